@@ -47,9 +47,9 @@ class _Batch:
 class Crystals(_Batch):
     """A batch of B crystals described by their symmetry, in up to S site slots.
 
-    Sites stand in the order of their Wyckoff letters, then x, y, z; empty slots come last and are zero.
-    The setting is the standard one: unique axis b, hexagonal axes for rhombohedral groups,
-    origin choice 2.
+    Sites stand in the order of their Wyckoff letters, then x, y, z; empty slots come last and
+    are zero. The setting is the standard one: unique axis b, hexagonal axes for rhombohedral
+    groups, origin choice 2.
     """
 
     space_group: Array
@@ -59,7 +59,7 @@ class Crystals(_Batch):
     species: Array
     """int32 [B, S]: atomic number, 0 in empty slots."""
     frac: Array
-    """float32 [B, S, 3]: the orbit's representative, a point of the position's first operation, in [0, 1)."""
+    """float32 [B, S, 3]: the orbit's representative in [0, 1), a point of the first operation."""
     lattice: Array
     """float32 [B, 6]: a, b, c in Å and α, β, γ in degrees, of the conventional cell."""
 
@@ -74,7 +74,7 @@ class Crystals(_Batch):
         return (self.wyckoff > 0).sum(axis=1)
 
     def with_slots(self, n_slots: int) -> Crystals:
-        """Pad or trim (on the host) to `n_slots` site slots; ValueError if a crystal has more sites."""
+        """Pad or trim (on the host) to `n_slots`; ValueError if a crystal has more sites."""
         batch = self.to_numpy()
         needed = int(batch.n_sites.max(initial=0))
         if n_slots < needed:
@@ -106,7 +106,7 @@ class Crystals(_Batch):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Cells(_Batch):
-    """A batch of B full unit cells of up to N atoms: what potentials and geometry checks consume."""
+    """A batch of B full unit cells of up to N atoms, for potentials and geometry checks."""
 
     frac: Array
     """float32 [B, N, 3]: fractional coordinates in [0, 1), zero in empty slots."""

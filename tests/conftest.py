@@ -1,0 +1,16 @@
+"""Fixtures that several test modules use."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared data (`CRYSTALJAX_SHARED`, default ../shared); skips when absent."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    path = Path(os.environ.get("CRYSTALJAX_SHARED", default))
+    if not path.is_dir():
+        pytest.skip(f"needs the shared data folder, and {path} is absent (set CRYSTALJAX_SHARED)")
+    return path
