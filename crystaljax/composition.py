@@ -14,7 +14,7 @@ N_SPECIES = 119
 """Length of the element axis of count arrays: index = atomic number, 0 stays empty."""
 
 SYMBOLS: tuple[str, ...] = tuple(
-    (
+    (  # noqa: SIM905 (a table reads better so)
         "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As "
         "Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu "
         "Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np "
