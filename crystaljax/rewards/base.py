@@ -1,0 +1,117 @@
+"""The reward interface, and the registry that finds rewards by name."""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from crystaljax.crystal import Crystals
+
+Reasons = list[str | None]
+"""Why each item failed; None for those that did not."""
+
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class RewardBatch:
+    """Rewards of B items."""
+
+    value: np.ndarray
+    """float64 [B]: the larger the better; nan where `ok` is False."""
+    ok: np.ndarray
+    """bool [B]: whether the item could be judged."""
+    info: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Arrays [B] of what else was found on the way, for logs and tables; units by each reward."""
+    reasons: Reasons = field(default_factory=list)
+    """Why each item is not ok, None where it is."""
+
+    def __post_init__(self) -> None:
+        if not self.reasons:
+            default: Reasons = [None if ok else "unknown" for ok in self.ok]
+            object.__setattr__(self, "reasons", default)
+        n = len(self.value)
+        lengths = {"ok": len(self.ok), "reasons": len(self.reasons)}
+        lengths |= {name: len(column) for name, column in self.info.items()}
+        for name, length in lengths.items():
+            if length != n:
+                raise ValueError(f"a reward of {n} values has {length} entries in {name!r}")
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def failures(self) -> dict[str, int]:
+        """How many items failed for each reason, the most frequent first."""
+        return dict(Counter(reason for reason in self.reasons if reason).most_common())
+
+    @staticmethod
+    def from_values(
+        value: np.ndarray,
+        info: Mapping[str, np.ndarray] | None = None,
+        reasons: Reasons | None = None,
+    ) -> RewardBatch:
+        """A batch from values [B]; items with a reason or without a finite value are not ok."""
+        value = np.asarray(value, np.float64)
+        reasons = [None] * len(value) if reasons is None else list(reasons)
+        for row in np.flatnonzero(~np.isfinite(value)):
+            reasons[row] = reasons[row] or f"the reward is {value[row]}"
+        ok = np.array([reason is None for reason in reasons], bool)
+        return RewardBatch(np.where(ok, value, np.nan), ok, info or {}, reasons)
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """What judges a batch; an item it cannot judge gets ok=False and a reason, no exception."""
+
+    def __call__(self, crystals: Crystals) -> RewardBatch:
+        """Rewards of B crystals."""
+        ...
+
+
+_FACTORIES: dict[str, Callable[..., Reward]] = {}
+# Where the rewards that come with the package are registered, imported when first asked for.
+_BUILT_IN = {"e_above_hull": "crystaljax.rewards.ehull"}
+
+
+def register(name: str) -> Callable[[Factory], Factory]:
+    """Decorator: make a reward class, or a function that returns a reward, known by `name`.
+
+    ValueError if another factory has the name already.
+    """
+
+    def decorate(factory: Factory) -> Factory:
+        holder = _FACTORIES.get(name)
+        if holder is not None and _identity(holder) != _identity(factory):
+            raise ValueError(f"a reward named {name!r} is registered already ({holder!r})")
+        _FACTORIES[name] = factory
+        return factory
+
+    return decorate
+
+
+def _identity(factory: Callable[..., Any]) -> tuple[str, str]:
+    """Module and name, which a reloaded module keeps."""
+    return getattr(factory, "__module__", ""), getattr(factory, "__qualname__", repr(factory))
+
+
+def registered() -> list[str]:
+    """Names that `create` knows."""
+    return sorted({*_FACTORIES, *_BUILT_IN})
+
+
+def create(name: str, **options: Any) -> Reward:
+    """Make the reward registered as `name`; ValueError listing the names if there is none."""
+    if name not in _FACTORIES and name in _BUILT_IN:
+        importlib.import_module(_BUILT_IN[name])
+    if name not in _FACTORIES:
+        known = ", ".join(registered())
+        raise ValueError(
+            f"no reward is named {name!r}: choose one of {known}, or import the module that"
+            " registers it"
+        )
+    return _FACTORIES[name](**options)

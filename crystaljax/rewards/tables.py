@@ -1,0 +1,256 @@
+"""Read tables of formulas and formation energies, and files of DFT entries, for hulls."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crystaljax.composition import N_SPECIES, atomic_number, parse_formulas
+
+FORMULA_COLUMNS = ("formula", "pretty_formula", "reduced_formula", "formula_pretty", "composition")
+"""Names looked for, in this order, when no formula column is named."""
+ENERGY_COLUMNS = (
+    "formation_energy_per_atom",
+    "formation_energy",
+    "e_form_per_atom",
+    "e_form",
+    "e_form_per_atom_mp2020_corrected",
+)
+"""Names looked for, in this order, when no energy column is named (eV/atom)."""
+
+_SUFFIXES = (".csv", ".csv.gz", ".parquet", ".json", ".json.gz", ".json.bz2")
+_PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pkl.bz2")
+
+
+class HullTable(NamedTuple):
+    """What a hull is built from."""
+
+    counts: np.ndarray
+    """float64 [N, 119]: amounts of the elements of each entry."""
+    energies: np.ndarray
+    """float64 [N]: formation energies in eV/atom."""
+    references: np.ndarray | None
+    """float64 [119]: the elemental energies of the file (eV/atom); None: Materials Project's."""
+    name: str
+    """A name for the hull, from those of the files."""
+
+
+class Entry(NamedTuple):
+    """One computed entry of a file: what the cell is made of and its total energy."""
+
+    composition: Mapping[str, float]
+    """Atoms of each element in the cell."""
+    energy: float
+    """Corrected total energy in eV."""
+
+
+def find_columns(
+    names: Sequence[str], formula_column: str | None, energy_column: str | None, where: str
+) -> tuple[str, str]:
+    """The formula and the energy column among `names`; ValueError listing the columns if absent."""
+
+    def find(kind: str, asked: str | None, customary: Sequence[str]) -> str:
+        for name in customary if asked is None else (asked,):
+            if name in names:
+                return name
+        looked_for = f"{asked!r}" if asked is not None else f"any of {', '.join(customary)}"
+        there = ", ".join(names) or "none"
+        raise ValueError(
+            f"{where}: no {kind} column ({looked_for}); the columns are {there}: name the right one"
+            f" with {kind}_column"
+        )
+
+    return (
+        find("formula", formula_column, FORMULA_COLUMNS),
+        find("energy", energy_column, ENERGY_COLUMNS),
+    )
+
+
+def read_hull_table(
+    path: str | PathLike | Sequence[str | PathLike],
+    formula_column: str | None = None,
+    energy_column: str | None = None,
+) -> HullTable:
+    """Read one or several files (or all tables of a folder) into one table of hull entries.
+
+    See `Hull.from_file` for the formats and errors. Tables and entry files cannot be mixed.
+    """
+    asked = [path] if isinstance(path, str | PathLike) else list(path)
+    files = [file for one in asked for file in _expand(Path(one))]
+    if not files:
+        raise ValueError("no file to build a hull from: the list of paths is empty")
+    entries: list[Entry] = []
+    formulas: list[str] = []
+    energies: list[float] = []
+    for file in files:
+        content = _read(file, formula_column, energy_column)
+        if isinstance(content, list):
+            entries += content
+        else:
+            formulas += content[0]
+            energies += content[1]
+    label = Path(asked[0]).name if len(asked) == 1 else " + ".join(file.name for file in files)
+    if entries and formulas:
+        raise ValueError(f"{label}: files of entries and tables of formation energies are mixed")
+    if entries:
+        return _from_entries(entries, label)
+    if not formulas:
+        raise ValueError(f"{label}: no rows; a hull needs formulas and formation energies")
+    try:
+        counts = parse_formulas(formulas)
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from error
+    return HullTable(counts, np.asarray(energies, np.float64), None, label)
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(f for f in path.iterdir() if f.name.lower().endswith(_SUFFIXES))
+        if not files:
+            raise FileNotFoundError(f"no table ({', '.join(_SUFFIXES)}) in the folder {path}")
+        return files
+    if not path.is_file():
+        raise FileNotFoundError(f"no such hull file: {path}")
+    if path.name.lower().endswith(_PICKLES):
+        raise ValueError(
+            f"{path}: pickles can run any code when they are opened and are refused; give the json"
+            " of the entries (matbench-discovery's computed-structure-entries.json.gz)"
+        )
+    if not path.name.lower().endswith(_SUFFIXES):
+        raise ValueError(f"{path}: not a known kind of table; give one of {', '.join(_SUFFIXES)}")
+    return [path]
+
+
+def _read(
+    path: Path, formula_column: str | None, energy_column: str | None
+) -> list[Entry] | tuple[list[str], list[float]]:
+    """The entries of a json file of entries, else the formula and energy columns."""
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty")
+    if path.name.lower().endswith((".json", ".json.gz", ".json.bz2")):
+        entries, content = _read_json(path)
+        if entries:
+            return entries
+        columns = _json_columns(content, path)
+    else:
+        columns = _arrow_columns(path)
+    formula, energy = find_columns(list(columns), formula_column, energy_column, str(path))
+    try:
+        energies = [np.nan if x is None or x == "" else float(x) for x in columns[energy]]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: the column {energy!r} holds something that is no number: {error}"
+        ) from error
+    return [str(x) for x in columns[formula]], energies
+
+
+def _arrow_columns(path: Path) -> Mapping[str, Iterable[Any]]:
+    """Columns of a csv or parquet file, converted to python only when asked for."""
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    try:
+        if path.name.lower().endswith(".parquet"):
+            table = parquet.read_table(path)
+        else:
+            options = csv.ParseOptions(newlines_in_values=True)
+            table = csv.read_csv(path, parse_options=options)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as a table: {error}") from error
+    return _Columns(table)
+
+
+class _Columns(dict[str, Any]):
+    """Columns of an arrow table; the one asked for becomes a list of python values."""
+
+    def __init__(self, table: Any) -> None:
+        super().__init__({name: table[name] for name in table.column_names})
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return super().__getitem__(name).to_pylist()
+
+
+def _read_json(path: Path) -> tuple[list[Entry], Any]:
+    """The computed entries anywhere in a json file, and whatever else it holds.
+
+    Entries are reduced to composition and energy as they are parsed, so that the structures of a
+    file of 150,000 entries never stand in memory together.
+    """
+    entries: list[Entry] = []
+
+    def reduce(item: dict[str, Any]) -> Any:
+        if "sites" in item and "lattice" in item:
+            return _site_composition(item["sites"])
+        if "energy" in item and ("composition" in item or "structure" in item):
+            composition = item.get("composition") or item["structure"]
+            if isinstance(composition, dict):
+                energy = float(item["energy"]) + float(item.get("correction") or 0.0)
+                entries.append(Entry(composition, energy))
+                return None
+        return item
+
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+    opener = openers.get(path.suffix.lower(), open)
+    try:
+        with opener(path, "rt", encoding="utf-8") as stream:
+            content = json.load(stream, object_hook=reduce)
+    except (json.JSONDecodeError, UnicodeDecodeError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as json: {error}") from error
+    return entries, content
+
+
+def _site_composition(sites: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    composition: dict[str, float] = {}
+    for site in sites:
+        for species in site.get("species", ()):
+            symbol = species["element"]
+            composition[symbol] = composition.get(symbol, 0.0) + float(species.get("occu", 1.0))
+    return composition
+
+
+def _json_columns(content: Any, path: Path) -> Mapping[str, Iterable[Any]]:
+    """Columns of a json table: a list of rows, or columns of lists or of row dicts."""
+    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
+        names = dict.fromkeys(name for row in content for name in row)
+        return {name: [row.get(name) for row in content] for name in names}
+    if isinstance(content, dict) and content:
+        if all(isinstance(column, list) for column in content.values()):
+            return content
+        if all(isinstance(column, dict) for column in content.values()):
+            return {name: list(column.values()) for name, column in content.items()}
+    raise ValueError(
+        f"{path}: neither computed entries (with energy and composition) nor a table (a list of"
+        " rows or a dictionary of columns)"
+    )
+
+
+def _from_entries(entries: list[Entry], label: str) -> HullTable:
+    """Formation energies of computed entries, from the elemental entries among them.
+
+    Entries with an element of which there is no elemental entry are left out; the hull then lacks
+    the element and says so when asked.
+    """
+    counts = np.zeros((len(entries), N_SPECIES))
+    for row, entry in zip(counts, entries, strict=True):
+        for symbol, amount in entry.composition.items():
+            row[atomic_number(symbol)] += float(amount)
+    n_atoms = counts.sum(axis=1)
+    if not n_atoms.all():
+        raise ValueError(f"{label}: entry {int(np.argmin(n_atoms))} has no atoms")
+    energies = np.array([entry.energy for entry in entries]) / n_atoms
+    references = np.full(N_SPECIES, np.nan)
+    for index in np.flatnonzero((counts > 0).sum(axis=1) == 1):
+        z = int(counts[index].argmax())
+        references[z] = np.fmin(references[z], energies[index])
+    known = ~((counts > 0) & np.isnan(references)).any(axis=1)
+    if not known.any():
+        raise ValueError(f"{label}: no elemental entries, so no formation energies: add them")
+    formation = energies - counts @ np.nan_to_num(references) / n_atoms
+    return HullTable(counts[known], formation[known], references, label)
