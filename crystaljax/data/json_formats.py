@@ -62,7 +62,7 @@ def _rows(data: Any) -> list[tuple[str, Row]]:
         return [(str(i), row) for i, row in enumerate(data) if isinstance(row, dict)]
     if not isinstance(data, dict):
         return []
-    if _find_structure(data) is not None:
+    if any(isinstance(x, dict) and _SITES <= x.keys() for x in (data, data.get("structure"))):
         return [("0", data)]
     return _table_rows(data)
 
@@ -80,13 +80,16 @@ def _table_rows(data: Row) -> list[tuple[str, Row]]:
     return [(i, {name: column.get(i) for name, column in inner.items()}) for i in ids]
 
 
+_SITES = {"lattice", "sites"}
+"""What marks a Structure's dict."""
+
 _COLUMNS = {"structure", "entry", "computed_structure_entry"}
 """Names of columns, where an id would stand in a dict by id."""
 
 
 def _find_structure(row: Row, depth: int = 2) -> Row | None:
     """The Structure's dict in an entry: the entry itself, or what its values hold."""
-    if {"lattice", "sites"} <= row.keys():
+    if _SITES <= row.keys():
         return row
     inner = [value for value in row.values() if isinstance(value, dict)] if depth else []
     found = (_find_structure(value, depth - 1) for value in inner)
@@ -108,15 +111,22 @@ def _decode(item: tuple[str, Row]) -> list[Record]:
     id, row = item
     structure = _find_structure(row)
     properties: dict[str, float | str] = {}
-    for part in (row, row.get("entry"), row.get("data"), (structure or {}).get("properties")):
-        if isinstance(part, dict):
-            kept = {k: v for k, v in part.items() if k != "charge" and not k.startswith("@")}
-            properties |= scalars(kept)
+    for part in _parts(row):
+        kept = {k: v for k, v in part.items() if k != "charge" and not k.startswith("@")}
+        properties |= scalars(kept)
     for name in ("entry_id", "mat_id", "material_id"):
         id = str(properties.pop(name, id))
     if structure is None:
         return [Record(id, None, "the entry has no structure (lattice and sites)", properties)]
     return [record(id, properties, structure_dict, structure)]
+
+
+def _parts(row: Row) -> Iterator[Row]:
+    """An entry and the dicts inside it whose scalars are properties of the structure."""
+    yield row
+    for name in (*sorted(_COLUMNS), "data", "properties"):
+        if isinstance(row.get(name), dict):
+            yield from _parts(row[name])
 
 
 def structure_dict(data: dict[str, Any]) -> AtomicCell:
