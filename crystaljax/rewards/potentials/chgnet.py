@@ -177,4 +177,4 @@ class CHGNetPotential:
 
 def _isolated(cell: AtomicCell, edges: Neighbors) -> str | None:
     alone = len(cell.species) - len(np.unique(edges.center))
-    return f"{alone} atoms have no neighbour within {ATOM_CUTOFF:.0f} Å" if alone else None
+    return f"{alone} atom(s) have no neighbour within {ATOM_CUTOFF:.0f} Å" if alone else None

@@ -58,7 +58,7 @@ def _calculator(evaluate: EvaluateOne) -> Any:
     from ase.stress import full_3x3_to_voigt_6_stress
 
     class Evaluator(Calculator):
-        implemented_properties = ("energy", "forces", "stress")
+        implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012 (as ASE has it)
 
         def calculate(
             self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes
