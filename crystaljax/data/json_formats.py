@@ -62,7 +62,7 @@ def _rows(data: Any) -> list[tuple[str, Row]]:
         return [(str(i), row) for i, row in enumerate(data) if isinstance(row, dict)]
     if not isinstance(data, dict):
         return []
-    if any(isinstance(x, dict) and _SITES <= x.keys() for x in (data, data.get("structure"))):
+    if any(isinstance(x, dict) and x.keys() >= _SITES for x in (data, data.get("structure"))):
         return [("0", data)]
     return _table_rows(data)
 
@@ -89,7 +89,7 @@ _COLUMNS = {"structure", "entry", "computed_structure_entry"}
 
 def _find_structure(row: Row, depth: int = 2) -> Row | None:
     """The Structure's dict in an entry: the entry itself, or what its values hold."""
-    if _SITES <= row.keys():
+    if row.keys() >= _SITES:
         return row
     inner = [value for value in row.values() if isinstance(value, dict)] if depth else []
     found = (_find_structure(value, depth - 1) for value in inner)

@@ -1,0 +1,58 @@
+"""Where crystaljax keeps its files, and how it writes them whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+
+
+def cache_dir() -> Path:
+    """The folder of datasets and downloads: `$CRYSTALJAX_CACHE`, or the platform's cache."""
+    if chosen := os.environ.get("CRYSTALJAX_CACHE"):
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "crystaljax"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "crystaljax"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "crystaljax"
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder that can be written to; PermissionError or another OSError saying why not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "no write permission")
+    except OSError as error:
+        raise type(error)(
+            f"cannot write in {folder} ({error.strerror or error}): choose another folder, or set"
+            " CRYSTALJAX_CACHE if this is the cache"
+        ) from None
+    return folder
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Write a file there, or create a folder. If the block fails, `path` is as it was and nothing
+    is left behind. A folder does not replace one that another process put there meanwhile.
+    """
+    import shutil
+
+    make_folder(path.parent)
+    scratch = Path(mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        temporary = scratch / path.name
+        yield temporary
+        try:
+            temporary.replace(path)
+        except OSError:
+            if not (temporary.is_dir() and path.is_dir()):
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

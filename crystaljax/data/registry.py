@@ -1,0 +1,169 @@
+"""Public datasets and convex hulls by name, downloaded once and checked.
+
+A checksum comes from the publisher or from a public record of the same download, or is None: then
+the first download is trusted and its checksum recorded beside the file, so that a later copy that
+differs is noticed. Nothing here is needed to install, test or try crystaljax.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+from crystaljax.data.files import cache_dir, make_folder, replacing
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A file that can be downloaded."""
+
+    name: str
+    url: str
+    filename: str
+    description: str
+    checksum: str | None = None
+    """'sha256:...' or 'md5:...'; None where no public source gives one."""
+    size: int | None = None
+    """Bytes, where known."""
+
+
+_CDVAE = "https://raw.githubusercontent.com/txie-93/cdvae/main/data/mp_20"
+_ALEX = "https://huggingface.co/datasets/zdcao/alex-20/resolve/main"
+_FIGSHARE = "https://figshare.com/ndownloader/files"
+
+RESOURCES = {
+    resource.name: resource
+    for resource in (
+        Resource(
+            "mp20-train",
+            f"{_CDVAE}/train.csv",
+            "mp20-train.csv",
+            "MP-20 (Xie et al. 2021), 27,136 Materials Project crystals of up to 20 atoms",
+            "sha256:133bab58dba02d316f9f91174839f17802dce648be4e8659d1a42b32b97fa01d",
+        ),
+        Resource("mp20-val", f"{_CDVAE}/val.csv", "mp20-val.csv", "MP-20, 9,047 crystals"),
+        Resource("mp20-test", f"{_CDVAE}/test.csv", "mp20-test.csv", "MP-20, 9,046 crystals"),
+        Resource(
+            "alex20-train",
+            f"{_ALEX}/alex20/train.csv",
+            "alex20-train.csv",
+            "Alex-20 (Cao & Wang 2025), 1,071,694 Alexandria crystals within 0.1 eV/atom",
+            "sha256:87a3de8bc8bbe245141e2c1727321c37c7fec001446d35b29c4521a3a8050641",
+            3_242_832_648,
+        ),
+        Resource(
+            "alex20-val",
+            f"{_ALEX}/alex20/val.csv",
+            "alex20-val.csv",
+            "Alex-20, 133,962 crystals",
+            "sha256:026bc9a48e068ade16d6c68fee1e69111c66e96f441130a0782702ac2527273f",
+            406_115_502,
+        ),
+        Resource(
+            "alex20-test",
+            f"{_ALEX}/alex20/test.csv",
+            "alex20-test.csv",
+            "Alex-20, 133,962 crystals",
+            "sha256:32390891666c66947cc41ef07fd75f3b3e5102e2f1ab6791f5ae43b05f032b39",
+            405_090_084,
+        ),
+        Resource(
+            "alexandria-hull",
+            f"{_ALEX}/convex_hull_pbe_2023.12.29.json.bz2",
+            "convex_hull_pbe_2023.12.29.json.bz2",
+            "Entries on the PBE convex hull of Alexandria, 2023-12-29 (CC BY 4.0)",
+            size=82_996_526,
+        ),
+        Resource(
+            "mp-energies",
+            f"{_FIGSHARE}/52080797",
+            "2025-02-01-mp-energies.csv.gz",
+            "Formation energies of the Materials Project, with Matbench Discovery (CC BY 4.0)",
+            "md5:7eb0c49fc169ba92783f2f6d0d19d741",
+        ),
+        Resource(
+            "mp-entries",
+            f"{_FIGSHARE}/40344436",
+            "2023-02-07-mp-computed-structure-entries.json.gz",
+            "Every entry of the Materials Project, 2023-02-07, with Matbench Discovery (CC BY 4.0)",
+            "md5:76fc748db6b175bb80de4c276d27c235",
+        ),
+    )
+}
+"""What can be fetched by name."""
+
+
+def fetch(resource: str | Resource, folder: Path | None = None) -> Path:
+    """The local path of a registered file, downloaded on first use into `folder`.
+
+    A file put there by hand under the name the error message gives is checked and used. Errors:
+    ValueError for an unknown name or a wrong checksum, ConnectionError (with the way out) when
+    the server cannot be reached, OSError when the folder cannot be written.
+    """
+    if isinstance(resource, str):
+        if resource not in RESOURCES:
+            raise ValueError(f"no registered file {resource!r}: choose from {', '.join(RESOURCES)}")
+        resource = RESOURCES[resource]
+    path = (folder or cache_dir() / "downloads") / resource.filename
+    record = path.with_name(f"{path.name}.checksum")
+    known = record.read_text().strip() if record.exists() else resource.checksum
+    if path.exists() and record.exists():
+        return path
+    if path.exists():
+        _check(path, known, resource)
+    else:
+        make_folder(path.parent)
+        with replacing(path) as temporary:
+            _download(resource, temporary, path)
+            _check(temporary, known, resource)
+    record.write_text((known or f"sha256:{_digest(path, 'sha256')}") + "\n")
+    return path
+
+
+def _check(path: Path, checksum: str | None, resource: Resource) -> None:
+    if checksum is None:
+        return
+    algorithm, expected = checksum.split(":")
+    found = _digest(path, algorithm)
+    if found != expected:
+        raise ValueError(
+            f"{resource.filename} from {resource.url} has the {algorithm} {found}, not {expected}:"
+            " the copy is damaged or the publisher changed the file; delete it and try again, or"
+            " pass the path of a copy you trust"
+        )
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _download(resource: Resource, temporary: Path, path: Path) -> None:
+    request = urllib.request.Request(resource.url, headers={"User-Agent": "crystaljax"})
+    bar = Progress("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response, bar:
+            total = int(response.headers.get("Content-Length") or 0) or resource.size
+            task = bar.add_task(resource.name, total=total)
+            with temporary.open("wb") as file:
+                while chunk := response.read(1 << 20):
+                    file.write(chunk)
+                    bar.advance(task, len(chunk))
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as e:
+        reason = getattr(e, "reason", None) or e
+        raise ConnectionError(
+            f"could not download {resource.name} from {resource.url} ({reason}). Without a"
+            f" network, fetch that address on another machine and save it as {path}"
+        ) from None
+    got = temporary.stat().st_size
+    if total and got != total:
+        raise ConnectionError(
+            f"the download of {resource.name} from {resource.url} broke off at {got} of {total}"
+            " bytes: try again"
+        )
