@@ -1,0 +1,118 @@
+"""The registry, the reward batch and the composition of rewards."""
+
+import numpy as np
+import pytest
+
+from crystaljax import Crystals
+from crystaljax.rewards import Reward, RewardBatch, create, register, registered
+from crystaljax.rewards.compose import Clip, Guarded, InvalidPenalty, Product, WeightedSum
+
+
+def batch_of(n: int) -> Crystals:
+    """Cubic crystals with the cell edges 1, 2, 3, ... Å."""
+    lattice = np.tile(np.float32([1, 1, 1, 90, 90, 90]), (n, 1))
+    lattice[:, :3] *= np.arange(1, n + 1)[:, None]
+    return Crystals(
+        space_group=np.full(n, 221, np.int32),
+        wyckoff=np.ones((n, 1), np.int32),
+        species=np.full((n, 1), 26, np.int32),
+        frac=np.zeros((n, 1, 3), np.float32),
+        lattice=lattice,
+    )
+
+
+def edge(crystals: Crystals) -> RewardBatch:
+    """The cell edge; a cell of 3 Å cannot be judged."""
+    a = np.asarray(crystals.lattice[:, 0], np.float64)
+    reasons = ["three" if x == 3 else None for x in a]
+    return RewardBatch.from_values(a, {"a": a}, reasons)
+
+
+def test_values_that_are_not_finite_are_not_ok() -> None:
+    batch = RewardBatch.from_values(np.array([1, np.nan, np.inf]), reasons=[None, None, "far"])
+    np.testing.assert_array_equal(batch.ok, [True, False, False])
+    assert batch.reasons == [None, "the reward is nan", "far"]
+    assert np.isnan(batch.value[1:]).all()
+    assert batch.failures() == {"the reward is nan": 1, "far": 1}
+
+
+def test_columns_of_another_length_are_an_error() -> None:
+    with pytest.raises(ValueError, match="3 values has 2 entries in 'gap'"):
+        RewardBatch.from_values(np.zeros(3), {"gap": np.zeros(2)})
+
+
+def test_a_user_s_reward_is_found_by_name() -> None:
+    @register("test_scaled_edge")
+    class ScaledEdge:
+        def __init__(self, scale: float = 1.0) -> None:
+            self.scale = scale
+
+        def __call__(self, crystals: Crystals) -> RewardBatch:
+            return RewardBatch.from_values(self.scale * crystals.lattice[:, 0])
+
+    reward = create("test_scaled_edge", scale=2.0)
+    assert isinstance(reward, Reward)
+    np.testing.assert_allclose(reward(batch_of(3)).value, [2, 4, 6])
+    assert {"test_scaled_edge", "e_above_hull"} <= set(registered())
+    with pytest.raises(ValueError, match="registered already"):
+        register("test_scaled_edge")(edge)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"no reward is named 'ehul'.*e_above_hull"):
+        create("ehul")
+
+
+def test_a_weighted_sum() -> None:
+    def constant(crystals: Crystals) -> RewardBatch:
+        return RewardBatch.from_values(np.ones(len(crystals)))
+
+    batch = WeightedSum({"edge": (2.0, edge), "one": (-1.0, constant)})(batch_of(4))
+    np.testing.assert_allclose(batch.value, [1, 3, np.nan, 7])
+    np.testing.assert_array_equal(batch.ok, [True, True, False, True])
+    assert batch.reasons[2] == "edge: three"
+    np.testing.assert_array_equal(batch.info["edge/a"], [1, 2, 3, 4])
+    np.testing.assert_array_equal(batch.info["one"], np.ones(4))
+
+
+def test_a_product() -> None:
+    batch = Product({"x": edge, "y": edge})(batch_of(4))
+    np.testing.assert_allclose(batch.value, [1, 4, np.nan, 16])
+    with pytest.raises(ValueError, match="at least one part"):
+        Product({})(batch_of(1))
+
+
+def test_clipping_keeps_the_value_before() -> None:
+    batch = Clip(edge, low=1.5, high=3.5)(batch_of(4))
+    np.testing.assert_allclose(batch.value, [1.5, 2, np.nan, 3.5])
+    np.testing.assert_allclose(batch.info["unclipped"], [1, 2, np.nan, 4])
+    with pytest.raises(ValueError, match="low is above high"):
+        Clip(edge, low=1, high=0)
+
+
+def test_a_penalty_gives_failed_items_a_value() -> None:
+    batch = InvalidPenalty(edge, -5.0)(batch_of(4))
+    np.testing.assert_allclose(batch.value, [1, 2, -5, 4])
+    np.testing.assert_array_equal(batch.ok, [True, True, False, True])
+    with pytest.raises(ValueError, match="finite"):
+        InvalidPenalty(edge, np.nan)
+
+
+def test_an_exception_costs_only_its_items() -> None:
+    def fragile(crystals: Crystals) -> RewardBatch:
+        if (crystals.lattice[:, 0] % 3 == 0).any():
+            raise ValueError("a multiple of three")
+        return edge(crystals)
+
+    batch = Guarded(fragile)(batch_of(7))
+    np.testing.assert_array_equal(batch.ok, [True, True, False, True, True, False, True])
+    assert batch.reasons[5] == "ValueError: a multiple of three"
+    np.testing.assert_allclose(batch.info["a"], [1, 2, np.nan, 4, 5, np.nan, 7])
+
+
+def test_mistakes_in_the_code_are_not_hidden() -> None:
+    def wrong(crystals: Crystals) -> RewardBatch:
+        return RewardBatch.from_values(crystals.lattice + "text")
+
+    with pytest.raises(TypeError):
+        Guarded(wrong)(batch_of(2))
