@@ -157,6 +157,11 @@ def test_a_lacking_element_gives_nan_a_reason_and_an_error() -> None:
         hull.require(["Xx"])
 
 
+def test_an_empty_batch() -> None:
+    hull = Hull.from_entries(["NaCl"], [-2.0])
+    assert hull.energy_above_hull(np.zeros((0, 119)), np.zeros(0)).shape == (0,)
+
+
 def test_rows_without_energy_are_left_out_and_nothing_left_is_an_error() -> None:
     assert Hull.from_entries(["NaCl", "NaCl2"], [-1.0, np.nan]).n_entries == 1
     with pytest.raises(ValueError, match="none with an energy"):

@@ -214,6 +214,8 @@ class Hull:
 
 def _by_system(counts: np.ndarray) -> list[tuple[System, np.ndarray]]:
     """Rows of `counts` [B, 119] grouped by the elements present; rows without any are left out."""
+    if not len(counts):
+        return []
     packed = np.packbits(counts > 0, axis=1)
     keys = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").ravel()
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)

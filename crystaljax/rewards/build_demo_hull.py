@@ -1,0 +1,72 @@
+"""Compute the demonstration hull: python -m crystaljax.rewards.build_demo_hull
+
+CHGNet energies of every embedded prototype, each at the best of a few volumes because the variants
+only have estimated ones; some minutes on one core. Only what ends up on the hull is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from crystaljax.composition import SYMBOLS, element_counts, formula, parse_formulas
+from crystaljax.crystal import Crystals
+from crystaljax.data import load
+from crystaljax.rewards.demo_hull import FILE, NAME
+from crystaljax.rewards.formation import formation_energy, mp_references
+from crystaljax.rewards.hull import Hull
+from crystaljax.rewards.potentials import create_potential
+
+OUTPUT = Path(__file__).with_name(FILE)
+
+
+@dataclass(frozen=True)
+class Config:
+    output: Path = OUTPUT
+    """Where to write the hull."""
+    dataset: str = "prototypes"
+    """The dataset whose crystals become the hull."""
+    length_scales: tuple[float, ...] = (0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06)
+    """Factors of the cell's edges that are tried."""
+    potential: str = "chgnet"
+    """The potential to compute energies with."""
+
+
+def best_formation_energies(crystals: Crystals, config: Config) -> np.ndarray:
+    """Lowest formation energy [B] (eV/atom) over the volumes; nan where none could be computed."""
+    potential = create_potential(config.potential)
+    counts = element_counts(crystals)
+    best = np.full(len(crystals), np.inf)
+    for scale in config.length_scales:
+        lattice = crystals.lattice * np.repeat(np.array([scale, 1], np.float32), 3)
+        energies = potential.energies(replace(crystals, lattice=lattice)).energy
+        best = np.fmin(best, formation_energy(counts, energies))
+    return np.where(np.isfinite(best), best, np.nan)
+
+
+def main(config: Config) -> None:
+    """Compute and write the hull."""
+    crystals = load(config.dataset).crystals.to_numpy()
+    elements = [SYMBOLS[z - 1] for z in np.flatnonzero(np.isfinite(mp_references()))]
+    formulas = [formula(row) for row in element_counts(crystals)] + elements
+    energies = np.append(best_formation_energies(crystals, config), np.zeros(len(elements)))
+    hull = Hull.from_entries(formulas, energies, name=NAME)
+    above = hull.energy_above_hull(parse_formulas(formulas), energies)
+    kept = {f: round(e, 5) for f, e, h in zip(formulas, energies, above, strict=True) if h < 1e-9}
+    content = {
+        "name": NAME,
+        "description": f"Elements at 0 and, at the best of {len(config.length_scales)} volumes,"
+        f" {config.potential} energies of the dataset {config.dataset!r}; eV/atom, against the"
+        " Materials Project's elemental references.",
+        "formulas": list(kept),
+        "formation_energies": list(kept.values()),
+    }
+    config.output.write_text(json.dumps(content, indent=None) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
