@@ -11,6 +11,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,8 @@ from crystaljax.data.records import Record, Source, checked_cell, number, record
 
 
 def open_csv(path: Path) -> Source:
-    start = [row for _, row in islice(_csv_rows(path), 2)]
+    with closing(_csv_rows(path)) as rows:
+        start = [row for _, row in islice(rows, 2)]
     if len(start) < 2:
         what = "is empty" if not start else "has a header but no rows"
         raise ValueError(f"{path} {what}: expected a table with a cif column")
@@ -55,9 +57,10 @@ def _csv_rows(path: Path) -> Iterator[tuple[float, list[str]]]:
     with path.open("rb") as raw:
         data = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
         try:
-            for row in csv.reader(io.TextIOWrapper(data, encoding="utf-8", newline="")):
-                if row:
-                    yield raw.tell() / size, row
+            with io.TextIOWrapper(data, encoding="utf-8", newline="") as text:
+                for row in csv.reader(text):
+                    if row:
+                        yield raw.tell() / size, row
         except (UnicodeDecodeError, csv.Error, EOFError, OSError, zlib.error) as error:
             raise ValueError(f"{path} is damaged or no CSV: {error}") from None
 
@@ -169,12 +172,13 @@ def open_extxyz(path: Path) -> Source:
         size = max(path.stat().st_size, 1)
         with path.open("rb") as raw:
             data = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
-            lines = iter(io.TextIOWrapper(data, encoding="utf-8"))
-            for index, line in enumerate(iter(lambda: next(lines, "").strip(), "")):
-                if not line.isdigit():
-                    raise ValueError(f"{path}: frame {index} starts with {line!r}, no atom count")
-                frame = [next(lines, "") for _ in range(int(line) + 1)]
-                yield raw.tell() / size, (index, f"{line}\n{''.join(frame)}")
+            with io.TextIOWrapper(data, encoding="utf-8") as text:
+                for index, line in enumerate(iter(lambda: next(text, "").strip(), "")):
+                    if not line.isdigit():
+                        what = f"starts with {line!r}, no atom count"
+                        raise ValueError(f"{path}: frame {index} {what}")
+                    frame = [next(text, "") for _ in range(int(line) + 1)]
+                    yield raw.tell() / size, (index, f"{line}\n{''.join(frame)}")
 
     return Source(items(), _decode_extxyz)
 

@@ -1,0 +1,158 @@
+"""Pieces of a dataset on disk, and the memory-mappable arrays that they are joined to."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crystaljax.crystal import Crystals
+from crystaljax.data.files import replacing
+from crystaljax.data.records import Record
+
+MAX_TEXT = 128
+"""Columns with longer text are not kept: text is stored at the width of its longest entry."""
+
+ARRAYS = [field.name for field in fields(Crystals)]
+_PROPERTY = "property "
+
+
+class Merged(NamedTuple):
+    """How many rows a dataset has, and how many could not be used."""
+
+    n_rows: int
+    n_skipped: int
+
+
+def write_shard(
+    path: Path,
+    records: list[Record],
+    kept: np.ndarray,
+    crystals: Crystals,
+    reasons: list[str | None],
+) -> None:
+    """Write one shard: the records `kept` as `crystals`, and the others with their reasons."""
+    names = dict.fromkeys(name for i in kept for name in records[i].properties)
+    arrays = {name: getattr(crystals, name) for name in ARRAYS}
+    for name in names:
+        values = [records[i].properties.get(name, np.nan) for i in kept]
+        arrays[_PROPERTY + name] = _column(values)
+    arrays["ids"] = np.array([records[i].id for i in kept], dtype=str)
+    skipped = [i for i, reason in enumerate(reasons) if reason is not None]
+    arrays["skipped_ids"] = np.array([records[i].id for i in skipped], dtype=str)
+    arrays["skipped_reasons"] = np.array([reasons[i] for i in skipped], dtype=str)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def _column(values: list[float | str]) -> np.ndarray:
+    """float64 where every value is a number, else str with missing values empty."""
+    if all(isinstance(value, float) for value in values):
+        return np.array(values, dtype=np.float64)
+    return np.array([value if isinstance(value, str) else _text(value) for value in values])
+
+
+def _text(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.15g}"
+
+
+def _skipped(shards: list[Path]) -> Iterator[tuple[str, str]]:
+    for shard in shards:
+        with np.load(shard) as data:
+            rows = zip(data["skipped_ids"], data["skipped_reasons"], strict=True)
+            yield from ((str(id), str(reason)) for id, reason in rows)
+
+
+class _Schema:
+    """The shapes and types of the joined arrays, found in one pass over the shards."""
+
+    def __init__(self, shards: list[Path]) -> None:
+        self.n_rows = self.n_skipped = self.n_slots = 0
+        self.widths: dict[str, int] = {}
+        """Characters of each text column, 0 for a column of numbers."""
+        for shard in shards:
+            with np.load(shard) as data:
+                self.n_rows += len(data["ids"])
+                self.n_skipped += len(data["skipped_ids"])
+                self.n_slots = max(self.n_slots, data["wyckoff"].shape[1])
+                for name in data.files:
+                    if name == "ids" or name.startswith(_PROPERTY):
+                        width = data[name].itemsize // 4 if data[name].dtype.kind == "U" else 0
+                        self.widths[name] = max(self.widths.get(name, 0), width)
+        # Numbers beside text are written out, in at most 24 characters.
+        self.omitted = [n for n, width in self.widths.items() if width > MAX_TEXT and n != "ids"]
+        self.dtypes = {
+            name: f"<U{max(width, 24 * (name != 'ids'))}" if width else "<f8"
+            for name, width in self.widths.items()
+            if name not in self.omitted
+        }
+
+
+def merge(shards: list[Path], folder: Path, meta: dict[str, Any]) -> Merged:
+    """Join shards to `folder`: an .npy file an array, meta.json, and skipped.csv.
+
+    The folder appears whole or not at all. ValueError if the shards hold no usable row.
+    """
+    schema = _Schema(shards)
+    if not schema.n_rows:
+        id, reason = next(_skipped(shards), ("", "there are no rows"))
+        raise ValueError(
+            f"none of the {schema.n_skipped} structures of {meta['source']} can be used; the"
+            f" first is {id!r}: {reason}"
+        )
+    names = [name for name in schema.dtypes if name != "ids"]
+    files = {name: f"property-{i}" for i, name in enumerate(names)}
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        _join(shards, schema, {"ids": "ids", **files}, temporary)
+        with (temporary / "skipped.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "reason"])
+            writer.writerows(_skipped(shards))
+        meta = meta | {
+            "n_rows": schema.n_rows,
+            "n_skipped": schema.n_skipped,
+            "properties": {name.removeprefix(_PROPERTY): file for name, file in files.items()},
+            "omitted_properties": [name.removeprefix(_PROPERTY) for name in schema.omitted],
+        }
+        text = json.dumps(meta, indent=1, ensure_ascii=False)
+        (temporary / "meta.json").write_text(text + "\n", encoding="utf-8")
+    return Merged(schema.n_rows, schema.n_skipped)
+
+
+def _join(shards: list[Path], schema: _Schema, files: dict[str, str], folder: Path) -> None:
+    """Fill one memory-mapped array a column, shard by shard."""
+
+    def create(file: str, dtype: str, *shape: int) -> np.ndarray:
+        path = folder / f"{file}.npy"
+        return np.lib.format.open_memmap(path, "w+", np.dtype(dtype), (schema.n_rows, *shape))
+
+    crystals = {
+        "space_group": create("space_group", "<i4"),
+        "wyckoff": create("wyckoff", "<i4", schema.n_slots),
+        "species": create("species", "<i4", schema.n_slots),
+        "frac": create("frac", "<f4", schema.n_slots, 3),
+        "lattice": create("lattice", "<f4", 6),
+    }
+    columns = {name: create(file, schema.dtypes[name]) for name, file in files.items()}
+    start = 0
+    for shard in shards:
+        with np.load(shard) as data:
+            rows = slice(start, start + len(data["ids"]))
+            start = rows.stop
+            batch = Crystals(*(data[name] for name in ARRAYS)).with_slots(schema.n_slots)
+            for name, array in crystals.items():
+                array[rows] = getattr(batch, name)
+            for name, array in columns.items():
+                is_text = array.dtype.kind == "U"
+                if name not in data.files:
+                    array[rows] = "" if is_text else np.nan
+                elif is_text and data[name].dtype.kind != "U":
+                    array[rows] = [_text(value) for value in data[name]]
+                else:
+                    array[rows] = data[name]

@@ -1,0 +1,261 @@
+"""Datasets on disk: contents, cache, resuming, skipped rows."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.cif import CifWriter
+
+from crystaljax.data import build, shards
+from crystaljax.data.dataset import Dataset, load
+from crystaljax.data.registry import RESOURCES
+
+LENGTHS = np.linspace(4.0, 6.0, 12)
+
+
+@cache
+def template(name: str) -> str:
+    if name == "rocksalt":
+        sites = (225, Lattice.cubic(5.0), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
+    else:
+        sites = (136, Lattice.tetragonal(4.59, 2.96), ["Ti", "O"], [[0] * 3, [0.305, 0.305, 0]])
+    return str(CifWriter(Structure.from_spacegroup(*sites)))
+
+
+def rocksalt(a: float) -> str:
+    return template("rocksalt").replace("5.00000000", f"{a:.8f}")
+
+
+def rutile() -> str:
+    return template("rutile")
+
+
+def write_csv(path: Path, rows: list[dict[str, object]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Twelve NaCl of growing cells, then TiO2, then two rows that cannot be read."""
+    rows: list[dict[str, object]] = [
+        {"material_id": f"n{i}", "cif": rocksalt(a), "gap": i / 2, "label": "salt"}
+        for i, a in enumerate(LENGTHS)
+    ]
+    rows.append({"material_id": "t", "cif": rutile(), "gap": "", "label": "7"})
+    rows.append({"material_id": "bad", "cif": "nonsense", "gap": 1, "label": "x"})
+    partial = re.sub(r"(  O  O.*) 1(\.0)?$", r"\1 0.5", rutile(), flags=re.MULTILINE)
+    rows.append({"material_id": "partial", "cif": partial, "gap": 1, "label": "x"})
+    return write_csv(tmp_path / "table.csv", rows)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "CHUNK_ROWS", 4)
+
+
+def check_table(dataset: Dataset) -> None:
+    assert len(dataset) == 13
+    assert dataset.ids.tolist() == [f"n{i}" for i in range(12)] + ["t"]
+    assert dataset.crystals.space_group.tolist() == [225] * 12 + [136]
+    np.testing.assert_allclose(dataset.crystals.lattice[:12, 0], LENGTHS, rtol=1e-5)
+    assert dataset.crystals.wyckoff.shape == (13, 2)
+    assert np.sort(dataset.crystals.species[0]).tolist() == [11, 17]
+    gap = dataset.properties["gap"]
+    assert gap.dtype == np.float64
+    np.testing.assert_array_equal(gap, [*(np.arange(12) / 2), np.nan])
+    assert dataset.properties["label"].tolist() == ["salt"] * 12 + ["7"]
+    assert dataset.n_skipped == 2
+
+
+def test_build_and_skipped_rows(tmp_path: Path, table: Path, small_chunks: None) -> None:
+    with pytest.warns(UserWarning, match=r"2 of 15 .*skipped\.csv") as caught:
+        dataset = load(table, cache_dir=tmp_path / "cache", workers=1)
+    check_table(dataset)
+    assert dataset.folder is not None
+    assert str(dataset.folder / "skipped.csv") in str(caught[0].message)
+    with (dataset.folder / "skipped.csv").open() as file:
+        skipped = {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    assert skipped.keys() == {"bad", "partial"}
+    assert "not a CIF" in skipped["bad"]
+    assert "partial occupancy" in skipped["partial"]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [dataset.folder.name]
+
+
+def test_selection_and_space_group_counts(tmp_path: Path, table: Path) -> None:
+    with pytest.warns(UserWarning):
+        dataset = load(table, cache_dir=tmp_path / "cache")
+    counts = dataset.space_group_counts
+    assert counts.shape == (230,)
+    assert counts[224] == 12
+    assert counts[135] == 1
+    assert counts.sum() == 13
+    part = dataset[dataset.properties["gap"] > 4]
+    assert part.ids.tolist() == ["n9", "n10", "n11"]
+    assert len(part.crystals) == 3
+    assert dataset[3].ids.tolist() == ["n3"]
+    assert dataset[-1].ids.tolist() == ["t"]
+
+
+def test_cache_is_keyed_by_content_and_settings(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    with pytest.warns(UserWarning):
+        first = load(table, cache_dir=cache, workers=1)
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patch.setattr(build, "open_source", None)  # a second build would fail
+        os.utime(table)
+        copy = tmp_path / "deep" / "table.csv"
+        copy.parent.mkdir()
+        copy.write_bytes(table.read_bytes())
+        assert load(table, cache_dir=cache).folder == first.folder
+        assert load(copy, cache_dir=cache).folder == first.folder
+    with pytest.warns(UserWarning):
+        loose = load(table, cache_dir=cache, symprec=0.1, workers=1)
+    assert loose.folder != first.folder
+    table.write_text(table.read_text().replace("salt", "SALT"))
+    with pytest.warns(UserWarning):
+        changed = load(table, cache_dir=cache, workers=1)
+    assert changed.folder != first.folder
+    assert changed.properties["label"][0] == "SALT"
+
+
+def test_a_killed_build_goes_on(
+    tmp_path: Path, table: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, done = tmp_path / "cache", []
+    write = build._write_shard
+
+    def dies_on_the_third(*job: object) -> None:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(job)
+        write(*job)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build, "_write_shard", dies_on_the_third)
+        load(table, cache_dir=cache, workers=1)
+    assert len(list(cache.glob("*.partial/*.npz"))) == 2
+    again: list[object] = []
+    with monkeypatch.context() as patch, pytest.warns(UserWarning):
+        patch.setattr(build, "_write_shard", lambda *job: (again.append(job), write(*job)))
+        check_table(load(table, cache_dir=cache, workers=1))
+    assert len(again) == 2
+    assert not list(cache.glob("*.partial"))
+
+
+def test_limits_are_counted_and_listed(tmp_path: Path, table: Path) -> None:
+    with pytest.warns(UserWarning):
+        dataset = load(table, cache_dir=tmp_path / "cache", max_atoms=2)
+    assert set(dataset.crystals.space_group.tolist()) == {225}
+    assert dataset.n_skipped == 3
+    assert dataset.folder is not None
+    assert 't,"6 atoms, more than max_atoms = 2"' in (dataset.folder / "skipped.csv").read_text()
+    with pytest.raises(ValueError, match=r"none of the 15 .* more than max_sites = 1"):
+        load(table, cache_dir=tmp_path / "cache", max_sites=1)
+
+
+def test_workers_give_what_one_process_gives(tmp_path: Path, table: Path) -> None:
+    """Run as a script of its own, as users do: spawned workers import the main module."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, json\n"
+        "from crystaljax.data import build\n"
+        "from crystaljax.data.dataset import load\n"
+        "if __name__ == '__main__':\n"
+        "    build.CHUNK_ROWS = 4\n"
+        "    dataset = load(sys.argv[1], cache_dir=sys.argv[2], workers=2)\n"
+        "    sys.stdout.write(json.dumps(str(dataset.folder)))\n"
+    )
+    command = [sys.executable, str(script), str(table), str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    with pytest.warns(UserWarning):
+        one = load(table, cache_dir=tmp_path / "one", workers=1)
+    two = load(table, cache_dir=tmp_path / "two")
+    assert str(two.folder) == json.loads(done.stdout)
+    check_table(two)
+    np.testing.assert_array_equal(two.crystals.frac, one.crystals.frac)
+    np.testing.assert_array_equal(two.crystals.lattice, one.crystals.lattice)
+
+
+def test_columns_of_mixed_types_across_shards(tmp_path: Path, small_chunks: None) -> None:
+    """A column is text if any of its values is; long text is left out and named."""
+    rows: list[dict[str, object]] = [
+        {"cif": rocksalt(5.0), "mixed": 1.5 if i < 4 else "one", "long": "y" * (i * 20), "n": i}
+        for i in range(8)
+    ]
+    dataset = load(write_csv(tmp_path / "x.csv", rows), cache_dir=tmp_path, workers=1)
+    assert dataset.properties["mixed"].tolist() == ["1.5"] * 4 + ["one"] * 4
+    assert dataset.properties["n"].tolist() == list(range(8))
+    assert dataset.properties.keys() == {"mixed", "n"}
+    assert dataset.folder is not None
+    meta = json.loads((dataset.folder / "meta.json").read_text())
+    assert meta["omitted_properties"] == ["long"]
+    assert len("y" * 140) > shards.MAX_TEXT
+
+
+def test_arrays_are_memory_mapped(tmp_path: Path, table: Path) -> None:
+    with pytest.warns(UserWarning):
+        dataset = load(table, cache_dir=tmp_path / "cache", workers=1)
+    for array in (dataset.crystals.frac, dataset.ids, dataset.properties["gap"]):
+        assert not array.flags.owndata
+        assert not array.flags.writeable
+
+
+def test_errors(tmp_path: Path, table: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.csv.*prototypes.*mp20-train"):
+        load(tmp_path / "nothing.csv")
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(ValueError, match="is empty"):
+        load(tmp_path / "empty.csv", cache_dir=tmp_path / "cache")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write in .*CRYSTALJAX_CACHE"):
+        load(table, cache_dir=tmp_path / "file" / "cache")
+    only_bad = write_csv(tmp_path / "bad.csv", [{"material_id": "b", "cif": "nonsense"}])
+    with pytest.raises(ValueError, match=r"none of the 1 structures .*'b': not a CIF"):
+        load(only_bad, cache_dir=tmp_path / "cache", workers=1)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
+def test_no_write_permission(tmp_path: Path, table: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(PermissionError, match="cannot write in"):
+        load(table, cache_dir=tmp_path / "locked" / "cache")
+
+
+def test_registered_name_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    monkeypatch.setenv("CRYSTALJAX_CACHE", str(tmp_path))
+    unreachable = dataclasses.replace(RESOURCES["mp20-val"], url="http://127.0.0.1:9/val.csv")
+    monkeypatch.setitem(RESOURCES, "mp20-val", unreachable)
+    with pytest.raises(ConnectionError, match=r"could not download mp20-val .*save it as"):
+        load("mp20-val")
+    write_csv(tmp_path / "downloads" / "mp20-val.csv", [{"cif": rocksalt(5.0)}])
+    assert len(load("mp20-val", workers=1)) == 1
+
+
+@pytest.mark.slow
+def test_all_of_mp20_bt(shared: Path, tmp_path: Path) -> None:
+    """No crystal of the Materials Project is lost, and the space groups agree with the table."""
+    for name, n_rows in {"train": 11443, "val": 1454, "test": 1361}.items():
+        source = shared / "data" / "mp20_bt" / f"{name}.csv.gz"
+        dataset = load(source, cache_dir=tmp_path, workers=1)
+        assert len(dataset) == n_rows
+        assert dataset.n_skipped == 0
+        agree = dataset.crystals.space_group == dataset.properties["spacegroup.number"]
+        assert agree.mean() > 0.95  # the table was made at symprec 0.1 from unrounded structures
