@@ -10,7 +10,7 @@ import json
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -51,7 +51,7 @@ def open_csv(path: Path) -> Source:
     return Source(items(), partial(_decode_csv, names, column))
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[float, list[str]]]:
+def _csv_rows(path: Path) -> Generator[tuple[float, list[str]], None, None]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a CIF outgrows the default 128 KiB
     size = max(path.stat().st_size, 1)
     with path.open("rb") as raw:
