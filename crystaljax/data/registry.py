@@ -156,7 +156,7 @@ def _download(resource: Resource, temporary: Path, path: Path) -> None:
                     file.write(chunk)
                     bar.advance(task, len(chunk))
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as e:
-        reason = getattr(e, "reason", None) or e
+        reason = e if isinstance(e, urllib.error.HTTPError) else getattr(e, "reason", e)
         raise ConnectionError(
             f"could not download {resource.name} from {resource.url} ({reason}). Without a"
             f" network, fetch that address on another machine and save it as {path}"
