@@ -1,0 +1,1 @@
+"""Space groups, Wyckoff positions, and the way between full cells and `Crystals`."""

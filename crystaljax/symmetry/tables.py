@@ -1,0 +1,127 @@
+"""Tables of the 230 space groups and their 1731 Wyckoff positions.
+
+Settings are the standard ones of the International Tables for Crystallography A (ITA): unique
+axis b and cell choice 1, hexagonal axes for rhombohedral groups (obverse), origin choice 2.
+Group tables are indexed by space-group number - 1, position tables also by the letter's index:
+1 = a (the most special position) ... 26 = z, 27 = A, and 0 for no position. The file is built
+and checked by `build_tables.py`.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+N_GROUPS = 230
+N_LETTERS = 28
+PATH = Path(__file__).with_name("tables.npz")
+
+SYSTEMS = (
+    "triclinic",
+    "monoclinic",
+    "orthorhombic",
+    "tetragonal",
+    "trigonal",
+    "hexagonal",
+    "cubic",
+)
+LAST_GROUP = (2, 15, 74, 142, 167, 194, 230)
+"""The last space group of each crystal system."""
+
+PRIMITIVE_BASIS = {
+    "P": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "A": [[1, 0, 0], [0, 1 / 2, -1 / 2], [0, 1 / 2, 1 / 2]],
+    "C": [[1 / 2, 1 / 2, 0], [-1 / 2, 1 / 2, 0], [0, 0, 1]],
+    "I": [[-1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [1 / 2, 1 / 2, -1 / 2]],
+    "F": [[0, 1 / 2, 1 / 2], [1 / 2, 0, 1 / 2], [1 / 2, 1 / 2, 0]],
+    "R": [[2 / 3, 1 / 3, 1 / 3], [-1 / 3, 1 / 3, 1 / 3], [-1 / 3, -2 / 3, 1 / 3]],
+}
+"""Primitive lattice vectors (rows) in units of the conventional ones, by centring."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Numpy arrays over groups (number - 1) and letter indices; see the module's docstring."""
+
+    symbol: np.ndarray
+    """str [230]: Hermann-Mauguin symbol, short."""
+    crystal_system: np.ndarray
+    """int8 [230]: index into `SYSTEMS`."""
+    n_centering: np.ndarray
+    """int8 [230]: lattice points in the conventional cell (1, 2, 3 or 4)."""
+    primitive: np.ndarray
+    """float64 [230, 3, 3]: primitive vectors (rows) in the conventional basis, so that
+    `primitive @ matrix` is the primitive cell's matrix and `frac @ inv(primitive)` are
+    coordinates in it."""
+    n_letters: np.ndarray
+    """int8 [230]: number of Wyckoff positions; the general position has this index."""
+    multiplicity: np.ndarray
+    """int16 [230, 28]: points in the conventional cell, 0 where there is no such position."""
+    site_symmetry: np.ndarray
+    """str [230, 28]: oriented site-symmetry symbol, empty where there is no such position."""
+    free: np.ndarray
+    """bool [230, 28, 3]: coordinate is an independent parameter of the position, that is, the
+    first operation copies it."""
+    varying: np.ndarray
+    """bool [230, 28, 3]: coordinate is not a constant of the position: free, or like the y of
+    (x, 2x, z) a function of the free ones."""
+    op_start: np.ndarray
+    """int32 [230, 28]: where the position's operations begin in `rotation`, `translation`."""
+    rotation: np.ndarray
+    """int8 [14433, 3, 3]: linear part of each position's operations. The first of a position
+    is idempotent modulo 1, and the first multiplicity / n_centering give one point of each
+    orbit modulo centring translations."""
+    translation: np.ndarray
+    """float32 [14433, 3]: translation of each operation, a multiple of 1/24 in [0, 1)."""
+
+    @property
+    def n_free(self) -> np.ndarray:
+        """int [230, 28]: independent coordinates of each position."""
+        return self.free.sum(axis=-1)
+
+
+@cache
+def tables() -> Tables:
+    """The tables, read once."""
+    with np.load(PATH, allow_pickle=False) as file:
+        symbol, multiplicity = file["symbol"], file["multiplicity"]
+        rotation, site_symmetry = file["rotation"], file["site_symmetry"]
+        translation = (file["translation"] / 24).astype(np.float32)
+    counts = multiplicity.ravel().astype(np.int32)
+    op_start = (np.cumsum(counts) - counts).reshape(multiplicity.shape).astype(np.int32)
+    exists = multiplicity > 0
+    first = rotation[np.where(exists, op_start, 0)]
+    primitive = np.array([PRIMITIVE_BASIS[name[0]] for name in symbol.tolist()])
+    return Tables(
+        symbol=symbol,
+        crystal_system=np.searchsorted(LAST_GROUP, np.arange(1, N_GROUPS + 1)).astype(np.int8),
+        n_centering=np.round(1 / np.linalg.det(primitive)).astype(np.int8),
+        primitive=primitive,
+        n_letters=exists.sum(axis=1).astype(np.int8),
+        multiplicity=multiplicity,
+        site_symmetry=site_symmetry,
+        free=(first == np.eye(3)).all(axis=-1) & exists[..., None],
+        varying=(first != 0).any(axis=-1) & exists[..., None],
+        op_start=op_start,
+        rotation=rotation,
+        translation=translation,
+    )
+
+
+def letter_index(letter: str) -> int:
+    """1 for "a" ... 26 for "z", 27 for "A"; ValueError for anything else."""
+    index = (string.ascii_lowercase + "A").find(letter) + 1
+    if len(letter) != 1 or index == 0:
+        raise ValueError(f"{letter!r} is not a Wyckoff letter: write one of a-z, or A")
+    return index
+
+
+def letter(index: int) -> str:
+    """The letter of an index 1-27; ValueError for anything else."""
+    if not 1 <= index < N_LETTERS:
+        raise ValueError(f"{index} is not the index of a Wyckoff letter: 1 = a ... 27 = A")
+    return (string.ascii_lowercase + "A")[index - 1]
