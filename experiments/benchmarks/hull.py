@@ -11,7 +11,6 @@ energies to 1e-9 eV/atom. The last line printed is one JSON object.
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from crystaljax.hardware import hardware
 from crystaljax.rewards.ehull import load_hull
 from crystaljax.rewards.hull import Hull
 
@@ -109,7 +109,7 @@ def main(config: Config) -> None:
         "name": "hull",
         "value": round(config.queries / first, 1),
         "unit": "queries/s",
-        "hardware": f"one core of {platform.processor() or platform.machine()}",
+        "hardware": hardware(),
         "hull": f"{hull.name} ({hull.n_entries} entries)",
         "queries": config.queries,
         "systems": n_systems,
