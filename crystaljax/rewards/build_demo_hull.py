@@ -15,7 +15,7 @@ import tyro
 
 from crystaljax.composition import SYMBOLS, element_counts, formula, parse_formulas
 from crystaljax.crystal import Crystals
-from crystaljax.data import load
+from crystaljax.data.dataset import load
 from crystaljax.rewards.demo_hull import FILE, NAME
 from crystaljax.rewards.formation import formation_energy, mp_references
 from crystaljax.rewards.hull import Hull

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals
@@ -61,24 +60,24 @@ def _cells(
         return list(crystals), [None] * len(crystals)
     from crystaljax.symmetry import orbits
 
-    crystals = crystals.to_numpy()
-    n_atoms = np.asarray(orbits.n_atoms(crystals, primitive=True))
-    reasons: Reasons = [_size_problem(int(n), max_atoms) for n in n_atoms]
-    cells: list[AtomicCell | None] = [None] * len(crystals)
-    rows = np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
-    if not len(rows):
-        return cells, reasons
-    # Powers of two, so that the jitted expansion is compiled for few shapes.
-    slots = 1 << int(n_atoms[rows].max() - 1).bit_length()
-    padding = (1 << (len(rows) - 1).bit_length()) - len(rows)
-    batch = crystals[np.pad(rows, (0, padding), mode="edge")]
-    full = jax.tree.map(np.asarray, orbits.expand(batch, max(slots, 8), primitive=True))
-    for i, row in enumerate(rows):
-        n = int(n_atoms[row])
+    n = len(crystals)
+    cells: list[AtomicCell | None] = [None] * n
+    if not n:
+        return cells, []
+    # Batch and cells padded to powers of two, so that the expansion is compiled for few shapes.
+    padding = (1 << (n - 1).bit_length()) - n
+    batch = crystals.to_numpy()[np.pad(np.arange(n), (0, padding), mode="edge")]
+    n_atoms = np.asarray(orbits.n_atoms(batch, primitive=True))[:n]
+    reasons: Reasons = [_size_problem(int(size), max_atoms) for size in n_atoms]
+    largest = int(n_atoms[n_atoms <= max_atoms].max(initial=1))
+    slots = max(8, 1 << (largest - 1).bit_length())
+    full = orbits.expand(batch, slots, primitive=True).to_numpy()
+    for row in np.flatnonzero([reason is None for reason in reasons]):
+        atoms = slice(int(n_atoms[row]))
         cells[row] = AtomicCell(
-            full.matrix[i].astype(np.float64),
-            full.frac[i, :n].astype(np.float64),
-            full.species[i, :n],
+            full.matrix[row].astype(np.float64),
+            full.frac[row, atoms].astype(np.float64),
+            full.species[row, atoms],
         )
     return cells, reasons
 
