@@ -1,0 +1,242 @@
+"""Which crystals are the same by pymatgen's StructureMatcher, without comparing every pair.
+
+Two crystals can match only if their reduced formulas agree, if their primitive cells hold the
+same number of atoms, and if one lattice has vectors as short as the other's basis needs. These
+tests cost next to nothing and reject only pairs that StructureMatcher would reject too, so the
+result is that of comparing all pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crystaljax.composition import N_SPECIES, element_counts
+from crystaljax.crystal import Crystals
+from crystaljax.evaluation.lattices import minkowski_reduce
+from crystaljax.evaluation.limits import time_limit
+
+LTOL = 0.2
+"""StructureMatcher's default tolerance on lattice vectors, which the lattice test is made for."""
+
+FAILURES = (ArithmeticError, LookupError, RuntimeError, TimeoutError, TypeError, ValueError)
+"""What pymatgen raises on cells it cannot handle (numpy's LinAlgError is a ValueError)."""
+
+Structure = Any  # pymatgen's, imported only where used
+
+
+class Reduced(NamedTuple):
+    """A structure as StructureMatcher compares it."""
+
+    structure: Structure
+    """Primitive and Niggli reduced."""
+    lengths: np.ndarray
+    """[3] lengths of its lattice vectors, ascending, of a volume scaled to 1."""
+    minima: np.ndarray
+    """[3] successive minima of the same lattice."""
+
+
+@dataclass(frozen=True)
+class StructureSet:
+    """N structures to match with each other or with others; each is reduced when first needed.
+
+    Keep one for the training set and use it for every evaluation.
+    """
+
+    name: str
+    """What to call the set in reports."""
+    formulas: list[bytes]
+    """A key of each structure's reduced formula; empty for what is no crystal."""
+    build: Callable[[Sequence[int]], list[Structure | None]]
+    """Rows to pymatgen structures, None for what is no crystal."""
+    seconds: float = 10.0
+    """Time that one reduction or comparison may take (in the main thread)."""
+    failures: dict[int, str] = field(default_factory=dict)
+    """Why rows could not be compared, filled in as they are met; such rows match nothing."""
+    _rows: dict[bytes, list[int]] = field(default_factory=dict)
+    _reduced: dict[int, Reduced] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for row, formula in enumerate(self.formulas):
+            if formula:
+                self._rows.setdefault(formula, []).append(row)
+            else:
+                self.failures[row] = "no atoms"
+
+    def __len__(self) -> int:
+        return len(self.formulas)
+
+    @staticmethod
+    def from_crystals(crystals: Crystals, name: str, seconds: float = 10.0) -> StructureSet:
+        """A set of the crystals, compared as primitive cells."""
+        crystals = crystals.to_numpy()
+
+        def build(rows: Sequence[int]) -> list[Structure | None]:
+            from crystaljax.structures import to_structures
+
+            return to_structures(crystals[np.asarray(rows)], primitive=True)
+
+        return StructureSet(name, _formula_keys(element_counts(crystals)), build, seconds)
+
+    @staticmethod
+    def from_structures(
+        structures: Sequence[Structure | None], name: str, seconds: float = 10.0
+    ) -> StructureSet:
+        """A set of ordered pymatgen structures; None for what is no crystal."""
+        counts = np.zeros((len(structures), N_SPECIES), np.int64)
+        for row, structure in zip(counts, structures, strict=True):
+            if structure is not None:
+                np.add.at(row, [site.specie.Z for site in structure], 1)
+        return StructureSet(
+            name, _formula_keys(counts), lambda rows: [structures[row] for row in rows], seconds
+        )
+
+    def rows_of(self, formula: bytes) -> list[int]:
+        """Rows of one reduced formula, in ascending order."""
+        return self._rows.get(formula, [])
+
+    def reduce(self, rows: Iterable[int]) -> dict[int, Reduced]:
+        """The reduced structures of rows; those that fail are left out and noted."""
+        missing = [r for r in rows if r not in self._reduced and r not in self.failures]
+        if missing:
+            for row, structure in zip(missing, self.build(missing), strict=True):
+                self._reduce_one(row, structure)
+        return {row: self._reduced[row] for row in rows if row in self._reduced}
+
+    def _reduce_one(self, row: int, structure: Structure | None) -> None:
+        if structure is None:
+            self.failures[row] = "no crystal"
+            return
+        try:
+            with time_limit(self.seconds):
+                reduced = structure.get_reduced_structure("niggli").get_primitive_structure()
+        except FAILURES as error:
+            self.failures[row] = f"cannot be reduced: {error}"
+            return
+        scale = reduced.volume ** (-1 / 3)
+        minimal, _ = minkowski_reduce(reduced.lattice.matrix[None])
+        self._reduced[row] = Reduced(
+            reduced,
+            np.sort(reduced.lattice.abc) * scale,
+            np.linalg.norm(minimal[0], axis=-1) * scale,
+        )
+
+
+def first_matches(samples: StructureSet, reference: StructureSet) -> np.ndarray:
+    """For each sample a row of the reference set that it matches, or -1: int [N].
+
+    StructureMatcher with default tolerances, the reference as the first structure.
+    """
+    found = np.full(len(samples), -1)
+    for formula, rows in samples._rows.items():
+        candidates = reference.rows_of(formula)
+        if not candidates:
+            continue
+        pool = list(reference.reduce(candidates).items())
+        for row, sample in samples.reduce(rows).items():
+            found[row] = _first_match(sample, pool, samples, row)
+    return found
+
+
+def first_of_cluster(samples: StructureSet) -> np.ndarray:
+    """For each sample the first sample that it matches, or itself; -1 for failures: int [N].
+
+    As StructureMatcher.group_structures: each sample is compared with the first of every
+    cluster before it, and starts a cluster of its own if none matches.
+    """
+    first = np.full(len(samples), -1)
+    for rows in samples._rows.values():
+        if len(rows) == 1 and rows[0] not in samples.failures:
+            first[rows[0]] = rows[0]
+            continue
+        representatives: list[tuple[int, Reduced]] = []
+        for row, sample in samples.reduce(rows).items():
+            match = _first_match(sample, representatives, samples, row)
+            if row in samples.failures:
+                continue
+            first[row] = row if match < 0 else match
+            if match < 0:
+                representatives.append((row, sample))
+    return first
+
+
+def unique_mask(samples: StructureSet) -> np.ndarray:
+    """Which samples match no earlier one (the first of each cluster): bool [N]."""
+    return first_of_cluster(samples) == np.arange(len(samples))
+
+
+def novel_mask(samples: StructureSet, reference: StructureSet) -> np.ndarray:
+    """Which samples match nothing in the reference set: bool [N]; failures are not novel."""
+    novel = first_matches(samples, reference) < 0
+    novel[list(samples.failures)] = False
+    return novel
+
+
+def rms_to_relaxed(
+    structures: Sequence[Structure | None],
+    relaxed: Sequence[Structure | None],
+    seconds: float = 10.0,
+) -> np.ndarray:
+    """RMS displacement between structures and their relaxed forms, in Å: float64 [N].
+
+    StructureMatcher with default tolerances; its displacement, in units of (V/N)^(1/3), is
+    multiplied by that length of the relaxed structure. nan where they do not match, where one is
+    None or cannot be compared.
+    """
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    matcher = StructureMatcher()
+    displacement = np.full(len(structures), np.nan)
+    for row, (before, after) in enumerate(zip(structures, relaxed, strict=True)):
+        if before is None or after is None:
+            continue
+        try:
+            with time_limit(seconds):
+                result = matcher.get_rms_dist(after, before)
+        except FAILURES:
+            continue
+        if result is not None:
+            displacement[row] = result[0] * (after.volume / len(after)) ** (1 / 3)
+    return displacement
+
+
+def _first_match(
+    sample: Reduced, pool: Sequence[tuple[int, Reduced]], samples: StructureSet, row: int
+) -> int:
+    """The row of the first structure in `pool` that matches, or -1; failures are noted."""
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    matcher = StructureMatcher()
+    for index, other in pool:
+        if not _may_match(other, sample):
+            continue
+        try:
+            with time_limit(samples.seconds):
+                if matcher.fit(other.structure, sample.structure, skip_structure_reduction=True):
+                    return index
+        except FAILURES as error:
+            samples.failures[row] = f"cannot be compared: {error}"
+            return -1
+    return -1
+
+
+def _may_match(first: Reduced, second: Reduced) -> bool:
+    """False only where StructureMatcher().fit(first, second) is sure to be False.
+
+    Without supercells it needs equal numbers of atoms. It then looks for three independent
+    vectors of the first lattice (at equal volumes) that are at most 1 + ltol times as long as
+    those of the second; sorted, they are no shorter than the first lattice's successive minima.
+    """
+    if len(first.structure) != len(second.structure):
+        return False
+    return bool((first.minima <= second.lengths * ((1 + LTOL) * (1 + 1e-9))).all())
+
+
+def _formula_keys(counts: np.ndarray) -> list[bytes]:
+    """A key of the reduced formula of each row of counts [N, 119]; b"" of no atoms."""
+    divisor = np.gcd.reduce(counts, axis=1)
+    reduced = counts // np.maximum(divisor, 1)[:, None]
+    return [row.astype(np.int32).tobytes() if d else b"" for row, d in zip(reduced, divisor)]  # noqa: B905

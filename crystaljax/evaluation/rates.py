@@ -1,0 +1,229 @@
+"""Numbers that carry their meaning: rates with their denominators, and other measures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+GENERATED = "generated samples"
+"""The denominator of most rates: every sample asked of the model, failed ones too."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How many of how many: `count` of `total`."""
+
+    name: str
+    count: int
+    total: int
+    description: str
+    """What is counted, for a person to read."""
+    denominator: str = GENERATED
+    """What `total` counts."""
+    reference: str = ""
+    """What the items were compared with: a training set, a hull, a table."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.count <= self.total:
+            raise ValueError(f"the rate {self.name!r} counts {self.count} of {self.total}")
+
+    @staticmethod
+    def of(
+        name: str,
+        mask: np.ndarray,
+        description: str,
+        denominator: str = GENERATED,
+        reference: str = "",
+    ) -> Rate:
+        """The rate of True in a mask [N]."""
+        mask = np.asarray(mask, bool)
+        return Rate(name, int(mask.sum()), mask.size, description, denominator, reference)
+
+    @property
+    def value(self) -> float:
+        """The fraction, nan of nothing."""
+        return self.count / self.total if self.total else math.nan
+
+    @property
+    def standard_error(self) -> float:
+        """Half the width of the one-sigma Wilson interval; unlike sqrt(p(1-p)/n) not 0 at 0 of n."""
+        low, high = self.interval(z=1.0)
+        return (high - low) / 2
+
+    def interval(self, z: float = 1.96) -> tuple[float, float]:
+        """Wilson's score interval of the true rate, 95 % by default; nan of nothing.
+
+        E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927).
+        """
+        if not self.total:
+            return math.nan, math.nan
+        n, p = self.total, self.value
+        center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        return max(0.0, center - half), min(1.0, center + half)
+
+    @property
+    def text(self) -> str:
+        """Like "12.3 ± 1.0 %"."""
+        if not self.total:
+            return "–"
+        return f"{100 * self.value:.1f} ± {100 * self.standard_error:.1f} %"
+
+    @property
+    def fraction(self) -> str:
+        """Like "123 / 1000"."""
+        return f"{self.count} / {self.total}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What report.json holds of it; numbers that do not exist are None."""
+        return {
+            "name": self.name,
+            "value": _json(self.value),
+            "standard_error": _json(self.standard_error),
+            "count": self.count,
+            "total": self.total,
+            "denominator": self.denominator,
+            "reference": self.reference,
+            "description": self.description,
+        }
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that is no rate, such as a mean energy, over `total` items."""
+
+    name: str
+    value: float
+    standard_error: float
+    """nan where none is known."""
+    unit: str
+    total: int
+    description: str
+    denominator: str = GENERATED
+    """What `total` counts."""
+    reference: str = ""
+    """What the items were compared with."""
+
+    @staticmethod
+    def mean(
+        name: str,
+        values: np.ndarray,
+        unit: str,
+        description: str,
+        denominator: str = GENERATED,
+        reference: str = "",
+    ) -> Measure:
+        """The mean of the finite values, with the standard error of the mean."""
+        values = np.asarray(values, np.float64)
+        values = values[np.isfinite(values)]
+        n = len(values)
+        mean = float(values.mean()) if n else math.nan
+        error = float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+        return Measure(name, mean, error, unit, n, description, denominator, reference)
+
+    @staticmethod
+    def median(
+        name: str,
+        values: np.ndarray,
+        unit: str,
+        description: str,
+        denominator: str = GENERATED,
+        reference: str = "",
+    ) -> Measure:
+        """The median of the finite values, with a standard error from order statistics.
+
+        Half the distance between the order statistics one binomial standard deviation (sqrt(n)/2
+        ranks) either side of the middle.
+        """
+        values = np.asarray(values, np.float64)
+        values = np.sort(values[np.isfinite(values)])
+        n = len(values)
+        if not n:
+            return Measure(name, math.nan, math.nan, unit, 0, description, denominator, reference)
+        error = math.nan
+        if n > 1:
+            ranks = (n - 1) / 2 + np.array([-1, 1]) * math.sqrt(n) / 2
+            low, high = np.interp(ranks, np.arange(n), values)
+            error = float(high - low) / 2
+        median = float(np.median(values))
+        return Measure(name, median, error, unit, n, description, denominator, reference)
+
+    @property
+    def text(self) -> str:
+        """Like "0.123 ± 0.004 eV/atom"."""
+        if not math.isfinite(self.value):
+            return "–"
+        error = f" ± {self.standard_error:.3f}" if math.isfinite(self.standard_error) else ""
+        return f"{self.value:.3f}{error} {self.unit}".rstrip()
+
+    @property
+    def fraction(self) -> str:
+        """How many items it is of, like "987"."""
+        return str(self.total)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What report.json holds of it; numbers that do not exist are None."""
+        return {
+            "name": self.name,
+            "value": _json(self.value),
+            "standard_error": _json(self.standard_error),
+            "unit": self.unit,
+            "total": self.total,
+            "denominator": self.denominator,
+            "reference": self.reference,
+            "description": self.description,
+        }
+
+
+Metric = Rate | Measure
+"""Every number of an evaluation."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a metric changed between two independent sets of samples."""
+
+    before: Metric
+    after: Metric
+
+    @property
+    def value(self) -> float:
+        """After less before."""
+        return self.after.value - self.before.value
+
+    @property
+    def standard_error(self) -> float:
+        """The two standard errors in quadrature, for independent samples."""
+        return math.hypot(self.before.standard_error, self.after.standard_error)
+
+    @property
+    def sigmas(self) -> float:
+        """The difference in standard errors; nan where there is no error."""
+        return self.value / self.standard_error if self.standard_error > 0 else math.nan
+
+    @property
+    def text(self) -> str:
+        """Like "+12.3 ± 1.0 %"; rates in percentage points."""
+        if not math.isfinite(self.value):
+            return "–"
+        rate = isinstance(self.after, Rate)
+        scale, digits, unit = (100, 1, "%") if rate else (1, 3, getattr(self.after, "unit", ""))
+        error = self.standard_error
+        plus_minus = f" ± {scale * error:.{digits}f}" if math.isfinite(error) else ""
+        return f"{scale * self.value:+.{digits}f}{plus_minus} {unit}".rstrip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """What report.json holds of it; numbers that do not exist are None."""
+        return {
+            "name": self.after.name,
+            "difference": _json(self.value),
+            "standard_error": _json(self.standard_error),
+            "sigmas": _json(self.sigmas),
+        }
+
+
+def _json(number: float) -> float | None:
+    return number if math.isfinite(number) else None

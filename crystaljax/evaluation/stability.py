@@ -1,0 +1,118 @@
+"""Stability, and what counts as a discovery: stable, unique and novel (S.U.N.)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crystaljax.crystal import Crystals
+from crystaljax.evaluation.rates import Measure, Rate
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Energies above hull (eV/atom) up to which a crystal is called stable or metastable."""
+
+    stable: float = 0.0
+    """eV/atom, stable at or below."""
+    metastable: float = 0.1
+    """eV/atom, metastable at or below; papers use 0, 0.08 and 0.1."""
+
+
+def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
+    """Which crystals have, as full cells, the space group they are described with: bool [B].
+
+    `symprec` in Å. A description may have more symmetry than its group says, and then fails.
+    """
+    from crystaljax.data.writers import to_cells
+    from crystaljax.evaluation.validity import is_crystal
+    from crystaljax.symmetry.analysis import symmetrize
+
+    crystals = crystals.to_numpy()
+    same = np.zeros(len(crystals), bool)
+    rows = np.flatnonzero(is_crystal(crystals))
+    if len(rows):
+        found, _ = symmetrize(list(to_cells(crystals[rows])), symprec=symprec)
+        same[rows] = np.asarray(found.space_group) == crystals.space_group[rows]
+    return same
+
+
+def stability_metrics(
+    e_above_hull: np.ndarray,
+    hull: str,
+    unique: np.ndarray | None = None,
+    novel: np.ndarray | None = None,
+    correct_group: np.ndarray | None = None,
+    thresholds: Thresholds | None = None,
+) -> list[Rate | Measure]:
+    """Rates of stable, metastable, S.U.N. and S.S.U.N. crystals, and the mean energy above hull.
+
+    Args:
+      e_above_hull: [N] eV/atom, of every generated sample; nan (never stable) where it has none.
+      hull: name of the reference hull and of the potential, for the table.
+      unique, novel, correct_group: bool [N]; the rates that need a missing one are left out.
+
+    All rates are over all N generated samples. S.U.N. and metastable S.U.N. follow MatterGen
+    (Zeni et al., Nature 639 (2025), 624), S.S.U.N. (the right space group as well) SymmCD
+    (Levy et al., ICLR 2025).
+    """
+    limits = thresholds or Thresholds()
+    energy = np.asarray(e_above_hull, np.float64)
+    with np.errstate(invalid="ignore"):
+        stable, metastable = energy <= limits.stable, energy <= limits.metastable
+    low, high = (f"energy above hull ≤ {x:g} eV/atom" for x in (limits.stable, limits.metastable))
+    metrics: list[Rate | Measure] = [
+        Rate.of("energy known", np.isfinite(energy), "the potential and the hull gave an energy"),
+        Rate.of("stable", stable, low, reference=hull),
+        Rate.of("metastable", metastable, high, reference=hull),
+    ]
+    if unique is not None and novel is not None:
+        new = unique & novel
+        metrics += [
+            Rate.of("S.U.N.", stable & new, f"{low}, unique and novel", reference=hull),
+            Rate.of(
+                "metastable S.U.N.", metastable & new, f"{high}, unique and novel", reference=hull
+            ),
+        ]
+        if correct_group is not None:
+            metrics.append(
+                Rate.of(
+                    "S.S.U.N.",
+                    metastable & new & correct_group,
+                    f"{high}, unique, novel, and of the space group it was generated in",
+                    reference=hull,
+                )
+            )
+    of = "samples with an energy"
+    unit = "eV/atom"
+    return [
+        *metrics,
+        Measure.mean("mean energy above hull", energy, unit, "energy above hull", of, hull),
+        Measure.median("median energy above hull", energy, unit, "energy above hull", of, hull),
+    ]
+
+
+def relaxation_metrics(displacement: np.ndarray, relaxation: str) -> list[Rate | Measure]:
+    """Match rate and mean RMSD to the relaxed structures.
+
+    `displacement` [N] in Å, nan where a structure does not match its relaxed form
+    (`matching.rms_to_relaxed`); `relaxation` names the potential and the optimiser.
+    """
+    matched = np.isfinite(displacement)
+    return [
+        Rate.of(
+            "match to relaxed",
+            matched,
+            "StructureMatcher (default tolerances) matches the sample and its relaxed form",
+            reference=relaxation,
+        ),
+        Measure.mean(
+            "RMSD to relaxed",
+            displacement,
+            "Å",
+            "root mean square displacement from the relaxed structure",
+            "samples that match their relaxed form",
+            relaxation,
+        ),
+    ]
