@@ -101,4 +101,4 @@ def build() -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    np.savez_compressed(PATH, **build())
+    np.savez_compressed(PATH, allow_pickle=False, **build())
