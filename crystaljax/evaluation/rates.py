@@ -49,7 +49,7 @@ class Rate:
 
     @property
     def standard_error(self) -> float:
-        """Half the width of the one-sigma Wilson interval; unlike sqrt(p(1-p)/n) not 0 at 0 of n."""
+        """Half the width of the one-sigma Wilson interval, which does not vanish at 0 of n."""
         low, high = self.interval(z=1.0)
         return (high - low) / 2
 
@@ -113,6 +113,7 @@ class Measure:
         values: np.ndarray,
         unit: str,
         description: str,
+        *,
         denominator: str = GENERATED,
         reference: str = "",
     ) -> Measure:
@@ -130,6 +131,7 @@ class Measure:
         values: np.ndarray,
         unit: str,
         description: str,
+        *,
         denominator: str = GENERATED,
         reference: str = "",
     ) -> Measure:

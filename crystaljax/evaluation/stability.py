@@ -41,6 +41,7 @@ def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
 def stability_metrics(
     e_above_hull: np.ndarray,
     hull: str,
+    *,
     unique: np.ndarray | None = None,
     novel: np.ndarray | None = None,
     correct_group: np.ndarray | None = None,
@@ -84,12 +85,12 @@ def stability_metrics(
                     reference=hull,
                 )
             )
-    of = "samples with an energy"
-    unit = "eV/atom"
+    said = {"denominator": "samples with an energy", "reference": hull}
+    about = ("eV/atom", "energy of the crystal less that of the hull at its composition")
     return [
         *metrics,
-        Measure.mean("mean energy above hull", energy, unit, "energy above hull", of, hull),
-        Measure.median("median energy above hull", energy, unit, "energy above hull", of, hull),
+        Measure.mean("mean energy above hull", energy, *about, **said),
+        Measure.median("median energy above hull", energy, *about, **said),
     ]
 
 
@@ -112,7 +113,7 @@ def relaxation_metrics(displacement: np.ndarray, relaxation: str) -> list[Rate |
             displacement,
             "Å",
             "root mean square displacement from the relaxed structure",
-            "samples that match their relaxed form",
-            relaxation,
+            denominator="samples that match their relaxed form",
+            reference=relaxation,
         ),
     ]

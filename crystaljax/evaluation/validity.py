@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax.composition import element_counts, formulas
+from crystaljax.composition import formulas
 from crystaljax.crystal import Array, Cells, Crystals
 from crystaljax.evaluation.lattices import minkowski_reduce
 
@@ -137,9 +137,7 @@ def composition_valid(crystals: Crystals, table: OxidationTable = "smact14") -> 
     """
     if table not in get_args(OxidationTable):
         raise ValueError(f"no table {table!r} of oxidation states: use smact14 or icsd24")
-    present = element_counts(crystals).any(axis=1)
-    names = formulas(crystals)
-    return np.array([p and _smact(f, table) for p, f in zip(present, names, strict=True)], bool)
+    return np.array([bool(name) and _smact(name, table) for name in formulas(crystals)], bool)
 
 
 def smact_description(table: OxidationTable) -> str:

@@ -1,0 +1,274 @@
+"""All metrics of a set of generated crystals, each with its denominator and its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from crystaljax.composition import formulas
+from crystaljax.crystal import Crystals
+from crystaljax.evaluation.distribution import Distributions, distribution_metrics
+from crystaljax.evaluation.matching import (
+    StructureSet,
+    first_of_cluster,
+    novel_mask,
+    rms_to_relaxed,
+)
+from crystaljax.evaluation.rates import Metric, Rate
+from crystaljax.evaluation.stability import (
+    Thresholds,
+    keeps_space_group,
+    relaxation_metrics,
+    stability_metrics,
+)
+from crystaljax.evaluation.validity import (
+    MIN_DISTANCE,
+    MIN_VOLUME,
+    OxidationTable,
+    composition_valid,
+    is_crystal,
+    smact_description,
+    structure_valid,
+)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What the metrics mean; every value is printed with the results."""
+
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """Energies above hull that count as stable and metastable."""
+    oxidation_table: OxidationTable = "smact14"
+    """Oxidation states of the compositional test: smact14 (as published) or icsd24 (newer)."""
+    min_distance: float = MIN_DISTANCE
+    """Å: closer atoms make a structure invalid."""
+    min_volume: float = MIN_VOLUME
+    """Å³: a smaller cell makes a structure invalid."""
+    symprec: float = 0.01
+    """Å: tolerance with which space groups are found again."""
+    seconds: float = 10.0
+    """Time for one comparison of structures, after which that crystal counts as failed."""
+    progress: bool = True
+    """Show a progress bar."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The training set: what is not new, and the distributions to come near to.
+
+    Make one with `of` and keep it: what one evaluation prepares, the next ones use again.
+    """
+
+    name: str
+    """What to call it in reports, like "mp20_bt/train"."""
+    crystals: Crystals
+    structures: StructureSet
+
+    @staticmethod
+    def of(crystals: Crystals, name: str) -> Reference:
+        """A reference set of the crystals."""
+        return Reference(name, crystals, StructureSet.from_crystals(crystals, name))
+
+    @cached_property
+    def distributions(self) -> Distributions:
+        """What the set is made of."""
+        return Distributions.of(self.crystals)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({len(self.structures)} crystals)"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of N generated samples."""
+
+    n: int
+    """Generated samples, failed ones included."""
+    metrics: tuple[Metric, ...]
+    """Every number, in the order of a report."""
+    context: tuple[str, ...]
+    """What the numbers refer to: samples, reference set, hull, tables, thresholds, failures."""
+    columns: Mapping[str, np.ndarray]
+    """Per sample [N]: formula, space_group, the masks behind the rates, e_above_hull, ..."""
+    distributions: Distributions
+    """What the samples are made of."""
+
+    def __getitem__(self, name: str) -> Metric:
+        """The metric of a name; KeyError listing the names if there is none."""
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        names = ", ".join(metric.name for metric in self.metrics)
+        raise KeyError(f"no metric {name!r} in this evaluation, which has {names}")
+
+    @property
+    def rates(self) -> tuple[Rate, ...]:
+        """The metrics that are rates."""
+        return tuple(metric for metric in self.metrics if isinstance(metric, Rate))
+
+    @property
+    def values(self) -> dict[str, float]:
+        """{name: value}, to be logged by a tracker."""
+        return {metric.name: metric.value for metric in self.metrics}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What report.json holds of it."""
+        metrics = [metric.to_dict() for metric in self.metrics]
+        return {"samples": self.n, "metrics": metrics, "context": list(self.context)}
+
+
+def evaluate(
+    crystals: Crystals,
+    reference: Reference | None = None,
+    *,
+    e_above_hull: np.ndarray | None = None,
+    hull: str = "unnamed hull",
+    relaxed: Sequence[Any | None] | None = None,
+    relaxation: str = "unnamed potential",
+    config: EvaluationConfig | None = None,
+) -> Evaluation:
+    """Judge N generated crystals.
+
+    Args:
+      crystals: all samples asked of the model; rows that failed to decode are zero.
+      reference: training set, for novelty and for distances between distributions.
+      e_above_hull: [N] eV/atom, nan where unknown; without it nothing is said of stability.
+      hull: names the hull and the potential, like "mp20_bt hull, CHGNet 0.3.0, unrelaxed".
+      relaxed: N relaxed pymatgen structures or None, for match rate and RMSD.
+      relaxation: names the potential and the optimiser they were relaxed with.
+      config: thresholds and tables.
+
+    A crystal that fails in one of the tests fails that test alone. ValueError if the lengths of
+    the inputs differ.
+    """
+    config = config or EvaluationConfig()
+    crystals = crystals.to_numpy()
+    _check_lengths(len(crystals), {"e_above_hull": e_above_hull, "relaxed": relaxed})
+    task = _Task(crystals, reference, config, {}, [], [])
+    context = [
+        f"{len(crystals)} generated samples; every rate is of these unless it says otherwise"
+    ]
+    if reference is not None:
+        context.append(f"reference set: {reference}")
+    steps = [
+        task.validity,
+        task.composition,
+        task.uniqueness,
+        task.novelty,
+        task.symmetry,
+    ]
+    for step in track(steps, "evaluating", disable=not config.progress, transient=True):
+        step()
+    columns, metrics = task.columns, task.metrics
+    if e_above_hull is not None:
+        energy = np.asarray(e_above_hull, np.float64)
+        columns["e_above_hull"] = energy
+        metrics += stability_metrics(
+            energy,
+            hull,
+            unique=columns["unique"],
+            novel=columns.get("novel"),
+            correct_group=columns["keeps_space_group"],
+            thresholds=config.thresholds,
+        )
+        limits = config.thresholds
+        context += [
+            f"energies above hull: {hull}",
+            f"stable ≤ {limits.stable:g} eV/atom, metastable ≤ {limits.metastable:g} eV/atom",
+        ]
+    if relaxed is not None:
+        from crystaljax.structures import to_structures
+
+        before = to_structures(crystals, primitive=True)
+        displacement = rms_to_relaxed(before, relaxed, config.seconds)
+        columns["rmsd_to_relaxed"] = displacement
+        metrics += relaxation_metrics(displacement, relaxation)
+        context.append(f"relaxation: {relaxation}")
+    distributions = Distributions.of(crystals)
+    if reference is not None:
+        metrics += distribution_metrics(distributions, reference.distributions, reference.name)
+    context += task.notes
+    return Evaluation(len(crystals), tuple(metrics), tuple(context), columns, distributions)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One evaluation under way: each step adds columns, metrics and notes."""
+
+    crystals: Crystals
+    reference: Reference | None
+    config: EvaluationConfig
+    columns: dict[str, np.ndarray]
+    metrics: list[Metric]
+    notes: list[str]
+
+    def validity(self) -> None:
+        config = self.config
+        self.columns["formula"] = np.array(formulas(self.crystals))
+        self.columns["space_group"] = self.crystals.space_group
+        self._add("decoded", is_crystal(self.crystals), "the sample describes a crystal at all")
+        self._add(
+            "valid structure",
+            structure_valid(self.crystals, config.min_distance, config.min_volume),
+            f"no atoms (or periodic images) closer than {config.min_distance:g} Å, and a primitive"
+            f" cell of at least {config.min_volume:g} Å³",
+        )
+
+    def composition(self) -> None:
+        table = smact_description(self.config.oxidation_table)
+        self.notes.append(f"compositional validity: {table}")
+        valid = composition_valid(self.crystals, self.config.oxidation_table)
+        valid &= self.columns["decoded"]
+        description = "charge-balanced with agreeable electronegativities, or an alloy of metals"
+        self._add("valid composition", valid, description, table)
+        both = valid & self.columns["valid_structure"]
+        self._add("valid", both, "valid structure and valid composition", table)
+
+    @cached_property
+    def _samples(self) -> StructureSet:
+        return StructureSet.from_crystals(self.crystals, "samples", self.config.seconds)
+
+    def uniqueness(self) -> None:
+        first = first_of_cluster(self._samples)
+        unique = (first == np.arange(len(first))) & self.columns["decoded"]
+        self.notes.append("unique and novel: pymatgen StructureMatcher, default tolerances")
+        self._add("unique", unique, "matches no earlier sample")
+
+    def novelty(self) -> None:
+        if self.reference is not None:
+            novel = novel_mask(self._samples, self.reference.structures)
+            novel &= self.columns["decoded"]
+            name = str(self.reference)
+            self._add("novel", novel, "matches nothing in the reference set", name)
+            both = novel & self.columns["unique"]
+            self._add("unique and novel", both, "novel, and matches no earlier sample", name)
+        failed = np.zeros(len(self.crystals), bool)
+        failed[list(self._samples.failures)] = True
+        failed &= self.columns["decoded"]
+        if failed.any():
+            self.notes.append(
+                f"{failed.sum()} samples could not be compared: not unique, not novel"
+            )
+
+    def symmetry(self) -> None:
+        symprec = self.config.symprec
+        self._add(
+            "keeps space group",
+            keeps_space_group(self.crystals, symprec),
+            f"the full cell has the sample's space group at symprec {symprec:g} Å",
+        )
+
+    def _add(self, name: str, mask: np.ndarray, description: str, reference: str = "") -> None:
+        self.columns[name.replace(" ", "_")] = mask
+        self.metrics.append(Rate.of(name, mask, description, reference=reference))
+
+
+def _check_lengths(n: int, inputs: Mapping[str, Any]) -> None:
+    for name, values in inputs.items():
+        if values is not None and len(values) != n:
+            raise ValueError(f"{n} crystals, but {name} has {len(values)} entries")

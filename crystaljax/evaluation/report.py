@@ -1,0 +1,217 @@
+"""A report of one or several evaluations: Markdown, one self-contained HTML page, and JSON."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from crystaljax.data.files import replacing
+from crystaljax.evaluation.evaluate import Evaluation
+from crystaljax.evaluation.limits import writable_folder
+from crystaljax.evaluation.rates import Difference, Metric
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file of a report."""
+
+    path: Path
+    """A PNG."""
+    caption: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says. The difference column compares the first and the last evaluation."""
+
+    title: str
+    evaluations: Mapping[str, Evaluation]
+    """By label, in order, like {"before PPO": ..., "after PPO": ...}."""
+    pictures: Sequence[Picture] = ()
+    notes: Sequence[str] = ()
+    """Sentences under the title: the model, the command, the cost."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further entries of report.json, such as the KL divergence or seconds per phase."""
+
+    def write(self, folder: str | PathLike[str]) -> Path:
+        """Write report.md, report.html and report.json; returns the path of report.html.
+
+        Pictures outside the folder are shown in the HTML page (which holds them all) and linked
+        by their absolute path from the Markdown. PermissionError: see `writable_folder`.
+        """
+        folder = writable_folder(folder)
+        files = {
+            "report.json": json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n",
+            "report.md": self.to_markdown(folder),
+            "report.html": self.to_html(),
+        }
+        for name, text in files.items():
+            with replacing(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        return folder / "report.html"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of report.json: every rate with its count and total; no nan, but null."""
+        return {
+            "title": self.title,
+            "notes": list(self.notes),
+            "evaluations": {k: e.to_dict() for k, e in self.evaluations.items()},
+            "differences": [d.to_dict() for d in self._differences().values()],
+            **self.extra,
+        }
+
+    def to_markdown(self, folder: Path | None = None) -> str:
+        """The report as Markdown, with pictures linked relative to `folder`."""
+        parts = [f"# {self.title}", *self.notes, _markdown(self._table())]
+        if note := self._difference_note():
+            parts.append(note)
+        for picture in self.pictures:
+            target = _relative(picture.path, folder)
+            parts.append(f"![{picture.caption}]({target})\n\n*{picture.caption}*")
+        parts.append("## What the numbers mean")
+        parts.append(_markdown(self._definitions()))
+        for label, evaluation in self.evaluations.items():
+            parts.append(f"**{label}**")
+            parts.append("\n".join(f"- {line}" for line in evaluation.context))
+        return "\n\n".join(parts) + "\n"
+
+    def to_html(self) -> str:
+        """The report as one page with no other files: pictures are inside."""
+        escape = html.escape
+        body = [f"<h1>{escape(self.title)}</h1>"]
+        body += [f"<p>{escape(note)}</p>" for note in self.notes]
+        body.append(_html(self._table(), "numbers"))
+        if note := self._difference_note():
+            body.append(f"<p class='small'>{escape(note)}</p>")
+        for picture in self.pictures:
+            data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
+            caption = escape(picture.caption)
+            body.append(
+                f"<figure><img alt='{caption}' src='data:image/png;base64,{data}'>"
+                f"<figcaption>{caption}</figcaption></figure>"
+            )
+        body.append("<h2>What the numbers mean</h2>")
+        body.append(_html(self._definitions(), "words"))
+        for label, evaluation in self.evaluations.items():
+            lines = "".join(f"<li>{escape(line)}</li>" for line in evaluation.context)
+            body.append(f"<h3>{escape(label)}</h3><ul>{lines}</ul>")
+        return _PAGE.format(title=escape(self.title), style=_STYLE, body="\n".join(body))
+
+    def _names(self) -> list[str]:
+        """Names of all metrics, in the order they first occur."""
+        return list(dict.fromkeys(m.name for e in self.evaluations.values() for m in e.metrics))
+
+    def _metrics(self) -> dict[str, dict[str, Metric]]:
+        """{label: {name: metric}}."""
+        return {k: {m.name: m for m in e.metrics} for k, e in self.evaluations.items()}
+
+    def _differences(self) -> dict[str, Difference]:
+        """The change of each metric that both the first and the last evaluation have."""
+        if len(self.evaluations) < 2:
+            return {}
+        sets = list(self._metrics().values())
+        first, last = sets[0], sets[-1]
+        return {n: Difference(first[n], last[n]) for n in self._names() if n in first and n in last}
+
+    def _difference_note(self) -> str:
+        if len(self.evaluations) < 2:
+            return ""
+        first, *_, last = self.evaluations
+        return (
+            f"Difference: {last} less {first}; ± is one standard error (rates: Wilson), in"
+            " quadrature for independent samples; σ is the difference in standard errors."
+        )
+
+    def _table(self) -> list[list[str]]:
+        """Header and rows of the table of results."""
+        differences = self._differences()
+        header = ["metric"]
+        for label in self.evaluations:
+            header += [label, "count / total"]
+        if differences:
+            header += ["difference", "σ"]
+        rows = [header]
+        for name in self._names():
+            row = [name]
+            for metrics in self._metrics().values():
+                metric = metrics.get(name)
+                row += ["–", ""] if metric is None else [metric.text, metric.fraction]
+            if differences:
+                difference = differences.get(name)
+                sigmas = math.nan if difference is None else difference.sigmas
+                row.append("" if difference is None else difference.text)
+                row.append(f"{sigmas:+.1f}" if math.isfinite(sigmas) else "")
+            rows.append(row)
+        return rows
+
+    def _definitions(self) -> list[list[str]]:
+        rows = [["metric", "what it is", "of", "compared with"]]
+        known: dict[str, Metric] = {}
+        for metrics in self._metrics().values():
+            known = metrics | known
+        for name in self._names():
+            metric = known[name]
+            rows.append([name, metric.description, metric.denominator, metric.reference])
+        return rows
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    """A Markdown table, its columns aligned for those who read it as text."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    header, *body = ("| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in rows)
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([header, rule, *body])
+
+
+def _html(rows: list[list[str]], kind: str) -> str:
+    def line(cells: list[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+    header, *body = rows
+    lines = "\n".join(line(row, "td") for row in body)
+    head = line(header, "th")
+    return f"<table class='{kind}'><thead>{head}</thead><tbody>\n{lines}\n</tbody></table>"
+
+
+def _relative(path: Path, folder: Path | None) -> str:
+    path = path.resolve()
+    if folder is not None and path.is_relative_to(folder.resolve()):
+        return path.relative_to(folder.resolve()).as_posix()
+    return path.as_posix()
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 62rem;
+       margin: 2rem auto; padding: 0 1rem; }
+h1, h2, h3 { line-height: 1.2; }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
+th, td { padding: .3rem .8rem; text-align: left; border-bottom: 1px solid #d8dee4;
+         vertical-align: top; }
+th { border-bottom: 2px solid #8c959f; }
+.numbers td { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.words, .small, figcaption, ul { font-size: .9rem; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
+figcaption { color: #57606a; }
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

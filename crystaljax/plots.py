@@ -1,0 +1,211 @@
+"""Figures of runs and evaluations, for reports: drawn without a screen, as Figure objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crystaljax.composition import SYMBOLS, formulas
+from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.drawing import draw_cell, formula_text, space_group_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#8a94a6", "#d1495b", "#2a6f97", "#edae49", "#66a182")
+"""Of the series of a chart, in order; the first, grey, is what the others are compared with."""
+
+
+def save(figure: Figure, path: str | PathLike[str], dpi: int = 160) -> Path:
+    """Write a figure, in the format of the extension, and return its path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi, facecolor="white", bbox_inches="tight")
+    return path
+
+
+def e_above_hull_histogram(
+    energies: Mapping[str, np.ndarray],
+    threshold: float = 0.1,
+    limits: tuple[float, float] = (-0.2, 1.5),
+    n_bins: int = 34,
+) -> Figure:
+    """Histograms of energy above hull (eV/atom), overlaid, with the metastability threshold.
+
+    `energies` by label; nan are left out. Bars are fractions of all samples, so that sets of
+    different sizes compare; the last bar holds all beyond `limits`, and the first all below.
+    """
+    figure, axes = _chart((6.4, 3.9))
+    edges = np.linspace(*limits, n_bins + 1)
+    for i, (label, values) in enumerate(energies.items()):
+        n = max(len(values), 1)
+        known = np.asarray(values, np.float64)
+        known = known[np.isfinite(known)]
+        text = f"{label} ({100 * (known <= threshold).sum() / n:.1f} % ≤ {threshold:g})"
+        heights = np.histogram(np.clip(known, *limits), edges)[0] / n
+        colour = COLOURS[i % len(COLOURS)]
+        axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35)
+        axes.stairs(heights, edges, color=colour, lw=1.6, label=text)
+    axes.axvline(threshold, color="0.15", lw=1.1, ls="--", label=f"metastable: ≤ {threshold:g} eV/atom")
+    axes.set_xlim(*limits)
+    axes.set_xlabel("energy above hull (eV/atom; the outer bars hold all beyond)")
+    axes.set_ylabel("fraction of samples")
+    axes.legend(frameon=False)
+    return figure
+
+
+def space_group_bars(fractions: Mapping[str, np.ndarray], n_bars: int = 20) -> Figure:
+    """Fractions of crystals in the space groups that are commonest in any series.
+
+    `fractions` [230] by label; group g stands at g - 1.
+    """
+    names = [f"{space_group_text(group)} {group}" for group in range(1, 231)]
+    figure = _bars(fractions, names, n_bars, "fraction of crystals")
+    figure.axes[0].tick_params(axis="x", rotation=60)
+    for label in figure.axes[0].get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
+    figure.axes[0].set_xlabel("space group")
+    return figure
+
+
+def element_bars(fractions: Mapping[str, np.ndarray], n_bars: int = 36) -> Figure:
+    """Fractions of crystals that contain the elements that are commonest in any series.
+
+    `fractions` [119] by label, by atomic number.
+    """
+    figure = _bars(fractions, ["", *SYMBOLS], n_bars, "fraction of crystals with the element")
+    figure.axes[0].set_xlabel("element")
+    return figure
+
+
+def training_curves(
+    series: Mapping[str, np.ndarray], y_label: str, x_label: str = "step", log_y: bool = False
+) -> Figure:
+    """Curves over training: `series` [n, 2] of (step, value) by label, as `read_metrics` gives.
+
+    Long noisy curves are drawn pale, with their running mean (over 1/50 of the points) on top.
+    """
+    figure, axes = _chart((6.4, 3.6))
+    for i, (label, points) in enumerate(series.items()):
+        curve = np.asarray(points, np.float64)
+        curve = curve[np.isfinite(curve).all(axis=1)]
+        colour = COLOURS[(i + 1) % len(COLOURS)]
+        window = len(curve) // 50
+        if window > 1:
+            axes.plot(*curve.T, color=colour, lw=0.7, alpha=0.3)
+            curve = _running_mean(curve, window)
+        marker = "o" if len(curve) < 20 else ""
+        axes.plot(*curve.T, color=colour, lw=1.8, marker=marker, ms=3.5, label=label)
+    if log_y:
+        axes.set_yscale("log")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    if len(series) > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def structure_grid(
+    crystals: Crystals, captions: Sequence[str] | None = None, n_columns: int = 4
+) -> Figure:
+    """Pictures of crystals (conventional cells) in a grid, each with formula and space group.
+
+    `captions` are a second line for each, such as its energy above hull. Rows that are no
+    crystal are left out. ValueError if none is left, or the lengths differ.
+    """
+    from matplotlib.figure import Figure
+
+    crystals, rows = _drawable(crystals)
+    if captions is not None:
+        captions = [captions[row] for row in rows]
+    n_columns = min(n_columns, len(crystals))
+    n_rows = -(-len(crystals) // n_columns)
+    figure = Figure(figsize=(2.5 * n_columns, 2.95 * n_rows), layout="constrained")
+    grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes in grid[len(crystals) :]:
+        axes.set_axis_off()
+    for axes, (cell, title), row in zip(grid, _titled(crystals), range(len(rows)), strict=False):
+        draw_cell(axes, cell)
+        axes.set_title(title if captions is None else f"{title}\n{captions[row]}", fontsize=9.5)
+    return figure
+
+
+def structure_pictures(crystals: Crystals, folder: str | PathLike[str]) -> list[Path | None]:
+    """One PNG for each crystal, `folder`/0000.png and so on; None for rows that are no crystal."""
+    from matplotlib.figure import Figure
+
+    paths: list[Path | None] = [None] * len(crystals)
+    crystals, rows = _drawable(crystals)
+    for row, (cell, title) in zip(rows, _titled(crystals), strict=True):
+        figure = Figure(figsize=(2.6, 2.9), layout="constrained")
+        axes = figure.subplots()
+        draw_cell(axes, cell)
+        axes.set_title(title, fontsize=9.5)
+        paths[row] = save(figure, Path(folder) / f"{row:04d}.png", dpi=110)
+    return paths
+
+
+def _drawable(crystals: Crystals) -> tuple[Crystals, np.ndarray]:
+    """The rows that are crystals, and which they are."""
+    from crystaljax.evaluation.validity import is_crystal
+
+    crystals = crystals.to_numpy()
+    rows = np.flatnonzero(is_crystal(crystals))
+    if not len(rows):
+        raise ValueError(f"nothing to draw: none of the {len(crystals)} rows is a crystal")
+    return crystals[rows], rows
+
+
+def _titled(crystals: Crystals) -> list[tuple[AtomicCell, str]]:
+    """The conventional cell of each crystal, and its formula with its space group."""
+    from crystaljax.data.writers import to_cells
+
+    return [
+        (cell, f"{formula_text(formula)}  {space_group_text(int(group))}")
+        for cell, formula, group in zip(
+            to_cells(crystals), formulas(crystals), crystals.space_group, strict=True
+        )
+    ]
+
+
+def _chart(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """An empty chart without a box around it."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.9", lw=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _bars(
+    fractions: Mapping[str, np.ndarray], names: Sequence[str], n_bars: int, y_label: str
+) -> Figure:
+    """Grouped bars of the entries that are largest in any series, in their own order."""
+    largest = np.max([np.asarray(values) for values in fractions.values()], axis=0)
+    shown = np.argsort(-largest, kind="stable")[:n_bars]
+    shown = np.sort(shown[largest[shown] > 0])
+    figure, axes = _chart((max(4.0, 0.3 * len(shown) + 1.5), 3.6))
+    width = 0.8 / len(fractions)
+    for i, (label, values) in enumerate(fractions.items()):
+        at = np.arange(len(shown)) + (i - (len(fractions) - 1) / 2) * width
+        colour = COLOURS[i % len(COLOURS)]
+        axes.bar(at, np.asarray(values)[shown], width, color=colour, label=label)
+    axes.set_xticks(np.arange(len(shown)), [names[i] for i in shown], fontsize=8.5)
+    axes.set_xlim(-0.7, len(shown) - 0.3)
+    axes.set_ylabel(y_label)
+    figure.legend(loc="outside upper right", ncols=len(fractions), frameon=False)
+    return figure
+
+
+def _running_mean(points: np.ndarray, window: int) -> np.ndarray:
+    """Means of `window` neighbouring points [n, 2], of both columns."""
+    total = np.cumsum(np.vstack([np.zeros((1, 2)), points]), axis=0)
+    return (total[window:] - total[:-window]) / window
