@@ -78,6 +78,26 @@ class Tables:
     translation: np.ndarray
     """float32 [14433, 3]: translation of each operation, a multiple of 1/24 in [0, 1)."""
 
+    keeps_form: np.ndarray
+    """bool [14433]: the operation maps representatives of its position to representatives,
+    points that have the form of the first operation."""
+    polar: np.ndarray
+    """bool [230, 3]: the origin along this axis is free."""
+    n_equivalents: np.ndarray
+    """int16 [230]: cosets of the group in its Euclidean normaliser (E = 2298 in all), not
+    counting continuous shifts along polar axes; the identity comes first."""
+    equivalent_start: np.ndarray
+    """int32 [230]: where the group's cosets begin in the arrays below."""
+    equivalent_letter: np.ndarray
+    """uint8 [E, 28]: the position that each position becomes, as letter indices."""
+    equivalent_rotation: np.ndarray
+    """int8 [E, 28, 3, 3]: with the next, the map from representatives of each position to
+    representatives of the position that it becomes."""
+    equivalent_translation: np.ndarray
+    """float32 [E, 28, 3]: translation of that map, a multiple of 1/24 in [0, 1)."""
+    equivalent_axes: np.ndarray
+    """int8 [E, 3]: where the new a, b, c (and α, β, γ) come from among the old."""
+
     @property
     def n_free(self) -> np.ndarray:
         """int [230, 28]: independent coordinates of each position."""
@@ -87,13 +107,12 @@ class Tables:
 @cache
 def tables() -> Tables:
     """The tables, read once."""
-    with np.load(PATH, allow_pickle=False) as file:
-        symbol, multiplicity = file["symbol"], file["multiplicity"]
-        rotation, site_symmetry = file["rotation"], file["site_symmetry"]
-        translation = (file["translation"] / 24).astype(np.float32)
-    counts = multiplicity.ravel().astype(np.int32)
-    op_start = (np.cumsum(counts) - counts).reshape(multiplicity.shape).astype(np.int32)
+    with np.load(PATH, allow_pickle=False) as archive:
+        file = {name: archive[name] for name in archive.files}
+    symbol, multiplicity = file["symbol"], file["multiplicity"]
+    rotation, translation = file["rotation"], file["translation"]
     exists = multiplicity > 0
+    op_start = _starts(multiplicity)
     first = rotation[np.where(exists, op_start, 0)]
     primitive = np.array([PRIMITIVE_BASIS[name[0]] for name in symbol.tolist()])
     return Tables(
@@ -103,13 +122,38 @@ def tables() -> Tables:
         primitive=primitive,
         n_letters=exists.sum(axis=1).astype(np.int8),
         multiplicity=multiplicity,
-        site_symmetry=site_symmetry,
+        site_symmetry=file["site_symmetry"],
         free=(first == np.eye(3)).all(axis=-1) & exists[..., None],
         varying=(first != 0).any(axis=-1) & exists[..., None],
         op_start=op_start,
         rotation=rotation,
-        translation=translation,
+        translation=(translation / 24).astype(np.float32),
+        keeps_form=_keeps_form(rotation.astype(int), translation.astype(int), multiplicity),
+        polar=file["polar"],
+        n_equivalents=file["n_equivalents"],
+        equivalent_start=_starts(file["n_equivalents"]),
+        equivalent_letter=file["equivalent_letter"].astype(np.uint8),
+        equivalent_rotation=file["equivalent_rotation"],
+        equivalent_translation=(file["equivalent_translation"] / 24).astype(np.float32),
+        equivalent_axes=file["equivalent_axes"],
     )
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
+    """int32, shaped like `counts`: where each one's run begins when all stand in a row."""
+    flat = counts.ravel().astype(np.int32)
+    return (np.cumsum(flat) - flat).reshape(counts.shape).astype(np.int32)
+
+
+def _keeps_form(
+    rotation: np.ndarray, translation: np.ndarray, multiplicity: np.ndarray
+) -> np.ndarray:
+    """bool [n_ops]: first operation after operation = operation, modulo 1 (24ths)."""
+    counts = multiplicity.ravel()
+    first = np.repeat(_starts(counts), counts)
+    rotates = (rotation[first] @ rotation == rotation).all(axis=(1, 2))
+    image = (rotation[first] @ translation[..., None])[..., 0] + translation[first]
+    return rotates & ((image - translation) % 24 == 0).all(axis=1)
 
 
 def letter_index(letter: str) -> int:
