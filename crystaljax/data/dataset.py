@@ -17,7 +17,7 @@ from crystaljax.data.files import cache_dir as default_cache_dir
 from crystaljax.data.files import make_folder
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.registry import RESOURCES, fetch
-from crystaljax.symmetry import tables as symmetry_tables
+from crystaljax.symmetry.tables import PATH as TABLES_PATH
 
 PROTOTYPES = "prototypes"
 """The name of the embedded dataset."""
@@ -107,7 +107,7 @@ def _key(path: Path, settings: Settings) -> str:
     digest = hashlib.blake2b(digest_size=8)
     digest.update(f"{_FORMAT} {settings} moyopy {version('moyopy')}".encode())
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    digest.update(_content(Path(symmetry_tables.__file__).with_name("tables.npz")))
+    digest.update(_content(TABLES_PATH))
     for file in files:
         digest.update(file.relative_to(path).as_posix().encode() + b"\0" + _content(file))
     return digest.hexdigest()

@@ -18,7 +18,7 @@ import numpy as np
 from crystaljax.composition import formulas, symbol
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.data.files import replacing
-from crystaljax.symmetry.orbits import expand, n_atoms
+from crystaljax.symmetry.orbits import expand, n_atoms, project
 from crystaljax.symmetry.tables import letter, tables
 
 Properties = Mapping[str, Any]
@@ -63,6 +63,8 @@ def to_cif(crystals: Crystals, names: list[str] | None = None) -> Iterator[str]:
     """CIF text of each crystal: asymmetric unit, Wyckoff letters, symmetry operations."""
     crystals = crystals.to_numpy()
     multiplicity = tables().multiplicity
+    # The full orbit is generated from the site, which must therefore lie on its position.
+    frac = np.asarray(project(crystals.space_group[:, None], crystals.wyckoff, crystals.frac))
     for i, formula in enumerate(names or formulas(crystals)):
         group = int(crystals.space_group[i])
         a, b, c, alpha, beta, gamma = crystals.lattice[i].tolist()
@@ -80,7 +82,7 @@ def to_cif(crystals: Crystals, names: list[str] | None = None) -> Iterator[str]:
         for s in range(int(crystals.n_sites[i])):
             element = symbol(int(crystals.species[i, s]))
             wyckoff = int(crystals.wyckoff[i, s])
-            x, y, z = crystals.frac[i, s].tolist()
+            x, y, z = frac[i, s].tolist()
             place = f"{multiplicity[group - 1, wyckoff]} {letter(wyckoff)} {x:.8f} {y:.8f} {z:.8f}"
             lines.append(f"{element}{s} {element} {place} 1")
         yield "\n".join(lines) + "\n"
