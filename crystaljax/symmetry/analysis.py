@@ -1,0 +1,167 @@
+"""From atoms in a cell to `Crystals`: symmetry search, representatives, canonical choice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import moyopy
+import numpy as np
+
+from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.symmetry.equivalence import canonicalize, standard_form
+from crystaljax.symmetry.orbits import FIXED_ANGLES, FREE_LATTICE, LENGTH_SOURCE
+from crystaljax.symmetry.ragged import first_smallest, ragged, snap
+from crystaljax.symmetry.tables import letter_index, tables
+
+MAX_RESIDUAL = 1e-3
+"""Fractional distance of a point from its Wyckoff position above which they do not belong."""
+
+
+class _Found(NamedTuple):
+    """What the symmetry search says of one structure, in the standard setting."""
+
+    number: int
+    letters: list[int]
+    species: list[int]
+    points: list[list[float]]
+    basis: list[list[float]]
+    n_atoms: int
+
+
+def symmetrize(
+    cells: Sequence[AtomicCell], symprec: float = 0.01
+) -> tuple[Crystals, list[str | None]]:
+    """Canonical `Crystals` of B structures, and for each the reason why it failed, or None.
+
+    `symprec`: tolerance of the symmetry search in Å (moyo's). Positions and lattice are those
+    of the symmetrised structure. Rows that failed are all zero; there are as many site slots as
+    the largest crystal needs. No structure raises; a `symprec` that is not positive does
+    (ValueError).
+    """
+    if not symprec > 0:
+        raise ValueError(f"symprec is a distance in Å and must be positive, not {symprec}")
+    with _quiet_moyo():
+        results = [_search(cell, symprec) for cell in cells]
+    reasons = [result if isinstance(result, str) else None for result in results]
+    rows = [i for i, result in enumerate(results) if isinstance(result, _Found)]
+    found = [result for result in results if isinstance(result, _Found)]
+    n_slots = max((len(item.letters) for item in found), default=1)
+    crystals = Crystals(
+        np.zeros(len(cells), np.int32),
+        np.zeros((len(cells), n_slots), np.int32),
+        np.zeros((len(cells), n_slots), np.int32),
+        np.zeros((len(cells), n_slots, 3), np.float32),
+        np.zeros((len(cells), 6), np.float32),
+    )
+    if not found:
+        return crystals, reasons
+    row, slot = ragged(np.array([len(item.letters) for item in found]))
+    group = np.array([item.number for item in found]) - 1
+    letter = np.concatenate([item.letters for item in found])
+    points = np.concatenate([item.points for item in found])
+    representative, residual = _representatives(group[row], letter, points)
+    row = np.array(rows)[row]
+    crystals.space_group[rows] = group + 1
+    crystals.wyckoff[row, slot] = letter
+    crystals.species[row, slot] = np.concatenate([item.species for item in found])
+    crystals.frac[row, slot] = representative
+    crystals.lattice[rows] = _lattices(group, np.array([item.basis for item in found]))
+    misfit = np.zeros(len(cells))
+    np.maximum.at(misfit, row, residual)
+    for i, item in zip(rows, found, strict=True):
+        n_atoms = tables().multiplicity[item.number - 1, item.letters].sum()
+        if misfit[i] > MAX_RESIDUAL or n_atoms != item.n_atoms:
+            reasons[i] = f"atoms do not lie on their Wyckoff positions of group {item.number}"
+    failed = np.array([reason is not None for reason in reasons])
+    for field in (crystals.space_group, crystals.wyckoff, crystals.species):
+        field[failed] = 0
+    crystals.frac[failed] = crystals.lattice[failed] = 0
+    return canonicalize(crystals), reasons
+
+
+def _search(cell: AtomicCell, symprec: float) -> _Found | str:
+    """The symmetry of one structure, or the reason why there is none."""
+    frac, matrix = np.asarray(cell.frac, float), np.asarray(cell.matrix, float)
+    if len(frac) == 0:
+        return "the structure has no atoms"
+    if not (np.isfinite(frac).all() and np.isfinite(matrix).all()):
+        return "a coordinate or lattice vector is not finite"
+    try:
+        dataset = moyopy.MoyoDataset(
+            moyopy.Cell(matrix.tolist(), frac.tolist(), np.asarray(cell.species).tolist()),
+            symprec=symprec,
+            setting=moyopy.Setting.standard(),
+        )
+    except ValueError as error:
+        return f"no symmetry found at symprec {symprec:g}: {error}"
+    except BaseException as error:
+        # a panic of the Rust code: its class derives from BaseException and is not importable
+        if type(error).__name__ != "PanicException":
+            raise
+        return f"no symmetry found at symprec {symprec:g}: the search broke off ({error})"
+    firsts = [atom for atom, orbit in enumerate(dataset.orbits) if atom == orbit]
+    letters, mapping, standard = dataset.wyckoffs, dataset.mapping_std_prim, dataset.std_cell
+    # the standard cell lists each atom of its primitive cell with its centring translates
+    n_centering = int(tables().n_centering[dataset.number - 1])
+    places = [mapping[atom] * n_centering for atom in firsts]
+    positions, numbers = standard.positions, standard.numbers
+    return _Found(
+        dataset.number,
+        [letter_index(letters[atom]) for atom in firsts],
+        [numbers[place] for place in places],
+        [positions[place] for place in places],
+        standard.basis,
+        len(numbers),
+    )
+
+
+def _representatives(
+    group: np.ndarray, letter: np.ndarray, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A point of each orbit that has the form of the position's first operation.
+
+    Takes any point [n, 3] of each orbit. Returns float32 [n, 3] in [0, 1), and [n] how far the
+    point was from having that form (largest fractional coordinate).
+    """
+    general = tables().n_letters[group]
+    site, rank = ragged(tables().multiplicity[group, general])
+    operation = tables().op_start[group, general][site] + rank
+    first = tables().op_start[group, letter][site]
+    images = _apply(operation, points[site])
+    misfit = _apply(first, images) - images
+    residual = np.abs(misfit - np.round(misfit)).max(axis=1)
+    best = first_smallest(site, [residual])
+    return standard_form(group, letter, snap(images[best])), residual[best]
+
+
+def _apply(operation: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Operations of the tables [n] on points [n, 3]."""
+    rotated = (tables().rotation[operation] * points[:, None, :]).sum(-1)
+    return rotated + tables().translation[operation]
+
+
+def _lattices(group: np.ndarray, basis: np.ndarray) -> np.ndarray:
+    """Lattice parameters [n, 6] (Å, degrees) of cells [n, 3, 3], exact in their system."""
+    system = tables().crystal_system[group]
+    lengths = np.linalg.norm(basis, axis=-1)
+    unit = basis / lengths[..., None]
+    cosines = (unit[:, [1, 2, 0]] * unit[:, [2, 0, 1]]).sum(-1)
+    angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    lengths = np.take_along_axis(lengths, LENGTH_SOURCE[system], axis=-1)
+    angles = np.where(FREE_LATTICE[system, 3:], angles, FIXED_ANGLES[system])
+    return np.concatenate([lengths, angles], axis=-1)
+
+
+@contextmanager
+def _quiet_moyo() -> Iterator[None]:
+    """Hold back moyo's remark on supercells: the search handles them, and one a row is noise."""
+    logger = logging.getLogger("moyo")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

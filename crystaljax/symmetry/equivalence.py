@@ -1,0 +1,232 @@
+"""Equivalent descriptions of a crystal: a canonical one, and random ones for training.
+
+The same crystal can be described from another origin, with axes exchanged or mirrored, and with
+another point of each orbit as its representative. The elements of the Euclidean normaliser
+(ITA, chapter 3.5) go from one description to another; those that exchange axes take the
+lattice along, and improper ones give the mirror image, of the same energy. The group itself
+never changes: a crystal of P4_1 does not become one of P4_3.
+
+Choices among different cells of monoclinic and triclinic crystals are not made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from crystaljax.crystal import Crystals
+from crystaljax.symmetry.ragged import first_smallest, ragged, smallest, snap, tolerant_order
+from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
+
+CHUNK = 1000
+"""Crystals handled at a time, which bounds memory."""
+
+CODE_BASE = 256
+"""(letter, species) pairs are compared as letter * CODE_BASE + species."""
+
+
+class Sites(NamedTuple):
+    """The sites of many descriptions in one list, in the order of their descriptions."""
+
+    row: np.ndarray
+    """int [n]: the description."""
+    group: np.ndarray
+    """int [n]: its space-group number - 1."""
+    letter: np.ndarray
+    """int [n]: index of the Wyckoff letter."""
+    species: np.ndarray
+    """int [n]: atomic number."""
+    frac: np.ndarray
+    """float64 [n, 3]: representative."""
+
+    def take(self, index: np.ndarray) -> Sites:
+        """The sites at these places of the list."""
+        return Sites(*(field[index] for field in self))
+
+    def dense(self, field: np.ndarray, n_rows: int, n_slots: int) -> np.ndarray:
+        """A field of the sites as [n_rows, n_slots, ...], zero in empty slots."""
+        slot = ragged(np.bincount(self.row, minlength=n_rows))[1]
+        filled = np.zeros((n_rows, n_slots, *field.shape[1:]), field.dtype)
+        filled[self.row, slot] = field
+        return filled
+
+
+def canonicalize(crystals: Crystals) -> Crystals:
+    """The canonical one among the equivalent descriptions of each crystal (numpy, on the host).
+
+    It has the smallest sequence of (letter, species) pairs, then of lattice lengths, then of
+    species and of coordinates in site order. Each representative is the smallest point of its
+    orbit that has the form of the first operation. Rows that are not crystals (no sites, a
+    letter that the group lacks, numbers that are not finite) come back as they are.
+    """
+    return _by_chunks(crystals, _canonical)
+
+
+def random_equivalent(rng: np.random.Generator, crystals: Crystals) -> Crystals:
+    """A random description of each crystal, equivalent to the one given (numpy, on the host).
+
+    Draws a coset of the Euclidean normaliser, an origin on polar axes and a representative of
+    each orbit, all uniformly. Rows that are not crystals come back as they are.
+    """
+
+    def describe(crystals: Crystals) -> Crystals:
+        group = crystals.space_group - 1
+        element = tables().equivalent_start[group] + rng.integers(tables().n_equivalents[group])
+        sites = _transform(_sites(crystals), element)
+        origin = rng.uniform(size=(len(crystals), 3)) * tables().polar[group]
+        sites = sites._replace(frac=sites.frac + origin[sites.row])
+        counts = _form_operations()[1][sites.group, sites.letter]
+        points = _orbit_points(sites, *ragged(counts))
+        chosen = np.cumsum(counts) - counts + rng.integers(counts)
+        return _assemble(crystals, _ordered(sites._replace(frac=points[chosen])), element)
+
+    return _by_chunks(crystals, describe)
+
+
+def standard_form(group: np.ndarray, letter: np.ndarray, frac: np.ndarray) -> np.ndarray:
+    """float32 representatives [..., 3] in [0, 1) whose dependent coordinates are exact.
+
+    `group` (number - 1) and `letter` index name existing positions.
+    """
+    first = tables().op_start[group, letter]
+    free = snap(frac).astype(np.float32)
+    point = _apply(tables().rotation[first], tables().translation[first], free)
+    point -= np.floor(point)
+    return np.where(point < 1, point, np.float32(0))
+
+
+def _canonical(crystals: Crystals) -> Crystals:
+    """`canonicalize` for rows that are crystals."""
+    group = crystals.space_group - 1
+    crystal, rank = ragged(tables().n_equivalents[group])
+    element = tables().equivalent_start[group][crystal] + rank
+
+    # 1. The choices of the smallest letters and species, then lengths: no coordinates needed.
+    letter = tables().equivalent_letter[element[:, None], crystals.wyckoff[crystal]]
+    code = letter.astype(int) * CODE_BASE + crystals.species[crystal]
+    code[letter == 0] = np.iinfo(int).max  # empty slots last
+    code.sort(axis=1)
+    lengths = crystals.lattice[crystal[:, None], tables().equivalent_axes[element]]
+    best = smallest(crystal, [*code.T, *lengths.T])
+    crystal, element, first_code = crystal[best], element[best], code[best, 0]
+
+    # 2. On polar axes, each site that comes first in letter and species gives an origin. The
+    # normaliser's elements then shift it by what other points of its orbit would give.
+    sites = _sites(crystals[crystal])
+    letter = tables().equivalent_letter[element[sites.row], sites.letter].astype(int)
+    is_first = letter * CODE_BASE + sites.species == first_code[sites.row]
+    polar = tables().polar[group[crystal]]
+    description, rank = ragged(np.where(polar.any(1), np.bincount(sites.row[is_first]), 1))
+    origin = np.flatnonzero(is_first)
+    origin = origin[np.searchsorted(sites.row[origin], description) + rank]
+    shift = -sites.frac[origin] * polar[description]
+    crystal, element = crystal[description], element[description]
+
+    # 3. Every such description, with the smallest representatives in order.
+    n_sites = np.bincount(sites.row)
+    row, slot = ragged(n_sites[description])
+    start = (np.cumsum(n_sites) - n_sites)[description]
+    sites = sites.take(start[row] + slot)._replace(row=row)
+    sites = _transform(sites._replace(frac=sites.frac + shift[row]), element)
+    sites = _ordered(_smallest_representatives(sites))
+    species = sites.dense(sites.species, len(crystal), crystals.n_slots)
+    frac = sites.dense(sites.frac, len(crystal), crystals.n_slots)
+    best = first_smallest(crystal, [*species.T, *frac.reshape(len(crystal), -1).T])
+    kept = np.isin(sites.row, best)
+    chosen = sites.take(np.flatnonzero(kept))
+    chosen = chosen._replace(row=np.searchsorted(best, chosen.row))
+    return _assemble(crystals, chosen, element[best])
+
+
+def _sites(crystals: Crystals) -> Sites:
+    """The occupied sites of a batch."""
+    row, slot = np.nonzero(crystals.wyckoff)
+    letter, group = crystals.wyckoff[row, slot], crystals.space_group[row] - 1
+    frac = standard_form(group, letter, crystals.frac[row, slot]).astype(float)
+    return Sites(row, group, letter, crystals.species[row, slot], frac)
+
+
+def _transform(sites: Sites, element: np.ndarray) -> Sites:
+    """Sites after a normaliser element int [n_rows] has acted on each description."""
+    chosen = element[sites.row], sites.letter
+    rotation, shift = tables().equivalent_rotation[chosen], tables().equivalent_translation[chosen]
+    return sites._replace(
+        letter=tables().equivalent_letter[chosen].astype(int),
+        frac=_apply(rotation, shift, sites.frac),
+    )
+
+
+def _smallest_representatives(sites: Sites) -> Sites:
+    """Each orbit's lexicographically smallest point of its first operation's form."""
+    site, rank = ragged(_form_operations()[1][sites.group, sites.letter])
+    points = _orbit_points(sites, site, rank)
+    return sites._replace(frac=points[first_smallest(site, points.T)])
+
+
+def _orbit_points(sites: Sites, site: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Points [n, 3] of the first operation's form: the `rank`-th of the site's orbit."""
+    start, _, operations = _form_operations()
+    operation = operations[start[sites.group, sites.letter][site] + rank]
+    rotation, shift = tables().rotation[operation], tables().translation[operation]
+    return snap(_apply(rotation, shift, sites.frac[site]))
+
+
+def _ordered(sites: Sites) -> Sites:
+    """Sites of each description in the standard order: letter, then x, y, z."""
+    return sites.take(tolerant_order([sites.row, sites.letter, *sites.frac.T, sites.species]))
+
+
+def _assemble(crystals: Crystals, sites: Sites, element: np.ndarray) -> Crystals:
+    """Crystals with new sites, and lattices changed as the normaliser elements do."""
+    axes = tables().equivalent_axes[element]
+    size = len(crystals), crystals.n_slots
+    return Crystals(
+        crystals.space_group,
+        sites.dense(sites.letter, *size).astype(np.int32),
+        sites.dense(sites.species, *size).astype(np.int32),
+        sites.dense(standard_form(sites.group, sites.letter, sites.frac), *size),
+        np.take_along_axis(crystals.lattice, np.concatenate([axes, axes + 3], axis=1), axis=1),
+    )
+
+
+def _by_chunks(crystals: Crystals, describe: Callable[[Crystals], Crystals]) -> Crystals:
+    """Apply `describe` to those rows that are crystals, some at a time."""
+    batch = crystals.to_numpy()
+    in_range = (batch.space_group >= 1) & (batch.space_group <= N_GROUPS)
+    n_letters = tables().n_letters[np.where(in_range, batch.space_group, 1) - 1]
+    exists = (batch.wyckoff >= 0) & (batch.wyckoff <= n_letters[:, None])
+    finite = np.isfinite(batch.frac).all(axis=(1, 2)) & np.isfinite(batch.lattice).all(axis=1)
+    rows = np.flatnonzero(in_range & exists.all(axis=1) & (batch.n_sites > 0) & finite)
+    result = Crystals(
+        batch.space_group.astype(np.int32),
+        batch.wyckoff.astype(np.int32),
+        batch.species.astype(np.int32),
+        batch.frac.astype(np.float32),
+        batch.lattice.astype(np.float32),
+    )
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        described = describe(result[chunk])
+        result.wyckoff[chunk] = described.wyckoff
+        result.species[chunk] = described.species
+        result.frac[chunk] = described.frac
+        result.lattice[chunk] = described.lattice
+    return result
+
+
+def _apply(rotation: np.ndarray, translation: np.ndarray, frac: np.ndarray) -> np.ndarray:
+    """Operations [n, 3, 3], [n, 3] on points [n, 3], in the precision of the points."""
+    return (rotation * frac[:, None, :]).sum(-1, dtype=frac.dtype) + translation
+
+
+@cache
+def _form_operations() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Operations that keep a position's form: starts and counts [230, 28], and the list."""
+    keeps, shape = tables().keeps_form, (N_GROUPS, N_LETTERS)
+    before = np.concatenate([[0], np.cumsum(keeps)])
+    start = before[tables().op_start]
+    end = before[tables().op_start + tables().multiplicity]
+    return start, (end - start).reshape(shape), np.flatnonzero(keeps)
