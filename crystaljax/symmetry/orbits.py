@@ -37,9 +37,9 @@ FIXED_ANGLES = np.array([[90, 90, 90]] * 4 + [[90, 90, 120]] * 2 + [[90, 90, 90]
 
 
 def wrap(frac: Array) -> Array:
-    """Fractional coordinates modulo 1, in [0, 1) also where rounding would give 1."""
+    """Fractional coordinates modulo 1, in [0, 1) also where rounding would give 1; nan stays."""
     frac = frac - jnp.floor(frac)
-    return jnp.where(frac < 1, frac, 0)
+    return jnp.where(frac >= 1, 0, frac)
 
 
 def _apply(operation: Array, frac: Array) -> Array:
