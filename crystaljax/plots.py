@@ -51,7 +51,9 @@ def e_above_hull_histogram(
         colour = COLOURS[i % len(COLOURS)]
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35)
         axes.stairs(heights, edges, color=colour, lw=1.6, label=text)
-    axes.axvline(threshold, color="0.15", lw=1.1, ls="--", label=f"metastable: ≤ {threshold:g} eV/atom")
+    axes.axvline(
+        threshold, color="0.15", lw=1.1, ls="--", label=f"metastable: ≤ {threshold:g} eV/atom"
+    )
     axes.set_xlim(*limits)
     axes.set_xlabel("energy above hull (eV/atom; the outer bars hold all beyond)")
     axes.set_ylabel("fraction of samples")

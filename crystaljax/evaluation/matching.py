@@ -22,6 +22,11 @@ from crystaljax.evaluation.limits import time_limit
 LTOL = 0.2
 """StructureMatcher's default tolerance on lattice vectors, which the lattice test is made for."""
 
+MAX_ELONGATION = 2000.0
+"""Cube of the longest minimum of a lattice over its volume, above which it is not compared:
+StructureMatcher lists all lattice points in a sphere of about that radius (a = b = 3 Å: c of up
+to 110 Å)."""
+
 FAILURES = (ArithmeticError, LookupError, RuntimeError, TimeoutError, TypeError, ValueError)
 """What pymatgen raises on cells it cannot handle (numpy's LinAlgError is a ValueError)."""
 
@@ -112,7 +117,8 @@ class StructureSet:
             return
         try:
             with time_limit(self.seconds):
-                reduced = structure.get_reduced_structure("niggli").get_primitive_structure()
+                compact = _compact(structure)
+                reduced = compact.get_reduced_structure("niggli").get_primitive_structure()
         except FAILURES as error:
             self.failures[row] = f"cannot be reduced: {error}"
             return
@@ -201,6 +207,19 @@ def rms_to_relaxed(
         if result is not None:
             displacement[row] = result[0] * (after.volume / len(after)) ** (1 / 3)
     return displacement
+
+
+def _compact(structure: Structure) -> Structure:
+    """The same crystal in a Minkowski-reduced cell, from which the Niggli cell is near.
+
+    ValueError for a lattice so elongated that comparing it would take all memory.
+    """
+    minimal, change = minkowski_reduce(structure.lattice.matrix[None])
+    longest = np.linalg.norm(minimal[0], axis=-1).max()
+    if not longest**3 <= MAX_ELONGATION * structure.volume:  # a nan is refused too
+        raise ValueError("the lattice is too elongated")
+    frac = structure.frac_coords @ np.linalg.inv(change[0])
+    return type(structure)(minimal[0], structure.species, frac, to_unit_cell=True)
 
 
 def _first_match(

@@ -1,0 +1,59 @@
+"""Tests of crystaljax.evaluation.limits."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from crystaljax.evaluation.limits import time_limit, writable_folder
+
+
+def test_time_limit_stops_what_takes_too_long() -> None:
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"0\.1 s"), time_limit(0.1):
+        while time.monotonic() < start + 5:
+            pass
+    assert time.monotonic() - start < 2
+    with time_limit(0.05):
+        pass
+    time.sleep(0.1)  # the alarm is off
+
+
+def test_time_limit_in_other_threads_does_nothing() -> None:
+    done = []
+
+    def work() -> None:
+        with time_limit(0.01):
+            time.sleep(0.05)
+        done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done
+
+
+def test_writable_folder_is_made(tmp_path: Path) -> None:
+    folder = writable_folder(tmp_path / "a" / "b")
+    assert folder.is_dir()
+    assert not list(folder.iterdir())
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "report").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file, not a folder: choose another"):
+        writable_folder(tmp_path / "report")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a folder that nobody can write in")
+def test_no_permission_says_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    if os.access(folder, os.W_OK):  # root may write anywhere but in the kernel's own folders
+        folder = Path("/proc/crystaljax")
+        if not Path("/proc").is_dir():
+            pytest.skip("this user may write everywhere")
+    with pytest.raises(OSError, match=r"cannot write results in .*choose another output folder"):
+        writable_folder(folder)
