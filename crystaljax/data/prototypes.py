@@ -22,6 +22,7 @@ from crystaljax.composition import SYMBOLS, atomic_number, formulas
 from crystaljax.crystal import Crystals
 from crystaljax.data.json_formats import structure_dict
 from crystaljax.symmetry.analysis import symmetrize
+from crystaljax.symmetry.equivalence import canonicalize
 from crystaljax.symmetry.tables import tables
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def prototypes(n_per_prototype: int = 8, seed: int = 0) -> Dataset:
         kinds += range(len(variants))
         maps += variants
     source = np.array(rows)
-    crystals = substitute(crystals[source], np.array(maps))
+    crystals = canonicalize(substitute(crystals[source], np.array(maps)))
     names = formulas(crystals)
     tags = [entries[usable[row]]["tags"] for row in rows]
     return Dataset(
