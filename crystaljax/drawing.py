@@ -23,6 +23,7 @@ MAX_DRAWN = 400
 _EDGE = 0.02  # atoms this close to a face of the cell (fraction) are drawn on both sides
 _BOND = 1.12  # longest bond in sums of covalent radii
 _RADIUS = 0.42  # of a ball, in covalent radii
+_SEGMENTS = 10  # of an edge of the cell, each drawn at its own depth
 _LIGHT = np.array([-0.45, 0.55, 0.7])  # where the light comes from: left, above, in front
 
 
@@ -67,10 +68,10 @@ def draw_cell(
 
     for i, j in itertools.combinations(range(8), 2):
         if bin(i ^ j).count("1") == 1:  # corners that differ in one coordinate share an edge
-            (x1, y1, z1), (x2, y2, z2) = corners[i], corners[j]
-            y = (y1 + y2) / 2
-            grey = str(0.35 + haze(y))
-            axes.plot([x1, x2], [z1, z2], color=grey, lw=0.9, zorder=-y, solid_capstyle="round")
+            points = np.linspace(corners[i], corners[j], _SEGMENTS + 1)
+            for (x1, y1, z1), (x2, y2, z2) in itertools.pairwise(points):
+                y = (y1 + y2) / 2
+                axes.plot([x1, x2], [z1, z2], color=str(0.35 + haze(y)), lw=0.9, zorder=-y)
     largest = 0.0
     if len(cell.species) <= MAX_DRAWN:
         positions, species = _with_images(cell)
@@ -100,7 +101,7 @@ def _draw_atoms(axes: Axes, points: np.ndarray, species: np.ndarray, haze: Any) 
         ball = _ball(tuple(style.colour))
         ball[..., :3] = _pale(ball[..., :3], haze(y))
         box = (x - r, x + r, z - r, z + r)
-        axes.imshow(ball, extent=box, zorder=-y + r, interpolation="bilinear", aspect="equal")
+        axes.imshow(ball, extent=box, zorder=-y + r / 2, interpolation="bilinear", aspect="equal")
     return float(sizes.max(initial=0))
 
 

@@ -121,13 +121,15 @@ def structure_grid(
     crystal are left out. ValueError if none is left, or the lengths differ.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     crystals, rows = _drawable(crystals)
     if captions is not None:
         captions = [captions[row] for row in rows]
     n_columns = min(n_columns, len(crystals))
     n_rows = -(-len(crystals) // n_columns)
-    figure = Figure(figsize=(2.5 * n_columns, 2.95 * n_rows), layout="constrained")
+    layout = ConstrainedLayoutEngine(hspace=0.06, h_pad=0.06)
+    figure = Figure(figsize=(2.5 * n_columns, 3.05 * n_rows), layout=layout)
     grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes in grid[len(crystals) :]:
         axes.set_axis_off()

@@ -174,6 +174,7 @@ def evaluate(
             unique=columns["unique"],
             novel=columns.get("novel"),
             correct_group=columns["keeps_space_group"],
+            reference="" if reference is None else str(reference),
             thresholds=config.thresholds,
         )
         limits = config.thresholds

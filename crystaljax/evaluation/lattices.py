@@ -20,7 +20,7 @@ def minkowski_reduce(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     basis = np.array(matrix, np.float64)
     change = np.broadcast_to(np.eye(3), basis.shape).copy()
-    finite = np.isfinite(basis).all(axis=(1, 2))
+    finite = np.asarray(np.isfinite(basis).all(axis=(1, 2)))
     active = np.flatnonzero(np.linalg.det(np.where(finite[:, None, None], basis, 0)) != 0)
     for _ in range(_MAX_ROUNDS):
         if not len(active):

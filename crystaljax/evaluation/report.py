@@ -77,9 +77,8 @@ class Report:
             parts.append(f"![{picture.caption}]({target})\n\n*{picture.caption}*")
         parts.append("## What the numbers mean")
         parts.append(_markdown(self._definitions()))
-        for label, evaluation in self.evaluations.items():
-            parts.append(f"**{label}**")
-            parts.append("\n".join(f"- {line}" for line in evaluation.context))
+        for label, context in self._contexts().items():
+            parts += [f"**{label}**", "\n".join(f"- {line}" for line in context)]
         return "\n\n".join(parts) + "\n"
 
     def to_html(self) -> str:
@@ -99,8 +98,8 @@ class Report:
             )
         body.append("<h2>What the numbers mean</h2>")
         body.append(_html(self._definitions(), "words"))
-        for label, evaluation in self.evaluations.items():
-            lines = "".join(f"<li>{escape(line)}</li>" for line in evaluation.context)
+        for label, context in self._contexts().items():
+            lines = "".join(f"<li>{escape(line)}</li>" for line in context)
             body.append(f"<h3>{escape(label)}</h3><ul>{lines}</ul>")
         return _PAGE.format(title=escape(self.title), style=_STYLE, body="\n".join(body))
 
@@ -111,6 +110,13 @@ class Report:
     def _metrics(self) -> dict[str, dict[str, Metric]]:
         """{label: {name: metric}}."""
         return {k: {m.name: m for m in e.metrics} for k, e in self.evaluations.items()}
+
+    def _contexts(self) -> dict[str, Sequence[str]]:
+        """The context lines by label; those of evaluations that agree stand once."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for label, evaluation in self.evaluations.items():
+            groups.setdefault(evaluation.context, []).append(label)
+        return {", ".join(labels): context for context, labels in groups.items()}
 
     def _differences(self) -> dict[str, Difference]:
         """The change of each metric that both the first and the last evaluation have."""

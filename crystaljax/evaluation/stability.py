@@ -45,6 +45,7 @@ def stability_metrics(
     unique: np.ndarray | None = None,
     novel: np.ndarray | None = None,
     correct_group: np.ndarray | None = None,
+    reference: str = "",
     thresholds: Thresholds | None = None,
 ) -> list[Rate | Measure]:
     """Rates of stable, metastable, S.U.N. and S.S.U.N. crystals, and the mean energy above hull.
@@ -52,6 +53,7 @@ def stability_metrics(
     Args:
       e_above_hull: [N] eV/atom, of every generated sample; nan (never stable) where it has none.
       hull: name of the reference hull and of the potential, for the table.
+      reference: name of the training set that `novel` refers to.
       unique, novel, correct_group: bool [N]; the rates that need a missing one are left out.
 
     All rates are over all N generated samples. S.U.N. and metastable S.U.N. follow MatterGen
@@ -69,22 +71,17 @@ def stability_metrics(
         Rate.of("metastable", metastable, high, reference=hull),
     ]
     if unique is not None and novel is not None:
-        new = unique & novel
-        metrics += [
-            Rate.of("S.U.N.", stable & new, f"{low}, unique and novel", reference=hull),
-            Rate.of(
-                "metastable S.U.N.", metastable & new, f"{high}, unique and novel", reference=hull
-            ),
-        ]
+        new, both = unique & novel, f"{hull}; {reference}".strip("; ")
+        found = {
+            "S.U.N.": (stable & new, f"{low}, unique and novel"),
+            "metastable S.U.N.": (metastable & new, f"{high}, unique and novel"),
+        }
         if correct_group is not None:
-            metrics.append(
-                Rate.of(
-                    "S.S.U.N.",
-                    metastable & new & correct_group,
-                    f"{high}, unique, novel, and of the space group it was generated in",
-                    reference=hull,
-                )
+            found["S.S.U.N."] = (
+                metastable & new & correct_group,
+                f"{high}, unique, novel, and of the space group it was generated in",
             )
+        metrics += [Rate.of(k, mask, text, reference=both) for k, (mask, text) in found.items()]
     said = {"denominator": "samples with an energy", "reference": hull}
     about = ("eV/atom", "energy of the crystal less that of the hull at its composition")
     return [

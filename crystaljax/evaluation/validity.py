@@ -78,7 +78,7 @@ def closest_distance(crystals: Crystals) -> tuple[np.ndarray, np.ndarray]:
     if not len(rows):
         return distance, volume
     atoms = np.asarray(n_atoms(crystals, primitive=True))[rows]
-    sizes = 1 << np.ceil(np.log2(np.maximum(atoms, 4))).astype(int)  # few shapes to compile
+    sizes = 4 ** np.ceil(np.log2(np.maximum(atoms, 16)) / 2).astype(int)  # few to compile for
     for size in np.unique(sizes):
         group = rows[sizes == size]
         batch = max(1, min(256, _PAIRS // int(size) ** 2))

@@ -1,0 +1,177 @@
+"""Tests of crystaljax.evaluation.matching against plain StructureMatcher on all pairs."""
+
+import time
+
+import numpy as np
+import pytest
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Lattice, Structure
+
+from crystaljax.crystal import Crystals
+from crystaljax.data.prototypes import prototypes
+from crystaljax.evaluation import matching
+from crystaljax.evaluation.matching import (
+    StructureSet,
+    first_matches,
+    first_of_cluster,
+    novel_mask,
+    rms_to_relaxed,
+    unique_mask,
+)
+from crystaljax.structures import to_structures
+
+
+@pytest.fixture(scope="module")
+def confusing() -> list[Structure]:
+    """Small structures of few formulas, many alike: strained, shaken, in other cells, scaled."""
+    rng = np.random.default_rng(0)
+    crystals = prototypes(1).crystals
+    structures = [s for s in to_structures(crystals, primitive=True) if len(s) <= 8][:60]
+    elements = ["C", "Si", "O"]
+    made = []
+    for structure in structures:
+        kinds = sorted({site.specie.symbol for site in structure})
+        if len(kinds) > 3:
+            continue
+        names = dict(zip(kinds, elements, strict=False))
+        base = structure.copy()
+        base.replace_species(names)
+        for _ in range(3):
+            copy = base.copy()
+            copy.apply_strain(rng.uniform(-0.06, 0.06, 3))
+            copy.perturb(rng.uniform(0, 0.3))
+            if rng.random() < 0.3 and len(copy) < 5:
+                copy = copy * (2, 1, 1)
+            copy.scale_lattice(copy.volume * rng.uniform(0.5, 2))
+            made.append(copy)
+    rng.shuffle(made)  # type: ignore[arg-type]
+    return made
+
+
+def test_novel_as_all_pairs(confusing: list[Structure]) -> None:
+    samples, reference = confusing[:60], confusing[60:120]
+    found = first_matches(
+        StructureSet.from_structures(samples, "samples"),
+        StructureSet.from_structures(reference, "reference"),
+    )
+    matcher = StructureMatcher()
+    expected = []
+    for sample in samples:
+        matches = (i for i, other in enumerate(reference) if matcher.fit(other, sample))
+        expected.append(next(matches, -1))
+    np.testing.assert_array_equal(found, expected)
+    assert 0.2 < (found < 0).mean() < 0.9  # the sets are such that both happen
+
+
+def test_unique_as_group_structures(confusing: list[Structure]) -> None:
+    samples = confusing[:90]
+    found = first_of_cluster(StructureSet.from_structures(samples, "samples"))
+    position = {id(s): i for i, s in enumerate(samples)}
+    expected = np.full(len(samples), -1)
+    for group in StructureMatcher().group_structures(samples):
+        rows = [position[id(s)] for s in group]
+        expected[rows] = rows[0]
+    np.testing.assert_array_equal(found, expected)
+    unique = unique_mask(StructureSet.from_structures(samples, "samples"))
+    np.testing.assert_array_equal(unique, expected == np.arange(len(samples)))
+    assert 0.1 < unique.mean() < 0.9
+
+
+def test_cheap_tests_reject_only_what_cannot_match(confusing: list[Structure]) -> None:
+    structures = StructureSet.from_structures(confusing[:70], "samples")
+    reduced = structures.reduce(range(70))
+    matcher = StructureMatcher()
+    rejected = 0
+    for i, first in reduced.items():
+        for j, second in reduced.items():
+            if structures.formulas[i] == structures.formulas[j]:
+                if matching._may_match(first, second):
+                    continue
+                rejected += 1
+                args = (first.structure, second.structure)
+                assert not matcher.fit(*args, skip_structure_reduction=True)
+    assert rejected > 50
+
+
+def test_crystals_and_their_other_cells() -> None:
+    crystals = prototypes(1).crystals[:60]
+    twice = Crystals.concatenate([crystals, crystals[:30]])
+    samples = StructureSet.from_crystals(twice, "samples")
+    first = first_of_cluster(samples)
+    np.testing.assert_array_equal(first[60:], first[:30])
+    assert not unique_mask(samples)[60:].any()
+    reference = StructureSet.from_structures(to_structures(crystals[:30]), "conventional cells")
+    novel = novel_mask(samples, reference)
+    assert not novel[:30].any()
+    assert not novel[60:].any()
+    assert novel[30:60].mean() > 0.8
+    assert not samples.failures
+
+
+def test_polymorphs_are_not_the_same() -> None:
+    cubic = Structure(Lattice.cubic(4.2), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    rocksalt = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(5.6), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+    swapped = Structure(cubic.lattice, ["Cl", "Cs"], cubic.frac_coords)
+    structures = StructureSet.from_structures([cubic, rocksalt, swapped], "CsCl")
+    np.testing.assert_array_equal(first_of_cluster(structures), [0, 1, 0])
+
+
+def test_no_structure_costs_only_itself() -> None:
+    good = Structure(Lattice.cubic(4), ["Cu"], [[0, 0, 0]])
+    needle = Structure(Lattice.orthorhombic(0.1, 0.1, 5000), ["Cu"], [[0, 0, 0]])
+    flat = Structure(np.ones((3, 3)), ["Cu"], [[0, 0, 0]])
+    samples = StructureSet.from_structures([None, needle, good, flat, good], "samples")
+    np.testing.assert_array_equal(first_of_cluster(samples), [-1, -1, 2, -1, 2])
+    assert samples.failures[0] == "no atoms"
+    assert "elongated" in samples.failures[1]
+    assert set(samples.failures) == {0, 1, 3}
+    reference = StructureSet.from_structures([needle, None], "reference")
+    np.testing.assert_array_equal(novel_mask(samples, reference), [0, 0, 1, 0, 1])
+    assert 0 in reference.failures
+
+
+def test_slow_comparisons_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*_: object, **__: object) -> bool:
+        time.sleep(20)
+        return True
+
+    monkeypatch.setattr(StructureMatcher, "fit", slow)
+    copper = Structure(Lattice.cubic(4), ["Cu"], [[0, 0, 0]])
+    gold = Structure(Lattice.cubic(4), ["Au"], [[0, 0, 0]])
+    samples = StructureSet.from_structures([copper, copper, gold], "samples", seconds=0.1)
+    start = time.monotonic()
+    np.testing.assert_array_equal(unique_mask(samples), [True, False, True])
+    assert "0.1 s" in samples.failures[1]
+    assert time.monotonic() - start < 5
+
+
+def test_the_reference_is_reduced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    crystals = prototypes(1).crystals[:20]
+    reference = StructureSet.from_crystals(crystals, "reference")
+    novel_mask(StructureSet.from_crystals(crystals, "samples"), reference)
+
+    def fail(self: StructureSet, row: int, structure: object) -> None:
+        assert self is not reference
+
+    monkeypatch.setattr(StructureSet, "_reduce_one", fail)
+    novel_mask(StructureSet.from_crystals(crystals, "samples"), reference)
+
+
+def test_rms_is_that_of_the_matcher() -> None:
+    structures = [s for s in to_structures(prototypes(1).crystals[:40]) if len(s) <= 12]
+    relaxed = []
+    for i, structure in enumerate(structures):
+        copy = structure.copy()
+        copy.perturb(0.1)
+        relaxed.append(None if i == 0 else copy)
+    structures[1] = None  # type: ignore[call-overload]
+    structures[2] = Structure(Lattice.cubic(4), ["Cu"], [[0, 0, 0]])
+    found = rms_to_relaxed(structures, relaxed)
+    assert np.isnan(found[:3]).all()
+    for i in range(3, len(structures)):
+        unit = (relaxed[i].volume / len(relaxed[i])) ** (1 / 3)
+        expected = StructureMatcher().get_rms_dist(relaxed[i], structures[i])
+        assert found[i] == pytest.approx(expected[0] * unit)
+    assert 0 < np.nanmean(found) <= 0.1
