@@ -70,7 +70,7 @@ def test_500_entries_agree_with_pymatgen(mp20: tuple[HullTable, Hull]) -> None:
 
 def test_no_entry_lies_below_its_own_hull(mp20: tuple[HullTable, Hull]) -> None:
     table, hull = mp20
-    above = hull.energy_above_hull(table.counts, table.energies)
+    above = hull.energy_above_hull(table.counts[::5], table.energies[::5])
     assert above.min() > -1e-9
     on_hull = above < 1e-9
     assert 0.3 < on_hull.mean() < 0.95

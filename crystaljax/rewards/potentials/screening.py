@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -64,13 +65,13 @@ def _cells(
     cells: list[AtomicCell | None] = [None] * n
     if not n:
         return cells, []
-    # Batch and cells padded to powers of two, so that the expansion is compiled for few shapes.
-    padding = (1 << (n - 1).bit_length()) - n
+    # Batch padded to 16, 32, 64, ... and cells to 32, 128, 512, ...: few shapes to compile for.
+    padding = (1 << max(4, (n - 1).bit_length())) - n
     batch = crystals.to_numpy()[np.pad(np.arange(n), (0, padding), mode="edge")]
     n_atoms = np.asarray(orbits.n_atoms(batch, primitive=True))[:n]
     reasons: Reasons = [_size_problem(int(size), max_atoms) for size in n_atoms]
     largest = int(n_atoms[n_atoms <= max_atoms].max(initial=1))
-    slots = max(8, 1 << (largest - 1).bit_length())
+    slots = next(size for k in count() if (size := 32 * 4**k) >= largest)
     full = orbits.expand(batch, slots, primitive=True).to_numpy()
     for row in np.flatnonzero([reason is None for reason in reasons]):
         atoms = slice(int(n_atoms[row]))
