@@ -23,18 +23,16 @@ from crystaljax.rewards.potentials.screening import (
 MAX_ATOMIC_NUMBER = 94
 
 
-def _load(weights: str, device: str) -> Any:
-    """The pretrained model, silently; ImportError saying how to install it."""
+def _import() -> tuple[Any, Any]:
+    """torch and the class CHGNet; ImportError saying how to install them."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            from chgnet.model import CHGNet
-
-            model = CHGNet.load(model_name=weights, use_device=device, verbose=False)
+        import torch
+        from chgnet.model import CHGNet
     except ImportError as error:
         raise ImportError(
             'CHGNet is not installed: run pip install "crystaljax[chgnet]"'
         ) from error
-    return model.eval().requires_grad_(False)
+    return torch, CHGNet
 
 
 @dataclass(frozen=True)
@@ -70,20 +68,18 @@ class CHGNetPotential:
         `weights`: a version that the chgnet package carries. `batch_atoms`: atoms in one pass
         (default: 300 on a CPU, 6000 on a GPU). `max_atoms`: larger cells are not taken. `device`:
         "cpu" or "cuda" (default: a GPU where there is one). `threads`: PyTorch's threads for
-        the whole process (default: left alone). ImportError without the chgnet package.
+        the whole process (default: left alone). ImportError without the chgnet package,
+        ValueError for unknown weights.
         """
-        try:
-            import torch
-        except ImportError as error:
-            raise ImportError(
-                'CHGNet is not installed: run pip install "crystaljax[chgnet]"'
-            ) from error
+        torch, chgnet = _import()
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.batch_atoms = batch_atoms or (300 if self.device == "cpu" else 6000)
         self.max_atoms = max_atoms
-        self.model = _load(weights, self.device)
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces itself
+            model = chgnet.load(model_name=weights, use_device=self.device, verbose=False)
+        self.model = model.eval().requires_grad_(False)
 
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
         """Potential energies of B items (of their primitive cells): see `Energies`.
