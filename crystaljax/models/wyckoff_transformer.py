@@ -1,0 +1,282 @@
+"""The Wyckoff transformer of CrystalFormer (arXiv 2403.15734, 2504.02367) in Flax NNX.
+
+A pre-LayerNorm decoder with rotary positions over the tokens letter, element, x, y, z of each
+site. The output at a token parametrises the distribution of the next one:
+
+  space group -> first letter;  letter -> element;  element -> x;  x -> y;  y -> z;
+  z -> next letter or end;  end (the empty letter) -> lattice.
+
+Here is the network alone; `wyckoff_likelihood` scores whole crystals with it, `wyckoff_decoder`
+samples them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from crystaljax.crystal import Array
+from crystaljax.models.distributions import Mixture
+from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
+from crystaljax.tokenizations.wyckoff import N_SPECIES
+
+ROTARY_BASE = 10000.0
+N_LATTICE = 6
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Size of the network; the default is the published one, of 4,833,575 parameters."""
+
+    n_layers: int = 16
+    """Transformer blocks."""
+    n_heads: int = 16
+    """Attention heads."""
+    head_size: int = 64
+    """Width of a head."""
+    width: int = 64
+    """Width of the residual stream."""
+    mlp_factor: int = 4
+    """Hidden width of the feed-forward layers over `width`."""
+    embedding: int = 32
+    """Width of the embeddings of space group, letter and element."""
+    first_letter_hidden: int = 256
+    """Hidden width of the network for the first letter; 0 for a plain table."""
+    n_frequencies: int = 5
+    """Frequencies 1 ... n of the sines and cosines that describe a coordinate."""
+    n_von_mises: int = 16
+    """Mixture components of a coordinate."""
+    n_gaussians: int = 4
+    """Mixture components of a lattice parameter."""
+    sigma_min: float = 1e-3
+    """Smallest standard deviation of a lattice parameter (Å / atoms^(1/3), radians)."""
+    max_sites: int = 21
+    """Most sites of a crystal."""
+    dropout: float = 0.1
+    """Dropout rate on the output of every attention and feed-forward layer, in training."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computations; parameters, softmax and densities are always float32."""
+
+    @property
+    def output_size(self) -> int:
+        """Width of the last layer: the largest set of parameters that a token predicts."""
+        lattice = self.n_gaussians * (1 + 2 * N_LATTICE)
+        return max(N_SPECIES + lattice, 3 * self.n_von_mises, N_LETTERS)
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens seen so far, of all layers."""
+
+    key: Array
+    """[layers, B, T, heads, head size]"""
+    value: Array
+    """[layers, B, T, heads, head size]"""
+
+
+Attend = Callable[[Array, Array, Array], tuple[Array, object]]
+"""Queries, keys and values [B, T, H, D] of new tokens -> attention's result and what to keep."""
+
+
+def rotate(x: Array, position: Array) -> Array:
+    """Rotary position embedding (arXiv 2104.09864) of x [B, T, H, D], position int [B, T].
+
+    Component i turns together with component i + D/2.
+    """
+    half = x.shape[-1] // 2
+    frequency = ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle = position[..., None, None] * frequency
+    cosine, sine = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
+
+
+class Block(nnx.Module):
+    """Attention and feed-forward layer, each with a LayerNorm before it and a residual around."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        inner, dtype = config.n_heads * config.head_size, jnp.dtype(config.dtype)
+        init = nnx.initializers.truncated_normal(0.01)
+
+        def linear(n_in: int, n_out: int) -> nnx.Linear:
+            return nnx.Linear(n_in, n_out, dtype=dtype, kernel_init=init, rngs=rngs)
+
+        self.heads = config.n_heads, config.head_size
+        self.norm_attention = nnx.LayerNorm(config.width, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.query = linear(config.width, inner)
+        self.key = linear(config.width, inner)
+        self.value = linear(config.width, inner)
+        self.project = linear(inner, config.width)
+        self.norm_mlp = nnx.LayerNorm(config.width, epsilon=1e-5, dtype=dtype, rngs=rngs)
+        self.expand = linear(config.width, config.mlp_factor * config.width)
+        self.contract = linear(config.mlp_factor * config.width, config.width)
+        self.dropout = nnx.Dropout(config.dropout)
+
+    def __call__(
+        self, x: Array, position: Array, attend: Attend, dropout_key: Array | None
+    ) -> tuple[Array, object]:
+        """New residual stream [B, T, width], and what `attend` keeps."""
+
+        def drop(x: Array, part: int) -> Array:
+            if dropout_key is None:
+                return x
+            return self.dropout(
+                x, deterministic=False, rngs=jax.random.fold_in(dropout_key, part)
+            )
+
+        h = self.norm_attention(x)
+        query, key, value = (
+            layer(h).reshape(*h.shape[:-1], *self.heads)
+            for layer in (self.query, self.key, self.value)
+        )
+        attended, kept = attend(rotate(query, position), rotate(key, position), value)
+        x = x + drop(self.project(attended.reshape(*h.shape[:-1], -1)), 0)
+        h = self.contract(jax.nn.gelu(self.expand(self.norm_mlp(x))))
+        return x + drop(h, 1), kept
+
+
+class WyckoffTransformer(nnx.Module):
+    """Embeddings, blocks and heads; every public method maps arrays with any leading axes."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        self.config = config
+        e, width, dtype = config.embedding, config.width, jnp.dtype(config.dtype)
+        init = nnx.initializers.truncated_normal(0.01)
+
+        def linear(n_in: int, n_out: int, dtype: jnp.dtype = dtype) -> nnx.Linear:
+            return nnx.Linear(n_in, n_out, dtype=dtype, kernel_init=init, rngs=rngs)
+
+        def embed(n: int) -> nnx.Embed:
+            return nnx.Embed(n, e, embedding_init=init, rngs=rngs)
+
+        self.group = embed(N_GROUPS)
+        self.letter = embed(N_LETTERS)
+        self.species = embed(N_SPECIES)
+        hidden = config.first_letter_hidden
+        if hidden:
+            self.first_hidden = linear(e, hidden, jnp.dtype("float32"))
+            self.first_letter = linear(hidden, N_LETTERS, jnp.dtype("float32"))
+        else:
+            self.first_table = nnx.Embed(N_GROUPS, N_LETTERS, embedding_init=init, rngs=rngs)
+        self.from_letter = linear(2 * e + 1, width)
+        self.from_species = linear(2 * e, width)
+        self.from_coordinate = nnx.List(
+            [linear(e + 2 * config.n_frequencies, width) for _ in range(3)]
+        )
+
+        @nnx.split_rngs(splits=config.n_layers)
+        @nnx.vmap
+        def stack(rngs: nnx.Rngs) -> Block:
+            return Block(config, rngs)
+
+        self.blocks = stack(rngs)
+        self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.head = linear(width, config.output_size, jnp.dtype("float32"))
+
+    def first_letter_logits(self, group: Array) -> Array:
+        """float [..., 28]: logits of the first letter in crystals of `group` (1-230)."""
+        if not self.config.first_letter_hidden:
+            return self.first_table(group - 1)
+        return self.first_letter(jax.nn.gelu(self.first_hidden(self.group(group - 1))))
+
+    def embed_letter(self, group: Array, letter: Array) -> Array:
+        """[..., width]: input of a letter token; the end token is the letter 0."""
+        multiplicity = jnp.asarray(tables().multiplicity)[group - 1, letter].astype(jnp.float32)
+        parts = [self.group(group - 1), self.letter(letter), multiplicity[..., None]]
+        return self.from_letter(jnp.concatenate(parts, axis=-1))
+
+    def embed_species(self, group: Array, species: Array) -> Array:
+        """[..., width]: input of an element token."""
+        parts = [self.group(group - 1), self.species(species)]
+        return self.from_species(jnp.concatenate(parts, axis=-1))
+
+    def embed_coordinate(self, axis: int, group: Array, x: Array) -> Array:
+        """[..., width]: input of a coordinate token along `axis` (0, 1 or 2)."""
+        angle = 2 * jnp.pi * x[..., None] * jnp.arange(1, self.config.n_frequencies + 1)
+        waves = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+        waves = waves.reshape(*angle.shape[:-1], -1)
+        return self.from_coordinate[axis](
+            jnp.concatenate([self.group(group - 1), waves], axis=-1)
+        )
+
+    def transform(
+        self, x: Array, position: Array, mask: Array, key: Array | None = None
+    ) -> Array:
+        """Outputs [R, T, output size] for tokens x [R, T, width] that are all given.
+
+        `position` int [R, T] within each sequence; `mask` bool [R, T, T], query by key; `key`
+        switches dropout on.
+        """
+
+        def attend(query: Array, keys: Array, values: Array) -> tuple[Array, None]:
+            attended = jax.nn.dot_product_attention(query, keys, values, mask=mask[:, None])
+            return attended, None
+
+        keys = None if key is None else jax.random.split(key, self.config.n_layers)
+
+        @nnx.scan(in_axes=(nnx.Carry, 0, 0 if key is not None else None), out_axes=nnx.Carry)
+        def run(x: Array, block: Block, key: Array | None) -> Array:
+            return block(x, position, attend, key)[0]
+
+        return self.head(self.norm(run(x.astype(self.config.dtype), self.blocks, keys)))
+
+    def step(self, x: Array, position: Array, cache: Cache) -> tuple[Array, Cache]:
+        """Output [B, output size] and longer cache for one new token x [B, width] each.
+
+        `position` int [] is the token's place, the same in all sequences; the cache holds those
+        before it, and has at least one place left.
+        """
+        batch, length = cache.key.shape[1:3]
+        seen = jnp.broadcast_to(jnp.arange(length) <= position, (batch, 1, 1, length))
+
+        @nnx.scan(in_axes=(nnx.Carry, 0, 0), out_axes=(nnx.Carry, 0))
+        def run(x: Array, block: Block, cache: Cache) -> tuple[Array, Cache]:
+            def attend(query: Array, key: Array, value: Array) -> tuple[Array, Cache]:
+                keys = jax.lax.dynamic_update_slice_in_dim(cache.key, key, position, 1)
+                values = jax.lax.dynamic_update_slice_in_dim(cache.value, value, position, 1)
+                attended = jax.nn.dot_product_attention(query, keys, values, mask=seen)
+                return attended, Cache(keys, values)
+
+            return block(x, jnp.full((batch, 1), position), attend, None)
+
+        x, cache = run(x[:, None].astype(self.config.dtype), self.blocks, cache)
+        return self.head(self.norm(x[:, 0])), cache
+
+    def empty_cache(self, batch: int, length: int) -> Cache:
+        """A cache for `length` tokens of `batch` sequences."""
+        config = self.config
+        shape = config.n_layers, batch, length, config.n_heads, config.head_size
+        return Cache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+
+    def letter_logits(self, output: Array) -> Array:
+        """float [..., 28]: next letters, from outputs at z tokens."""
+        return output[..., :N_LETTERS]
+
+    def species_logits(self, output: Array) -> Array:
+        """float [..., 119]: elements, from outputs at letter tokens."""
+        return output[..., :N_SPECIES]
+
+    def coordinate_mixture(self, output: Array) -> Mixture:
+        """Von Mises mixture [..., K] of the next coordinate's angle 2π(x − 1/2)."""
+        k = self.config.n_von_mises
+        logits, loc, kappa = (output[..., i * k : (i + 1) * k] for i in range(3))
+        return Mixture(logits, loc, jax.nn.softplus(kappa))
+
+    def lattice_mixture(self, output: Array) -> Mixture:
+        """Gaussian mixtures [..., 6, K] of the scaled lattice parameters, from end tokens.
+
+        The six share their weights.
+        """
+        k = self.config.n_gaussians
+        output = output[..., N_SPECIES : N_SPECIES + k * (1 + 2 * N_LATTICE)]
+        logits, rest = output[..., None, :k], output[..., k:]
+        loc, sigma = (
+            part.reshape(*part.shape[:-1], k, N_LATTICE).swapaxes(-1, -2)
+            for part in jnp.split(rest, 2, axis=-1)
+        )
+        logits = jnp.broadcast_to(logits, loc.shape)
+        return Mixture(logits, loc, jax.nn.softplus(sigma) + self.config.sigma_min)

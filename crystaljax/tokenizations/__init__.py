@@ -1,0 +1,1 @@
+"""How a crystal becomes a sequence that a model can predict token by token."""
