@@ -51,9 +51,7 @@ def gaussian_logp(x: Array, mixture: Mixture) -> Array:
 
 def temper_von_mises(mixture: Mixture, temperature: Array) -> Mixture:
     """Component weights and densities raised to 1/T and normalised again: κ/T (CrystalFormer)."""
-    return Mixture(
-        mixture.logits / temperature, mixture.loc, mixture.concentration / temperature
-    )
+    return Mixture(mixture.logits / temperature, mixture.loc, mixture.concentration / temperature)
 
 
 def temper_gaussian(mixture: Mixture, temperature: Array) -> Mixture:

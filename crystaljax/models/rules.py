@@ -8,7 +8,7 @@ from crystaljax.crystal import Array
 from crystaljax.symmetry.tables import N_LETTERS, tables
 
 NEVER = -1e10
-"""Logit of a choice that the rules exclude: its probability is exactly zero, and gradients finite."""
+"""Logit of an excluded choice: its probability is exactly zero, and gradients stay finite."""
 
 
 def allowed_letters(group: Array, previous: Array, is_first: Array | bool) -> Array:

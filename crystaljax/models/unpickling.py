@@ -65,7 +65,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ARRAYS:
             return _ARRAYS[module, name]
-        if module.split(".")[0] == "optax" and name.endswith("State"):
+        if module.split(".", maxsplit=1)[0] == "optax" and name.endswith("State"):
             return InertState
         raise pickle.UnpicklingError(f"the class {module}.{name}")
 

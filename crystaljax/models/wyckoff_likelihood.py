@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -37,12 +38,12 @@ class LogProb(NamedTuple):
 
 def log_prob(
     model: WyckoffTransformer,
-    packed: PackedTokens,
+    packed: Sequence[PackedTokens],
     n_crystals: int,
     key: Array | None = None,
     counted: Array | None = None,
 ) -> LogProb:
-    """Log-probabilities of B = `n_crystals` packed crystals (zero for indices that are absent).
+    """Log-probabilities of B = `n_crystals` crystals packed in blocks (zero for absent ones).
 
     Args:
       key: switches dropout on.
@@ -50,16 +51,33 @@ def log_prob(
         `tables().varying`, CrystalFormer's published log-probabilities come out, which count
         the y of (x, 2x, z) as well.
     """
+    counted = tables().free if counted is None else counted
+    parts = [
+        _block_parts(
+            model, block, n_crystals, None if key is None else jax.random.fold_in(key, i), counted
+        )
+        for i, block in enumerate(packed)
+    ]
+    return jax.tree.map(lambda *xs: sum(xs), *parts)
+
+
+def _block_parts(
+    model: WyckoffTransformer,
+    packed: PackedTokens,
+    n_crystals: int,
+    key: Array | None,
+    counted: Array,
+) -> LogProb:
+    """`log_prob` for those crystals that are in one block, zero for the others."""
     output, end_output = _outputs(model, packed, key)
-    parts = _site_parts(model, packed, output, tables().free if counted is None else counted)
+    parts = _site_parts(model, packed, output, counted)
 
     first = exclude(
         model.first_letter_logits(packed.end_group),
         allowed_letters(packed.end_group, packed.first_wyckoff, True),
     )
     first = _chosen(first, packed.first_wyckoff)
-    mixture = model.lattice_mixture(end_output)
-    density = gaussian_logp(packed.lattice, mixture)
+    density = gaussian_logp(packed.lattice, model.lattice_mixture(end_output))
     lattice = jnp.where(lattice_free(packed.end_group), density, 0).sum(-1)
 
     def per_crystal(crystal: Array, x: Array) -> Array:
@@ -79,9 +97,7 @@ def _outputs(
 ) -> tuple[Array, Array]:
     """The network's outputs: at sites [R, S, 5, output size], at ends [R, C, output size]."""
     group = packed.group
-    coordinates = [
-        model.embed_coordinate(axis, group, packed.frac[..., axis]) for axis in range(3)
-    ]
+    coordinates = [model.embed_coordinate(axis, group, packed.frac[..., axis]) for axis in range(3)]
     sites = jnp.stack(
         [
             model.embed_letter(group, packed.wyckoff),
@@ -99,9 +115,7 @@ def _outputs(
 
     place = packed.site[..., None] * TOKENS_PER_SITE + jnp.arange(TOKENS_PER_SITE)
     position = tokens(place, packed.end_site * TOKENS_PER_SITE)
-    crystal = tokens(
-        jnp.broadcast_to(packed.crystal[..., None], place.shape), packed.end_crystal
-    )
+    crystal = tokens(jnp.broadcast_to(packed.crystal[..., None], place.shape), packed.end_crystal)
     mask = (crystal[:, :, None] == crystal[:, None]) & (position[:, :, None] >= position[:, None])
     output = model.transform(tokens(sites, ends), position, mask, key)
     at_sites = output[:, : n_sites * TOKENS_PER_SITE]

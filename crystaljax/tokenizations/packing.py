@@ -17,23 +17,33 @@ import numpy as np
 from crystaljax.crystal import Array
 from crystaljax.tokenizations.wyckoff import WyckoffTokens
 
+NARROW_SHARE = 0.85
+"""Share of the crystals that narrow rows are wide enough for."""
 
-class RowShape(NamedTuple):
-    """The shape of packed rows; keep it fixed in a run, or every new shape compiles again."""
+N_TRIALS = 100
+"""Random batches that a plan is tried on."""
 
-    sites: int = 20
-    """Site slots of a row; at least as many as the largest crystal has sites."""
-    crystals: int = 6
-    """Crystals in a row, at most."""
-    multiple: int = 8
-    """Rows come in multiples of this number (empty ones are added), and so do compilations. It
-    must be a multiple of the number of devices."""
+
+class Rows(NamedTuple):
+    """A block of rows of one shape."""
+
+    count: int
+    """R, the number of rows."""
+    sites: int
+    """S, site slots of a row."""
+    crystals: int
+    """C, crystals in a row at most."""
+
+
+RowPlan = tuple[Rows, ...]
+"""The blocks that every batch of a run is packed into, the widest rows first. Attention costs the
+square of a row's width, so most crystals, which are small, go into narrow rows."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PackedTokens:
-    """B sequences in R rows of S site slots and C end slots."""
+    """Some of a batch's B sequences, in R rows of S site slots and C end slots."""
 
     crystal: Array
     """int32 [R, S]: which of the B sequences the site is of; B in empty slots."""
@@ -61,60 +71,125 @@ class PackedTokens:
     """float32 [R, C, 6]: its scaled lattice."""
 
 
-def pack(tokens: WyckoffTokens, shape: RowShape, n_crystals: int | None = None) -> PackedTokens:
-    """Pack sequences (numpy, on the host), the longest first, each into the first row with room.
+def plan_rows(n_sites: np.ndarray, batch_size: int, multiple: int = 4) -> RowPlan:
+    """A plan that nearly every batch drawn from crystals of these numbers of sites fits.
+
+    Narrow rows are as wide as `NARROW_SHARE` of the crystals need, wide ones as the largest
+    does. Row counts are the largest that `N_TRIALS` random batches needed, rounded up to
+    `multiple`, which should be a multiple of the number of devices.
+    """
+    rng = np.random.default_rng(0)
+    widest = int(n_sites.max())
+    narrow = int(np.quantile(n_sites, NARROW_SHARE, method="higher"))
+    batches = [rng.choice(n_sites, batch_size) for _ in range(N_TRIALS)]
+
+    def crystals(width: int) -> int:
+        return max(1, round(1.2 * width / n_sites.mean()))
+
+    def up(count: int) -> int:
+        return max(1, -(-count // multiple)) * multiple
+
+    wide = Rows(up(batch_size), widest, crystals(widest))
+    wide = wide._replace(
+        count=up(max(_place(batch[batch > narrow], (wide,)).used(0) for batch in batches))
+    )
+    small = Rows(up(batch_size), narrow, crystals(narrow))
+    needed = max(_place(batch, (wide, small)).used(1) for batch in batches)
+    return wide, small._replace(count=up(needed))
+
+
+def pack(
+    tokens: WyckoffTokens, plan: RowPlan, n_crystals: int | None = None
+) -> tuple[PackedTokens, ...]:
+    """Pack sequences (numpy, on the host): a `PackedTokens` for each block of the plan.
 
     `n_crystals` is the B that marks empty slots, at least the number of sequences (its default):
-    give the batch size when the last batch is smaller. ValueError if a sequence has more sites
-    than a row.
+    give the batch size when the last batch is smaller. The rare batch that the plan has no room
+    for gets its first block lengthened by as many rows again, and again until it fits; each such
+    length is compiled once. ValueError if a sequence has more sites than the widest row.
     """
     n_sites = np.asarray(tokens.n_sites)
-    if n_sites.max(initial=0) > shape.sites:
-        raise ValueError(f"a crystal of {n_sites.max()} sites in rows of {shape.sites}")
+    if n_sites.max(initial=0) > plan[0].sites:
+        raise ValueError(f"a crystal of {n_sites.max()} sites in rows of {plan[0].sites}")
+    place = _place(n_sites, plan)
+    extra = plan[0].count
+    while not place.complete:
+        plan = plan[0]._replace(count=plan[0].count + extra), *plan[1:]
+        place = _place(n_sites, plan)
     empty = len(n_sites) if n_crystals is None else n_crystals
-    row, first_slot, end_slot, n_rows = _place(n_sites, shape)
-    n_rows = -(-max(n_rows, 1) // shape.multiple) * shape.multiple
+    return tuple(_fill(tokens, place, block, rows, empty) for block, rows in enumerate(plan))
 
-    source, site = np.nonzero(tokens.wyckoff)
-    sites = row[source], first_slot[source] + site
-    ends = row, end_slot
+
+class _Places(NamedTuple):
+    """Where each of n sequences goes; -1 in `block` where there is no room."""
+
+    block: np.ndarray
+    row: np.ndarray
+    first_site: np.ndarray
+    end: np.ndarray
+
+    @property
+    def complete(self) -> bool:
+        return bool((self.block >= 0).all())
+
+    def used(self, block: int) -> int:
+        """How many rows of a block are in use."""
+        return int(self.row[self.block == block].max(initial=-1)) + 1
+
+
+def _place(n_sites: np.ndarray, plan: RowPlan) -> _Places:
+    """First-fit decreasing: the longest sequence first, each into the first row with room."""
+    room = np.concatenate([np.full(rows.count, rows.sites) for rows in plan])
+    ends_left = np.concatenate([np.full(rows.count, rows.crystals) for rows in plan])
+    width, n_ends = room.copy(), ends_left.copy()
+    row, first_site, end = (np.full(len(n_sites), -1) for _ in range(3))
+    for i in np.argsort(-n_sites, kind="stable"):
+        fits = room >= n_sites[i]
+        chosen = int(fits.argmax())
+        if not fits[chosen]:
+            continue
+        row[i] = chosen
+        first_site[i] = width[chosen] - room[chosen]
+        end[i] = n_ends[chosen] - ends_left[chosen]
+        ends_left[chosen] -= 1
+        room[chosen] = room[chosen] - n_sites[i] if ends_left[chosen] else -1
+    starts = np.cumsum([0, *(rows.count for rows in plan)])
+    block = np.where(row < 0, -1, np.searchsorted(starts, row, side="right") - 1)
+    return _Places(block, row - starts[np.maximum(block, 0)], first_site, end)
+
+
+def _fill(
+    tokens: WyckoffTokens, place: _Places, block: int, rows: Rows, empty: int
+) -> PackedTokens:
+    """The arrays of one block; slots that nothing is placed in are marked by `empty`."""
+    index = np.flatnonzero(place.block == block)
+    source, site = np.nonzero(tokens.wyckoff[index])
+    source = index[source]
     following = np.pad(tokens.wyckoff, ((0, 0), (0, 1)))[:, 1:]
+    site_place = place.row[source], place.first_site[source] + site
+    end_place = place.row[index], place.end[index]
 
-    def fill(place: tuple[np.ndarray, np.ndarray], width: int, x: np.ndarray, blank: int = 0):  # type: ignore[no-untyped-def]
-        filled = np.full((n_rows, width, *x.shape[1:]), blank, x.dtype)
-        filled[place] = x
+    def sites(x: np.ndarray, blank: int = 0) -> np.ndarray:
+        filled = np.full((rows.count, rows.sites, *x.shape[1:]), blank, x.dtype)
+        filled[site_place] = x
         return filled
 
-    index = np.arange(len(n_sites), dtype=np.int32)
+    def ends(x: np.ndarray, blank: int = 0) -> np.ndarray:
+        filled = np.full((rows.count, rows.crystals, *x.shape[1:]), blank, x.dtype)
+        filled[end_place] = x
+        return filled
+
     return PackedTokens(
-        crystal=fill(sites, shape.sites, index[source], empty),
-        site=fill(sites, shape.sites, site.astype(np.int32)),
-        group=fill(sites, shape.sites, tokens.space_group[source], 1),
-        wyckoff=fill(sites, shape.sites, tokens.wyckoff[source, site]),
-        next_wyckoff=fill(sites, shape.sites, following[source, site]),
-        species=fill(sites, shape.sites, tokens.species[source, site]),
-        frac=fill(sites, shape.sites, tokens.frac[source, site]),
-        end_crystal=fill(ends, shape.crystals, index, empty),
-        end_site=fill(ends, shape.crystals, n_sites.astype(np.int32)),
-        end_group=fill(ends, shape.crystals, tokens.space_group, 1),
-        first_wyckoff=fill(ends, shape.crystals, tokens.wyckoff[:, 0]),
-        lattice=fill(ends, shape.crystals, tokens.lattice),
+        crystal=sites(source.astype(np.int32), empty),
+        site=sites(site.astype(np.int32)),
+        group=sites(tokens.space_group[source], 1),
+        wyckoff=sites(tokens.wyckoff[source, site]),
+        next_wyckoff=sites(following[source, site]),
+        species=sites(tokens.species[source, site]),
+        frac=sites(tokens.frac[source, site]),
+        end_crystal=ends(index.astype(np.int32), empty),
+        end_site=ends(np.asarray(tokens.n_sites)[index].astype(np.int32)),
+        end_group=ends(tokens.space_group[index], 1),
+        first_wyckoff=ends(tokens.wyckoff[index, 0]),
+        lattice=ends(tokens.lattice[index]),
     )
-
-
-def _place(
-    n_sites: np.ndarray, shape: RowShape
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """First-fit decreasing: each sequence's row, first site slot, end slot; rows used."""
-    room = np.full(len(n_sites), shape.sites)
-    crystals = np.zeros(len(n_sites), int)
-    row, first_slot, end_slot = (np.zeros(len(n_sites), int) for _ in range(3))
-    n_rows = 0
-    for i in np.argsort(-n_sites, kind="stable"):
-        fits = (room[: n_rows + 1] >= n_sites[i]) & (crystals[: n_rows + 1] < shape.crystals)
-        chosen = int(fits.argmax())
-        row[i], first_slot[i], end_slot[i] = chosen, shape.sites - room[chosen], crystals[chosen]
-        room[chosen] -= n_sites[i]
-        crystals[chosen] += 1
-        n_rows = max(n_rows, chosen + 1)
-    return row, first_slot, end_slot, n_rows

@@ -1,0 +1,68 @@
+"""Policies: a network with its tokenization, as something that samples and scores crystals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from crystaljax.crystal import Array
+from crystaljax.models.wyckoff_likelihood import LogProb, log_prob
+from crystaljax.models.wyckoff_transformer import ModelConfig, WyckoffTransformer
+from crystaljax.tokenizations.packing import PackedTokens
+from crystaljax.tokenizations.wyckoff import WyckoffTokenization
+from crystaljax.training.state import Metadata, load_metadata, load_weights, save_weights
+
+Params = Any
+Packed = tuple[PackedTokens, ...]
+
+
+class WyckoffPolicy:
+    """p(crystal | space group) by a Wyckoff transformer; parameters are passed in.
+
+    Args:
+      config: size of the network.
+      space_group_counts: int [230], how often each group is to be prompted for (relative).
+    """
+
+    def __init__(self, config: ModelConfig, space_group_counts: np.ndarray) -> None:
+        self.config = config
+        self.space_group_counts = np.asarray(space_group_counts)
+        self.tokenization = WyckoffTokenization(config.max_sites)
+        model = nnx.eval_shape(lambda: WyckoffTransformer(config, nnx.Rngs(0)))
+        self._graph, self.param_shapes, self._rest = nnx.split(model, nnx.Param, ...)
+
+    def init(self, seed: int) -> Params:
+        """Random parameters."""
+        return nnx.state(WyckoffTransformer(self.config, nnx.Rngs(seed)), nnx.Param)
+
+    def model(self, params: Params) -> WyckoffTransformer:
+        """The network with these parameters."""
+        return nnx.merge(self._graph, params, self._rest)
+
+    def log_prob(
+        self, params: Params, packed: Packed, n_crystals: int, key: Array | None = None
+    ) -> LogProb:
+        """log p of B = `n_crystals` packed crystals by part; a key switches dropout on."""
+        return log_prob(self.model(params), packed, n_crystals, key)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What a checkpoint has to say about this policy."""
+        return Metadata(self.config, "wyckoff", [int(n) for n in self.space_group_counts])
+
+    def save(self, folder: str | Path, params: Params) -> None:
+        """Write a released model, which `load_policy` reads."""
+        save_weights(folder, params, self.metadata)
+
+
+def load_policy(folder: str | Path) -> tuple[WyckoffPolicy, Params]:
+    """A policy and its parameters from the folder of a released model.
+
+    Errors: see `training.state.load_metadata` and `load_weights`.
+    """
+    metadata = load_metadata(folder)
+    policy = WyckoffPolicy(metadata.model, np.array(metadata.space_group_counts))
+    return policy, load_weights(folder, policy.param_shapes)

@@ -1,0 +1,85 @@
+"""The optimiser of all training loops: AdamW, a schedule, clipping and averaged weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from crystaljax.crystal import Array
+
+Params = Any
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warm-up, decay and clipping."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    """What follows the warm-up, down to `final_fraction` at the run's last step."""
+    warmup_steps: int = 200
+    """Steps of linear warm-up from zero."""
+    final_fraction: float = 0.02
+    """Last learning rate over the peak."""
+    weight_decay: float = 1e-2
+    """AdamW's decoupled weight decay, of matrices only."""
+    b2: float = 0.99
+    """Decay of the second moments."""
+    clip_norm: float = 1.0
+    """Gradients longer than this are shortened to it."""
+    ema_decay: float = 0.999
+    """Decay of the averaged weights, which are the ones to sample from; 0 to take the last."""
+
+    def build(self, n_steps: int) -> optax.GradientTransformation:
+        """The optimiser of a run of `n_steps` steps."""
+        peak, final = self.learning_rate, self.learning_rate * self.final_fraction
+        rest = max(n_steps - self.warmup_steps, 1)
+        after = {
+            "constant": optax.constant_schedule(peak),
+            "cosine": optax.cosine_decay_schedule(peak, rest, self.final_fraction),
+            "linear": optax.linear_schedule(peak, final, rest),
+        }[self.schedule]
+        warmup = optax.linear_schedule(0.0, peak, self.warmup_steps)
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm),
+            optax.adamw(
+                optax.join_schedules([warmup, after], [self.warmup_steps]),
+                b2=self.b2,
+                weight_decay=self.weight_decay,
+                mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+            ),
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that a training step changes."""
+
+    step: Array
+    """int32 []: steps done."""
+    params: Params
+    ema: Params
+    """Exponential moving average of the parameters."""
+    opt_state: Any
+
+    @staticmethod
+    def create(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+        """The state before the first step."""
+        ema = jax.tree.map(jnp.copy, params)
+        return TrainState(jnp.int32(0), params, ema, optimizer.init(params))
+
+    def apply(
+        self, gradient: Params, optimizer: optax.GradientTransformation, ema_decay: float
+    ) -> TrainState:
+        """The state after one update. The average forgets its start: its decay grows with steps."""
+        updates, opt_state = optimizer.update(gradient, self.opt_state, self.params)
+        params = optax.apply_updates(self.params, updates)
+        decay = jnp.minimum(ema_decay, (1 + self.step) / (10 + self.step))
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, self.ema, params)
+        return TrainState(self.step + 1, params, ema if ema_decay else params, opt_state)

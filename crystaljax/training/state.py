@@ -1,0 +1,189 @@
+"""Checkpoints: orbax directories that hold all that a run needs to go on, or a model to be used.
+
+A run's folder holds one orbax directory per saved step; a released model is one of them with
+weights only. Beside the arrays stands a JSON, `Metadata`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from crystaljax.models.wyckoff_transformer import ModelConfig
+
+log = logging.getLogger(__name__)
+
+METADATA_FILE = "metadata.json"
+WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a checkpoint says about itself."""
+
+    model: ModelConfig
+    tokenization: str
+    """Name of the tokenization."""
+    space_group_counts: list[int]
+    """[230]: crystals of each space group in the training data, from which prompts are drawn."""
+    run: dict[str, Any] = field(default_factory=dict)
+    """Of a run to be continued: its configuration, seed, batch iterator, W&B run id."""
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str, where: Path) -> Metadata:
+        """ValueError if the text is no metadata of a model that this version knows."""
+        try:
+            content = json.loads(text)
+            model = ModelConfig(**content.pop("model"))
+            return Metadata(model=model, **content)
+        except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{where} does not describe a Wyckoff transformer of this version ({error}): the "
+                "file is damaged, or from another version of crystaljax"
+            ) from error
+
+
+def save_weights(folder: str | Path, weights: Any, metadata: Metadata) -> None:
+    """A released model: weights and metadata in `folder`, which is made anew."""
+    folder = Path(folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / WEIGHTS, _plain(weights), force=True)
+    (folder / METADATA_FILE).write_text(metadata.to_json(), encoding="utf-8")
+
+
+def load_metadata(folder: str | Path) -> Metadata:
+    """FileNotFoundError if `folder` is no released model, ValueError if it is of another kind."""
+    path = Path(folder) / METADATA_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no model in {folder} (there is no {METADATA_FILE}): give the folder of a checkpoint"
+        )
+    return Metadata.from_json(path.read_text(encoding="utf-8"), path)
+
+
+def load_weights(folder: str | Path, template: Any) -> Any:
+    """Weights of a released model in the structure of `template` (arrays or shapes).
+
+    ValueError if the files are damaged or of another configuration.
+    """
+    path = Path(folder).absolute() / WEIGHTS
+    return _with_structure(_restore(path, _plain(template)), template)
+
+
+class RunCheckpoints:
+    """The checkpoints of a run that can be killed at any moment; use as a context manager.
+
+    Args:
+      folder: made if need be.
+      keep: how many of the latest steps stay on disk.
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 2) -> None:
+        self.folder = Path(folder).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def __enter__(self) -> RunCheckpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The last step that was saved completely, if any."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, metadata: Metadata) -> None:
+        """Start to save; a kill before it is complete leaves the checkpoint before this one."""
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_plain(state)),
+                metadata=ocp.args.JsonSave(dataclasses.asdict(metadata)),
+            ),
+        )
+
+    def restore(self, template: Any, expected: Metadata) -> tuple[Any, dict[str, Any]]:
+        """The latest state in the structure of `template`, and the `run` part of its metadata.
+
+        ValueError if the run in this folder had another model or data, naming the difference,
+        or if the checkpoint is damaged.
+        """
+        step = self.latest
+        path = self.folder / str(step)
+        saved = self._manager.restore(
+            step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
+        )
+        metadata = Metadata.from_json(json.dumps(saved.metadata), path)
+        _require_same(metadata, expected, path)
+        plain = _restore(path / "state", _plain(template))
+        return _with_structure(plain, template), metadata.run
+
+
+def _require_same(saved: Metadata, expected: Metadata, where: Path) -> None:
+    """ValueError naming what differs between two checkpoints' models."""
+    ours, theirs = dataclasses.asdict(expected.model), dataclasses.asdict(saved.model)
+    different = [
+        f"{name}: {theirs[name]} there, {ours[name]} here"
+        for name in ours
+        if theirs[name] != ours[name]
+    ]
+    if saved.tokenization != expected.tokenization:
+        different.append(f"tokenization: {saved.tokenization} there, {expected.tokenization} here")
+    if saved.space_group_counts != expected.space_group_counts:
+        different.append("training data (numbers of crystals by space group)")
+    if different:
+        raise ValueError(
+            f"the run in {where} has another configuration ({'; '.join(different)}): "
+            "continue it with its own, or start in another folder"
+        )
+
+
+def _plain(tree: Any) -> dict[str, Any]:
+    """Leaves by the path of their keys, which orbax keeps without knowing our classes."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def _with_structure(plain: Mapping[str, Any], template: Any) -> Any:
+    """The inverse of `_plain`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: plain[jax.tree_util.keystr(path)], template
+    )
+
+
+def _restore(path: Path, template: dict[str, Any]) -> dict[str, Any]:
+    """Arrays in the shapes of the template; ValueError saying what is wrong with the files."""
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            saved = checkpointer.metadata(path).item_metadata
+            if saved is None:
+                raise FileNotFoundError(f"{path} holds no arrays")
+            for name in sorted(template.keys() | saved.keys()):
+                there = tuple(saved[name].shape) if name in saved else "nothing"
+                here = tuple(np.shape(template[name])) if name in template else "nothing"
+                if there != here:
+                    raise ValueError(
+                        f"{path} is of another configuration: {name} has the shape {there} there, "
+                        f"and {here} is expected"
+                    )
+            return checkpointer.restore(path, shapes)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"the checkpoint {path} is damaged or incomplete: {error}") from error

@@ -1,0 +1,68 @@
+"""Pretrain a Wyckoff transformer on a dataset of crystals.
+
+    python experiments/pretrain.py --train mp20_bt/train.csv.gz --validation mp20_bt/val.csv.gz
+
+Any file or folder of crystals will do, also a registered name (mp20-train). Run it again with the
+same --output to go on after an interruption. The result is in OUTPUT/model, for
+`crystaljax sample --model OUTPUT/model`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from crystaljax.data.dataset import load
+from crystaljax.models.wyckoff_transformer import ModelConfig
+from crystaljax.policies import WyckoffPolicy
+from crystaljax.tracking import Tracker, TrackingConfig
+from crystaljax.training.pretrain import PretrainConfig, pretrain
+from crystaljax.training.state import RunCheckpoints
+
+
+@dataclass(frozen=True)
+class Config:
+    """Pretrain a Wyckoff transformer."""
+
+    train: str = "prototypes"
+    """Training crystals: a file, a folder or a registered dataset."""
+    validation: str = "prototypes"
+    """Validation crystals."""
+    output: Path = Path("runs/pretrain")
+    """Folder of the run: metrics, checkpoints, and the model at the end."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network; the default is the published size."""
+    training: PretrainConfig = field(default_factory=PretrainConfig)
+    """The run."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Weights & Biases."""
+
+
+def main(config: Config) -> None:
+    train, validation = load(config.train), load(config.validation)
+    policy = WyckoffPolicy(config.model, train.space_group_counts)
+    with RunCheckpoints(config.output / "checkpoints") as checkpoints:
+        resume_step = checkpoints.latest
+    with Tracker(
+        config.output, config.tracking, dataclasses.asdict(config), resume_step
+    ) as tracker:
+        state = pretrain(
+            policy,
+            train.crystals,
+            validation.crystals,
+            config.training,
+            config.output,
+            tracker.log,
+            tracker.run_id,
+        )
+        policy.save(config.output / "model", state.ema)
+        tracker.log_artifact(config.output / "model", "model", "model")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main(tyro.cli(Config))
