@@ -11,7 +11,7 @@ import numpy as np
 
 Array = Any  # a numpy or a jax array: every field below may be either
 Index = Any  # whatever indexes the leading axis: an int array, a boolean mask, a slice
-B = TypeVar("B", bound="_Batch")
+B = TypeVar("B", bound="Batch")
 
 
 class AtomicCell(NamedTuple):
@@ -25,7 +25,7 @@ class AtomicCell(NamedTuple):
     """int [N]: atomic numbers."""
 
 
-class _Batch:
+class Batch:
     """What batches of arrays with a common leading axis can do."""
 
     def __len__(self) -> int:
@@ -44,7 +44,7 @@ class _Batch:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Crystals(_Batch):
+class Crystals(Batch):
     """A batch of B crystals described by their symmetry, in up to S site slots.
 
     Sites stand in the order of their Wyckoff letters, then x, y, z; empty slots come last and
@@ -105,7 +105,7 @@ class Crystals(_Batch):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Cells(_Batch):
+class Cells(Batch):
     """A batch of B full unit cells of up to N atoms, for potentials and geometry checks."""
 
     frac: Array

@@ -11,6 +11,13 @@ from flax import nnx
 from crystaljax.crystal import Array
 from crystaljax.models.wyckoff_likelihood import LogProb, log_prob
 from crystaljax.models.wyckoff_transformer import ModelConfig, WyckoffTransformer
+from crystaljax.sampling import (
+    Rollout,
+    SamplingConfig,
+    draw_space_groups,
+    make_constraints,
+    sample,
+)
 from crystaljax.tokenizations.packing import PackedTokens
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization
 from crystaljax.training.state import Metadata, load_metadata, load_weights, save_weights
@@ -32,7 +39,7 @@ class WyckoffPolicy:
         self.space_group_counts = np.asarray(space_group_counts)
         self.tokenization = WyckoffTokenization(config.max_sites)
         model = nnx.eval_shape(lambda: WyckoffTransformer(config, nnx.Rngs(0)))
-        self._graph, self.param_shapes, self._rest = nnx.split(model, nnx.Param, ...)
+        self.graph, self.param_shapes = nnx.split(model)
 
     def init(self, seed: int) -> Params:
         """Random parameters."""
@@ -40,13 +47,27 @@ class WyckoffPolicy:
 
     def model(self, params: Params) -> WyckoffTransformer:
         """The network with these parameters."""
-        return nnx.merge(self._graph, params, self._rest)
+        return nnx.merge(self.graph, params)
 
     def log_prob(
         self, params: Params, packed: Packed, n_crystals: int, key: Array | None = None
     ) -> LogProb:
         """log p of B = `n_crystals` packed crystals by part; a key switches dropout on."""
         return log_prob(self.model(params), packed, n_crystals, key)
+
+    def sample(
+        self, params: Params, n: int, seed: int, config: SamplingConfig | None = None
+    ) -> Rollout:
+        """n crystals with their log-probabilities; sample i depends on the seed and i alone.
+
+        Space groups are drawn from the training data's distribution. ValueError if the
+        configuration asks for what cannot be.
+        """
+        config = config or SamplingConfig()
+        constraints = make_constraints(config, self.config.max_sites)
+        rng = np.random.default_rng(seed)
+        groups = draw_space_groups(config, self.space_group_counts, n, rng)
+        return sample(self.graph, params, groups, seed, constraints, config, self.config.max_sites)
 
     @property
     def metadata(self) -> Metadata:

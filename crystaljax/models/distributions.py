@@ -9,12 +9,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import i0e
+from jax.scipy.special import i0e, ndtri
 
 from crystaljax.crystal import Array
 
-MAX_REJECTIONS = 100
-"""Proposals for a von Mises sample; at least 0.65 of them are accepted whatever κ."""
+N_PROPOSALS = 16
+"""Proposals for a von Mises sample. At least 0.65 of them are accepted whatever κ, so that none
+is in one sample of 3e7; the first one is taken then."""
+
+N_VON_MISES = 1 + 3 * N_PROPOSALS
+"""Uniform numbers that a von Mises sample takes."""
+
+TINY = 1e-7
+"""Stands for a uniform number that is zero where its logarithm or quantile is taken."""
 
 
 class Mixture(NamedTuple):
@@ -63,47 +70,63 @@ def temper_gaussian(mixture: Mixture, temperature: Array) -> Mixture:
     )
 
 
-def sample_von_mises(key: Array, mixture: Mixture) -> Array:
-    """One angle in [−π, π) from one mixture, whose arrays are [K]; vmap over keys for more."""
-    key_component, key_angle = jax.random.split(key)
-    k = jax.random.categorical(key_component, mixture.logits)
-    angle = mixture.loc[k] + _von_mises(key_angle, mixture.concentration[k])
+def sample_categorical(uniform: Array, logits: Array) -> Array:
+    """int32 [...]: the choice that uniform numbers [...] in [0, 1) make from logits [..., n].
+
+    By inversion of the cumulative distribution; choices of probability zero are never made.
+    """
+    cumulative = jnp.cumsum(jax.nn.softmax(logits, axis=-1), axis=-1)
+    passed = cumulative <= uniform[..., None] * cumulative[..., -1:]
+    return passed.sum(axis=-1, dtype=jnp.int32)
+
+
+def sample_gaussian(uniform: Array, mixture: Mixture) -> Array:
+    """Numbers [...] from Gaussian mixtures; uniform numbers [..., 2] in [0, 1)."""
+    loc, sigma = _component(uniform[..., 0], mixture)
+    return loc + sigma * ndtri(jnp.maximum(uniform[..., 1], TINY))
+
+
+def sample_von_mises(uniform: Array, mixture: Mixture) -> Array:
+    """Angles [...] in [−π, π] from von Mises mixtures; uniform numbers [..., `N_VON_MISES`].
+
+    One number chooses the component, three make each proposal.
+    """
+    loc, kappa = _component(uniform[..., 0], mixture)
+    proposals = uniform[..., 1:].reshape(*uniform.shape[:-1], N_PROPOSALS, 3)
+    angle = loc + _von_mises(proposals, kappa)
     return (angle + jnp.pi) % (2 * jnp.pi) - jnp.pi
 
 
-def sample_gaussian(key: Array, mixture: Mixture) -> Array:
-    """One number from one mixture, whose arrays are [K]; vmap over keys for more."""
-    key_component, key_value = jax.random.split(key)
-    k = jax.random.categorical(key_component, mixture.logits)
-    return mixture.loc[k] + mixture.concentration[k] * jax.random.normal(key_value)
+def _component(uniform: Array, mixture: Mixture) -> tuple[Array, Array]:
+    """Mean and concentration [...] of a component drawn by its weight."""
+    k = sample_categorical(uniform, mixture.logits)[..., None]
+    loc, concentration = (
+        jnp.take_along_axis(x, k, axis=-1)[..., 0] for x in (mixture.loc, mixture.concentration)
+    )
+    return loc, concentration
 
 
-def _von_mises(key: Array, kappa: Array) -> Array:
-    """An angle around zero by rejection from a wrapped Cauchy density.
+def _von_mises(uniform: Array, kappa: Array) -> Array:
+    """Angles [...] around zero, by rejection from a wrapped Cauchy density.
 
-    D. J. Best and N. I. Fisher, Applied Statistics 28, 152 (1979), with their ρ and r = (1 + ρ²)/2ρ
-    rearranged so that float32 is accurate from κ = 0 (uniform angles) to 1e6 and beyond.
+    D. J. Best and N. I. Fisher, Applied Statistics 28, 152 (1979), with their ρ and
+    r = (1 + ρ²)/2ρ rearranged so that float32 is accurate from κ = 0 (uniform angles) to 1e6 and
+    beyond. All proposals, made of uniform numbers [..., proposals, 3], are computed at once, and
+    the first that is accepted is taken: without a loop, every sample costs the same.
     """
-    kappa = jnp.maximum(kappa, 1e-4)
+    kappa = jnp.maximum(kappa, 1e-4)[..., None]
     root = jnp.sqrt(1 + 4 * kappa**2)
     denominator = 1 + root + jnp.sqrt(2 * (1 + root))
     rho = 2 * kappa / denominator
     one_minus_rho = (1 + 1 / (root + 2 * kappa) + jnp.sqrt(2 * (1 + root))) / denominator
     excess = one_minus_rho**2 / (2 * rho)  # r - 1
 
-    def propose(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        i, _, _ = state
-        u = jax.random.uniform(jax.random.fold_in(key, i), (3,), minval=1e-7)
-        # 1 − f of the proposal f = cos θ, again without cancellation near f = 1.
-        sine2, cosine2 = jnp.sin(jnp.pi * u[0] / 2) ** 2, jnp.cos(jnp.pi * u[0] / 2) ** 2
-        one_minus_f = 2 * sine2 * excess / (excess + 2 * cosine2)
-        c = kappa * (excess + one_minus_f)
-        accepted = (c * (2 - c) > u[1]) | (jnp.log(c / u[1]) + 1 >= c)
-        half = jnp.arcsin(jnp.sqrt(jnp.clip(one_minus_f / 2, 0, 1)))
-        return i + 1, accepted, jnp.where(u[2] > 0.5, 2 * half, -2 * half)
-
-    def unfinished(state: tuple[Array, Array, Array]) -> Array:
-        return ~state[1] & (state[0] < MAX_REJECTIONS)
-
-    start = jnp.int32(0), jnp.bool_(False), jnp.zeros_like(kappa)
-    return jax.lax.while_loop(unfinished, propose, start)[2]
+    u = jnp.moveaxis(jnp.maximum(uniform, TINY), -1, 0)
+    # 1 - f of the proposal f = cos θ, without cancellation near f = 1.
+    sine2, cosine2 = jnp.sin(jnp.pi * u[0] / 2) ** 2, jnp.cos(jnp.pi * u[0] / 2) ** 2
+    one_minus_f = 2 * sine2 * excess / (excess + 2 * cosine2)
+    c = kappa * (excess + one_minus_f)
+    accepted = (c * (2 - c) > u[1]) | (jnp.log(c / u[1]) + 1 >= c)
+    half = jnp.arcsin(jnp.sqrt(jnp.clip(one_minus_f / 2, 0, 1)))
+    angle = jnp.where(u[2] > 0.5, 2 * half, -2 * half)
+    return jnp.take_along_axis(angle, accepted.argmax(-1)[..., None], axis=-1)[..., 0]

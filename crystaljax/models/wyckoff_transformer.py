@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,39 +74,54 @@ class Cache(NamedTuple):
     """Keys and values of the tokens seen so far, of all layers."""
 
     key: Array
-    """[layers, B, T, heads, head size]"""
+    """[layers, B, heads, T, head size]"""
     value: Array
-    """[layers, B, T, heads, head size]"""
+    """[layers, B, heads, T, head size]"""
 
 
-Attend = Callable[[Array, Array, Array], tuple[Array, object]]
+Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 """Queries, keys and values [N, H, D] of N tokens -> what they attend to [N, H, D], what to keep."""
 
 
-def rotate(x: Array, position: Array) -> Array:
-    """Rotary position embedding (arXiv 2104.09864) of x [N, H, D], position int [N].
-
-    Component i turns together with component i + D/2.
-    """
-    half = x.shape[-1] // 2
+def rotation(position: Array, head_size: int) -> tuple[Array, Array]:
+    """Cosines and sines [N, 1, D/2] of the rotary angles of positions int [N] (arXiv 2104.09864)."""
+    half = head_size // 2
     frequency = ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = position[..., None, None] * frequency
-    cosine, sine = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
-    first, second = x[..., :half], x[..., half:]
+    angle = position[:, None, None] * frequency
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: Array, turn: tuple[Array, Array]) -> Array:
+    """x [N, H, D] turned by a `rotation`: component i together with component i + D/2."""
+    cosine, sine = (part.astype(x.dtype) for part in turn)
+    first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
 
 
-def attention(query: Array, key: Array, value: Array, mask: Array) -> Array:
-    """Softmax attention [B, T, H, D]; mask bool broadcasting to [B, H, T, S], query by key.
+def attend_heads(query: Array, key: Array, value: Array, mask: Array) -> Array:
+    """Softmax attention [B, H, T, D]; mask bool broadcasting to [B, H, T, S], query by key.
 
-    What `jax.nn.dot_product_attention` computes, with the heads moved to the front first: on CPU
-    this takes half the time.
+    What `jax.nn.dot_product_attention` computes, with the heads in front: on CPU several times
+    faster.
     """
-    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
     scores = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32)
     scores = jnp.where(mask, scores / query.shape[-1] ** 0.5, NEVER)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhts,bhsd->bhtd", weights, value).swapaxes(1, 2)
+    return jnp.einsum("bhts,bhsd->bhtd", weights, value)
+
+
+def attend_cache(query: Array, key: Array, value: Array, cache: Cache, seen: Array) -> Array:
+    """Attention [B, H, D] of one new token to those in one layer's cache and to itself.
+
+    `seen` bool [T + 1]: places of the cache that count, and the token itself. It is put to the
+    scores, not to the cache, which would be a copy of all keys and values.
+    """
+    scores = jnp.einsum("bhd,bhtd->bht", query, cache.key, preferred_element_type=jnp.float32)
+    own = (query * key).sum(-1, keepdims=True, dtype=jnp.float32)
+    scores = jnp.concatenate([scores, own], axis=-1) / query.shape[-1] ** 0.5
+    weights = jax.nn.softmax(jnp.where(seen, scores, NEVER), axis=-1).astype(value.dtype)
+    past = jnp.einsum("bht,bhtd->bhd", weights[..., :-1], cache.value)
+    return past + weights[..., -1:] * value
 
 
 class Block(nnx.Module):
@@ -135,9 +150,12 @@ class Block(nnx.Module):
         self.dropout = nnx.Dropout(config.dropout)
 
     def __call__(
-        self, x: Array, position: Array, attend: Attend, dropout_key: Array | None
-    ) -> tuple[Array, object]:
-        """New residual stream [N, width] from x [N, width], position int [N]; what `attend` keeps."""
+        self, x: Array, turn: tuple[Array, Array], attend: Attend, dropout_key: Array | None
+    ) -> tuple[Array, Any]:
+        """New residual stream [N, width] from x [N, width]; what `attend` keeps.
+
+        `turn` is the `rotation` of the tokens' positions.
+        """
 
         def drop(x: Array, part: int) -> Array:
             if dropout_key is None:
@@ -148,7 +166,7 @@ class Block(nnx.Module):
         query, key, value = (
             layer(h).reshape(-1, *self.heads) for layer in (self.query, self.key, self.value)
         )
-        attended, kept = attend(rotate(query, position), rotate(key, position), value)
+        attended, kept = attend(rotate(query, turn), rotate(key, turn), value)
         x = x + drop(self.project(attended.reshape(len(h), -1)), 0)
         h = self.contract(jax.nn.gelu(self.expand(self.norm_mlp(x))))
         return x + drop(h, 1), kept
@@ -209,12 +227,15 @@ class WyckoffTransformer(nnx.Module):
         parts = [self.group(group - 1), self.species(species)]
         return self.from_species(jnp.concatenate(parts, axis=-1))
 
-    def embed_coordinate(self, axis: int, group: Array, x: Array) -> Array:
-        """[..., width]: input of a coordinate token along `axis` (0, 1 or 2)."""
+    def embed_coordinate(self, axis: int | Array, group: Array, x: Array) -> Array:
+        """[..., width]: input of a coordinate token along `axis` (0, 1 or 2; may be traced)."""
         angle = 2 * jnp.pi * x[..., None] * jnp.arange(1, self.config.n_frequencies + 1)
         waves = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
         waves = waves.reshape(*angle.shape[:-1], -1)
-        return self.from_coordinate[axis](jnp.concatenate([self.group(group - 1), waves], axis=-1))
+        layers = [nnx.state(layer) for layer in self.from_coordinate]
+        chosen = jax.tree.map(lambda *xs: jnp.stack(xs)[axis], *layers)
+        layer = nnx.merge(nnx.graphdef(self.from_coordinate[0]), chosen)
+        return layer(jnp.concatenate([self.group(group - 1), waves], axis=-1))
 
     def transform(self, x: Array, position: Array, mask: Array, key: Array | None = None) -> Array:
         """Outputs [R, T, output size] for tokens x [R, T, width] that are all given.
@@ -224,19 +245,26 @@ class WyckoffTransformer(nnx.Module):
         """
 
         rows, length = position.shape
+        turn = rotation(position.ravel(), self.config.head_size)
 
         def attend(query: Array, keys: Array, values: Array) -> tuple[Array, None]:
-            in_rows = (a.reshape(rows, length, *a.shape[1:]) for a in (query, keys, values))
-            return attention(*in_rows, mask[:, None]).reshape(query.shape), None
+            in_rows = (
+                a.reshape(rows, length, *a.shape[1:]).swapaxes(1, 2) for a in (query, keys, values)
+            )
+            attended = attend_heads(*in_rows, mask[:, None])
+            return attended.swapaxes(1, 2).reshape(query.shape), None
 
         keys = None if key is None else jax.random.split(key, self.config.n_layers)
 
-        @nnx.scan(in_axes=(nnx.Carry, 0, 0 if key is not None else None), out_axes=nnx.Carry)
-        def run(x: Array, block: Block, key: Array | None) -> Array:
-            return block(x, position.ravel(), attend, key)[0]
+        graph, weights = nnx.split(self.blocks)
+
+        def run(x: Array, layer: tuple[nnx.State, Array | None]) -> tuple[Array, None]:
+            block: Block = nnx.merge(graph, layer[0])
+            return block(x, turn, attend, layer[1])[0], None
 
         x = x.reshape(rows * length, -1).astype(self.config.dtype)
-        return self.head(self.norm(run(x, self.blocks, keys))).reshape(rows, length, -1)
+        x, _ = jax.lax.scan(run, x, (weights, keys))
+        return self.head(self.norm(x)).reshape(rows, length, -1)
 
     def step(self, x: Array, position: Array, cache: Cache) -> tuple[Array, Cache]:
         """Output [B, output size] and longer cache for one new token x [B, width] each.
@@ -244,28 +272,34 @@ class WyckoffTransformer(nnx.Module):
         `position` int [] is the token's place, the same in all sequences; the cache holds those
         before it, and has at least one place left.
         """
-        batch, length = cache.key.shape[1:3]
-        seen = jnp.broadcast_to(jnp.arange(length) <= position, (batch, 1, 1, length))
+        batch, length = cache.key.shape[1], cache.key.shape[3]
+        seen = jnp.arange(length + 1) < position
+        seen = seen.at[length].set(True)  # the new token sees itself, in the place after the last
+        turn = rotation(jnp.full(batch, position), self.config.head_size)
+        graph, weights = nnx.split(self.blocks)
 
-        @nnx.scan(in_axes=(nnx.Carry, 0, 0), out_axes=(nnx.Carry, 0))
-        def run(x: Array, block: Block, cache: Cache) -> tuple[Array, Cache]:
+        def run(x: Array, layer: tuple[nnx.State, Cache]) -> tuple[Array, Cache]:
+            block: Block = nnx.merge(graph, layer[0])
+
             def attend(query: Array, key: Array, value: Array) -> tuple[Array, Cache]:
-                keys = jax.lax.dynamic_update_slice_in_dim(cache.key, key[:, None], position, 1)
-                values = jax.lax.dynamic_update_slice_in_dim(
-                    cache.value, value[:, None], position, 1
-                )
-                attended = attention(query[:, None], keys, values, seen)
-                return attended[:, 0], Cache(keys, values)
+                return attend_cache(query, key, value, layer[1], seen), Cache(key, value)
 
-            return block(x, jnp.full(batch, position), attend, None)
+            return block(x, turn, attend, None)
 
-        x, cache = run(x.astype(self.config.dtype), self.blocks, cache)
+        x, new = jax.lax.scan(run, x.astype(self.config.dtype), (weights, cache))
+        at = (0, 0, 0, position, 0)
+        cache = Cache(
+            *(
+                jax.lax.dynamic_update_slice(old, added[..., None, :], at)
+                for old, added in zip(cache, new, strict=True)
+            )
+        )
         return self.head(self.norm(x)), cache
 
     def empty_cache(self, batch: int, length: int) -> Cache:
         """A cache for `length` tokens of `batch` sequences."""
         config = self.config
-        shape = config.n_layers, batch, length, config.n_heads, config.head_size
+        shape = config.n_layers, batch, config.n_heads, length, config.head_size
         return Cache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
 
     def letter_logits(self, output: Array) -> Array:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from crystaljax.crystal import Array, Crystals, _Batch
+from crystaljax.crystal import Array, Batch, Crystals
 from crystaljax.symmetry import orbits
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 from crystaljax.tokenizations.base import Decoded
@@ -27,7 +27,7 @@ N_SPECIES = 119
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class WyckoffTokens(_Batch):
+class WyckoffTokens(Batch):
     """B sequences of up to S sites; after the last site everything is zero."""
 
     space_group: Array
