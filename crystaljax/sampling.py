@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -240,21 +240,15 @@ def _step(
 def _grow(state: DecodeState, tokens: int) -> DecodeState:
     """The same sequences with room for more tokens in the cache."""
     padding = [(0, 0)] * 3 + [(0, tokens), (0, 0)]
-    longer = Cache(*(jnp.pad(x, padding) for x in state.cache))
-    return DecodeState(
-        state.key, state.group, state.alive, state.letter, state.output, state.progress, longer
-    )
+    return replace(state, cache=Cache(*(jnp.pad(x, padding) for x in state.cache)))
 
 
 @jax.jit
 def _take(state: DecodeState, rows: Array) -> DecodeState:
     """Some of the sequences."""
     cache = Cache(*(x[:, rows] for x in state.cache))
-    rest = jax.tree.map(
-        lambda x: x[rows],
-        (state.key, state.group, state.alive, state.letter, state.output, state.progress),
-    )
-    return DecodeState(*rest, cache)
+    no_cache = replace(state, cache=Cache(None, None))
+    return replace(jax.tree.map(lambda x: x[rows], no_cache), cache=cache)
 
 
 def _marked(symbols: tuple[str, ...]) -> np.ndarray:

@@ -57,7 +57,7 @@ def main(config: Config) -> None:
             config.training,
             config.output,
             tracker.log,
-            tracker.run_id,
+            run_id=tracker.run_id,
         )
         policy.save(config.output / "model", state.ema)
         tracker.log_artifact(config.output / "model", "model", "model")

@@ -114,19 +114,18 @@ class Constraints:
         return jnp.where(wanted.any(-1, keepdims=True), wanted, otherwise)
 
     def species(
-        self,
-        progress: Progress,
-        group: Array,
-        letter: Array,
-        site: Array,
-        possible: Array,
-        max_sites: int,
+        self, progress: Progress, group: Array, letter: Array, possible: Array, sites_left: Array
     ) -> Array:
-        """bool [B, 119]: elements that suit on `letter`; those possible where none do."""
+        """bool [B, 119]: elements that suit on `letter`; those possible where none do.
+
+        `sites_left` int []: how many sites there may still be, with this one.
+        """
         wanted = possible & self.allowed
         lacking = self.required & (progress.atoms == 0)
-        n_sites = max_sites if self.template is None else (self.template > 0).sum()
-        last_chance = lacking.sum(axis=-1) >= n_sites - site
+        if self.template is not None:
+            unused = len(self.template) - 1 - (self.template > 0).sum()
+            sites_left = sites_left - unused
+        last_chance = lacking.sum(axis=-1) >= sites_left
         wanted = wanted & jnp.where(last_chance[:, None], lacking, True)
         if self.composition is not None:
             placeable = self.composition.placeable(progress, group, letter)

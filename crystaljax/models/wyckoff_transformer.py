@@ -84,7 +84,7 @@ Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 
 
 def rotation(position: Array, head_size: int) -> tuple[Array, Array]:
-    """Cosines and sines [N, 1, D/2] of the rotary angles of positions int [N] (arXiv 2104.09864)."""
+    """Cosines and sines [N, 1, D/2] of rotary angles (arXiv 2104.09864); position int [N]."""
     half = head_size // 2
     frequency = ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = position[:, None, None] * frequency
@@ -248,10 +248,10 @@ class WyckoffTransformer(nnx.Module):
         turn = rotation(position.ravel(), self.config.head_size)
 
         def attend(query: Array, keys: Array, values: Array) -> tuple[Array, None]:
-            in_rows = (
-                a.reshape(rows, length, *a.shape[1:]).swapaxes(1, 2) for a in (query, keys, values)
+            query_, key_, value_ = (
+                x.reshape(rows, length, *x.shape[1:]).swapaxes(1, 2) for x in (query, keys, values)
             )
-            attended = attend_heads(*in_rows, mask[:, None])
+            attended = attend_heads(query_, key_, value_, mask[:, None])
             return attended.swapaxes(1, 2).reshape(query.shape), None
 
         keys = None if key is None else jax.random.split(key, self.config.n_layers)

@@ -27,7 +27,7 @@ N_TRIALS = 100
 class Rows(NamedTuple):
     """A block of rows of one shape."""
 
-    count: int
+    n_rows: int
     """R, the number of rows."""
     sites: int
     """S, site slots of a row."""
@@ -71,15 +71,17 @@ class PackedTokens:
     """float32 [R, C, 6]: its scaled lattice."""
 
 
-def plan_rows(n_sites: np.ndarray, batch_size: int, multiple: int = 4) -> RowPlan:
+def plan_rows(
+    n_sites: np.ndarray, batch_size: int, multiple: int = 4, widest: int | None = None
+) -> RowPlan:
     """A plan that nearly every batch drawn from crystals of these numbers of sites fits.
 
     Narrow rows are as wide as `NARROW_SHARE` of the crystals need, wide ones as the largest
-    does. Row counts are the largest that `N_TRIALS` random batches needed, rounded up to
-    `multiple`, which should be a multiple of the number of devices.
+    does, or as `widest` says. There are as many rows as the most demanding of `N_TRIALS` random
+    batches needed, rounded up to `multiple`, itself a multiple of the number of devices.
     """
     rng = np.random.default_rng(0)
-    widest = int(n_sites.max())
+    widest = widest or int(n_sites.max())
     narrow = int(np.quantile(n_sites, NARROW_SHARE, method="higher"))
     batches = [rng.choice(n_sites, batch_size) for _ in range(N_TRIALS)]
 
@@ -91,11 +93,11 @@ def plan_rows(n_sites: np.ndarray, batch_size: int, multiple: int = 4) -> RowPla
 
     wide = Rows(up(batch_size), widest, crystals(widest))
     wide = wide._replace(
-        count=up(max(_place(batch[batch > narrow], (wide,)).used(0) for batch in batches))
+        n_rows=up(max(_place(batch[batch > narrow], (wide,)).used(0) for batch in batches))
     )
     small = Rows(up(batch_size), narrow, crystals(narrow))
     needed = max(_place(batch, (wide, small)).used(1) for batch in batches)
-    return wide, small._replace(count=up(needed))
+    return wide, small._replace(n_rows=up(needed))
 
 
 def pack(
@@ -112,9 +114,9 @@ def pack(
     if n_sites.max(initial=0) > plan[0].sites:
         raise ValueError(f"a crystal of {n_sites.max()} sites in rows of {plan[0].sites}")
     place = _place(n_sites, plan)
-    extra = plan[0].count
+    extra = plan[0].n_rows
     while not place.complete:
-        plan = plan[0]._replace(count=plan[0].count + extra), *plan[1:]
+        plan = plan[0]._replace(n_rows=plan[0].n_rows + extra), *plan[1:]
         place = _place(n_sites, plan)
     empty = len(n_sites) if n_crystals is None else n_crystals
     return tuple(_fill(tokens, place, block, rows, empty) for block, rows in enumerate(plan))
@@ -139,8 +141,8 @@ class _Places(NamedTuple):
 
 def _place(n_sites: np.ndarray, plan: RowPlan) -> _Places:
     """First-fit decreasing: the longest sequence first, each into the first row with room."""
-    room = np.concatenate([np.full(rows.count, rows.sites) for rows in plan])
-    ends_left = np.concatenate([np.full(rows.count, rows.crystals) for rows in plan])
+    room = np.concatenate([np.full(rows.n_rows, rows.sites) for rows in plan])
+    ends_left = np.concatenate([np.full(rows.n_rows, rows.crystals) for rows in plan])
     width, n_ends = room.copy(), ends_left.copy()
     row, first_site, end = (np.full(len(n_sites), -1) for _ in range(3))
     for i in np.argsort(-n_sites, kind="stable"):
@@ -153,7 +155,7 @@ def _place(n_sites: np.ndarray, plan: RowPlan) -> _Places:
         end[i] = n_ends[chosen] - ends_left[chosen]
         ends_left[chosen] -= 1
         room[chosen] = room[chosen] - n_sites[i] if ends_left[chosen] else -1
-    starts = np.cumsum([0, *(rows.count for rows in plan)])
+    starts = np.cumsum([0, *(rows.n_rows for rows in plan)])
     block = np.where(row < 0, -1, np.searchsorted(starts, row, side="right") - 1)
     return _Places(block, row - starts[np.maximum(block, 0)], first_site, end)
 
@@ -170,12 +172,12 @@ def _fill(
     end_place = place.row[index], place.end[index]
 
     def sites(x: np.ndarray, blank: int = 0) -> np.ndarray:
-        filled = np.full((rows.count, rows.sites, *x.shape[1:]), blank, x.dtype)
+        filled = np.full((rows.n_rows, rows.sites, *x.shape[1:]), blank, x.dtype)
         filled[site_place] = x
         return filled
 
     def ends(x: np.ndarray, blank: int = 0) -> np.ndarray:
-        filled = np.full((rows.count, rows.crystals, *x.shape[1:]), blank, x.dtype)
+        filled = np.full((rows.n_rows, rows.crystals, *x.shape[1:]), blank, x.dtype)
         filled[end_place] = x
         return filled
 

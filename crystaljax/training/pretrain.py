@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from crystaljax.crystal import Array, Crystals
 from crystaljax.models.wyckoff_likelihood import LogProb
@@ -23,6 +22,7 @@ from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.tokenizations.packing import plan_rows
 from crystaljax.training.batches import Batches, Packed, data_mesh, fixed_batches, place
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
+from crystaljax.training.progress import progress_bar
 from crystaljax.training.state import RunCheckpoints
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ def pretrain(
     config: PretrainConfig,
     folder: Path,
     track: Callable[[dict[str, Any], int], None],
+    *,
     run_id: str | None = None,
 ) -> TrainState:
     """Train to the end, going on from the folder's last checkpoint if there is one.
@@ -104,7 +105,7 @@ def pretrain(
         metrics["gradient_norm"] = norm**0.5
         return state.apply(gradient, optimizer, config.optimizer.ema_decay), metrics
 
-    with RunCheckpoints(folder / "checkpoints") as checkpoints, _progress() as progress:
+    with RunCheckpoints(folder / "checkpoints") as checkpoints, progress_bar() as progress:
         if checkpoints.latest is not None:
             state, _ = checkpoints.restore(state, metadata)
             state = jax.device_put(state, replicated)
@@ -170,10 +171,4 @@ def _require_finite(loss: float, step: int, batches: Batches, folder: Path) -> N
     raise FloatingPointError(
         f"the loss of step {step} is {loss}; its batch is in {path}. The last checkpoint is from "
         "before it: lower the learning rate, or look for odd crystals in the batch"
-    )
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     )
