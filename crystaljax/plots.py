@@ -117,23 +117,24 @@ def structure_grid(
 ) -> Figure:
     """Pictures of crystals (conventional cells) in a grid, each with formula and space group.
 
-    `captions` are a second line for each, such as its energy above hull. Rows that are no
-    crystal are left out. ValueError if none is left, or the lengths differ.
+    `captions` [B] are a second line for each, such as its energy above hull. Rows that are no
+    crystal are left out; if none is left, the figure says so.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    n_samples = len(crystals)
     crystals, rows = _drawable(crystals)
-    if captions is not None:
-        captions = [captions[row] for row in rows]
-    n_columns = min(n_columns, len(crystals))
-    n_rows = -(-len(crystals) // n_columns)
+    n_columns = max(1, min(n_columns, len(crystals)))
+    n_rows = max(1, -(-len(crystals) // n_columns))
     layout = ConstrainedLayoutEngine(hspace=0.06, h_pad=0.06)
     figure = Figure(figsize=(2.5 * n_columns, 3.05 * n_rows), layout=layout)
     grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes in grid[len(crystals) :]:
         axes.set_axis_off()
-    for axes, (cell, title), row in zip(grid, _titled(crystals), range(len(rows)), strict=False):
+    if not len(crystals):
+        grid[0].text(0.5, 0.5, f"none of {n_samples} samples is a crystal", ha="center")
+    for axes, (cell, title), row in zip(grid, _titled(crystals), rows, strict=False):
         draw_cell(axes, cell)
         axes.set_title(title if captions is None else f"{title}\n{captions[row]}", fontsize=9.5)
     return figure
@@ -160,8 +161,6 @@ def _drawable(crystals: Crystals) -> tuple[Crystals, np.ndarray]:
 
     crystals = crystals.to_numpy()
     rows = np.flatnonzero(is_crystal(crystals))
-    if not len(rows):
-        raise ValueError(f"nothing to draw: none of the {len(crystals)} rows is a crystal")
     return crystals[rows], rows
 
 

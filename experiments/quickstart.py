@@ -30,8 +30,8 @@ from crystaljax.hardware import hardware
 from crystaljax.policies import load_policy
 from crystaljax.rewards.ehull import EnergyAboveHull, load_hull
 from crystaljax.rewards.potentials import create_potential
+from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, TrackingConfig, read_metrics
-from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.reinforce import PPOConfig, reinforce
 from crystaljax.training.state import RunCheckpoints
 
@@ -57,16 +57,7 @@ class Config:
     seed: int = 0
     """Of the samples."""
     ppo: PPOConfig = field(
-        default_factory=lambda: PPOConfig(
-            n_steps=20,
-            optimizer=OptimizerConfig(
-                learning_rate=3e-4,
-                schedule="constant",
-                warmup_steps=0,
-                weight_decay=0.0,
-                ema_decay=0.0,
-            ),
-        )
+        default_factory=lambda: PPOConfig(n_steps=25, sampling=SamplingConfig(batch_size=100))
     )
     """The fine-tuning."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -91,6 +82,7 @@ def main(config: Config) -> None:
             n=config.n_samples,
             seed=seed,
             potential=POTENTIAL,
+            sampling=config.ppo.sampling,
         )
 
     with RunCheckpoints(output / "checkpoints") as checkpoints:
@@ -152,7 +144,6 @@ def report(
             "Energies are against the demonstration hull, which knows few compounds: most crystals "
             "look more stable than they are. Give a real hull with --hull."
         )
-    # p(tuned) and p(base) of the samples that the tuned model drew.
     kl = float(metrics["ppo/kl_base"][-1, 1])
     extra = {"seconds": seconds, "hardware": hardware(), "kl_from_base_nats": kl}
     result = Report(

@@ -61,13 +61,14 @@ class StructureSet:
     """Time that one reduction or comparison may take (in the main thread)."""
     failures: dict[int, str] = field(default_factory=dict)
     """Why rows could not be compared, filled in as they are met; such rows match nothing."""
-    _rows: dict[bytes, list[int]] = field(default_factory=dict)
+    rows: dict[bytes, list[int]] = field(default_factory=dict)
+    """Rows of each reduced formula, in ascending order; filled in when the set is made."""
     _reduced: dict[int, Reduced] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for row, formula in enumerate(self.formulas):
             if formula:
-                self._rows.setdefault(formula, []).append(row)
+                self.rows.setdefault(formula, []).append(row)
             else:
                 self.failures[row] = "no atoms"
 
@@ -99,36 +100,35 @@ class StructureSet:
             name, _formula_keys(counts), lambda rows: [structures[row] for row in rows], seconds
         )
 
-    def rows_of(self, formula: bytes) -> list[int]:
-        """Rows of one reduced formula, in ascending order."""
-        return self._rows.get(formula, [])
+    def reduce(self, rows: Sequence[int]) -> dict[int, Reduced]:
+        """The reduced structures of rows; those that fail are left out and noted.
 
-    def reduce(self, rows: Iterable[int]) -> dict[int, Reduced]:
-        """The reduced structures of rows; those that fail are left out and noted."""
+        Ask for many rows at once: they are built together.
+        """
         missing = [r for r in rows if r not in self._reduced and r not in self.failures]
-        if missing:
-            for row, structure in zip(missing, self.build(missing), strict=True):
-                self._reduce_one(row, structure)
+        built = dict(zip(missing, self.build(missing), strict=True)) if missing else {}
+        for row, structure in built.items():
+            if structure is None:
+                self.failures[row] = "no crystal"
+        self._reduce({row: s for row, s in built.items() if s is not None})
         return {row: self._reduced[row] for row in rows if row in self._reduced}
 
-    def _reduce_one(self, row: int, structure: Structure | None) -> None:
-        if structure is None:
-            self.failures[row] = "no crystal"
-            return
-        try:
-            with time_limit(self.seconds):
-                compact = _compact(structure)
-                reduced = compact.get_reduced_structure("niggli").get_primitive_structure()
-        except FAILURES as error:
-            self.failures[row] = f"cannot be reduced: {error}"
-            return
-        scale = reduced.volume ** (-1 / 3)
-        minimal, _ = minkowski_reduce(reduced.lattice.matrix[None])
-        self._reduced[row] = Reduced(
-            reduced,
-            np.sort(reduced.lattice.abc) * scale,
-            np.linalg.norm(minimal[0], axis=-1) * scale,
-        )
+    def _reduce(self, structures: dict[int, Structure]) -> None:
+        """Reduce structures by row, and keep them or the reasons why they cannot be."""
+        minimal, change = minkowski_reduce(_matrices(structures.values()))
+        reduced = {}
+        for (row, structure), *basis in zip(structures.items(), minimal, change, strict=True):
+            try:
+                with time_limit(self.seconds):
+                    reduced[row] = _primitive(structure, *basis)
+            except FAILURES as error:
+                self.failures[row] = f"cannot be reduced: {error}"
+        minimal, _ = minkowski_reduce(_matrices(reduced.values()))
+        for (row, structure), basis in zip(reduced.items(), minimal, strict=True):
+            scale = structure.volume ** (-1 / 3)
+            lengths = np.sort(structure.lattice.abc) * scale
+            minima = np.linalg.norm(basis, axis=-1) * scale
+            self._reduced[row] = Reduced(structure, lengths, minima)
 
 
 def first_matches(samples: StructureSet, reference: StructureSet) -> np.ndarray:
@@ -137,13 +137,14 @@ def first_matches(samples: StructureSet, reference: StructureSet) -> np.ndarray:
     StructureMatcher with default tolerances, the reference as the first structure.
     """
     found = np.full(len(samples), -1)
-    for formula, rows in samples._rows.items():
-        candidates = reference.rows_of(formula)
-        if not candidates:
-            continue
-        pool = list(reference.reduce(candidates).items())
-        for row, sample in samples.reduce(rows).items():
-            found[row] = _first_match(sample, pool, samples, row)
+    shared = [f for f in samples.rows if f in reference.rows]
+    pool = reference.reduce([row for f in shared for row in reference.rows[f]])
+    queries = samples.reduce([row for f in shared for row in samples.rows[f]])
+    for formula in shared:
+        candidates = [(row, pool[row]) for row in reference.rows[formula] if row in pool]
+        for row in samples.rows[formula]:
+            if row in queries:
+                found[row] = _first_match(queries[row], candidates, samples, row)
     return found
 
 
@@ -154,18 +155,18 @@ def first_of_cluster(samples: StructureSet) -> np.ndarray:
     cluster before it, and starts a cluster of its own if none matches.
     """
     first = np.full(len(samples), -1)
-    for rows in samples._rows.values():
-        if len(rows) == 1 and rows[0] not in samples.failures:
-            first[rows[0]] = rows[0]
-            continue
+    several = [row for rows in samples.rows.values() if len(rows) > 1 for row in rows]
+    reduced = samples.reduce(several)
+    for rows in samples.rows.values():
+        if len(rows) == 1:  # needs no comparison
+            first[rows] = rows
         representatives: list[tuple[int, Reduced]] = []
-        for row, sample in samples.reduce(rows).items():
-            match = _first_match(sample, representatives, samples, row)
-            if row in samples.failures:
-                continue
+        for row in (row for row in rows if row in reduced):
+            match = _first_match(reduced[row], representatives, samples, row)
             first[row] = row if match < 0 else match
-            if match < 0:
-                representatives.append((row, sample))
+            if match < 0 and row not in samples.failures:
+                representatives.append((row, reduced[row]))
+    first[list(samples.failures)] = -1
     return first
 
 
@@ -209,17 +210,23 @@ def rms_to_relaxed(
     return displacement
 
 
-def _compact(structure: Structure) -> Structure:
-    """The same crystal in a Minkowski-reduced cell, from which the Niggli cell is near.
+def _primitive(structure: Structure, minimal: np.ndarray, change: np.ndarray) -> Structure:
+    """The Niggli-reduced primitive cell, as StructureMatcher makes it.
 
-    ValueError for a lattice so elongated that comparing it would take all memory.
+    It starts from the Minkowski-reduced basis `minimal` [3, 3] = change @ lattice, from which the
+    Niggli cell is near. ValueError for a lattice so elongated that this would take all memory.
     """
-    minimal, change = minkowski_reduce(structure.lattice.matrix[None])
-    longest = np.linalg.norm(minimal[0], axis=-1).max()
+    longest = np.linalg.norm(minimal, axis=-1).max()
     if not longest**3 <= MAX_ELONGATION * structure.volume:  # a nan is refused too
         raise ValueError("the lattice is too elongated")
-    frac = structure.frac_coords @ np.linalg.inv(change[0])
-    return type(structure)(minimal[0], structure.species, frac, to_unit_cell=True)
+    frac = structure.frac_coords @ np.linalg.inv(change)
+    compact = type(structure)(minimal, structure.species, frac, to_unit_cell=True)
+    return compact.get_reduced_structure("niggli").get_primitive_structure()
+
+
+def _matrices(structures: Iterable[Structure]) -> np.ndarray:
+    """Lattice vectors [N, 3, 3] of structures."""
+    return np.array([structure.lattice.matrix for structure in structures]).reshape(-1, 3, 3)
 
 
 def _first_match(

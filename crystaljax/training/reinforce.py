@@ -64,7 +64,7 @@ class PPOConfig:
     another temperature, or under constraints, rollouts are off-policy, and PPO only approximate."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
-            learning_rate=1e-4, schedule="constant", warmup_steps=0, weight_decay=0.0, ema_decay=0.0
+            learning_rate=5e-5, schedule="constant", warmup_steps=0, weight_decay=0.0, ema_decay=0.0
         )
     )
     """The optimiser."""
@@ -98,18 +98,24 @@ Update = Callable[[PPOState, Params, Any, Array], tuple[PPOState, Metrics]]
 def make_update(
     log_probs: LogProbs, optimizer: optax.GradientTransformation, config: PPOConfig
 ) -> Update:
-    """One PPO step on a rollout, jitted, for any policy that has log-probabilities.
+    """One PPO step on a rollout, for any policy that has log-probabilities; jitted inside.
 
     The update takes the state, the base model's parameters, the batch of B samples drawn with
     the state's parameters, and their rewards [B]; it makes `inner_steps` updates.
     """
 
-    @jax.jit
+    score = jax.jit(log_probs)  # compiled once for both models
+
     def update(
         state: PPOState, base: Params, batch: Any, reward: Array
     ) -> tuple[PPOState, Metrics]:
-        logp_old = log_probs(state.train.params, batch)
-        logp_base = log_probs(base, batch)
+        logp_old, logp_base = score(state.train.params, batch), score(base, batch)
+        return improve(state, batch, reward, logp_old, logp_base)
+
+    @jax.jit
+    def improve(
+        state: PPOState, batch: Any, reward: Array, logp_old: Array, logp_base: Array
+    ) -> tuple[PPOState, Metrics]:
         returns = kl_regularized(reward, logp_old, logp_base, config.tau)
         is_first = state.rollouts == 0
         baseline = update_baseline(state.baseline, returns, config.baseline_decay, is_first)

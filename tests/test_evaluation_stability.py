@@ -1,0 +1,86 @@
+"""Tests of crystaljax.evaluation.stability."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.data.prototypes import prototypes
+from crystaljax.evaluation.rates import Rate
+from crystaljax.evaluation.stability import (
+    Thresholds,
+    keeps_space_group,
+    relaxation_metrics,
+    stability_metrics,
+)
+from crystaljax.symmetry.analysis import symmetrize
+
+ENERGY = np.array([-0.1, 0.0, 0.05, 0.1, 0.2, math.nan, -1.0, 0.0])
+UNIQUE = np.array([1, 1, 1, 0, 1, 1, 0, 1], bool)
+NOVEL = np.array([1, 0, 1, 1, 1, 1, 1, 1], bool)
+GROUP = np.array([1, 1, 0, 1, 1, 1, 1, 1], bool)
+
+
+def counts(**options: object) -> dict[str, int]:
+    metrics = stability_metrics(ENERGY, "a hull", **options)  # type: ignore[arg-type]
+    assert all(m.total == len(ENERGY) for m in metrics if isinstance(m, Rate))
+    return {m.name: m.count for m in metrics if isinstance(m, Rate)}
+
+
+def test_rates_are_over_all_samples() -> None:
+    assert counts(unique=UNIQUE, novel=NOVEL, correct_group=GROUP) == {
+        "energy known": 7,
+        "stable": 4,
+        "metastable": 6,
+        "S.U.N.": 2,
+        "metastable S.U.N.": 3,
+        "S.S.U.N.": 2,
+    }
+
+
+def test_thresholds_are_arguments_and_are_said() -> None:
+    metrics = stability_metrics(ENERGY, "a hull", thresholds=Thresholds(0.05, 0.2))
+    by_name = {m.name: m for m in metrics}
+    assert isinstance(by_name["stable"], Rate)
+    assert by_name["stable"].count == 5
+    assert "≤ 0.05 eV/atom" in by_name["stable"].description
+    assert "≤ 0.2 eV/atom" in by_name["metastable"].description
+    assert by_name["stable"].reference == "a hull"
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    assert "S.U.N." not in counts(unique=UNIQUE)
+    assert "S.S.U.N." not in counts(unique=UNIQUE, novel=NOVEL)
+
+
+def test_energies_are_of_those_that_have_one() -> None:
+    mean, median = stability_metrics(ENERGY, "a hull")[-2:]
+    assert mean.value == pytest.approx(np.nanmean(ENERGY))
+    assert median.value == pytest.approx(np.nanmedian(ENERGY))
+    assert mean.total == median.total == 7
+
+
+def test_samples_keep_their_space_group() -> None:
+    crystals = prototypes(1).crystals[:100]
+    assert keeps_space_group(crystals).mean() > 0.98
+
+
+def test_space_groups_that_are_not_kept() -> None:
+    copper = AtomicCell(3.6 * np.eye(3), np.zeros((1, 3)), np.array([29]))
+    found, _ = symmetrize([copper])
+    # The same cell described with less symmetry than it has: one atom in P1.
+    hidden = dataclasses.replace(found, space_group=np.ones(1, np.int32))
+    nothing = dataclasses.replace(found, space_group=np.zeros(1, np.int32))
+    crystals = Crystals.concatenate([found, hidden, nothing])
+    np.testing.assert_array_equal(keeps_space_group(crystals), [True, False, False])
+
+
+def test_relaxation() -> None:
+    matched, rmsd = relaxation_metrics(np.array([0.1, 0.3, math.nan, math.nan]), "CHGNet, FIRE")
+    assert isinstance(matched, Rate)
+    assert (matched.count, matched.total) == (2, 4)
+    assert rmsd.value == pytest.approx(0.2)
+    assert rmsd.total == 2
+    assert rmsd.reference == "CHGNet, FIRE"

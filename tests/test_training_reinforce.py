@@ -1,0 +1,173 @@
+"""PPO: on toy token problems it reaches the optimum known in closed form; runs resume."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from crystaljax.crystal import Crystals
+from crystaljax.data.dataset import load
+from crystaljax.models.wyckoff_transformer import ModelConfig
+from crystaljax.policies import WyckoffPolicy
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.sampling import SamplingConfig
+from crystaljax.symmetry.orbits import volume
+from crystaljax.training.optimizer import OptimizerConfig
+from crystaljax.training.reinforce import PPOConfig, PPOState, judge, make_update, reinforce
+
+LENGTH, VOCABULARY = 3, 3
+SEQUENCES = np.array(list(itertools.product(range(VOCABULARY), repeat=LENGTH)))
+
+TINY = ModelConfig(
+    n_layers=2,
+    n_heads=2,
+    head_size=8,
+    width=16,
+    embedding=8,
+    first_letter_hidden=16,
+    n_von_mises=4,
+    n_gaussians=2,
+)
+
+
+def token_log_probs(params: dict, tokens: jax.Array) -> jax.Array:
+    """A tabular autoregressive policy: a table of logits for every prefix."""
+    total = jnp.zeros(len(tokens))
+    prefix = jnp.zeros(len(tokens), int)
+    for i in range(LENGTH):
+        logp = jax.nn.log_softmax(params[f"table{i}"][prefix])
+        total += jnp.take_along_axis(logp, tokens[:, i : i + 1], axis=1)[:, 0]
+        prefix = prefix * VOCABULARY + tokens[:, i]
+    return total
+
+
+def tables(seed: int) -> dict:
+    keys = jax.random.split(jax.random.key(seed), LENGTH)
+    return {
+        f"table{i}": jax.random.normal(key, (VOCABULARY**i, VOCABULARY))
+        for i, key in enumerate(keys)
+    }
+
+
+@pytest.mark.parametrize("tau", [0.5, 2.0])
+def test_ppo_reaches_the_closed_form_optimum(tau: float) -> None:
+    """The optimum of E[r] - τ KL(p ‖ p_base) is p_base exp(r/τ)/Z."""
+    base = tables(0)
+    reward = np.random.default_rng(1).normal(size=len(SEQUENCES))
+    logp_base = np.asarray(token_log_probs(base, SEQUENCES))
+    optimum = np.exp(logp_base + reward / tau)
+    optimum /= optimum.sum()
+
+    config = PPOConfig(
+        tau=tau,
+        optimizer=OptimizerConfig(
+            learning_rate=0.02,
+            schedule="linear",
+            warmup_steps=0,
+            weight_decay=0.0,
+            ema_decay=0.0,
+            final_fraction=0.02,
+        ),
+    )
+    n_steps = 400
+    optimizer = config.optimizer.build(n_steps * config.inner_steps)
+    update = make_update(token_log_probs, optimizer, config)
+    state = PPOState.create(base, optimizer)
+    rng = np.random.default_rng(2)
+    start = np.exp(logp_base)
+    for _ in range(n_steps):
+        p = np.exp(np.asarray(token_log_probs(state.train.params, SEQUENCES), np.float64))
+        drawn = rng.choice(len(SEQUENCES), 512, p=p / p.sum())
+        batch = jnp.asarray(SEQUENCES[drawn])
+        state, metrics = update(state, base, batch, jnp.asarray(reward[drawn]))
+    reached = np.exp(np.asarray(token_log_probs(state.train.params, SEQUENCES)))
+    assert 0.5 * np.abs(start - optimum).sum() > 0.1  # there was something to learn
+    assert 0.5 * np.abs(reached - optimum).sum() < 0.03
+    # At the optimum the return is the same for every sequence: τ ln Z.
+    log_z = np.log(np.sum(np.exp(logp_base + reward / tau)))
+    assert float(metrics["return"]) == pytest.approx(tau * log_z, abs=0.1)
+
+
+def test_without_reward_the_base_model_stays() -> None:
+    base = tables(0)
+    config = PPOConfig(tau=1.0)
+    optimizer = config.optimizer.build(30)
+    update = make_update(token_log_probs, optimizer, config)
+    state = PPOState.create(base, optimizer)
+    tokens = jnp.asarray(SEQUENCES)
+    for _ in range(10):
+        state, metrics = update(state, base, tokens, jnp.zeros(len(tokens)))
+    assert float(metrics["kl_base"]) == pytest.approx(0.0, abs=1e-6)
+    for name, table in base.items():
+        np.testing.assert_allclose(state.train.params[name], table, atol=1e-6)
+
+
+def large_cells(crystals: Crystals) -> RewardBatch:
+    """A reward without physics: bigger is better; odd space groups cannot be judged."""
+    size = np.log(np.asarray(volume(crystals.lattice), np.float64))
+    reasons = [None if g % 2 == 0 else "odd group" for g in crystals.space_group]
+    return RewardBatch.from_values(size, {"size": size}, reasons)
+
+
+def test_what_cannot_be_judged_is_not_ok() -> None:
+    crystals = load("prototypes").crystals[np.arange(20)]
+    ok = np.arange(20) != 3
+    judged = judge(large_cells, crystals, ok)
+    expected = ok & (crystals.space_group % 2 == 0)
+    np.testing.assert_array_equal(judged.ok, expected)
+    assert judged.reasons[3] == "no crystal"
+    assert np.isnan(judged.value[~expected]).all()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_has_the_same_metrics(tmp_path: Path) -> None:
+    policy = WyckoffPolicy(TINY, load("prototypes").space_group_counts)
+    base = policy.init(0)
+    config = PPOConfig(
+        n_steps=4, batch_size=16, save_every=1, sampling=SamplingConfig(batch_size=16), tau=0.1
+    )
+
+    class Killed(Exception):
+        pass
+
+    def run(folder: Path, stop_after: int | None) -> dict[int, dict[str, float]]:
+        lines: dict[int, dict[str, float]] = {}
+
+        def track(metrics: dict[str, float], step: int) -> None:
+            lines[step] = {k: v for k, v in metrics.items() if not k.startswith("seconds")}
+            if step == stop_after:
+                raise Killed
+
+        with contextlib.suppress(Killed):
+            reinforce(policy, base, large_cells, config, folder, track)
+        return lines
+
+    whole = run(tmp_path / "whole", None)
+    first = run(tmp_path / "killed", 3)
+    second = run(tmp_path / "killed", None)
+    assert sorted(second) == [3, 4]  # step 3 was tracked but not saved
+    assert first | second == whole
+
+
+def test_another_configuration_is_not_resumed(tmp_path: Path) -> None:
+    from crystaljax.training.optimizer import TrainState
+    from crystaljax.training.state import RunCheckpoints
+
+    policy = WyckoffPolicy(TINY, np.ones(230))
+    other = WyckoffPolicy(dataclasses.replace(TINY, width=32), np.ones(230))
+    optimizer = OptimizerConfig().build(10)
+    state = TrainState.create(policy.init(0), optimizer)
+    with RunCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, policy.metadata)
+    with RunCheckpoints(tmp_path) as checkpoints:
+        with pytest.raises(ValueError, match="width: 16 there, 32 here"):
+            checkpoints.restore(TrainState.create(other.init(0), optimizer), other.metadata)
+        restored, _ = checkpoints.restore(state, policy.metadata)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
