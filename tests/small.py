@@ -11,4 +11,5 @@ SMALL = ModelConfig(
     first_letter_hidden=16,
     n_von_mises=4,
     n_gaussians=2,
+    max_sites=6,
 )

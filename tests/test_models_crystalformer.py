@@ -83,7 +83,7 @@ def test_another_configuration(tmp_path: Path) -> None:
     settings = json.loads((tmp_path / "config.json").read_text())
     for change, message in (
         ({"model_size": 32}, "has the shape"),
-        ({"num_layers": 3}, "it lacks layer_norm_6"),
+        ({"num_layers": 3}, "it lacks layer_norm_5"),
         ({"h0_size": 0}, "it lacks ~/w_params"),
     ):
         (tmp_path / "other.json").write_text(json.dumps(settings | change))

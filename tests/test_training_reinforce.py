@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import SMALL
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
-from crystaljax.models.wyckoff_transformer import ModelConfig
 from crystaljax.policies import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.sampling import SamplingConfig
@@ -24,17 +24,6 @@ from crystaljax.training.reinforce import PPOConfig, PPOState, judge, make_updat
 
 LENGTH, VOCABULARY = 3, 3
 SEQUENCES = np.array(list(itertools.product(range(VOCABULARY), repeat=LENGTH)))
-
-TINY = ModelConfig(
-    n_layers=2,
-    n_heads=2,
-    head_size=8,
-    width=16,
-    embedding=8,
-    first_letter_hidden=16,
-    n_von_mises=4,
-    n_gaussians=2,
-)
 
 
 def token_log_probs(params: dict, tokens: jax.Array) -> jax.Array:
@@ -128,7 +117,7 @@ def test_what_cannot_be_judged_is_not_ok() -> None:
 
 @pytest.mark.slow
 def test_a_resumed_run_has_the_same_metrics(tmp_path: Path) -> None:
-    policy = WyckoffPolicy(TINY, load("prototypes").space_group_counts)
+    policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
     base = policy.init(0)
     config = PPOConfig(
         n_steps=4, batch_size=16, save_every=1, sampling=SamplingConfig(batch_size=16), tau=0.1
@@ -160,8 +149,8 @@ def test_another_configuration_is_not_resumed(tmp_path: Path) -> None:
     from crystaljax.training.optimizer import TrainState
     from crystaljax.training.state import RunCheckpoints
 
-    policy = WyckoffPolicy(TINY, np.ones(230))
-    other = WyckoffPolicy(dataclasses.replace(TINY, width=32), np.ones(230))
+    policy = WyckoffPolicy(SMALL, np.ones(230))
+    other = WyckoffPolicy(dataclasses.replace(SMALL, width=32), np.ones(230))
     optimizer = OptimizerConfig().build(10)
     state = TrainState.create(policy.init(0), optimizer)
     with RunCheckpoints(tmp_path) as checkpoints:

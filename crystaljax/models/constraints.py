@@ -71,7 +71,7 @@ class Composition:
         missing = self.missing(progress, group).reshape(len(group), *extra, -1)
         repeats = jnp.asarray(tables().n_free > 0)[row, letter]
         onward = (letter + ~repeats)[..., None]
-        left = missing - _multiplicity(row, letter)[..., None]
+        left = missing - _multiplicity(row + 1, letter)[..., None]
         size = self.reachable.shape[-1]
 
         def completes(count: Array) -> Array:

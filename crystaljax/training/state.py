@@ -174,16 +174,22 @@ def _restore(path: Path, template: dict[str, Any]) -> dict[str, Any]:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             saved = checkpointer.metadata(path).item_metadata
-            if saved is None:
-                raise FileNotFoundError(f"{path} holds no arrays")
-            for name in sorted(template.keys() | saved.keys()):
-                there = tuple(saved[name].shape) if name in saved else "nothing"
-                here = tuple(np.shape(template[name])) if name in template else "nothing"
-                if there != here:
-                    raise ValueError(
-                        f"{path} is of another configuration: {name} has the shape {there} there, "
-                        f"and {here} is expected"
-                    )
-            return checkpointer.restore(path, shapes)
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"the checkpoint {path} is damaged or incomplete: {error}") from error
+            if saved is not None and not (different := _differences(saved, template)):
+                return checkpointer.restore(path, shapes)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:300]
+        raise ValueError(f"the checkpoint {path} is damaged or incomplete: {reason}") from error
+    if saved is None:
+        raise ValueError(f"the checkpoint {path} is damaged or incomplete: it lists no arrays")
+    raise ValueError(f"{path} is of another configuration: {different}")
+
+
+def _differences(saved: Mapping[str, Any], template: Mapping[str, Any]) -> str:
+    """Where the shapes of arrays differ; empty if nowhere."""
+    different = []
+    for name in sorted(template.keys() | saved.keys()):
+        there = tuple(saved[name].shape) if name in saved else "nothing"
+        here = tuple(np.shape(template[name])) if name in template else "nothing"
+        if there != here:
+            different.append(f"{name} is {there} there and {here} here")
+    return "; ".join(different[:3]) + (f"; and {len(different) - 3} more" * (len(different) > 3))

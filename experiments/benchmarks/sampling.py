@@ -2,7 +2,7 @@
 
     taskset -c 0 python experiments/benchmarks/sampling.py --preset two-layer
 
-The model has random weights: its crystals have about 3 sites, those of a trained one 4 (see --model).
+The model has random weights, with crystals of about 3 sites; give a trained one with --model.
 The peer's speeds are measurements of its public code on one core of an Intel Xeon at 2.5 GHz, batch
 100, n_max 21 (it computes all 105 tokens of every sample): the ratio holds for that processor.
 """

@@ -1,0 +1,110 @@
+"""The command line: the usual way, and errors that say what to do."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flax import nnx
+from small import SMALL
+
+from crystaljax.cli import main
+from crystaljax.data.dataset import load
+from crystaljax.models.crystalformer import export_checkpoint
+from crystaljax.policies import WyckoffPolicy, load_policy
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
+    policy.save(folder, policy.init(0))
+    return folder
+
+
+def run(*arguments: object) -> None:
+    main([str(a) for a in arguments])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a bad command leaves."""
+    with pytest.raises(SystemExit) as end:
+        run(*arguments)
+    assert end.value.code == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return " ".join(text.split())
+
+
+def test_sample_then_data(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "samples.json.gz"
+    run("sample", "--model", model, "--output", output, "--n", 32, "--batch-size", 32)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"of 32 samples are in {output}".replace(" ", "") in said.replace(" ", "")
+    assert output.exists()
+
+
+def test_unknown_element(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(
+        capsys, "sample", "--model", model, "--output", tmp_path / "x.csv", "--elements", "Fe", "Xx"
+    )
+    assert "Xx" in said
+
+
+def test_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "sample", "--model", tmp_path, "--output", tmp_path / "x.csv")
+    assert "metadata.json" in said
+
+
+def test_truncated_model(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(model, damaged)
+    largest = max((p for p in damaged.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    said = refused(capsys, "sample", "--model", damaged, "--output", tmp_path / "x.csv")
+    assert "damaged" in said
+
+
+def test_model_of_another_configuration(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    text = (other / "metadata.json").read_text()
+    (other / "metadata.json").write_text(text.replace('"width": 16', '"width": 32'))
+    said = refused(capsys, "sample", "--model", other, "--output", tmp_path / "x.csv")
+    assert "another configuration" in said
+
+
+def test_no_write_permission(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    refused(capsys, "sample", "--model", model, "--output", tmp_path / "file" / "x.csv")
+
+
+def test_convert_there_and_back(tmp_path: Path) -> None:
+    policy = WyckoffPolicy(SMALL, np.ones(230, int))
+    params = policy.init(3)
+    export_checkpoint(policy.model(params), tmp_path / "in.pkl")
+    run("convert", tmp_path / "in.pkl", tmp_path / "model")
+    run("convert", tmp_path / "model", tmp_path / "back" / "out.pkl")
+    _, loaded = load_policy(tmp_path / "model")
+    for a, b in zip(nnx.to_flat_state(params), nnx.to_flat_state(loaded), strict=True):
+        np.testing.assert_array_equal(a[1].get_value(), b[1].get_value())
+    first = pickle.loads((tmp_path / "in.pkl").read_bytes())["params"]
+    second = pickle.loads((tmp_path / "back" / "out.pkl").read_bytes())["params"]
+    for module, arrays in first.items():
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, second[module][name])
+
+
+def test_an_empty_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    assert "empty.csv" in refused(capsys, "data", tmp_path / "empty.csv")

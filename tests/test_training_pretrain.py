@@ -1,0 +1,181 @@
+"""Pretraining: packing changes nothing, devices change nothing, killed runs go on the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from small import SMALL
+
+from crystaljax.data.dataset import load
+from crystaljax.policies import WyckoffPolicy
+from crystaljax.tokenizations.packing import Rows, pack, plan_rows
+from crystaljax.tracking import read_metrics
+from crystaljax.training.batches import Batches
+from crystaljax.training.pretrain import PretrainConfig, pretrain
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, sys.argv[3])
+from small import SMALL
+from crystaljax.data.dataset import load
+from crystaljax.policies import WyckoffPolicy
+from crystaljax.tracking import Tracker
+from crystaljax.training.pretrain import PretrainConfig, pretrain
+from crystaljax.training.state import RunCheckpoints
+
+folder = Path(sys.argv[1])
+crystals = load("prototypes").crystals
+crystals = crystals[np.flatnonzero(crystals.n_sites <= 6)[:96]]
+config = PretrainConfig(
+    n_epochs=int(sys.argv[2]), batch_size=16, log_every=1, save_every=5, validate_every=1000,
+    augment=True,
+)
+with RunCheckpoints(folder / "checkpoints") as checkpoints:
+    step = checkpoints.latest
+with Tracker(folder, resume_step=step) as tracker:
+    pretrain(WyckoffPolicy(SMALL, np.ones(230)), crystals, crystals, config, folder, tracker.log)
+"""
+
+
+def small_crystals():  # type: ignore[no-untyped-def]
+    crystals = load("prototypes").crystals
+    return crystals[np.flatnonzero(crystals.n_sites <= SMALL.max_sites)[:96]]
+
+
+def start(folder: Path, epochs: int, devices: int = 1) -> subprocess.Popen:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    arguments = [sys.executable, "-c", SCRIPT, folder, epochs, Path(__file__).parent]
+    return subprocess.Popen(
+        [str(x) for x in arguments],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def losses(folder: Path) -> dict[int, float]:
+    return {int(step): x for step, x in read_metrics(folder)["train/nll"]}
+
+
+def finish(process: subprocess.Popen) -> None:
+    error = process.communicate()[1].decode()
+    assert process.returncode == 0, error
+
+
+def test_the_packing_does_not_matter() -> None:
+    policy = WyckoffPolicy(SMALL, np.ones(230))
+    params = policy.init(0)
+    tokens = policy.tokenization.encode(small_crystals())[np.arange(12)]
+
+    def total(plan: tuple[Rows, ...], order: np.ndarray) -> np.ndarray:
+        packed = pack(tokens[order], plan)
+        return np.asarray(policy.log_prob(params, packed, 12).total)[np.argsort(order)]
+
+    alone = total((Rows(12, 6, 1),), np.arange(12))
+    together = total((Rows(4, 18, 6),), np.arange(12))
+    np.testing.assert_allclose(together, alone, rtol=1e-5)
+    shuffled = total((Rows(2, 24, 6), Rows(4, 4, 1)), np.random.default_rng(0).permutation(12))
+    np.testing.assert_allclose(shuffled, alone, rtol=1e-5)
+
+
+def test_no_site_sees_later_ones() -> None:
+    """The gradient of each site's log-probability with respect to later coordinates is zero."""
+    policy = WyckoffPolicy(SMALL, np.ones(230))
+    params = policy.init(0)
+    crystals = small_crystals()
+    row = int(np.argmax(crystals.n_sites))
+    tokens = policy.tokenization.encode(crystals)[np.array([row])]
+    packed = pack(tokens, (Rows(1, 6, 1),))
+    from crystaljax.models.wyckoff_likelihood import _outputs
+
+    def outputs(frac: jax.Array) -> jax.Array:
+        import dataclasses
+
+        block = dataclasses.replace(packed[0], frac=frac)
+        return _outputs(policy.model(params), block, None)[0][0].sum(-1)  # [S, 5]
+
+    jacobian = np.asarray(jax.jacobian(outputs)(packed[0].frac))[:, :, 0]  # [S, 5, S, 3]
+    n = int(tokens.n_sites[0])
+    for site in range(n):
+        for token in range(5):
+            later = np.zeros((6, 3), bool)
+            later[site + 1 :] = True
+            later[site, max(token - 1, 0) :] = True  # token 2 is x itself
+            assert np.abs(jacobian[site, token][later]).max(initial=0) == 0
+    assert np.abs(jacobian).max() > 0
+
+
+def test_an_epoch_has_every_crystal_once() -> None:
+    policy = WyckoffPolicy(SMALL, np.ones(230))
+    batches = Batches(small_crystals(), policy.tokenization, 16, seed=3)
+    lattices = np.concatenate([batches.tokens(step).lattice for step in range(6)])
+    expected = policy.tokenization.encode(small_crystals()).lattice
+    np.testing.assert_array_equal(np.unique(lattices, axis=0), np.unique(expected, axis=0))
+    assert len(lattices) == 96
+    jax.tree.map(np.testing.assert_array_equal, batches.packed(7), batches.packed(7))
+    assert not np.array_equal(batches.tokens(0).lattice, batches.tokens(6).lattice)
+
+
+def test_batches_larger_than_the_data() -> None:
+    with pytest.raises(ValueError, match="lower the batch size"):
+        Batches(small_crystals(), WyckoffPolicy(SMALL, np.ones(230)).tokenization, 97, seed=0)
+
+
+def test_plans_waste_little() -> None:
+    n_sites = np.asarray(load("prototypes").crystals.n_sites)
+    plan = plan_rows(n_sites, 100)
+    computed = sum(rows.n_rows * rows.sites for rows in plan)
+    assert 100 * n_sites.mean() / computed > 0.5
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    crystals = small_crystals()
+    crystals.lattice[:] = np.nan
+    config = PretrainConfig(n_epochs=1, batch_size=16)
+    policy = WyckoffPolicy(SMALL, np.ones(230))
+    with pytest.raises(FloatingPointError, match=r"bad_batch\.npz"):
+        pretrain(policy, crystals, crystals, config, tmp_path, lambda metrics, step: None)
+    with np.load(tmp_path / "bad_batch.npz") as batch:
+        assert np.isnan(batch["lattice"]).all()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_the_same_losses(tmp_path: Path) -> None:
+    finish(start(tmp_path / "whole", 4))
+    process = start(tmp_path / "killed", 4)
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 8:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finish(start(tmp_path / "killed", 4))
+    whole, killed = losses(tmp_path / "whole"), losses(tmp_path / "killed")
+    assert list(whole) == list(range(1, 25))
+    assert killed == whole
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert len(set(steps)) >= 24
+
+
+@pytest.mark.slow
+def test_eight_devices_have_the_losses_of_one(tmp_path: Path) -> None:
+    finish(start(tmp_path / "one", 2))
+    finish(start(tmp_path / "eight", 2, devices=8))
+    one, eight = losses(tmp_path / "one"), losses(tmp_path / "eight")
+    assert len(one) == 12
+    assert one[12] < one[1]
+    for step, loss in one.items():
+        assert eight[step] == pytest.approx(loss, rel=1e-4)
