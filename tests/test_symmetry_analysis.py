@@ -92,13 +92,13 @@ def test_another_cell_of_the_same_crystal_gives_the_same_description():
     supercell = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 2]])
     moved = [
         WURTZITE._replace(matrix=WURTZITE.matrix @ rotation),
-        WURTZITE._replace(frac=[*WURTZITE.frac, 0.3, -0.2, 5.1]),
+        WURTZITE._replace(frac=WURTZITE.frac + np.array([0.3, -0.2, 5.1])),
         WURTZITE._replace(frac=1 - WURTZITE.frac),
         AtomicCell(-WURTZITE.matrix[[1, 0, 2]], WURTZITE.frac[:, [1, 0, 2]], WURTZITE.species),
         AtomicCell(
             supercell @ WURTZITE.matrix,
             np.concatenate(
-                [([*WURTZITE.frac, 0, 0, k]) @ np.linalg.inv(supercell) for k in (0, 1)]
+                [(WURTZITE.frac + np.array([0, 0, k])) @ np.linalg.inv(supercell) for k in (0, 1)]
             ),
             np.tile(WURTZITE.species, 2),
         ),
