@@ -49,6 +49,8 @@ def read_config(path: str | Path) -> ModelConfig:
         given = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is no JSON file of hyper-parameters: {error}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{path} is no JSON object of hyper-parameters")
     for name, expected in (("atom_types", 119), ("wyck_types", 28)):
         if given.get(name, expected) != expected:
             raise ValueError(f"{path}: {name} is {given[name]}, and only {expected} is supported")
@@ -64,7 +66,9 @@ def import_checkpoint(path: str | Path, config: ModelConfig) -> WyckoffTransform
     """
     content = load_arrays(Path(path))
     params = content.get("params") if isinstance(content, Mapping) else None
-    if not isinstance(params, Mapping):
+    if not isinstance(params, Mapping) or not all(
+        isinstance(arrays, Mapping) for arrays in params.values()
+    ):
         raise ValueError(f"{path} holds no 'params': it is no CrystalFormer checkpoint")
     model: WyckoffTransformer = nnx.eval_shape(lambda: WyckoffTransformer(config, nnx.Rngs(0)))
     expected = _layout(model)
