@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -116,3 +117,13 @@ def test_errors_leave_the_old_file(tmp_path: Path, crystals: Crystals) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.csv"]
     with pytest.raises(OSError, match="cannot write in"):
         write(crystals, path / "below" / "x.zip")
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.extxyz", "x.csv.gz", "x.json"])
+def test_no_write_permission(
+    tmp_path: Path, crystals: Crystals, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may write
+    with pytest.raises(PermissionError, match=r"cannot write in .*choose another folder"):
+        write(crystals[:2], tmp_path / name)
+    assert not list(tmp_path.iterdir())
