@@ -20,7 +20,7 @@ from crystaljax.training.reinforce import PPOConfig
 DEFAULT = Config(
     n_samples=1000,
     output=Path("runs/ppo"),
-    ppo=PPOConfig(n_steps=100, sampling=SamplingConfig(batch_size=100)),
+    ppo=PPOConfig(n_steps=40, sampling=SamplingConfig(batch_size=100)),
 )
 
 if __name__ == "__main__":
