@@ -1,111 +1,172 @@
-"""The `crystaljax` command: what people do from a shell."""
+"""The `crystaljax` command: what people do from a shell.
+
+Everything heavy is imported by the command that needs it, so that help comes at once.
+"""
 
 from __future__ import annotations
 
 import sys
+import warnings
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
-
-from crystaljax.sampling import SamplingConfig
+from rich.text import Text
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
 """Errors that a user can cause: they are shown as one line."""
 
 
-@dataclass(frozen=True)
-class Sample:
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What all commands share."""
+
+    debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show the whole traceback of an error."""
+
+    def run(self, console: Console) -> None:
+        """Do it; raises one of `USER_ERRORS` for what the user can mend."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Command):
     """Sample crystals from a model and write them to a file."""
 
     model: Path
-    """Folder of a model."""
+    """Folder of a model, such as checkpoints/wyckoff-mp20bt."""
     output: Path
-    """.zip (of CIFs), .csv, .extxyz or .json.gz"""
+    """File for the crystals: .zip (of CIFs), .csv, .extxyz or .json.gz"""
     n: int = 100
     """Samples to draw."""
     seed: int = 0
-    """The same seed gives the same samples."""
-    sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(
-        default_factory=SamplingConfig
-    )
+    """The same seed gives the same samples, whatever the batch size."""
+    temperature: float = 1.0
+    """Below 1 likelier crystals, above 1 more varied ones."""
+    top_p: float = 1.0
+    """Draw letters and elements only from the likeliest that make up this probability."""
+    elements: tuple[str, ...] = ()
+    """Elements that may occur, such as Fe O; all if not given."""
+    required: tuple[str, ...] = ()
+    """Elements that must occur."""
+    space_groups: tuple[int, ...] = ()
+    """Space groups to draw from, as often as in the training data; all if not given."""
+    template: tuple[str, ...] = ()
+    """Wyckoff letters of all sites, such as a a b; only groups that have them are drawn."""
+    formula: str | None = None
+    """Content of the primitive cell, such as SrTiO3."""
+    batch_size: int = 256
+    """Samples made at a time."""
 
     def run(self, console: Console) -> None:
-        from crystaljax.data.writers import write
+        import numpy as np
+
+        from crystaljax.data.writers import check_format, write
         from crystaljax.evaluation.limits import writable_folder
         from crystaljax.policies import load_policy
+        from crystaljax.sampling import SamplingConfig
 
+        if self.n < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"--n {self.n} --batch-size {self.batch_size}: give at least 1 of each"
+            )
+        check_format(self.output)
         writable_folder(self.output.parent)
+        asked = {field.name: getattr(self, field.name) for field in fields(SamplingConfig)}
+        for name in ("elements", "space_groups", "template"):
+            asked[name] = asked[name] or None
         policy, params = load_policy(self.model)
         with console.status(f"sampling {self.n} crystals"):
-            rollout = policy.sample(params, self.n, self.seed, self.sampling)
+            rollout = policy.sample(params, self.n, self.seed, SamplingConfig(**asked))
             decoded = policy.tokenization.decode(rollout.tokens)
-        kept = decoded.ok & rollout.satisfied
-        write(
-            decoded.crystals[kept],
-            self.output,
-            {"log_prob": rollout.logp_model[kept], "log_prob_sampled": rollout.logp[kept]},
-        )
-        console.print(f"{kept.sum()} of {self.n} samples are in {self.output}")
-        unsatisfied = (decoded.ok & ~rollout.satisfied).sum()
-        for reason, count in Counter(r for r in decoded.reasons if r).most_common():
-            console.print(f"  {count} are no crystal: {reason}")
-        if unsatisfied:
-            console.print(f"  {unsatisfied} do not meet the demands")
+        reasons: list[str | None] = [
+            reason or (None if met else "does not meet the demands")
+            for reason, met in zip(decoded.reasons, rollout.satisfied, strict=True)
+        ]
+        rows = np.flatnonzero([reason is None for reason in reasons])
+        if not len(rows):
+            raise ValueError(
+                f"none of {self.n} samples is a crystal as asked for ({_counts(reasons)}): ask for "
+                "less, or for more samples"
+            )
+        properties = {
+            "material_id": rows,
+            "log_prob": rollout.logp_model[rows],
+            "log_prob_sampled": rollout.logp[rows],
+        }
+        write(decoded.crystals[rows], self.output, properties)
+        console.print(f"{len(rows)} of {self.n} samples are in {self.output}")
+        if len(rows) < self.n:
+            console.print(f"left out: {_counts(reasons)}")
 
 
-@dataclass(frozen=True)
-class Evaluate:
-    """Evaluate crystals in a file, unrelaxed, and write a report."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Command):
+    """Evaluate the crystals in a file, print the rates and write a report."""
 
     source: Annotated[str, tyro.conf.Positional]
     """Crystals: a file, a folder or a registered dataset."""
-    reference: str | None = None
+    train: str | None = None
     """Training set, for novelty: likewise."""
-    potential: str | None = "chgnet"
-    """Interatomic potential; None to leave stability out."""
+    n_generated: int | None = None
+    """Samples asked of the model, of which the file lacks those that were no crystals: they count
+    in every rate. If not given, as many as the file has rows."""
+    potential: Literal["chgnet", "none"] = "chgnet"
+    """Interatomic potential; none leaves stability out."""
     hull: str = "demonstration"
-    """A table of formulas and formation energies, or the demonstration hull."""
+    """Hull to measure against: the demonstration hull, or a table of formulas and formation
+    energies."""
+    relax: bool = False
+    """Relax the crystals before their energy is taken: seconds to minutes each."""
     output: Path = Path("evaluation")
     """Folder of the report."""
 
     def run(self, console: Console) -> None:
         from crystaljax.data.dataset import load
-        from crystaljax.evaluation.evaluate import Reference, evaluate
+        from crystaljax.data.writers import write
+        from crystaljax.evaluation.evaluate import Reference
+        from crystaljax.evaluation.files import evaluate_file
         from crystaljax.evaluation.limits import writable_folder
         from crystaljax.evaluation.report import Report
         from crystaljax.rewards.ehull import create_e_above_hull
 
-        output = writable_folder(self.output)
-        data = load(self.source)
+        if self.relax and self.potential == "none":
+            raise ValueError("--relax needs a potential: leave --potential none out")
+        folder = writable_folder(self.output)
+        energy = (
+            None if self.potential == "none" else create_e_above_hull(self.potential, self.hull)
+        )
         reference = None
-        if self.reference is not None:
-            reference = Reference.of(load(self.reference).crystals, self.reference)
-        energies: dict[str, Any] = {}
-        if self.potential is not None:
-            energy = create_e_above_hull(self.potential, self.hull)
-            above = energy(data.crystals).info["e_above_hull"]
-            energies = {
-                "e_above_hull": above,
-                "hull": f"{energy.hull.name}, {self.potential}, unrelaxed",
-            }
-        result = evaluate(data.crystals, reference, **energies)
-        table = Table("metric", "value", "of")
+        if self.train is not None:
+            reference = Reference.of(load(self.train, max_sites=None).crystals, self.train)
+        data = load(self.source, max_sites=None)
+        n_rows = len(data) + data.n_skipped
+        result = evaluate_file(
+            data.crystals, self.n_generated or n_rows, reference, energy, self.potential, self.relax
+        )
+        table = Table("metric", "value", "count / total")
         for metric in result.metrics:
-            values = metric.to_dict()
-            table.add_row(metric.name, f"{metric.value:.4g}", str(values.get("total", "")))
+            table.add_row(metric.name, metric.text, metric.fraction)
         console.print(table)
-        page = Report(f"Evaluation of {self.source}", {"samples": result}).write(output)
-        console.print(f"The report is in {page}")
+        for line in (*notes, *result.context):
+            console.print(line)
+        page = Report(f"Evaluation of {self.source}", {"samples": result}, notes=notes).write(
+            folder
+        )
+        columns = {name: column[: len(data)] for name, column in result.columns.items()}
+        write(data.crystals, folder / "samples.csv", {"material_id": data.ids, **columns})
+        console.print(f"The report is in {page}, what was found of each sample in samples.csv")
 
 
-@dataclass(frozen=True)
-class Data:
-    """Read and symmetrise crystals (cached), and say what they are."""
+@dataclass(frozen=True, kw_only=True)
+class Data(Command):
+    """Read and symmetrise crystals (once, then cached), and say what they are."""
 
     source: Annotated[str, tyro.conf.Positional]
     """A file, a folder or a registered dataset."""
@@ -118,62 +179,127 @@ class Data:
 
     def run(self, console: Console) -> None:
         from crystaljax.data.dataset import load
-        from crystaljax.data.writers import write
+        from crystaljax.data.writers import check_format, write
+        from crystaljax.evaluation.limits import writable_folder
+        from crystaljax.symmetry.orbits import n_atoms
         from crystaljax.symmetry.tables import tables
 
+        if self.output is not None:
+            check_format(self.output)
+            writable_folder(self.output.parent)
         data = load(self.source, symprec=self.symprec, max_sites=self.max_sites)
-        sites = data.crystals.n_sites
-        console.print(f"{len(data)} crystals of {sites.mean():.2f} sites on average")
-        if data.n_skipped:
-            console.print(f"{data.n_skipped} rows skipped: see {data.folder}/skipped.csv")
-        table = Table("space group", "crystals")
+        crystals = data.crystals.to_numpy()
         counts = data.space_group_counts
+        console.print(f"{len(data)} crystals, of {(counts > 0).sum()} space groups")
+        console.print(_spread("Wyckoff sites", crystals.n_sites))
+        console.print(_spread("atoms in the primitive cell", n_atoms(crystals, primitive=True)))
+        table = Table("space group", "crystals", "share", title="the most frequent")
         for row in counts.argsort()[::-1][:10]:
             if counts[row]:
-                table.add_row(f"{row + 1} {tables().symbol[row]}", str(counts[row]))
+                share = f"{100 * counts[row] / len(data):.1f} %"
+                table.add_row(f"{row + 1} {tables().symbol[row]}", str(counts[row]), share)
         console.print(table)
+        console.print(f"properties: {', '.join(data.properties) or 'none'}")
+        if data.folder is not None:
+            console.print(f"cached in {data.folder}")
+            skipped = f"{data.n_skipped} of {len(data) + data.n_skipped} rows skipped"
+            why = f", for the reasons in {data.folder / 'skipped.csv'}" if data.n_skipped else ""
+            console.print(skipped + why)
         if self.output is not None:
-            write(data.crystals, self.output, data.properties)
+            write(crystals, self.output, {"material_id": data.ids, **data.properties})
             console.print(f"written to {self.output}")
 
 
-@dataclass(frozen=True)
-class Convert:
+@dataclass(frozen=True, kw_only=True)
+class Convert(Command):
     """CrystalFormer's pickle to a model folder, or a model folder to a pickle."""
 
     source: Annotated[Path, tyro.conf.Positional]
     """A .pkl (read without running what it holds), or a model's folder."""
     target: Annotated[Path, tyro.conf.Positional]
-    """A folder, or a .pkl"""
+    """What to make: a folder, or a .pkl (its hyper-parameters go to config.json beside it)."""
     config: Path | None = None
     """JSON of the pickle's hyper-parameters; config.json beside it if not given."""
-    data: str = "prototypes"
-    """Dataset whose space groups samples are drawn with, as the pickle does not tell."""
+    data: str | None = None
+    """Dataset whose space groups samples will be drawn with, as the pickle has no distribution;
+    the embedded prototypes if not given."""
 
     def run(self, console: Console) -> None:
+        if not self.source.exists():
+            raise FileNotFoundError(f"no pickle and no model folder {self.source}")
+        if self.source.is_dir():
+            self._to_pickle()
+        else:
+            self._to_folder(console)
+        console.print(f"{self.source} is now in {self.target}")
+
+    def _to_pickle(self) -> None:
+        from crystaljax.evaluation.limits import writable_folder
+        from crystaljax.models.crystalformer import export_checkpoint
+        from crystaljax.policies import load_policy
+
+        if self.target.suffix != ".pkl":
+            raise ValueError(f"{self.source} is a model's folder: give a target that ends in .pkl")
+        require_absent(self.target, self.target.with_name("config.json"))
+        policy, params = load_policy(self.source)
+        writable_folder(self.target.parent)
+        export_checkpoint(policy.model(params), self.target)
+
+    def _to_folder(self, console: Console) -> None:
         from flax import nnx
 
-        from crystaljax.data.dataset import load
+        from crystaljax.data.dataset import PROTOTYPES, load
         from crystaljax.evaluation.limits import writable_folder
-        from crystaljax.models.crystalformer import (
-            export_checkpoint,
-            import_checkpoint,
-            read_config,
-        )
-        from crystaljax.policies import WyckoffPolicy, load_policy
+        from crystaljax.models.crystalformer import import_checkpoint, read_config
+        from crystaljax.policies import WyckoffPolicy
 
-        if self.source.is_dir():
-            policy, params = load_policy(self.source)
-            writable_folder(self.target.parent)
-            export_checkpoint(policy.model(params), self.target)
-        else:
-            config = read_config(self.config or self.source.with_name("config.json"))
-            model = import_checkpoint(self.source, config)
-            counts = load(self.data).space_group_counts
-            writable_folder(self.target)
-            WyckoffPolicy(config, counts).save(self.target, nnx.state(model))
-            console.print(f"Space groups will be drawn as in {self.data}.")
-        console.print(f"{self.source} is now in {self.target}")
+        settings = self.config or self.source.with_name("config.json")
+        if not settings.is_file():
+            raise FileNotFoundError(
+                f"no {settings} with the hyper-parameters of {self.source.name}: give --config"
+            )
+        require_absent(self.target)
+        config = read_config(settings)
+        model = import_checkpoint(self.source, config)
+        counts = load(self.data or PROTOTYPES).space_group_counts
+        writable_folder(self.target)
+        WyckoffPolicy(config, counts).save(self.target, nnx.state(model, nnx.Param))
+        whose = self.data or "the embedded prototypes (give --data for those of a training set)"
+        console.print(f"The pickle has no space groups: they will be drawn as in {whose}.")
+
+
+def require_absent(*paths: Path) -> None:
+    """FileExistsError for the first of the paths where something is that would be lost."""
+    for path in paths:
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise FileExistsError(f"{path} exists: choose another target, or move it away")
+
+
+def _counts(reasons: Iterable[str | None]) -> str:
+    """The reasons there are and how often, the most frequent first."""
+    counted = Counter(reason for reason in reasons if reason).most_common()
+    return "; ".join(f"{count} × {reason}" for reason, count in counted)
+
+
+def _spread(name: str, values: Any) -> str:
+    return f"{name}: {values.min()} to {values.max()}, on average {values.mean():.1f}"
+
+
+def _one_line(error: BaseException) -> str:
+    """The message of an error, with the file where the system's own message is meant."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _plain_warnings(console: Console) -> Iterator[None]:
+    """Show warnings as their text alone, not with the line of code they come from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: console.print(
+            Text.assemble(("warning: ", "yellow"), str(message))
+        )
+        yield
 
 
 COMMANDS: dict[str, Any] = {
@@ -186,15 +312,18 @@ COMMANDS: dict[str, Any] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; an error that the user can mend is one line, and exit status 2."""
-    command = tyro.extras.subcommand_cli_from_dict(
+    command: Command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="crystaljax",
-        description=__doc__,
+        description="Propose crystals, judge them, learn from the verdict.",
         args=arguments,
-        config=(tyro.conf.OmitArgPrefixes,),
     )
+    errors = Console(stderr=True, soft_wrap=True)
     try:
-        command.run(Console())
+        with _plain_warnings(errors):
+            command.run(Console(soft_wrap=True, markup=False, highlight=False))
     except USER_ERRORS as error:
-        Console(stderr=True).print(f"[red]crystaljax:[/red] {error}", highlight=False)
+        if command.debug:
+            raise
+        errors.print(Text.assemble(("crystaljax: ", "bold red"), _one_line(error)))
         sys.exit(2)

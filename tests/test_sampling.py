@@ -89,7 +89,7 @@ def test_template() -> None:
 
 
 def test_composition() -> None:
-    rollout = sample(formula="SrTiO3", space_groups=(221, 225, 62))
+    rollout = sample(formula="SrTiO3", space_groups=(221,))
     tokens = rollout.tokens
     good = rollout.satisfied
     assert good.mean() > 0.5

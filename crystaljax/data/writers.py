@@ -39,12 +39,7 @@ def write(crystals: Crystals, path: str | Path, properties: Properties | None = 
     another length; OSError (PermissionError) when the folder cannot be written.
     """
     path = Path(path)
-    name = path.name.lower()
-    writer = next((writer for end, writer in _WRITERS.items() if name.endswith(end)), None)
-    if writer is None:
-        raise ValueError(
-            f"cannot write {path}: give it one of the extensions {', '.join(_WRITERS)}"
-        )
+    writer = _writer(path)
     crystals = crystals.to_numpy()
     columns = {key: np.asarray(values) for key, values in (properties or {}).items()}
     for key, values in columns.items():
@@ -57,6 +52,11 @@ def write(crystals: Crystals, path: str | Path, properties: Properties | None = 
     with replacing(path) as temporary:
         writer(temporary, crystals, ids, columns)
     return path
+
+
+def check_format(path: str | Path) -> None:
+    """ValueError if `write` knows no format for the extension: ask before hours of work."""
+    _writer(Path(path))
 
 
 def to_cif(crystals: Crystals, names: list[str] | None = None) -> Iterator[str]:
@@ -209,3 +209,14 @@ _WRITERS: dict[str, Callable[[Path, Crystals, list[str], Properties], None]] = {
     ".json": _write_json,
     ".json.gz": _write_json,
 }
+
+
+def _writer(path: Path) -> Callable[[Path, Crystals, list[str], Properties], None]:
+    """What writes the format of the file's extension; ValueError if nothing does."""
+    name = path.name.lower()
+    writer = next((writer for end, writer in _WRITERS.items() if name.endswith(end)), None)
+    if writer is None:
+        raise ValueError(
+            f"cannot write {path}: give it one of the extensions {', '.join(_WRITERS)}"
+        )
+    return writer

@@ -80,7 +80,7 @@ def load_weights(folder: str | Path, template: Any) -> Any:
     ValueError if the files are damaged or of another configuration.
     """
     path = Path(folder).absolute() / WEIGHTS
-    return _with_structure(_restore(path, _plain(template)), template)
+    return _with_structure(_restore(path, _plain(template), "copy the model again"), template)
 
 
 class RunCheckpoints:
@@ -127,12 +127,16 @@ class RunCheckpoints:
         """
         step = self.latest
         path = self.folder / str(step)
-        saved = self._manager.restore(
-            step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
-        )
+        remedy = f"remove {path} to go on from the checkpoint before it"
+        try:
+            saved = self._manager.restore(
+                step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise _damaged(path / "metadata", str(error), remedy) from error
         metadata = Metadata.from_json(json.dumps(saved.metadata), path)
         _require_same(metadata, expected, path)
-        plain = _restore(path / "state", _plain(template))
+        plain = _restore(path / "state", _plain(template), remedy)
         return _with_structure(plain, template), metadata.run
 
 
@@ -168,7 +172,7 @@ def _with_structure(plain: Mapping[str, Any], template: Any) -> Any:
     )
 
 
-def _restore(path: Path, template: dict[str, Any]) -> dict[str, Any]:
+def _restore(path: Path, template: dict[str, Any], remedy: str) -> dict[str, Any]:
     """Arrays in the shapes of the template; ValueError saying what is wrong with the files."""
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     try:
@@ -176,12 +180,17 @@ def _restore(path: Path, template: dict[str, Any]) -> dict[str, Any]:
             saved = checkpointer.metadata(path).item_metadata
             if saved is not None and not (different := _differences(saved, template)):
                 return checkpointer.restore(path, shapes)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0][:300]
-        raise ValueError(f"the checkpoint {path} is damaged or incomplete: {reason}") from error
+    except Exception as error:  # orbax raises plain Exceptions where an array cannot be read
+        raise _damaged(path, str(error), remedy) from error
     if saved is None:
-        raise ValueError(f"the checkpoint {path} is damaged or incomplete: it lists no arrays")
+        raise _damaged(path, "it lists no arrays", remedy)
     raise ValueError(f"{path} is of another configuration: {different}")
+
+
+def _damaged(path: Path, reason: str, remedy: str) -> ValueError:
+    """The error of files that cannot be read, with the part of orbax's reason that tells why."""
+    reason = reason.strip().split("\n")[0].split(" See full TensorStore")[0].rstrip(".")[:200]
+    return ValueError(f"the checkpoint {path} is damaged or incomplete ({reason}): {remedy}")
 
 
 def _differences(saved: Mapping[str, Any], template: Mapping[str, Any]) -> str:

@@ -1,0 +1,141 @@
+"""Evaluation of crystals that come from a file: their energies, and what a file cannot tell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from crystaljax.composition import element_counts
+from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.evaluation.evaluate import Evaluation, Reference, evaluate
+from crystaljax.rewards.base import Reasons
+from crystaljax.rewards.ehull import EnergyAboveHull
+from crystaljax.rewards.formation import formation_energy
+
+T = TypeVar("T")
+
+NOT_FROM_FILES = ("keeps space group", "S.S.U.N.")
+"""Metrics of the space group that a sample was generated in, which no file of crystals tells."""
+
+ENERGY_CHUNK = 256
+"""Crystals between two steps of the progress bar of energies."""
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Energies of B crystals."""
+
+    e_above_hull: np.ndarray
+    """float64 [B]: eV/atom, nan where there is none."""
+    reasons: Reasons
+    """[B]: why there is none."""
+    state: str
+    """Whether and how the crystals were relaxed, in words."""
+    relaxed: list[Any] | None = None
+    """[B] relaxed pymatgen structures, or None where there is none; None if not relaxed."""
+
+
+def evaluate_file(
+    crystals: Crystals,
+    n: int,
+    reference: Reference | None = None,
+    energy: EnergyAboveHull | None = None,
+    potential: str = "unnamed potential",
+    relax: bool = False,
+) -> Evaluation:
+    """Evaluate B crystals as those of n samples that are crystals; the others count as failed.
+
+    Args:
+      reference: training set, for novelty.
+      energy: what gives energies above hull; without it nothing is said of stability.
+      potential: its name, for the report.
+      relax: relax the crystals before their energies are taken.
+
+    The metrics of `NOT_FROM_FILES` are left out. ValueError if n < B.
+    """
+    missing = n - len(crystals)
+    if missing < 0:
+        raise ValueError(
+            f"{len(crystals)} crystals cannot come of {n} samples: give the number asked"
+        )
+    notes = [f"{len(crystals)} of {n} samples are crystals"]
+    known: dict[str, Any] = {}
+    if energy is not None:
+        found = unrelaxed(energy, crystals)
+        if relax:
+            found = relaxed(energy, crystals, found.reasons)
+            known["relaxed"] = [*(found.relaxed or []), *[None] * missing]
+            known["relaxation"] = f"{potential}, {found.state}"
+        known["e_above_hull"] = np.pad(found.e_above_hull, (0, missing), constant_values=np.nan)
+        known["hull"] = f"{energy.hull.name} ({energy.hull.n_entries} entries), {potential}, " + (
+            found.state
+        )
+        if any(found.reasons):
+            notes.append(f"without an energy above hull: {in_words(found.reasons)}")
+    padded = jax.tree.map(
+        lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)), crystals.to_numpy()
+    )
+    result = evaluate(padded, reference, **known)
+    return replace(
+        result,
+        metrics=tuple(m for m in result.metrics if m.name not in NOT_FROM_FILES),
+        columns={k: v for k, v in result.columns.items() if k != "keeps_space_group"},
+        context=(*result.context, *notes),
+    )
+
+
+def unrelaxed(energy: EnergyAboveHull, crystals: Crystals) -> Stability:
+    """Energies above hull of B crystals as they stand, with a progress bar."""
+    starts = range(0, len(crystals), ENERGY_CHUNK)
+    batches = [energy(crystals[start : start + ENERGY_CHUNK]) for start in _bar(starts, "energies")]
+    return Stability(
+        np.concatenate([batch.info["e_above_hull"] for batch in batches]),
+        [reason for batch in batches for reason in batch.reasons],
+        "unrelaxed",
+    )
+
+
+def relaxed(energy: EnergyAboveHull, crystals: Crystals, reasons: Reasons) -> Stability:
+    """Energies above hull of B crystals after relaxation, one by one, with a progress bar.
+
+    Crystals with a reason against it are left alone. FIRE in a Fréchet cell filter to forces
+    below 0.02 eV/Å, the default of `Potential.relax`.
+    """
+    per_atom, converged, reasons = np.full(len(crystals), np.nan), 0, list(reasons)
+    structures: list[Any] = [None] * len(crystals)
+    rows = [row for row, reason in enumerate(reasons) if reason is None]
+    for row in _bar(rows, "relaxing"):
+        result = energy.potential.relax(crystals[row])
+        reasons[row], cell = result.reasons[0], result.cells[0]
+        if cell is not None:
+            structures[row] = _structure(cell)
+            per_atom[row], converged = result.energy[0], converged + int(result.converged[0])
+    counts = element_counts(crystals)
+    formation = formation_energy(counts, per_atom, energy.hull.references)
+    above = energy.hull.energy_above_hull(counts, formation)
+    state = f"relaxed by FIRE to 0.02 eV/Å ({converged} of {len(rows)} converged)"
+    return Stability(above, reasons, state, structures)
+
+
+def in_words(reasons: Iterable[str | None]) -> str:
+    """The reasons there are and how often, the most frequent first."""
+    counted = Counter(reason for reason in reasons if reason).most_common()
+    return "; ".join(f"{count} × {reason}" for reason, count in counted)
+
+
+def _structure(cell: AtomicCell) -> Any:
+    from pymatgen.core import Element, Lattice, Structure
+
+    elements = [Element.from_Z(z) for z in cell.species.tolist()]
+    return Structure(Lattice(cell.matrix), elements, cell.frac)
+
+
+def _bar(items: Iterable[T], description: str) -> Iterable[T]:
+    return track(list(items), description, console=Console(stderr=True), transient=True)

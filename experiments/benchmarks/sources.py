@@ -1,0 +1,24 @@
+"""Crystals that benchmarks run on: the shared Materials Project tables or, without, prototypes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from crystaljax.data.dataset import PROTOTYPES
+
+
+def shared_table(part: str) -> str:
+    """The table of mp20_bt called `part`, or the name of the embedded set where it is absent.
+
+    It is looked for in the folder `$CRYSTALJAX_SHARED` (default ../shared).
+    """
+    folder = Path(os.environ.get("CRYSTALJAX_SHARED", "../shared"))
+    path = folder / "data" / "mp20_bt" / f"{part}.csv.gz"
+    return str(path) if path.exists() else PROTOTYPES
+
+
+def title(source: str) -> str:
+    """What reports call a source: "mp20_bt/train", "prototypes"."""
+    path = Path(source)
+    return f"{path.parent.name}/{path.name.split('.')[0]}" if path.exists() else source

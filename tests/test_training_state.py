@@ -1,0 +1,207 @@
+"""Checkpoints: what was saved comes back; damage and other configurations are told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import SMALL
+
+from crystaljax.policies import WyckoffPolicy, load_policy
+from crystaljax.training.optimizer import OptimizerConfig, TrainState
+from crystaljax.training.state import Metadata, RunCheckpoints
+
+POLICY = WyckoffPolicy(SMALL, np.arange(230))
+
+
+def fresh(policy: WyckoffPolicy) -> TrainState:
+    """A state with random weights; the model's own ones take long to compile."""
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype), policy.param_shapes)
+    return TrainState.create(params, OptimizerConfig().build(10))
+
+
+@functools.cache
+def state() -> TrainState:
+    return dataclasses.replace(fresh(POLICY), step=jnp.int32(5))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("state") / "model"
+    POLICY.save(folder, state().params)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("state") / "run"
+    metadata = dataclasses.replace(POLICY.metadata, run={"wandb_run_id": "abc"})
+    with RunCheckpoints(folder) as checkpoints:
+        checkpoints.save(5, state(), metadata)
+    return folder
+
+
+def restore(folder: Path, template: Any = None, metadata: Metadata | None = None) -> Any:
+    with RunCheckpoints(folder) as checkpoints:
+        return checkpoints.restore(template or state(), metadata or POLICY.metadata)
+
+
+def assert_same(a: Any, b: Any) -> None:
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_model_comes_back(model: Path) -> None:
+    policy, params = load_policy(model)
+    assert policy.config == SMALL
+    np.testing.assert_array_equal(policy.space_group_counts, np.arange(230))
+    assert_same(params, state().params)
+
+
+def test_a_model_is_replaced(tmp_path: Path) -> None:
+    POLICY.save(tmp_path, jax.tree.map(jnp.zeros_like, state().params))
+    POLICY.save(tmp_path, state().params)
+    assert_same(load_policy(tmp_path)[1], state().params)
+
+
+def test_a_run_comes_back(run: Path) -> None:
+    restored, about = restore(run)
+    assert_same(restored, state())
+    assert about == {"wandb_run_id": "abc"}
+
+
+def test_only_the_latest_checkpoints_stay(tmp_path: Path) -> None:
+    small = TrainState(jnp.int32(0), {"w": jnp.zeros(2)}, {"w": jnp.zeros(2)}, ())
+    with RunCheckpoints(tmp_path, keep=2) as checkpoints:
+        assert checkpoints.latest is None
+        for step in (1, 2, 3):
+            checkpoints.save(
+                step, dataclasses.replace(small, step=jnp.int32(step)), POLICY.metadata
+            )
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["2", "3"]
+    restored, _ = restore(tmp_path, small)
+    assert int(restored.step) == 3
+
+
+def copy(folder: Path, to: Path) -> Path:
+    shutil.copytree(folder, to)
+    return to
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def largest(folder: Path) -> Path:
+    """The file with most of the arrays."""
+    return max(folder.glob("**/ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("name", ["manifest.ocdbt", "_METADATA", None])
+def test_a_truncated_model(model: Path, tmp_path: Path, name: str | None) -> None:
+    folder = copy(model, tmp_path / "model")
+    cut(folder / "weights" / name if name else largest(folder))
+    with pytest.raises(
+        ValueError, match=r"model/weights is damaged.*copy the model again"
+    ) as error:
+        load_policy(folder)
+    assert "\n" not in str(error.value)
+    assert "bound method" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["state/manifest.ocdbt", "metadata/metadata", None])
+def test_a_truncated_run(run: Path, tmp_path: Path, name: str | None) -> None:
+    folder = copy(run, tmp_path / "run")
+    cut(folder / "5" / name if name else largest(folder))
+    with pytest.raises(ValueError, match=r"run/5/.* is damaged.*remove .*run/5 to go on"):
+        restore(folder)
+
+
+def test_missing_parts(model: Path, run: Path, tmp_path: Path) -> None:
+    folder = copy(model, tmp_path / "model")
+    shutil.rmtree(folder / "weights")
+    with pytest.raises(ValueError, match="damaged"):
+        load_policy(folder)
+    (folder / "metadata.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no model in"):
+        load_policy(folder)
+    with pytest.raises(FileNotFoundError, match=r"no model in .*nowhere"):
+        load_policy(tmp_path / "nowhere")
+    folder = copy(run, tmp_path / "run")
+    shutil.rmtree(folder / "5" / "metadata")
+    with pytest.raises(ValueError, match="damaged"):
+        restore(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["model", "run"])
+def test_any_truncated_file(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Whatever file is cut, the arrays are those that were saved, or the damage is reported."""
+    folder: Path = request.getfixturevalue(kind)
+    n_damaged = 0
+    for number, path in enumerate(sorted(x for x in folder.rglob("*") if x.is_file())):
+        other = copy(folder, tmp_path / str(number))
+        cut(other / path.relative_to(folder))
+        try:
+            if kind == "model":
+                assert_same(load_policy(other)[1], state().params)
+            else:
+                assert_same(restore(other)[0], state())
+        except ValueError as error:
+            assert "damaged" in str(error)
+            n_damaged += 1
+    assert n_damaged > 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: m["model"].update(width=32),
+            "is of another configuration: .* there and .* here",
+        ),
+        (lambda m: m["model"].update(n_layers=3), "is of another configuration"),
+        (lambda m: m["model"].update(colour="red"), "not describe .*colour"),
+        (lambda m: m.pop("model"), "not describe .*model"),
+        (lambda m: m.pop("tokenization"), "not describe .*tokenization"),
+        (lambda m: m.update(more=1), "not describe .*more"),
+    ],
+)
+def test_models_of_another_configuration(
+    model: Path, tmp_path: Path, change: Any, message: str
+) -> None:
+    folder = copy(model, tmp_path / "model")
+    content = json.loads((folder / "metadata.json").read_text())
+    change(content)
+    (folder / "metadata.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        load_policy(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"model": 3}', "3"])
+def test_metadata_that_is_none(model: Path, tmp_path: Path, text: str) -> None:
+    folder = copy(model, tmp_path / "model")
+    (folder / "metadata.json").write_text(text)
+    with pytest.raises(ValueError, match=r"metadata\.json does not describe"):
+        load_policy(folder)
+
+
+def test_runs_of_another_configuration(run: Path) -> None:
+    config = dataclasses.replace(SMALL, width=32, n_layers=3)
+    other = WyckoffPolicy(config, np.ones(230))
+    with pytest.raises(ValueError, match="another configuration") as error:
+        restore(run, fresh(other), other.metadata)
+    for part in ("n_layers: 2 there, 3 here", "width: 16 there, 32 here", "training data"):
+        assert part in str(error.value)
+    metadata = dataclasses.replace(POLICY.metadata, tokenization="text")
+    with pytest.raises(ValueError, match="tokenization: wyckoff there, text here"):
+        restore(run, metadata=metadata)
