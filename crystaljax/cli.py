@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -68,6 +67,7 @@ class Sample(Command):
         import numpy as np
 
         from crystaljax.data.writers import check_format, write
+        from crystaljax.evaluation.files import in_words
         from crystaljax.evaluation.limits import writable_folder
         from crystaljax.policies import load_policy
         from crystaljax.sampling import SamplingConfig
@@ -92,8 +92,8 @@ class Sample(Command):
         rows = np.flatnonzero([reason is None for reason in reasons])
         if not len(rows):
             raise ValueError(
-                f"none of {self.n} samples is a crystal as asked for ({_counts(reasons)}): ask for "
-                "less, or for more samples"
+                f"none of {self.n} samples is a crystal as asked for ({in_words(reasons)}): ask "
+                "for less, or for more samples"
             )
         properties = {
             "material_id": rows,
@@ -103,7 +103,7 @@ class Sample(Command):
         write(decoded.crystals[rows], self.output, properties)
         console.print(f"{len(rows)} of {self.n} samples are in {self.output}")
         if len(rows) < self.n:
-            console.print(f"left out: {_counts(reasons)}")
+            console.print(f"left out: {in_words(reasons)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,18 +147,17 @@ class Evaluate(Command):
             reference = Reference.of(load(self.train, max_sites=None).crystals, self.train)
         data = load(self.source, max_sites=None)
         n_rows = len(data) + data.n_skipped
-        result = evaluate_file(
-            data.crystals, self.n_generated or n_rows, reference, energy, self.potential, self.relax
-        )
+        n = n_rows if self.n_generated is None else self.n_generated
+        if n < n_rows:
+            raise ValueError(f"--n-generated {n}: {self.source} alone has {n_rows} crystals")
+        result = evaluate_file(data.crystals, n, reference, energy, self.potential, self.relax)
         table = Table("metric", "value", "count / total")
         for metric in result.metrics:
             table.add_row(metric.name, metric.text, metric.fraction)
         console.print(table)
-        for line in (*notes, *result.context):
+        for line in result.context:
             console.print(line)
-        page = Report(f"Evaluation of {self.source}", {"samples": result}, notes=notes).write(
-            folder
-        )
+        page = Report(f"Evaluation of {self.source}", {"samples": result}).write(folder)
         columns = {name: column[: len(data)] for name, column in result.columns.items()}
         write(data.crystals, folder / "samples.csv", {"material_id": data.ids, **columns})
         console.print(f"The report is in {page}, what was found of each sample in samples.csv")
@@ -273,12 +272,6 @@ def require_absent(*paths: Path) -> None:
     for path in paths:
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise FileExistsError(f"{path} exists: choose another target, or move it away")
-
-
-def _counts(reasons: Iterable[str | None]) -> str:
-    """The reasons there are and how often, the most frequent first."""
-    counted = Counter(reason for reason in reasons if reason).most_common()
-    return "; ".join(f"{count} × {reason}" for reason, count in counted)
 
 
 def _spread(name: str, values: Any) -> str:

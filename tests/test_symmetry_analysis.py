@@ -8,7 +8,7 @@ import pytest
 import spglib
 
 from crystaljax.crystal import AtomicCell, Crystals
-from crystaljax.structures import from_structure, to_structures
+from crystaljax.structures import to_structures
 from crystaljax.symmetry import orbits
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.equivalence import canonicalize
