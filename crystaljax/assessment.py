@@ -9,9 +9,10 @@ import numpy as np
 
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
+from crystaljax.models.wyckoff_decoder import Rollout
 from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.rewards.ehull import EnergyAboveHull
-from crystaljax.sampling import Rollout, SamplingConfig
+from crystaljax.sampling import SamplingConfig
 from crystaljax.training.reinforce import judge
 
 

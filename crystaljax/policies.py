@@ -9,10 +9,10 @@ import numpy as np
 from flax import nnx
 
 from crystaljax.crystal import Array
+from crystaljax.models.wyckoff_decoder import Rollout
 from crystaljax.models.wyckoff_likelihood import LogProb, log_prob
 from crystaljax.models.wyckoff_transformer import ModelConfig, WyckoffTransformer
 from crystaljax.sampling import (
-    Rollout,
     SamplingConfig,
     draw_space_groups,
     make_constraints,

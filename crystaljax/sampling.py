@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from crystaljax.composition import atomic_number, parse_formula
-from crystaljax.crystal import Array, Batch
+from crystaljax.crystal import Array
 from crystaljax.models.constraints import Composition, Constraints
-from crystaljax.models.wyckoff_decoder import (
-    DecodedSite,
-    DecodeState,
-    Sharpness,
-    decode_site,
-    start,
-)
-from crystaljax.models.wyckoff_transformer import Cache
+from crystaljax.models.wyckoff_decoder import Decoder, Graph, Rollout, Sharpness, grow, take
 from crystaljax.symmetry.tables import N_GROUPS, letter_index, tables
-from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE, WyckoffTokens
-
-Graph = Any  # of the network, as `nnx.split` gives it
+from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE
 
 SHRINK = 4
 """A batch is made smaller when this fraction of it, or less, has not ended."""
@@ -34,7 +24,7 @@ SHRINK = 4
 SMALLEST_BATCH = 16
 """Batches are not made smaller than this."""
 
-CACHE_SITES = (3, 7)
+CACHE_SITES = (2, 4, 7, 12)
 """Cache lengths, in sites, before the longest: attention reads no more of it than needed."""
 
 
@@ -58,23 +48,6 @@ class SamplingConfig:
     """Content of the primitive cell, such as Sr1Ti1O3."""
     batch_size: int = 256
     """Samples made at a time; the result does not depend on it."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Rollout(Batch):
-    """N samples with their log-probabilities (numpy)."""
-
-    tokens: WyckoffTokens
-    """[N]"""
-    logp: np.ndarray
-    """float32 [N]: ln of the probability (density) under the distribution that was sampled, with
-    its temperature, top-p and constraints."""
-    logp_model: np.ndarray
-    """float32 [N]: ln p under the model itself; `log_prob` of the tokens gives the same."""
-    satisfied: np.ndarray
-    """bool [N]: the sample does what the constraints demand. False after a dead end, such as
-    atoms left over for which the group has no more positions."""
 
 
 def make_constraints(config: SamplingConfig, max_sites: int) -> Constraints:
@@ -142,71 +115,60 @@ def sample(
     config: SamplingConfig,
     max_sites: int,
 ) -> Rollout:
-    """One sample for each of N space groups (int [N]).
+    """One sample for each of N space groups (int [N]), as numpy arrays.
 
     Sample i depends on the seed and i alone. `graph` is what `nnx.split` gave with the
     parameters.
     """
-    sharpness = Sharpness(jnp.float32(config.temperature), jnp.float32(config.top_p))
+    top_p = jnp.float32(config.top_p) if config.top_p < 1 else None
+    sharpness = Sharpness(jnp.float32(config.temperature), top_p)
+    decoder = Decoder(graph, params, sharpness, constraints)
     base = jax.random.key(seed)
-    n = len(groups)
-    tokens = WyckoffTokens(
-        groups.astype(np.int32),
-        np.zeros((n, max_sites), np.int32),
-        np.zeros((n, max_sites), np.int32),
-        np.zeros((n, max_sites, 3), np.float32),
-        np.zeros((n, 6), np.float32),
-    )
-    logp, logp_model, satisfied = np.zeros(n, np.float32), np.zeros(n, np.float32), np.ones(n, bool)
-    for first in range(0, n, config.batch_size):
-        rows = np.arange(first, min(first + config.batch_size, n))
-        for site, at, found, fine in _decode(
-            graph, params, base, groups, rows, sharpness, constraints, config.batch_size, max_sites
-        ):
-            if site < max_sites:
-                tokens.wyckoff[at, site] = found.letter
-                tokens.species[at, site] = found.species
-                tokens.frac[at, site] = found.frac
-            tokens.lattice[at] += found.lattice
-            logp[at] += found.logp
-            logp_model[at] += found.logp_model
-            satisfied[at] = fine
-    return Rollout(tokens, logp, logp_model, satisfied)
+    result = Rollout.empty(groups, max_sites)
+    for first in range(0, len(groups), config.batch_size):
+        rows = np.arange(first, min(first + config.batch_size, len(groups)))
+        for at, found in _decode(decoder, base, groups, rows, config.batch_size):
+            jax.tree.map(partial(_put, at), result, found)
+    return result
+
+
+def _put(at: np.ndarray, into: np.ndarray, values: np.ndarray) -> None:
+    into[at] = values
 
 
 def _decode(
-    graph: Graph,
-    params: Any,
-    base: Array,
-    groups: np.ndarray,
-    rows: np.ndarray,
-    sharpness: Sharpness,
-    constraints: Constraints,
-    batch_size: int,
-    max_sites: int,
-) -> Iterator[tuple[int, np.ndarray, DecodedSite, np.ndarray]]:
-    """Decode samples `rows` together: (site, samples, what they got, constraints met) per step."""
-    lengths = [n for n in CACHE_SITES if n < max_sites + 1] + [max_sites + 1]
+    decoder: Decoder, base: Array, groups: np.ndarray, rows: np.ndarray, batch_size: int
+) -> Iterator[tuple[np.ndarray, Rollout]]:
+    """Decode samples `rows` together; yields some of them, finished, at a time."""
+    max_sites = decoder.config.max_sites
+    lengths = [_length(n) for n in (*CACHE_SITES, max_sites) if n <= max_sites]
     size = _size(len(rows), batch_size)
     padded = np.concatenate([rows, np.full(size - len(rows), rows[0])])
     keys = jax.vmap(jax.random.fold_in, (None, 0))(base, padded)
-    state = _start(graph, params, keys, groups[padded], lengths[0])
+    state = decoder.start(keys, groups[padded])
+    caches = decoder.empty_caches(size, lengths[0])
     for site in range(max_sites + 1):
-        if site >= lengths[0]:
-            grown = (lengths[1] - lengths[0]) * TOKENS_PER_SITE
-            lengths = lengths[1:]
-            state = _grow(state, grown)
-        state, found, fine = _step(graph, params, state, jnp.int32(site), sharpness, constraints)
-        found, alive, fine = jax.device_get((found, state.alive, fine))
-        yield site, rows, found[: len(rows)], fine[: len(rows)]
-        left = np.flatnonzero(alive[: len(rows)])
+        state, caches = decoder.letters(state, caches, site)
+        left = np.flatnonzero(np.asarray(state.alive)[: len(rows)])
+        smaller = _size(len(left), size)
+        if len(left) == 0 or smaller < size:
+            done = np.setdiff1d(np.arange(len(rows)), left)
+            yield rows[done], jax.device_get(state.rollout)[done]
         if len(left) == 0:
             return
-        smaller = _size(len(left), size)
         if smaller < size:
             rows, size = rows[left], smaller
             padding = np.full(size - len(left), left[0])
-            state = _take(state, np.concatenate([left, padding]))
+            state, caches = take(state, caches, np.concatenate([left, padding]))
+        if _length(site + 1) > lengths[0]:
+            caches = grow(caches, lengths[1] - lengths[0])
+            lengths = lengths[1:]
+        state, caches = decoder.sites(state, caches, site)
+
+
+def _length(sites: int) -> int:
+    """Tokens of so many sites and of the end."""
+    return sites * TOKENS_PER_SITE + 1
 
 
 def _size(n: int, largest: int) -> int:
@@ -215,40 +177,6 @@ def _size(n: int, largest: int) -> int:
     while size // SHRINK >= max(n, SMALLEST_BATCH):
         size //= SHRINK
     return size
-
-
-@partial(jax.jit, static_argnums=(0, 4))
-def _start(graph: Graph, params: Any, keys: Array, groups: Array, cache_sites: int) -> DecodeState:
-    return start(nnx.merge(graph, params), keys, groups, cache_sites)
-
-
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _step(
-    graph: Graph,
-    params: Any,
-    state: DecodeState,
-    site: Array,
-    sharpness: Sharpness,
-    constraints: Constraints,
-) -> tuple[DecodeState, DecodedSite, Array]:
-    model = nnx.merge(graph, params)
-    state, found = decode_site(model, state, site, sharpness, constraints)
-    return state, found, constraints.satisfied(state.group, state.progress)
-
-
-@partial(jax.jit, static_argnums=1)
-def _grow(state: DecodeState, tokens: int) -> DecodeState:
-    """The same sequences with room for more tokens in the cache."""
-    padding = [(0, 0)] * 3 + [(0, tokens), (0, 0)]
-    return replace(state, cache=Cache(*(jnp.pad(x, padding) for x in state.cache)))
-
-
-@jax.jit
-def _take(state: DecodeState, rows: Array) -> DecodeState:
-    """Some of the sequences."""
-    cache = Cache(*(x[:, rows] for x in state.cache))
-    no_cache = replace(state, cache=Cache(None, None))
-    return replace(jax.tree.map(lambda x: x[rows], no_cache), cache=cache)
 
 
 def _marked(symbols: tuple[str, ...]) -> np.ndarray:

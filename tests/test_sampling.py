@@ -12,8 +12,9 @@ from small import SMALL
 
 from crystaljax.composition import element_counts
 from crystaljax.data.dataset import load
+from crystaljax.models.wyckoff_decoder import Rollout
 from crystaljax.policies import Params, WyckoffPolicy
-from crystaljax.sampling import Rollout, SamplingConfig, draw_space_groups
+from crystaljax.sampling import SamplingConfig, draw_space_groups
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import pack, plan_rows
 

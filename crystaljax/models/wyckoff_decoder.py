@@ -1,64 +1,71 @@
-"""One site after the other: sampling a batch of Wyckoff sequences with a key-value cache.
+"""Sampling a batch of Wyckoff sequences token by token, with a key-value cache.
 
-All sequences of a batch are at the same site. The random numbers of a step come from the sample's
-own key and the site, so a sample does not depend on its batch.
+All sequences of a batch are at the same token. The random numbers come from the sample's own key
+and the site, so a sample does not depend on its batch.
+
+Each function is compiled on its own, and one block of the network serves all layers and tokens:
+what is compiled stays small, and no cache is copied, as it would be in a scan over the layers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 
 from crystaljax.crystal import Array, Batch
 from crystaljax.models import distributions as dist
 from crystaljax.models.constraints import Constraints, Progress
 from crystaljax.models.rules import allowed_letters, exclude
-from crystaljax.models.wyckoff_transformer import Cache, WyckoffTransformer
+from crystaljax.models.wyckoff_transformer import (
+    Block,
+    Cache,
+    ModelConfig,
+    WyckoffTransformer,
+    attend_cache,
+    rotation,
+)
 from crystaljax.symmetry.orbits import lattice_free, project
 from crystaljax.symmetry.tables import N_LETTERS, tables
-from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE
+from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE, WyckoffTokens
+
+Graph = Any  # of the network, as `nnx.split` gives it
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class DecodeState:
-    """B sequences after some sites."""
+class Rollout(Batch):
+    """N samples with their log-probabilities."""
 
-    key: Array
-    """key [B]: each sample's own."""
-    group: Array
-    """int32 [B]: space groups, 1-230."""
-    alive: Array
-    """bool [B]: not ended yet."""
-    letter: Array
-    """int32 [B]: letter of the last site."""
-    output: Array
-    """float32 [B, output size]: the network's output at the last token."""
-    progress: Progress
-    """What the sites so far mean for the constraints."""
-    cache: Cache
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class DecodedSite(Batch):
-    """What one step adds to B sequences; zero where a sequence had ended."""
-
-    letter: Array
-    """int32 [B]: 0 = the end."""
-    species: Array
-    """int32 [B]"""
-    frac: Array
-    """float32 [B, 3]"""
-    lattice: Array
-    """float32 [B, 6]: the scaled lattice, of sequences that end here."""
+    tokens: WyckoffTokens
+    """[N]"""
     logp: Array
-    """float32 [B]: log-probability of the step under the distribution that was sampled."""
+    """float32 [N]: ln of the probability (density) under the distribution that was sampled, with
+    its temperature, top-p and constraints."""
     logp_model: Array
-    """float32 [B]: the same under the model itself."""
+    """float32 [N]: ln p under the model itself; `log_prob` of the tokens gives the same."""
+    satisfied: Array
+    """bool [N]: the sample does what the constraints demand. False after a dead end, such as
+    atoms left over for which the group has no more positions."""
+
+    @staticmethod
+    def empty(group: Array, max_sites: int) -> Rollout:
+        """Nothing sampled yet, for N space groups."""
+        n = len(group)
+        tokens = WyckoffTokens(
+            np.asarray(group, np.int32),
+            np.zeros((n, max_sites), np.int32),
+            np.zeros((n, max_sites), np.int32),
+            np.zeros((n, max_sites, 3), np.float32),
+            np.zeros((n, 6), np.float32),
+        )
+        zeros = np.zeros(n, np.float32)
+        return Rollout(tokens, zeros, zeros.copy(), np.zeros(n, bool))
 
 
 @jax.tree_util.register_dataclass
@@ -68,95 +75,258 @@ class Sharpness:
 
     temperature: Array
     """[]: logits are divided by it, continuous densities narrowed accordingly."""
-    top_p: Array
+    top_p: Array | None
     """[]: only the likeliest letters and elements that make up this probability are drawn."""
 
 
-def start(model: WyckoffTransformer, key: Array, group: Array, cache_sites: int) -> DecodeState:
-    """B empty sequences with room for `cache_sites` sites; key [B], group int [B]."""
-    batch = len(group)
-    return DecodeState(
-        key=key,
-        group=group,
-        alive=jnp.ones(batch, bool),
-        letter=jnp.zeros(batch, jnp.int32),
-        output=jnp.zeros((batch, model.config.output_size)),
-        progress=Progress.start(batch),
-        cache=model.empty_cache(batch, cache_sites * TOKENS_PER_SITE),
-    )
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DecodeState:
+    """B sequences after some tokens, all but the cache."""
+
+    rollout: Rollout
+    """What has been sampled."""
+    progress: Progress
+    """What it means for the constraints."""
+    key: Array
+    """key [B]: each sample's own."""
+    alive: Array
+    """bool [B]: not ended yet."""
+    letter: Array
+    """int32 [B]: letter of the last site; 0 = the end."""
+    uniform: _Uniforms
+    """Random numbers for the site."""
+    hidden: Array
+    """[B, width]: the last token, before or after the blocks."""
 
 
-def decode_site(
-    model: WyckoffTransformer,
+class Decoder:
+    """A network that samples; its methods take and give batches of sequences.
+
+    Args:
+      graph, params: the network, as `nnx.split` gives it.
+      sharpness, constraints: how to sample, and what.
+    """
+
+    def __init__(
+        self, graph: Graph, params: Any, sharpness: Sharpness, constraints: Constraints
+    ) -> None:
+        model: WyckoffTransformer = nnx.merge(graph, params)
+        self.config = model.config
+        self._model = graph, params
+        self._how = sharpness, constraints
+        self._block, weights = nnx.split(model.blocks)
+        self._layers = _unstack(weights, self.config.n_layers)
+
+    def start(self, key: Array, group: Array) -> DecodeState:
+        """B empty sequences; key [B], group int [B]."""
+        batch = len(group)
+        return DecodeState(
+            rollout=Rollout.empty(group, self.config.max_sites),
+            progress=Progress.start(batch),
+            key=key,
+            alive=np.ones(batch, bool),
+            letter=np.zeros(batch, np.int32),
+            uniform=_uniforms(key, np.int32(0)),
+            hidden=np.zeros((batch, self.config.width), self.config.dtype),
+        )
+
+    def empty_caches(self, batch: int, length: int) -> list[Cache]:
+        """Caches for `length` tokens of `batch` sequences, one for each layer."""
+        shape = batch, self.config.n_heads, length, self.config.head_size
+        empty = partial(jnp.zeros, shape, self.config.dtype)
+        return [Cache(empty(), empty()) for _ in self._layers]
+
+    def letters(
+        self, state: DecodeState, caches: list[Cache], site: int
+    ) -> tuple[DecodeState, list[Cache]]:
+        """Sample the letter of the `site`-th site (from 0), and the lattice where none follows."""
+        was_alive = state.alive
+        state = replace(state, uniform=_uniforms(state.key, np.int32(site)))
+        state = _letter(*self._model, state, np.int32(site), *self._how)
+        state, caches = self._advance(state, caches, site * TOKENS_PER_SITE)
+        return _lattice(*self._model, state, was_alive, *self._how), caches
+
+    def sites(
+        self, state: DecodeState, caches: list[Cache], site: int
+    ) -> tuple[DecodeState, list[Cache]]:
+        """Sample the element and the coordinates of the `site`-th site."""
+        at = np.int32(site)
+        place = site * TOKENS_PER_SITE + 1
+        state = _species(*self._model, state, at, *self._how)
+        state, caches = self._advance(state, caches, place)
+        for axis in range(3):
+            state = _coordinate(*self._model, state, at, np.int32(axis), self._how[0])
+            state, caches = self._advance(state, caches, place + 1 + axis)
+        return state, caches
+
+    def _advance(
+        self, state: DecodeState, caches: list[Cache], place: int
+    ) -> tuple[DecodeState, list[Cache]]:
+        """The last token, which is at `place`, through all blocks."""
+        hidden, longer = state.hidden, []
+        for weights, cache in zip(self._layers, caches, strict=True):
+            hidden, kept = _advance(
+                self._block, self.config, weights, hidden, np.int32(place), cache
+            )
+            longer.append(kept)
+        return replace(state, hidden=hidden), longer
+
+
+@jax.jit
+def take(state: DecodeState, caches: list[Cache], rows: Array) -> tuple[DecodeState, list[Cache]]:
+    """Some of the sequences."""
+    return jax.tree.map(lambda x: x[rows], (state, caches))
+
+
+@partial(jax.jit, static_argnums=1)
+def grow(caches: list[Cache], tokens: int) -> list[Cache]:
+    """Caches with room for more tokens."""
+    return jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, tokens), (0, 0)]), caches)
+
+
+@partial(jax.jit, static_argnums=1)
+def _unstack(weights: Any, n_layers: int) -> list[Any]:
+    """The weights of each layer."""
+    return [jax.tree.map(lambda x: x[i], weights) for i in range(n_layers)]  # noqa: B023
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=5)
+def _advance(
+    graph: Graph, config: ModelConfig, weights: Any, x: Array, place: Array, cache: Cache
+) -> tuple[Array, Cache]:
+    """Tokens x [B, width] at `place` (int []) through one block; its longer cache."""
+    block: Block = nnx.merge(graph, weights)
+
+    def attend(query: Array, key: Array, value: Array) -> tuple[Array, Cache]:
+        return attend_cache(query, key, value, cache, place)
+
+    return block(x, rotation(place[None], config), attend, None)
+
+
+@partial(jax.jit, static_argnums=0)
+def _letter(
+    graph: Graph,
+    params: Any,
     state: DecodeState,
     site: Array,
     sharpness: Sharpness,
     constraints: Constraints,
-) -> tuple[DecodeState, DecodedSite]:
-    """Sample the `site`-th (int [], from 0) site, or the end, of B sequences."""
-    group, cache = state.group, state.cache
-    uniform = _uniforms(state.key, site)
-    first = jnp.broadcast_to(site == 0, group.shape)
-
-    logits = jnp.where(
-        site == 0, model.first_letter_logits(group), model.letter_logits(state.output)
-    )
-    possible = allowed_letters(group, state.letter, first)
+) -> DecodeState:
+    """Letters for those that are alive, and their tokens."""
+    model: WyckoffTransformer = nnx.merge(graph, params)
+    group = state.rollout.tokens.space_group
+    logits = model.letter_logits(model.outputs(state.hidden))
+    logits = jnp.where(site == 0, model.first_letter_logits(group), logits)
+    possible = allowed_letters(group, state.letter, jnp.broadcast_to(site == 0, group.shape))
     is_full = site >= model.config.max_sites
     possible = jnp.where(is_full, jnp.arange(N_LETTERS) == 0, possible)
     wanted = constraints.letters(state.progress, group, site, possible)
-    letter, logp, logp_model = _choose(uniform.letter, logits, possible, wanted, sharpness)
-    output, cache = model.step(model.embed_letter(group, letter), site * TOKENS_PER_SITE, cache)
-
-    lattice, lattice_logp, lattice_model = _sample_lattice(
-        uniform.lattice, model.lattice_mixture(output), group, sharpness
+    letter, logp, logp_model = _choose(state.uniform.letter, logits, possible, wanted, sharpness)
+    letter = jnp.where(state.alive, letter, 0)
+    rollout = _add_logp(state.rollout, state.alive, logp, logp_model)
+    wyckoff = rollout.tokens.wyckoff.at[:, site].set(letter, mode="drop")
+    return replace(
+        state,
+        rollout=replace(rollout, tokens=replace(rollout.tokens, wyckoff=wyckoff)),
+        alive=letter > 0,
+        letter=letter,
+        hidden=model.embed_letter(group, letter).astype(model.config.dtype),
     )
 
+
+@partial(jax.jit, static_argnums=0)
+def _lattice(
+    graph: Graph,
+    params: Any,
+    state: DecodeState,
+    was_alive: Array,
+    sharpness: Sharpness,
+    constraints: Constraints,
+) -> DecodeState:
+    """Lattices for those that just ended, from their end tokens."""
+    model: WyckoffTransformer = nnx.merge(graph, params)
+    ends = was_alive & ~state.alive
+    tokens = state.rollout.tokens
+    lattice, logp, logp_model = _sample_lattice(
+        state.uniform.lattice,
+        model.lattice_mixture(model.outputs(state.hidden)),
+        tokens.space_group,
+        sharpness,
+    )
+    rollout = _add_logp(state.rollout, ends, logp, logp_model)
+    satisfied = constraints.satisfied(tokens.space_group, state.progress)
+    return replace(
+        state,
+        rollout=replace(
+            rollout,
+            tokens=replace(tokens, lattice=jnp.where(ends[:, None], lattice, tokens.lattice)),
+            satisfied=jnp.where(ends, satisfied, rollout.satisfied),
+        ),
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _species(
+    graph: Graph,
+    params: Any,
+    state: DecodeState,
+    site: Array,
+    sharpness: Sharpness,
+    constraints: Constraints,
+) -> DecodeState:
+    """Elements for those that are alive, and their tokens."""
+    model: WyckoffTransformer = nnx.merge(graph, params)
+    tokens = state.rollout.tokens
+    group = tokens.space_group
     possible = jnp.broadcast_to(jnp.arange(N_SPECIES) > 0, (len(group), N_SPECIES))
     sites_left = model.config.max_sites - site
-    wanted = constraints.species(state.progress, group, letter, possible, sites_left)
-    logits = model.species_logits(output)
-    species, logp_site, logp_model_site = _choose(
-        uniform.species, logits, possible, wanted, sharpness
+    wanted = constraints.species(state.progress, group, state.letter, possible, sites_left)
+    logits = model.species_logits(model.outputs(state.hidden))
+    species, logp, logp_model = _choose(state.uniform.species, logits, possible, wanted, sharpness)
+    species = jnp.where(state.alive, species, 0)
+    rollout = _add_logp(state.rollout, state.alive, logp, logp_model)
+    return replace(
+        state,
+        rollout=replace(
+            rollout, tokens=replace(tokens, species=tokens.species.at[:, site].set(species))
+        ),
+        progress=state.progress.after(group, state.letter, species),
+        hidden=model.embed_species(group, species).astype(model.config.dtype),
     )
-    place = site * TOKENS_PER_SITE + 1
-    output, cache = model.step(model.embed_species(group, species), place, cache)
 
-    is_free = jnp.asarray(tables().free)[group - 1, letter]
-    Carry = tuple[Array, Array, Cache, Array, Array]
 
-    def coordinate(carry: Carry, axis: Array) -> tuple[Carry, None]:
-        frac, output, cache, logp, logp_model = carry
-        x, density, density_model = _sample_coordinate(
-            uniform.coordinate[:, axis], model.coordinate_mixture(output), sharpness
-        )
-        frac = project(group, letter, frac.at[:, axis].set(x))
-        counts = is_free[:, axis]
-        logp += jnp.where(counts, density, 0)
-        logp_model += jnp.where(counts, density_model, 0)
-        token = model.embed_coordinate(axis, group, frac[:, axis])
-        output, cache = model.step(token, place + 1 + axis, cache)
-        return (frac, output, cache, logp, logp_model), None
-
-    frac = jnp.zeros((len(group), 3))
-    carry = frac, output, cache, logp_site, logp_model_site
-    # Compiled once for the three axes.
-    carry, _ = jax.lax.scan(coordinate, carry, jnp.arange(3))
-    frac, output, cache, logp_site, logp_model_site = carry
-
-    placed, ends = state.alive & (letter > 0), state.alive & (letter == 0)
-    logp += jnp.where(placed, logp_site, 0) + jnp.where(ends, lattice_logp, 0)
-    logp_model += jnp.where(placed, logp_model_site, 0) + jnp.where(ends, lattice_model, 0)
-    found = DecodedSite(
-        letter=jnp.where(placed, letter, 0),
-        species=jnp.where(placed, species, 0),
-        frac=jnp.where(placed[:, None], frac, 0),
-        lattice=jnp.where(ends[:, None], lattice, 0),
-        logp=jnp.where(state.alive, logp, 0),
-        logp_model=jnp.where(state.alive, logp_model, 0),
+@partial(jax.jit, static_argnums=0)
+def _coordinate(
+    graph: Graph, params: Any, state: DecodeState, site: Array, axis: Array, sharpness: Sharpness
+) -> DecodeState:
+    """One coordinate for those that are alive, and its tokens; compiled once for the three."""
+    model: WyckoffTransformer = nnx.merge(graph, params)
+    tokens, letter = state.rollout.tokens, state.letter
+    group = tokens.space_group
+    x, logp, logp_model = _sample_coordinate(
+        state.uniform.coordinate[:, axis],
+        model.coordinate_mixture(model.outputs(state.hidden)),
+        sharpness,
     )
-    progress = state.progress.after(group, found.letter, found.species)
-    return DecodeState(state.key, group, placed, letter, output, progress, cache), found
+    frac = project(group, letter, tokens.frac[:, site].at[:, axis].set(x))
+    frac = jnp.where(state.alive[:, None], frac, 0)
+    counts = state.alive & jnp.asarray(tables().free)[group - 1, letter, axis]
+    rollout = _add_logp(state.rollout, counts, logp, logp_model)
+    token = model.embed_coordinate(axis, group, frac[:, axis])
+    return replace(
+        state,
+        rollout=replace(rollout, tokens=replace(tokens, frac=tokens.frac.at[:, site].set(frac))),
+        hidden=token.astype(model.config.dtype),
+    )
+
+
+def _add_logp(rollout: Rollout, where: Array, logp: Array, logp_model: Array) -> Rollout:
+    return replace(
+        rollout,
+        logp=rollout.logp + jnp.where(where, logp, 0),
+        logp_model=rollout.logp_model + jnp.where(where, logp_model, 0),
+    )
 
 
 class _Uniforms(NamedTuple):
@@ -172,6 +342,7 @@ class _Uniforms(NamedTuple):
     """[B, 3, `N_VON_MISES`]"""
 
 
+@jax.jit
 def _uniforms(key: Array, site: Array) -> _Uniforms:
     """All from one call for each sample: faster, and faster to compile, than one a choice."""
     n_lattice, n_coordinate = 6 * 2, 3 * dist.N_VON_MISES
@@ -196,7 +367,9 @@ def _choose(
     `possible` is what the model's own rules allow, `wanted` what the user's constraints leave.
     """
     own = exclude(logits, possible)
-    sampled = _top_p(exclude(own / sharpness.temperature, wanted), sharpness.top_p)
+    sampled = exclude(own / sharpness.temperature, wanted)
+    if sharpness.top_p is not None:
+        sampled = _top_p(sampled, sharpness.top_p)
     choice = dist.sample_categorical(uniform, sampled)
 
     def of_choice(logits: Array) -> Array:
@@ -212,7 +385,7 @@ def _top_p(logits: Array, top_p: Array) -> Array:
     probability = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
     before = jnp.cumsum(probability, axis=-1) - probability
     kept = jnp.take_along_axis(before < top_p, jnp.argsort(order, axis=-1), axis=-1)
-    return exclude(logits, kept | (top_p >= 1))
+    return exclude(logits, kept)
 
 
 def _sample_coordinate(

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from crystaljax.crystal import Array
 from crystaljax.models.distributions import Mixture
 from crystaljax.models.rules import NEVER
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
-from crystaljax.tokenizations.wyckoff import N_SPECIES
+from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE
 
 ROTARY_BASE = 10000.0
 N_LATTICE = 6
@@ -71,24 +73,35 @@ class ModelConfig:
 
 
 class Cache(NamedTuple):
-    """Keys and values of the tokens seen so far, of all layers."""
+    """Keys and values of the tokens seen so far, of one layer."""
 
     key: Array
-    """[layers, B, heads, T, head size]"""
+    """[B, heads, T, head size]"""
     value: Array
-    """[layers, B, heads, T, head size]"""
+    """[B, heads, T, head size]"""
 
 
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
 """Queries, keys and values [N, H, D] of N tokens -> what they attend to [N, H, D], what to keep."""
 
 
-def rotation(position: Array, head_size: int) -> tuple[Array, Array]:
-    """Cosines and sines [N, 1, D/2] of rotary angles (arXiv 2104.09864); position int [N]."""
+@cache
+def _rotary_table(length: int, head_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and sines, float32 [length, D/2] each, of rotary angles (arXiv 2104.09864)."""
     half = head_size // 2
-    frequency = ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = position[:, None, None] * frequency
-    return jnp.cos(angle), jnp.sin(angle)
+    angle = np.arange(length)[:, None] * ROTARY_BASE ** (-np.arange(half) / half)
+    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+
+def rotation(position: Array, config: ModelConfig) -> tuple[Array, Array]:
+    """Cosines and sines [N, 1, D/2] of the rotary angles at the places int [N] of N tokens.
+
+    Looked up: XLA would compute the trigonometry of every head and token again, which took
+    longer than the attention.
+    """
+    length = TOKENS_PER_SITE * (config.max_sites + 1)
+    cosine, sine = _rotary_table(length, config.head_size)
+    return jnp.asarray(cosine)[position, None], jnp.asarray(sine)[position, None]
 
 
 def rotate(x: Array, turn: tuple[Array, Array]) -> Array:
@@ -110,18 +123,24 @@ def attend_heads(query: Array, key: Array, value: Array, mask: Array) -> Array:
     return jnp.einsum("bhts,bhsd->bhtd", weights, value)
 
 
-def attend_cache(query: Array, key: Array, value: Array, cache: Cache, seen: Array) -> Array:
-    """Attention [B, H, D] of one new token to those in one layer's cache and to itself.
+def attend_cache(
+    query: Array, key: Array, value: Array, cache: Cache, position: Array
+) -> tuple[Array, Cache]:
+    """Attention [B, H, D] of one new token, at place `position` (int []), and the longer cache.
 
-    `seen` bool [T + 1]: places of the cache that count, and the token itself. It is put to the
-    scores, not to the cache, which would be a copy of all keys and values.
+    The new token is put into the cache before the cache is read, so that XLA need not copy it.
     """
+    at = (0, 0, position, 0)
+    cache = Cache(
+        *(
+            jax.lax.dynamic_update_slice(old, new[:, :, None], at)
+            for old, new in zip(cache, (key, value), strict=True)
+        )
+    )
     scores = jnp.einsum("bhd,bhtd->bht", query, cache.key, preferred_element_type=jnp.float32)
-    own = (query * key).sum(-1, keepdims=True, dtype=jnp.float32)
-    scores = jnp.concatenate([scores, own], axis=-1) / query.shape[-1] ** 0.5
-    weights = jax.nn.softmax(jnp.where(seen, scores, NEVER), axis=-1).astype(value.dtype)
-    past = jnp.einsum("bht,bhtd->bhd", weights[..., :-1], cache.value)
-    return past + weights[..., -1:] * value
+    seen = jnp.arange(scores.shape[-1]) <= position
+    weights = jax.nn.softmax(jnp.where(seen, scores / query.shape[-1] ** 0.5, NEVER), axis=-1)
+    return jnp.einsum("bht,bhtd->bhd", weights.astype(value.dtype), cache.value), cache
 
 
 class Block(nnx.Module):
@@ -245,7 +264,7 @@ class WyckoffTransformer(nnx.Module):
         """
 
         rows, length = position.shape
-        turn = rotation(position.ravel(), self.config.head_size)
+        turn = rotation(position.ravel(), self.config)
 
         def attend(query: Array, keys: Array, values: Array) -> tuple[Array, None]:
             query_, key_, value_ = (
@@ -264,43 +283,11 @@ class WyckoffTransformer(nnx.Module):
 
         x = x.reshape(rows * length, -1).astype(self.config.dtype)
         x, _ = jax.lax.scan(run, x, (weights, keys))
-        return self.head(self.norm(x)).reshape(rows, length, -1)
+        return self.outputs(x).reshape(rows, length, -1)
 
-    def step(self, x: Array, position: Array, cache: Cache) -> tuple[Array, Cache]:
-        """Output [B, output size] and longer cache for one new token x [B, width] each.
-
-        `position` int [] is the token's place, the same in all sequences; the cache holds those
-        before it, and has at least one place left.
-        """
-        batch, length = cache.key.shape[1], cache.key.shape[3]
-        seen = jnp.arange(length + 1) < position
-        seen = seen.at[length].set(True)  # the new token sees itself, in the place after the last
-        turn = rotation(jnp.full(batch, position), self.config.head_size)
-        graph, weights = nnx.split(self.blocks)
-
-        def run(x: Array, layer: tuple[nnx.State, Cache]) -> tuple[Array, Cache]:
-            block: Block = nnx.merge(graph, layer[0])
-
-            def attend(query: Array, key: Array, value: Array) -> tuple[Array, Cache]:
-                return attend_cache(query, key, value, layer[1], seen), Cache(key, value)
-
-            return block(x, turn, attend, None)
-
-        x, new = jax.lax.scan(run, x.astype(self.config.dtype), (weights, cache))
-        at = (0, 0, 0, position, 0)
-        cache = Cache(
-            *(
-                jax.lax.dynamic_update_slice(old, added[..., None, :], at)
-                for old, added in zip(cache, new, strict=True)
-            )
-        )
-        return self.head(self.norm(x)), cache
-
-    def empty_cache(self, batch: int, length: int) -> Cache:
-        """A cache for `length` tokens of `batch` sequences."""
-        config = self.config
-        shape = config.n_layers, batch, config.n_heads, length, config.head_size
-        return Cache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+    def outputs(self, x: Array) -> Array:
+        """Outputs [..., output size] of tokens that have passed all blocks, x [..., width]."""
+        return self.head(self.norm(x))
 
     def letter_logits(self, output: Array) -> Array:
         """float [..., 28]: next letters, from outputs at z tokens."""
