@@ -1,4 +1,4 @@
-"""Pretraining: packing changes nothing, devices change nothing, killed runs go on the same."""
+"""Pretraining: batches, devices change nothing, killed runs go on the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from small import SMALL
 
 from crystaljax.data.dataset import load
 from crystaljax.policies import WyckoffPolicy
-from crystaljax.tokenizations.packing import Rows, pack, plan_rows
+from crystaljax.tokenizations.packing import plan_rows
 from crystaljax.tracking import read_metrics
 from crystaljax.training.batches import Batches
 from crystaljax.training.pretrain import PretrainConfig, pretrain
@@ -71,49 +71,6 @@ def losses(folder: Path) -> dict[int, float]:
 def finish(process: subprocess.Popen) -> None:
     error = process.communicate()[1].decode()
     assert process.returncode == 0, error
-
-
-def test_the_packing_does_not_matter() -> None:
-    policy = WyckoffPolicy(SMALL, np.ones(230))
-    params = policy.init(0)
-    tokens = policy.tokenization.encode(small_crystals())[np.arange(12)]
-
-    def total(plan: tuple[Rows, ...], order: np.ndarray) -> np.ndarray:
-        packed = pack(tokens[order], plan)
-        return np.asarray(policy.log_prob(params, packed, 12).total)[np.argsort(order)]
-
-    alone = total((Rows(12, 6, 1),), np.arange(12))
-    together = total((Rows(4, 18, 6),), np.arange(12))
-    np.testing.assert_allclose(together, alone, rtol=1e-5)
-    shuffled = total((Rows(2, 24, 6), Rows(4, 4, 1)), np.random.default_rng(0).permutation(12))
-    np.testing.assert_allclose(shuffled, alone, rtol=1e-5)
-
-
-def test_no_site_sees_later_ones() -> None:
-    """The gradient of each site's log-probability with respect to later coordinates is zero."""
-    policy = WyckoffPolicy(SMALL, np.ones(230))
-    params = policy.init(0)
-    crystals = small_crystals()
-    row = int(np.argmax(crystals.n_sites))
-    tokens = policy.tokenization.encode(crystals)[np.array([row])]
-    packed = pack(tokens, (Rows(1, 6, 1),))
-    from crystaljax.models.wyckoff_likelihood import _outputs
-
-    def outputs(frac: jax.Array) -> jax.Array:
-        import dataclasses
-
-        block = dataclasses.replace(packed[0], frac=frac)
-        return _outputs(policy.model(params), block, None)[0][0].sum(-1)  # [S, 5]
-
-    jacobian = np.asarray(jax.jacobian(outputs)(packed[0].frac))[:, :, 0]  # [S, 5, S, 3]
-    n = int(tokens.n_sites[0])
-    for site in range(n):
-        for token in range(5):
-            later = np.zeros((6, 3), bool)
-            later[site + 1 :] = True
-            later[site, max(token - 1, 0) :] = True  # token 2 is x itself
-            assert np.abs(jacobian[site, token][later]).max(initial=0) == 0
-    assert np.abs(jacobian).max() > 0
 
 
 def test_an_epoch_has_every_crystal_once() -> None:

@@ -281,6 +281,11 @@ class WyckoffTransformer(nnx.Module):
             block: Block = nnx.merge(graph, layer[0])
             return block(x, turn, attend, layer[1])[0], None
 
+        # Only products of matrices are kept for the gradient, the rest is computed again: writing
+        # it to memory and reading it takes longer.
+        run = jax.checkpoint(
+            run, prevent_cse=False, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        )
         x = x.reshape(rows * length, -1).astype(self.config.dtype)
         x, _ = jax.lax.scan(run, x, (weights, keys))
         return self.outputs(x).reshape(rows, length, -1)

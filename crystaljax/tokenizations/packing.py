@@ -17,7 +17,7 @@ import numpy as np
 from crystaljax.crystal import Array
 from crystaljax.tokenizations.wyckoff import WyckoffTokens
 
-NARROW_SHARE = 0.85
+NARROW_SHARE = 0.9
 """Share of the crystals that narrow rows are wide enough for."""
 
 N_TRIALS = 100
@@ -72,13 +72,13 @@ class PackedTokens:
 
 
 def plan_rows(
-    n_sites: np.ndarray, batch_size: int, multiple: int = 4, widest: int | None = None
+    n_sites: np.ndarray, batch_size: int, multiple: int = 1, widest: int | None = None
 ) -> RowPlan:
     """A plan that nearly every batch drawn from crystals of these numbers of sites fits.
 
     Narrow rows are as wide as `NARROW_SHARE` of the crystals need, wide ones as the largest
     does, or as `widest` says. There are as many rows as the most demanding of `N_TRIALS` random
-    batches needed, rounded up to `multiple`, itself a multiple of the number of devices.
+    batches needed, rounded up to `multiple`, the number of devices.
     """
     rng = np.random.default_rng(0)
     widest = widest or int(n_sites.max())

@@ -40,8 +40,8 @@ class Batches:
     seed: int
     augment: bool = False
     """Give each crystal in a random equivalent description."""
-    row_multiple: int = 4
-    """Rows are filled up to a multiple of this, itself a multiple of the number of devices."""
+    row_multiple: int = 1
+    """Rows are filled up to a multiple of this, the number of devices."""
     plan: RowPlan = field(init=False)
 
     def __post_init__(self) -> None:

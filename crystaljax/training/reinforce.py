@@ -174,7 +174,7 @@ def reinforce(
     plan = plan_rows(
         np.asarray(policy.sample(base, config.batch_size, config.seed).tokens.n_sites),
         config.batch_size,
-        math.lcm(4, mesh.size),
+        mesh.size,
         widest=policy.config.max_sites,
     )
 
