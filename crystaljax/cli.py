@@ -311,6 +311,9 @@ def main(arguments: list[str] | None = None) -> None:
         description="Propose crystals, judge them, learn from the verdict.",
         args=arguments,
     )
+    from crystaljax.runtime import prepare
+
+    prepare()
     errors = Console(stderr=True, soft_wrap=True)
     try:
         with _plain_warnings(errors):

@@ -66,7 +66,7 @@ class WyckoffPolicy:
         config = config or SamplingConfig()
         constraints = make_constraints(config, self.config.max_sites)
         rng = np.random.default_rng(seed)
-        groups = draw_space_groups(config, self.space_group_counts, n, rng)
+        groups = draw_space_groups(config, constraints, self.space_group_counts, n, rng)
         return sample(self.graph, params, groups, seed, constraints, config, self.config.max_sites)
 
     @property

@@ -81,12 +81,17 @@ def make_constraints(config: SamplingConfig, max_sites: int) -> Constraints:
 
 
 def draw_space_groups(
-    config: SamplingConfig, counts: np.ndarray, n: int, rng: np.random.Generator
+    config: SamplingConfig,
+    constraints: Constraints,
+    counts: np.ndarray,
+    n: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """int32 [n] space groups by the data's distribution, among those the configuration allows.
 
-    `counts` int [230] of the training data. Groups asked for that it lacks count once. ValueError
-    if none is possible.
+    Left out are groups that lack positions of the template, or positions to make up the formula
+    of. `counts` int [230] of the training data; groups asked for that it lacks count once.
+    ValueError if none is possible.
     """
     weight = counts.astype(float)
     if config.space_groups is not None:
@@ -101,8 +106,13 @@ def draw_space_groups(
         exists = (tables().multiplicity[:, letters] > 0).all(axis=1)
         again = letters[1:][np.diff(letters) == 0]
         weight = np.where(exists & (tables().n_free[:, again] > 0).all(axis=1), weight, 0)
+    if constraints.composition is not None:
+        weight = np.where(constraints.composition.fits(), weight, 0)
     if weight.sum() == 0:
-        raise ValueError("no space group that may be drawn has the positions of the template")
+        raise ValueError(
+            "no space group that may be drawn has the positions that the template or the formula "
+            "needs: allow more space groups, or give the content of the whole primitive cell"
+        )
     return rng.choice(N_GROUPS, n, p=weight / weight.sum()).astype(np.int32) + 1
 
 

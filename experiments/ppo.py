@@ -14,6 +14,7 @@ from pathlib import Path
 import tyro
 from quickstart import Config, main
 
+from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
 from crystaljax.training.reinforce import PPOConfig
 
@@ -25,4 +26,5 @@ DEFAULT = Config(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    prepare()
     main(tyro.cli(Config, default=DEFAULT))

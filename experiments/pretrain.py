@@ -19,6 +19,7 @@ import tyro
 from crystaljax.data.dataset import load
 from crystaljax.models.wyckoff_transformer import ModelConfig
 from crystaljax.policies import WyckoffPolicy
+from crystaljax.runtime import prepare
 from crystaljax.tracking import Tracker, TrackingConfig
 from crystaljax.training.pretrain import PretrainConfig, pretrain
 from crystaljax.training.state import RunCheckpoints
@@ -65,4 +66,5 @@ def main(config: Config) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    prepare()
     main(tyro.cli(Config))

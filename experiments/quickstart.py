@@ -30,6 +30,7 @@ from crystaljax.hardware import hardware
 from crystaljax.policies import load_policy
 from crystaljax.rewards.ehull import EnergyAboveHull, load_hull
 from crystaljax.rewards.potentials import create_potential
+from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, TrackingConfig, read_metrics
 from crystaljax.training.reinforce import PPOConfig, reinforce
@@ -158,4 +159,5 @@ def report(
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    prepare()
     main(tyro.cli(Config))

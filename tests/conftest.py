@@ -1,9 +1,17 @@
 """Fixtures that several test modules use."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Many tests compile the same; nothing is left in the user's cache."""
+    folder = tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder.name)
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,14 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
+from pyxtal.symmetry import Group
 from small import SMALL
 
 from crystaljax.composition import element_counts
 from crystaljax.data.dataset import load
 from crystaljax.models.wyckoff_decoder import Rollout
 from crystaljax.policies import Params, WyckoffPolicy
-from crystaljax.sampling import SamplingConfig, draw_space_groups
+from crystaljax.sampling import SamplingConfig, draw_space_groups, make_constraints
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import Rows, pack
 
@@ -112,6 +113,18 @@ def test_composition() -> None:
     np.testing.assert_array_equal(good, right)
 
 
+def test_groups_that_cannot_hold_the_formula_are_not_drawn() -> None:
+    """Against pyxtal's list of the ways to put the atoms on Wyckoff positions."""
+    config = SamplingConfig(formula="SrTiO3")
+    constraints = make_constraints(config, SMALL.max_sites)
+    drawn = draw_space_groups(config, constraints, np.ones(230), 20_000, np.random.default_rng(0))
+    for number in range(1, 231):
+        group = Group(number)
+        n = int(tables().n_centering[number - 1])
+        each = [group.list_wyckoff_combinations([k * n])[0] for k in (1, 1, 3)]
+        assert (number in drawn) == all(len(ways) > 0 for ways in each), number
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -123,6 +136,7 @@ def test_composition() -> None:
         ({"template": ("b", "a")}, "sort"),
         ({"template": ("A",), "space_groups": (1,)}, "no space group"),
         ({"formula": "Fe0.5O"}, "whole numbers"),
+        ({"formula": "SrTiO3", "space_groups": (230,)}, "no space group"),
     ],
 )
 def test_impossible_wishes(settings: dict, message: str) -> None:
@@ -133,7 +147,9 @@ def test_impossible_wishes(settings: dict, message: str) -> None:
 def test_space_groups_follow_the_data() -> None:
     counts = np.zeros(230, int)
     counts[[1, 224]] = 1, 3
-    groups = draw_space_groups(SamplingConfig(), counts, 4000, np.random.default_rng(0))
+    config = SamplingConfig()
+    constraints = make_constraints(config, SMALL.max_sites)
+    groups = draw_space_groups(config, constraints, counts, 4000, np.random.default_rng(0))
     assert set(groups) == {2, 225}
     assert (groups == 225).mean() == pytest.approx(0.75, abs=0.03)
 

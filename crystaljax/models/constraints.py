@@ -55,6 +55,12 @@ class Composition:
             jnp.asarray(_reachable(largest)),
         )
 
+    def fits(self) -> np.ndarray:
+        """bool [230]: groups in which every element by itself can have its atoms."""
+        atoms = np.asarray(self.atoms) * tables().n_centering[:, None]
+        reachable = np.asarray(self.reachable)[:, 1]
+        return np.asarray(np.take_along_axis(reachable, atoms.astype(int), axis=1).all(axis=1))
+
     def missing(self, progress: Progress, group: Array) -> Array:
         """int32 [B, K]: atoms still to place in the conventional cell."""
         n_cells = jnp.asarray(tables().n_centering, jnp.int32)[group - 1]
