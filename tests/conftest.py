@@ -5,6 +5,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)  # what compiles takes its time, once
+settings.load_profile("no deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crystaljax import Crystals
@@ -50,7 +50,6 @@ amounts = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(amounts)
 def test_a_written_formula_reads_back_as_the_reduced_composition(amount: dict[str, int]) -> None:
     from pymatgen.core import Composition

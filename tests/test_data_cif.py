@@ -86,7 +86,7 @@ def test_rounded_special_positions_are_restored(digits: int) -> None:
     np.testing.assert_allclose(sixths, np.round(sixths), atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([225, 227, 186, 136, 167, 14, 62, 194, 230]), st.integers(0, 2**32 - 1))
 def test_general_positions_have_the_full_multiplicity(group: int, seed: int) -> None:
     """The orbit of a random point is the space group's order times that point."""

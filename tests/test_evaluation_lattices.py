@@ -18,7 +18,7 @@ def skewed(rng: np.random.Generator, n: int) -> np.ndarray:
     return change @ matrix
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_lengths_are_those_of_the_niggli_cell(seed: int) -> None:
     matrix = skewed(np.random.default_rng(seed), 20)

@@ -37,7 +37,7 @@ def crystals_of(*cells: tuple[np.ndarray, list, list]) -> Crystals:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 8), st.integers(0, 10))
 def test_distances_in_small_and_skewed_cells(seed: int, size: float, skew: int) -> None:
     rng = np.random.default_rng(seed)

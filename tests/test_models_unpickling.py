@@ -158,7 +158,7 @@ def test_no_pickle(tmp_path: Path, content: bytes) -> None:
         load_arrays(tmp_path / "x.pkl")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_damage_is_reported(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Bytes changed or lost anywhere: it is read, or a ValueError says what is wrong."""

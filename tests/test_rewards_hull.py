@@ -88,7 +88,7 @@ chemistries = st.integers(1, 5).flatmap(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(chemistries, st.integers(0, 10**6))
 def test_random_systems_agree_with_pymatgen(
     entries: list[tuple[list[int], float]], seed: int

@@ -57,7 +57,7 @@ def same(a: Crystals, b: Crystals) -> np.ndarray:
     )
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.sampled_from([None, None, 7, 8, 12]))
 def test_all_equivalents_have_one_canonical_form(seed, grid):
     crystals = random_crystals(seed, grid=grid)

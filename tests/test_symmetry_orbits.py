@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.core import Lattice
 
@@ -97,7 +97,6 @@ def test_project_is_idempotent_and_keeps_free_coordinates(one_per_group):
     assert (moved[letters == 0] == 0).all()
 
 
-@settings(deadline=None)
 @given(st.floats(-2, 2, width=32))
 def test_wrapped_coordinates_stay_below_one(x):
     wrapped = float(orbits.wrap(jnp.float32(x)))
@@ -138,7 +137,6 @@ lengths = st.floats(0.5, 50)
 angles = st.floats(60, 119)
 
 
-@settings(deadline=None)
 @given(st.tuples(lengths, lengths, lengths, angles, angles, angles))
 def test_lattice_matrix_has_the_metric_of_its_parameters(parameters):
     matrix = np.asarray(orbits.lattice_matrix(np.array(parameters)), float)

@@ -1,7 +1,7 @@
 """Lists of unequal length, against plain Python."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from crystaljax.symmetry.ragged import first_smallest, ragged, smallest, snap, tolerant_order
@@ -9,7 +9,6 @@ from crystaljax.symmetry.ragged import first_smallest, ragged, smallest, snap, t
 counts = st.lists(st.integers(1, 4), min_size=1, max_size=6)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=6))
 def test_ragged_counts_within_each_segment(lengths):
     segment, rank = ragged(np.array(lengths, int))
@@ -17,7 +16,6 @@ def test_ragged_counts_within_each_segment(lengths):
     assert list(zip(segment.tolist(), rank.tolist(), strict=True)) == expected
 
 
-@settings(deadline=None)
 @given(counts, st.randoms(use_true_random=False))
 def test_smallest_items_of_each_segment(lengths, random):
     segment = np.repeat(np.arange(len(lengths)), lengths)
@@ -41,7 +39,6 @@ def test_no_segments_have_no_smallest():
     assert tolerant_order([nothing]).tolist() == []
 
 
-@settings(deadline=None)
 @given(st.floats(-5, 5))
 def test_snapped_coordinates_are_below_one_and_near(x):
     snapped = float(snap(np.array(x)))

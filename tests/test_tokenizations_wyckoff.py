@@ -97,7 +97,7 @@ def test_one_fault_costs_one_crystal() -> None:
     np.testing.assert_array_equal(np.flatnonzero(~decoded.ok), [4])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_garbage_never_raises(data: st.DataObject) -> None:
     batch, sites = 8, 21
