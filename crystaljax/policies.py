@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from crystaljax.checkpoints import Metadata, load_metadata, load_weights, save_weights
 from crystaljax.crystal import Array
 from crystaljax.models.wyckoff_decoder import Rollout
 from crystaljax.models.wyckoff_likelihood import LogProb, log_prob
@@ -20,7 +21,6 @@ from crystaljax.sampling import (
 )
 from crystaljax.tokenizations.packing import PackedTokens
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization
-from crystaljax.training.state import Metadata, load_metadata, load_weights, save_weights
 
 Params = Any
 Packed = tuple[PackedTokens, ...]
@@ -82,7 +82,7 @@ class WyckoffPolicy:
 def load_policy(folder: str | Path) -> tuple[WyckoffPolicy, Params]:
     """A policy and its parameters from the folder of a released model.
 
-    Errors: see `training.state.load_metadata` and `load_weights`.
+    Errors: see `checkpoints.load_metadata` and `load_weights`.
     """
     metadata = load_metadata(folder)
     policy = WyckoffPolicy(metadata.model, np.array(metadata.space_group_counts))

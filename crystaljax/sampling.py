@@ -14,7 +14,8 @@ import numpy as np
 from crystaljax.composition import atomic_number, parse_formula
 from crystaljax.crystal import Array
 from crystaljax.models.constraints import Composition, Constraints
-from crystaljax.models.wyckoff_decoder import Decoder, Graph, Rollout, Sharpness, grow, take
+from crystaljax.models.draws import Sharpness
+from crystaljax.models.wyckoff_decoder import Decoder, Graph, Rollout, grow, take
 from crystaljax.symmetry.tables import N_GROUPS, letter_index, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import tyro
 
+from crystaljax.checkpoints import RunCheckpoints
 from crystaljax.data.dataset import load
 from crystaljax.models.wyckoff_transformer import ModelConfig
 from crystaljax.policies import WyckoffPolicy
 from crystaljax.runtime import prepare
 from crystaljax.tracking import Tracker, TrackingConfig
 from crystaljax.training.pretrain import PretrainConfig, pretrain
-from crystaljax.training.state import RunCheckpoints
 
 
 @dataclass(frozen=True)

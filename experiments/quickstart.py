@@ -21,6 +21,7 @@ from rich.console import Console
 
 from crystaljax import plots
 from crystaljax.assessment import Assessment, assess
+from crystaljax.checkpoints import RunCheckpoints
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.evaluation.evaluate import Reference
@@ -34,7 +35,6 @@ from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, TrackingConfig, read_metrics
 from crystaljax.training.reinforce import PPOConfig, reinforce
-from crystaljax.training.state import RunCheckpoints
 
 POTENTIAL = "CHGNet 0.3.0"
 

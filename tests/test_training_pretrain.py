@@ -32,7 +32,7 @@ from crystaljax.data.dataset import load
 from crystaljax.policies import WyckoffPolicy
 from crystaljax.tracking import Tracker
 from crystaljax.training.pretrain import PretrainConfig, pretrain
-from crystaljax.training.state import RunCheckpoints
+from crystaljax.checkpoints import RunCheckpoints
 
 folder = Path(sys.argv[1])
 crystals = load("prototypes").crystals

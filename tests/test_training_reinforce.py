@@ -146,8 +146,8 @@ def test_a_resumed_run_has_the_same_metrics(tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_not_resumed(tmp_path: Path) -> None:
+    from crystaljax.checkpoints import RunCheckpoints
     from crystaljax.training.optimizer import TrainState
-    from crystaljax.training.state import RunCheckpoints
 
     policy = WyckoffPolicy(SMALL, np.ones(230))
     other = WyckoffPolicy(dataclasses.replace(SMALL, width=32), np.ones(230))

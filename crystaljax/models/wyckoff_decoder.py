@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,16 @@ import numpy as np
 from flax import nnx
 
 from crystaljax.crystal import Array, Batch
-from crystaljax.models import distributions as dist
 from crystaljax.models.constraints import Constraints, Progress
-from crystaljax.models.rules import allowed_letters, exclude
+from crystaljax.models.draws import (
+    Sharpness,
+    Uniforms,
+    draw_choice,
+    draw_coordinate,
+    draw_lattice,
+    draw_uniforms,
+)
+from crystaljax.models.rules import allowed_letters
 from crystaljax.models.wyckoff_transformer import (
     Block,
     Cache,
@@ -30,7 +37,7 @@ from crystaljax.models.wyckoff_transformer import (
     attend_cache,
     rotation,
 )
-from crystaljax.symmetry.orbits import lattice_free, project
+from crystaljax.symmetry.orbits import project
 from crystaljax.symmetry.tables import N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE, WyckoffTokens
 
@@ -70,17 +77,6 @@ class Rollout(Batch):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Sharpness:
-    """How the model's distributions are changed for sampling."""
-
-    temperature: Array
-    """[]: logits are divided by it, continuous densities narrowed accordingly."""
-    top_p: Array | None
-    """[]: only the likeliest letters and elements that make up this probability are drawn."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
 class DecodeState:
     """B sequences after some tokens, all but the cache."""
 
@@ -94,7 +90,7 @@ class DecodeState:
     """bool [B]: not ended yet."""
     letter: Array
     """int32 [B]: letter of the last site; 0 = the end."""
-    uniform: _Uniforms
+    uniform: Uniforms
     """Random numbers for the site."""
     hidden: Array
     """[B, width]: the last token, before or after the blocks."""
@@ -127,7 +123,7 @@ class Decoder:
             key=key,
             alive=np.ones(batch, bool),
             letter=np.zeros(batch, np.int32),
-            uniform=_uniforms(key, np.int32(0)),
+            uniform=draw_uniforms(key, np.int32(0)),
             hidden=np.zeros((batch, self.config.width), self.config.dtype),
         )
 
@@ -142,7 +138,7 @@ class Decoder:
     ) -> tuple[DecodeState, list[Cache]]:
         """Sample the letter of the `site`-th site (from 0), and the lattice where none follows."""
         was_alive = state.alive
-        state = replace(state, uniform=_uniforms(state.key, np.int32(site)))
+        state = replace(state, uniform=draw_uniforms(state.key, np.int32(site)))
         state = _letter(*self._model, state, np.int32(site), *self._how)
         state, caches = self._advance(state, caches, site * TOKENS_PER_SITE)
         return _lattice(*self._model, state, was_alive, *self._how), caches
@@ -222,7 +218,9 @@ def _letter(
     is_full = site >= model.config.max_sites
     possible = jnp.where(is_full, jnp.arange(N_LETTERS) == 0, possible)
     wanted = constraints.letters(state.progress, group, site, possible)
-    letter, logp, logp_model = _choose(state.uniform.letter, logits, possible, wanted, sharpness)
+    letter, logp, logp_model = draw_choice(
+        state.uniform.letter, logits, possible, wanted, sharpness
+    )
     letter = jnp.where(state.alive, letter, 0)
     rollout = _add_logp(state.rollout, state.alive, logp, logp_model)
     wyckoff = rollout.tokens.wyckoff.at[:, site].set(letter, mode="drop")
@@ -248,7 +246,7 @@ def _lattice(
     model: WyckoffTransformer = nnx.merge(graph, params)
     ends = was_alive & ~state.alive
     tokens = state.rollout.tokens
-    lattice, logp, logp_model = _sample_lattice(
+    lattice, logp, logp_model = draw_lattice(
         state.uniform.lattice,
         model.lattice_mixture(model.outputs(state.hidden)),
         tokens.space_group,
@@ -283,7 +281,9 @@ def _species(
     sites_left = model.config.max_sites - site
     wanted = constraints.species(state.progress, group, state.letter, possible, sites_left)
     logits = model.species_logits(model.outputs(state.hidden))
-    species, logp, logp_model = _choose(state.uniform.species, logits, possible, wanted, sharpness)
+    species, logp, logp_model = draw_choice(
+        state.uniform.species, logits, possible, wanted, sharpness
+    )
     species = jnp.where(state.alive, species, 0)
     rollout = _add_logp(state.rollout, state.alive, logp, logp_model)
     return replace(
@@ -304,7 +304,7 @@ def _coordinate(
     model: WyckoffTransformer = nnx.merge(graph, params)
     tokens, letter = state.rollout.tokens, state.letter
     group = tokens.space_group
-    x, logp, logp_model = _sample_coordinate(
+    x, logp, logp_model = draw_coordinate(
         state.uniform.coordinate[:, axis],
         model.coordinate_mixture(model.outputs(state.hidden)),
         sharpness,
@@ -327,86 +327,3 @@ def _add_logp(rollout: Rollout, where: Array, logp: Array, logp_model: Array) ->
         logp=rollout.logp + jnp.where(where, logp, 0),
         logp_model=rollout.logp_model + jnp.where(where, logp_model, 0),
     )
-
-
-class _Uniforms(NamedTuple):
-    """Uniform numbers for one step of B sequences."""
-
-    letter: Array
-    """[B]"""
-    species: Array
-    """[B]"""
-    lattice: Array
-    """[B, 6, 2]"""
-    coordinate: Array
-    """[B, 3, `N_VON_MISES`]"""
-
-
-@jax.jit
-def _uniforms(key: Array, site: Array) -> _Uniforms:
-    """All from one call for each sample: faster, and faster to compile, than one a choice."""
-    n_lattice, n_coordinate = 6 * 2, 3 * dist.N_VON_MISES
-
-    def draw(key: Array) -> Array:
-        return jax.random.uniform(jax.random.fold_in(key, site), (2 + n_lattice + n_coordinate,))
-
-    u = jax.vmap(draw)(key)
-    return _Uniforms(
-        u[:, 0],
-        u[:, 1],
-        u[:, 2 : 2 + n_lattice].reshape(-1, 6, 2),
-        u[:, 2 + n_lattice :].reshape(-1, 3, dist.N_VON_MISES),
-    )
-
-
-def _choose(
-    uniform: Array, logits: Array, possible: Array, wanted: Array, sharpness: Sharpness
-) -> tuple[Array, Array, Array]:
-    """Choices int32 [B] from logits [B, n], with their log-probabilities: as sampled, the model's.
-
-    `possible` is what the model's own rules allow, `wanted` what the user's constraints leave.
-    """
-    own = exclude(logits, possible)
-    sampled = exclude(own / sharpness.temperature, wanted)
-    if sharpness.top_p is not None:
-        sampled = _top_p(sampled, sharpness.top_p)
-    choice = dist.sample_categorical(uniform, sampled)
-
-    def of_choice(logits: Array) -> Array:
-        logp = jax.nn.log_softmax(logits, axis=-1)
-        return jnp.take_along_axis(logp, choice[:, None], axis=-1)[:, 0]
-
-    return choice, of_choice(sampled), of_choice(own)
-
-
-def _top_p(logits: Array, top_p: Array) -> Array:
-    """Logits [B, n] with all but the likeliest choices, of total probability `top_p`, excluded."""
-    order = jnp.argsort(-logits, axis=-1)
-    probability = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
-    before = jnp.cumsum(probability, axis=-1) - probability
-    kept = jnp.take_along_axis(before < top_p, jnp.argsort(order, axis=-1), axis=-1)
-    return exclude(logits, kept)
-
-
-def _sample_coordinate(
-    uniform: Array, mixture: dist.Mixture, sharpness: Sharpness
-) -> tuple[Array, Array, Array]:
-    """Coordinates [B] in [0, 1), and their log-densities: as sampled, the model's."""
-    tempered = dist.temper_von_mises(mixture, sharpness.temperature)
-    x = dist.sample_von_mises(uniform, tempered) / (2 * jnp.pi) + 0.5
-    x = jnp.where((x < 0) | (x >= 1), 0.0, x)  # the same angle, where rounding left the interval
-    angle = 2 * jnp.pi * (x - 0.5)
-    return x, dist.von_mises_logp(angle, tempered), dist.von_mises_logp(angle, mixture)
-
-
-def _sample_lattice(
-    uniform: Array, mixture: dist.Mixture, group: Array, sharpness: Sharpness
-) -> tuple[Array, Array, Array]:
-    """Scaled lattices [B, 6], and log-densities [B] of what is free: as sampled, the model's."""
-    tempered = dist.temper_gaussian(mixture, sharpness.temperature)
-    lattice = dist.sample_gaussian(uniform, tempered)
-    free = lattice_free(group)
-    sampled, own = (
-        jnp.where(free, dist.gaussian_logp(lattice, m), 0).sum(-1) for m in (tempered, mixture)
-    )
-    return lattice, sampled, own

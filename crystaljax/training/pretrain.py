@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from crystaljax.checkpoints import RunCheckpoints
 from crystaljax.crystal import Array, Crystals
 from crystaljax.models.wyckoff_likelihood import LogProb
 from crystaljax.objectives import negative_log_likelihood
@@ -23,7 +24,6 @@ from crystaljax.tokenizations.packing import plan_rows
 from crystaljax.training.batches import Batches, Packed, data_mesh, fixed_batches, place
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.progress import progress_bar
-from crystaljax.training.state import RunCheckpoints
 
 log = logging.getLogger(__name__)
 

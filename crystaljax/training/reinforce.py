@@ -18,6 +18,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from crystaljax.checkpoints import RunCheckpoints
 from crystaljax.crystal import Array, Crystals
 from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
 from crystaljax.evaluation.validity import structure_valid
@@ -29,7 +30,6 @@ from crystaljax.tokenizations.packing import pack, plan_rows
 from crystaljax.training.batches import Packed, data_mesh, place
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.progress import progress_bar
-from crystaljax.training.state import RunCheckpoints
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from small import SMALL
 
+from crystaljax.checkpoints import Metadata, RunCheckpoints
 from crystaljax.policies import WyckoffPolicy, load_policy
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
-from crystaljax.training.state import Metadata, RunCheckpoints
 
 POLICY = WyckoffPolicy(SMALL, np.arange(230))
 

@@ -1,0 +1,112 @@
+"""Drawing a token from what the network predicts, with its log-probability.
+
+Each draw gives two: under the distribution that was sampled, which a user may have sharpened or
+constrained, and under the model itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from crystaljax.crystal import Array
+from crystaljax.models import distributions as dist
+from crystaljax.models.rules import exclude
+from crystaljax.symmetry.orbits import lattice_free
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Sharpness:
+    """How the model's distributions are changed for sampling."""
+
+    temperature: Array
+    """[]: logits are divided by it, continuous densities narrowed accordingly."""
+    top_p: Array | None
+    """[]: only the likeliest letters and elements that make up this probability are drawn."""
+
+
+class Uniforms(NamedTuple):
+    """Uniform numbers for one step of B sequences."""
+
+    letter: Array
+    """[B]"""
+    species: Array
+    """[B]"""
+    lattice: Array
+    """[B, 6, 2]"""
+    coordinate: Array
+    """[B, 3, `N_VON_MISES`]"""
+
+
+@jax.jit
+def draw_uniforms(key: Array, site: Array) -> Uniforms:
+    """All from one call for each sample: faster, and faster to compile, than one a choice."""
+    n_lattice, n_coordinate = 6 * 2, 3 * dist.N_VON_MISES
+
+    def draw(key: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(key, site), (2 + n_lattice + n_coordinate,))
+
+    u = jax.vmap(draw)(key)
+    return Uniforms(
+        u[:, 0],
+        u[:, 1],
+        u[:, 2 : 2 + n_lattice].reshape(-1, 6, 2),
+        u[:, 2 + n_lattice :].reshape(-1, 3, dist.N_VON_MISES),
+    )
+
+
+def draw_choice(
+    uniform: Array, logits: Array, possible: Array, wanted: Array, sharpness: Sharpness
+) -> tuple[Array, Array, Array]:
+    """Choices int32 [B] from logits [B, n], with their log-probabilities: as sampled, the model's.
+
+    `possible` is what the model's own rules allow, `wanted` what the user's constraints leave.
+    """
+    own = exclude(logits, possible)
+    sampled = exclude(own / sharpness.temperature, wanted)
+    if sharpness.top_p is not None:
+        sampled = _top_p(sampled, sharpness.top_p)
+    choice = dist.sample_categorical(uniform, sampled)
+
+    def of_choice(logits: Array) -> Array:
+        logp = jax.nn.log_softmax(logits, axis=-1)
+        return jnp.take_along_axis(logp, choice[:, None], axis=-1)[:, 0]
+
+    return choice, of_choice(sampled), of_choice(own)
+
+
+def _top_p(logits: Array, top_p: Array) -> Array:
+    """Logits [B, n] with all but the likeliest choices, of total probability `top_p`, excluded."""
+    order = jnp.argsort(-logits, axis=-1)
+    probability = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
+    before = jnp.cumsum(probability, axis=-1) - probability
+    kept = jnp.take_along_axis(before < top_p, jnp.argsort(order, axis=-1), axis=-1)
+    return exclude(logits, kept)
+
+
+def draw_coordinate(
+    uniform: Array, mixture: dist.Mixture, sharpness: Sharpness
+) -> tuple[Array, Array, Array]:
+    """Coordinates [B] in [0, 1), and their log-densities: as sampled, the model's."""
+    tempered = dist.temper_von_mises(mixture, sharpness.temperature)
+    x = dist.sample_von_mises(uniform, tempered) / (2 * jnp.pi) + 0.5
+    x = jnp.where((x < 0) | (x >= 1), 0.0, x)  # the same angle, where rounding left the interval
+    angle = 2 * jnp.pi * (x - 0.5)
+    return x, dist.von_mises_logp(angle, tempered), dist.von_mises_logp(angle, mixture)
+
+
+def draw_lattice(
+    uniform: Array, mixture: dist.Mixture, group: Array, sharpness: Sharpness
+) -> tuple[Array, Array, Array]:
+    """Scaled lattices [B, 6], and log-densities [B] of what is free: as sampled, the model's."""
+    tempered = dist.temper_gaussian(mixture, sharpness.temperature)
+    lattice = dist.sample_gaussian(uniform, tempered)
+    free = lattice_free(group)
+    sampled, own = (
+        jnp.where(free, dist.gaussian_logp(lattice, m), 0).sum(-1) for m in (tempered, mixture)
+    )
+    return lattice, sampled, own
