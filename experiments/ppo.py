@@ -21,7 +21,7 @@ from crystaljax.training.reinforce import PPOConfig
 DEFAULT = Config(
     n_samples=1000,
     output=Path("runs/ppo"),
-    ppo=PPOConfig(n_steps=40, sampling=SamplingConfig(batch_size=100)),
+    ppo=PPOConfig(n_steps=150, batch_size=200, sampling=SamplingConfig(batch_size=200)),
 )
 
 if __name__ == "__main__":

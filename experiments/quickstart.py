@@ -148,7 +148,7 @@ def report(
     kl = float(metrics["ppo/kl_base"][-1, 1])
     extra = {"seconds": seconds, "hardware": hardware(), "kl_from_base_nats": kl}
     result = Report(
-        "Quick start: stability by PPO",
+        "Stability by PPO",
         {"before PPO": before.evaluation, "after PPO": after.evaluation},
         pictures,
         notes,

@@ -64,7 +64,7 @@ class PPOConfig:
     another temperature, or under constraints, rollouts are off-policy, and PPO only approximate."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
-            learning_rate=1e-4, schedule="constant", warmup_steps=0, weight_decay=0.0, ema_decay=0.0
+            learning_rate=3e-5, schedule="constant", warmup_steps=0, weight_decay=0.0, ema_decay=0.0
         )
     )
     """The optimiser."""
