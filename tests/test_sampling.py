@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from pyxtal.symmetry import Group
+from slow_reference import reference
 from small import SMALL
 
 from crystaljax.composition import element_counts
@@ -54,6 +55,14 @@ def test_log_probs_of_other_distributions() -> None:
     rollout = sample(temperature=0.7, top_p=0.9, elements=("Fe", "O", "Ti"))
     np.testing.assert_allclose(rollout.logp_model, teacher_forced(rollout), atol=1e-4)
     assert (np.abs(rollout.logp - rollout.logp_model) > 0.1).all()
+
+
+def test_log_probs_are_of_the_distribution_that_was_sampled() -> None:
+    """Tempered, and with other elements excluded."""
+    rollout = sample(temperature=0.7, elements=("Fe", "O", "Ti"))
+    model = policy()[0].model(policy()[1])
+    expected = [sum(reference(model, rollout.tokens[i], 0.7, (8, 22, 26))) for i in range(8)]
+    np.testing.assert_allclose(rollout.logp[:8], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_batch_does_not_matter() -> None:
