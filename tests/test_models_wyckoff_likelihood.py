@@ -108,7 +108,7 @@ def test_the_packing_does_not_matter(plan: tuple[Rows, ...]) -> None:
 
 def test_absent_crystals_have_zero() -> None:
     few = sequences()[np.arange(5)]
-    found = scored(model(), pack(few, ALONE, 9), 9)
+    found = scored(model(), pack(few, ALONE), 9)
     np.testing.assert_allclose(found.total[:5], score(sequences()).total[:5], rtol=1e-5)
     np.testing.assert_array_equal(found.total[5:], 0)
 

@@ -8,7 +8,7 @@ So the kind of every token is known at compile time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import jax
@@ -22,6 +22,9 @@ NARROW_SHARE = 0.9
 
 N_TRIALS = 100
 """Random batches that a plan is tried on."""
+
+NOWHERE = np.iinfo(np.int32).max
+"""Stands for a sequence in empty slots; JAX drops what is scattered there."""
 
 
 class Rows(NamedTuple):
@@ -46,7 +49,7 @@ class PackedTokens:
     """Some of a batch's B sequences, in R rows of S site slots and C end slots."""
 
     crystal: Array
-    """int32 [R, S]: which of the B sequences the site is of; B in empty slots."""
+    """int32 [R, S]: which of the B sequences the site is of; `NOWHERE` in empty slots."""
     site: Array
     """int32 [R, S]: the site's place in its sequence, from 0."""
     group: Array
@@ -60,7 +63,7 @@ class PackedTokens:
     frac: Array
     """float32 [R, S, 3]"""
     end_crystal: Array
-    """int32 [R, C]: which of the B sequences ends here; B in empty slots."""
+    """int32 [R, C]: which of the B sequences ends here; `NOWHERE` in empty slots."""
     end_site: Array
     """int32 [R, C]: its number of sites."""
     end_group: Array
@@ -71,14 +74,12 @@ class PackedTokens:
     """float32 [R, C, 6]: its scaled lattice."""
 
 
-def plan_rows(
-    n_sites: np.ndarray, batch_size: int, multiple: int = 1, widest: int | None = None
-) -> RowPlan:
+def plan_rows(n_sites: np.ndarray, batch_size: int, widest: int | None = None) -> RowPlan:
     """A plan that nearly every batch drawn from crystals of these numbers of sites fits.
 
     Narrow rows are as wide as `NARROW_SHARE` of the crystals need, wide ones as the largest
     does, or as `widest` says. There are as many rows as the most demanding of `N_TRIALS` random
-    batches needed, rounded up to `multiple`, the number of devices.
+    batches needed.
     """
     rng = np.random.default_rng(0)
     widest = widest or int(n_sites.max())
@@ -88,27 +89,20 @@ def plan_rows(
     def crystals(width: int) -> int:
         return max(1, round(1.2 * width / n_sites.mean()))
 
-    def up(count: int) -> int:
-        return max(1, -(-count // multiple)) * multiple
-
-    wide = Rows(up(batch_size), widest, crystals(widest))
-    wide = wide._replace(
-        n_rows=up(max(_place(batch[batch > narrow], (wide,)).used(0) for batch in batches))
-    )
-    small = Rows(up(batch_size), narrow, crystals(narrow))
+    wide = Rows(batch_size, widest, crystals(widest))
+    needed = max(_place(batch[batch > narrow], (wide,)).used(0) for batch in batches)
+    wide = wide._replace(n_rows=max(1, needed))
+    small = Rows(batch_size, narrow, crystals(narrow))
     needed = max(_place(batch, (wide, small)).used(1) for batch in batches)
-    return wide, small._replace(n_rows=up(needed))
+    return wide, small._replace(n_rows=max(1, needed))
 
 
-def pack(
-    tokens: WyckoffTokens, plan: RowPlan, n_crystals: int | None = None
-) -> tuple[PackedTokens, ...]:
+def pack(tokens: WyckoffTokens, plan: RowPlan) -> tuple[PackedTokens, ...]:
     """Pack sequences (numpy, on the host): a `PackedTokens` for each block of the plan.
 
-    `n_crystals` is the B that marks empty slots, at least the number of sequences (its default):
-    give the batch size when the last batch is smaller. The rare batch that the plan has no room
-    for gets its first block lengthened by as many rows again, and again until it fits; each such
-    length is compiled once. ValueError if a sequence has more sites than the widest row.
+    The rare batch that the plan has no room for gets its first block lengthened by as many rows
+    again, and again until it fits; each such length is compiled once. ValueError if a sequence
+    has more sites than the widest row.
     """
     n_sites = np.asarray(tokens.n_sites)
     if n_sites.max(initial=0) > plan[0].sites:
@@ -118,8 +112,19 @@ def pack(
     while not place.complete:
         plan = plan[0]._replace(n_rows=plan[0].n_rows + extra), *plan[1:]
         place = _place(n_sites, plan)
-    empty = len(n_sites) if n_crystals is None else n_crystals
-    return tuple(_fill(tokens, place, block, rows, empty) for block, rows in enumerate(plan))
+    return tuple(_fill(tokens, place, block, rows) for block, rows in enumerate(plan))
+
+
+def pad_rows(packed: PackedTokens, multiple: int) -> PackedTokens:
+    """As many rows as `multiple` divides (numpy); those added are empty and come last."""
+    n_rows = len(packed.crystal)
+    blank = {"crystal": NOWHERE, "end_crystal": NOWHERE, "group": 1, "end_group": 1}
+    padded = {}
+    for field in fields(packed):
+        x = getattr(packed, field.name)
+        added = np.full((-n_rows % multiple, *x.shape[1:]), blank.get(field.name, 0), x.dtype)
+        padded[field.name] = np.concatenate([x, added])
+    return PackedTokens(**padded)
 
 
 class _Places(NamedTuple):
@@ -160,10 +165,8 @@ def _place(n_sites: np.ndarray, plan: RowPlan) -> _Places:
     return _Places(block, row - starts[np.maximum(block, 0)], first_site, end)
 
 
-def _fill(
-    tokens: WyckoffTokens, place: _Places, block: int, rows: Rows, empty: int
-) -> PackedTokens:
-    """The arrays of one block; slots that nothing is placed in are marked by `empty`."""
+def _fill(tokens: WyckoffTokens, place: _Places, block: int, rows: Rows) -> PackedTokens:
+    """The arrays of one block."""
     index = np.flatnonzero(place.block == block)
     source, site = np.nonzero(tokens.wyckoff[index])
     source = index[source]
@@ -182,14 +185,14 @@ def _fill(
         return filled
 
     return PackedTokens(
-        crystal=sites(source.astype(np.int32), empty),
+        crystal=sites(source.astype(np.int32), NOWHERE),
         site=sites(site.astype(np.int32)),
         group=sites(tokens.space_group[source], 1),
         wyckoff=sites(tokens.wyckoff[source, site]),
         next_wyckoff=sites(following[source, site]),
         species=sites(tokens.species[source, site]),
         frac=sites(tokens.frac[source, site]),
-        end_crystal=ends(index.astype(np.int32), empty),
+        end_crystal=ends(index.astype(np.int32), NOWHERE),
         end_site=ends(np.asarray(tokens.n_sites)[index].astype(np.int32)),
         end_group=ends(tokens.space_group[index], 1),
         first_wyckoff=ends(tokens.wyckoff[index, 0]),

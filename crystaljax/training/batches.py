@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from crystaljax.crystal import Array, Crystals
 from crystaljax.symmetry.equivalence import random_equivalent
-from crystaljax.tokenizations.packing import PackedTokens, RowPlan, pack, plan_rows
+from crystaljax.tokenizations.packing import PackedTokens, RowPlan, pack, pad_rows, plan_rows
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization, WyckoffTokens
 
 Packed = tuple[PackedTokens, ...]
@@ -24,8 +24,13 @@ def data_mesh() -> Mesh:
 
 
 def place(packed: Packed, mesh: Mesh) -> Packed:
-    """Packed rows on the devices, split evenly among them (every host gives all rows)."""
-    return jax.device_put(packed, NamedSharding(mesh, PartitionSpec("data")))
+    """Packed rows on the devices, split evenly among them (every host gives all rows).
+
+    Empty rows are added at the end to make it even. They change nothing, dropout included: its
+    mask of a token depends on the tokens before it, not on those after.
+    """
+    even = tuple(pad_rows(block, mesh.size) for block in packed)
+    return jax.device_put(even, NamedSharding(mesh, PartitionSpec("data")))
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,6 @@ class Batches:
     seed: int
     augment: bool = False
     """Give each crystal in a random equivalent description."""
-    row_multiple: int = 1
-    """Rows are filled up to a multiple of this, the number of devices."""
     plan: RowPlan = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +54,7 @@ class Batches:
                 "lower the batch size"
             )
         n_sites = np.asarray(self.crystals.n_sites)
-        plan = plan_rows(n_sites, self.batch_size, self.row_multiple)
+        plan = plan_rows(n_sites, self.batch_size)
         object.__setattr__(self, "plan", plan)
 
     @property
@@ -93,4 +96,4 @@ def fixed_batches(
     """All sequences in order: packed batches of one shape, and the rows (int [n]) they hold."""
     for start in range(0, len(tokens), batch_size):
         rows = np.arange(start, min(start + batch_size, len(tokens)))
-        yield pack(tokens[rows], plan, batch_size), rows
+        yield pack(tokens[rows], plan), rows

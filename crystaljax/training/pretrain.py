@@ -81,7 +81,6 @@ def pretrain(
         config.batch_size,
         config.seed,
         config.augment,
-        row_multiple=mesh.size,
     )
     n_steps = config.n_epochs * batches.steps_per_epoch
     optimizer = config.optimizer.build(n_steps)
@@ -145,7 +144,7 @@ def score(
     """Log-probabilities (numpy [B] by part) of any number of crystals, in batches."""
     mesh = mesh or data_mesh()
     tokens = policy.tokenization.encode(crystals)
-    plan = plan_rows(np.asarray(tokens.n_sites), batch_size, mesh.size)
+    plan = plan_rows(np.asarray(tokens.n_sites), batch_size)
     scored = jax.jit(lambda params, packed: policy.log_prob(params, packed, batch_size))
     parts = [
         jax.tree.map(

@@ -174,7 +174,6 @@ def reinforce(
     plan = plan_rows(
         np.asarray(policy.sample(base, config.batch_size, config.seed).tokens.n_sites),
         config.batch_size,
-        mesh.size,
         widest=policy.config.max_sites,
     )
 
