@@ -17,7 +17,7 @@ from small import SMALL
 
 from crystaljax.data.dataset import load
 from crystaljax.policies import WyckoffPolicy
-from crystaljax.tokenizations.packing import plan_rows
+from crystaljax.tokenizations.wyckoff import WyckoffTokenization
 from crystaljax.tracking import read_metrics
 from crystaljax.training.batches import Batches
 from crystaljax.training.pretrain import PretrainConfig, pretrain
@@ -91,10 +91,15 @@ def test_batches_larger_than_the_data() -> None:
 
 
 def test_plans_waste_little() -> None:
-    n_sites = np.asarray(load("prototypes").crystals.n_sites)
-    plan = plan_rows(n_sites, 100)
-    computed = sum(rows.n_rows * rows.sites for rows in plan)
-    assert 100 * n_sites.mean() / computed > 0.5
+    crystals = load("prototypes").crystals
+    batches = Batches(crystals, WyckoffTokenization(), 100, seed=0)
+    computed = sum(rows.n_rows * rows.sites for rows in batches.plan)
+    assert 100 * crystals.n_sites.mean() / computed > 0.75
+    assert all(
+        len(block.crystal) == rows.n_rows
+        for step in (0, 19, 20, 47)
+        for block, rows in zip(batches.packed(step), batches.plan, strict=True)
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:

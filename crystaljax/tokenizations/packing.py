@@ -8,6 +8,7 @@ So the kind of every token is known at compile time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -15,13 +16,10 @@ import jax
 import numpy as np
 
 from crystaljax.crystal import Array
-from crystaljax.tokenizations.wyckoff import WyckoffTokens
+from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE, WyckoffTokens
 
-NARROW_SHARE = 0.9
-"""Share of the crystals that narrow rows are wide enough for."""
-
-N_TRIALS = 100
-"""Random batches that a plan is tried on."""
+EVEN_WIDTH = 100
+"""Tokens of a row at which its attention takes as long as everything else (measured on a CPU)."""
 
 NOWHERE = np.iinfo(np.int32).max
 """Stands for a sequence in empty slots; JAX drops what is scattered there."""
@@ -74,27 +72,37 @@ class PackedTokens:
     """float32 [R, C, 6]: its scaled lattice."""
 
 
-def plan_rows(n_sites: np.ndarray, batch_size: int, widest: int | None = None) -> RowPlan:
-    """A plan that nearly every batch drawn from crystals of these numbers of sites fits.
+def plan_rows(batches: Sequence[np.ndarray], widest: int | None = None) -> RowPlan:
+    """The plan that costs least of those that batches like the ones given fit.
 
-    Narrow rows are as wide as `NARROW_SHARE` of the crystals need, wide ones as the largest
-    does, or as `widest` says. There are as many rows as the most demanding of `N_TRIALS` random
-    batches needed.
+    Args:
+      batches: number of sites (int [n]) of each crystal, for some batches.
+      widest: sites of wide rows, at least as many as any crystal has; by default just as many.
     """
-    rng = np.random.default_rng(0)
-    widest = widest or int(n_sites.max())
-    narrow = int(np.quantile(n_sites, NARROW_SHARE, method="higher"))
-    batches = [rng.choice(n_sites, batch_size) for _ in range(N_TRIALS)]
+    sites = np.concatenate(batches)
+    widest = widest or int(sites.max())
+    widths = np.unique(np.clip(np.quantile(sites, [0.5, 0.7, 0.8, 0.9, 0.95]), 1, widest))
+    return min((_plan(batches, int(narrow), widest) for narrow in widths), key=_cost)
 
-    def crystals(width: int) -> int:
-        return max(1, round(1.2 * width / n_sites.mean()))
 
-    wide = Rows(batch_size, widest, crystals(widest))
+def _plan(batches: Sequence[np.ndarray], narrow: int, widest: int) -> RowPlan:
+    """Wide and narrow rows, no more than the most demanding batch needs."""
+    mean = np.concatenate(batches).mean()
+
+    def rows(sites: int) -> Rows:
+        return Rows(max(map(len, batches)), sites, max(1, round(1.2 * sites / mean)))
+
+    wide, small = rows(widest), rows(narrow)
     needed = max(_place(batch[batch > narrow], (wide,)).used(0) for batch in batches)
     wide = wide._replace(n_rows=max(1, needed))
-    small = Rows(batch_size, narrow, crystals(narrow))
     needed = max(_place(batch, (wide, small)).used(1) for batch in batches)
     return wide, small._replace(n_rows=max(1, needed))
+
+
+def _cost(plan: RowPlan) -> float:
+    """Proportional to the time of a step."""
+    tokens = [(rows.n_rows, rows.sites * TOKENS_PER_SITE + rows.crystals) for rows in plan]
+    return sum(n_rows * width * (EVEN_WIDTH + width) for n_rows, width in tokens)
 
 
 def pack(tokens: WyckoffTokens, plan: RowPlan) -> tuple[PackedTokens, ...]:

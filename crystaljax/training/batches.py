@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import jax
 import numpy as np
@@ -16,6 +15,9 @@ from crystaljax.tokenizations.packing import PackedTokens, RowPlan, pack, pad_ro
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization, WyckoffTokens
 
 Packed = tuple[PackedTokens, ...]
+
+N_PLANNED = 120
+"""Batches that rows are planned for."""
 
 
 def data_mesh() -> Mesh:
@@ -33,29 +35,40 @@ def place(packed: Packed, mesh: Mesh) -> Packed:
     return jax.device_put(even, NamedSharding(mesh, PartitionSpec("data")))
 
 
-@dataclass(frozen=True)
 class Batches:
-    """An endless stream of packed training batches: every epoch all crystals, in a new order."""
+    """An endless stream of packed training batches: every epoch all crystals, in a new order.
 
-    crystals: Crystals
-    """Training crystals (numpy, may be memory-mapped)."""
-    tokenization: WyckoffTokenization
-    batch_size: int
-    """Crystals in every batch; an epoch leaves out what is left over."""
-    seed: int
-    augment: bool = False
-    """Give each crystal in a random equivalent description."""
-    plan: RowPlan = field(init=False)
+    Batches are much alike: each has its share of the large crystals and of the small, drawn anew
+    every epoch. So all fit the same rows, with little room left over.
 
-    def __post_init__(self) -> None:
-        if self.batch_size > len(self.crystals):
+    Args:
+      crystals: training crystals (numpy, may be memory-mapped).
+      batch_size: crystals in every batch; an epoch leaves out what is left over.
+      augment: give each crystal in a random equivalent description.
+
+    ValueError if there are fewer crystals than a batch has.
+    """
+
+    def __init__(
+        self,
+        crystals: Crystals,
+        tokenization: WyckoffTokenization,
+        batch_size: int,
+        seed: int,
+        augment: bool = False,
+    ) -> None:
+        if batch_size > len(crystals):
             raise ValueError(
-                f"a batch of {self.batch_size} from {len(self.crystals)} crystals: "
-                "lower the batch size"
+                f"a batch of {batch_size} from {len(crystals)} crystals: lower the batch size"
             )
-        n_sites = np.asarray(self.crystals.n_sites)
-        plan = plan_rows(n_sites, self.batch_size)
-        object.__setattr__(self, "plan", plan)
+        self.crystals = crystals
+        self.tokenization = tokenization
+        self.batch_size = batch_size
+        self.seed = seed
+        self.augment = augment
+        self._n_sites = np.asarray(crystals.n_sites)
+        self._dealt = -1, np.empty((0, 0), np.int64)  # an epoch, and its batches
+        self.plan: RowPlan = plan_rows(self._some_sizes(), int(self._n_sites.max()))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -64,12 +77,30 @@ class Batches:
     def tokens(self, step: int) -> WyckoffTokens:
         """The crystals of a step, the same whenever it is asked for."""
         epoch, part = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.crystals))
-        rows = order[part * self.batch_size : (part + 1) * self.batch_size]
-        crystals = self.crystals[np.sort(rows)]
+        crystals = self.crystals[np.sort(self._batches(epoch)[part])]
         if self.augment:
             crystals = random_equivalent(np.random.default_rng([self.seed, 1, step]), crystals)
         return self.tokenization.encode(crystals)
+
+    def _some_sizes(self) -> list[np.ndarray]:
+        """Numbers of sites of the crystals of `N_PLANNED` batches from four epochs or more."""
+        part = min(N_PLANNED // 4, self.steps_per_epoch)
+        epochs = range(-(-N_PLANNED // part))
+        return [self._n_sites[rows] for epoch in epochs for rows in self._batches(epoch)[:part]]
+
+    def _batches(self, epoch: int) -> np.ndarray:
+        """int [steps, batch size]: the crystals of an epoch's batches.
+
+        Sorted by size, each run of as many crystals as there are batches is dealt out to them.
+        """
+        if self._dealt[0] != epoch:
+            rng = np.random.default_rng([self.seed, 0, epoch])
+            chosen = rng.permutation(len(self.crystals))
+            chosen = chosen[: self.steps_per_epoch * self.batch_size]
+            by_size = chosen[np.argsort(self._n_sites[chosen], kind="stable")]
+            runs = by_size.reshape(self.batch_size, self.steps_per_epoch)
+            self._dealt = epoch, rng.permuted(runs, axis=1).T
+        return self._dealt[1]
 
     def packed(self, step: int) -> Packed:
         """The batch of a step, on the host."""

@@ -144,7 +144,8 @@ def score(
     """Log-probabilities (numpy [B] by part) of any number of crystals, in batches."""
     mesh = mesh or data_mesh()
     tokens = policy.tokenization.encode(crystals)
-    plan = plan_rows(np.asarray(tokens.n_sites), batch_size)
+    n_sites = np.asarray(tokens.n_sites)
+    plan = plan_rows([n_sites[i : i + batch_size] for i in range(0, len(n_sites), batch_size)])
     scored = jax.jit(lambda params, packed: policy.log_prob(params, packed, batch_size))
     parts = [
         jax.tree.map(

@@ -27,7 +27,7 @@ from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.packing import pack, plan_rows
-from crystaljax.training.batches import Packed, data_mesh, place
+from crystaljax.training.batches import N_PLANNED, Packed, data_mesh, place
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.progress import progress_bar
 
@@ -171,11 +171,10 @@ def reinforce(
     metadata = dataclasses.replace(
         policy.metadata, run={"config": dataclasses.asdict(config), "wandb_run_id": run_id}
     )
-    plan = plan_rows(
-        np.asarray(policy.sample(base, config.batch_size, config.seed).tokens.n_sites),
-        config.batch_size,
-        widest=policy.config.max_sites,
-    )
+    n_sites = np.asarray(policy.sample(base, config.batch_size, config.seed).tokens.n_sites)
+    rng = np.random.default_rng(config.seed)
+    likely = [rng.choice(n_sites, config.batch_size) for _ in range(N_PLANNED)]
+    plan = plan_rows(likely, policy.config.max_sites)
 
     def log_probs(params: Params, packed: Packed) -> Array:
         return policy.log_prob(params, packed, config.batch_size).total

@@ -3,7 +3,9 @@
     taskset -c 0 python experiments/benchmarks/symmetry.py
 
 Cost: about a minute on one core. Expect, on one core with 1361 Materials Project crystals:
-EXPECTED. The last line printed is one JSON object; `value` is the speed from text to `Crystals`.
+some 550 structures/s from text, 750 for the symmetry search alone (pymatgen with pyxtal: 9), and
+42,000 cells/s back. The last line printed is one JSON object; `value` is the speed from text to
+`Crystals`.
 """
 
 from __future__ import annotations
