@@ -10,7 +10,7 @@ __all__ = ["Energies", "Potential", "Relaxed", "create_potential"]
 
 
 def create_potential(name: str, **options: Any) -> Potential:
-    """Make the potential called `name` ("chgnet") with its options.
+    """Make the potential called `name` ("chgnet", "nequix") with its options.
 
     ValueError: no such potential. ImportError: its package is not installed, with the extra to
     install.
@@ -19,4 +19,8 @@ def create_potential(name: str, **options: Any) -> Potential:
         from crystaljax.rewards.potentials.chgnet import CHGNetPotential
 
         return CHGNetPotential(**options)
-    raise ValueError(f"no potential is named {name!r}: choose chgnet")
+    if name == "nequix":
+        from crystaljax.rewards.potentials.nequix import NequixPotential
+
+        return NequixPotential(**options)
+    raise ValueError(f"no potential is named {name!r}: choose chgnet or nequix")

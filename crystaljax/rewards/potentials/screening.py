@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.crystal import AtomicCell, Cells, Crystals
 from crystaljax.rewards.base import Reasons
 
 MIN_DISTANCE = 0.5  # Å; the usual test of a valid structure (CDVAE, Xie et al. 2022)
@@ -16,6 +17,9 @@ MIN_VOLUME_PER_ATOM = 1.0  # Å³; the densest solids have about 5
 MAX_VOLUME_PER_ATOM = 2000.0  # Å³; a mostly empty box
 MAX_LENGTH = 150.0  # Å; longer cells would only fill memory with neighbour bins
 MIN_HEIGHT = 0.5  # Å between opposite faces; flatter cells have thousands of images in reach
+
+
+NOT_FINITE = "the cell or the coordinates are not finite"
 
 
 class UnphysicalError(ValueError):
@@ -59,20 +63,10 @@ def _cells(
     """One cell an item, or None and a reason where there is none within `max_atoms`."""
     if not isinstance(crystals, Crystals):
         return list(crystals), [None] * len(crystals)
-    from crystaljax.symmetry import orbits
-
-    n = len(crystals)
-    cells: list[AtomicCell | None] = [None] * n
-    if not n:
-        return cells, []
-    # Batch padded to 16, 32, 64, ... and cells to 32, 128, 512, ...: few shapes to compile for.
-    padding = (1 << max(4, (n - 1).bit_length())) - n
-    batch = crystals.to_numpy()[np.pad(np.arange(n), (0, padding), mode="edge")]
-    n_atoms = np.asarray(orbits.n_atoms(batch, primitive=True))[:n]
+    cells: list[AtomicCell | None] = [None] * len(crystals)
+    full, n_atoms = _expand(crystals, max_atoms)
+    full = full.to_numpy()
     reasons: Reasons = [_size_problem(int(size), max_atoms) for size in n_atoms]
-    largest = int(n_atoms[n_atoms <= max_atoms].max(initial=1))
-    slots = next(size for k in count() if (size := 32 * 4**k) >= largest)
-    full = orbits.expand(batch, slots, primitive=True).to_numpy()
     for row in np.flatnonzero([reason is None for reason in reasons]):
         atoms = slice(int(n_atoms[row]))
         cells[row] = AtomicCell(
@@ -81,6 +75,74 @@ def _cells(
             full.species[row, atoms],
         )
     return cells, reasons
+
+
+def stack_cells(
+    crystals: Crystals | Sequence[AtomicCell], *, max_atoms: int, elements: np.ndarray
+) -> tuple[Cells, Reasons]:
+    """The cells of B items as arrays, and why a potential cannot take some, distances aside.
+
+    `elements` int: atomic numbers that the potential knows. There may be more cells than items;
+    those and the cells of items with a reason mean nothing. Reasons are those of `screen`.
+    """
+    if isinstance(crystals, Crystals):
+        cells, n_atoms = _expand(crystals, max_atoms)
+    else:
+        n_atoms = np.array([len(cell.species) for cell in crystals], int)
+        cells = _stack(crystals, n_atoms, max_atoms)
+    host = cells.to_numpy()
+    unknown = ~np.isin(host.species, [0, *elements])
+    matrix = host.matrix[: len(n_atoms)].astype(np.float64)
+    finite = np.isfinite(host.matrix).all((1, 2)) & np.isfinite(host.frac).all((1, 2))
+    reasons: Reasons = [_size_problem(int(size), max_atoms) for size in n_atoms]
+    for row in range(len(reasons)):
+        if reasons[row] is not None:
+            continue
+        if unknown[row].any():
+            z = int(host.species[row][unknown[row]][0])
+            reasons[row] = f"the potential does not know element {z}"
+        elif not finite[row]:
+            reasons[row] = NOT_FINITE
+        else:
+            reasons[row] = _shape_problem(matrix[row], int(n_atoms[row]))
+    return cells, reasons
+
+
+def _expand(crystals: Crystals, max_atoms: int) -> tuple[Cells, np.ndarray]:
+    """Primitive cells of B crystals or more, on the device, and the numbers of atoms of the B.
+
+    The batch is padded to 16, 32, 64, ... and the cells' slots are 32, 128, 512, ...: few shapes
+    to compile for.
+    """
+    from crystaljax.symmetry import orbits
+
+    n = len(crystals)
+    padding = (1 << max(4, (n - 1).bit_length())) - n
+    batch = jax.tree.map(
+        lambda x: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)), crystals.to_numpy()
+    )
+    n_atoms = np.asarray(orbits.n_atoms(batch, primitive=True))[:n]
+    return orbits.expand(batch, _slots(n_atoms, max_atoms), primitive=True), n_atoms
+
+
+def _stack(cells: Sequence[AtomicCell], n_atoms: np.ndarray, max_atoms: int) -> Cells:
+    """Cells given one by one as arrays; those with too many atoms stay empty."""
+    n, slots = len(cells), _slots(n_atoms, max_atoms)
+    frac, species = np.zeros((n, slots, 3), np.float32), np.zeros((n, slots), np.int32)
+    matrix = np.zeros((n, 3, 3), np.float32)
+    for row, cell in enumerate(cells):
+        if n_atoms[row] > max_atoms:
+            continue
+        frac[row, : n_atoms[row]] = cell.frac
+        species[row, : n_atoms[row]] = cell.species
+        matrix[row] = cell.matrix
+    return Cells(frac, species, matrix)
+
+
+def _slots(n_atoms: np.ndarray, max_atoms: int) -> int:
+    """32, 128, 512, ...: enough for those cells that have no more than `max_atoms`."""
+    largest = int(n_atoms[n_atoms <= max_atoms].max(initial=1))
+    return next(size for k in count() if (size := 32 * 4**k) >= largest)
 
 
 def _size_problem(n_atoms: int, max_atoms: int) -> str | None:
@@ -102,7 +164,7 @@ def _content_problem(cell: AtomicCell, max_atoms: int, max_atomic_number: int) -
 def geometry_problem(cell: AtomicCell) -> str | None:
     """What makes the cell or the distances in it unphysical, or None."""
     if not (np.isfinite(cell.matrix).all() and np.isfinite(cell.frac).all()):
-        return "the cell or the coordinates are not finite"
+        return NOT_FINITE
     return _shape_problem(cell.matrix, len(cell.species)) or _distance_problem(cell)
 
 

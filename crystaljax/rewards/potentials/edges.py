@@ -1,0 +1,189 @@
+"""Periodic neighbour lists of many cells at once, in JAX, with static shapes.
+
+The cells of a group lie end to end: their atoms in one list of A nodes, the pairs of atoms and
+images that may be within the cutoff in one list of candidates, the pairs that are in one list of
+edges. So one compiled shape takes any mix of cells that its three lists have room for.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crystaljax.crystal import Array, Cells
+
+MARGIN = 1.1
+"""Edges that are planned for over those estimated: the estimate is for an even density."""
+
+
+class Room(NamedTuple):
+    """The sizes of a group's lists; a group that needs more does not fit."""
+
+    cells: int
+    """G"""
+    nodes: int
+    """A"""
+    candidates: int
+    """C"""
+    edges: int
+    """E"""
+
+
+class Needs(NamedTuple):
+    """What B cells need of a group's lists."""
+
+    nodes: Array
+    """float32 [B]: atoms."""
+    candidates: Array
+    """float32 [B]: pairs of atoms times images in reach; infinite for a flat cell."""
+    edges: Array
+    """float32 [B]: edges, estimated from the density."""
+
+
+class Graph(NamedTuple):
+    """The atoms of G cells and their neighbours."""
+
+    cell: Array
+    """int32 [A]: which cell each node is of; G where there is none."""
+    species: Array
+    """int32 [A]: atomic numbers, 0 where there is no atom."""
+    frac: Array
+    """float32 [A, 3]"""
+    sender: Array
+    """int32 [E]: the neighbour; 0 where there is no edge."""
+    receiver: Array
+    """int32 [E]: the atom whose neighbour it is."""
+    image: Array
+    """float32 [E, 3]: lattice translation of the sender."""
+    is_edge: Array
+    """bool [E]"""
+    closest: Array
+    """float32 [G]: shortest distance of two atoms, Å; the cutoff where none is shorter."""
+    fits: Array
+    """bool []: every list was long enough."""
+
+
+def heights(matrix: Array) -> Array:
+    """Distances [..., 3] of opposite faces of cells with lattice vectors [..., 3, 3] (rows), Å."""
+    faces = jnp.cross(jnp.roll(matrix, -1, axis=-2), jnp.roll(matrix, -2, axis=-2))
+    volume = jnp.abs((matrix * faces).sum(-1))
+    return volume / jnp.linalg.norm(faces, axis=-1)
+
+
+def reach(matrix: Array, cutoff: float) -> Array:
+    """int32 [..., 3]: images up to this far along each vector can be within the cutoff.
+
+    For differences of fractional coordinates in [−1/2, 1/2).
+    """
+    return jnp.floor(cutoff / heights(matrix) + 0.5).astype(jnp.int32)
+
+
+@jax.jit
+def needs(cells: Cells, cutoff: float) -> Needs:
+    """What each of B cells needs."""
+    n = cells.n_atoms.astype(jnp.float32)
+    images = (2 * jnp.floor(cutoff / heights(cells.matrix) + 0.5) + 1).prod(-1)
+    volume = jnp.abs(jnp.linalg.det(cells.matrix))
+    edges = n * (n / volume) * (4 / 3 * jnp.pi * cutoff**3)
+    return Needs(n, n * n * images, edges)
+
+
+def plan_groups(need: Needs, room: Room) -> list[tuple[Room, np.ndarray]]:
+    """Cells (by their numbers, int [n]) put into groups, and the room that each group needs.
+
+    Cells alike in size go together. Rooms are the one given, or for large cells a power of four
+    times it, so that there are few shapes. `need` is numpy.
+    """
+    share = np.stack([need.nodes / room.nodes, need.candidates / room.candidates])
+    share = np.concatenate([share, MARGIN * need.edges[None] / room.edges]).max(axis=0)
+    level = np.ceil(np.maximum(np.log(np.maximum(share, 1e-9)) / np.log(4), 0)).astype(int)
+    groups: list[tuple[Room, np.ndarray]] = []
+    for exponent in np.unique(level):
+        scale = 4 ** int(exponent)
+        rows = np.flatnonzero(level == exponent)
+        rows = rows[np.argsort(share[rows], kind="stable")]
+        larger = Room(room.cells, *(scale * size for size in room[1:]))
+        groups += [(larger, part) for part in _filled(rows, need, larger)]
+    return groups
+
+
+def _filled(rows: np.ndarray, need: Needs, room: Room) -> list[np.ndarray]:
+    """Rows in order, cut wherever a group would need more than the room."""
+    amounts = np.stack([np.ones(len(rows)), need.nodes[rows], need.candidates[rows]])
+    amounts = np.concatenate([amounts, MARGIN * need.edges[None, rows]])
+    limit = np.array(room)[:, None]
+    parts = []
+    start = 0
+    while start < len(rows):
+        used = np.cumsum(amounts[:, start:], axis=1)
+        n = max(1, int((used <= limit).all(axis=0).argmin()))
+        if (used <= limit).all():
+            n = len(rows) - start
+        parts.append(rows[start : start + n])
+        start += n
+    return parts
+
+
+def build_graph(cells: Cells, cutoff: float, room: Room) -> Graph:
+    """The graph of G cells (those without atoms take no room), all pairs up to `cutoff` Å."""
+    n = cells.n_atoms
+    width = cells.species.shape[1]
+    node_end = jnp.cumsum(n)
+    cell, slot = _segments(node_end, room.nodes)
+    inside = cell < room.cells
+    at = (jnp.where(inside, cell, 0), jnp.minimum(slot, width - 1))
+    species = jnp.where(inside, cells.species[at], 0)
+    frac = jnp.where(inside[:, None], cells.frac[at], 0)
+
+    limit = reach(cells.matrix, cutoff)
+    n_images = 2 * limit + 1
+    candidate_end = jnp.cumsum(n * n * n_images.prod(-1))
+    owner, rank = _segments(candidate_end, room.candidates)
+    exists = owner < room.cells
+    owner = jnp.where(exists, owner, 0)
+    sizes = [n[owner], n[owner], *(n_images[owner, axis] for axis in range(3))]
+    digits = []
+    for size in reversed(sizes):  # the rank in its cell as digits (i, j, three of the image)
+        rank, digit = jnp.divmod(rank, jnp.maximum(size, 1))
+        digits.append(digit)
+    image = jnp.stack(digits[:3][::-1], axis=-1) - limit[owner]
+    sender, receiver = digits[3], digits[4]
+    difference = (
+        cells.frac[owner, jnp.minimum(sender, width - 1)]
+        - cells.frac[owner, jnp.minimum(receiver, width - 1)]
+    )
+    image = image - jnp.round(difference)
+    vector = ((difference + image)[..., None] * cells.matrix[owner]).sum(-2)
+    squared = (vector**2).sum(-1)
+    is_self = (sender == receiver) & (image == 0).all(-1)
+    near = exists & ~is_self & (squared <= cutoff**2)
+
+    (chosen,) = jnp.nonzero(near, size=room.edges, fill_value=room.candidates)
+    is_edge = chosen < room.candidates
+    chosen = jnp.where(is_edge, chosen, 0)
+    first = (node_end - n)[owner[chosen]]
+    closest = jnp.full(room.cells, cutoff**2).at[owner].min(jnp.where(near, squared, cutoff**2))
+    fits = (node_end[-1] <= room.nodes) & (candidate_end[-1] <= room.candidates)
+    return Graph(
+        cell=cell,
+        species=species,
+        frac=frac,
+        sender=jnp.where(is_edge, first + sender[chosen], 0),
+        receiver=jnp.where(is_edge, first + receiver[chosen], 0),
+        image=jnp.where(is_edge[:, None], image[chosen], 0),
+        is_edge=is_edge,
+        closest=jnp.sqrt(closest),
+        fits=fits & (near.sum() <= room.edges),
+    )
+
+
+def _segments(end: Array, size: int) -> tuple[Array, Array]:
+    """For segments that end at `end` int [G]: the segment (G beyond the last) of each of `size`
+    items, and the item's rank in it."""
+    item = jnp.arange(size)
+    segment = jnp.searchsorted(end, item, side="right")
+    start = jnp.pad(end, (1, 0))[segment]
+    return segment, item - start

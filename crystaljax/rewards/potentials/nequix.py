@@ -1,0 +1,256 @@
+"""Nequix (Koker et al., arXiv 2508.16067), an equivariant potential in JAX.
+
+Orbits, neighbour lists, energies, forces and stresses of a group of crystals are computed on the
+device, in a few compiled shapes that serve crystals of every kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crystaljax.crystal import Array, AtomicCell, Cells, Crystals
+from crystaljax.rewards.base import Reasons
+from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
+from crystaljax.rewards.potentials.edges import Graph, Room, build_graph, needs, plan_groups
+from crystaljax.rewards.potentials.screening import (
+    MIN_DISTANCE,
+    UnphysicalError,
+    screen,
+    stack_cells,
+)
+
+ROOM = {"cpu": Room(64, 256, 2**17, 2**14), "gpu": Room(512, 4096, 2**21, 2**18)}
+"""Sizes of a group of cells, by platform."""
+
+ONE = Room(1, 32, 2**14, 2**11)
+"""Sizes for one cell."""
+
+
+class Weights(NamedTuple):
+    """A model, and what it needs to know of its input."""
+
+    model: Any
+    cutoff: float
+    """Å"""
+    index: Array
+    """int32 [119]: the model's index of each element; -1 for those it does not know."""
+
+
+class Gradients(NamedTuple):
+    """Energies, forces and stresses of B items; those that are not ok have none."""
+
+    energy: np.ndarray
+    """float64 [B]: eV/atom."""
+    forces: list[np.ndarray | None]
+    """float32 [N, 3] each: eV/Å, in the order of the atoms of the primitive cell."""
+    stress: np.ndarray
+    """float64 [B, 3, 3]: eV/Å³, positive under tension."""
+    reasons: Reasons
+
+
+class Outcome(NamedTuple):
+    """What the model says of G cells with A atoms in all."""
+
+    energy: Array
+    """float32 [G]: eV, of the whole cell."""
+    forces: Array | None
+    """float32 [A, 3]: eV/Å."""
+    stress: Array | None
+    """float32 [G, 3, 3]: eV/Å³, positive under tension."""
+    closest: Array
+    """float32 [G]: see `Graph`."""
+    fits: Array
+    """bool []: see `Graph`; nothing of what is said counts otherwise."""
+
+
+def load_weights(path: str | PathLike) -> Weights:
+    """A model from a .nqx file: JSON, then arrays; nothing in it is run.
+
+    ImportError without the nequix package, FileNotFoundError, ValueError for another file.
+    """
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    try:
+        from nequix.model import load_model
+    except ImportError as error:
+        raise ImportError(
+            'Nequix is not installed: run pip install "crystaljax[nequix]"'
+        ) from error
+    finally:  # importing it sets the precision of all products in the process
+        jax.config.update("jax_default_matmul_precision", precision)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file of Nequix weights at {path}")
+    try:
+        model, config = load_model(path, kernel=False)
+    except (ValueError, KeyError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} holds no Nequix weights ({error})") from error
+    index = np.full(119, -1, np.int32)
+    index[sorted(config["atomic_numbers"])] = np.arange(len(config["atomic_numbers"]))
+    return Weights(model, float(config["cutoff"]), jnp.asarray(index))
+
+
+class NequixPotential:
+    """Energies with Nequix, in batches on the device.
+
+    Its models were trained on energies without corrections, `nequix-mp-1` on those of MPtrj with
+    the Materials Project's settings.
+    """
+
+    def __init__(
+        self, weights: str | PathLike, *, room: Room | None = None, max_atoms: int = 200
+    ) -> None:
+        """Load the model.
+
+        `weights`: a .nqx file. `room`: the sizes of a group of cells. `max_atoms`: larger cells
+        are not taken. Errors: see `load_weights`.
+        """
+        self.weights = load_weights(weights)
+        import equinox
+
+        self._evaluate_group = equinox.filter_jit(evaluate)
+        self.room = room or ROOM["cpu" if jax.default_backend() == "cpu" else "gpu"]
+        self.max_atoms = max_atoms
+
+    def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
+        """Potential energies of B items (of their primitive cells): see `Energies`.
+
+        Not ok: what `screen` leaves out, and elements that the model does not know.
+        """
+        cells, rows, reasons = self._screened(crystals)
+        energy = np.full(len(reasons), np.nan)
+        n_atoms = np.asarray(cells.n_atoms)
+        for part, outcome in self._evaluate(cells, rows, self.room):
+            energy[part] = np.asarray(outcome.energy)[: len(part)] / n_atoms[part]
+            _note_overlaps(np.asarray(outcome.closest), part, reasons)
+        return scatter(energy[rows], rows, reasons)
+
+    def gradients(
+        self, crystals: Crystals | Sequence[AtomicCell], room: Room | None = None
+    ) -> Gradients:
+        """Energies, forces and stresses of B items (of their primitive cells)."""
+        cells, rows, reasons = self._screened(crystals)
+        n = len(reasons)
+        energy, stress = np.full(n, np.nan), np.full((n, 3, 3), np.nan)
+        forces: list[np.ndarray | None] = [None] * n
+        n_atoms = np.asarray(cells.n_atoms)
+        for part, outcome in self._evaluate(cells, rows, room or self.room, gradients=True):
+            _note_overlaps(np.asarray(outcome.closest), part, reasons)
+            energy[part] = np.asarray(outcome.energy)[: len(part)] / n_atoms[part]
+            stress[part] = np.asarray(outcome.stress)[: len(part)]
+            ends = np.cumsum(n_atoms[part])
+            for row, own in zip(part, np.split(np.asarray(outcome.forces), ends), strict=False):
+                forces[row] = own
+        return Gradients(energy, forces, stress, reasons)
+
+    def relax(
+        self,
+        crystals: Crystals | Sequence[AtomicCell],
+        *,
+        fmax: float = 0.02,
+        max_steps: int = 500,
+    ) -> Relaxed:
+        """Relax atoms and cell, one structure at a time, with FIRE in a Fréchet cell filter.
+
+        Converged when every force, that on the cell included, is below `fmax` (eV/Å) within
+        `max_steps`. An item whose structure becomes unphysical on the way is not ok.
+        """
+        from crystaljax.rewards.potentials.relaxation import relax_all
+
+        largest = int(np.flatnonzero(np.asarray(self.weights.index) >= 0).max())
+        screened = screen(crystals, max_atoms=self.max_atoms, max_atomic_number=largest)
+        return relax_all(screened, self._evaluate_one, fmax=fmax, max_steps=max_steps)
+
+    def _evaluate_one(self, cell: AtomicCell) -> tuple[float, np.ndarray, np.ndarray]:
+        """Total energy (eV), forces [N, 3] (eV/Å) and stress [3, 3] (eV/Å³) of one cell."""
+        result = self.gradients([cell], ONE)
+        if (forces := result.forces[0]) is None or result.reasons[0] is not None:
+            raise UnphysicalError(result.reasons[0])
+        return float(result.energy[0]) * len(cell.species), forces, result.stress[0]
+
+    def _screened(
+        self, crystals: Crystals | Sequence[AtomicCell]
+    ) -> tuple[Cells, np.ndarray, Reasons]:
+        """The cells, which of them the model can take, and why not the others."""
+        known = np.flatnonzero(np.asarray(self.weights.index) >= 0)
+        cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=known)
+        rows = np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
+        return cells, rows, reasons
+
+    def _evaluate(
+        self, cells: Cells, rows: np.ndarray, room: Room, *, gradients: bool = False
+    ) -> list[tuple[np.ndarray, Outcome]]:
+        """Some of the cells, in groups: which ones, and the model's outcome for them."""
+        need = jax.tree.map(lambda x: np.asarray(x)[rows], needs(cells, self.weights.cutoff))
+        done = []
+        waiting = [(size, rows[part]) for size, part in plan_groups(need, room)]
+        while waiting:
+            started = [
+                (size, part, self._start(cells, part, size, gradients)) for size, part in waiting
+            ]
+            waiting = []
+            for size, part, outcome in started:
+                if outcome.fits:
+                    done.append((part, outcome))
+                elif len(part) > 1:
+                    half = len(part) // 2
+                    waiting += [(size, part[:half]), (size, part[half:])]
+                else:
+                    waiting.append((Room(size.cells, *(4 * n for n in size[1:])), part))
+        return done
+
+    def _start(self, cells: Cells, part: np.ndarray, room: Room, gradients: bool) -> Outcome:
+        """One group; the cells that fill it up have no atoms."""
+        rows = np.full(room.cells, len(cells.species))
+        rows[: len(part)] = part
+        return self._evaluate_group(self.weights, cells, rows, room, gradients)
+
+
+def evaluate(weights: Weights, cells: Cells, rows: Array, room: Room, gradients: bool) -> Outcome:
+    """The model on the cells `rows` int [G]; rows beyond the last stand for no cell."""
+    group = jax.tree.map(lambda x: jnp.asarray(x).at[rows].get(mode="fill", fill_value=0), cells)
+    empty = group.n_atoms == 0
+    group = Cells(
+        group.frac, group.species, jnp.where(empty[:, None, None], jnp.eye(3), group.matrix)
+    )
+    graph = build_graph(group, weights.cutoff, room)
+    species = weights.index[graph.species]
+
+    def total(moved: Array, strain: Array) -> tuple[Array, Array]:
+        vector = displacements(graph, group.matrix, moved, strain)
+        with jax.default_matmul_precision("highest"):
+            energy = weights.model.node_energies(vector, species, graph.sender, graph.receiver)
+        per_cell = jnp.zeros(room.cells).at[graph.cell].add(energy[:, 0], mode="drop")
+        return per_cell.sum(), per_cell
+
+    still = jnp.zeros((room.nodes, 3)), jnp.zeros((room.cells, 3, 3))
+    if not gradients:
+        return Outcome(total(*still)[1], None, None, graph.closest, graph.fits)
+    (by_place, by_strain), energy = jax.grad(total, argnums=(0, 1), has_aux=True)(*still)
+    volume = jnp.abs(jnp.linalg.det(group.matrix))[:, None, None]
+    return Outcome(energy, -by_place, by_strain / volume, graph.closest, graph.fits)
+
+
+def displacements(graph: Graph, matrix: Array, moved: Array, strain: Array) -> Array:
+    """Vectors [E, 3] in Å from receivers to senders; far beyond the cutoff where there is no edge.
+
+    For atoms `moved` [A, 3] (Å) in cells [G, 3, 3] under a `strain` [G, 3, 3], made symmetric.
+    """
+    owner = graph.cell[graph.receiver]
+    frac = graph.frac[graph.sender] - graph.frac[graph.receiver] + graph.image
+    vector = (frac[..., None] * matrix[owner]).sum(-2)
+    vector = vector + moved[graph.sender] - moved[graph.receiver]
+    symmetric = (strain + strain.swapaxes(1, 2)) / 2
+    vector = vector + (vector[..., None] * symmetric[owner]).sum(-2)
+    return jnp.where(graph.is_edge[:, None], vector, jnp.array([1e3, 0.0, 0.0]))
+
+
+def _note_overlaps(closest: np.ndarray, part: np.ndarray, reasons: Reasons) -> None:
+    for row, distance in zip(part, closest, strict=False):
+        if distance < MIN_DISTANCE:
+            reasons[row] = f"atoms {distance:.2f} Å apart, closer than {MIN_DISTANCE} Å"
