@@ -31,6 +31,10 @@ class Room(NamedTuple):
     edges: int
     """E"""
 
+    def larger(self, factor: int) -> Room:
+        """Longer lists for as many cells."""
+        return Room(self.cells, *(factor * size for size in self[1:]))
+
 
 class Needs(NamedTuple):
     """What B cells need of a group's lists."""
@@ -74,18 +78,19 @@ def heights(matrix: Array) -> Array:
 
 
 def reach(matrix: Array, cutoff: float) -> Array:
-    """int32 [..., 3]: images up to this far along each vector can be within the cutoff.
+    """float [..., 3]: images up to this far along each vector can be within the cutoff.
 
-    For differences of fractional coordinates in [−1/2, 1/2).
+    A whole number, for differences of fractional coordinates in [−1/2, 1/2); infinite for a flat
+    cell.
     """
-    return jnp.floor(cutoff / heights(matrix) + 0.5).astype(jnp.int32)
+    return jnp.floor(cutoff / heights(matrix) + 0.5)
 
 
 @jax.jit
 def needs(cells: Cells, cutoff: float) -> Needs:
     """What each of B cells needs."""
     n = cells.n_atoms.astype(jnp.float32)
-    images = (2 * jnp.floor(cutoff / heights(cells.matrix) + 0.5) + 1).prod(-1)
+    images = (2 * reach(cells.matrix, cutoff) + 1).prod(-1)
     volume = jnp.abs(jnp.linalg.det(cells.matrix))
     edges = n * (n / volume) * (4 / 3 * jnp.pi * cutoff**3)
     return Needs(n, n * n * images, edges)
@@ -102,10 +107,9 @@ def plan_groups(need: Needs, room: Room) -> list[tuple[Room, np.ndarray]]:
     level = np.ceil(np.maximum(np.log(np.maximum(share, 1e-9)) / np.log(4), 0)).astype(int)
     groups: list[tuple[Room, np.ndarray]] = []
     for exponent in np.unique(level):
-        scale = 4 ** int(exponent)
         rows = np.flatnonzero(level == exponent)
         rows = rows[np.argsort(share[rows], kind="stable")]
-        larger = Room(room.cells, *(scale * size for size in room[1:]))
+        larger = room.larger(4 ** int(exponent))
         groups += [(larger, part) for part in _filled(rows, need, larger)]
     return groups
 
@@ -138,7 +142,7 @@ def build_graph(cells: Cells, cutoff: float, room: Room) -> Graph:
     species = jnp.where(inside, cells.species[at], 0)
     frac = jnp.where(inside[:, None], cells.frac[at], 0)
 
-    limit = reach(cells.matrix, cutoff)
+    limit = reach(cells.matrix, cutoff).astype(jnp.int32)
     n_images = 2 * limit + 1
     candidate_end = jnp.cumsum(n * n * n_images.prod(-1))
     owner, rank = _segments(candidate_end, room.candidates)

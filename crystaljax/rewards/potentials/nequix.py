@@ -113,6 +113,7 @@ class NequixPotential:
         self.weights = load_weights(weights)
         import equinox
 
+        self._known = np.flatnonzero(np.asarray(self.weights.index) >= 0)
         self._evaluate_group = equinox.filter_jit(evaluate)
         self.room = room or ROOM["cpu" if jax.default_backend() == "cpu" else "gpu"]
         self.max_atoms = max_atoms
@@ -162,7 +163,7 @@ class NequixPotential:
         """
         from crystaljax.rewards.potentials.relaxation import relax_all
 
-        largest = int(np.flatnonzero(np.asarray(self.weights.index) >= 0).max())
+        largest = int(self._known.max())
         screened = screen(crystals, max_atoms=self.max_atoms, max_atomic_number=largest)
         return relax_all(screened, self._evaluate_one, fmax=fmax, max_steps=max_steps)
 
@@ -177,8 +178,7 @@ class NequixPotential:
         self, crystals: Crystals | Sequence[AtomicCell]
     ) -> tuple[Cells, np.ndarray, Reasons]:
         """The cells, which of them the model can take, and why not the others."""
-        known = np.flatnonzero(np.asarray(self.weights.index) >= 0)
-        cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=known)
+        cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=self._known)
         rows = np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
         return cells, rows, reasons
 
@@ -201,7 +201,7 @@ class NequixPotential:
                     half = len(part) // 2
                     waiting += [(size, part[:half]), (size, part[half:])]
                 else:
-                    waiting.append((Room(size.cells, *(4 * n for n in size[1:])), part))
+                    waiting.append((size.larger(4), part))
         return done
 
     def _start(self, cells: Cells, part: np.ndarray, room: Room, gradients: bool) -> Outcome:
