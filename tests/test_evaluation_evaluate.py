@@ -11,6 +11,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.data.prototypes import prototypes
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.report import Picture, Report
+from crystaljax.evaluation.stability import Judged
 from crystaljax.structures import to_structures
 
 QUIET = EvaluationConfig(progress=False)
@@ -84,6 +85,20 @@ def test_relaxed(after: Evaluation) -> None:
     assert after["match to relaxed"].value == 35 / 40
     assert after["RMSD to relaxed"].value == pytest.approx(0, abs=1e-4)
     assert "match to relaxed" in after.values
+
+
+def test_a_second_potential_has_its_own_rows(samples: Crystals, reference: Reference) -> None:
+    energy = np.r_[np.full(20, -0.1), np.full(20, 0.5)]
+    second = Judged(np.roll(energy, 10), "a hull, another", "another")
+    result = evaluate(
+        samples, reference, e_above_hull=energy, hull=HULL, second=second, config=QUIET
+    )
+    new = result.columns["unique"] & result.columns["novel"]
+    assert result["stable (another)"].value == result["stable"].value == 0.5
+    assert result["S.U.N. (another)"].value == (new & (second.e_above_hull <= 0)).mean()
+    assert "another" in result["S.U.N. (another)"].reference
+    assert "a hull, another" in "\n".join(result.context)
+    np.testing.assert_array_equal(result.columns["e_above_hull_another"], second.e_above_hull)
 
 
 def test_without_reference_and_energies(samples: Crystals) -> None:

@@ -17,7 +17,6 @@ from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.evaluate import Evaluation, Reference, evaluate
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.ehull import EnergyAboveHull
-from crystaljax.rewards.formation import formation_energy
 
 T = TypeVar("T")
 
@@ -47,7 +46,6 @@ def evaluate_file(
     n: int,
     reference: Reference | None = None,
     energy: EnergyAboveHull | None = None,
-    potential: str = "unnamed potential",
     relax: bool = False,
 ) -> Evaluation:
     """Evaluate B crystals as those of n samples that are crystals; the others count as failed.
@@ -55,7 +53,6 @@ def evaluate_file(
     Args:
       reference: training set, for novelty.
       energy: what gives energies above hull; without it nothing is said of stability.
-      potential: its name, for the report.
       relax: relax the crystals before their energies are taken.
 
     The metrics of `NOT_FROM_FILES` are left out. ValueError if n < B.
@@ -72,11 +69,9 @@ def evaluate_file(
         if relax:
             found = relaxed(energy, crystals, found.reasons)
             known["relaxed"] = [*(found.relaxed or []), *[None] * missing]
-            known["relaxation"] = f"{potential}, {found.state}"
+            known["relaxation"] = f"{energy.potential.name}, {found.state}"
         known["e_above_hull"] = np.pad(found.e_above_hull, (0, missing), constant_values=np.nan)
-        known["hull"] = f"{energy.hull.name} ({energy.hull.n_entries} entries), {potential}, " + (
-            found.state
-        )
+        known["hull"] = f"{energy.label}, {found.state}"
         if any(found.reasons):
             notes.append(f"without an energy above hull: {in_words(found.reasons)}")
     padded = jax.tree.map(
@@ -109,18 +104,15 @@ def relaxed(energy: EnergyAboveHull, crystals: Crystals, reasons: Reasons) -> St
     below 0.02 eV/Å, the default of `Potential.relax`.
     """
     per_atom, converged, reasons = np.full(len(crystals), np.nan), 0, list(reasons)
-    structures: list[Any] = [None] * len(crystals)
+    cells: list[AtomicCell | None] = [None] * len(crystals)
     rows = [row for row, reason in enumerate(reasons) if reason is None]
     for row in _bar(rows, "relaxing"):
         result = energy.potential.relax(crystals[row])
-        reasons[row], cell = result.reasons[0], result.cells[0]
-        if cell is not None:
-            structures[row] = _structure(cell)
-            per_atom[row], converged = result.energy[0], converged + int(result.converged[0])
-    counts = element_counts(crystals)
-    formation = formation_energy(counts, per_atom, energy.hull.references)
-    above = energy.hull.energy_above_hull(counts, formation)
+        reasons[row], cells[row] = result.reasons[0], result.cells[0]
+        per_atom[row], converged = result.energy[0], converged + int(result.converged[0])
+    above = energy.above(element_counts(crystals), per_atom, cells).e_above_hull
     state = f"relaxed by FIRE to 0.02 eV/Å ({converged} of {len(rows)} converged)"
+    structures = [cell and _structure(cell) for cell in cells]
     return Stability(above, reasons, state, structures)
 
 

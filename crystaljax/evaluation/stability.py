@@ -20,6 +20,18 @@ class Thresholds:
     """eV/atom, metastable at or below; papers use 0, 0.08 and 0.1."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Energies above hull by one potential."""
+
+    e_above_hull: np.ndarray
+    """float64 [N]: eV/atom of every generated sample, nan where it has none."""
+    hull: str
+    """Names the hull and the potential, like "mp20_bt (14258 entries), CHGNet 0.3.0, unrelaxed"."""
+    potential: str
+    """The potential's name."""
+
+
 def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
     """Which crystals have, as full cells, the space group they are described with: bool [B].
 

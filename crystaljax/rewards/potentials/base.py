@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.base import Reasons
+
+Corrections = Literal["included", "mp2020", "none"]
+"""How energies meet a hull of the Materials Project: with the MP2020 corrections in them, without
+(they are to be added), or not at all, because other settings than that project's made them."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Relaxed:
 
 class Potential(Protocol):
     """An interatomic potential; an item it cannot take costs that item, never the batch."""
+
+    name: str
+    """What to call it in reports, like "CHGNet 0.3.0"."""
+    corrections: Corrections
+    """See `Corrections`."""
 
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
         """Potential energies of a batch as it stands."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals
-from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
+from crystaljax.rewards.potentials.base import Corrections, Energies, Relaxed, scatter
 from crystaljax.rewards.potentials.chgnet_graph import ATOM_CUTOFF, batched_graph
 from crystaljax.rewards.potentials.screening import (
     Neighbors,
@@ -54,6 +54,8 @@ class CHGNetPotential:
     against the Materials Project's elemental references.
     """
 
+    corrections: Corrections = "included"
+
     def __init__(
         self,
         *,
@@ -72,6 +74,7 @@ class CHGNetPotential:
         ValueError for unknown weights.
         """
         torch, chgnet = _import()
+        self.name = f"CHGNet {weights}"
         if threads is not None:
             torch.set_num_threads(threads)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -17,7 +17,7 @@ import numpy as np
 
 from crystaljax.crystal import Array, AtomicCell, Cells, Crystals
 from crystaljax.rewards.base import Reasons
-from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
+from crystaljax.rewards.potentials.base import Corrections, Energies, Relaxed, scatter
 from crystaljax.rewards.potentials.edges import Graph, Room, build_graph, needs, plan_groups
 from crystaljax.rewards.potentials.screening import (
     MIN_DISTANCE,
@@ -102,6 +102,8 @@ class NequixPotential:
     the Materials Project's settings.
     """
 
+    corrections: Corrections = "mp2020"
+
     def __init__(
         self, weights: str | PathLike, *, room: Room | None = None, max_atoms: int = 200
     ) -> None:
@@ -111,6 +113,7 @@ class NequixPotential:
         are not taken. Errors: see `load_weights`.
         """
         self.weights = load_weights(weights)
+        self.name = f"Nequix {Path(weights).stem.removeprefix('nequix-')}"
         import equinox
 
         self._known = np.flatnonzero(np.asarray(self.weights.index) >= 0)

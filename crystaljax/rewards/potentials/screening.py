@@ -46,7 +46,7 @@ def screen(
     `max_atomic_number`, cells that are not finite, nearly flat, too long, too dense or almost
     empty, and atoms closer than 0.5 Å (over all periodic images).
     """
-    cells, reasons = _cells(crystals, max_atoms)
+    cells, reasons = primitive_cells(crystals, max_atoms)
     for row, cell in enumerate(cells):
         if cell is not None and reasons[row] is None:
             reasons[row] = _content_problem(cell, max_atoms, max_atomic_number) or geometry_problem(
@@ -57,10 +57,13 @@ def screen(
     return Screened(passed, rows, reasons)
 
 
-def _cells(
+def primitive_cells(
     crystals: Crystals | Sequence[AtomicCell], max_atoms: int
 ) -> tuple[list[AtomicCell | None], Reasons]:
-    """One cell an item, or None and a reason where there is none within `max_atoms`."""
+    """One cell an item, or None and a reason where there is none within `max_atoms`.
+
+    Primitive cells of `Crystals`; cells that are given are taken as they are.
+    """
     if not isinstance(crystals, Crystals):
         return list(crystals), [None] * len(crystals)
     cells: list[AtomicCell | None] = [None] * len(crystals)
