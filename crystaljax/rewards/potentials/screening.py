@@ -120,7 +120,7 @@ def _expand(crystals: Crystals, max_atoms: int) -> tuple[Cells, np.ndarray]:
     from crystaljax.symmetry import orbits
 
     n = len(crystals)
-    padding = (1 << max(4, (n - 1).bit_length())) - n
+    padding = _padded(n) - n
     batch = jax.tree.map(
         lambda x: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)), crystals.to_numpy()
     )
@@ -130,7 +130,7 @@ def _expand(crystals: Crystals, max_atoms: int) -> tuple[Cells, np.ndarray]:
 
 def _stack(cells: Sequence[AtomicCell], n_atoms: np.ndarray, max_atoms: int) -> Cells:
     """Cells given one by one as arrays; those with too many atoms stay empty."""
-    n, slots = len(cells), _slots(n_atoms, max_atoms)
+    n, slots = _padded(len(cells)), _slots(n_atoms, max_atoms)
     frac, species = np.zeros((n, slots, 3), np.float32), np.zeros((n, slots), np.int32)
     matrix = np.zeros((n, 3, 3), np.float32)
     for row, cell in enumerate(cells):
@@ -140,6 +140,11 @@ def _stack(cells: Sequence[AtomicCell], n_atoms: np.ndarray, max_atoms: int) -> 
         species[row, : n_atoms[row]] = cell.species
         matrix[row] = cell.matrix
     return Cells(frac, species, matrix)
+
+
+def _padded(n: int) -> int:
+    """16, 32, 64, ...: enough for n items."""
+    return 1 << max(4, (n - 1).bit_length())
 
 
 def _slots(n_atoms: np.ndarray, max_atoms: int) -> int:
