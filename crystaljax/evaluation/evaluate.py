@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -36,6 +36,7 @@ from crystaljax.evaluation.validity import (
     smact_description,
     structure_valid,
 )
+from crystaljax.rewards.potentials.base import Relaxed
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def evaluate(
     e_above_hull: np.ndarray | None = None,
     hull: str = "unnamed hull",
     second: Judged | None = None,
-    relaxed: Sequence[Any | None] | None = None,
+    relaxed: Relaxed | None = None,
     relaxation: str = "unnamed potential",
     config: EvaluationConfig | None = None,
 ) -> Evaluation:
@@ -142,7 +143,7 @@ def evaluate(
       e_above_hull: [N] eV/atom, nan where unknown; without it nothing is said of stability.
       hull: names the hull and the potential, like "mp20_bt hull, CHGNet 0.3.0, unrelaxed".
       second: what another potential says of the same samples, for metrics named after it.
-      relaxed: N relaxed pymatgen structures or None, for match rate and RMSD.
+      relaxed: the N samples relaxed, for match rate, RMSD, energy drop and steps.
       relaxation: names the potential and the optimiser they were relaxed with.
       config: thresholds and tables.
 
@@ -154,7 +155,11 @@ def evaluate(
     second_energies = None if second is None else second.e_above_hull
     _check_lengths(
         len(crystals),
-        {"e_above_hull": e_above_hull, "second": second_energies, "relaxed": relaxed},
+        {
+            "e_above_hull": e_above_hull,
+            "second": second_energies,
+            "relaxed": None if relaxed is None else relaxed.cells,
+        },
     )
     task = _Task(crystals, reference, config, {}, [], [])
     context = [
@@ -187,12 +192,15 @@ def evaluate(
             metrics.append(replace(metric, name=f"{metric.name} ({second.potential})"))
         context.append(f"energies above hull by {second.potential}: {second.hull}")
     if relaxed is not None:
-        from crystaljax.structures import to_structures
+        from crystaljax.structures import to_structure, to_structures
 
         before = to_structures(crystals, primitive=True)
-        displacement = rms_to_relaxed(before, relaxed, config.seconds)
+        after = [None if cell is None else to_structure(cell) for cell in relaxed.cells]
+        displacement = rms_to_relaxed(before, after, config.seconds)
         columns["rmsd_to_relaxed"] = displacement
-        metrics += relaxation_metrics(displacement, relaxation)
+        columns["relaxation_steps"] = relaxed.steps
+        columns["energy_drop"] = relaxed.initial_energy - relaxed.energy
+        metrics += relaxation_metrics(displacement, relaxed, relaxation)
         context.append(f"relaxation: {relaxation}")
     distributions = Distributions.of(crystals)
     if reference is not None:

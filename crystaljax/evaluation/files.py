@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import track
 
 from crystaljax.composition import element_counts
-from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, Reference, evaluate
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.ehull import EnergyAboveHull
+from crystaljax.rewards.potentials.base import Relaxed, no_relaxation, put_relaxed
 
 T = TypeVar("T")
 
@@ -25,6 +26,9 @@ NOT_FROM_FILES = ("keeps space group", "S.S.U.N.")
 
 ENERGY_CHUNK = 256
 """Crystals between two steps of the progress bar of energies."""
+
+RELAX_CHUNK = 64
+"""Crystals relaxed together."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class Stability:
     """[B]: why there is none."""
     state: str
     """Whether and how the crystals were relaxed, in words."""
-    relaxed: list[Any] | None = None
-    """[B] relaxed pymatgen structures, or None where there is none; None if not relaxed."""
+    relaxed: Relaxed | None = None
+    """The relaxed crystals, if they were relaxed."""
 
 
 def evaluate_file(
@@ -68,7 +72,9 @@ def evaluate_file(
         found = unrelaxed(energy, crystals)
         if relax:
             found = relaxed(energy, crystals, found.reasons)
-            known["relaxed"] = [*(found.relaxed or []), *[None] * missing]
+            assert found.relaxed is not None
+            known["relaxed"] = no_relaxation(["no crystal"] * n)
+            put_relaxed(known["relaxed"], np.arange(len(crystals)), found.relaxed)
             known["relaxation"] = f"{energy.potential.name}, {found.state}"
         known["e_above_hull"] = np.pad(found.e_above_hull, (0, missing), constant_values=np.nan)
         known["hull"] = f"{energy.label}, {found.state}"
@@ -98,35 +104,25 @@ def unrelaxed(energy: EnergyAboveHull, crystals: Crystals) -> Stability:
 
 
 def relaxed(energy: EnergyAboveHull, crystals: Crystals, reasons: Reasons) -> Stability:
-    """Energies above hull of B crystals after relaxation, one by one, with a progress bar.
+    """Energies above hull of B crystals after relaxation, with a progress bar.
 
     Crystals with a reason against it are left alone. FIRE in a Fréchet cell filter to forces
     below 0.02 eV/Å, the default of `Potential.relax`.
     """
-    per_atom, converged, reasons = np.full(len(crystals), np.nan), 0, list(reasons)
-    cells: list[AtomicCell | None] = [None] * len(crystals)
-    rows = [row for row, reason in enumerate(reasons) if reason is None]
-    for row in _bar(rows, "relaxing"):
-        result = energy.potential.relax(crystals[row])
-        reasons[row], cells[row] = result.reasons[0], result.cells[0]
-        per_atom[row], converged = result.energy[0], converged + int(result.converged[0])
-    above = energy.above(element_counts(crystals), per_atom, cells).e_above_hull
-    state = f"relaxed by FIRE to 0.02 eV/Å ({converged} of {len(rows)} converged)"
-    structures = [cell and _structure(cell) for cell in cells]
-    return Stability(above, reasons, state, structures)
+    result = no_relaxation(reasons)
+    rows = np.flatnonzero([reason is None for reason in reasons])
+    starts = range(0, len(rows), RELAX_CHUNK)
+    for part in _bar([rows[start : start + RELAX_CHUNK] for start in starts], "relaxing"):
+        put_relaxed(result, part, energy.potential.relax(crystals[part]))
+    above = energy.above(element_counts(crystals), result.energy, result.cells).e_above_hull
+    state = f"relaxed by FIRE to 0.02 eV/Å ({result.converged.sum()} of {len(rows)} converged)"
+    return Stability(above, result.reasons, state, result)
 
 
 def in_words(reasons: Iterable[str | None]) -> str:
     """The reasons there are and how often, the most frequent first."""
     counted = Counter(reason for reason in reasons if reason).most_common()
     return "; ".join(f"{count} × {reason}" for reason, count in counted)
-
-
-def _structure(cell: AtomicCell) -> Any:
-    from pymatgen.core import Element, Lattice, Structure
-
-    elements = [Element.from_Z(z) for z in cell.species.tolist()]
-    return Structure(Lattice(cell.matrix), elements, cell.frac)
 
 
 def _bar(items: Iterable[T], description: str) -> Iterable[T]:

@@ -48,6 +48,22 @@ class Relaxed:
     """Why an item is not ok, None where it is."""
 
 
+def no_relaxation(reasons: Reasons) -> Relaxed:
+    """What became of B items none of which was relaxed, for the reasons given."""
+    n = len(reasons)
+    nothing: list[AtomicCell | None] = [None] * n
+    nan, no = np.full(n, np.nan), np.zeros(n, bool)
+    return Relaxed(nothing, nan, nan.copy(), np.zeros(n, np.int64), no, no.copy(), list(reasons))
+
+
+def put_relaxed(all_items: Relaxed, rows: np.ndarray, some: Relaxed) -> None:
+    """Write the results of the items `rows` int [n] among those of all, in place."""
+    for row, cell, reason in zip(rows.tolist(), some.cells, some.reasons, strict=True):
+        all_items.cells[row], all_items.reasons[row] = cell, reason
+    for name in ("energy", "initial_energy", "steps", "converged", "ok"):
+        getattr(all_items, name)[rows] = getattr(some, name)
+
+
 class Potential(Protocol):
     """An interatomic potential; an item it cannot take costs that item, never the batch."""
 
