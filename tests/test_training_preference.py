@@ -28,7 +28,6 @@ from crystaljax.training.preference import (
 )
 from crystaljax.training.rollouts import RewardBounds
 
-
 REWARDS = st.sampled_from([-1.0, 0.0, 0.1, 0.15, 0.5])
 
 
