@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.base import Reasons
+
+Corrections = Literal["included", "mp2020", "none"]
+"""How a potential's energies meet the Materials Project's hull.
+
+"included": it was trained on corrected (MP2020) energies, which go straight to the hull.
+"mp2020": it was trained on energies with the Materials Project's PBE and PBE+U settings as they
+come; the MP2020 corrections must be added (Wang et al., Scientific Reports 11, 15496, 2021).
+"none": it was trained on another kind of calculation, which has no place on that hull.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,13 @@ class Relaxed:
 
 class Potential(Protocol):
     """An interatomic potential; an item it cannot take costs that item, never the batch."""
+
+    name: str
+    """A label for reports, as "CHGNet 0.3.0"."""
+    corrections: Corrections
+    """How its energies meet the Materials Project's hull."""
+    elements: np.ndarray
+    """int [K]: the atomic numbers it knows; items with others are not ok and say so."""
 
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
         """Potential energies of a batch as it stands."""

@@ -13,6 +13,7 @@ from crystaljax.crystal import AtomicCell, Cells, Crystals
 from crystaljax.rewards.base import Reasons
 
 MIN_DISTANCE = 0.5  # Å; the usual test of a valid structure (CDVAE, Xie et al. 2022)
+SEARCH_DISTANCE = 2.0  # Å; looking for closer atoms with less than that takes longer, not shorter
 MIN_VOLUME_PER_ATOM = 1.0  # Å³; the densest solids have about 5
 MAX_VOLUME_PER_ATOM = 2000.0  # Å³; a mostly empty box
 MAX_LENGTH = 150.0  # Å; longer cells would only fill memory with neighbour bins
@@ -163,9 +164,14 @@ def _content_problem(cell: AtomicCell, max_atoms: int, max_atomic_number: int) -
 
 def geometry_problem(cell: AtomicCell) -> str | None:
     """What makes the cell or the distances in it unphysical, or None."""
+    return shape_problem(cell) or distance_problem(neighbors(cell, SEARCH_DISTANCE))
+
+
+def shape_problem(cell: AtomicCell) -> str | None:
+    """What makes the cell unphysical whatever the distances in it, or None."""
     if not (np.isfinite(cell.matrix).all() and np.isfinite(cell.frac).all()):
         return NOT_FINITE
-    return _shape_problem(cell.matrix, len(cell.species)) or _distance_problem(cell)
+    return _shape_problem(cell.matrix, len(cell.species))
 
 
 def _shape_problem(matrix: np.ndarray, n_atoms: int) -> str | None:
@@ -184,11 +190,12 @@ def _shape_problem(matrix: np.ndarray, n_atoms: int) -> str | None:
     return f"the cell is flat: {height:.2g} Å high" if height < MIN_HEIGHT else None
 
 
-def _distance_problem(cell: AtomicCell) -> str | None:
-    distances = neighbors(cell, MIN_DISTANCE).distance
-    if not len(distances):
+def distance_problem(edges: Neighbors) -> str | None:
+    """Which distance among a cell's neighbours is unphysical, or None."""
+    closest = edges.distance.min(initial=np.inf)
+    if closest >= MIN_DISTANCE:
         return None
-    return f"atoms {distances.min():.2f} Å apart, closer than {MIN_DISTANCE} Å"
+    return f"atoms {closest:.2f} Å apart, closer than {MIN_DISTANCE} Å"
 
 
 class Neighbors(NamedTuple):
