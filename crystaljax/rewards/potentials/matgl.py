@@ -14,6 +14,7 @@ from crystaljax.crystal import AtomicCell
 from crystaljax.rewards.potentials.base import Corrections
 from crystaljax.rewards.potentials.screening import Neighbors
 from crystaljax.rewards.potentials.torch_common import (
+    UNREADABLE,
     Evaluation,
     TorchPotential,
     collate,
@@ -121,14 +122,7 @@ def load_potential(weights: str | PathLike) -> tuple[Any, str]:
         if not allowed or network["@class"] not in NETWORKS:
             raise ValueError(f"its network is {network['@module']}.{network['@class']}")
         model = Potential.load(paths)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{weights} holds no potential of MatGL with one of {', '.join(NETWORKS)} ({error})"
         ) from error

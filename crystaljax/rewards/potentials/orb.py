@@ -15,6 +15,7 @@ from crystaljax.rewards.potentials.base import Corrections
 from crystaljax.rewards.potentials.screening import Neighbors
 from crystaljax.rewards.potentials.torch_common import (
     MPTRJ_ELEMENTS,
+    UNREADABLE,
     Collated,
     Evaluation,
     TorchPotential,
@@ -141,14 +142,7 @@ def load_regressor(model: str, weights: str | PathLike | None = None) -> Any:
             missing = load_forcefield_state_dict(regressor, state).missing_keys
             if missing:
                 raise ValueError(f"it lacks {missing[0]}")
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"{weights or 'the download'} holds no weights of {model} ({error})"
         ) from error
