@@ -9,10 +9,12 @@ import numpy as np
 
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
+from crystaljax.evaluation.stability import Judged
 from crystaljax.models.wyckoff_decoder import Rollout
 from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.rewards.ehull import EnergyAboveHull
 from crystaljax.sampling import SamplingConfig
+from crystaljax.tokenizations.base import Decoded
 from crystaljax.training.reinforce import judge
 
 
@@ -36,24 +38,31 @@ def assess(
     *,
     n: int,
     seed: int,
-    potential: str,
+    other: EnergyAboveHull | None = None,
     sampling: SamplingConfig | None = None,
     config: EvaluationConfig | None = None,
 ) -> Assessment:
     """Draw n fresh samples and evaluate them, unrelaxed.
 
-    `potential` names what gives the energies, for the report.
+    `energy` is that of the reward; `other` is by another potential, whose verdict the
+    evaluation then has as well: a model should not be marked by its own teacher alone.
     """
     rollout = policy.sample(params, n, seed, sampling)
     decoded = policy.tokenization.decode(rollout.tokens)
-    judged = judge(energy, decoded.crystals, decoded.ok)
-    above: Any = judged.info.get("e_above_hull", np.full(n, np.nan))
-    above = np.where(judged.ok, above, np.nan)
+    by_teacher = _judged(energy, decoded)
     evaluation = evaluate(
         decoded.crystals,
         reference,
-        e_above_hull=above,
-        hull=f"{energy.hull.name} ({energy.hull.n_entries} entries), {potential}, unrelaxed",
+        e_above_hull=by_teacher.e_above_hull,
+        hull=by_teacher.hull,
+        second=None if other is None else _judged(other, decoded),
         config=config,
     )
-    return Assessment(rollout, decoded.crystals, above, evaluation)
+    return Assessment(rollout, decoded.crystals, by_teacher.e_above_hull, evaluation)
+
+
+def _judged(energy: EnergyAboveHull, decoded: Decoded) -> Judged:
+    found = judge(energy, decoded.crystals, decoded.ok)
+    above: Any = found.info.get("e_above_hull", np.full(len(found), np.nan))
+    above = np.where(found.ok, above, np.nan)
+    return Judged(above, f"{energy.label}, unrelaxed", energy.potential.name)

@@ -150,7 +150,7 @@ class Evaluate(Command):
         n = n_rows if self.n_generated is None else self.n_generated
         if n < n_rows:
             raise ValueError(f"--n-generated {n}: {self.source} alone has {n_rows} crystals")
-        result = evaluate_file(data.crystals, n, reference, energy, self.potential, self.relax)
+        result = evaluate_file(data.crystals, n, reference, energy, self.relax)
         table = Table("metric", "value", "count / total")
         for metric in result.metrics:
             table.add_row(metric.name, metric.text, metric.fraction)

@@ -52,6 +52,14 @@ def to_structures(crystals: Crystals, primitive: bool = False) -> list[Structure
     return structures
 
 
+def to_structure(cell: AtomicCell) -> Structure:
+    """Atoms in a cell as a pymatgen structure."""
+    from pymatgen.core import Element, Lattice, Structure
+
+    elements = [Element.from_Z(z) for z in cell.species.tolist()]
+    return Structure(Lattice(np.asarray(cell.matrix, float)), elements, cell.frac)
+
+
 def from_structure(structure: Structure) -> AtomicCell:
     """A pymatgen structure as atoms in a cell; ValueError if a site is not one element."""
     for site in structure:

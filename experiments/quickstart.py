@@ -36,8 +36,6 @@ from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, TrackingConfig, read_metrics
 from crystaljax.training.reinforce import PPOConfig, reinforce
 
-POTENTIAL = "CHGNet 0.3.0"
-
 
 @dataclass(frozen=True)
 class Config:
@@ -82,7 +80,6 @@ def main(config: Config) -> None:
             reference,
             n=config.n_samples,
             seed=seed,
-            potential=POTENTIAL,
             sampling=config.ppo.sampling,
         )
 

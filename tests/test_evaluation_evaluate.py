@@ -11,7 +11,9 @@ from crystaljax.crystal import Crystals
 from crystaljax.data.prototypes import prototypes
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.report import Picture, Report
-from crystaljax.structures import to_structures
+from crystaljax.evaluation.stability import Judged
+from crystaljax.rewards.potentials.base import no_relaxation
+from crystaljax.rewards.potentials.screening import primitive_cells
 
 QUIET = EvaluationConfig(progress=False)
 HULL = "a hull, a potential"
@@ -39,7 +41,10 @@ def before(samples: Crystals, reference: Reference) -> Evaluation:
 @pytest.fixture(scope="module")
 def after(samples: Crystals, reference: Reference) -> Evaluation:
     energy = np.r_[np.linspace(-0.2, 0.2, 35), np.full(5, np.nan)]
-    relaxed = to_structures(samples, primitive=True)
+    relaxed = no_relaxation([None] * 35 + ["no crystal"] * 5)
+    relaxed.cells[:35] = primitive_cells(samples[:35], 500)[0]
+    relaxed.ok[:35] = relaxed.converged[:30] = True
+    relaxed.initial_energy[:35], relaxed.energy[:35], relaxed.steps[:35] = -1.0, -1.2, 7
     return evaluate(
         samples,
         reference,
@@ -83,7 +88,23 @@ def test_every_metric_says_what_it_is(before: Evaluation, after: Evaluation) -> 
 def test_relaxed(after: Evaluation) -> None:
     assert after["match to relaxed"].value == 35 / 40
     assert after["RMSD to relaxed"].value == pytest.approx(0, abs=1e-4)
-    assert "match to relaxed" in after.values
+    assert after["relaxation converged"].value == 30 / 40
+    assert after["median energy drop"].value == pytest.approx(0.2)
+    assert after["mean relaxation steps"].value == 7
+
+
+def test_a_second_potential_has_its_own_rows(samples: Crystals, reference: Reference) -> None:
+    energy = np.r_[np.full(20, -0.1), np.full(20, 0.5)]
+    second = Judged(np.roll(energy, 10), "a hull, another", "another")
+    result = evaluate(
+        samples, reference, e_above_hull=energy, hull=HULL, second=second, config=QUIET
+    )
+    new = result.columns["unique"] & result.columns["novel"]
+    assert result["stable (another)"].value == result["stable"].value == 0.5
+    assert result["S.U.N. (another)"].value == (new & (second.e_above_hull <= 0)).mean()
+    assert "another" in result["S.U.N. (another)"].reference
+    assert "a hull, another" in "\n".join(result.context)
+    np.testing.assert_array_equal(result.columns["e_above_hull_another"], second.e_above_hull)
 
 
 def test_without_reference_and_energies(samples: Crystals) -> None:

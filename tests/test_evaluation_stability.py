@@ -15,6 +15,7 @@ from crystaljax.evaluation.stability import (
     relaxation_metrics,
     stability_metrics,
 )
+from crystaljax.rewards.potentials.base import no_relaxation
 from crystaljax.symmetry.analysis import symmetrize
 
 ENERGY = np.array([-0.1, 0.0, 0.05, 0.1, 0.2, math.nan, -1.0, 0.0])
@@ -78,9 +79,17 @@ def test_space_groups_that_are_not_kept() -> None:
 
 
 def test_relaxation() -> None:
-    matched, rmsd = relaxation_metrics(np.array([0.1, 0.3, math.nan, math.nan]), "CHGNet, FIRE")
+    relaxed = no_relaxation([None, None, None, "too close"])
+    relaxed.ok[:3] = relaxed.converged[:2] = True
+    relaxed.initial_energy[:], relaxed.energy[:3], relaxed.steps[:3] = 0.0, [-1, -2, -3], [1, 2, 6]
+    displacement = np.array([0.1, 0.3, math.nan, math.nan])
+    found = {m.name: m for m in relaxation_metrics(displacement, relaxed, "CHGNet, FIRE")}
+    matched = found["match to relaxed"]
     assert isinstance(matched, Rate)
     assert (matched.count, matched.total) == (2, 4)
-    assert rmsd.value == pytest.approx(0.2)
-    assert rmsd.total == 2
-    assert rmsd.reference == "CHGNet, FIRE"
+    assert found["relaxation converged"].value == 0.5
+    assert found["RMSD to relaxed"].value == pytest.approx(0.2)
+    assert found["RMSD to relaxed"].total == 2
+    assert found["RMSD to relaxed"].reference == "CHGNet, FIRE"
+    assert found["median energy drop"].value == 2
+    assert found["mean relaxation steps"].value == 3

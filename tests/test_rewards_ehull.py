@@ -10,11 +10,13 @@ from crystaljax import AtomicCell, Crystals
 from crystaljax.composition import element_counts
 from crystaljax.rewards import create
 from crystaljax.rewards.base import Reasons
+from crystaljax.rewards.corrections import mp2020_correction
 from crystaljax.rewards.demo_hull import demonstration_hull
 from crystaljax.rewards.ehull import EnergyAboveHull, load_hull
 from crystaljax.rewards.formation import mp_references
 from crystaljax.rewards.hull import Hull
 from crystaljax.rewards.potentials import Energies, Relaxed
+from crystaljax.rewards.potentials.base import Corrections
 from crystaljax.rewards.potentials.screening import screen
 
 
@@ -43,8 +45,11 @@ AMERICIUM = (225, 4.9, [(1, 95)])
 class Fixed:
     """A potential that gives every cell the same energy, and remembers what it was asked."""
 
-    def __init__(self, energy: float) -> None:
+    name = "fixed"
+
+    def __init__(self, energy: float, corrections: Corrections = "included") -> None:
         self.energy = energy
+        self.corrections = corrections
         self.asked = 0
 
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
@@ -72,6 +77,19 @@ def test_the_value_is_minus_the_energy_above_hull() -> None:
     np.testing.assert_allclose(batch.info["e_above_hull"], np.array(formation) - [-2.0, 0.0])
     np.testing.assert_allclose(batch.value, -batch.info["e_above_hull"])
     assert batch.ok.all()
+
+
+def test_corrections_are_added_where_the_potential_lacks_them() -> None:
+    hull = Hull.from_entries(["NaCl", "Fe"], [-2.0, 0.0])
+    crystals = crystals_of(NACL, CRUSHED, IRON)
+    corrected = EnergyAboveHull(Fixed(-5.0), hull)(crystals)
+    raw = EnergyAboveHull(Fixed(-5.0, "mp2020"), hull)(crystals)
+    expected = mp2020_correction(screen(crystals, max_atoms=8, elements=np.arange(1, 95)).cells)
+    assert expected[0] == pytest.approx(-0.614 / 2) and expected[1] == 0
+    np.testing.assert_allclose(raw.info["correction"][[0, 2]], expected, atol=1e-12)
+    np.testing.assert_allclose(raw.value, corrected.value - raw.info["correction"])
+    np.testing.assert_array_equal(corrected.info["correction"], 0)
+    assert "fixed" in EnergyAboveHull(Fixed(-5.0), hull).label
 
 
 def test_the_hull_s_own_references_are_used() -> None:
@@ -102,15 +120,17 @@ def test_an_element_without_reference_is_named() -> None:
 
 
 def test_primitive_cells_are_screened() -> None:
-    result = screen(crystals_of(NACL, CRUSHED, IRON, AMERICIUM), max_atoms=8, max_atomic_number=94)
+    result = screen(
+        crystals_of(NACL, CRUSHED, IRON, AMERICIUM), max_atoms=8, elements=np.arange(1, 95)
+    )
     assert [len(cell.species) for cell in result.cells] == [2, 1]
     assert result.rows.tolist() == [0, 2]
     volume = abs(np.linalg.det(result.cells[0].matrix))
     assert volume == pytest.approx(5.64**3 / 4, rel=1e-5)
     assert result.reasons[0] is None
     assert "Å³ per atom" in str(result.reasons[1])
-    assert "elements 1-94, not 95" in str(result.reasons[3])
-    few = screen(crystals_of(NACL, IRON), max_atoms=1, max_atomic_number=94)
+    assert "does not know element 95" in str(result.reasons[3])
+    few = screen(crystals_of(NACL, IRON), max_atoms=1, elements=np.arange(1, 95))
     assert few.reasons == ["2 atoms, more than 1", None]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +19,9 @@ from crystaljax.evaluation.matching import (
     novel_mask,
     rms_to_relaxed,
 )
-from crystaljax.evaluation.rates import Metric, Rate
+from crystaljax.evaluation.rates import Measure, Metric, Rate
 from crystaljax.evaluation.stability import (
+    Judged,
     Thresholds,
     keeps_space_group,
     relaxation_metrics,
@@ -35,6 +36,7 @@ from crystaljax.evaluation.validity import (
     smact_description,
     structure_valid,
 )
+from crystaljax.rewards.potentials.base import Relaxed
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def evaluate(
     *,
     e_above_hull: np.ndarray | None = None,
     hull: str = "unnamed hull",
-    relaxed: Sequence[Any | None] | None = None,
+    second: Judged | None = None,
+    relaxed: Relaxed | None = None,
     relaxation: str = "unnamed potential",
     config: EvaluationConfig | None = None,
 ) -> Evaluation:
@@ -139,7 +142,8 @@ def evaluate(
       reference: training set, for novelty and for distances between distributions.
       e_above_hull: [N] eV/atom, nan where unknown; without it nothing is said of stability.
       hull: names the hull and the potential, like "mp20_bt hull, CHGNet 0.3.0, unrelaxed".
-      relaxed: N relaxed pymatgen structures or None, for match rate and RMSD.
+      second: what another potential says of the same samples, for metrics named after it.
+      relaxed: the N samples relaxed, for match rate, RMSD, energy drop and steps.
       relaxation: names the potential and the optimiser they were relaxed with.
       config: thresholds and tables.
 
@@ -148,7 +152,15 @@ def evaluate(
     """
     config = config or EvaluationConfig()
     crystals = crystals.to_numpy()
-    _check_lengths(len(crystals), {"e_above_hull": e_above_hull, "relaxed": relaxed})
+    second_energies = None if second is None else second.e_above_hull
+    _check_lengths(
+        len(crystals),
+        {
+            "e_above_hull": e_above_hull,
+            "second": second_energies,
+            "relaxed": None if relaxed is None else relaxed.cells,
+        },
+    )
     task = _Task(crystals, reference, config, {}, [], [])
     context = [
         f"{len(crystals)} generated samples; every rate is of these unless it says otherwise"
@@ -168,27 +180,27 @@ def evaluate(
     if e_above_hull is not None:
         energy = np.asarray(e_above_hull, np.float64)
         columns["e_above_hull"] = energy
-        metrics += stability_metrics(
-            energy,
-            hull,
-            unique=columns["unique"],
-            novel=columns.get("novel"),
-            correct_group=columns["keeps_space_group"],
-            reference="" if reference is None else str(reference),
-            thresholds=config.thresholds,
-        )
+        metrics += task.stability(energy, hull)
         limits = config.thresholds
         context += [
             f"energies above hull: {hull}",
             f"stable ≤ {limits.stable:g} eV/atom, metastable ≤ {limits.metastable:g} eV/atom",
         ]
+    if second is not None:
+        columns[f"e_above_hull_{second.potential}".replace(" ", "_")] = second.e_above_hull
+        for metric in task.stability(second.e_above_hull, second.hull):
+            metrics.append(replace(metric, name=f"{metric.name} ({second.potential})"))
+        context.append(f"energies above hull by {second.potential}: {second.hull}")
     if relaxed is not None:
-        from crystaljax.structures import to_structures
+        from crystaljax.structures import to_structure, to_structures
 
         before = to_structures(crystals, primitive=True)
-        displacement = rms_to_relaxed(before, relaxed, config.seconds)
+        after = [None if cell is None else to_structure(cell) for cell in relaxed.cells]
+        displacement = rms_to_relaxed(before, after, config.seconds)
         columns["rmsd_to_relaxed"] = displacement
-        metrics += relaxation_metrics(displacement, relaxation)
+        columns["relaxation_steps"] = relaxed.steps
+        columns["energy_drop"] = relaxed.initial_energy - relaxed.energy
+        metrics += relaxation_metrics(displacement, relaxed, relaxation)
         context.append(f"relaxation: {relaxation}")
     distributions = Distributions.of(crystals)
     if reference is not None:
@@ -262,6 +274,18 @@ class _Task:
             "keeps space group",
             keeps_space_group(self.crystals, symprec),
             f"the full cell has the sample's space group at symprec {symprec:g} Å",
+        )
+
+    def stability(self, e_above_hull: np.ndarray, hull: str) -> list[Rate | Measure]:
+        """Metrics of energies above hull [N], once uniqueness and novelty are known."""
+        return stability_metrics(
+            e_above_hull,
+            hull,
+            unique=self.columns["unique"],
+            novel=self.columns.get("novel"),
+            correct_group=self.columns["keeps_space_group"],
+            reference="" if self.reference is None else str(self.reference),
+            thresholds=self.config.thresholds,
         )
 
     def _add(self, name: str, mask: np.ndarray, description: str, reference: str = "") -> None:

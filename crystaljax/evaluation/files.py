@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import track
 
 from crystaljax.composition import element_counts
-from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, Reference, evaluate
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.ehull import EnergyAboveHull
-from crystaljax.rewards.formation import formation_energy
+from crystaljax.rewards.potentials.base import Relaxed, no_relaxation, put_relaxed
 
 T = TypeVar("T")
 
@@ -26,6 +26,9 @@ NOT_FROM_FILES = ("keeps space group", "S.S.U.N.")
 
 ENERGY_CHUNK = 256
 """Crystals between two steps of the progress bar of energies."""
+
+RELAX_CHUNK = 64
+"""Crystals relaxed together."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Stability:
     """[B]: why there is none."""
     state: str
     """Whether and how the crystals were relaxed, in words."""
-    relaxed: list[Any] | None = None
-    """[B] relaxed pymatgen structures, or None where there is none; None if not relaxed."""
+    relaxed: Relaxed | None = None
+    """The relaxed crystals, if they were relaxed."""
 
 
 def evaluate_file(
@@ -47,7 +50,6 @@ def evaluate_file(
     n: int,
     reference: Reference | None = None,
     energy: EnergyAboveHull | None = None,
-    potential: str = "unnamed potential",
     relax: bool = False,
 ) -> Evaluation:
     """Evaluate B crystals as those of n samples that are crystals; the others count as failed.
@@ -55,7 +57,6 @@ def evaluate_file(
     Args:
       reference: training set, for novelty.
       energy: what gives energies above hull; without it nothing is said of stability.
-      potential: its name, for the report.
       relax: relax the crystals before their energies are taken.
 
     The metrics of `NOT_FROM_FILES` are left out. ValueError if n < B.
@@ -71,12 +72,12 @@ def evaluate_file(
         found = unrelaxed(energy, crystals)
         if relax:
             found = relaxed(energy, crystals, found.reasons)
-            known["relaxed"] = [*(found.relaxed or []), *[None] * missing]
-            known["relaxation"] = f"{potential}, {found.state}"
+            assert found.relaxed is not None
+            known["relaxed"] = no_relaxation(["no crystal"] * n)
+            put_relaxed(known["relaxed"], np.arange(len(crystals)), found.relaxed)
+            known["relaxation"] = f"{energy.potential.name}, {found.state}"
         known["e_above_hull"] = np.pad(found.e_above_hull, (0, missing), constant_values=np.nan)
-        known["hull"] = f"{energy.hull.name} ({energy.hull.n_entries} entries), {potential}, " + (
-            found.state
-        )
+        known["hull"] = f"{energy.label}, {found.state}"
         if any(found.reasons):
             notes.append(f"without an energy above hull: {in_words(found.reasons)}")
     padded = jax.tree.map(
@@ -103,38 +104,25 @@ def unrelaxed(energy: EnergyAboveHull, crystals: Crystals) -> Stability:
 
 
 def relaxed(energy: EnergyAboveHull, crystals: Crystals, reasons: Reasons) -> Stability:
-    """Energies above hull of B crystals after relaxation, one by one, with a progress bar.
+    """Energies above hull of B crystals after relaxation, with a progress bar.
 
     Crystals with a reason against it are left alone. FIRE in a Fréchet cell filter to forces
     below 0.02 eV/Å, the default of `Potential.relax`.
     """
-    per_atom, converged, reasons = np.full(len(crystals), np.nan), 0, list(reasons)
-    structures: list[Any] = [None] * len(crystals)
-    rows = [row for row, reason in enumerate(reasons) if reason is None]
-    for row in _bar(rows, "relaxing"):
-        result = energy.potential.relax(crystals[row])
-        reasons[row], cell = result.reasons[0], result.cells[0]
-        if cell is not None:
-            structures[row] = _structure(cell)
-            per_atom[row], converged = result.energy[0], converged + int(result.converged[0])
-    counts = element_counts(crystals)
-    formation = formation_energy(counts, per_atom, energy.hull.references)
-    above = energy.hull.energy_above_hull(counts, formation)
-    state = f"relaxed by FIRE to 0.02 eV/Å ({converged} of {len(rows)} converged)"
-    return Stability(above, reasons, state, structures)
+    result = no_relaxation(reasons)
+    rows = np.flatnonzero([reason is None for reason in reasons])
+    starts = range(0, len(rows), RELAX_CHUNK)
+    for part in _bar([rows[start : start + RELAX_CHUNK] for start in starts], "relaxing"):
+        put_relaxed(result, part, energy.potential.relax(crystals[part]))
+    above = energy.above(element_counts(crystals), result.energy, result.cells).e_above_hull
+    state = f"relaxed by FIRE to 0.02 eV/Å ({result.converged.sum()} of {len(rows)} converged)"
+    return Stability(above, result.reasons, state, result)
 
 
 def in_words(reasons: Iterable[str | None]) -> str:
     """The reasons there are and how often, the most frequent first."""
     counted = Counter(reason for reason in reasons if reason).most_common()
     return "; ".join(f"{count} × {reason}" for reason, count in counted)
-
-
-def _structure(cell: AtomicCell) -> Any:
-    from pymatgen.core import Element, Lattice, Structure
-
-    elements = [Element.from_Z(z) for z in cell.species.tolist()]
-    return Structure(Lattice(cell.matrix), elements, cell.frac)
 
 
 def _bar(items: Iterable[T], description: str) -> Iterable[T]:

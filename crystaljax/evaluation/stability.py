@@ -8,6 +8,7 @@ import numpy as np
 
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.rates import Measure, Rate
+from crystaljax.rewards.potentials.base import Relaxed
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,18 @@ class Thresholds:
     """eV/atom, stable at or below."""
     metastable: float = 0.1
     """eV/atom, metastable at or below; papers use 0, 0.08 and 0.1."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Energies above hull by one potential."""
+
+    e_above_hull: np.ndarray
+    """float64 [N]: eV/atom of every generated sample, nan where it has none."""
+    hull: str
+    """Names the hull and the potential, like "mp20_bt (14258 entries), CHGNet 0.3.0, unrelaxed"."""
+    potential: str
+    """The potential's name."""
 
 
 def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
@@ -91,17 +104,26 @@ def stability_metrics(
     ]
 
 
-def relaxation_metrics(displacement: np.ndarray, relaxation: str) -> list[Rate | Measure]:
-    """Match rate and mean RMSD to the relaxed structures.
+def relaxation_metrics(
+    displacement: np.ndarray, relaxed: Relaxed, relaxation: str
+) -> list[Rate | Measure]:
+    """Convergence, match rate, RMSD to the relaxed structures and energy drop.
 
     `displacement` [N] in Å, nan where a structure does not match its relaxed form
     (`matching.rms_to_relaxed`); `relaxation` names the potential and the optimiser.
     """
-    matched = np.isfinite(displacement)
+    of_relaxed = {"denominator": "samples that were relaxed", "reference": relaxation}
+    drop = np.where(relaxed.ok, relaxed.initial_energy - relaxed.energy, np.nan)
     return [
         Rate.of(
+            "relaxation converged",
+            relaxed.converged,
+            "relaxed until all forces were below the threshold",
+            reference=relaxation,
+        ),
+        Rate.of(
             "match to relaxed",
-            matched,
+            np.isfinite(displacement),
             "StructureMatcher (default tolerances) matches the sample and its relaxed form",
             reference=relaxation,
         ),
@@ -112,5 +134,15 @@ def relaxation_metrics(displacement: np.ndarray, relaxation: str) -> list[Rate |
             "root mean square displacement from the relaxed structure",
             denominator="samples that match their relaxed form",
             reference=relaxation,
+        ),
+        Measure.median(
+            "median energy drop", drop, "eV/atom", "energy lost by relaxation", **of_relaxed
+        ),
+        Measure.mean(
+            "mean relaxation steps",
+            np.where(relaxed.ok, relaxed.steps, np.nan),
+            "steps",
+            "of the optimiser",
+            **of_relaxed,
         ),
     ]

@@ -7,6 +7,7 @@ and letters that a group lacks give no atoms, never an error.
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,18 +69,25 @@ def n_atoms(crystals: Crystals, primitive: bool = False) -> Array:
     return _multiplicity(crystals, primitive).sum(axis=1)
 
 
-@partial(jax.jit, static_argnames=("max_atoms", "primitive"))
-def expand(crystals: Crystals, max_atoms: int, primitive: bool = False) -> Cells:
-    """Full cells of B crystals, with N = `max_atoms` slots each.
+class Orbits(NamedTuple):
+    """Which site and which operation the N atoms of B crystals come from."""
 
-    Atoms stand in the order of their sites, each orbit in the order of the tables' operations;
-    the representatives need satisfy their first operation only in the free coordinates. A
-    crystal of more than `max_atoms` atoms (see `n_atoms`) comes back with no atoms.
-    """
+    filled: Array
+    """bool [B, N]: there is an atom."""
+    site: Array
+    """int32 [B, N]: its site slot."""
+    operation: Array
+    """int32 [B, N]: index in the tables of the operation that makes it from the site's
+    representative; 0 where there is no atom."""
+
+
+@partial(jax.jit, static_argnames=("max_atoms", "primitive"))
+def orbits(crystals: Crystals, max_atoms: int, primitive: bool = False) -> Orbits:
+    """The origin of each atom of `expand`, with the same arguments and in the same order."""
     group = jnp.asarray(crystals.space_group) - 1
     end = jnp.cumsum(_multiplicity(crystals, primitive), axis=1)
     slot = jnp.arange(max_atoms)
-    site = (slot[:, None] >= end[:, None, :]).sum(-1)  # [B, N]: the site of each atom
+    site = (slot[:, None] >= end[:, None, :]).sum(-1)  # [B, N]
     filled = (slot < end[:, -1:]) & (end[:, -1:] <= max_atoms)
 
     def of_site(x: Array) -> Array:
@@ -88,19 +96,33 @@ def expand(crystals: Crystals, max_atoms: int, primitive: bool = False) -> Cells
     start = jnp.pad(end, ((0, 0), (1, 0)))
     letter = of_site(crystals.wyckoff)
     operation = jnp.asarray(tables().op_start)[group[:, None], letter] + slot - of_site(start)
+    return Orbits(filled, site, jnp.where(filled, operation, 0))
+
+
+@partial(jax.jit, static_argnames=("max_atoms", "primitive"))
+def expand(crystals: Crystals, max_atoms: int, primitive: bool = False) -> Cells:
+    """Full cells of B crystals, with N = `max_atoms` slots each.
+
+    Atoms stand in the order of their sites, each orbit in the order of the tables' operations;
+    the representatives need satisfy their first operation only in the free coordinates. A
+    crystal of more than `max_atoms` atoms (see `n_atoms`) comes back with no atoms.
+    """
+    filled, site, operation = orbits(crystals, max_atoms, primitive)
     representative = jnp.take_along_axis(
         jnp.asarray(crystals.frac), site[..., None], axis=1, mode="clip"
     )
-    frac = _apply(jnp.where(filled, operation, 0), representative)
+    species = jnp.take_along_axis(jnp.asarray(crystals.species), site, axis=1, mode="clip")
+    frac = _apply(operation, representative)
     matrix = lattice_matrix(crystals.lattice)
     if primitive:
+        group = jnp.asarray(crystals.space_group) - 1
         basis = jnp.asarray(tables().primitive, frac.dtype)[group]
         inverse = jnp.asarray(np.linalg.inv(tables().primitive), frac.dtype)[group]
         frac = wrap((frac[..., None] * inverse[:, None]).sum(-2))
         matrix = (basis[..., None] * matrix[:, None]).sum(-2)
     return Cells(
         frac=jnp.where(filled[..., None], frac, 0),
-        species=jnp.where(filled, of_site(crystals.species), 0),
+        species=jnp.where(filled, species, 0),
         matrix=matrix,
     )
 

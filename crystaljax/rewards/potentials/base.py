@@ -12,13 +12,8 @@ from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.base import Reasons
 
 Corrections = Literal["included", "mp2020", "none"]
-"""How a potential's energies meet the Materials Project's hull.
-
-"included": it was trained on corrected (MP2020) energies, which go straight to the hull.
-"mp2020": it was trained on energies with the Materials Project's PBE and PBE+U settings as they
-come; the MP2020 corrections must be added (Wang et al., Scientific Reports 11, 15496, 2021).
-"none": it was trained on another kind of calculation, which has no place on that hull.
-"""
+"""How energies meet a hull of the Materials Project: with the MP2020 corrections in them, without
+(they are to be added), or not at all, because other settings than that project's made them."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +48,31 @@ class Relaxed:
     """Why an item is not ok, None where it is."""
 
 
+def no_relaxation(reasons: Reasons) -> Relaxed:
+    """What became of B items none of which was relaxed, for the reasons given."""
+    n = len(reasons)
+    nothing: list[AtomicCell | None] = [None] * n
+    nan, no = np.full(n, np.nan), np.zeros(n, bool)
+    return Relaxed(nothing, nan, nan.copy(), np.zeros(n, np.int64), no, no.copy(), list(reasons))
+
+
+def put_relaxed(all_items: Relaxed, rows: np.ndarray, some: Relaxed) -> None:
+    """Write the results of the items `rows` int [n] among those of all, in place."""
+    for row, cell, reason in zip(rows.tolist(), some.cells, some.reasons, strict=True):
+        all_items.cells[row], all_items.reasons[row] = cell, reason
+    for name in ("energy", "initial_energy", "steps", "converged", "ok"):
+        getattr(all_items, name)[rows] = getattr(some, name)
+
+
 class Potential(Protocol):
     """An interatomic potential; an item it cannot take costs that item, never the batch."""
 
     name: str
-    """A label for reports, as "CHGNet 0.3.0"."""
+    """What to call it in reports, like "CHGNet 0.3.0"."""
     corrections: Corrections
-    """How its energies meet the Materials Project's hull."""
+    """See `Corrections`."""
     elements: np.ndarray
-    """int [K]: the atomic numbers it knows; items with others are not ok and say so."""
+    """int [K]: the atomic numbers it knows."""
 
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
         """Potential energies of a batch as it stands."""

@@ -15,6 +15,9 @@ import numpy as np
 
 from crystaljax.crystal import Array, Cells
 
+SMALLER = (-2, -1)
+"""Powers of four of the rooms smaller than the one given."""
+
 MARGIN = 1.1
 """Edges that are planned for over those estimated: the estimate is for an even density."""
 
@@ -31,9 +34,9 @@ class Room(NamedTuple):
     edges: int
     """E"""
 
-    def larger(self, factor: int) -> Room:
-        """Longer lists for as many cells."""
-        return Room(self.cells, *(factor * size for size in self[1:]))
+    def scaled(self, exponent: int) -> Room:
+        """Lists 4^exponent times as long, for as many cells."""
+        return Room(self.cells, *(int(size * 4.0**exponent) for size in self[1:]))
 
 
 class Needs(NamedTuple):
@@ -56,6 +59,8 @@ class Graph(NamedTuple):
     """int32 [A]: atomic numbers, 0 where there is no atom."""
     frac: Array
     """float32 [A, 3]"""
+    start: Array
+    """int32 [G]: the first node of each cell."""
     sender: Array
     """int32 [E]: the neighbour; 0 where there is no edge."""
     receiver: Array
@@ -99,33 +104,36 @@ def needs(cells: Cells, cutoff: float) -> Needs:
 def plan_groups(need: Needs, room: Room) -> list[tuple[Room, np.ndarray]]:
     """Cells (by their numbers, int [n]) put into groups, and the room that each group needs.
 
-    Cells alike in size go together. Rooms are the one given, or for large cells a power of four
-    times it, so that there are few shapes. `need` is numpy.
+    Cells alike in size go together. Rooms are the one given, a power of four times it for large
+    cells, a quarter or a sixteenth for groups that need no more: few shapes. `need` is numpy.
     """
-    share = np.stack([need.nodes / room.nodes, need.candidates / room.candidates])
-    share = np.concatenate([share, MARGIN * need.edges[None] / room.edges]).max(axis=0)
+    amounts = _amounts(need)
+    share = (amounts[1:] / np.array(room)[1:, None]).max(axis=0)
     level = np.ceil(np.maximum(np.log(np.maximum(share, 1e-9)) / np.log(4), 0)).astype(int)
     groups: list[tuple[Room, np.ndarray]] = []
-    for exponent in np.unique(level):
+    for exponent in np.unique(level).tolist():
         rows = np.flatnonzero(level == exponent)
         rows = rows[np.argsort(share[rows], kind="stable")]
-        larger = room.larger(4 ** int(exponent))
-        groups += [(larger, part) for part in _filled(rows, need, larger)]
+        for part in _filled(rows, amounts, room.scaled(exponent)):
+            used = amounts[:, part].sum(axis=1)
+            lower = [k for k in SMALLER if (used <= room.scaled(k)).all()] if not exponent else []
+            groups.append((room.scaled(min(lower, default=exponent)), part))
     return groups
 
 
-def _filled(rows: np.ndarray, need: Needs, room: Room) -> list[np.ndarray]:
+def _amounts(need: Needs) -> np.ndarray:
+    """float [4, B]: what each cell takes of a room's four sizes."""
+    return np.stack([np.ones(len(need.nodes)), need.nodes, need.candidates, MARGIN * need.edges])
+
+
+def _filled(rows: np.ndarray, amounts: np.ndarray, room: Room) -> list[np.ndarray]:
     """Rows in order, cut wherever a group would need more than the room."""
-    amounts = np.stack([np.ones(len(rows)), need.nodes[rows], need.candidates[rows]])
-    amounts = np.concatenate([amounts, MARGIN * need.edges[None, rows]])
     limit = np.array(room)[:, None]
     parts = []
     start = 0
     while start < len(rows):
-        used = np.cumsum(amounts[:, start:], axis=1)
-        n = max(1, int((used <= limit).all(axis=0).argmin()))
-        if (used <= limit).all():
-            n = len(rows) - start
+        full = (np.cumsum(amounts[:, rows[start:]], axis=1) > limit).any(axis=0)
+        n = max(1, int(full.argmax())) if full.any() else len(rows) - start
         parts.append(rows[start : start + n])
         start += n
     return parts
@@ -168,13 +176,15 @@ def build_graph(cells: Cells, cutoff: float, room: Room) -> Graph:
     (chosen,) = jnp.nonzero(near, size=room.edges, fill_value=room.candidates)
     is_edge = chosen < room.candidates
     chosen = jnp.where(is_edge, chosen, 0)
-    first = (node_end - n)[owner[chosen]]
+    start = node_end - n
+    first = start[owner[chosen]]
     closest = jnp.full(room.cells, cutoff**2).at[owner].min(jnp.where(near, squared, cutoff**2))
     fits = (node_end[-1] <= room.nodes) & (candidate_end[-1] <= room.candidates)
     return Graph(
         cell=cell,
         species=species,
         frac=frac,
+        start=start,
         sender=jnp.where(is_edge, first + sender[chosen], 0),
         receiver=jnp.where(is_edge, first + receiver[chosen], 0),
         image=jnp.where(is_edge[:, None], image[chosen], 0),

@@ -17,20 +17,15 @@ import numpy as np
 
 from crystaljax.crystal import Array, AtomicCell, Cells, Crystals
 from crystaljax.rewards.base import Reasons
-from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
-from crystaljax.rewards.potentials.edges import Graph, Room, build_graph, needs, plan_groups
-from crystaljax.rewards.potentials.screening import (
-    MIN_DISTANCE,
-    UnphysicalError,
-    screen,
-    stack_cells,
-)
+from crystaljax.rewards.potentials.base import Corrections, Energies, Relaxed, scatter
+from crystaljax.rewards.potentials.descent import relax
+from crystaljax.rewards.potentials.edges import Graph, Room, build_graph
+from crystaljax.rewards.potentials.fire import Symmetry
+from crystaljax.rewards.potentials.groups import Outcome, in_groups, take_cells
+from crystaljax.rewards.potentials.screening import MIN_DISTANCE, stack_cells
 
 ROOM = {"cpu": Room(64, 256, 2**17, 2**14), "gpu": Room(512, 4096, 2**21, 2**18)}
 """Sizes of a group of cells, by platform."""
-
-ONE = Room(1, 32, 2**14, 2**11)
-"""Sizes for one cell."""
 
 
 class Weights(NamedTuple):
@@ -53,21 +48,6 @@ class Gradients(NamedTuple):
     stress: np.ndarray
     """float64 [B, 3, 3]: eV/Å³, positive under tension."""
     reasons: Reasons
-
-
-class Outcome(NamedTuple):
-    """What the model says of G cells with A atoms in all."""
-
-    energy: Array
-    """float32 [G]: eV, of the whole cell."""
-    forces: Array | None
-    """float32 [A, 3]: eV/Å."""
-    stress: Array | None
-    """float32 [G, 3, 3]: eV/Å³, positive under tension."""
-    closest: Array
-    """float32 [G]: see `Graph`."""
-    fits: Array
-    """bool []: see `Graph`; nothing of what is said counts otherwise."""
 
 
 def load_weights(path: str | PathLike) -> Weights:
@@ -102,6 +82,8 @@ class NequixPotential:
     the Materials Project's settings.
     """
 
+    corrections: Corrections = "mp2020"
+
     def __init__(
         self, weights: str | PathLike, *, room: Room | None = None, max_atoms: int = 200
     ) -> None:
@@ -111,10 +93,21 @@ class NequixPotential:
         are not taken. Errors: see `load_weights`.
         """
         self.weights = load_weights(weights)
+        self.name = f"Nequix {Path(weights).stem.removeprefix('nequix-')}"
         import equinox
 
-        self._known = np.flatnonzero(np.asarray(self.weights.index) >= 0)
-        self._evaluate_group = equinox.filter_jit(evaluate)
+        self.elements = np.flatnonzero(np.asarray(self.weights.index) >= 0)
+        # Arrays are arguments of what is compiled, the rest of the model a part of it.
+        self._arrays, rest = equinox.partition(self.weights, equinox.is_array)
+
+        def model(arrays: Any, group: Cells, room: Room, gradients: bool = True) -> Outcome:
+            return predict(equinox.combine(arrays, rest), group, room, gradients)
+
+        def of_rows(arrays: Any, cells: Cells, rows: Array, room: Room, gradients: bool) -> Outcome:
+            return model(arrays, take_cells(cells, rows), room, gradients)
+
+        self._predict = model
+        self._evaluate_group = jax.jit(of_rows, static_argnums=(3, 4))
         self.room = room or ROOM["cpu" if jax.default_backend() == "cpu" else "gpu"]
         self.max_atoms = max_atoms
 
@@ -126,21 +119,19 @@ class NequixPotential:
         cells, rows, reasons = self._screened(crystals)
         energy = np.full(len(reasons), np.nan)
         n_atoms = np.asarray(cells.n_atoms)
-        for part, outcome in self._evaluate(cells, rows, self.room):
+        for part, outcome in self._evaluate(cells, rows):
             energy[part] = np.asarray(outcome.energy)[: len(part)] / n_atoms[part]
             _note_overlaps(np.asarray(outcome.closest), part, reasons)
         return scatter(energy[rows], rows, reasons)
 
-    def gradients(
-        self, crystals: Crystals | Sequence[AtomicCell], room: Room | None = None
-    ) -> Gradients:
+    def gradients(self, crystals: Crystals | Sequence[AtomicCell]) -> Gradients:
         """Energies, forces and stresses of B items (of their primitive cells)."""
         cells, rows, reasons = self._screened(crystals)
         n = len(reasons)
         energy, stress = np.full(n, np.nan), np.full((n, 3, 3), np.nan)
         forces: list[np.ndarray | None] = [None] * n
         n_atoms = np.asarray(cells.n_atoms)
-        for part, outcome in self._evaluate(cells, rows, room or self.room, gradients=True):
+        for part, outcome in self._evaluate(cells, rows, gradients=True):
             _note_overlaps(np.asarray(outcome.closest), part, reasons)
             energy[part] = np.asarray(outcome.energy)[: len(part)] / n_atoms[part]
             stress[part] = np.asarray(outcome.stress)[: len(part)]
@@ -155,69 +146,54 @@ class NequixPotential:
         *,
         fmax: float = 0.02,
         max_steps: int = 500,
+        keep_symmetry: bool = True,
     ) -> Relaxed:
-        """Relax atoms and cell, one structure at a time, with FIRE in a Fréchet cell filter.
+        """Relax atoms and cell with FIRE in a Fréchet cell filter: see `Potential.relax`.
 
-        Converged when every force, that on the cell included, is below `fmax` (eV/Å) within
-        `max_steps`. An item whose structure becomes unphysical on the way is not ok.
+        `keep_symmetry` lets only the free Wyckoff coordinates and lattice parameters of `Crystals`
+        move; cells that are given have no symmetry to keep.
         """
-        from crystaljax.rewards.potentials.relaxation import relax_all
-
-        largest = int(self._known.max())
-        screened = screen(crystals, max_atoms=self.max_atoms, max_atomic_number=largest)
-        return relax_all(screened, self._evaluate_one, fmax=fmax, max_steps=max_steps)
-
-    def _evaluate_one(self, cell: AtomicCell) -> tuple[float, np.ndarray, np.ndarray]:
-        """Total energy (eV), forces [N, 3] (eV/Å) and stress [3, 3] (eV/Å³) of one cell."""
-        result = self.gradients([cell], ONE)
-        if (forces := result.forces[0]) is None or result.reasons[0] is not None:
-            raise UnphysicalError(result.reasons[0])
-        return float(result.energy[0]) * len(cell.species), forces, result.stress[0]
+        cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=self.elements)
+        symmetry = None
+        if keep_symmetry and isinstance(crystals, Crystals):
+            padded = jax.tree.map(
+                lambda x: np.pad(x, [(0, len(cells) - len(x))] + [(0, 0)] * (x.ndim - 1)),
+                crystals.to_numpy(),
+            )
+            symmetry = Symmetry.of(padded, cells.species.shape[1])
+        return relax(
+            self._predict,
+            self._arrays,
+            cells,
+            reasons,
+            symmetry=symmetry,
+            cutoff=self.weights.cutoff,
+            room=self.room,
+            fmax=fmax,
+            max_steps=max_steps,
+        )
 
     def _screened(
         self, crystals: Crystals | Sequence[AtomicCell]
     ) -> tuple[Cells, np.ndarray, Reasons]:
         """The cells, which of them the model can take, and why not the others."""
-        cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=self._known)
+        cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=self.elements)
         rows = np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
         return cells, rows, reasons
 
     def _evaluate(
-        self, cells: Cells, rows: np.ndarray, room: Room, *, gradients: bool = False
+        self, cells: Cells, rows: np.ndarray, *, gradients: bool = False
     ) -> list[tuple[np.ndarray, Outcome]]:
         """Some of the cells, in groups: which ones, and the model's outcome for them."""
-        need = jax.tree.map(lambda x: np.asarray(x)[rows], needs(cells, self.weights.cutoff))
-        done = []
-        waiting = [(size, rows[part]) for size, part in plan_groups(need, room)]
-        while waiting:
-            started = [
-                (size, part, self._start(cells, part, size, gradients)) for size, part in waiting
-            ]
-            waiting = []
-            for size, part, outcome in started:
-                if outcome.fits:
-                    done.append((part, outcome))
-                elif len(part) > 1:
-                    half = len(part) // 2
-                    waiting += [(size, part[:half]), (size, part[half:])]
-                else:
-                    waiting.append((size.larger(4), part))
-        return done
 
-    def _start(self, cells: Cells, part: np.ndarray, room: Room, gradients: bool) -> Outcome:
-        """One group; the cells that fill it up have no atoms."""
-        rows = np.full(room.cells, len(cells.species))
-        rows[: len(part)] = part
-        return self._evaluate_group(self.weights, cells, rows, room, gradients)
+        def start(part: np.ndarray, room: Room) -> Outcome:
+            return self._evaluate_group(self._arrays, cells, part, room, gradients)
+
+        return in_groups(start, cells, rows, self.weights.cutoff, self.room)
 
 
-def evaluate(weights: Weights, cells: Cells, rows: Array, room: Room, gradients: bool) -> Outcome:
-    """The model on the cells `rows` int [G]; rows beyond the last stand for no cell."""
-    group = jax.tree.map(lambda x: jnp.asarray(x).at[rows].get(mode="fill", fill_value=0), cells)
-    empty = group.n_atoms == 0
-    group = Cells(
-        group.frac, group.species, jnp.where(empty[:, None, None], jnp.eye(3), group.matrix)
-    )
+def predict(weights: Weights, group: Cells, room: Room, gradients: bool = True) -> Outcome:
+    """The model on G cells, with forces and stresses by `gradients`."""
     graph = build_graph(group, weights.cutoff, room)
     species = weights.index[graph.species]
 
@@ -230,10 +206,12 @@ def evaluate(weights: Weights, cells: Cells, rows: Array, room: Room, gradients:
 
     still = jnp.zeros((room.nodes, 3)), jnp.zeros((room.cells, 3, 3))
     if not gradients:
-        return Outcome(total(*still)[1], None, None, graph.closest, graph.fits)
-    (by_place, by_strain), energy = jax.grad(total, argnums=(0, 1), has_aux=True)(*still)
-    volume = jnp.abs(jnp.linalg.det(group.matrix))[:, None, None]
-    return Outcome(energy, -by_place, by_strain / volume, graph.closest, graph.fits)
+        energy, forces, stress = total(*still)[1], None, None
+    else:
+        (by_place, by_strain), energy = jax.grad(total, argnums=(0, 1), has_aux=True)(*still)
+        volume = jnp.abs(jnp.linalg.det(group.matrix))[:, None, None]
+        forces, stress = -by_place, by_strain / volume
+    return Outcome(energy, forces, stress, graph.closest, graph.start, graph.fits)
 
 
 def displacements(graph: Graph, matrix: Array, moved: Array, strain: Array) -> Array:

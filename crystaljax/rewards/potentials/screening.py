@@ -23,10 +23,6 @@ MIN_HEIGHT = 0.5  # Å between opposite faces; flatter cells have thousands of i
 NOT_FINITE = "the cell or the coordinates are not finite"
 
 
-class UnphysicalError(ValueError):
-    """A structure that no potential can take."""
-
-
 class Screened(NamedTuple):
     """Those items of a batch that are physical enough to compute."""
 
@@ -39,29 +35,30 @@ class Screened(NamedTuple):
 
 
 def screen(
-    crystals: Crystals | Sequence[AtomicCell], *, max_atoms: int, max_atomic_number: int
+    crystals: Crystals | Sequence[AtomicCell], *, max_atoms: int, elements: np.ndarray
 ) -> Screened:
     """Full cells of a batch (primitive ones of `Crystals`), without the unphysical items.
 
-    Left out, with a reason: no atoms or more than `max_atoms`, elements beyond
-    `max_atomic_number`, cells that are not finite, nearly flat, too long, too dense or almost
-    empty, and atoms closer than 0.5 Å (over all periodic images).
+    Left out, with a reason: no atoms or more than `max_atoms`, elements that are not among
+    `elements` (atomic numbers), cells that are not finite, nearly flat, too long, too dense or
+    almost empty, and atoms closer than 0.5 Å (over all periodic images).
     """
-    cells, reasons = _cells(crystals, max_atoms)
+    cells, reasons = primitive_cells(crystals, max_atoms)
     for row, cell in enumerate(cells):
         if cell is not None and reasons[row] is None:
-            reasons[row] = _content_problem(cell, max_atoms, max_atomic_number) or geometry_problem(
-                cell
-            )
+            reasons[row] = _content_problem(cell, max_atoms, elements) or geometry_problem(cell)
     rows = np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
     passed = [cell for row in rows if (cell := cells[row]) is not None]
     return Screened(passed, rows, reasons)
 
 
-def _cells(
+def primitive_cells(
     crystals: Crystals | Sequence[AtomicCell], max_atoms: int
 ) -> tuple[list[AtomicCell | None], Reasons]:
-    """One cell an item, or None and a reason where there is none within `max_atoms`."""
+    """One cell an item, or None and a reason where there is none within `max_atoms`.
+
+    Primitive cells of `Crystals`; cells that are given are taken as they are.
+    """
     if not isinstance(crystals, Crystals):
         return list(crystals), [None] * len(crystals)
     cells: list[AtomicCell | None] = [None] * len(crystals)
@@ -118,7 +115,7 @@ def _expand(crystals: Crystals, max_atoms: int) -> tuple[Cells, np.ndarray]:
     from crystaljax.symmetry import orbits
 
     n = len(crystals)
-    padding = (1 << max(4, (n - 1).bit_length())) - n
+    padding = _padded(n) - n
     batch = jax.tree.map(
         lambda x: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)), crystals.to_numpy()
     )
@@ -128,7 +125,7 @@ def _expand(crystals: Crystals, max_atoms: int) -> tuple[Cells, np.ndarray]:
 
 def _stack(cells: Sequence[AtomicCell], n_atoms: np.ndarray, max_atoms: int) -> Cells:
     """Cells given one by one as arrays; those with too many atoms stay empty."""
-    n, slots = len(cells), _slots(n_atoms, max_atoms)
+    n, slots = _padded(len(cells)), _slots(n_atoms, max_atoms)
     frac, species = np.zeros((n, slots, 3), np.float32), np.zeros((n, slots), np.int32)
     matrix = np.zeros((n, 3, 3), np.float32)
     for row, cell in enumerate(cells):
@@ -138,6 +135,11 @@ def _stack(cells: Sequence[AtomicCell], n_atoms: np.ndarray, max_atoms: int) -> 
         species[row, : n_atoms[row]] = cell.species
         matrix[row] = cell.matrix
     return Cells(frac, species, matrix)
+
+
+def _padded(n: int) -> int:
+    """16, 32, 64, ...: enough for n items."""
+    return 1 << max(4, (n - 1).bit_length())
 
 
 def _slots(n_atoms: np.ndarray, max_atoms: int) -> int:
@@ -152,14 +154,11 @@ def _size_problem(n_atoms: int, max_atoms: int) -> str | None:
     return f"{n_atoms} atoms, more than {max_atoms}" if n_atoms > max_atoms else None
 
 
-def _content_problem(cell: AtomicCell, max_atoms: int, max_atomic_number: int) -> str | None:
+def _content_problem(cell: AtomicCell, max_atoms: int, elements: np.ndarray) -> str | None:
     if problem := _size_problem(len(cell.species), max_atoms):
         return problem
-    lowest, highest = int(np.min(cell.species)), int(np.max(cell.species))
-    if lowest < 1 or highest > max_atomic_number:
-        z = lowest if lowest < 1 else highest
-        return f"the potential knows elements 1-{max_atomic_number}, not {z}"
-    return None
+    unknown = cell.species[~np.isin(cell.species, elements)]
+    return f"the potential does not know element {unknown[0]}" if len(unknown) else None
 
 
 def geometry_problem(cell: AtomicCell) -> str | None:

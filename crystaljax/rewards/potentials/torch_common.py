@@ -133,17 +133,7 @@ class TorchPotential(ABC):
 
     def screened(self, crystals: Crystals | Sequence[AtomicCell]) -> Screened:
         """The cells that the model can take, as far as can be told without their neighbours."""
-        cells, rows, reasons = screen(
-            crystals, max_atoms=self.max_atoms, max_atomic_number=int(self.elements.max())
-        )
-        known = []
-        for i, (cell, row) in enumerate(zip(cells, rows, strict=True)):
-            unknown = np.setdiff1d(cell.species, self.elements)
-            if len(unknown):
-                reasons[row] = f"the potential does not know element {unknown[0]}"
-            else:
-                known.append(i)
-        return Screened([cells[i] for i in known], rows[known], reasons)
+        return screen(crystals, max_atoms=self.max_atoms, elements=self.elements)
 
     def _batches(self, items: Sequence[int], cells: Sequence[AtomicCell]) -> Iterator[list[int]]:
         """Items in groups of at most `batch_atoms` atoms; one that has more goes alone."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from crystaljax.crystal import AtomicCell
 from crystaljax.rewards.base import Reasons
-from crystaljax.rewards.potentials.base import Relaxed
+from crystaljax.rewards.potentials.base import Relaxed, no_relaxation
 from crystaljax.rewards.potentials.screening import (
     Neighbors,
     Screened,
@@ -70,7 +70,7 @@ def relax(potential: TorchPotential, screened: Screened, *, fmax: float, max_ste
     At most `potential.batch_atoms` atoms are under way; as structures finish, others join. One
     that becomes unphysical, or whose energy or forces are not finite, leaves with a reason.
     """
-    result = _nothing_yet(screened)
+    result = no_relaxation(screened.reasons)
     sizes = np.array([len(cell.species) for cell in screened.cells], int)
     waiting = deque(np.argsort(-sizes, kind="stable").tolist())  # large ones take longest
     walkers = _start([], screened.cells)
@@ -238,16 +238,3 @@ def _start(items: Sequence[int], cells: Sequence[AtomicCell]) -> Walkers:
 
 def _join(some: Walkers, others: Walkers) -> Walkers:
     return Walkers(*(np.concatenate(pair) for pair in zip(some, others, strict=True)))
-
-
-def _nothing_yet(screened: Screened) -> Relaxed:
-    n = len(screened.reasons)
-    return Relaxed(
-        cells=[None] * n,
-        energy=np.full(n, np.nan),
-        initial_energy=np.full(n, np.nan),
-        steps=np.zeros(n, int),
-        converged=np.zeros(n, bool),
-        ok=np.zeros(n, bool),
-        reasons=list(screened.reasons),
-    )

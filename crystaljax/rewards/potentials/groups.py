@@ -1,0 +1,81 @@
+"""Models in JAX that take groups of cells in few shapes: how batches become groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crystaljax.crystal import Array, Cells
+from crystaljax.rewards.potentials.edges import Needs, Room, needs, plan_groups
+
+T = TypeVar("T")
+
+
+class Outcome(NamedTuple):
+    """What a model says of G cells with A atoms in all."""
+
+    energy: Array
+    """float32 [G]: eV, of the whole cell."""
+    forces: Array | None
+    """float32 [A, 3]: eV/Å."""
+    stress: Array | None
+    """float32 [G, 3, 3]: eV/Å³, positive under tension."""
+    closest: Array
+    """float32 [G]: shortest distance of two atoms, Å; the cutoff where none is shorter."""
+    start: Array
+    """int32 [G]: the first atom of each cell."""
+    fits: Array
+    """bool []: the room was large enough; nothing of what is said counts otherwise."""
+
+
+Start = Callable[[np.ndarray, Room], Any]
+"""Starts the computation of some rows, int [G], in a room; what it returns has a field `fits`."""
+
+
+def take(batch: T, rows: Array) -> T:
+    """Rows int [G] of a batch of arrays, on the device; zeros for rows beyond the last."""
+    return jax.tree.map(lambda x: jnp.asarray(x).at[rows].get(mode="fill", fill_value=0), batch)
+
+
+def take_cells(cells: Cells, rows: Array) -> Cells:
+    """Cells of some rows; those beyond the last have no atoms, and a box of 1 Å."""
+    group = take(cells, rows)
+    empty = (group.n_atoms == 0)[:, None, None]
+    return Cells(group.frac, group.species, jnp.where(empty, jnp.eye(3), group.matrix))
+
+
+def in_groups(
+    start: Start, cells: Cells, rows: np.ndarray, cutoff: float, room: Room
+) -> list[tuple[np.ndarray, Any]]:
+    """Those `rows` of the cells in groups: which ones, and what came of each group.
+
+    All groups are started before the first is waited for; one that does not fit is halved, and a
+    single cell that does not fit gets a larger room.
+    """
+    need: Needs = jax.tree.map(lambda x: np.asarray(x)[rows], needs(cells, cutoff))
+    done = []
+    waiting = [(size, rows[part]) for size, part in plan_groups(need, room)]
+    while waiting:
+        started = [
+            (size, part, start(_padded(part, size.cells, len(cells)), size))
+            for size, part in waiting
+        ]
+        waiting = []
+        for size, part, outcome in started:
+            if outcome.fits:
+                done.append((part, outcome))
+            elif len(part) > 1:
+                half = len(part) // 2
+                waiting += [(size, part[:half]), (size, part[half:])]
+            else:
+                waiting.append((size.scaled(1), part))
+    return done
+
+
+def _padded(rows: np.ndarray, size: int, beyond: int) -> np.ndarray:
+    """The rows, then rows beyond the last, `size` in all."""
+    return np.pad(rows, (0, size - len(rows)), constant_values=beyond)
