@@ -84,7 +84,7 @@ def test_corrections_are_added_where_the_potential_lacks_them() -> None:
     crystals = crystals_of(NACL, CRUSHED, IRON)
     corrected = EnergyAboveHull(Fixed(-5.0), hull)(crystals)
     raw = EnergyAboveHull(Fixed(-5.0, "mp2020"), hull)(crystals)
-    expected = mp2020_correction(screen(crystals, max_atoms=8, max_atomic_number=94).cells)
+    expected = mp2020_correction(screen(crystals, max_atoms=8, elements=np.arange(1, 95)).cells)
     assert expected[0] == pytest.approx(-0.614 / 2) and expected[1] == 0
     np.testing.assert_allclose(raw.info["correction"][[0, 2]], expected, atol=1e-12)
     np.testing.assert_allclose(raw.value, corrected.value - raw.info["correction"])
@@ -120,15 +120,17 @@ def test_an_element_without_reference_is_named() -> None:
 
 
 def test_primitive_cells_are_screened() -> None:
-    result = screen(crystals_of(NACL, CRUSHED, IRON, AMERICIUM), max_atoms=8, max_atomic_number=94)
+    result = screen(
+        crystals_of(NACL, CRUSHED, IRON, AMERICIUM), max_atoms=8, elements=np.arange(1, 95)
+    )
     assert [len(cell.species) for cell in result.cells] == [2, 1]
     assert result.rows.tolist() == [0, 2]
     volume = abs(np.linalg.det(result.cells[0].matrix))
     assert volume == pytest.approx(5.64**3 / 4, rel=1e-5)
     assert result.reasons[0] is None
     assert "Å³ per atom" in str(result.reasons[1])
-    assert "elements 1-94, not 95" in str(result.reasons[3])
-    few = screen(crystals_of(NACL, IRON), max_atoms=1, max_atomic_number=94)
+    assert "does not know element 95" in str(result.reasons[3])
+    few = screen(crystals_of(NACL, IRON), max_atoms=1, elements=np.arange(1, 95))
     assert few.reasons == ["2 atoms, more than 1", None]
 
 

@@ -71,6 +71,8 @@ class Potential(Protocol):
     """What to call it in reports, like "CHGNet 0.3.0"."""
     corrections: Corrections
     """See `Corrections`."""
+    elements: np.ndarray
+    """int [K]: the atomic numbers it knows."""
 
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
         """Potential energies of a batch as it stands."""

@@ -96,7 +96,7 @@ class NequixPotential:
         self.name = f"Nequix {Path(weights).stem.removeprefix('nequix-')}"
         import equinox
 
-        self._known = np.flatnonzero(np.asarray(self.weights.index) >= 0)
+        self.elements = np.flatnonzero(np.asarray(self.weights.index) >= 0)
         # Arrays are arguments of what is compiled, the rest of the model a part of it.
         self._arrays, rest = equinox.partition(self.weights, equinox.is_array)
 
@@ -153,7 +153,7 @@ class NequixPotential:
         `keep_symmetry` lets only the free Wyckoff coordinates and lattice parameters of `Crystals`
         move; cells that are given have no symmetry to keep.
         """
-        cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=self._known)
+        cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=self.elements)
         symmetry = None
         if keep_symmetry and isinstance(crystals, Crystals):
             padded = jax.tree.map(
@@ -177,7 +177,7 @@ class NequixPotential:
         self, crystals: Crystals | Sequence[AtomicCell]
     ) -> tuple[Cells, np.ndarray, Reasons]:
         """The cells, which of them the model can take, and why not the others."""
-        cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=self._known)
+        cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=self.elements)
         rows = np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
         return cells, rows, reasons
 

@@ -13,6 +13,7 @@ from crystaljax.crystal import AtomicCell, Cells, Crystals
 from crystaljax.rewards.base import Reasons
 
 MIN_DISTANCE = 0.5  # Å; the usual test of a valid structure (CDVAE, Xie et al. 2022)
+SEARCH_DISTANCE = 2.0  # Å; looking for closer atoms with less than that takes longer, not shorter
 MIN_VOLUME_PER_ATOM = 1.0  # Å³; the densest solids have about 5
 MAX_VOLUME_PER_ATOM = 2000.0  # Å³; a mostly empty box
 MAX_LENGTH = 150.0  # Å; longer cells would only fill memory with neighbour bins
@@ -20,10 +21,6 @@ MIN_HEIGHT = 0.5  # Å between opposite faces; flatter cells have thousands of i
 
 
 NOT_FINITE = "the cell or the coordinates are not finite"
-
-
-class UnphysicalError(ValueError):
-    """A structure that no potential can take."""
 
 
 class Screened(NamedTuple):
@@ -38,20 +35,18 @@ class Screened(NamedTuple):
 
 
 def screen(
-    crystals: Crystals | Sequence[AtomicCell], *, max_atoms: int, max_atomic_number: int
+    crystals: Crystals | Sequence[AtomicCell], *, max_atoms: int, elements: np.ndarray
 ) -> Screened:
     """Full cells of a batch (primitive ones of `Crystals`), without the unphysical items.
 
-    Left out, with a reason: no atoms or more than `max_atoms`, elements beyond
-    `max_atomic_number`, cells that are not finite, nearly flat, too long, too dense or almost
-    empty, and atoms closer than 0.5 Å (over all periodic images).
+    Left out, with a reason: no atoms or more than `max_atoms`, elements that are not among
+    `elements` (atomic numbers), cells that are not finite, nearly flat, too long, too dense or
+    almost empty, and atoms closer than 0.5 Å (over all periodic images).
     """
     cells, reasons = primitive_cells(crystals, max_atoms)
     for row, cell in enumerate(cells):
         if cell is not None and reasons[row] is None:
-            reasons[row] = _content_problem(cell, max_atoms, max_atomic_number) or geometry_problem(
-                cell
-            )
+            reasons[row] = _content_problem(cell, max_atoms, elements) or geometry_problem(cell)
     rows = np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
     passed = [cell for row in rows if (cell := cells[row]) is not None]
     return Screened(passed, rows, reasons)
@@ -159,21 +154,23 @@ def _size_problem(n_atoms: int, max_atoms: int) -> str | None:
     return f"{n_atoms} atoms, more than {max_atoms}" if n_atoms > max_atoms else None
 
 
-def _content_problem(cell: AtomicCell, max_atoms: int, max_atomic_number: int) -> str | None:
+def _content_problem(cell: AtomicCell, max_atoms: int, elements: np.ndarray) -> str | None:
     if problem := _size_problem(len(cell.species), max_atoms):
         return problem
-    lowest, highest = int(np.min(cell.species)), int(np.max(cell.species))
-    if lowest < 1 or highest > max_atomic_number:
-        z = lowest if lowest < 1 else highest
-        return f"the potential knows elements 1-{max_atomic_number}, not {z}"
-    return None
+    unknown = cell.species[~np.isin(cell.species, elements)]
+    return f"the potential does not know element {unknown[0]}" if len(unknown) else None
 
 
 def geometry_problem(cell: AtomicCell) -> str | None:
     """What makes the cell or the distances in it unphysical, or None."""
+    return shape_problem(cell) or distance_problem(neighbors(cell, SEARCH_DISTANCE))
+
+
+def shape_problem(cell: AtomicCell) -> str | None:
+    """What makes the cell unphysical whatever the distances in it, or None."""
     if not (np.isfinite(cell.matrix).all() and np.isfinite(cell.frac).all()):
         return NOT_FINITE
-    return _shape_problem(cell.matrix, len(cell.species)) or _distance_problem(cell)
+    return _shape_problem(cell.matrix, len(cell.species))
 
 
 def _shape_problem(matrix: np.ndarray, n_atoms: int) -> str | None:
@@ -192,11 +189,12 @@ def _shape_problem(matrix: np.ndarray, n_atoms: int) -> str | None:
     return f"the cell is flat: {height:.2g} Å high" if height < MIN_HEIGHT else None
 
 
-def _distance_problem(cell: AtomicCell) -> str | None:
-    distances = neighbors(cell, MIN_DISTANCE).distance
-    if not len(distances):
+def distance_problem(edges: Neighbors) -> str | None:
+    """Which distance among a cell's neighbours is unphysical, or None."""
+    closest = edges.distance.min(initial=np.inf)
+    if closest >= MIN_DISTANCE:
         return None
-    return f"atoms {distances.min():.2f} Å apart, closer than {MIN_DISTANCE} Å"
+    return f"atoms {closest:.2f} Å apart, closer than {MIN_DISTANCE} Å"
 
 
 class Neighbors(NamedTuple):
