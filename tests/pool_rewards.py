@@ -30,13 +30,13 @@ class Commands:
     """A reward of texts "what value": what happens on the way to the value.
 
     "ok", "exit" (code 3), "kill" (SIGKILL), "segfault", "hang", "sleep" (50 ms), "bad"
-    (ValueError), "bug" (TypeError), "once" (dies unless a file of that name is there), "orphan"
-    (hangs with a program of its own).
+    (ValueError), "bug" (TypeError), "once" (SIGKILL unless the folder has a file of that name),
+    "program" (hangs in a program of its own, whose process id it writes to the folder). With a
+    folder, each value judged is added to its file "log".
     """
 
-    def __init__(self, folder: str = ".", log: bool = False) -> None:
-        self.folder = Path(folder)
-        self.log = log
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
 
     def __call__(self, texts: Sequence[str]) -> RewardBatch:
         values = [self.judge(*text.split()) for text in texts]
@@ -44,8 +44,9 @@ class Commands:
         return RewardBatch.from_values(np.array(values), {"pid": pids})
 
     def judge(self, what: str, value: str) -> float:
-        if self.log:
-            with (self.folder / "log").open("a") as stream:
+        folder = self.folder or Path("no folder")
+        if self.folder:
+            with (folder / "log").open("a") as stream:
                 stream.write(f"{value}\n")
         match what:
             case "exit":
@@ -63,12 +64,15 @@ class Commands:
             case "bug":
                 raise TypeError(f"{value} met a bug")
             case "once":
-                mark = self.folder / value
+                mark = folder / value
                 if not mark.exists():
                     mark.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
-            case "orphan":
-                subprocess.run([sys.executable, "-c", "import time; time.sleep(3600)"], check=True)
+            case "program":
+                command = [sys.executable, "-c", "import time; time.sleep(3600)"]
+                program = subprocess.Popen(command)
+                (folder / "program").write_text(str(program.pid))
+                program.wait()
         return float(value)
 
 
