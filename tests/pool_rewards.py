@@ -14,6 +14,7 @@ import numpy as np
 
 from crystaljax.crystal import Crystals
 from crystaljax.rewards import Reward, RewardBatch
+from crystaljax.rewards.cache import Cached
 
 
 def cell_edge(crystals: Crystals) -> RewardBatch:
@@ -74,6 +75,11 @@ class Commands:
                 (folder / "program").write_text(str(program.pid))
                 program.wait()
         return float(value)
+
+
+def make_cached_commands(folder: Path) -> Reward:
+    """`Commands` with results kept in the folder's file "cache" after every two items."""
+    return Cached(Commands(folder), folder / "cache", "commands", save_every=2)
 
 
 def make_nothing() -> Reward:

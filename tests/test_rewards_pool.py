@@ -174,7 +174,7 @@ def test_a_reward_that_no_worker_can_build(make: Callable[[], Reward], message: 
 
 def test_a_reward_that_takes_forever_to_build() -> None:
     config = PoolConfig(kind="processes", n_workers=2, attempts=1, start_timeout=0.5)
-    with Pool(make_slow, config) as pool, pytest.raises(WorkerError, match="timed out after 0.5 s"):
+    with Pool(make_slow, config) as pool, pytest.raises(WorkerError, match="timed out after"):
         pool(OK)
 
 
@@ -246,9 +246,9 @@ def start_script(folder: Path) -> subprocess.Popen[str]:
 
 
 def test_nothing_is_left_of_runs_that_are_ended(tmp_path: Path) -> None:
-    for sent in (signal.SIGINT, signal.SIGKILL):
+    runs = {sent: start_script(tmp_path / sent.name) for sent in (signal.SIGINT, signal.SIGKILL)}
+    for sent, run in runs.items():
         folder = tmp_path / sent.name
-        run = start_script(folder)
         while not ((folder / "program").exists() and (folder / "program").read_text()):
             assert run.poll() is None, run.stderr and run.stderr.read()
             time.sleep(0.05)
