@@ -156,7 +156,8 @@ class Cached:
 
     Results are found by `identity` and the item (`item_keys`), so one file serves many rewards.
     Failures are kept too, with their reasons, except those marked as transient. Items that occur
-    several times in a batch are judged once. The reward must judge each item by itself.
+    several times in a batch are judged once. The reward must judge each item by itself. It may be a
+    `Pool`; or a pool's workers may each build a cached reward on one file.
     """
 
     def __init__(

@@ -26,7 +26,8 @@ class PoolConfig:
     n_workers: int | None = None
     """Workers; by default as many as there are cores (and GPUs, on a cluster) for."""
     chunk: int = 16
-    """Items in one task: small for an even load, large for little overhead."""
+    """Items in one task: small for an even load, large for little overhead. Inline, a batch is one
+    task."""
     timeout: float | None = 600.0
     """Seconds for one task, after which its worker is ended; None: no limit."""
     start_timeout: float = 600.0

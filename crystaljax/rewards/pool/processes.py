@@ -31,7 +31,7 @@ class ProcessWorker:
     """A process that was started afresh (not forked: JAX and PyTorch do not survive that).
 
     It leads a process group, so that programs the reward starts are ended with it and Ctrl-C
-    reaches the parent alone; it ends by itself when the parent is gone.
+    reaches the parent alone; it ends by itself when the parent is gone. For POSIX systems.
     """
 
     def __init__(self, make_reward: bytes, threads: int) -> None:
@@ -39,10 +39,10 @@ class ProcessWorker:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self._make_reward = make_reward
         with _environment(worker_environment(threads)):
             self.process.start()
         theirs.close()
-        self._send(make_reward)
 
     def submit(self, items: Items) -> None:
         """Have the items judged."""
@@ -52,11 +52,17 @@ class ProcessWorker:
         with suppress(OSError):  # the process died: `report` will say so
             self.connection.send_bytes(payload)
 
-    def report(self) -> Event:
-        """The event that made the pipe or the end of the process ready."""
+    def report(self) -> Event | None:
+        """The event that made the pipe or the end of the process ready; None when it listens.
+
+        Only then it is sent what to build, which may be large and would block the parent before.
+        """
         try:
             if self.connection.poll():
-                return pickle.loads(self.connection.recv_bytes())
+                if payload := self.connection.recv_bytes():
+                    return pickle.loads(payload)
+                self._send(self._make_reward)
+                return None
         except (EOFError, OSError):
             pass
         self.process.join(_GRACE)
@@ -108,7 +114,8 @@ class ProcessCrew:
         for worker in workers:
             sources |= {worker.connection: worker, worker.process.sentinel: worker}
         ready = dict.fromkeys(sources[source] for source in connection.wait(sources, timeout))
-        return [(worker, worker.report()) for worker in ready]
+        reports = [(worker, worker.report()) for worker in ready]
+        return [(worker, event) for worker, event in reports if event is not None]
 
     def close(self) -> None:
         """Nothing is held beside the workers."""
@@ -135,6 +142,7 @@ def _work(pipe: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     holder = Holder()
     with suppress(EOFError, BrokenPipeError):
+        pipe.send_bytes(b"")  # it listens
         pipe.send_bytes(_answer(holder.build, pipe.recv_bytes()))
         while True:
             pipe.send_bytes(_answer(holder.judge, pipe.recv_bytes()))

@@ -111,8 +111,9 @@ class RayCrew:
         waiting = {worker.pending: worker for worker in workers if worker.pending is not None}
         if not waiting:
             return []
-        first, _ = self._ray.wait(list(waiting), num_returns=1, timeout=timeout)
-        return [(waiting[answer], waiting[answer].report()) for answer in first]
+        self._ray.wait(list(waiting), num_returns=1, timeout=timeout)
+        ready, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
+        return [(waiting[answer], waiting[answer].report()) for answer in ready]
 
     def close(self) -> None:
         """Stop the cluster if it was started, or leave it if it was joined, by this pool."""
