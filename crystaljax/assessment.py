@@ -12,7 +12,7 @@ from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Referen
 from crystaljax.evaluation.stability import Judged
 from crystaljax.models.wyckoff_decoder import Rollout
 from crystaljax.policies import Params, WyckoffPolicy
-from crystaljax.rewards.ehull import EnergyAboveHull
+from crystaljax.rewards.stability import Stability
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.base import Decoded
 from crystaljax.training.rollouts import judge
@@ -33,12 +33,12 @@ class Assessment:
 def assess(
     policy: WyckoffPolicy,
     params: Params,
-    energy: EnergyAboveHull,
+    energy: Stability,
     reference: Reference,
     *,
     n: int,
     seed: int,
-    other: EnergyAboveHull | None = None,
+    other: Stability | None = None,
     sampling: SamplingConfig | None = None,
     config: EvaluationConfig | None = None,
 ) -> Assessment:
@@ -61,8 +61,8 @@ def assess(
     return Assessment(rollout, decoded.crystals, by_teacher.e_above_hull, evaluation)
 
 
-def _judged(energy: EnergyAboveHull, decoded: Decoded) -> Judged:
+def _judged(energy: Stability, decoded: Decoded) -> Judged:
     found = judge(energy, decoded.crystals, decoded.ok)
     above: Any = found.info.get("e_above_hull", np.full(len(found), np.nan))
     above = np.where(found.ok, above, np.nan)
-    return Judged(above, f"{energy.label}, unrelaxed", energy.potential.name)
+    return Judged(above, f"{energy.label}, unrelaxed", energy.potential)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -117,8 +117,9 @@ class Evaluate(Command):
     n_generated: int | None = None
     """Samples asked of the model, of which the file lacks those that were no crystals: they count
     in every rate. If not given, as many as the file has rows."""
-    potential: Literal["chgnet", "none"] = "chgnet"
-    """Interatomic potential; none leaves stability out."""
+    potential: str = "chgnet"
+    """Interatomic potential, with weights after a colon: chgnet, nequix, nequix:FILE.nqx,
+    matgl:FOLDER, orb:MODEL; none leaves stability out."""
     hull: str = "demonstration"
     """Hull to measure against: the demonstration hull, or a table of formulas and formation
     energies."""

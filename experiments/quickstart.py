@@ -29,8 +29,7 @@ from crystaljax.evaluation.limits import writable_folder
 from crystaljax.evaluation.report import Picture, Report
 from crystaljax.hardware import hardware
 from crystaljax.policies import load_policy
-from crystaljax.rewards.ehull import EnergyAboveHull, load_hull
-from crystaljax.rewards.potentials import create_potential
+from crystaljax.rewards.stability import Stability, StabilityConfig
 from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, TrackingConfig, read_metrics
@@ -45,8 +44,8 @@ class Config:
     """Folder of the model to start from."""
     reference: str = "prototypes"
     """Crystals that do not count as new: a file, a folder or a registered dataset."""
-    hull: str = "demonstration"
-    """Hull to measure against: the demonstration hull, or a file of formulas and energies."""
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
+    """What rewards and judges."""
     n_samples: int = 200
     """Fresh samples evaluated before and after."""
     output: Path = Path("runs/quickstart")
@@ -69,7 +68,7 @@ def main(config: Config) -> None:
     if not config.resume:
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
     policy, base = load_policy(config.model)
-    energy = EnergyAboveHull(create_potential("chgnet"), load_hull(config.hull))
+    energy = Stability(config.stability)
     reference = Reference.of(load(config.reference).crystals, config.reference)
 
     def fresh(params: object, seed: int) -> Assessment:
@@ -137,10 +136,10 @@ def report(
         f"Model {config.model.name}; {config.ppo.n_steps} PPO steps of {config.ppo.batch_size} "
         f"samples, τ = {config.ppo.tau:g} eV/atom; {seconds:.0f} s on {hardware()}.",
     ]
-    if config.hull == "demonstration":
+    if config.stability.hull == "demonstration":
         notes.append(
             "Energies are against the demonstration hull, which knows few compounds: most crystals "
-            "look more stable than they are. Give a real hull with --hull."
+            "look more stable than they are. Give a real hull with --stability.hull."
         )
     kl = float(metrics["rl/kl_base"][-1, 1])
     extra = {"seconds": seconds, "hardware": hardware(), "kl_from_base_nats": kl}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.data.dataset import load
+from crystaljax.data.registry import RESOURCES
 from crystaljax.rewards.potentials import create_potential
 from crystaljax.rewards.potentials.edges import Room
+from crystaljax.rewards.potentials.nequix import NAMES
 from crystaljax.structures import to_structures
 
 if importlib.util.find_spec("nequix") is None:
@@ -105,6 +108,25 @@ def test_agrees_with_the_calculator(weights: Path) -> None:
 def test_released_weights_agree_with_the_calculator(shared: Path, name: str) -> None:
     crystals = load(shared / "data" / "mp20_bt" / "test.csv.gz").crystals
     compare(shared / "weights" / f"{name}.nqx", crystals[np.arange(0, 200, 10)])
+
+
+def test_released_weights_have_the_checksums_of_the_registry(shared: Path) -> None:
+    for name in NAMES:
+        content = (shared / "weights" / f"{name}.nqx").read_bytes()
+        assert RESOURCES[name].checksum == f"sha256:{hashlib.sha256(content).hexdigest()}"
+        assert RESOURCES[name].size == len(content)
+
+
+def test_released_weights_come_by_name(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crystaljax.rewards.potentials.nequix.fetch", lambda name: weights)
+    assert create_potential("nequix:nequix-mp-1").name == "Nequix mp-1"
+    assert create_potential(f"nequix:{weights}").name == "Nequix small"
+    with pytest.raises(ValueError, match="after nequix can stand weights, no more"):
+        create_potential("nequix:a:b")
+    with pytest.raises(ValueError, match="no potential is named 'nequip'"):
+        create_potential("nequip")
 
 
 def test_the_room_does_not_matter(weights: Path) -> None:

@@ -1,4 +1,4 @@
-"""Public datasets and convex hulls by name, downloaded once and checked.
+"""Public datasets, convex hulls and weights by name, downloaded once and checked.
 
 A checksum comes from the publisher or from a public record of the same download, or is None: then
 the first download is trusted and its checksum recorded beside the file, so that a later copy that
@@ -35,6 +35,7 @@ class Resource:
 
 _CDVAE = "https://raw.githubusercontent.com/txie-93/cdvae/main/data/mp_20"
 _ALEX = "https://huggingface.co/datasets/zdcao/alex-20/resolve/main"
+_NEQUIX = "https://github.com/atomicarchitects/nequix/raw"
 _FIGSHARE = "https://figshare.com/ndownloader/files"
 
 RESOURCES = {
@@ -93,6 +94,22 @@ RESOURCES = {
             "2023-02-07-mp-computed-structure-entries.json.gz",
             "Every entry of the Materials Project, 2023-02-07, with Matbench Discovery (CC BY 4.0)",
             "md5:76fc748db6b175bb80de4c276d27c235",
+        ),
+        Resource(
+            "nequix-mp-1",
+            f"{_NEQUIX}/7c2854de8e754b1a60274c7d9d2e014989ed632e/models/nequix-mp-1.nqx",
+            "nequix-mp-1.nqx",
+            "Weights of Nequix, trained on MPtrj (MIT)",
+            "sha256:1647af8e627e1afa11e2bfadeab0797326513a521afd7dd01606a96f56783eee",
+            2_842_366,
+        ),
+        Resource(
+            "nequix-oam-1",
+            f"{_NEQUIX}/9c852a9c4cce69ae5e75bc5a2cf670be21ff8c28/models/nequix-oam-1.nqx",
+            "nequix-oam-1.nqx",
+            "Weights of Nequix, trained on OMat24, sAlex and MPtrj (MIT)",
+            "sha256:6a43475eaeb32a7a049f36c1306d78aa1e7a17e8af37aeda7901c8fec0ca845c",
+            2_869_928,
         ),
     )
 }

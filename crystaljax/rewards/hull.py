@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -124,6 +125,15 @@ class Hull:
     def n_entries(self) -> int:
         """Number of entries, elemental references not counted."""
         return sum(len(energies) for _, energies in self.entries.values())
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for hulls of the same entries and references, and for no others."""
+        digest = hashlib.sha256(np.nan_to_num(self.references, nan=np.inf).tobytes())
+        for system in sorted(self.entries):
+            for part in (np.array(system), *self.entries[system]):
+                digest.update(np.ascontiguousarray(part, np.float64).tobytes())
+        return digest.hexdigest()
 
     def require(self, elements: Iterable[str | int]) -> None:
         """ValueError naming those of `elements` (symbols or atomic numbers) that the hull lacks."""

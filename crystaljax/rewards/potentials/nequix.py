@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.crystal import Array, AtomicCell, Cells, Crystals
+from crystaljax.data.registry import fetch
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.base import Corrections, Energies, Relaxed, scatter
 from crystaljax.rewards.potentials.descent import relax
@@ -26,6 +27,10 @@ from crystaljax.rewards.potentials.screening import MIN_DISTANCE, stack_cells
 
 ROOM = {"cpu": Room(64, 256, 2**17, 2**14), "gpu": Room(512, 4096, 2**21, 2**18)}
 """Sizes of a group of cells, by platform."""
+
+
+NAMES = ("nequix-mp-1", "nequix-oam-1")
+"""Released weights that are known by name, in `data.registry`."""
 
 
 class Weights(NamedTuple):
@@ -85,14 +90,19 @@ class NequixPotential:
     corrections: Corrections = "mp2020"
 
     def __init__(
-        self, weights: str | PathLike, *, room: Room | None = None, max_atoms: int = 200
+        self,
+        weights: str | PathLike = "nequix-mp-1",
+        *,
+        room: Room | None = None,
+        max_atoms: int = 200,
     ) -> None:
         """Load the model.
 
-        `weights`: a .nqx file. `room`: the sizes of a group of cells. `max_atoms`: larger cells
-        are not taken. Errors: see `load_weights`.
+        `weights`: a .nqx file, or the name of one that is downloaded once (`NAMES`). `room`: the
+        sizes of a group of cells. `max_atoms`: larger cells are not taken. Errors: see
+        `load_weights` and `data.registry.fetch`.
         """
-        self.weights = load_weights(weights)
+        self.weights = load_weights(fetch(weights) if weights in NAMES else weights)
         self.name = f"Nequix {Path(weights).stem.removeprefix('nequix-')}"
         import equinox
 

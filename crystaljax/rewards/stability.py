@@ -1,0 +1,103 @@
+"""The stability reward of a run, by configuration: potential, hull, workers and cache."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from crystaljax.crystal import Crystals
+from crystaljax.rewards.base import Reward, RewardBatch
+from crystaljax.rewards.cache import Cached
+from crystaljax.rewards.ehull import EnergyAboveHull, create_e_above_hull, load_hull
+from crystaljax.rewards.pool import Pool, PoolConfig
+
+
+@dataclass(frozen=True)
+class StabilityConfig:
+    """What judges stability, and where."""
+
+    potential: str = "chgnet"
+    """Interatomic potential, with weights after a colon: chgnet, nequix, nequix:FILE.nqx,
+    matgl:FOLDER, orb:MODEL."""
+    hull: str = "demonstration"
+    """Hull to measure against: the demonstration hull, or a file of formulas and energies."""
+    cache: Path | None = None
+    """File that keeps energies for later runs; none is kept if not given."""
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    """Where energies are computed."""
+
+
+class Stability:
+    """Minus the energy above hull of crystals, computed as configured; see `EnergyAboveHull`.
+
+    Use it as a context manager, or `close` it, so that workers end. Errors: see
+    `create_potential`, `load_hull`, `Pool`.
+    """
+
+    def __init__(self, config: StabilityConfig) -> None:
+        self.config = config
+        self.hull = load_hull(config.hull)
+        self._pool: Pool | None = None
+        reward: Reward
+        if config.pool.kind == "inline":
+            reward = self.energy
+        else:
+            make = partial(create_e_above_hull, config.potential, self.hull)
+            reward = self._pool = Pool(make, config.pool)
+        self._cached = None
+        if config.cache is not None:
+            reward = self._cached = Cached(reward, config.cache, self._identity())
+        self._reward = reward
+
+    @cached_property
+    def energy(self) -> EnergyAboveHull:
+        """The reward in this process, with its potential."""
+        return create_e_above_hull(self.config.potential, self.hull)
+
+    @property
+    def potential(self) -> str:
+        """The potential's name, for reports; its class's if it was loaded by workers alone."""
+        loaded = "energy" in self.__dict__
+        return self.energy.potential.name if loaded else self.config.potential
+
+    @property
+    def label(self) -> str:
+        """The hull, its size and the potential, for reports."""
+        return f"{self.hull.name} ({self.hull.n_entries} entries), {self.potential}"
+
+    def __call__(self, crystals: Crystals, /) -> RewardBatch:
+        """Rewards of B crystals."""
+        return self._reward(crystals)
+
+    def _identity(self) -> str:
+        """All that the energies depend on: the potential with its weights, and the hull."""
+        weights = [Path(word) for word in self.config.potential.split(":")[1:]]
+        digests = [
+            hashlib.sha256(file.read_bytes()).hexdigest()
+            for path in weights
+            for file in ([path] if path.is_file() else sorted(path.glob("*")))
+            if file.is_file()
+        ]
+        return " ".join(["e_above_hull", self.config.potential, *digests, self.hull.digest])
+
+    def close(self) -> None:
+        """End the workers and close the cache."""
+        if self._pool is not None:
+            self._pool.close()
+        if self._cached is not None:
+            self._cached.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
