@@ -75,6 +75,8 @@ class Outcome(NamedTuple):
     """float32 [G]: the property."""
     descriptor: Array
     """float32 [G, 5D]: what it was read from."""
+    volume: Array
+    """float32 [G]: Å³ per atom."""
     closest: Array
     """float32 [G]: see `edges.Graph`."""
     isolated: Array
@@ -96,7 +98,8 @@ def evaluate(model: Model, cells: Cells, rows: Array, room: Room) -> Outcome:
     alone = (degree == 0) & (graph.cell < room.cells)
     isolated = jnp.zeros(room.cells, jnp.int32).at[graph.cell].add(alone, mode="drop")
     scaled = value * model.std + model.mean
-    return Outcome(scaled, descriptor, graph.closest, isolated, graph.fits)
+    volume = jnp.abs(jnp.linalg.det(cells.matrix)) / jnp.maximum(cells.n_atoms, 1)
+    return Outcome(scaled, descriptor, volume, graph.closest, isolated, graph.fits)
 
 
 def describe(model: Model, graph: Graph, distance: Array, edge_cell: Array, n_cells: int) -> Array:
