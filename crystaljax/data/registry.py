@@ -37,6 +37,21 @@ _CDVAE = "https://raw.githubusercontent.com/txie-93/cdvae/main/data/mp_20"
 _ALEX = "https://huggingface.co/datasets/zdcao/alex-20/resolve/main"
 _NEQUIX = "https://github.com/atomicarchitects/nequix/raw"
 _FIGSHARE = "https://figshare.com/ndownloader/files"
+_MATGL = "https://raw.githubusercontent.com/materialsvirtuallab/matgl/main/pretrained_models"
+_MEGNET_FILES = {
+    "MEGNet-MP-2019.4.1-BandGap-mfi/model.json": (
+        "9f8f4b8709e97c6ce25353f6b6c322ce3b5e031c71115cf6b94d5cd794f39bc2"
+    ),
+    "MEGNet-MP-2019.4.1-BandGap-mfi/state.pt": (
+        "2927ab9646ec3e099a3e42b1358a3c477db7356e2413bfa540fe0106cde628f9"
+    ),
+    "MEGNet-MP-2018.6.1-Eform/model.json": (
+        "d858219134667d55e3c183435475ba248231a67311573373ed7298191f05d0a4"
+    ),
+    "MEGNet-MP-2018.6.1-Eform/state.pt": (
+        "35381368b17a2783f9ee09af5556cf1d84b74bf786b82d3fadd4acb38c51d040"
+    ),
+}
 
 RESOURCES = {
     resource.name: resource
@@ -110,6 +125,12 @@ RESOURCES = {
             "Weights of Nequix, trained on OMat24, sAlex and MPtrj (MIT)",
             "sha256:6a43475eaeb32a7a049f36c1306d78aa1e7a17e8af37aeda7901c8fec0ca845c",
             2_869_928,
+        ),
+        *(
+            Resource(
+                name, f"{_MATGL}/{name}", name, "A MEGNet of matgl (BSD-3)", f"sha256:{digest}"
+            )
+            for name, digest in _MEGNET_FILES.items()
         ),
     )
 }

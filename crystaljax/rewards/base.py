@@ -120,7 +120,13 @@ class Reward(Protocol):
 
 _FACTORIES: dict[str, Callable[..., Reward]] = {}
 # Where the rewards that come with the package are registered, imported when first asked for.
-_BUILT_IN = {"e_above_hull": "crystaljax.rewards.ehull"}
+_BUILT_IN = {
+    "e_above_hull": "crystaljax.rewards.ehull",
+    "property": "crystaljax.rewards.property",
+    "target_value": "crystaljax.rewards.property",
+    "target_range": "crystaljax.rewards.property",
+    "figure_of_merit": "crystaljax.rewards.property",
+}
 
 
 def register(name: str) -> Callable[[Factory], Factory]:

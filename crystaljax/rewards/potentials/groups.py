@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,18 @@ class Outcome(NamedTuple):
     """bool []: the room was large enough; nothing of what is said counts otherwise."""
 
 
-Start = Callable[[np.ndarray, Room], Any]
-"""Starts the computation of some rows, int [G], in a room; what it returns has a field `fits`."""
+class Fitting(Protocol):
+    """What a model says of a group, and whether the group's graph had room for it."""
+
+    @property
+    def fits(self) -> Array:
+        """bool []: see `edges.Graph`; nothing else of the outcome counts otherwise."""
+        ...
+
+
+F = TypeVar("F", bound=Fitting)
+Start = Callable[[np.ndarray, Room], F]
+"""Starts the computation of some rows, int [G], in a room."""
 
 
 def take(batch: T, rows: Array) -> T:
@@ -49,8 +59,8 @@ def take_cells(cells: Cells, rows: Array) -> Cells:
 
 
 def in_groups(
-    start: Start, cells: Cells, rows: np.ndarray, cutoff: float, room: Room
-) -> list[tuple[np.ndarray, Any]]:
+    start: Start[F], cells: Cells, rows: np.ndarray, cutoff: float, room: Room
+) -> list[tuple[np.ndarray, F]]:
     """Those `rows` of the cells in groups: which ones, and what came of each group.
 
     All groups are started before the first is waited for; one that does not fit is halved, and a

@@ -1,0 +1,91 @@
+"""Weights from PyTorch's files as numpy arrays, without PyTorch and without running their code.
+
+A file of `torch.save` is a zip archive: a pickle of nested containers, whose tensors name members
+of the archive that hold their numbers. Unpickling may call what the pickle names; here it may name
+tensors of plain numbers and ordered dictionaries, and anything else is refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystaljax.models.unpickling import DAMAGE, ForbiddenContent
+
+_STORAGES = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+}
+
+
+def _rebuild_tensor(
+    storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> np.ndarray:
+    """A tensor's numbers, copied out of the storage that it is a view of."""
+    if offset < 0 or min(size, default=1) < 0 or min(stride, default=0) < 0:
+        raise ValueError("a tensor of negative size or stride")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 not in size and last >= len(storage):
+        raise ValueError("a tensor that reaches beyond its numbers")
+    strides = tuple(step * storage.itemsize for step in stride)
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Finds tensors and ordered dictionaries; refuses all else."""
+
+    def __init__(self, archive: zipfile.ZipFile, member: str) -> None:
+        super().__init__(archive.open(member))
+        self._archive = archive
+        self._folder = member.rsplit("/", maxsplit=1)[0]
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild_tensor
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        raise ForbiddenContent(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> np.ndarray:
+        kind, dtype, key, *_ = pid
+        if kind != "storage" or not isinstance(dtype, np.dtype):
+            raise ForbiddenContent(f"a reference to {pid!r}")
+        return np.frombuffer(self._archive.read(f"{self._folder}/data/{key}"), dtype)
+
+
+def load_tensors(path: str | PathLike) -> dict[str, np.ndarray]:
+    """The tensors of a state dictionary that `torch.save` wrote, by name.
+
+    FileNotFoundError if there is none; ValueError naming what the file holds if that is anything
+    but a dictionary of tensors, which is then not run, and if it is damaged or of another kind.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            if len(members) != 1:
+                raise ValueError("it has no data.pkl")
+            content = _TensorUnpickler(archive, members[0]).load()
+    except ForbiddenContent as error:
+        raise ValueError(
+            f"refused to read {path}: it holds {error}, and only tensors are read from pickles,"
+            " because unpickling anything else may run foreign code"
+        ) from error
+    except (*DAMAGE, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged, or no file of torch.save: {error}") from error
+    if not isinstance(content, dict) or not all(
+        isinstance(x, np.ndarray) for x in content.values()
+    ):
+        raise ValueError(f"{path} holds no dictionary of tensors")
+    return dict(content)
