@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
-from crystaljax.evaluation.stability import Judged
+from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
+from crystaljax.evaluation.rates import Rate
+from crystaljax.evaluation.stability import Judged, Thresholds
 from crystaljax.models.wyckoff_decoder import Rollout
 from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.rewards.stability import Stability
@@ -66,3 +69,33 @@ def _judged(energy: Stability, decoded: Decoded) -> Judged:
     above: Any = found.info.get("e_above_hull", np.full(len(found), np.nan))
     above = np.where(found.ok, above, np.nan)
     return Judged(above, f"{energy.label}, unrelaxed", energy.potential)
+
+
+def by_space_group(
+    policy: WyckoffPolicy,
+    params: Params,
+    energy: Stability,
+    reference: StructureSet,
+    *,
+    groups: Sequence[int],
+    n: int,
+    seed: int,
+    sampling: SamplingConfig | None = None,
+    thresholds: Thresholds | None = None,
+) -> dict[str, list[Rate]]:
+    """S.U.N. and metastable S.U.N. of n fresh samples in each of some space groups, by name."""
+    limits = thresholds or Thresholds()
+    rates: dict[str, list[Rate]] = {"S.U.N.": [], "metastable S.U.N.": []}
+    for group in groups:
+        asked = replace(sampling or SamplingConfig(), space_groups=(group,))
+        decoded = policy.tokenization.decode(policy.sample(params, n, seed, asked).tokens)
+        above = _judged(energy, decoded).e_above_hull
+        samples = StructureSet.from_crystals(decoded.crystals, "samples")
+        new = unique_mask(samples) & novel_mask(samples, reference) & decoded.ok
+        for (name, found), limit in zip(
+            rates.items(), (limits.stable, limits.metastable), strict=True
+        ):
+            text = f"energy above hull ≤ {limit:g} eV/atom, unique and novel"
+            with np.errstate(invalid="ignore"):
+                found.append(Rate.of(name, new & (above <= limit), text))
+    return rates

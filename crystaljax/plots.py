@@ -12,6 +12,7 @@ import numpy as np
 from crystaljax.composition import SYMBOLS, formulas
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.drawing import draw_cell, formula_text, space_group_text
+from crystaljax.evaluation.rates import Rate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,6 +110,63 @@ def training_curves(
     axes.set_ylabel(y_label)
     if len(series) > 1:
         axes.legend(frameon=False)
+    return figure
+
+
+def rates_by_group(rates: Mapping[str, Sequence[Rate]], groups: Sequence[int]) -> Figure:
+    """Bars of one rate in each of some space groups, with standard errors, by label."""
+    figure, axes = _chart((max(4.0, 0.5 * len(groups) + 1.5), 3.6))
+    width = 0.8 / len(rates)
+    for i, (label, of_groups) in enumerate(rates.items()):
+        at = np.arange(len(groups)) + (i - (len(rates) - 1) / 2) * width
+        values = [100 * rate.value for rate in of_groups]
+        errors = [100 * rate.standard_error for rate in of_groups]
+        colour = COLOURS[i % len(COLOURS)]
+        axes.bar(at, values, width, yerr=errors, color=colour, label=label, error_kw={"lw": 0.9})
+    axes.set_xticks(np.arange(len(groups)), [str(group) for group in groups])
+    axes.set_xlabel("space group")
+    axes.set_ylabel(f"{next(iter(rates.values()))[0].name} (% of samples)")
+    axes.legend(frameon=False)
+    return figure
+
+
+def merit_scatter(
+    points: Mapping[str, tuple[np.ndarray, np.ndarray]], levels: Sequence[float] = (5, 10, 20, 40)
+) -> Figure:
+    """Band gaps (eV) against dielectric constants, by label, with lines of equal product."""
+    figure, axes = _chart((6.4, 4.4))
+    for i, (label, (gap, dielectric)) in enumerate(points.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        axes.scatter(gap, dielectric, s=9, alpha=0.55, color=colour, label=label, linewidths=0)
+    known = [x[np.isfinite(x)] for pair in points.values() for x in pair]
+    widest = max((float(x.max()) for x in known[::2] if len(x)), default=1.0)
+    tallest = max((float(np.quantile(x, 0.995)) for x in known[1::2] if len(x)), default=10.0)
+    axes.set_xlim(0, 1.05 * widest)
+    axes.set_ylim(0, 1.1 * tallest)
+    gaps = np.linspace(0.02, 1, 300) * 1.05 * widest
+    for level in levels:
+        axes.plot(gaps, level / gaps, color="0.6", lw=0.8, ls="--", zorder=0)
+        edge = 1.05 * widest
+        if level / edge < 1.1 * tallest:
+            axes.annotate(f"{level:g} eV", (edge, level / edge), fontsize=8, color="0.45")
+    axes.set_xlabel("band gap (eV)")
+    axes.set_ylabel("electronic dielectric constant")
+    axes.legend(frameon=False)
+    return figure
+
+
+def trade_off(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], x_label: str, y_label: str
+) -> Figure:
+    """Paths (x, y) by label, from a small dot at the start to a large one at the end."""
+    figure, axes = _chart((6.4, 4.0))
+    for i, (label, (x, y)) in enumerate(curves.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        axes.plot(x, y, color=colour, lw=1.2, label=label)
+        axes.scatter([x[0], x[-1]], [y[0], y[-1]], s=[12, 40], color=colour, zorder=3)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.legend(frameon=False)
     return figure
 
 

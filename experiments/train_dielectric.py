@@ -52,10 +52,7 @@ def main(config: Config) -> None:
     records = [record for record in read(config.data) if record.cell is not None]
     described = band_gap(config.megnet).describe([r.cell for r in records if r.cell])
     constant = np.array([float(r.properties[f"poly_{config.quantity}"]) for r in records])
-    counts = np.zeros((len(records), N_SPECIES))
-    for counted, r in zip(counts, records, strict=True):
-        counted += np.bincount(r.cell.species, minlength=N_SPECIES)
-
+    counts = np.stack([np.bincount(r.cell.species, minlength=N_SPECIES) for r in records])
     folds = formula_folds(counts, config.n_folds, config.seed)
     fraction = counts / counts.sum(axis=1, keepdims=True)
     composition = np.column_stack([np.sqrt(fraction), np.log(described.volume)])

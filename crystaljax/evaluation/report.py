@@ -28,6 +28,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table of a report beside that of the evaluations."""
+
+    caption: str
+    rows: Sequence[Sequence[str]]
+    """The header, then the rows."""
+
+
+@dataclass(frozen=True)
 class Report:
     """What a report says. The difference column compares the first and the last evaluation."""
 
@@ -35,6 +44,7 @@ class Report:
     evaluations: Mapping[str, Evaluation]
     """By label, in order, like {"before PPO": ..., "after PPO": ...}."""
     pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
     """Sentences under the title: the model, the command, the cost."""
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -63,6 +73,7 @@ class Report:
             "title": self.title,
             "notes": list(self.notes),
             "evaluations": {k: e.to_dict() for k, e in self.evaluations.items()},
+            "tables": {table.caption: [list(row) for row in table.rows] for table in self.tables},
             "differences": [d.to_dict() for d in self._differences().values()],
             **self.extra,
         }
@@ -72,6 +83,8 @@ class Report:
         parts = [f"# {self.title}", *self.notes, _markdown(self._table())]
         if note := self._difference_note():
             parts.append(note)
+        for table in self.tables:
+            parts += [f"**{table.caption}**", _markdown(table.rows)]
         for picture in self.pictures:
             target = _relative(picture.path, folder)
             parts.append(f"![{picture.caption}]({target})\n\n*{picture.caption}*")
@@ -89,6 +102,8 @@ class Report:
         body.append(_html(self._table(), "numbers"))
         if note := self._difference_note():
             body.append(f"<p class='small'>{escape(note)}</p>")
+        for table in self.tables:
+            body.append(f"<h3>{escape(table.caption)}</h3>" + _html(table.rows, "numbers"))
         for picture in self.pictures:
             data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
             caption = escape(picture.caption)
@@ -168,7 +183,7 @@ class Report:
         return rows
 
 
-def _markdown(rows: list[list[str]]) -> str:
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table, its columns aligned for those who read it as text."""
     rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
@@ -177,8 +192,8 @@ def _markdown(rows: list[list[str]]) -> str:
     return "\n".join([header, rule, *body])
 
 
-def _html(rows: list[list[str]], kind: str) -> str:
-    def line(cells: list[str], tag: str) -> str:
+def _html(rows: Sequence[Sequence[str]], kind: str) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
 
     header, *body = rows

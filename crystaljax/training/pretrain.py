@@ -61,6 +61,7 @@ def pretrain(
     folder: Path,
     track: Callable[[dict[str, Any], int], None],
     *,
+    start: Params | None = None,
     run_id: str | None = None,
 ) -> TrainState:
     """Train to the end, going on from the folder's last checkpoint if there is one.
@@ -71,6 +72,7 @@ def pretrain(
     Args:
       folder: where checkpoints go.
       track: takes metrics and the step, e.g. `Tracker.log`.
+      start: parameters to start from, for fine-tuning; random ones if not given.
       run_id: the W&B run, kept in the checkpoints.
 
     FloatingPointError if a loss is not finite; the batch is then in `folder`/bad_batch.npz.
@@ -89,7 +91,8 @@ def pretrain(
         policy.metadata, run={"config": dataclasses.asdict(config), "wandb_run_id": run_id}
     )
     replicated = NamedSharding(mesh, PartitionSpec())
-    state = jax.device_put(TrainState.create(policy.init(config.seed), optimizer), replicated)
+    params = policy.init(config.seed) if start is None else start
+    state = jax.device_put(TrainState.create(params, optimizer), replicated)
 
     @jax.jit
     def train_step(state: TrainState, packed: Packed) -> tuple[TrainState, dict[str, Array]]:

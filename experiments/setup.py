@@ -1,0 +1,101 @@
+"""What the experiments on crystals start from: a model, what is known already, what judges."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from crystaljax.assessment import Assessment, assess
+from crystaljax.checkpoints import RunCheckpoints
+from crystaljax.data.dataset import load
+from crystaljax.evaluation.evaluate import Reference
+from crystaljax.evaluation.limits import writable_folder
+from crystaljax.policies import Params, load_policy
+from crystaljax.rewards.stability import Stability, StabilityConfig
+from crystaljax.sampling import SamplingConfig
+from crystaljax.tracking import TrackingConfig
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an experiment is done with."""
+
+    model: Path = Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt"
+    """Folder of the model to start from."""
+    reference: str = "prototypes"
+    """Crystals that do not count as new: a file, a folder or a registered dataset."""
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
+    """What rewards and judges."""
+    judge: str = ""
+    """Another potential to judge with too, such as nequix; none if not given."""
+    n_samples: int = 200
+    """Fresh samples evaluated of each model."""
+    output: Path = Path("runs/experiment")
+    """Folder of the report and the run."""
+    resume: bool = False
+    """Go on with an interrupted run in the output folder, in place of starting anew."""
+    seed: int = 0
+    """Of the samples."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Weights & Biases."""
+
+
+class Bench:
+    """The set-up, loaded; use as a context manager so that workers end."""
+
+    def __init__(self, setup: Setup, sampling: SamplingConfig) -> None:
+        self.setup, self.sampling = setup, sampling
+        self.output = writable_folder(setup.output)
+        self.policy, self.base = load_policy(setup.model)
+        self.stability = Stability(setup.stability)
+        self.judge = None
+        if setup.judge:
+            self.judge = Stability(StabilityConfig(setup.judge, setup.stability.hull))
+        self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
+
+    def run_folder(self, name: str) -> tuple[Path, int | None]:
+        """The folder of a training run, and the step to go on from if it is to be resumed."""
+        folder = self.output / name
+        if not self.setup.resume:
+            shutil.rmtree(folder, ignore_errors=True)
+        with RunCheckpoints(folder / "checkpoints") as checkpoints:
+            return folder, checkpoints.latest
+
+    def assess(self, params: Params, stream: int, n: int | None = None) -> Assessment:
+        """Evaluate fresh samples; those of different streams are independent."""
+        return assess(
+            self.policy,
+            params,
+            self.stability,
+            self.reference,
+            n=n or self.setup.n_samples,
+            seed=self.setup.seed + 1_000_001 + stream,
+            other=self.judge,
+            sampling=self.sampling,
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What has to be said about the hull."""
+        if self.setup.stability.hull != "demonstration":
+            return []
+        return [
+            "Energies are against the demonstration hull, which knows few compounds: most crystals "
+            "look more stable than they are. Give a real hull with --setup.stability.hull."
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stability.close()
+        if self.judge is not None:
+            self.judge.close()
