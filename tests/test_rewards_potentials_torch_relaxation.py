@@ -275,5 +275,5 @@ def test_matgl_relaxes_real_crystals_as_ase_does(shared: Path) -> None:
     model, _ = load_potential(weights)
     calculator = PESCalculator(model, stress_unit="eV/A3", use_voigt=True)
     assert_relaxes_as_ase(
-        MatGLPotential(weights, device="cpu"), calculator, real_crystals(shared, 6)
+        MatGLPotential(weights, device="cpu"), calculator, small_crystals(shared, 6)
     )
