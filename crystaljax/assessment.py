@@ -15,7 +15,7 @@ from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.rewards.ehull import EnergyAboveHull
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.base import Decoded
-from crystaljax.training.reinforce import judge
+from crystaljax.training.rollouts import judge
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ def hardware() -> str:
 
     devices = jax.devices()
     if devices[0].platform == "cpu":
-        return f"{_cpu_model()} ({_usable_cores()} of {os.cpu_count()} cores)"
+        return f"{_cpu_model()} ({usable_cores()} of {os.cpu_count()} cores)"
     count = f"{len(devices)} x " if len(devices) > 1 else ""
     return f"{count}{devices[0].device_kind}"
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Cores this process may run on, fewer than the machine's under taskset or a scheduler."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -55,3 +55,79 @@ def ppo(logp: Array, logp_old: Array, advantage: Array, clip: float) -> tuple[Ar
         "kl_old": (ratio - 1 - log_ratio).mean(),
     }
     return loss, metrics
+
+
+def group_advantages(reward: Array, group_size: int, floor: float) -> tuple[Array, Metrics]:
+    """Rewards relative to those of the same prompt (GRPO, arXiv 2402.03300, section 4.1.2).
+
+    Args:
+      reward: [B], the samples of each prompt next to each other.
+      group_size: samples of a prompt; divides B.
+      floor: least standard deviation to divide by, in the reward's unit, so that groups of nearly
+        equal rewards do not shout.
+
+    Returns (r − mean) / max(std, floor) [B] with mean and std of each group, and metrics: the
+    share of groups without any variance, which teach nothing, and the mean std.
+    """
+    groups = reward.reshape(-1, group_size)
+    std = groups.std(axis=1, keepdims=True)
+    advantage = (groups - groups.mean(axis=1, keepdims=True)) / jnp.maximum(std, floor)
+    metrics = {"zero_variance": (std < 1e-6).mean(), "group_std": std.mean()}
+    return jax.lax.stop_gradient(advantage.reshape(reward.shape)), metrics
+
+
+def low_variance_kl(logp: Array, logp_base: Array) -> Array:
+    """KL(p ‖ p_base) from samples of p [B]: p_base/p − 1 − ln(p_base/p), never negative.
+
+    Its gradient, taken through `logp` alone as GRPO does, is that of KL(p_base ‖ p) on average.
+    """
+    log_ratio = jax.lax.stop_gradient(logp_base) - logp
+    return jnp.exp(log_ratio) - 1 - log_ratio
+
+
+def grpo(
+    logp: Array, logp_old: Array, logp_base: Array, advantage: Array, clip: float, kl_weight: float
+) -> tuple[Array, Metrics]:
+    """Loss of GRPO (arXiv 2402.03300, equation 3) on whole sequences.
+
+    PPO's clipped surrogate of group-relative advantages plus `kl_weight` times `low_variance_kl`;
+    arguments [B] as in `ppo`. Returns the loss [] and metrics.
+    """
+    surrogate, metrics = ppo(logp, logp_old, advantage, clip)
+    kl = low_variance_kl(logp, logp_base).mean()
+    return surrogate + kl_weight * kl, metrics | {"kl_low_variance": kl}
+
+
+def dpo(
+    logp_chosen: Array,
+    logp_rejected: Array,
+    reference_chosen: Array,
+    reference_rejected: Array,
+    beta: float,
+    label_smoothing: float = 0.0,
+) -> tuple[Array, Metrics]:
+    """Loss of direct preference optimisation (arXiv 2305.18290, equation 7) over P pairs.
+
+    Args:
+      logp_chosen, logp_rejected: [P] under the parameters being trained.
+      reference_chosen, reference_rejected: [P] under the reference, through which nothing flows.
+      beta: what a nat of divergence from the reference costs, in units of the reward that the
+        preferences follow: for preferences by Bradley and Terry the optimum is
+        p ∝ p_reference exp(r/β).
+      label_smoothing: probability that a preference is the wrong way round (conservative DPO).
+
+    Returns the loss [], and metrics: the share of pairs with a larger implicit reward for the
+    chosen one, the mean difference of the two, and the mean implicit rewards.
+    """
+    chosen = beta * (logp_chosen - jax.lax.stop_gradient(reference_chosen))
+    rejected = beta * (logp_rejected - jax.lax.stop_gradient(reference_rejected))
+    margin = chosen - rejected
+    right, wrong = jax.nn.log_sigmoid(margin), jax.nn.log_sigmoid(-margin)
+    loss = -((1 - label_smoothing) * right + label_smoothing * wrong).mean()
+    metrics = {
+        "accuracy": (margin > 0).mean(),
+        "margin": margin.mean(),
+        "chosen": chosen.mean(),
+        "rejected": rejected.mean(),
+    }
+    return loss, metrics

@@ -56,17 +56,24 @@ class WyckoffPolicy:
         return log_prob(self.model(params), packed, n_crystals, key)
 
     def sample(
-        self, params: Params, n: int, seed: int, config: SamplingConfig | None = None
+        self,
+        params: Params,
+        n: int,
+        seed: int,
+        config: SamplingConfig | None = None,
+        repeat: int = 1,
     ) -> Rollout:
         """n crystals with their log-probabilities; sample i depends on the seed and i alone.
 
-        Space groups are drawn from the training data's distribution. ValueError if the
-        configuration asks for what cannot be.
+        Space groups are drawn from the training data's distribution, each for `repeat` samples in
+        a row. ValueError if the configuration asks for what cannot be.
         """
         config = config or SamplingConfig()
         constraints = make_constraints(config, self.config.max_sites)
         rng = np.random.default_rng(seed)
-        groups = draw_space_groups(config, constraints, self.space_group_counts, n, rng)
+        drawn = -(-n // repeat)
+        groups = draw_space_groups(config, constraints, self.space_group_counts, drawn, rng)
+        groups = np.repeat(groups, repeat)[:n]
         return sample(self.graph, params, groups, seed, constraints, config, self.config.max_sites)
 
     @property

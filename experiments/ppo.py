@@ -16,12 +16,12 @@ from quickstart import Config, main
 
 from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
-from crystaljax.training.reinforce import PPOConfig
+from crystaljax.training.reinforce import ReinforceConfig
 
 DEFAULT = Config(
     n_samples=1000,
     output=Path("runs/ppo"),
-    ppo=PPOConfig(n_steps=150, batch_size=200, sampling=SamplingConfig(batch_size=200)),
+    ppo=ReinforceConfig(n_steps=150, batch_size=200, sampling=SamplingConfig(batch_size=200)),
 )
 
 if __name__ == "__main__":

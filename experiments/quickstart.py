@@ -34,7 +34,7 @@ from crystaljax.rewards.potentials import create_potential
 from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, TrackingConfig, read_metrics
-from crystaljax.training.reinforce import PPOConfig, reinforce
+from crystaljax.training.reinforce import ReinforceConfig, reinforce
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Config:
     """Go on with an interrupted run in the output folder, in place of starting anew."""
     seed: int = 0
     """Of the samples."""
-    ppo: PPOConfig = field(
-        default_factory=lambda: PPOConfig(n_steps=25, sampling=SamplingConfig(batch_size=100))
+    ppo: ReinforceConfig = field(
+        default_factory=lambda: ReinforceConfig(n_steps=25, sampling=SamplingConfig(batch_size=100))
     )
     """The fine-tuning."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -125,7 +125,7 @@ def report(
         ),
         "reward": (plots.training_curves(curves, "reward (eV/atom)"), "Reward during PPO"),
         "kl": (
-            plots.training_curves({"KL": metrics["ppo/kl_base"]}, "KL from the base model (nats)"),
+            plots.training_curves({"KL": metrics["rl/kl_base"]}, "KL from the base model (nats)"),
             "Divergence of the policy from the model it started from",
         ),
     }
@@ -142,7 +142,7 @@ def report(
             "Energies are against the demonstration hull, which knows few compounds: most crystals "
             "look more stable than they are. Give a real hull with --hull."
         )
-    kl = float(metrics["ppo/kl_base"][-1, 1])
+    kl = float(metrics["rl/kl_base"][-1, 1])
     extra = {"seconds": seconds, "hardware": hardware(), "kl_from_base_nats": kl}
     result = Report(
         "Stability by PPO",

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystaljax.objectives import kl_regularized, negative_log_likelihood, ppo, update_baseline
+from crystaljax.objectives import (
+    dpo,
+    group_advantages,
+    grpo,
+    kl_regularized,
+    low_variance_kl,
+    negative_log_likelihood,
+    ppo,
+    update_baseline,
+)
 
 SAMPLES = st.lists(
     st.tuples(st.floats(-3, 3), st.floats(-3, 3), st.floats(-2, 2)), min_size=1, max_size=8
@@ -71,3 +80,49 @@ def test_the_baseline_is_a_moving_average() -> None:
 
 def test_likelihood() -> None:
     assert float(negative_log_likelihood(jnp.array([-1.0, -3.0]))) == 2
+
+
+def test_group_advantages_are_relative_to_their_group() -> None:
+    reward = jnp.array([1.0, 3.0, 5.0, 5.0, -1.0, -1.01])
+    advantage, metrics = group_advantages(reward, 2, 0.5)
+    np.testing.assert_allclose(advantage, [-1, 1, 0, 0, 0.01, -0.01], atol=1e-5)
+    assert float(metrics["zero_variance"]) == pytest.approx(1 / 3)
+    assert float(metrics["group_std"]) == pytest.approx((1 + 0 + 0.005) / 3, abs=1e-6)
+
+
+def test_low_variance_kl_has_the_divergence_as_its_mean() -> None:
+    rng = np.random.default_rng(0)
+    p, base = rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(6))
+    estimates = low_variance_kl(jnp.log(p), jnp.log(base))
+    assert float(p @ np.asarray(estimates)) == pytest.approx(p @ np.log(p / base), abs=1e-5)
+    assert (np.asarray(estimates) >= -1e-6).all()
+
+
+def test_grpo_adds_the_divergence_to_the_surrogate() -> None:
+    logp, old, base = jnp.array([-1.0, -2.0]), jnp.array([-1.1, -2.3]), jnp.array([-1.5, -1.0])
+    advantage = jnp.array([1.0, -1.0])
+    loss, metrics = grpo(logp, old, base, advantage, 0.2, 0.3)
+    expected = ppo(logp, old, advantage, 0.2)[0] + 0.3 * low_variance_kl(logp, base).mean()
+    assert float(loss) == pytest.approx(float(expected))
+    assert float(metrics["kl_low_variance"]) > 0
+
+
+@given(SAMPLES, st.floats(0.05, 2), st.floats(0, 0.4))
+def test_dpo_is_logistic_regression_on_implicit_rewards(
+    samples: list[tuple[float, float, float]], beta: float, smoothing: float
+) -> None:
+    chosen, rejected, reference = np.array(samples).T
+    margin = beta * ((chosen - reference) - (rejected + reference))
+    likelihood = (1 - smoothing) * np.log1p(np.exp(-margin)) + smoothing * np.log1p(np.exp(margin))
+    inputs = (jnp.array(x) for x in (chosen, rejected, reference, -reference))
+    loss, metrics = dpo(*inputs, beta, smoothing)
+    assert float(loss) == pytest.approx(likelihood.mean(), abs=1e-5)
+    assert float(metrics["margin"]) == pytest.approx(margin.mean(), abs=1e-5)
+
+
+def test_dpo_at_the_reference_is_a_coin_toss() -> None:
+    logp = jnp.array([-3.0, -1.0])
+    loss, _ = dpo(logp, logp[::-1], logp, logp[::-1], 0.5)
+    assert float(loss) == pytest.approx(np.log(2))
+    gradient = jax.grad(lambda x: dpo(x, logp, logp, logp, 0.5)[0])(logp)
+    np.testing.assert_allclose(gradient, -0.5 / 2 / 2)

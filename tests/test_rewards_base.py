@@ -41,6 +41,46 @@ def test_columns_of_another_length_are_an_error() -> None:
         RewardBatch.from_values(np.zeros(3), {"gap": np.zeros(2)})
 
 
+def test_batches_are_joined_and_selected() -> None:
+    first = RewardBatch.from_values(
+        np.array([1.0, 2.0]), {"name": np.array(["a", "b"]), "n": np.array([1, 2])}
+    )
+    second = RewardBatch.from_values(
+        np.array([np.nan]), {"x": np.ones((1, 3))}, ["worker died"], np.array([True])
+    )
+    joined = RewardBatch.concatenate([first, second, first])
+    np.testing.assert_array_equal(joined.value, [1, 2, np.nan, 1, 2])
+    np.testing.assert_array_equal(joined.transient, [False, False, True, False, False])
+    assert joined.info["name"].tolist() == ["a", "b", "", "a", "b"]
+    np.testing.assert_array_equal(joined.info["n"], [1, 2, np.nan, 1, 2])
+    assert joined.info["x"].shape == (5, 3) and np.isfinite(joined.info["x"]).sum() == 3
+
+    part = joined[np.array([2, 1])]
+    np.testing.assert_array_equal(part.ok, [False, True])
+    assert part.reasons == ["worker died", None]
+    assert part.transient.tolist() == [True, False]
+    assert part.info["name"].tolist() == ["", "b"]
+    assert len(joined[:0]) == 0
+    with pytest.raises(ValueError, match="nothing to concatenate"):
+        RewardBatch.concatenate([])
+
+
+def test_failures_of_the_machine_stay_told_apart() -> None:
+    def crowded(crystals: Crystals) -> RewardBatch:
+        if (crystals.lattice[:, 0] == 2).any():
+            raise MemoryError
+        if (crystals.lattice[:, 0] == 4).any():
+            raise ValueError("four")
+        return edge(crystals)
+
+    batch = InvalidPenalty(WeightedSum({"a": (1.0, Guarded(crowded)), "b": (1.0, edge)}), -9.0)(
+        batch_of(5)
+    )
+    np.testing.assert_array_equal(batch.value, [2, -9, -9, -9, 10])
+    np.testing.assert_array_equal(batch.transient, [False, True, False, False, False])
+    assert batch.reasons[1] == "a: MemoryError: "
+
+
 def test_a_user_s_reward_is_found_by_name() -> None:
     @register("test_scaled_edge")
     class ScaledEdge:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from small import SMALL
+from token_problem import SEQUENCES, distance, log_probs, probabilities, tables, tilted
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
@@ -20,29 +21,22 @@ from crystaljax.rewards.base import RewardBatch
 from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.orbits import volume
 from crystaljax.training.optimizer import OptimizerConfig
-from crystaljax.training.reinforce import PPOConfig, PPOState, judge, make_update, reinforce
+from crystaljax.training.reinforce import (
+    ReinforceConfig,
+    ReinforceState,
+    judge,
+    make_update,
+    reinforce,
+)
 
-LENGTH, VOCABULARY = 3, 3
-SEQUENCES = np.array(list(itertools.product(range(VOCABULARY), repeat=LENGTH)))
-
-
-def token_log_probs(params: dict, tokens: jax.Array) -> jax.Array:
-    """A tabular autoregressive policy: a table of logits for every prefix."""
-    total = jnp.zeros(len(tokens))
-    prefix = jnp.zeros(len(tokens), int)
-    for i in range(LENGTH):
-        logp = jax.nn.log_softmax(params[f"table{i}"][prefix])
-        total += jnp.take_along_axis(logp, tokens[:, i : i + 1], axis=1)[:, 0]
-        prefix = prefix * VOCABULARY + tokens[:, i]
-    return total
-
-
-def tables(seed: int) -> dict:
-    keys = jax.random.split(jax.random.key(seed), LENGTH)
-    return {
-        f"table{i}": jax.random.normal(key, (VOCABULARY**i, VOCABULARY))
-        for i, key in enumerate(keys)
-    }
+DECAYING = OptimizerConfig(
+    learning_rate=0.02,
+    schedule="linear",
+    warmup_steps=0,
+    weight_decay=0.0,
+    ema_decay=0.0,
+    final_fraction=0.02,
+)
 
 
 @pytest.mark.parametrize("tau", [0.5, 2.0])
@@ -50,46 +44,72 @@ def test_ppo_reaches_the_closed_form_optimum(tau: float) -> None:
     """The optimum of E[r] - τ KL(p ‖ p_base) is p_base exp(r/τ)/Z."""
     base = tables(0)
     reward = np.random.default_rng(1).normal(size=len(SEQUENCES))
-    logp_base = np.asarray(token_log_probs(base, SEQUENCES))
-    optimum = np.exp(logp_base + reward / tau)
-    optimum /= optimum.sum()
+    start = probabilities(base)
+    optimum = tilted(start, reward, tau)
+    reached, metrics = train(base, reward, ReinforceConfig(tau=tau, optimizer=DECAYING))
+    assert distance(start, optimum) > 0.1  # there was something to learn
+    assert distance(reached, optimum) < 0.03
+    # At the optimum the return is the same for every sequence: τ ln Z.
+    log_z = np.log(np.sum(start * np.exp(reward / tau)))
+    assert float(metrics["return"]) == pytest.approx(tau * log_z, abs=0.1)
 
-    config = PPOConfig(
-        tau=tau,
-        optimizer=OptimizerConfig(
-            learning_rate=0.02,
-            schedule="linear",
-            warmup_steps=0,
-            weight_decay=0.0,
-            ema_decay=0.0,
-            final_fraction=0.02,
-        ),
-    )
-    n_steps = 400
+
+def train(
+    base: dict, reward: np.ndarray, config: ReinforceConfig, n_steps: int = 400
+) -> tuple[np.ndarray, dict]:
+    """Probabilities and last metrics after updates on 512 samples each."""
     optimizer = config.optimizer.build(n_steps * config.inner_steps)
-    update = make_update(token_log_probs, optimizer, config)
-    state = PPOState.create(base, optimizer)
+    update = make_update(log_probs, optimizer, config)
+    state = ReinforceState.create(base, optimizer)
     rng = np.random.default_rng(2)
-    start = np.exp(logp_base)
     for _ in range(n_steps):
-        p = np.exp(np.asarray(token_log_probs(state.train.params, SEQUENCES), np.float64))
-        drawn = rng.choice(len(SEQUENCES), 512, p=p / p.sum())
+        drawn = rng.choice(len(SEQUENCES), 512, p=probabilities(state.train.params))
         batch = jnp.asarray(SEQUENCES[drawn])
         state, metrics = update(state, base, batch, jnp.asarray(reward[drawn]))
-    reached = np.exp(np.asarray(token_log_probs(state.train.params, SEQUENCES)))
-    assert 0.5 * np.abs(start - optimum).sum() > 0.1  # there was something to learn
-    assert 0.5 * np.abs(reached - optimum).sum() < 0.03
-    # At the optimum the return is the same for every sequence: τ ln Z.
-    log_z = np.log(np.sum(np.exp(logp_base + reward / tau)))
-    assert float(metrics["return"]) == pytest.approx(tau * log_z, abs=0.1)
+    return probabilities(state.train.params), metrics
+
+
+def test_grpo_reaches_its_fixed_point() -> None:
+    """Where its mean gradient vanishes: p = p_base τ / (τ − A), A the advantage in one group."""
+    base, tau = tables(0), 4.0
+    reward = np.random.default_rng(1).normal(size=len(SEQUENCES))
+    start = probabilities(base)
+    optimum = start
+    for _ in range(200):  # mean and deviation of the rewards depend on p
+        mean = optimum @ reward
+        advantage = (reward - mean) / np.sqrt(optimum @ (reward - mean) ** 2)
+        optimum = 0.5 * optimum + 0.5 * start * tau / (tau - advantage)
+    assert optimum.sum() == pytest.approx(1)
+    config = ReinforceConfig(
+        algorithm="grpo", tau=tau, batch_size=512, group_size=512, optimizer=DECAYING
+    )
+    reached, metrics = train(base, reward, config)
+    assert distance(start, optimum) > 0.05
+    assert distance(reached, optimum) < 0.015
+    assert float(metrics["zero_variance"]) == 0
+
+
+def test_grpo_without_a_penalty_finds_the_best() -> None:
+    base = tables(0)
+    reward = np.random.default_rng(1).normal(size=len(SEQUENCES))
+    config = ReinforceConfig(
+        algorithm="grpo", tau=0.0, batch_size=512, group_size=8, optimizer=DECAYING
+    )
+    reached, _ = train(base, reward, config, n_steps=200)
+    assert reached[reward.argmax()] > 0.95
+
+
+def test_groups_that_do_not_divide_the_rollout_are_refused() -> None:
+    with pytest.raises(ValueError, match="rollouts of 100 cannot be split into groups of 7"):
+        ReinforceConfig(algorithm="grpo", group_size=7)
 
 
 def test_without_reward_the_base_model_stays() -> None:
     base = tables(0)
-    config = PPOConfig(tau=1.0)
+    config = ReinforceConfig(tau=1.0)
     optimizer = config.optimizer.build(30)
-    update = make_update(token_log_probs, optimizer, config)
-    state = PPOState.create(base, optimizer)
+    update = make_update(log_probs, optimizer, config)
+    state = ReinforceState.create(base, optimizer)
     tokens = jnp.asarray(SEQUENCES)
     for _ in range(10):
         state, metrics = update(state, base, tokens, jnp.zeros(len(tokens)))
@@ -116,11 +136,17 @@ def test_what_cannot_be_judged_is_not_ok() -> None:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_has_the_same_metrics(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_a_resumed_run_has_the_same_metrics(tmp_path: Path, algorithm: Any) -> None:
     policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
     base = policy.init(0)
-    config = PPOConfig(
-        n_steps=4, batch_size=16, save_every=1, sampling=SamplingConfig(batch_size=16), tau=0.1
+    config = ReinforceConfig(
+        algorithm=algorithm,
+        group_size=8,
+        n_steps=4,
+        batch_size=16,
+        save_every=1,
+        sampling=SamplingConfig(batch_size=16),
     )
 
     class Killed(Exception):

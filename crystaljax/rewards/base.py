@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from crystaljax.crystal import Crystals
+from crystaljax.crystal import Crystals, Index
 
 Reasons = list[str | None]
 """Why each item failed; None for those that did not."""
@@ -30,13 +30,18 @@ class RewardBatch:
     """Arrays [B] of what else was found on the way, for logs and tables; units by each reward."""
     reasons: Reasons = field(default_factory=list)
     """Why each item is not ok, None where it is."""
+    transient: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    """bool [B]: failures that are the machine's, not the item's (a worker that died, memory that
+    ran out), so that another try may succeed; all False by default."""
 
     def __post_init__(self) -> None:
+        n = len(self.value)
         if not self.reasons:
             default: Reasons = [None if ok else "unknown" for ok in self.ok]
             object.__setattr__(self, "reasons", default)
-        n = len(self.value)
-        lengths = {"ok": len(self.ok), "reasons": len(self.reasons)}
+        if not len(self.transient):
+            object.__setattr__(self, "transient", np.zeros(n, bool))
+        lengths = {name: len(getattr(self, name)) for name in ("ok", "reasons", "transient")}
         lengths |= {name: len(column) for name, column in self.info.items()}
         for name, length in lengths.items():
             if length != n:
@@ -44,6 +49,30 @@ class RewardBatch:
 
     def __len__(self) -> int:
         return len(self.value)
+
+    def __getitem__(self, rows: Index) -> RewardBatch:
+        """The rewards of some items, by an index array, a mask or a slice."""
+        return RewardBatch(
+            self.value[rows],
+            self.ok[rows],
+            {key: np.asarray(column)[rows] for key, column in self.info.items()},
+            np.array(self.reasons, object)[rows].tolist(),
+            self.transient[rows],
+        )
+
+    @staticmethod
+    def concatenate(batches: Sequence[RewardBatch]) -> RewardBatch:
+        """Join batches; where one lacks a key of `info` it is nan, or "" in a column of texts."""
+        if not batches:
+            raise ValueError("nothing to concatenate: the list of batches is empty")
+        keys = dict.fromkeys(key for batch in batches for key in batch.info)
+        return RewardBatch(
+            np.concatenate([batch.value for batch in batches]),
+            np.concatenate([batch.ok for batch in batches]),
+            {key: _joined_column(batches, key) for key in keys},
+            [reason for batch in batches for reason in batch.reasons],
+            np.concatenate([batch.transient for batch in batches]),
+        )
 
     def failures(self) -> dict[str, int]:
         """How many items failed for each reason, the most frequent first."""
@@ -54,6 +83,7 @@ class RewardBatch:
         value: np.ndarray,
         info: Mapping[str, np.ndarray] | None = None,
         reasons: Reasons | None = None,
+        transient: np.ndarray | None = None,
     ) -> RewardBatch:
         """A batch from values [B]; items with a reason or without a finite value are not ok."""
         value = np.asarray(value, np.float64)
@@ -61,14 +91,29 @@ class RewardBatch:
         for row in np.flatnonzero(~np.isfinite(value)):
             reasons[row] = reasons[row] or f"the reward is {value[row]}"
         ok = np.array([reason is None for reason in reasons], bool)
-        return RewardBatch(np.where(ok, value, np.nan), ok, info or {}, reasons)
+        transient = np.zeros(len(value), bool) if transient is None else transient
+        return RewardBatch(np.where(ok, value, np.nan), ok, info or {}, reasons, transient)
+
+
+def _joined_column(batches: Sequence[RewardBatch], key: str) -> np.ndarray:
+    """One column of `info` over all batches."""
+    example = next(np.asarray(batch.info[key]) for batch in batches if key in batch.info)
+    missing = "" if example.dtype.kind in "US" else np.nan
+    return np.concatenate(
+        [
+            np.asarray(batch.info[key])
+            if key in batch.info
+            else np.full((len(batch), *example.shape[1:]), missing)
+            for batch in batches
+        ]
+    )
 
 
 @runtime_checkable
 class Reward(Protocol):
     """What judges a batch; an item it cannot judge gets ok=False and a reason, no exception."""
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
+    def __call__(self, crystals: Crystals, /) -> RewardBatch:
         """Rewards of B crystals."""
         ...
 

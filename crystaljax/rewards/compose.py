@@ -10,7 +10,9 @@ import numpy as np
 from crystaljax.crystal import Crystals
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch
 
-_FAILURES = (ArithmeticError, LookupError, OSError, RuntimeError, ValueError)
+_DATA_FAILURES = (ArithmeticError, LookupError, ValueError)
+# May be of the moment: memory or a disk that is full. PyTorch's and JAX's are RuntimeErrors.
+_MACHINE_FAILURES = (MemoryError, OSError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def _combine(
         named = [reason and f"{name}: {reason}" for reason in batch.reasons]
         reasons = [old or new for old, new in zip(reasons, named, strict=True)]
     value = merge(np.stack([batch.value for batch in batches.values()]))
-    return RewardBatch.from_values(value, info, reasons)
+    transient = np.any([batch.transient for batch in batches.values()], axis=0)
+    return RewardBatch.from_values(value, info, reasons, transient)
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,9 @@ class Guarded:
 
     A batch that raises is halved until the culprits stand alone; they get ok=False and the
     exception as their reason. What is caught are failures of data and numerics (ValueError,
-    RuntimeError, ArithmeticError, LookupError, OSError); a TypeError and the like are mistakes in
-    the reward's code and pass through. The reward must not depend on the rest of the batch.
+    ArithmeticError, LookupError) and, marked as transient, what may be the machine's
+    (RuntimeError, OSError, MemoryError); a TypeError and the like are mistakes in the reward's
+    code and pass through. The reward must not depend on the rest of the batch.
     """
 
     reward: Reward
@@ -120,26 +124,12 @@ class Guarded:
         """Rewards of B crystals."""
         try:
             return self.reward(crystals)
-        except _FAILURES as error:
+        except (*_DATA_FAILURES, *_MACHINE_FAILURES) as error:
             if not len(crystals):
                 raise
             if len(crystals) == 1:
+                transient = np.array([isinstance(error, _MACHINE_FAILURES)])
                 reason = f"{type(error).__name__}: {error}"
-                return RewardBatch.from_values(np.array([np.nan]), reasons=[reason])
+                return RewardBatch.from_values(np.array([np.nan]), None, [reason], transient)
         half = len(crystals) // 2
-        return _join(self(crystals[:half]), self(crystals[half:]))
-
-
-def _join(first: RewardBatch, second: RewardBatch) -> RewardBatch:
-    """Two batches as one; a key that one of them lacks is nan there."""
-
-    def column(batch: RewardBatch, key: str) -> np.ndarray:
-        return np.asarray(batch.info.get(key, np.full(len(batch), np.nan)))
-
-    keys = {**first.info, **second.info}
-    return RewardBatch(
-        np.concatenate([first.value, second.value]),
-        np.concatenate([first.ok, second.ok]),
-        {key: np.concatenate([column(first, key), column(second, key)]) for key in keys},
-        [*first.reasons, *second.reasons],
-    )
+        return RewardBatch.concatenate([self(crystals[:half]), self(crystals[half:])])

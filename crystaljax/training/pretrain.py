@@ -20,8 +20,9 @@ from crystaljax.crystal import Array, Crystals
 from crystaljax.models.wyckoff_likelihood import LogProb
 from crystaljax.objectives import negative_log_likelihood
 from crystaljax.policies import Params, WyckoffPolicy
+from crystaljax.scoring import Scorer
 from crystaljax.tokenizations.packing import plan_rows
-from crystaljax.training.batches import Batches, Packed, data_mesh, fixed_batches, place
+from crystaljax.training.batches import Batches, Packed, data_mesh
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.progress import progress_bar
 
@@ -142,18 +143,10 @@ def score(
     mesh: Mesh | None = None,
 ) -> LogProb:
     """Log-probabilities (numpy [B] by part) of any number of crystals, in batches."""
-    mesh = mesh or data_mesh()
     tokens = policy.tokenization.encode(crystals)
     n_sites = np.asarray(tokens.n_sites)
     plan = plan_rows([n_sites[i : i + batch_size] for i in range(0, len(n_sites), batch_size)])
-    scored = jax.jit(lambda params, packed: policy.log_prob(params, packed, batch_size))
-    parts = [
-        jax.tree.map(
-            lambda x, rows=rows: np.asarray(x)[: len(rows)], scored(params, place(p, mesh))
-        )
-        for p, rows in fixed_batches(tokens, batch_size, plan)
-    ]
-    return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    return Scorer(policy, plan, batch_size, mesh)(params, tokens)
 
 
 def _part_means(parts: LogProb) -> dict[str, Array]:

@@ -1,0 +1,189 @@
+"""Markov chains over crystals: what a reward finds in a model that is not trained on it.
+
+The chains sample p(crystal | space group) exp(r/τ), the distribution that PPO trains a policy
+towards, by Metropolis steps on single sites and on the cell (the conditional generation of
+CrystalFormer, arXiv 2403.15734; Metropolis et al., J. Chem. Phys. 21, 1087, 1953). A baseline for
+reinforcement learning: nothing is learnt, every sample costs a chain.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+from crystaljax.checkpoints import RunCheckpoints
+from crystaljax.composition import atomic_number
+from crystaljax.policies import Params, WyckoffPolicy
+from crystaljax.rewards.base import Reward
+from crystaljax.sampling import SamplingConfig
+from crystaljax.scoring import Scorer
+from crystaljax.symmetry.orbits import lattice_free
+from crystaljax.symmetry.tables import tables
+from crystaljax.tokenizations.packing import plan_rows
+from crystaljax.tokenizations.wyckoff import WyckoffTokens
+from crystaljax.training.progress import progress_bar
+from crystaljax.training.rollouts import Clock, RewardBounds, judge
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Chains(NamedTuple, Generic[T]):
+    """B Markov chains."""
+
+    items: T
+    """A batch of arrays: where the chains are."""
+    log_target: np.ndarray
+    """float64 [B]: ln of the density there, up to a constant; −inf where a chain may not be."""
+    found: dict[str, np.ndarray]
+    """Arrays [B] of what else is known there."""
+
+
+Evaluate = Callable[[T], Chains[T]]
+Propose = Callable[[T, np.random.Generator], T]
+"""A symmetric proposal: as likely to be undone as to be made."""
+
+
+def metropolis(
+    chains: Chains[T], propose: Propose[T], evaluate: Evaluate[T], rng: np.random.Generator
+) -> tuple[Chains[T], np.ndarray]:
+    """One step of B chains: their new states, and which proposals were accepted, bool [B]."""
+    new = evaluate(propose(chains.items, rng))
+    with np.errstate(invalid="ignore"):  # −inf − −inf: not accepted
+        ratio = new.log_target - chains.log_target
+    accepted = np.log(rng.random(len(ratio))) < ratio
+    return jax.tree.map(lambda old, x: _where(accepted, x, old), chains, new), accepted
+
+
+def _where(mask: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
+    return np.where(mask.reshape(-1, *[1] * (np.ndim(yes) - 1)), yes, no)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How far a proposal goes; each changes the cell, or one site's element or place."""
+
+    coordinate: float = 0.03
+    """Standard deviation of the change of a free fractional coordinate."""
+    length: float = 0.05
+    """Of a free cell length over the cube root of the number of atoms, in Å."""
+    angle: float = 0.03
+    """Of a free cell angle, in radians."""
+
+    def propose(
+        self, tokens: WyckoffTokens, elements: np.ndarray, rng: np.random.Generator
+    ) -> WyckoffTokens:
+        """Changed sequences; `elements` int are the atomic numbers to choose from."""
+        n = len(tokens.space_group)
+        move = rng.integers(4, size=n)
+        site = (rng.random(n) * tokens.n_sites).astype(int)
+        other = (rng.random(n) * tokens.n_sites).astype(int)
+        row = np.arange(n)
+        species, frac, lattice = tokens.species.copy(), tokens.frac.copy(), tokens.lattice.copy()
+
+        drawn = rng.choice(elements, n)
+        species[row, site] = np.where(move == 0, drawn, species[row, site])
+        first, second = species[row, site], species[row, other]
+        species[row, site] = np.where(move == 1, second, first)
+        species[row, other] = np.where(move == 1, first, species[row, other])
+
+        free = tables().free[tokens.space_group - 1, tokens.wyckoff[row, site]]
+        push = rng.normal(0, self.coordinate, (n, 3)) * free * (move == 2)[:, None]
+        frac[row, site] = (frac[row, site] + push) % 1
+
+        scale = np.array([self.length] * 3 + [self.angle] * 3)
+        push = rng.normal(0, scale, (n, 6)) * np.asarray(lattice_free(tokens.space_group))
+        lattice += np.where((move == 3)[:, None], push, 0).astype(np.float32)
+        return dataclasses.replace(tokens, species=species, frac=frac, lattice=lattice)
+
+
+@dataclass(frozen=True)
+class MCMCConfig:
+    """Chains that start at the model's samples."""
+
+    n_chains: int = 100
+    """Chains, each of which gives one sample in the end."""
+    n_steps: int = 500
+    """Proposals of every chain."""
+    tau: float = 0.1
+    """τ in the reward's unit (eV/atom): as in PPO, what a nat of improbability is worth."""
+    elements: tuple[str, ...] = ()
+    """Elements to propose; those of the samples the chains start from if none are given."""
+    moves: Moves = field(default_factory=Moves)
+    """How far proposals go."""
+    bounds: RewardBounds = field(default_factory=RewardBounds)
+    """What rewards are kept within."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How the chains' first states are drawn."""
+    seed: int = 0
+    """Of the first states and the proposals."""
+    save_every: int = 20
+    """Steps between checkpoints; the last step is always saved."""
+
+
+def run_chains(
+    policy: WyckoffPolicy,
+    params: Params,
+    reward: Reward,
+    config: MCMCConfig,
+    folder: Path,
+    track: Callable[[dict[str, Any], int], None],
+) -> WyckoffTokens:
+    """Where the chains are after all steps, going on from the folder's last checkpoint.
+
+    `track` takes metrics and the step.
+    """
+    start = policy.sample(params, config.n_chains, config.seed, config.sampling).tokens
+    n_sites = np.asarray(start.n_sites)
+    score = Scorer(policy, plan_rows([n_sites], policy.config.max_sites), config.n_chains)
+    elements = np.array([atomic_number(symbol) for symbol in config.elements], np.int32)
+    if not len(elements):
+        elements = np.unique(start.species[start.species > 0])
+
+    def evaluate(tokens: WyckoffTokens) -> Chains[WyckoffTokens]:
+        decoded = policy.tokenization.decode(tokens)
+        filled = policy.tokenization.encode(decoded.crystals)
+        judged = judge(reward, decoded.crystals, decoded.ok)
+        value = config.bounds(judged)
+        logp = np.where(decoded.ok, score(params, filled).total, -np.inf).astype(np.float64)
+        found = {"reward": value, "logp": logp, "judged": judged.ok.astype(float)}
+        return Chains(filled, logp + value / config.tau, found)
+
+    def propose(tokens: WyckoffTokens, rng: np.random.Generator) -> WyckoffTokens:
+        return config.moves.propose(tokens, elements, rng)
+
+    metadata = dataclasses.replace(policy.metadata, run={"config": dataclasses.asdict(config)})
+    with RunCheckpoints(folder / "checkpoints") as checkpoints, progress_bar() as progress:
+        first = checkpoints.latest or 0
+        chains = evaluate(start)
+        if first:
+            chains = jax.tree.map(np.asarray, checkpoints.restore(chains, metadata)[0])
+            log.info("going on from step %d", first)
+        bar = progress.add_task("MCMC", total=config.n_steps, completed=first)
+        for step in range(first, config.n_steps):
+            clock = Clock()
+            rng = np.random.default_rng([config.seed, 4, step])
+            with clock("step"):
+                chains, accepted = metropolis(chains, propose, evaluate, rng)
+            reached = chains.found["reward"]
+            numbers = {"mcmc/accepted": accepted.mean(), "reward/mean": reached.mean()}
+            numbers |= {"mcmc/logp": _mean(chains.found["logp"])}
+            track({k: float(x) for k, x in numbers.items()} | clock.seconds, step + 1)
+            text = f"MCMC, reward {reached.mean():.3f}"
+            progress.update(bar, completed=step + 1, description=text)
+            if (step + 1) % config.save_every == 0 or step + 1 == config.n_steps:
+                checkpoints.save(step + 1, chains, metadata)
+    return chains.items
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of those that are finite."""
+    return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else -np.inf

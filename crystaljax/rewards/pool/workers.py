@@ -1,0 +1,122 @@
+"""What the scheduler asks of workers, and what happens inside one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from crystaljax.rewards.base import Reward, RewardBatch
+from crystaljax.rewards.compose import Guarded
+from crystaljax.rewards.items import Items
+from crystaljax.runtime import PREALLOCATE
+
+# Read by OpenMP (PyTorch), MKL, OpenBLAS, Apple's Accelerate and XLA, in this order.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NPROC",
+)
+
+MakeReward = Callable[[], Reward]
+"""Builds the reward; each worker calls it once and keeps what it returns."""
+
+
+class WorkerError(Exception):
+    """A mistake in a reward's code, or a reward that no worker could build; never an item's fault.
+
+    Not a RuntimeError, so that `Guarded` does not take it for a failure of the items.
+    """
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has built its reward."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The reward could not be built or raised what no item is to blame for."""
+
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Died:
+    """The worker is gone, and its task with it."""
+
+    reason: str
+
+
+Event = Ready | RewardBatch | Failed | Died
+"""What a worker reports: Ready once it has its reward, then one event for each task."""
+
+
+class Worker(Protocol):
+    """One process or actor with a reward of its own; it starts building when it is made."""
+
+    def submit(self, items: Items) -> None:
+        """Have the items judged; the worker must be ready and idle."""
+        ...
+
+    def kill(self) -> None:
+        """End the worker now, whatever it does; nothing is reported any more."""
+        ...
+
+
+W = TypeVar("W", bound=Worker)
+
+
+class Crew(Protocol[W]):
+    """Makes workers of one kind and listens to them."""
+
+    def size(self) -> int:
+        """How many workers there may be."""
+        ...
+
+    def start(self) -> W:
+        """A new worker."""
+        ...
+
+    def wait(self, workers: Sequence[W], timeout: float | None) -> list[tuple[W, Event]]:
+        """What the workers report, after at most `timeout` seconds; empty if that is nothing."""
+        ...
+
+    def close(self) -> None:
+        """Release what the crew itself holds; its workers are gone already."""
+        ...
+
+
+class Holder:
+    """What a worker is inside: a reward that was built once, and answers to tasks."""
+
+    def __init__(self) -> None:
+        self._reward: Reward | None = None
+
+    def build(self, make_reward: MakeReward) -> Ready:
+        """Build the reward and keep it."""
+        self._reward = Guarded(make_reward())
+        return Ready()
+
+    def judge(self, items: Items) -> RewardBatch:
+        """Rewards of the items; TypeError if the reward returns anything else."""
+        if self._reward is None:
+            raise TypeError("a worker was given items before it had a reward")
+        batch = self._reward(items)
+        if not isinstance(batch, RewardBatch):
+            raise TypeError(f"the reward returned a {type(batch).__name__}, not a RewardBatch")
+        if len(batch) != len(items):
+            raise TypeError(f"the reward returned {len(batch)} values for {len(items)} items")
+        return batch
+
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """Environment of a worker that computes with `threads` threads and shares its accelerator.
+
+    To be set before the libraries are imported.
+    """
+    limits = dict.fromkeys(_THREAD_VARIABLES, str(threads))
+    return limits | {PREALLOCATE: os.environ.get(PREALLOCATE, "false")}

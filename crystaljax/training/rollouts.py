@@ -1,0 +1,93 @@
+"""What every training by reward starts from: samples of the policy, judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from crystaljax.crystal import Crystals
+from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
+from crystaljax.evaluation.validity import structure_valid
+from crystaljax.rewards.base import Reasons, Reward, RewardBatch
+
+
+@dataclass(frozen=True)
+class RewardBounds:
+    """How rewards are made fit to be trained on."""
+
+    invalid: float = -1.0
+    """Reward of samples that cannot be judged: sequences that are no crystal, atoms too close."""
+    low: float = -1.0
+    """Rewards below are raised to it, so that single bad samples do not rule the gradient."""
+    high: float = 0.5
+    """Rewards above are lowered to it: a potential errs most where it promises most."""
+
+    def __call__(self, judged: RewardBatch) -> np.ndarray:
+        """Rewards to train on, float64 [B]."""
+        value = np.where(judged.ok, judged.value, self.invalid)
+        return np.clip(value, self.low, self.high)
+
+
+def judge(reward: Reward, crystals: Crystals, ok: np.ndarray) -> RewardBatch:
+    """Rewards [B] of those samples that are crystals; the others are not ok."""
+    rows = np.flatnonzero(ok)
+    value = np.full(len(ok), np.nan)
+    reasons: Reasons = ["no crystal"] * len(ok)
+    info: dict[str, np.ndarray] = {}
+    if len(rows):
+        judged = reward(crystals[rows])
+        value[rows] = judged.value
+        for row, reason in zip(rows, judged.reasons, strict=True):
+            reasons[row] = reason
+        for name, column in judged.info.items():
+            info[name] = np.full(len(ok), np.nan)
+            info[name][rows] = column
+    return RewardBatch.from_values(value, info, reasons)
+
+
+def reward_metrics(judged: RewardBatch, value: np.ndarray) -> dict[str, float]:
+    """Mean and quantiles of the rewards as trained, the share judged, means of the infos."""
+    low, median, high = np.quantile(value, [0.1, 0.5, 0.9])
+    numbers = {
+        "reward/mean": value.mean(),
+        "reward/q10": low,
+        "reward/median": median,
+        "reward/q90": high,
+        "reward/judged": judged.ok.mean(),
+    }
+    for name, column in judged.info.items():
+        if judged.ok.any():
+            numbers[f"reward/median_{name}"] = np.median(column[judged.ok])
+    return {name: float(x) for name, x in numbers.items()}
+
+
+def sample_metrics(
+    crystals: Crystals, ok: np.ndarray, reference: StructureSet | None
+) -> dict[str, float]:
+    """Shares of all samples of the rollout that are decoded, valid, unique and novel."""
+    structures = StructureSet.from_crystals(crystals, "rollout")
+    shares = {
+        "decoded": ok,
+        "valid": structure_valid(crystals) & ok,
+        "unique": unique_mask(structures) & ok,
+    }
+    if reference is not None:
+        shares["novel"] = novel_mask(structures, reference) & ok
+    return {f"samples/{name}": float(mask.mean()) for name, mask in shares.items()}
+
+
+class Clock:
+    """Seconds spent in each phase of a step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[f"seconds/{phase}"] = time.perf_counter() - start

@@ -1,0 +1,148 @@
+"""Markov chains: the stationary distribution on a toy problem and on a model, and resuming."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import SMALL
+from token_problem import (
+    LENGTH,
+    SEQUENCES,
+    VOCABULARY,
+    distance,
+    log_probs,
+    probabilities,
+    tables,
+    tilted,
+)
+
+from crystaljax.composition import SYMBOLS
+from crystaljax.crystal import Crystals
+from crystaljax.data.dataset import load
+from crystaljax.mcmc import Chains, MCMCConfig, Moves, metropolis, run_chains
+from crystaljax.policies import WyckoffPolicy
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.sampling import SamplingConfig
+from crystaljax.tokenizations.wyckoff import WyckoffTokenization
+from crystaljax.training.rollouts import RewardBounds
+
+NO_BOUNDS = RewardBounds(0.0, -10.0, 20.0)
+
+
+def test_chains_reach_the_tilted_distribution() -> None:
+    base, tau, n = tables(0), 0.5, 20_000
+    reward = np.random.default_rng(1).normal(size=len(SEQUENCES))
+    start = probabilities(base)
+    target = tilted(start, reward, tau)
+    powers = VOCABULARY ** np.arange(LENGTH)[::-1]
+
+    def evaluate(tokens: np.ndarray) -> Chains[np.ndarray]:
+        index = tokens @ powers
+        return Chains(tokens, np.log(start)[index] + reward[index] / tau, {"index": index})
+
+    def propose(tokens: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        new = tokens.copy()
+        new[np.arange(n), rng.integers(LENGTH, size=n)] = rng.integers(VOCABULARY, size=n)
+        return new
+
+    rng = np.random.default_rng(0)
+    chains = evaluate(np.zeros((n, LENGTH), int))
+    for _ in range(120):
+        chains, accepted = metropolis(chains, propose, evaluate, rng)
+    reached = np.bincount(chains.found["index"], minlength=len(SEQUENCES)) / n
+    assert distance(start, target) > 0.2
+    assert distance(reached, target) < 0.02
+    assert 0 < accepted.mean() < 1
+    np.testing.assert_allclose(np.asarray(log_probs(base, SEQUENCES)), np.log(start), atol=1e-5)
+
+
+def test_a_chain_never_goes_where_it_may_not() -> None:
+    def evaluate(x: np.ndarray) -> Chains[np.ndarray]:
+        return Chains(x, np.where(x < 0, -np.inf, 0.0), {})
+
+    chains = evaluate(np.zeros(100))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        chains, _ = metropolis(chains, lambda x, rng: x + rng.normal(size=100), evaluate, rng)
+    assert (chains.items >= 0).all() and (chains.items > 0).any()
+
+
+def test_moves_change_one_thing_at_a_time() -> None:
+    tokenization = WyckoffTokenization(21)
+    crystals = load("prototypes").crystals
+    tokens = tokenization.encode(crystals[np.asarray(crystals.n_sites) > 1])
+    rng = np.random.default_rng(0)
+    moved = Moves().propose(tokens, np.array([3, 8]), rng)
+    np.testing.assert_array_equal(moved.wyckoff, tokens.wyckoff)
+    np.testing.assert_array_equal(moved.species > 0, tokens.species > 0)
+    changed = np.stack(
+        [
+            (getattr(moved, name) != getattr(tokens, name)).reshape(len(tokens), -1).any(axis=1)
+            for name in ("species", "frac", "lattice")
+        ]
+    )
+    assert (changed.sum(axis=0) <= 1).all()
+    assert (changed.mean(axis=1) > 0.05).all()
+    assert tokenization.decode(moved).ok.mean() > 0.9
+
+
+def nothing(crystals: Crystals) -> RewardBatch:
+    return RewardBatch.from_values(np.zeros(len(crystals)))
+
+
+@pytest.mark.slow
+def test_a_model_s_own_samples_stay_its_samples(tmp_path: Path) -> None:
+    """Without reward the chains start in their stationary distribution and must stay there."""
+    policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
+    params = policy.init(0)
+    config = MCMCConfig(
+        n_chains=600,
+        n_steps=15,
+        bounds=NO_BOUNDS,
+        elements=SYMBOLS[:118],
+        sampling=SamplingConfig(batch_size=300),
+    )
+    lines: list[dict[str, float]] = []
+    start = policy.sample(params, config.n_chains, config.seed, config.sampling)
+    end = run_chains(policy, params, nothing, config, tmp_path, lambda m, _: lines.append(m))
+    assert 0.05 < np.mean([line["mcmc/accepted"] for line in lines]) < 0.95
+    decoded = policy.tokenization.decode(start.tokens).ok
+    for name in ("frac", "lattice"):
+        before, after = (getattr(x, name)[decoded] for x in (start.tokens, end))
+        assert (before != after).reshape(len(before), -1).any(axis=1).mean() > 0.1
+    before = np.sort(start.tokens.lattice[decoded, 0])
+    after = np.sort(end.lattice[decoded, 0])
+    from scipy.stats import ks_2samp
+
+    assert ks_2samp(before, after).pvalue > 1e-3
+
+
+@pytest.mark.slow
+def test_chains_resume(tmp_path: Path) -> None:
+    policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
+    params = policy.init(0)
+    config = MCMCConfig(n_chains=8, n_steps=4, save_every=2, sampling=SamplingConfig(batch_size=16))
+
+    class Killed(Exception):
+        pass
+
+    def run(folder: Path, stop_after: int | None) -> dict[int, dict[str, float]]:
+        lines: dict[int, dict[str, float]] = {}
+
+        def track(metrics: dict[str, float], step: int) -> None:
+            lines[step] = {k: v for k, v in metrics.items() if not k.startswith("seconds")}
+            if step == stop_after:
+                raise Killed
+
+        with contextlib.suppress(Killed):
+            run_chains(policy, params, nothing, config, folder, track)
+        return lines
+
+    whole = run(tmp_path / "whole", None)
+    first = run(tmp_path / "killed", 3)
+    second = run(tmp_path / "killed", None)
+    assert sorted(second) == [3, 4]
+    assert first | second == whole

@@ -1,0 +1,153 @@
+"""DPO: pairs, the optimum of a toy token problem, and runs that resume."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small import SMALL
+from token_problem import SEQUENCES, distance, log_probs, probabilities, tables, tilted
+
+from crystaljax.crystal import Crystals
+from crystaljax.data.dataset import load
+from crystaljax.policies import WyckoffPolicy
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.sampling import SamplingConfig
+from crystaljax.symmetry.orbits import volume
+from crystaljax.training.optimizer import OptimizerConfig, TrainState
+from crystaljax.training.preference import (
+    PreferenceConfig,
+    make_update,
+    prefer,
+    preference_pairs,
+)
+from crystaljax.training.rollouts import RewardBounds
+
+REWARDS = st.sampled_from([-1.0, 0.0, 0.1, 0.15, 0.5])
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([-1.0, 0.0, 0.1, 0.15, 0.5]), st.integers(1, 3)), max_size=30
+    ),
+    st.sampled_from([0.0, 0.05, 0.3]),
+)
+def test_pairs_are_of_one_group_and_the_right_way_round(
+    samples: list[tuple[float, int]], gap: float
+) -> None:
+    reward = np.array([r for r, _ in samples], float)
+    group = np.array([g for _, g in samples], int)
+    pairs = preference_pairs(reward, group, gap, np.random.default_rng(0))
+    chosen, rejected = pairs.T
+    assert (group[chosen] == group[rejected]).all()
+    assert (reward[chosen] - reward[rejected] >= gap).all()
+    assert (reward[chosen] > reward[rejected]).all()
+    assert len(np.unique(pairs)) == pairs.size
+
+
+def test_dpo_reaches_the_closed_form_optimum() -> None:
+    """With preferences by Bradley and Terry it is p_reference exp(r/β)/Z."""
+    base, beta = tables(0), 1.0
+    reward = np.random.default_rng(1).normal(size=len(SEQUENCES))
+    start = probabilities(base)
+    optimum = tilted(start, reward, beta)
+    config = PreferenceConfig(
+        beta=beta,
+        optimizer=OptimizerConfig(
+            learning_rate=0.03,
+            schedule="linear",
+            warmup_steps=0,
+            weight_decay=0.0,
+            ema_decay=0.0,
+        ),
+    )
+    n_steps, n_pairs = 600, 512
+    optimizer = config.optimizer.build(n_steps)
+    update = make_update(log_probs, optimizer, config)
+    state = TrainState.create(base, optimizer)
+    rng = np.random.default_rng(2)
+    for _ in range(n_steps):
+        a, b = rng.integers(len(SEQUENCES), size=(2, n_pairs))
+        a_wins = rng.random(n_pairs) < 1 / (1 + np.exp(reward[b] - reward[a]))
+        both = np.concatenate([np.where(a_wins, a, b), np.where(a_wins, b, a)])
+        batch = jnp.asarray(SEQUENCES[both])
+        state, metrics = update(state, batch, log_probs(base, batch))
+    assert distance(start, optimum) > 0.1
+    assert distance(probabilities(state.params), optimum) < 0.03
+    assert 0.5 < float(metrics["accuracy"]) < 1
+
+
+def large_cells(crystals: Crystals) -> RewardBatch:
+    """A reward without physics: bigger is better."""
+    size = np.log(np.asarray(volume(crystals.lattice), np.float64))
+    return RewardBatch.from_values(size, {"size": size})
+
+
+CONFIG = PreferenceConfig(
+    n_iterations=3,
+    n_samples=24,
+    group_size=8,
+    batch_size=4,
+    temperature_step=0.1,
+    bounds=RewardBounds(-1.0, -10.0, 20.0),
+    sampling=SamplingConfig(batch_size=16),
+)
+
+
+@pytest.mark.slow
+def test_a_run_learns_and_resumes_with_the_same_metrics(tmp_path: Path) -> None:
+    policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
+    base = policy.init(0)
+
+    class Killed(Exception):
+        pass
+
+    def run(folder: Path, stop_after: int | None) -> dict[int, dict[str, float]]:
+        lines: dict[int, dict[str, float]] = {}
+
+        def track(metrics: dict[str, float], step: int) -> None:
+            lines[step] = {k: v for k, v in metrics.items() if not k.startswith("seconds")}
+            if step == stop_after:
+                raise Killed
+
+        with contextlib.suppress(Killed):
+            prefer(policy, base, large_cells, CONFIG, folder, track)
+        return lines
+
+    whole = run(tmp_path / "whole", None)
+    first = run(tmp_path / "killed", 2)
+    second = run(tmp_path / "killed", None)
+    assert sorted(second) == [2, 3]  # iteration 2 was tracked but not saved
+    assert first | second == whole
+    assert whole[1]["dpo/kl_base"] == pytest.approx(0, abs=1e-3)
+    assert whole[3]["dpo/temperature"] == pytest.approx(1.2)
+    assert all(line["dpo/pairs"] > 0 for line in whole.values())
+
+
+@pytest.mark.slow
+def test_without_differences_nothing_is_learnt(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
+    base = policy.init(0)
+
+    def nothing(crystals: Crystals) -> RewardBatch:
+        return RewardBatch.from_values(np.zeros(len(crystals)))
+
+    lines: list[dict[str, float]] = []
+    config = PreferenceConfig(
+        n_iterations=1,
+        n_samples=8,
+        group_size=8,
+        batch_size=4,
+        bounds=RewardBounds(0.0),
+        sampling=SamplingConfig(batch_size=16),
+    )
+    prefer(policy, base, nothing, config, tmp_path, lambda metrics, _: lines.append(metrics))
+    assert lines[0]["dpo/pairs"] == 0
+    assert "nothing to learn from" in caplog.text
