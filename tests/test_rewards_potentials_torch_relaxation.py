@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from crystaljax import AtomicCell
+from crystaljax import AtomicCell, Crystals
 from crystaljax.data.readers import read
 from crystaljax.rewards.potentials.base import Relaxed
-from crystaljax.rewards.potentials.screening import Neighbors, neighbors
+from crystaljax.rewards.potentials.screening import Neighbors, neighbors, screen
 from crystaljax.rewards.potentials.torch_common import Evaluation, TorchPotential, collate
 from crystaljax.rewards.potentials.torch_relaxation import Walkers, _cells, _start, filter_forces
 
@@ -91,7 +92,7 @@ def crystals() -> list[AtomicCell]:
 
 def by_ase(
     cell: AtomicCell, calculator: object, fmax: float, max_steps: int
-) -> tuple[float, int, object]:
+) -> tuple[float, int, Any]:
     """Energy per atom, steps and atoms after ASE's own FIRE in its own filter."""
     from ase import Atoms
     from ase.filters import FrechetCellFilter
@@ -210,6 +211,49 @@ def test_a_strained_cell_without_forces_on_atoms_is_not_converged() -> None:
     result = LennardJones(device="cpu").relax([fcc], fmax=0.01)
     assert result.steps[0] > 0
     assert result.converged[0]
+
+
+class Pushing(LennardJones):
+    """One that also pushes the first atom of each cell, and shears the cell."""
+
+    def evaluate(self, cells: Sequence[AtomicCell], *args: Any, **options: Any) -> Evaluation:
+        result = super().evaluate(cells, *args, **options)
+        assert result.forces is not None
+        assert result.stress is not None
+        first = np.cumsum([0] + [len(cell.species) for cell in cells[:-1]])
+        result.forces[first] += [0.1, 0.05, 0]
+        result.stress[:, 0, 1] += 0.02
+        result.stress[:, 1, 0] += 0.02
+        return result
+
+
+def test_the_symmetry_of_crystals_is_kept() -> None:
+    """Rock salt and diamond; between them a crystal that is not taken."""
+    cubic = ([225] * 2, [[1, 2], [1, 0]])  # 4a and 4b; 4a alone
+    crystals = Crystals(
+        np.array([*cubic[0], 227]),
+        np.array([*cubic[1], [1, 0]]),
+        np.array([[18, 36], [104, 0], [36, 0]]),
+        np.array([[[0, 0, 0], [0.5, 0.5, 0.5]], np.zeros((2, 3)), np.zeros((2, 3))], np.float32),
+        np.array([[a, a, a, 90, 90, 90] for a in (5.6, 4.0, 6.4)], np.float32),
+    )
+    potential = Pushing(device="cpu")
+    kept = potential.relax(crystals, fmax=0.01)
+    free = potential.relax(crystals, fmax=0.01, max_steps=50, keep_symmetry=False)
+    assert kept.ok.tolist() == free.ok.tolist() == [True, False, True]
+    assert kept.converged.tolist() == [True, False, True]
+    for row in (0, 2):
+        before = screen(crystals[row], max_atoms=9, elements=potential.elements).cells[0]
+        after, fell = kept.cells[row], free.cells[row]
+        assert after is not None
+        assert fell is not None
+        scale = np.cbrt(np.linalg.det(after.matrix) / np.linalg.det(before.matrix))
+        assert abs(scale - 1) > 0.01
+        np.testing.assert_allclose(after.matrix, scale * before.matrix, atol=1e-4)
+        moved = after.frac - before.frac
+        np.testing.assert_allclose(moved - moved.round(), 0, atol=1e-5)
+        scale = np.cbrt(np.linalg.det(fell.matrix) / np.linalg.det(before.matrix))
+        assert np.abs(fell.matrix - scale * before.matrix).max() > 0.1
 
 
 def test_an_empty_batch() -> None:
