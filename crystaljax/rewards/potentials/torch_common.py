@@ -121,15 +121,23 @@ class TorchPotential(ABC):
         *,
         fmax: float = 0.02,
         max_steps: int = 500,
+        keep_symmetry: bool = True,
     ) -> Relaxed:
         """Relax atoms and cell, many structures at a time: see `torch_relaxation`.
 
         Converged when every force, that on the cell included, is below `fmax` (eV/Å) within
         `max_steps`. An item whose structure becomes unphysical on the way is not ok.
+        `keep_symmetry` lets only the free Wyckoff coordinates and lattice parameters of `Crystals`
+        move; cells that are given have no symmetry to keep.
         """
-        from crystaljax.rewards.potentials.torch_relaxation import relax
+        from crystaljax.rewards.potentials.fire import Symmetry
+        from crystaljax.rewards.potentials.torch_relaxation import relax, room_for
 
-        return relax(self, self.screened(crystals), fmax=fmax, max_steps=max_steps)
+        screened = self.screened(crystals)
+        symmetry = None
+        if keep_symmetry and isinstance(crystals, Crystals) and screened.cells:
+            symmetry = Symmetry.of(crystals[screened.rows], room_for(screened.cells))
+        return relax(self, screened, symmetry=symmetry, fmax=fmax, max_steps=max_steps)
 
     def screened(self, crystals: Crystals | Sequence[AtomicCell]) -> Screened:
         """The cells that the model can take, as far as can be told without their neighbours."""

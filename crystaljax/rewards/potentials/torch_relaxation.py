@@ -16,11 +16,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from crystaljax.crystal import AtomicCell
+from crystaljax.crystal import Array, AtomicCell
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.base import Relaxed, no_relaxation
+from crystaljax.rewards.potentials.fire import Symmetry
 from crystaljax.rewards.potentials.screening import (
     Neighbors,
     Screened,
@@ -64,9 +66,17 @@ class Walkers(NamedTuple):
         return Walkers(*(x[rows] for x in self))
 
 
-def relax(potential: TorchPotential, screened: Screened, *, fmax: float, max_steps: int) -> Relaxed:
+def relax(
+    potential: TorchPotential,
+    screened: Screened,
+    *,
+    symmetry: Symmetry | None,
+    fmax: float,
+    max_steps: int,
+) -> Relaxed:
     """Relax the cells that passed the screening; see `Relaxed`.
 
+    `symmetry`, if there is one, is of these cells with room for `room_for` atoms, and is kept.
     At most `potential.batch_atoms` atoms are under way; as structures finish, others join. One
     that becomes unphysical, or whose energy or forces are not finite, leaves with a reason.
     """
@@ -84,6 +94,8 @@ def relax(potential: TorchPotential, screened: Screened, *, fmax: float, max_ste
             continue
         outcome = potential.evaluate(cells, lists, gradients=True)
         forces = filter_forces(walkers, outcome)
+        if symmetry is not None:
+            forces = _symmetric(forces, walkers.item, symmetry)
         finite = np.isfinite(outcome.energy) & np.isfinite(forces).all((1, 2))
         converged = finite & (np.linalg.norm(forces, axis=2).max(1) < fmax)
         done = ~finite | converged | (walkers.steps >= max_steps)
@@ -157,6 +169,24 @@ def filter_forces(walkers: Walkers, outcome: Evaluation) -> np.ndarray:
     return forces
 
 
+def _symmetric(forces: np.ndarray, items: np.ndarray, symmetry: Symmetry) -> np.ndarray:
+    """That part of the forces that keeps each space group; all items have a row, for one shape."""
+    full = np.zeros((len(symmetry.system), *forces.shape[1:]), np.float32)
+    full[items] = forces
+    strain, atoms = _projected(symmetry, full[:, :3], full[:, 3:])
+    return np.concatenate([strain, atoms], axis=1)[items].astype(np.float64)
+
+
+@jax.jit
+def _projected(symmetry: Symmetry, strain: Array, atoms: Array) -> tuple[Array, Array]:
+    return symmetry.strain(strain), symmetry.forces(atoms)
+
+
+def room_for(cells: Sequence[AtomicCell]) -> int:
+    """Atoms that walkers of these cells have room for."""
+    return max((len(cell.species) for cell in cells), default=0)
+
+
 def _cells(walkers: Walkers, cells: Sequence[AtomicCell]) -> list[AtomicCell]:
     """The structures as they stand."""
     deformation = _exponential(_log_deformation(walkers))
@@ -219,8 +249,7 @@ def _next(waiting: deque[int], sizes: np.ndarray, free: int, *, alone: bool) -> 
 
 def _start(items: Sequence[int], cells: Sequence[AtomicCell]) -> Walkers:
     """Walkers for some of the cells, at rest."""
-    room = max((len(cell.species) for cell in cells), default=0)
-    place = np.zeros((len(items), 3 + room, 3))
+    place = np.zeros((len(items), 3 + room_for(cells), 3))
     for g, i in enumerate(items):
         place[g, 3 : 3 + len(cells[i].species)] = cells[i].frac @ cells[i].matrix
     return Walkers(
