@@ -114,16 +114,18 @@ def training_curves(
 
 
 def rates_by_group(rates: Mapping[str, Sequence[Rate]], groups: Sequence[int]) -> Figure:
-    """Bars of one rate in each of some space groups, with standard errors, by label."""
+    """Bars of one rate in each of some space groups, with Wilson's one-sigma intervals, by label."""
     figure, axes = _chart((max(4.0, 0.5 * len(groups) + 1.5), 3.6))
     width = 0.8 / len(rates)
     for i, (label, of_groups) in enumerate(rates.items()):
         at = np.arange(len(groups)) + (i - (len(rates) - 1) / 2) * width
-        values = [100 * rate.value for rate in of_groups]
-        errors = [100 * rate.standard_error for rate in of_groups]
+        values = np.array([100 * rate.value for rate in of_groups])
+        low, high = 100 * np.array([rate.interval(z=1) for rate in of_groups]).T
+        errors = np.abs([values - low, high - values])
         colour = COLOURS[i % len(COLOURS)]
         axes.bar(at, values, width, yerr=errors, color=colour, label=label, error_kw={"lw": 0.9})
     axes.set_xticks(np.arange(len(groups)), [str(group) for group in groups])
+    axes.set_ylim(bottom=0)
     axes.set_xlabel("space group")
     axes.set_ylabel(f"{next(iter(rates.values()))[0].name} (% of samples)")
     axes.legend(frameon=False)
