@@ -13,11 +13,11 @@ from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Referen
 from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
 from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.stability import Judged, Thresholds
-from crystaljax.models.wyckoff_decoder import Rollout
 from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.rewards.stability import Stability
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.base import Decoded
+from crystaljax.tokenizations.wyckoff import WyckoffTokens
 from crystaljax.training.rollouts import judge
 
 
@@ -25,7 +25,6 @@ from crystaljax.training.rollouts import judge
 class Assessment:
     """N samples of a policy and what was found."""
 
-    rollout: Rollout
     crystals: Crystals
     """[N], zero where a sequence is no crystal."""
     e_above_hull: np.ndarray
@@ -51,7 +50,20 @@ def assess(
     evaluation then has as well: a model should not be marked by its own teacher alone.
     """
     rollout = policy.sample(params, n, seed, sampling)
-    decoded = policy.tokenization.decode(rollout.tokens)
+    return evaluate_tokens(policy, rollout.tokens, energy, reference, other=other, config=config)
+
+
+def evaluate_tokens(
+    policy: WyckoffPolicy,
+    tokens: WyckoffTokens,
+    energy: Stability,
+    reference: Reference,
+    *,
+    other: Stability | None = None,
+    config: EvaluationConfig | None = None,
+) -> Assessment:
+    """Evaluate N sequences, unrelaxed, as `assess` does its samples."""
+    decoded = policy.tokenization.decode(tokens)
     by_teacher = _judged(energy, decoded)
     evaluation = evaluate(
         decoded.crystals,
@@ -61,7 +73,7 @@ def assess(
         second=None if other is None else _judged(other, decoded),
         config=config,
     )
-    return Assessment(rollout, decoded.crystals, by_teacher.e_above_hull, evaluation)
+    return Assessment(decoded.crystals, by_teacher.e_above_hull, evaluation)
 
 
 def _judged(energy: Stability, decoded: Decoded) -> Judged:

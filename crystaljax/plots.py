@@ -114,7 +114,7 @@ def training_curves(
 
 
 def rates_by_group(rates: Mapping[str, Sequence[Rate]], groups: Sequence[int]) -> Figure:
-    """Bars of one rate in each of some space groups, with Wilson's one-sigma intervals, by label."""
+    """Bars of one rate in some space groups, with Wilson's one-sigma intervals, by label."""
     figure, axes = _chart((max(4.0, 0.5 * len(groups) + 1.5), 3.6))
     width = 0.8 / len(rates)
     for i, (label, of_groups) in enumerate(rates.items()):

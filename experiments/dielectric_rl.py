@@ -1,0 +1,197 @@
+"""Reinforcement learning towards dielectrics: dielectric constant times band gap, in Fm-3m.
+
+    python experiments/dielectric_rl.py small
+
+The experiment of CrystalFormer-RL (arXiv 2504.02367) on a figure of merit. The reward is
+ε_electronic · E_gap by the models of checkpoints/dielectric-mp and of MEGNet (downloaded, or
+--band-gap FOLDER); stability is not rewarded, only judged. The report has both properties of the
+samples with lines of equal merit, their energies above hull, and the best candidates. `small` takes
+some 15 minutes on two cores; give --setup.stability.hull and --setup.reference for numbers that
+mean something.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.console import Console
+from setup import Bench, Setup
+
+from crystaljax import plots
+from crystaljax.assessment import Assessment
+from crystaljax.data.writers import write
+from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.hardware import hardware
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.property import FigureOfMerit, create_figure_of_merit
+from crystaljax.runtime import prepare
+from crystaljax.sampling import SamplingConfig
+from crystaljax.tracking import Tracker, read_metrics
+from crystaljax.training.reinforce import ReinforceConfig, reinforce
+from crystaljax.training.rollouts import RewardBounds, judge
+
+MAX_MERIT = 60.0
+"""eV: predictions beyond count as this; the best of the training data have some 30."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Figure of merit in one space group, by RL."""
+
+    setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/dielectric_rl")))
+    """Model, hull, potentials, folders."""
+    dielectric: Path = Path(__file__).parents[1] / "checkpoints" / "dielectric-mp"
+    """Folder of the model of the dielectric constant."""
+    band_gap: Path | None = None
+    """Folder of MEGNet-MP-2019.4.1-BandGap-mfi; downloaded if not given."""
+    rl: ReinforceConfig = field(
+        default_factory=lambda: ReinforceConfig(
+            n_steps=50,
+            tau=1.0,
+            bounds=RewardBounds(invalid=0.0, low=0.0, high=MAX_MERIT),
+            sampling=SamplingConfig(batch_size=100, space_groups=(225,)),
+        )
+    )
+    """Reinforcement learning; τ is in the unit of the figure of merit, eV."""
+    n_best: int = 15
+    """Candidates in the table."""
+
+
+PRESETS = {
+    "small": ("Two CPU cores, some 15 minutes.", Config()),
+    "paper": (
+        "The paper's sizes, for a GPU.",
+        Config(
+            setup=Setup(output=Path("runs/dielectric_rl"), n_samples=1000),
+            rl=ReinforceConfig(
+                n_steps=300,
+                batch_size=1000,
+                tau=1.0,
+                bounds=RewardBounds(invalid=0.0, low=0.0, high=MAX_MERIT),
+                sampling=SamplingConfig(batch_size=1000, space_groups=(225,)),
+            ),
+        ),
+    ),
+}
+
+
+def main(config: Config) -> None:
+    start = time.perf_counter()
+    merit = create_figure_of_merit(config.dielectric, config.band_gap, MAX_MERIT)
+    with Bench(config.setup, config.rl.sampling) as bench:
+        folder, resume_step = bench.run_folder("rl")
+        settings = dataclasses.asdict(config)
+        with Tracker(bench.output, config.setup.tracking, settings, resume_step) as tracker:
+            assessments = {"base": bench.assess(bench.base, 0)}
+            learnt = reinforce(
+                bench.policy,
+                bench.base,
+                merit,
+                config.rl,
+                folder,
+                tracker.log,
+                reference=bench.reference.structures,
+                run_id=tracker.run_id,
+            )
+            assessments["RL"] = bench.assess(learnt, 1)
+            merits = {label: merit_of(merit, found) for label, found in assessments.items()}
+            bench.policy.save(bench.output / "model", learnt)
+            write(assessments["RL"].crystals[merits["RL"].ok], bench.output / "rl.zip")
+            page = report(config, bench, assessments, merits, time.perf_counter() - start)
+            tracker.log_artifact(bench.output / "model", "model", "model")
+    Console().print(f"The report is in [bold]{page}[/bold].")
+
+
+def merit_of(merit: FigureOfMerit, found: Assessment) -> RewardBatch:
+    """Figures of merit of all samples."""
+    return judge(merit, found.crystals, found.evaluation.columns["decoded"])
+
+
+def report(
+    config: Config,
+    bench: Bench,
+    assessments: dict[str, Assessment],
+    merits: dict[str, RewardBatch],
+    seconds: float,
+) -> Path:
+    """Write the report with its pictures; returns the page's path."""
+    metrics = read_metrics(bench.output)
+    points = {
+        label: (found.info["band_gap"], found.info["dielectric"]) for label, found in merits.items()
+    }
+    curves = {"mean": metrics["reward/mean"], "median": metrics["reward/median"]}
+    energies = {label: found.e_above_hull for label, found in assessments.items()}
+    figures = {
+        "merit": (
+            plots.merit_scatter(points),
+            "Predicted properties of fresh samples, with lines of equal figure of merit",
+        ),
+        "energies": (plots.e_above_hull_histogram(energies), "Energy above hull, not rewarded"),
+        "reward": (plots.training_curves(curves, "figure of merit (eV)"), "Reward during RL"),
+        "kl": (
+            plots.training_curves({"KL": metrics["rl/kl_base"]}, "KL from the base model (nats)"),
+            "Divergence of the policy from the base model",
+        ),
+    }
+    pictures = [
+        Picture(plots.save(figure, bench.output / f"{name}.png"), caption)
+        for name, (figure, caption) in figures.items()
+    ]
+    rows = [["model", "mean figure of merit (eV)", "median", "90 % quantile", "predicted"]]
+    for label, found in merits.items():
+        known = found.value[found.ok]
+        low, high = np.quantile(known, [0.5, 0.9])
+        error = known.std() / np.sqrt(len(known))
+        mean = f"{known.mean():.2f} ± {error:.2f}"
+        rows.append([label, mean, f"{low:.2f}", f"{high:.2f}", f"{len(known)} / {len(found)}"])
+    groups = ", ".join(map(str, config.rl.sampling.space_groups or ("all",)))
+    notes = [
+        f"Model {config.setup.model.name}, space group {groups}; {config.rl.n_steps}"
+        f" {config.rl.algorithm.upper()} steps of {config.rl.batch_size} samples, τ ="
+        f" {config.rl.tau:g} eV; stability by {bench.stability.potential};"
+        f" {seconds:.0f} s on {hardware()}.",
+        *bench.notes,
+    ]
+    caption = f"The {config.n_best} best unique samples after RL"
+    best = Table(caption, candidates(assessments["RL"], merits["RL"], config.n_best))
+    result = Report(
+        "Dielectrics by reinforcement learning",
+        {label: found.evaluation for label, found in assessments.items()},
+        pictures,
+        [Table("Figure of merit ε·E_gap of fresh samples", rows), best],
+        notes,
+        {"seconds": seconds, "hardware": hardware()},
+    )
+    return result.write(bench.output)
+
+
+def candidates(found: Assessment, merit: RewardBatch, n: int) -> list[list[str]]:
+    """The n unique samples of largest figure of merit."""
+    columns = found.evaluation.columns
+    order = np.argsort(np.where(merit.ok & columns["unique"], -merit.value, np.inf))[:n]
+    header = ["formula", "ε", "E_gap (eV)", "ε·E_gap (eV)", "E above hull (eV/atom)", "novel"]
+    rows = [header]
+    for row in order[merit.ok[order]]:
+        rows.append(
+            [
+                str(columns["formula"][row]),
+                f"{merit.info['dielectric'][row]:.2f}",
+                f"{merit.info['band_gap'][row]:.2f}",
+                f"{merit.value[row]:.1f}",
+                f"{found.e_above_hull[row]:.3f}",
+                "yes" if columns["novel"][row] else "no",
+            ]
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    prepare()
+    main(tyro.extras.overridable_config_cli(PRESETS))

@@ -1,0 +1,200 @@
+"""What a reward costs in divergence from the base model: PPO at several τ, GRPO, DPO and MCMC.
+
+    python experiments/kl_reward.py small
+
+Every method gets the same number of rewarded samples. The report shows mean reward against KL along
+each run, and what fresh samples of each final model are worth; Markov chains, which learn nothing,
+are judged by where they end. `small` takes some 20 minutes on two cores; give
+--setup.stability.hull and --setup.reference for numbers that mean something.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from setup import Bench, Setup
+
+from crystaljax import plots
+from crystaljax.assessment import Assessment, evaluate_tokens
+from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.hardware import hardware
+from crystaljax.mcmc import MCMCConfig, run_chains
+from crystaljax.policies import Params
+from crystaljax.runtime import prepare
+from crystaljax.sampling import SamplingConfig
+from crystaljax.tracking import Tracker, read_metrics
+from crystaljax.training.preference import PreferenceConfig, prefer
+from crystaljax.training.reinforce import ReinforceConfig, reinforce
+
+SAMPLING = SamplingConfig(batch_size=100)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The same budget of rewarded samples for every method."""
+
+    setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/kl_reward")))
+    """Model, hull, potentials, folders."""
+    taus: tuple[float, ...] = (0.03, 0.1, 0.3)
+    """τ of the PPO runs, eV/atom."""
+    ppo: ReinforceConfig = field(
+        default_factory=lambda: ReinforceConfig(n_steps=20, sampling=SAMPLING)
+    )
+    """PPO, its τ aside."""
+    grpo: ReinforceConfig = field(
+        default_factory=lambda: ReinforceConfig(
+            algorithm="grpo", n_steps=20, sampling=SAMPLING, tau=0.04
+        )
+    )
+    """GRPO."""
+    dpo: PreferenceConfig = field(
+        default_factory=lambda: PreferenceConfig(n_iterations=4, n_samples=500, sampling=SAMPLING)
+    )
+    """Iterated DPO."""
+    mcmc: MCMCConfig = field(
+        default_factory=lambda: MCMCConfig(n_chains=100, n_steps=20, sampling=SAMPLING)
+    )
+    """Markov chains from the base model's samples."""
+
+
+PRESETS = {
+    "small": ("Two CPU cores, some 20 minutes.", Config()),
+    "paper": (
+        "More steps of more samples, for a GPU.",
+        Config(
+            setup=Setup(output=Path("runs/kl_reward"), n_samples=1000),
+            taus=(0.01, 0.03, 0.1, 0.3, 1.0),
+            ppo=ReinforceConfig(
+                n_steps=200, batch_size=1000, sampling=SamplingConfig(batch_size=1000)
+            ),
+            grpo=ReinforceConfig(
+                algorithm="grpo",
+                n_steps=200,
+                batch_size=1000,
+                sampling=SamplingConfig(batch_size=1000),
+                tau=0.04,
+            ),
+            dpo=PreferenceConfig(
+                n_iterations=20,
+                n_samples=10_000,
+                batch_size=100,
+                sampling=SamplingConfig(batch_size=1000),
+            ),
+            mcmc=MCMCConfig(n_chains=1000, n_steps=200, sampling=SamplingConfig(batch_size=1000)),
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run and what came of it."""
+
+    assessment: Assessment
+    kl: np.ndarray | None
+    """float [n]: KL from the base model along the run, nats; None for Markov chains."""
+    reward: np.ndarray
+    """float [n]: mean reward along the run."""
+
+
+def main(config: Config) -> None:
+    start = time.perf_counter()
+    with Bench(config.setup, SAMPLING) as bench:
+        base = bench.assess(bench.base, 0)
+        runs: dict[str, Callable[..., Params]] = {}
+        for tau in config.taus:
+            with_tau = dataclasses.replace(config.ppo, tau=tau)
+            runs[f"PPO, τ = {tau:g}"] = partial(reinforce, config=with_tau)
+        runs["GRPO"] = partial(reinforce, config=config.grpo)
+        runs["DPO"] = partial(prefer, config=config.dpo)
+        outcomes = {
+            label: trained(bench, train, label, i) for i, (label, train) in enumerate(runs.items())
+        }
+        outcomes["MCMC"] = chains(bench, config.mcmc)
+        page = report(config, bench, base, outcomes, time.perf_counter() - start)
+    Console().print(f"The report is in [bold]{page}[/bold].")
+
+
+def trained(bench: Bench, train: Callable[..., Params], label: str, index: int) -> Outcome:
+    """One way of learning, from the base model to fresh samples."""
+    folder, resume_step = bench.run_folder(label.lower().replace(", τ = ", "-"))
+    settings: dict[str, Any] = {"label": label, **dataclasses.asdict(bench.setup)}
+    with Tracker(folder, bench.setup.tracking, settings, resume_step) as tracker:
+        params = train(bench.policy, bench.base, bench.stability, folder=folder, track=tracker.log)
+    metrics = read_metrics(folder)
+    kl = metrics["dpo/kl_base" if "dpo/kl_base" in metrics else "rl/kl_base"][:, 1]
+    return Outcome(bench.assess(params, 1 + index), kl, metrics["reward/mean"][:, 1])
+
+
+def chains(bench: Bench, config: MCMCConfig) -> Outcome:
+    """Markov chains, and where they end."""
+    folder, resume_step = bench.run_folder("mcmc")
+    with Tracker(folder, bench.setup.tracking, dataclasses.asdict(config), resume_step) as tracker:
+        tokens = run_chains(bench.policy, bench.base, bench.stability, config, folder, tracker.log)
+    metrics = read_metrics(folder)
+    ends = evaluate_tokens(
+        bench.policy, tokens, bench.stability, bench.reference, other=bench.judge
+    )
+    return Outcome(ends, None, metrics["reward/mean"][:, 1])
+
+
+def report(
+    config: Config, bench: Bench, base: Assessment, outcomes: dict[str, Outcome], seconds: float
+) -> Path:
+    """Write the report with its pictures; returns the page's path."""
+    curves = {label: (x.kl, x.reward) for label, x in outcomes.items() if x.kl is not None}
+    reward = {
+        label: np.stack([np.linspace(0, 1, len(x.reward)), x.reward], axis=1)
+        for label, x in outcomes.items()
+    }
+    figures = {
+        "trade_off": (
+            plots.trade_off(curves, "KL from the base model (nats)", "mean reward (eV/atom)"),
+            "Mean reward of the rollouts against KL; a large dot ends each run",
+        ),
+        "reward": (
+            plots.training_curves(reward, "mean reward (eV/atom)", "share of the run"),
+            "Mean reward along the runs",
+        ),
+    }
+    pictures = [
+        Picture(plots.save(figure, bench.output / f"{name}.png"), caption)
+        for name, (figure, caption) in figures.items()
+    ]
+    rows = [["method", "last KL (nats)", "last mean reward (eV/atom)"]]
+    for label, x in outcomes.items():
+        kl = "–" if x.kl is None else f"{x.kl[-1]:.2f}"
+        rows.append([label, kl, f"{x.reward[-1]:.3f}"])
+    notes = [
+        f"Model {config.setup.model.name}; {config.ppo.n_steps * config.ppo.batch_size} rewarded"
+        f" samples for each method, by {bench.stability.potential};"
+        f" {seconds:.0f} s on {hardware()}.",
+        *bench.notes,
+    ]
+    evaluations = {"base": base.evaluation}
+    evaluations |= {label: x.assessment.evaluation for label, x in outcomes.items()}
+    result = Report(
+        "Reward against divergence",
+        evaluations,
+        pictures,
+        [Table("The ends of the runs", rows)],
+        notes,
+        {"seconds": seconds, "hardware": hardware()},
+    )
+    return result.write(bench.output)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    prepare()
+    main(tyro.extras.overridable_config_cli(PRESETS))
