@@ -52,9 +52,7 @@ def main(config: Config) -> None:
     records = [record for record in read(config.data) if record.cell is not None]
     described = band_gap(config.megnet).describe([r.cell for r in records if r.cell])
     constant = np.array([float(r.properties[f"poly_{config.quantity}"]) for r in records])
-    counts = np.zeros((len(records), N_SPECIES))
-    for row, r in zip(counts, records, strict=True):
-        row += np.bincount(r.cell.species, minlength=N_SPECIES)
+    counts = np.stack([np.bincount(r.cell.species, minlength=N_SPECIES) for r in records if r.cell])
 
     folds = formula_folds(counts, config.n_folds, config.seed)
     fraction = counts / counts.sum(axis=1, keepdims=True)

@@ -30,20 +30,20 @@ def evaluate_groups(
     rows: np.ndarray,
     cutoff: float,
     room: Room,
-    evaluate: Callable[[Cells, np.ndarray, Room], T],
+    evaluate: Callable[[Cells, Room], T],
 ) -> list[tuple[np.ndarray, T]]:
     """The `rows` int [n] of the cells in groups: which ones, and the model's outcome for them.
 
-    `evaluate(cells, group, room)` is called with the rows of a group, filled up to `room.cells`
-    with one beyond the last, which stands for no cell. All groups are started before the first is
-    waited for; one whose graph did not fit is halved or, a single cell, given more room.
+    `evaluate(group, room)` is called with the cells of a group, filled up to `room.cells` with
+    cells without atoms. All groups are started before the first is waited for; one whose graph
+    did not fit is halved or, a single cell, given more room.
     """
     need = jax.tree.map(lambda x: np.asarray(x)[rows], needs(cells, cutoff))
     done = []
     waiting = [(size, rows[part]) for size, part in plan_groups(need, room)]
     while waiting:
         started = [
-            (size, part, evaluate(cells, _filled(part, size, len(cells)), size))
+            (size, part, evaluate(take_cells(cells, _filled(part, size, len(cells))), size))
             for size, part in waiting
         ]
         waiting = []
@@ -62,6 +62,7 @@ def _filled(part: np.ndarray, room: Room, n_cells: int) -> np.ndarray:
     return np.pad(part, (0, room.cells - len(part)), constant_values=n_cells)
 
 
+@jax.jit
 def take_cells(cells: Cells, rows: Array) -> Cells:
     """The cells `rows` int [G]; those beyond the last have no atoms and a unit cell of 1 Å."""
     group = jax.tree.map(lambda x: jnp.asarray(x).at[rows].get(mode="fill", fill_value=0), cells)

@@ -175,8 +175,10 @@ def formation_energy(folder: str | PathLike | None = None, **options: Any) -> ME
 
     `folder`: of the model's files (default: downloaded on first use); options as `MEGNet`. The
     energies carry the Materials Project's corrections of 2018: compared to those of today
-    (MP2020), selenides, tellurides and antimonides lie higher by their new corrections, up to
-    0.47 eV an anion. Errors: `load_model`'s and `fetch`'s.
+    (MP2020), selenides, tellurides and antimonides lie higher by the corrections that they have
+    since, up to 0.47 eV an anion. On the 2,794 of the same crystals that it takes, the mean
+    absolute error is 0.052 eV/atom, and 0.034 without S, Se, Sb and Te. Errors: those of
+    `load_model` and `fetch`.
     """
     return MEGNet(load_model(folder or _fetched(FORMATION_ENERGY)), **options)
 
