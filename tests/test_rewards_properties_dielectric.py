@@ -89,7 +89,7 @@ def test_constants_are_predicted_and_saved(tmp_path: Path) -> None:
     cautious = Dielectric(model.process, model.megnet, caution=1.0).predict(crystals)
     assert (cautious.value[1:] < predicted.value[1:]).all()
 
-    save(tmp_path / "model", model.process, "electronic")
+    save(tmp_path / "model", model.process)
     again = Dielectric(load(tmp_path / "model"), model.megnet).predict(crystals)
     np.testing.assert_allclose(again.value, predicted.value, rtol=1e-5)
 
