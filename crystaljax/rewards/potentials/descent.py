@@ -77,7 +77,8 @@ def relax(
         now = search
 
         def start(part: np.ndarray, size: Room, now: Search = now) -> Part:
-            return advance(weights, now, symmetry, part, size, *limits)
+            free = None if symmetry is None else take(symmetry, part)
+            return advance(weights, take(now, part), free, size, *limits)
 
         for part, (moved, _) in in_groups(start, now.cells, rows, cutoff, room):
             search = _put(search, part, moved)
@@ -99,22 +100,19 @@ def _put(search: Search, rows: np.ndarray, part: Search) -> Search:
 def _advance(
     model: Model,
     weights: Any,
-    search: Search,
-    symmetry: Symmetry | None,
-    rows: Array,
+    group: Search,
+    free: Symmetry | None,
     room: Room,
     fmax: Array,
     max_steps: Array,
 ) -> Part:
-    """Some steps of the rows int [G], those beyond the last standing for no structure."""
-    group = take(search, rows)
+    """Some steps of G structures; rows of zeros stand for none."""
     empty = (group.species == 0).all(1)
     group = replace(
         group,
         matrix=jnp.where(empty[:, None, None], jnp.eye(3), group.matrix),
         status=jnp.where(empty, FAILED, group.status),
     )
-    free = None if symmetry is None else take(symmetry, rows)
 
     def goes_on(state: tuple[Array, Search, Array]) -> Array:
         i, part, fits = state

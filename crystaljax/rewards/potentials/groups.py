@@ -1,4 +1,7 @@
-"""Models in JAX that take groups of cells in few shapes: how batches become groups."""
+"""Models in JAX that take groups of cells in few shapes: how batches become groups.
+
+Groups are gathered outside what is compiled for a model, which so sees no batch sizes.
+"""
 
 from __future__ import annotations
 
@@ -46,11 +49,13 @@ Start = Callable[[np.ndarray, Room], F]
 """Starts the computation of some rows, int [G], in a room."""
 
 
+@jax.jit
 def take(batch: T, rows: Array) -> T:
     """Rows int [G] of a batch of arrays, on the device; zeros for rows beyond the last."""
     return jax.tree.map(lambda x: jnp.asarray(x).at[rows].get(mode="fill", fill_value=0), batch)
 
 
+@jax.jit
 def take_cells(cells: Cells, rows: Array) -> Cells:
     """Cells of some rows; those beyond the last have no atoms, and a box of 1 Å."""
     group = take(cells, rows)

@@ -113,11 +113,8 @@ class NequixPotential:
         def model(arrays: Any, group: Cells, room: Room, gradients: bool = True) -> Outcome:
             return predict(equinox.combine(arrays, rest), group, room, gradients)
 
-        def of_rows(arrays: Any, cells: Cells, rows: Array, room: Room, gradients: bool) -> Outcome:
-            return model(arrays, take_cells(cells, rows), room, gradients)
-
         self._predict = model
-        self._evaluate_group = jax.jit(of_rows, static_argnums=(3, 4))
+        self._evaluate_group = jax.jit(model, static_argnums=(2, 3))
         self.room = room or ROOM["cpu" if jax.default_backend() == "cpu" else "gpu"]
         self.max_atoms = max_atoms
 
@@ -197,7 +194,7 @@ class NequixPotential:
         """Some of the cells, in groups: which ones, and the model's outcome for them."""
 
         def start(part: np.ndarray, room: Room) -> Outcome:
-            return self._evaluate_group(self._arrays, cells, part, room, gradients)
+            return self._evaluate_group(self._arrays, take_cells(cells, part), room, gradients)
 
         return in_groups(start, cells, rows, self.weights.cutoff, self.room)
 

@@ -6,7 +6,6 @@ edges and state, and the logarithm of the volume per atom.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from os import PathLike
 from pathlib import Path
@@ -23,9 +22,6 @@ from crystaljax.rewards.properties.gaussian_process import (
     predict,
 )
 from crystaljax.rewards.properties.pretrained import Description, MEGNet, band_gap
-
-QUANTITIES = ("electronic", "total")
-"""The electronic dielectric constant ε∞, or with the ions' part, the static one ε0."""
 
 
 class Dielectric:
@@ -71,14 +67,12 @@ def train(described: Description, constant: np.ndarray) -> GaussianProcess:
     return fit(x, np.log(constant - 1), group)
 
 
-def save(folder: Path, process: GaussianProcess, quantity: str) -> None:
-    """Write `model.json` and `process.npz` into a folder, made if need be."""
+def save(folder: Path, process: GaussianProcess) -> None:
+    """Write `process.npz` into a folder, made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {**process._asdict(), **process.hyperparameters._asdict()}
     del arrays["hyperparameters"]
     np.savez(folder / "process.npz", **arrays)
-    model = {"model": "dielectric", "quantity": quantity}
-    (folder / "model.json").write_text(json.dumps(model) + "\n", "utf-8")
 
 
 def dielectric(

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from crystaljax.crystal import Array, Cells
 from crystaljax.rewards.potentials.edges import Graph, Room, build_graph
-from crystaljax.rewards.potentials.groups import take_cells
 
 N_SET2SET = 2
 """Steps of Set2Set. The band-gap model's file says 3, and was trained with 2: with 3 its mean
@@ -86,9 +85,8 @@ class Outcome(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="room")
-def evaluate(model: Model, cells: Cells, rows: Array, room: Room) -> Outcome:
-    """The model on the cells `rows` int [G]; rows beyond the last stand for no cell."""
-    cells = take_cells(cells, rows)
+def evaluate(model: Model, cells: Cells, room: Room) -> Outcome:
+    """The model on G cells, of which some may have no atoms (and any unit cell but a flat one)."""
     graph = build_graph(cells, model.cutoff, room)
     edge_cell = jnp.where(graph.is_edge, graph.cell[graph.receiver], room.cells)
     with jax.default_matmul_precision("highest"):

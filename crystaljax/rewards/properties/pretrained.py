@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from crystaljax.data.registry import fetch
 from crystaljax.models.torch_files import load_tensors
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.edges import Room
-from crystaljax.rewards.potentials.groups import in_groups
+from crystaljax.rewards.potentials.groups import in_groups, take_cells
 from crystaljax.rewards.potentials.screening import MIN_DISTANCE, stack_cells
 from crystaljax.rewards.properties.base import Predictions
 from crystaljax.rewards.properties.megnet import Model, Outcome, evaluate, network_from
@@ -129,7 +128,10 @@ class MEGNet:
             np.full(n, np.nan),
             np.full(n, np.nan),
         )
-        start = partial(evaluate, self.model, cells)
+
+        def start(part: np.ndarray, room: Room) -> Outcome:
+            return evaluate(self.model, take_cells(cells, part), room)
+
         for part, outcome in in_groups(start, cells, rows, self.model.cutoff, self.room):
             descriptor[part] = np.asarray(outcome.descriptor)[: len(part)]
             volume[part] = np.asarray(outcome.volume)[: len(part)]
@@ -174,8 +176,10 @@ def formation_energy(folder: str | PathLike | None = None, **options: Any) -> ME
 
     `folder`: of the model's files (default: downloaded on first use); options as `MEGNet`. The
     energies carry the Materials Project's corrections of 2018: compared to those of today
-    (MP2020), selenides, tellurides and antimonides lie higher by their new corrections, up to
-    0.47 eV an anion. Errors: `load_model`'s and `fetch`'s.
+    (MP2020), selenides, tellurides and antimonides lie higher by the corrections that they have
+    since, up to 0.47 eV an anion. On the 2,794 of the same crystals that it takes, the mean
+    absolute error is 0.052 eV/atom, and 0.034 without S, Se, Sb and Te. Errors: those of
+    `load_model` and `fetch`.
     """
     return MEGNet(load_model(folder or _fetched(FORMATION_ENERGY)), **options)
 
