@@ -33,11 +33,11 @@ def to_structures(crystals: Crystals, primitive: bool = False) -> list[Structure
     structures: list[Structure | None] = []
     for start in range(0, len(batch), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(batch)))
-        # powers of two: few shapes to compile
-        padding = (1 << (len(rows) - 1).bit_length()) - len(rows)
+        # few shapes to compile
+        padding = (64 if len(rows) <= 64 else CHUNK) - len(rows)
         chunk = batch[np.pad(rows, (0, padding), mode="edge")]
         counts = np.asarray(n_atoms(chunk, primitive=primitive))
-        slots = 1 << max(int(counts.max()) - 1, 7).bit_length()
+        slots = 4 ** max(int(np.ceil(np.log2(counts.max(initial=1)) / 2)), 2)
         cells = expand(chunk, max_atoms=slots, primitive=primitive).to_numpy()
         for i in range(len(rows)):
             atoms = slice(int(counts[i]))

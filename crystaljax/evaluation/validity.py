@@ -81,7 +81,7 @@ def closest_distance(crystals: Crystals) -> tuple[np.ndarray, np.ndarray]:
     sizes = 4 ** np.ceil(np.log2(np.maximum(atoms, 16)) / 2).astype(int)  # few to compile for
     for size in np.unique(sizes):
         group = rows[sizes == size]
-        batch = max(1, min(256, _PAIRS // int(size) ** 2))
+        batch = max(1, min(32 if len(group) <= 32 else 256, _PAIRS // int(size) ** 2))
         for start in range(0, len(group), batch):
             part = group[start : start + batch]
             padded = np.resize(part, batch)  # repeats rows, so that every call has one shape
