@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+METALLIC = 0.1
+"""eV: predicted gaps up to this are those of metals."""
+
 COLOURS = ("#8a94a6", "#d1495b", "#2a6f97", "#edae49", "#66a182")
 """Of the series of a chart, in order; the first, grey, is what the others are compared with."""
 
@@ -135,22 +138,24 @@ def rates_by_group(rates: Mapping[str, Sequence[Rate]], groups: Sequence[int]) -
 def merit_scatter(
     points: Mapping[str, tuple[np.ndarray, np.ndarray]], levels: Sequence[float] = (5, 10, 20, 40)
 ) -> Figure:
-    """Band gaps (eV) against dielectric constants, by label, with lines of equal product."""
+    """Band gaps (eV) against dielectric constants, by label, with lines of equal product.
+
+    The axes hold those with a gap; the constants of metals would leave them no room.
+    """
     figure, axes = _chart((6.4, 4.4))
     for i, (label, (gap, dielectric)) in enumerate(points.items()):
         colour = COLOURS[i % len(COLOURS)]
         axes.scatter(gap, dielectric, s=9, alpha=0.55, color=colour, label=label, linewidths=0)
-    known = [x[np.isfinite(x)] for pair in points.values() for x in pair]
-    widest = max((float(x.max()) for x in known[::2] if len(x)), default=1.0)
-    tallest = max((float(np.quantile(x, 0.995)) for x in known[1::2] if len(x)), default=10.0)
-    axes.set_xlim(0, 1.05 * widest)
-    axes.set_ylim(0, 1.1 * tallest)
-    gaps = np.linspace(0.02, 1, 300) * 1.05 * widest
+    pairs = np.concatenate([np.stack(pair, axis=1) for pair in points.values()])
+    gapped = pairs[pairs[:, 0] > METALLIC]  # nan is not
+    right = 1.05 * gapped[:, 0].max(initial=1.0)
+    top = 1.1 * np.quantile(gapped[:, 1], 0.995) if len(gapped) else 10.0
+    axes.set_xlim(0, right)
+    axes.set_ylim(0, top)
     for level in levels:
+        gaps = np.linspace(level / top, right, 300)
         axes.plot(gaps, level / gaps, color="0.6", lw=0.8, ls="--", zorder=0)
-        edge = 1.05 * widest
-        if level / edge < 1.1 * tallest:
-            axes.annotate(f"{level:g} eV", (edge, level / edge), fontsize=8, color="0.45")
+        axes.annotate(f"{level:g} eV", (level / top, top), fontsize=8, color="0.45")
     axes.set_xlabel("band gap (eV)")
     axes.set_ylabel("electronic dielectric constant")
     axes.legend(frameon=False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,21 +17,16 @@ from pathlib import Path
 import numpy as np
 import tyro
 from rich.console import Console
+from setup import Bench, Setup
 
 from crystaljax import plots
-from crystaljax.assessment import Assessment, assess
-from crystaljax.checkpoints import RunCheckpoints
-from crystaljax.data.dataset import load
+from crystaljax.assessment import Assessment
 from crystaljax.data.writers import write
-from crystaljax.evaluation.evaluate import Reference
-from crystaljax.evaluation.limits import writable_folder
 from crystaljax.evaluation.report import Picture, Report
 from crystaljax.hardware import hardware
-from crystaljax.policies import load_policy
-from crystaljax.rewards.stability import Stability, StabilityConfig
 from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
-from crystaljax.tracking import Tracker, TrackingConfig, read_metrics
+from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 
 
@@ -40,77 +34,47 @@ from crystaljax.training.reinforce import ReinforceConfig, reinforce
 class Config:
     """Sample, evaluate, fine-tune with PPO against energy above hull, evaluate again."""
 
-    model: Path = Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt"
-    """Folder of the model to start from."""
-    reference: str = "prototypes"
-    """Crystals that do not count as new: a file, a folder or a registered dataset."""
-    stability: StabilityConfig = field(default_factory=StabilityConfig)
-    """What rewards and judges."""
-    n_samples: int = 200
-    """Fresh samples evaluated before and after."""
-    output: Path = Path("runs/quickstart")
-    """Folder of the report and the run."""
-    resume: bool = False
-    """Go on with an interrupted run in the output folder, in place of starting anew."""
-    seed: int = 0
-    """Of the samples."""
-    ppo: ReinforceConfig = field(
+    setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/quickstart")))
+    """Model, hull, potentials, folders."""
+    rl: ReinforceConfig = field(
         default_factory=lambda: ReinforceConfig(n_steps=25, sampling=SamplingConfig(batch_size=100))
     )
     """The fine-tuning."""
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    """Weights & Biases."""
 
 
 def main(config: Config) -> None:
     start = time.perf_counter()
-    output = writable_folder(config.output)
-    if not config.resume:
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    policy, base = load_policy(config.model)
-    energy = Stability(config.stability)
-    reference = Reference.of(load(config.reference).crystals, config.reference)
-
-    def fresh(params: object, seed: int) -> Assessment:
-        return assess(
-            policy,
-            params,
-            energy,
-            reference,
-            n=config.n_samples,
-            seed=seed,
-            sampling=config.ppo.sampling,
-        )
-
-    with RunCheckpoints(output / "checkpoints") as checkpoints:
-        resume_step = checkpoints.latest
-    with Tracker(output, config.tracking, dataclasses.asdict(config), resume_step) as tracker:
-        before = fresh(base, config.seed + 1_000_001)
-        tuned = reinforce(
-            policy,
-            base,
-            energy,
-            config.ppo,
-            output,
-            tracker.log,
-            reference=reference.structures,
-            run_id=tracker.run_id,
-        )
-        after = fresh(tuned, config.seed + 1_000_002)
-        policy.save(output / "model", tuned)
-        write(after.crystals[np.isfinite(after.e_above_hull)], output / "after.zip")
-        page = report(config, before, after, output, time.perf_counter() - start)
-        tracker.log_artifact(output / "after.zip", "after", "structures")
-    Console().print(f"The report is in [bold]{page}[/bold], the tuned model in {output / 'model'}.")
+    with Bench(config.setup, config.rl.sampling) as bench:
+        folder, resume_step = bench.run_folder("rl")
+        settings = dataclasses.asdict(config)
+        with Tracker(bench.output, config.setup.tracking, settings, resume_step) as tracker:
+            before = bench.assess(bench.base, 0)
+            tuned = reinforce(
+                bench.policy,
+                bench.base,
+                bench.stability,
+                config.rl,
+                folder,
+                tracker.log,
+                reference=bench.reference.structures,
+                run_id=tracker.run_id,
+            )
+            after = bench.assess(tuned, 1)
+            bench.policy.save(bench.output / "model", tuned)
+            write(after.crystals[np.isfinite(after.e_above_hull)], bench.output / "after.zip")
+            page = report(config, bench, before, after, time.perf_counter() - start)
+            tracker.log_artifact(bench.output / "after.zip", "after", "structures")
+    model = bench.output / "model"
+    Console().print(f"The report is in [bold]{page}[/bold], the tuned model in {model}.")
 
 
 def report(
-    config: Config, before: Assessment, after: Assessment, output: Path, seconds: float
+    config: Config, bench: Bench, before: Assessment, after: Assessment, seconds: float
 ) -> Path:
     """Write the report, its pictures and report.json; returns the page's path."""
     shown = np.argsort(np.where(np.isfinite(after.e_above_hull), after.e_above_hull, np.inf))[:8]
     captions = [f"{x:.3f} eV/atom above hull" for x in after.e_above_hull[shown]]
-    metrics = read_metrics(output)
+    metrics = read_metrics(bench.output)
     energies = {"before PPO": before.e_above_hull, "after PPO": after.e_above_hull}
     curves = {"mean": metrics["reward/mean"], "median": metrics["reward/median"]}
     figures = {
@@ -129,28 +93,25 @@ def report(
         ),
     }
     pictures = [
-        Picture(plots.save(figure, output / f"{name}.png"), caption)
+        Picture(plots.save(figure, bench.output / f"{name}.png"), caption)
         for name, (figure, caption) in figures.items()
     ]
     notes = [
-        f"Model {config.model.name}; {config.ppo.n_steps} PPO steps of {config.ppo.batch_size} "
-        f"samples, τ = {config.ppo.tau:g} eV/atom; {seconds:.0f} s on {hardware()}.",
+        f"Model {config.setup.model.name}; {config.rl.n_steps} {config.rl.algorithm.upper()} steps"
+        f" of {config.rl.batch_size} samples, τ = {config.rl.tau:g} eV/atom; {seconds:.0f} s on"
+        f" {hardware()}.",
+        *bench.notes,
     ]
-    if config.stability.hull == "demonstration":
-        notes.append(
-            "Energies are against the demonstration hull, which knows few compounds: most crystals "
-            "look more stable than they are. Give a real hull with --stability.hull."
-        )
     kl = float(metrics["rl/kl_base"][-1, 1])
     extra = {"seconds": seconds, "hardware": hardware(), "kl_from_base_nats": kl}
     result = Report(
         "Stability by PPO",
         {"before PPO": before.evaluation, "after PPO": after.evaluation},
         pictures,
-        notes,
-        extra,
+        notes=notes,
+        extra=extra,
     )
-    return result.write(output)
+    return result.write(bench.output)
 
 
 if __name__ == "__main__":

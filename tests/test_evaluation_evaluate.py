@@ -10,7 +10,7 @@ import pytest
 from crystaljax.crystal import Crystals
 from crystaljax.data.prototypes import prototypes
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
-from crystaljax.evaluation.report import Picture, Report
+from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.evaluation.stability import Judged
 from crystaljax.rewards.potentials.base import no_relaxation
 from crystaljax.rewards.potentials.screening import primitive_cells
@@ -139,8 +139,8 @@ def test_report(tmp_path: Path, before: Evaluation, after: Evaluation) -> None:
         "Energies <fell>",
         {"before": before, "after": after},
         [Picture(picture, "A figure & its caption")],
-        ["One note."],
-        {"kl": 0.5},
+        notes=["One note."],
+        extra={"kl": 0.5},
     )
     page = report.write(tmp_path / "out")
 
@@ -166,6 +166,16 @@ def test_report(tmp_path: Path, before: Evaluation, after: Evaluation) -> None:
     assert "Energies &lt;fell&gt;" in html
     assert not re.search(r"(src|href)=['\"](?!data:)", html)  # needs no other file
     assert rate.fraction in html
+
+
+def test_tables_of_a_report(tmp_path: Path, before: Evaluation) -> None:
+    table = Table("by <group>", [["group", "rate"], ["225", "1|2"]])
+    page = Report("title", {"before": before}, tables=[table]).write(tmp_path)
+    assert "<h3>by &lt;group&gt;</h3>" in page.read_text()
+    assert "<td>1|2</td>" in page.read_text()
+    assert "| 225   | 1\\|2 |" in (tmp_path / "report.md").read_text()
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert content["tables"]["by <group>"][1] == ["225", "1|2"]
 
 
 def test_report_of_one_evaluation_has_no_difference(tmp_path: Path, before: Evaluation) -> None:

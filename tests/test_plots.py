@@ -12,6 +12,7 @@ from crystaljax import plots
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.data.prototypes import prototypes
 from crystaljax.drawing import _with_images, draw_cell, formula_text, space_group_text, styles
+from crystaljax.evaluation.rates import Rate
 
 
 def test_histogram_counts_every_sample() -> None:
@@ -144,3 +145,28 @@ def test_no_global_state_and_no_screen() -> None:
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_rates_by_group_have_bars_and_intervals() -> None:
+    def rate(count: int) -> Rate:
+        return Rate("S.U.N.", count, 10, "")
+
+    rates = {"base": [rate(0), rate(5)], "RL": [rate(2), rate(10)]}
+    (axes,) = plots.rates_by_group(rates, (62, 225)).axes
+    assert [bar.get_height() for bar in axes.patches] == [0, 50, 20, 100]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["62", "225"]
+    assert "S.U.N." in axes.get_ylabel()
+
+
+def test_lines_of_equal_merit() -> None:
+    points = {"base": (np.array([1.0, 2.0, np.nan]), np.array([5.0, 12.0, 3.0]))}
+    (axes,) = plots.merit_scatter(points, levels=(10,)).axes
+    (line,) = axes.lines
+    gaps, constants = line.get_data()
+    np.testing.assert_allclose(gaps * constants, 10)
+
+
+def test_trade_offs_start_small_and_end_large() -> None:
+    curves = {"PPO": (np.array([0.0, 1.0, 2.0]), np.array([-0.5, -0.3, -0.2]))}
+    (axes,) = plots.trade_off(curves, "KL", "reward").axes
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), [[0, -0.5], [2, -0.2]])

@@ -1,0 +1,95 @@
+"""Assessing a policy: what its samples are worth, by one potential, by two, by space group."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from small import SMALL
+
+from crystaljax.assessment import assess, by_space_group
+from crystaljax.crystal import Crystals
+from crystaljax.data.dataset import load
+from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
+from crystaljax.evaluation.rates import Rate
+from crystaljax.policies import WyckoffPolicy
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.stability import Stability, StabilityConfig
+from crystaljax.sampling import SamplingConfig
+
+N = 16
+SAMPLING = SamplingConfig(batch_size=N)
+
+
+class Fixed(Stability):
+    """Every crystal is as far above the hull as its space group's number over 1000."""
+
+    def __init__(self, name: str, sign: int) -> None:
+        super().__init__(StabilityConfig(name))
+        self.sign = sign
+
+    def __call__(self, crystals: Crystals, /) -> RewardBatch:
+        above = self.sign * np.asarray(crystals.space_group) / 1000
+        return RewardBatch.from_values(-above, {"e_above_hull": above})
+
+    @property
+    def energy(self):  # type: ignore[no-untyped-def]
+        return None
+
+    @property
+    def potential(self) -> str:
+        return self.config.potential
+
+
+@pytest.fixture(scope="module")
+def policy() -> WyckoffPolicy:
+    return WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[Reference]:
+    yield Reference.of(load("prototypes").crystals[:50], "fifty prototypes")
+
+
+def test_both_potentials_judge_the_same_samples(
+    policy: WyckoffPolicy, reference: Reference
+) -> None:
+    found = assess(
+        policy,
+        policy.init(0),
+        Fixed("teacher", 1),
+        reference,
+        n=N,
+        seed=1,
+        other=Fixed("another", -1),
+        sampling=SAMPLING,
+        config=EvaluationConfig(progress=False),
+    )
+    decoded = found.evaluation.columns["decoded"]
+    group = np.asarray(found.crystals.space_group)
+    expected = np.where(decoded, group / 1000, np.nan)
+    np.testing.assert_allclose(found.e_above_hull, expected)
+    np.testing.assert_allclose(found.evaluation.columns["e_above_hull_another"], -expected)
+    assert found.evaluation["stable"].value == 0
+    assert found.evaluation["stable (another)"].value == decoded.mean()
+    assert "teacher" in found.evaluation["stable"].reference
+
+
+def test_rates_by_space_group(policy: WyckoffPolicy, reference: Reference) -> None:
+    def rates(sign: int) -> dict[str, list[Rate]]:
+        return by_space_group(
+            policy,
+            policy.init(0),
+            Fixed("teacher", sign),
+            reference.structures,
+            groups=(123, 225),
+            n=N,
+            seed=1,
+            sampling=SAMPLING,
+        )
+
+    above, below = rates(1), rates(-1)
+    assert [rate.total for rate in above["S.U.N."]] == [N, N]
+    assert [rate.count for rate in above["metastable S.U.N."]] == [0, 0]  # 0.123 and 0.225 eV/atom
+    new = [rate.count for rate in below["S.U.N."]]
+    assert new == [rate.count for rate in below["metastable S.U.N."]]
+    assert min(new) > 0
