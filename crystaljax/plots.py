@@ -150,12 +150,15 @@ def merit_scatter(
     gapped = pairs[pairs[:, 0] > METALLIC]  # nan is not
     right = 1.05 * gapped[:, 0].max(initial=1.0)
     top = 1.1 * np.quantile(gapped[:, 1], 0.995) if len(gapped) else 10.0
+    axes.set_yscale("log")
     axes.set_xlim(0, right)
-    axes.set_ylim(0, top)
+    axes.set_ylim(1, top)
     for level in levels:
         gaps = np.linspace(level / top, right, 300)
         axes.plot(gaps, level / gaps, color="0.6", lw=0.8, ls="--", zorder=0)
-        axes.annotate(f"{level:g} eV", (level / top, top), fontsize=8, color="0.45")
+        if level > right:
+            at = (right, level / right)
+            axes.annotate(f" {level:g} eV", at, fontsize=8, color="0.45", va="center")
     axes.set_xlabel("band gap (eV)")
     axes.set_ylabel("electronic dielectric constant")
     axes.legend(frameon=False)

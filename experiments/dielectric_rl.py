@@ -61,6 +61,8 @@ class Config:
     """Reinforcement learning; τ is in the unit of the figure of merit, eV."""
     n_best: int = 15
     """Candidates in the table."""
+    max_e_above_hull: float = 0.1
+    """eV/atom: candidates are no higher above the hull by any potential that judges."""
 
 
 PRESETS = {
@@ -158,8 +160,11 @@ def report(
         f" {seconds:.0f} s on {hardware()}.",
         *bench.notes,
     ]
-    caption = f"The {config.n_best} best unique samples after RL"
-    best = Table(caption, candidates(assessments["RL"], merits["RL"], config.n_best))
+    caption = (
+        f"The best {config.n_best} unique samples after RL within"
+        f" {config.max_e_above_hull:g} eV/atom of the hull"
+    )
+    best = Table(caption, candidates(assessments["RL"], merits["RL"], config))
     result = Report(
         "Dielectrics by reinforcement learning",
         {label: found.evaluation for label, found in assessments.items()},
@@ -171,24 +176,28 @@ def report(
     return result.write(bench.output)
 
 
-def candidates(found: Assessment, merit: RewardBatch, n: int) -> list[list[str]]:
-    """The n unique samples of largest figure of merit."""
+def candidates(found: Assessment, merit: RewardBatch, config: Config) -> list[list[str]]:
+    """Header and rows: the unique and stable samples of largest figure of merit."""
     columns = found.evaluation.columns
-    order = np.argsort(np.where(merit.ok & columns["unique"], -merit.value, np.inf))[:n]
-    header = ["formula", "ε", "E_gap (eV)", "ε·E_gap (eV)", "E above hull (eV/atom)", "novel"]
-    rows = [header]
-    for row in order[merit.ok[order]]:
-        rows.append(
+    energies = {k: x for k, x in columns.items() if k.startswith("e_above_hull")}
+    stable = np.all([x <= config.max_e_above_hull for x in energies.values()], axis=0)
+    rows = np.flatnonzero(merit.ok & columns["unique"] & stable)
+    rows = rows[np.argsort(-merit.value[rows])][: config.n_best]
+    header = ["formula", "ε", "E_gap (eV)", "ε·E_gap (eV)"]
+    header += [name.replace("_", " ") + " (eV/atom)" for name in energies]
+    table = [[*header, "novel"]]
+    for row in rows:
+        table.append(
             [
                 str(columns["formula"][row]),
                 f"{merit.info['dielectric'][row]:.2f}",
                 f"{merit.info['band_gap'][row]:.2f}",
                 f"{merit.value[row]:.1f}",
-                f"{found.e_above_hull[row]:.3f}",
+                *(f"{x[row]:.3f}" for x in energies.values()),
                 "yes" if columns["novel"][row] else "no",
             ]
         )
-    return rows
+    return table
 
 
 if __name__ == "__main__":
