@@ -85,6 +85,8 @@ PRESETS = {
 
 def main(config: Config) -> None:
     start = time.perf_counter()
+    if config.setup.reward:
+        raise ValueError("--setup.reward: here the figure of merit is the reward")
     merit = create_figure_of_merit(config.dielectric, config.band_gap, MAX_MERIT)
     with Bench(config.setup, config.rl.sampling) as bench:
         folder, resume_step = bench.run_folder("rl")

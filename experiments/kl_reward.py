@@ -130,7 +130,7 @@ def trained(bench: Bench, train: Callable[..., Params], label: str, index: int) 
     folder, resume_step = bench.run_folder(label.lower().replace(", τ = ", "-"))
     settings: dict[str, Any] = {"label": label, **dataclasses.asdict(bench.setup)}
     with Tracker(folder, bench.setup.tracking, settings, resume_step) as tracker:
-        params = train(bench.policy, bench.base, bench.stability, folder=folder, track=tracker.log)
+        params = train(bench.policy, bench.base, bench.reward, folder=folder, track=tracker.log)
     metrics = read_metrics(folder)
     kl = metrics["dpo/kl_base" if "dpo/kl_base" in metrics else "rl/kl_base"][:, 1]
     return Outcome(bench.assess(params, 1 + index), kl, metrics["reward/mean"][:, 1])
@@ -140,7 +140,7 @@ def chains(bench: Bench, config: MCMCConfig) -> Outcome:
     """Markov chains, and where they end."""
     folder, resume_step = bench.run_folder("mcmc")
     with Tracker(folder, bench.setup.tracking, dataclasses.asdict(config), resume_step) as tracker:
-        tokens = run_chains(bench.policy, bench.base, bench.stability, config, folder, tracker.log)
+        tokens = run_chains(bench.policy, bench.base, bench.reward, config, folder, tracker.log)
     metrics = read_metrics(folder)
     ends = evaluate_tokens(
         bench.policy, tokens, bench.stability, bench.reference, other=bench.judge
@@ -177,7 +177,7 @@ def report(
         rows.append([label, kl, f"{x.reward[-1]:.3f}"])
     notes = [
         f"Model {config.setup.model.name}; {config.ppo.n_steps * config.ppo.batch_size} rewarded"
-        f" samples for each method, by {bench.stability.potential};"
+        f" samples for each method, reward {bench.rewarded_by};"
         f" {seconds:.0f} s on {hardware()}.",
         *bench.notes,
     ]

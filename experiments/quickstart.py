@@ -52,7 +52,7 @@ def main(config: Config) -> None:
             tuned = reinforce(
                 bench.policy,
                 bench.base,
-                bench.stability,
+                bench.reward,
                 config.rl,
                 folder,
                 tracker.log,
@@ -98,8 +98,8 @@ def report(
     ]
     notes = [
         f"Model {config.setup.model.name}; {config.rl.n_steps} {config.rl.algorithm.upper()} steps"
-        f" of {config.rl.batch_size} samples, τ = {config.rl.tau:g} eV/atom; {seconds:.0f} s on"
-        f" {hardware()}.",
+        f" of {config.rl.batch_size} samples, τ = {config.rl.tau:g}, reward"
+        f" {bench.rewarded_by}; {seconds:.0f} s on {hardware()}.",
         *bench.notes,
     ]
     kl = float(metrics["rl/kl_base"][-1, 1])

@@ -14,7 +14,9 @@ from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Reference
 from crystaljax.evaluation.limits import writable_folder
 from crystaljax.policies import Params, load_policy
+from crystaljax.rewards.base import Reward
 from crystaljax.rewards.stability import Stability, StabilityConfig
+from crystaljax.rewards.user import load_reward
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import TrackingConfig
 
@@ -28,7 +30,10 @@ class Setup:
     reference: str = "prototypes"
     """Crystals that do not count as new: a file, a folder or a registered dataset."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
-    """What rewards and judges."""
+    """What judges, and rewards if no other reward is given."""
+    reward: str = ""
+    """Another reward than stability: FILE.py:FUNCTION of a pymatgen structure (a number) or of
+    Crystals (an array); what it returns is maximised, within --rl.bounds."""
     judge: str = ""
     """Another potential to judge with too, such as nequix; none if not given."""
     n_samples: int = 200
@@ -51,6 +56,7 @@ class Bench:
         self.output = writable_folder(setup.output)
         self.policy, self.base = load_policy(setup.model)
         self.stability = Stability(setup.stability)
+        self.reward: Reward = load_reward(setup.reward) if setup.reward else self.stability
         self.judge = None
         if setup.judge:
             self.judge = Stability(StabilityConfig(setup.judge, setup.stability.hull))
@@ -76,6 +82,11 @@ class Bench:
             other=self.judge,
             sampling=self.sampling,
         )
+
+    @property
+    def rewarded_by(self) -> str:
+        """What the reward is, in words."""
+        return self.setup.reward or f"minus the energy above hull by {self.stability.potential}"
 
     @property
     def notes(self) -> list[str]:

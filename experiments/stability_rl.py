@@ -126,7 +126,7 @@ def main(config: Config) -> None:
             learnt = reinforce(
                 bench.policy,
                 bench.base,
-                bench.stability,
+                bench.reward,
                 config.rl,
                 folder,
                 tracker.log,
@@ -258,8 +258,8 @@ def report(
     ]
     notes = [
         f"Model {config.setup.model.name}; {config.rl.n_steps} {config.rl.algorithm.upper()} steps"
-        f" of {config.rl.batch_size} samples, τ = {config.rl.tau:g}, rewarded by"
-        f" {bench.stability.potential}; {seconds:.0f} s on {hardware()}.",
+        f" of {config.rl.batch_size} samples, τ = {config.rl.tau:g}, reward {bench.rewarded_by};"
+        f" {seconds:.0f} s on {hardware()}.",
         stable.words,
         *bench.notes,
     ]
