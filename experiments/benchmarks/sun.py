@@ -1,0 +1,100 @@
+"""Stable, unique, novel: a whole evaluation of many samples, not relaxed, phase by phase.
+
+    python experiments/benchmarks/sun.py --reference mp20_bt/train.csv.gz --hull mp20_bt
+
+Samples of checkpoints/wyckoff-mp20bt are drawn, get energies from CHGNet in worker processes, and
+are compared with each other and with the reference. Cost: some ten minutes on two cores. The last
+line printed is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from crystaljax.data.dataset import load
+from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
+from crystaljax.hardware import hardware, usable_cores
+from crystaljax.policies import load_policy
+from crystaljax.rewards.pool import PoolConfig
+from crystaljax.rewards.stability import Stability, StabilityConfig
+from crystaljax.runtime import prepare
+from crystaljax.training.rollouts import judge
+
+
+@dataclass(frozen=True)
+class Config:
+    reference: str = "prototypes"
+    """Crystals that do not count as new."""
+    hull: str = "demonstration"
+    """Hull to measure against."""
+    n: int = 10_000
+    """Samples."""
+    n_workers: int = usable_cores()
+    """Processes that compute energies."""
+    seed: int = 0
+    """Of the samples."""
+
+
+class Clock:
+    """Seconds of each phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[phase] = round(time.perf_counter() - start, 1)
+
+
+def main(config: Config) -> None:
+    policy, params = load_policy(Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt")
+    known = StructureSet.from_crystals(load(config.reference).crystals, config.reference)
+    pool = PoolConfig(kind="processes", n_workers=config.n_workers, chunk=64)
+    clock = Clock()
+    with Stability(StabilityConfig(hull=config.hull, pool=pool)) as stability:
+        with clock("sampling"):
+            decoded = policy.tokenization.decode(
+                policy.sample(params, config.n, config.seed).tokens
+            )
+        with clock("energies and hull"):
+            judged = judge(stability, decoded.crystals, decoded.ok)
+    samples = StructureSet.from_crystals(decoded.crystals, "samples")
+    with clock("unique"):
+        unique = unique_mask(samples) & decoded.ok
+    with clock("novel"):
+        novel = novel_mask(samples, known) & decoded.ok
+    stable = judged.ok & (-judged.value <= 0)
+    total = sum(clock.seconds.values())
+    report = {
+        "name": "sun",
+        "value": round(total, 1),
+        "unit": "s",
+        "hardware": hardware(),
+        "n": config.n,
+        "reference": f"{config.reference} ({len(known)} crystals)",
+        "limit_s": 600,
+        "ratio": round(600 / total, 2),
+        "seconds": clock.seconds,
+        "rates": {
+            "stable": float(np.mean(stable)),
+            "unique": float(np.mean(unique)),
+            "novel": float(np.mean(novel)),
+            "S.U.N.": float(np.mean(stable & unique & novel)),
+        },
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    prepare()
+    main(tyro.cli(Config, description=__doc__))
