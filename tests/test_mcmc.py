@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from resuming import killed_and_resumed
 from small import SMALL
 from token_problem import (
     LENGTH,
@@ -126,23 +127,9 @@ def test_chains_resume(tmp_path: Path) -> None:
     params = policy.init(0)
     config = MCMCConfig(n_chains=8, n_steps=4, save_every=2, sampling=SamplingConfig(batch_size=16))
 
-    class Killed(Exception):
-        pass
+    def run(folder: Path, track: Any) -> None:
+        run_chains(policy, params, nothing, config, folder, track)
 
-    def run(folder: Path, stop_after: int | None) -> dict[int, dict[str, float]]:
-        lines: dict[int, dict[str, float]] = {}
-
-        def track(metrics: dict[str, float], step: int) -> None:
-            lines[step] = {k: v for k, v in metrics.items() if not k.startswith("seconds")}
-            if step == stop_after:
-                raise Killed
-
-        with contextlib.suppress(Killed):
-            run_chains(policy, params, nothing, config, folder, track)
-        return lines
-
-    whole = run(tmp_path / "whole", None)
-    first = run(tmp_path / "killed", 3)
-    second = run(tmp_path / "killed", None)
+    whole, first, second = killed_and_resumed(run, tmp_path, stop_after=3)
     assert sorted(second) == [3, 4]
     assert first | second == whole

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from resuming import killed_and_resumed
 from small import SMALL
 from token_problem import SEQUENCES, distance, log_probs, probabilities, tables, tilted
 
@@ -104,24 +105,10 @@ def test_a_run_learns_and_resumes_with_the_same_metrics(tmp_path: Path) -> None:
     policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
     base = policy.init(0)
 
-    class Killed(Exception):
-        pass
+    def run(folder: Path, track: Any) -> None:
+        prefer(policy, base, large_cells, CONFIG, folder, track)
 
-    def run(folder: Path, stop_after: int | None) -> dict[int, dict[str, float]]:
-        lines: dict[int, dict[str, float]] = {}
-
-        def track(metrics: dict[str, float], step: int) -> None:
-            lines[step] = {k: v for k, v in metrics.items() if not k.startswith("seconds")}
-            if step == stop_after:
-                raise Killed
-
-        with contextlib.suppress(Killed):
-            prefer(policy, base, large_cells, CONFIG, folder, track)
-        return lines
-
-    whole = run(tmp_path / "whole", None)
-    first = run(tmp_path / "killed", 2)
-    second = run(tmp_path / "killed", None)
+    whole, first, second = killed_and_resumed(run, tmp_path, stop_after=2)
     assert sorted(second) == [2, 3]  # iteration 2 was tracked but not saved
     assert first | second == whole
     assert whole[1]["dpo/kl_base"] == pytest.approx(0, abs=1e-3)

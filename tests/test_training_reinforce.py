@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from resuming import killed_and_resumed
 from small import SMALL
 from token_problem import SEQUENCES, distance, log_probs, probabilities, tables, tilted
 
@@ -149,24 +149,10 @@ def test_a_resumed_run_has_the_same_metrics(tmp_path: Path, algorithm: Any) -> N
         sampling=SamplingConfig(batch_size=16),
     )
 
-    class Killed(Exception):
-        pass
+    def run(folder: Path, track: Any) -> None:
+        reinforce(policy, base, large_cells, config, folder, track)
 
-    def run(folder: Path, stop_after: int | None) -> dict[int, dict[str, float]]:
-        lines: dict[int, dict[str, float]] = {}
-
-        def track(metrics: dict[str, float], step: int) -> None:
-            lines[step] = {k: v for k, v in metrics.items() if not k.startswith("seconds")}
-            if step == stop_after:
-                raise Killed
-
-        with contextlib.suppress(Killed):
-            reinforce(policy, base, large_cells, config, folder, track)
-        return lines
-
-    whole = run(tmp_path / "whole", None)
-    first = run(tmp_path / "killed", 3)
-    second = run(tmp_path / "killed", None)
+    whole, first, second = killed_and_resumed(run, tmp_path, stop_after=3)
     assert sorted(second) == [3, 4]  # step 3 was tracked but not saved
     assert first | second == whole
 

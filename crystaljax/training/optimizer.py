@@ -56,6 +56,13 @@ class OptimizerConfig:
         )
 
 
+def fine_tuning() -> OptimizerConfig:
+    """For training by reward: small constant steps, and the last weights."""
+    return OptimizerConfig(
+        learning_rate=3e-5, schedule="constant", warmup_steps=0, weight_decay=0.0, ema_decay=0.0
+    )
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:

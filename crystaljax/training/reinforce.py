@@ -34,15 +34,16 @@ from crystaljax.objectives import (
 from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.rewards.base import Reward
 from crystaljax.sampling import SamplingConfig
-from crystaljax.tokenizations.packing import pack, plan_rows
-from crystaljax.training.batches import N_PLANNED, Packed, data_mesh, place
-from crystaljax.training.optimizer import OptimizerConfig, TrainState
+from crystaljax.tokenizations.packing import pack
+from crystaljax.training.batches import Packed, data_mesh, place
+from crystaljax.training.optimizer import OptimizerConfig, TrainState, fine_tuning
 from crystaljax.training.progress import progress_bar
 from crystaljax.training.rollouts import (
     Clock,
     RewardBounds,
     judge,
     reward_metrics,
+    rows_for,
     sample_metrics,
 )
 
@@ -81,11 +82,7 @@ class ReinforceConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How rollouts are drawn. The log-probabilities that are trained are the model's own: at
     another temperature, or under constraints, rollouts are off-policy, and PPO only approximate."""
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(
-            learning_rate=3e-5, schedule="constant", warmup_steps=0, weight_decay=0.0, ema_decay=0.0
-        )
-    )
+    optimizer: OptimizerConfig = field(default_factory=fine_tuning)
     """The optimiser."""
     seed: int = 0
     """Of the rollouts."""
@@ -205,10 +202,7 @@ def reinforce(
     metadata = dataclasses.replace(
         policy.metadata, run={"config": dataclasses.asdict(config), "wandb_run_id": run_id}
     )
-    n_sites = np.asarray(policy.sample(base, config.batch_size, config.seed).tokens.n_sites)
-    rng = np.random.default_rng(config.seed)
-    likely = [rng.choice(n_sites, config.batch_size) for _ in range(N_PLANNED)]
-    plan = plan_rows(likely, policy.config.max_sites)
+    plan = rows_for(policy, base, config.batch_size, config.seed, config.sampling)
 
     def log_probs(params: Params, packed: Packed) -> Array:
         return policy.log_prob(params, packed, config.batch_size).total

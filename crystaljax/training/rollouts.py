@@ -12,7 +12,11 @@ import numpy as np
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
 from crystaljax.evaluation.validity import structure_valid
+from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch
+from crystaljax.sampling import SamplingConfig
+from crystaljax.tokenizations.packing import RowPlan, plan_rows
+from crystaljax.training.batches import N_PLANNED
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,16 @@ class RewardBounds:
         """Rewards to train on, float64 [B]."""
         value = np.where(judged.ok, judged.value, self.invalid)
         return np.clip(value, self.low, self.high)
+
+
+def rows_for(
+    policy: WyckoffPolicy, params: Params, batch_size: int, seed: int, sampling: SamplingConfig
+) -> RowPlan:
+    """Rows that batches of the policy's samples fit, told from one batch of them."""
+    tokens = policy.sample(params, batch_size, seed, sampling).tokens
+    rng = np.random.default_rng(seed)
+    likely = [rng.choice(np.asarray(tokens.n_sites), batch_size) for _ in range(N_PLANNED)]
+    return plan_rows(likely, policy.config.max_sites)
 
 
 def judge(reward: Reward, crystals: Crystals, ok: np.ndarray) -> RewardBatch:
