@@ -22,7 +22,17 @@ import numpy as np
 from crystaljax.crystal import Array, AtomicCell
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.base import Relaxed, no_relaxation
-from crystaljax.rewards.potentials.fire import Symmetry
+from crystaljax.rewards.potentials.fire import (
+    DT,
+    DT_MAX,
+    GROW,
+    MAX_STEP,
+    MIXING,
+    MIXING_DECAY,
+    PATIENCE,
+    SHRINK,
+    Symmetry,
+)
 from crystaljax.rewards.potentials.screening import (
     Neighbors,
     Screened,
@@ -31,12 +41,6 @@ from crystaljax.rewards.potentials.screening import (
     shape_problem,
 )
 from crystaljax.rewards.potentials.torch_common import Evaluation, TorchPotential
-
-# FIRE's numbers, as ASE has them.
-FIRST_DT, MAX_DT, GROW_DT, SHRINK_DT = 0.1, 1.0, 1.1, 0.5
-ALPHA, SHRINK_ALPHA = 0.1, 0.99
-MIN_DOWNHILL = 5
-MAX_MOVE = 0.2
 
 
 class Walkers(NamedTuple):
@@ -120,18 +124,18 @@ def fire_step(walkers: Walkers, forces: np.ndarray) -> Walkers:
     velocity, dt, alpha = walkers.velocity, walkers.dt, walkers.alpha
     downhill = (forces * velocity).sum((1, 2)) > 0
     uphill = ~downhill & (walkers.steps > 0)  # at the start there is no velocity to judge
-    fast = downhill & (walkers.downhill > MIN_DOWNHILL)
+    fast = downhill & (walkers.downhill > PATIENCE)
 
     length = _norm(velocity) / np.maximum(_norm(forces), 1e-300)
     turn = alpha[:, None, None]
     turned = (1 - turn) * velocity + turn * length[:, None, None] * forces
     velocity = np.where(downhill[:, None, None], turned, 0.0)
-    dt = np.where(fast, np.minimum(dt * GROW_DT, MAX_DT), np.where(uphill, dt * SHRINK_DT, dt))
-    alpha = np.where(fast, alpha * SHRINK_ALPHA, np.where(uphill, ALPHA, alpha))
+    dt = np.where(fast, np.minimum(dt * GROW, DT_MAX), np.where(uphill, dt * SHRINK, dt))
+    alpha = np.where(fast, alpha * MIXING_DECAY, np.where(uphill, MIXING, alpha))
 
     velocity = velocity + dt[:, None, None] * forces
     move = dt[:, None, None] * velocity
-    move = move * np.minimum(1.0, MAX_MOVE / np.maximum(_norm(move), 1e-300))[:, None, None]
+    move = move * np.minimum(1.0, MAX_STEP / np.maximum(_norm(move), 1e-300))[:, None, None]
     return walkers._replace(
         place=walkers.place + move,
         velocity=velocity,
@@ -258,8 +262,8 @@ def _start(items: Sequence[int], cells: Sequence[AtomicCell]) -> Walkers:
         n_atoms=np.array([len(cells[i].species) for i in items], int),
         place=place,
         velocity=np.zeros_like(place),
-        dt=np.full(len(items), FIRST_DT),
-        alpha=np.full(len(items), ALPHA),
+        dt=np.full(len(items), DT),
+        alpha=np.full(len(items), MIXING),
         downhill=np.zeros(len(items), int),
         steps=np.zeros(len(items), int),
     )
