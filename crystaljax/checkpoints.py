@@ -28,15 +28,13 @@ WEIGHTS = "weights"
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint says about itself."""
+    """What a released Wyckoff model says about itself."""
 
     model: ModelConfig
     tokenization: str
     """Name of the tokenization."""
     space_group_counts: list[int]
     """[230]: crystals of each space group in the training data, from which prompts are drawn."""
-    run: dict[str, Any] = field(default_factory=dict)
-    """Of a run to be continued: its configuration, seed, batch iterator, W&B run id."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -53,6 +51,16 @@ class Metadata:
                 f"{where} does not describe a Wyckoff transformer of this version ({error}): the "
                 "file is damaged, or from another version of crystaljax"
             ) from error
+
+
+@dataclass(frozen=True)
+class About:
+    """What the checkpoint of a run says about the run."""
+
+    identity: dict[str, Any]
+    """What a run that goes on from it must have in common with it: the network, its tokens."""
+    run: dict[str, Any] = field(default_factory=dict)
+    """Its configuration and W&B run id."""
 
 
 def save_weights(folder: str | Path, weights: Any, metadata: Metadata) -> None:
@@ -109,21 +117,21 @@ class RunCheckpoints:
         """The last step that was saved completely, if any."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, metadata: Metadata) -> None:
+    def save(self, step: int, state: Any, about: About) -> None:
         """Start to save; a kill before it is complete leaves the checkpoint before this one."""
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(_plain(state)),
-                metadata=ocp.args.JsonSave(dataclasses.asdict(metadata)),
+                metadata=ocp.args.JsonSave(dataclasses.asdict(about)),
             ),
         )
 
-    def restore(self, template: Any, expected: Metadata) -> tuple[Any, dict[str, Any]]:
+    def restore(self, template: Any, expected: About) -> tuple[Any, dict[str, Any]]:
         """The latest state in the structure of `template`, and the `run` part of its metadata.
 
-        ValueError if the run in this folder had another model or data, naming the difference,
-        or if the checkpoint is damaged.
+        ValueError if the run in this folder has another identity, naming the difference, or if
+        the checkpoint is damaged.
         """
         step = self.latest
         path = self.folder / str(step)
@@ -132,31 +140,30 @@ class RunCheckpoints:
             saved = self._manager.restore(
                 step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
             )
-        except (OSError, ValueError, KeyError) as error:
+            about = About(**saved.metadata)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(path / "metadata", str(error), remedy) from error
-        metadata = Metadata.from_json(json.dumps(saved.metadata), path)
-        _require_same(metadata, expected, path)
+        _require_same(about.identity, expected.identity, path)
         plain = _restore(path / "state", _plain(template), remedy)
-        return _with_structure(plain, template), metadata.run
+        return _with_structure(plain, template), about.run
 
 
-def _require_same(saved: Metadata, expected: Metadata, where: Path) -> None:
-    """ValueError naming what differs between two checkpoints' models."""
-    ours, theirs = dataclasses.asdict(expected.model), dataclasses.asdict(saved.model)
+def _require_same(saved: Mapping[str, Any], expected: Mapping[str, Any], where: Path) -> None:
+    """ValueError naming what differs between two runs' identities."""
     different = [
-        f"{name}: {theirs[name]} there, {ours[name]} here"
-        for name in ours
-        if theirs[name] != ours[name]
+        f"{name}: {_brief(saved.get(name))} there, {_brief(value)} here"
+        for name, value in json.loads(json.dumps(expected)).items()
+        if saved.get(name) != value
     ]
-    if saved.tokenization != expected.tokenization:
-        different.append(f"tokenization: {saved.tokenization} there, {expected.tokenization} here")
-    if saved.space_group_counts != expected.space_group_counts:
-        different.append("training data (numbers of crystals by space group)")
     if different:
         raise ValueError(
             f"the run in {where} has another configuration ({'; '.join(different)}): "
             "continue it with its own, or start in another folder"
         )
+
+
+def _brief(value: Any) -> str:
+    return "others" if isinstance(value, list | dict) else str(value)
 
 
 def _plain(tree: Any) -> dict[str, Any]:

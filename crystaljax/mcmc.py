@@ -18,18 +18,17 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from crystaljax.checkpoints import RunCheckpoints
+from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.composition import atomic_number
-from crystaljax.policies import Params, WyckoffPolicy
-from crystaljax.rewards.base import Reward
-from crystaljax.sampling import SamplingConfig
+from crystaljax.policies import Params
 from crystaljax.scoring import Scorer
 from crystaljax.symmetry.orbits import lattice_free
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import plan_rows
 from crystaljax.tokenizations.wyckoff import WyckoffTokens
+from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.progress import progress_bar
-from crystaljax.training.rollouts import Clock, RewardBounds, judge
+from crystaljax.training.rollouts import Clock, judge
 
 log = logging.getLogger(__name__)
 
@@ -119,10 +118,6 @@ class MCMCConfig:
     """Elements to propose; those of the samples the chains start from if none are given."""
     moves: Moves = field(default_factory=Moves)
     """How far proposals go."""
-    bounds: RewardBounds = field(default_factory=RewardBounds)
-    """What rewards are kept within."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """How the chains' first states are drawn."""
     seed: int = 0
     """Of the first states and the proposals."""
     save_every: int = 20
@@ -130,18 +125,18 @@ class MCMCConfig:
 
 
 def run_chains(
-    policy: WyckoffPolicy,
+    task: CrystalTask,
     params: Params,
-    reward: Reward,
     config: MCMCConfig,
     folder: Path,
     track: Callable[[dict[str, Any], int], None],
 ) -> WyckoffTokens:
     """Where the chains are after all steps, going on from the folder's last checkpoint.
 
-    `track` takes metrics and the step.
+    The task's policy draws the first states. `track` takes metrics and the step.
     """
-    start = policy.sample(params, config.n_chains, config.seed, config.sampling).tokens
+    policy = task.policy
+    start = policy.sample(params, config.n_chains, config.seed, task.sampling).tokens
     n_sites = np.asarray(start.n_sites)
     score = Scorer(policy, plan_rows([n_sites], policy.config.max_sites), config.n_chains)
     elements = np.array([atomic_number(symbol) for symbol in config.elements], np.int32)
@@ -151,8 +146,8 @@ def run_chains(
     def evaluate(tokens: WyckoffTokens) -> Chains[WyckoffTokens]:
         decoded = policy.tokenization.decode(tokens)
         filled = policy.tokenization.encode(decoded.crystals)
-        judged = judge(reward, decoded.crystals, decoded.ok)
-        value = config.bounds(judged)
+        judged = judge(task.reward, decoded.crystals, decoded.ok)
+        value = task.bounds(judged)
         logp = np.where(decoded.ok, score(params, filled).total, -np.inf).astype(np.float64)
         found = {"reward": value, "logp": logp}
         return Chains(filled, logp + value / config.tau, found)
@@ -160,13 +155,13 @@ def run_chains(
     def propose(tokens: WyckoffTokens, rng: np.random.Generator) -> WyckoffTokens:
         return config.moves.propose(tokens, elements, rng)
 
-    metadata = dataclasses.replace(policy.metadata, run={"config": dataclasses.asdict(config)})
+    about = About(policy.identity, {"config": dataclasses.asdict(config)})
     with RunCheckpoints(folder / "checkpoints") as checkpoints, progress_bar() as progress:
         first = checkpoints.latest or 0
         if first:
             zeros = np.zeros(config.n_chains)
             shape = Chains(start, zeros, {"reward": zeros, "logp": zeros})
-            chains = jax.tree.map(np.asarray, checkpoints.restore(shape, metadata)[0])
+            chains = jax.tree.map(np.asarray, checkpoints.restore(shape, about)[0])
             log.info("going on from step %d", first)
         else:
             chains = evaluate(start)
@@ -183,7 +178,7 @@ def run_chains(
             text = f"MCMC, reward {reached.mean():.3f}"
             progress.update(bar, completed=step + 1, description=text)
             if (step + 1) % config.save_every == 0 or step + 1 == config.n_steps:
-                checkpoints.save(step + 1, chains, metadata)
+                checkpoints.save(step + 1, chains, about)
     return chains.items
 
 

@@ -1,6 +1,7 @@
 """Losses and advantages: pure functions of log-probabilities and rewards, with their metrics.
 
-They know neither crystals nor networks. B samples are on the leading axis.
+They know neither crystals nor networks. B samples are on the leading axis; the log-probabilities
+of policy gradients are of actions [B, T]: whole sequences (T = 1), or their tokens.
 """
 
 from __future__ import annotations
@@ -33,26 +34,40 @@ def update_baseline(baseline: Array, rewards: Array, decay: float, is_first: Arr
     return jnp.where(is_first, mean, decay * baseline + (1 - decay) * mean)
 
 
-def ppo(logp: Array, logp_old: Array, advantage: Array, clip: float) -> tuple[Array, Metrics]:
-    """Clipped surrogate loss of PPO (arXiv 1707.06347, equation 7), on whole sequences.
+def action_weights(mask: Array) -> Array:
+    """Shares [B, T] of the actions in a mean over sequences of the means over their actions.
+
+    `mask` bool [B, T] marks actions; sequences without any have no share. As in GRPO (arXiv
+    2402.03300, equation 3), where every sequence counts the same, however long.
+    """
+    n_actions = mask.sum(axis=-1, keepdims=True)
+    return mask / jnp.maximum(n_actions, 1) / len(mask)
+
+
+def ppo(
+    logp: Array, logp_old: Array, advantage: Array, weight: Array, clip: float
+) -> tuple[Array, Metrics]:
+    """Clipped surrogate loss of PPO (arXiv 1707.06347, equation 7).
 
     Args:
-      logp: [B] log-probabilities under the parameters being trained.
-      logp_old: [B] under those that drew the samples.
-      advantage: [B]
+      logp: [B, T] log-probabilities of actions under the parameters being trained.
+      logp_old: [B, T] under those that drew the samples.
+      advantage: [B] of the samples.
+      weight: [B, T] shares of the actions in the mean; see `action_weights`.
       clip: ε; ratios count only within [1 − ε, 1 + ε] where they would gain.
 
-    Returns the loss [], and metrics: the share of clipped samples, mean ratio, and the estimate
+    Returns the loss [], and metrics: the share of clipped actions, mean ratio, and the estimate
     of KL(old ‖ new) that is never negative (mean of ratio − 1 − ln ratio).
     """
     log_ratio = logp - jax.lax.stop_gradient(logp_old)
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - clip, 1 + clip)
-    loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
+    advantage = advantage[:, None]
+    loss = -(weight * jnp.minimum(ratio * advantage, clipped * advantage)).sum()
     metrics = {
-        "clip_fraction": (jnp.abs(ratio - 1) > clip).mean(),
-        "ratio": ratio.mean(),
-        "kl_old": (ratio - 1 - log_ratio).mean(),
+        "clip_fraction": (weight * (jnp.abs(ratio - 1) > clip)).sum(),
+        "ratio": (weight * ratio).sum(),
+        "kl_old": (weight * (ratio - 1 - log_ratio)).sum(),
     }
     return loss, metrics
 
@@ -77,7 +92,7 @@ def group_advantages(reward: Array, group_size: int, floor: float) -> tuple[Arra
 
 
 def low_variance_kl(logp: Array, logp_base: Array) -> Array:
-    """KL(p ‖ p_base) from samples of p [B]: p_base/p − 1 − ln(p_base/p), never negative.
+    """KL(p ‖ p_base) from samples of p (any shape): p_base/p − 1 − ln(p_base/p), never negative.
 
     Its gradient, taken through `logp` alone as GRPO does, is that of KL(p_base ‖ p) on average.
     """
@@ -86,15 +101,21 @@ def low_variance_kl(logp: Array, logp_base: Array) -> Array:
 
 
 def grpo(
-    logp: Array, logp_old: Array, logp_base: Array, advantage: Array, clip: float, kl_weight: float
+    logp: Array,
+    logp_old: Array,
+    logp_base: Array,
+    advantage: Array,
+    weight: Array,
+    clip: float,
+    kl_weight: float,
 ) -> tuple[Array, Metrics]:
-    """Loss of GRPO (arXiv 2402.03300, equation 3) on whole sequences.
+    """Loss of GRPO (arXiv 2402.03300, equation 3).
 
     PPO's clipped surrogate of group-relative advantages plus `kl_weight` times `low_variance_kl`;
-    arguments [B] as in `ppo`. Returns the loss [] and metrics.
+    arguments as of `ppo`. Returns the loss [] and metrics.
     """
-    surrogate, metrics = ppo(logp, logp_old, advantage, clip)
-    kl = low_variance_kl(logp, logp_base).mean()
+    surrogate, metrics = ppo(logp, logp_old, advantage, weight, clip)
+    kl = (weight * low_variance_kl(logp, logp_base)).sum()
     return surrogate + kl_weight * kl, metrics | {"kl_low_variance": kl}
 
 

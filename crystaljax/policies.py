@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,12 @@ class WyckoffPolicy:
     def metadata(self) -> Metadata:
         """What a checkpoint has to say about this policy."""
         return Metadata(self.config, "wyckoff", [int(n) for n in self.space_group_counts])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What runs that go on from each other must have in common."""
+        described = dataclasses.asdict(self.metadata)
+        return described.pop("model") | described
 
     def save(self, folder: str | Path, params: Params) -> None:
         """Write a released model, which `load_policy` reads."""

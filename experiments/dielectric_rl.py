@@ -40,24 +40,27 @@ MAX_MERIT = 60.0
 """eV: predictions beyond count as this; the best of the training data have some 30."""
 
 
+def of_size(n_samples: int, batch_size: int) -> Setup:
+    """Fm-3m, and rewards without a penalty."""
+    return Setup(
+        output=Path("runs/dielectric_rl"),
+        n_samples=n_samples,
+        bounds=RewardBounds(invalid=0.0, low=0.0, high=MAX_MERIT),
+        sampling=SamplingConfig(batch_size=batch_size, space_groups=(225,)),
+    )
+
+
 @dataclass(frozen=True)
 class Config:
     """Figure of merit in one space group, by RL."""
 
-    setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/dielectric_rl")))
+    setup: Setup = field(default_factory=lambda: of_size(200, 100))
     """Model, hull, potentials, folders."""
     dielectric: Path = Path(__file__).parents[1] / "checkpoints" / "dielectric-mp"
     """Folder of the model of the dielectric constant."""
     band_gap: Path | None = None
     """Folder of MEGNet-MP-2019.4.1-BandGap-mfi; downloaded if not given."""
-    rl: ReinforceConfig = field(
-        default_factory=lambda: ReinforceConfig(
-            n_steps=50,
-            tau=1.0,
-            bounds=RewardBounds(invalid=0.0, low=0.0, high=MAX_MERIT),
-            sampling=SamplingConfig(batch_size=100, space_groups=(225,)),
-        )
-    )
+    rl: ReinforceConfig = field(default_factory=lambda: ReinforceConfig(n_steps=50, tau=1.0))
     """Reinforcement learning; τ is in the unit of the figure of merit, eV."""
     n_best: int = 15
     """Candidates in the table."""
@@ -70,14 +73,7 @@ PRESETS = {
     "paper": (
         "The paper's sizes, for a GPU.",
         Config(
-            setup=Setup(output=Path("runs/dielectric_rl"), n_samples=1000),
-            rl=ReinforceConfig(
-                n_steps=300,
-                batch_size=1000,
-                tau=1.0,
-                bounds=RewardBounds(invalid=0.0, low=0.0, high=MAX_MERIT),
-                sampling=SamplingConfig(batch_size=1000, space_groups=(225,)),
-            ),
+            setup=of_size(1000, 1000), rl=ReinforceConfig(n_steps=300, batch_size=1000, tau=1.0)
         ),
     ),
 }
@@ -88,20 +84,13 @@ def main(config: Config) -> None:
     if config.setup.reward:
         raise ValueError("--setup.reward: here the figure of merit is the reward")
     merit = create_figure_of_merit(config.dielectric, config.band_gap, MAX_MERIT)
-    with Bench(config.setup, config.rl.sampling) as bench:
+    with Bench(config.setup) as bench:
         folder, resume_step = bench.run_folder("rl")
         settings = dataclasses.asdict(config)
         with Tracker(bench.output, config.setup.tracking, settings, resume_step) as tracker:
             assessments = {"base": bench.assess(bench.base, 0)}
             learnt = reinforce(
-                bench.policy,
-                bench.base,
-                merit,
-                config.rl,
-                folder,
-                tracker.log,
-                reference=bench.reference.structures,
-                run_id=tracker.run_id,
+                bench.task(merit), bench.base, config.rl, folder, tracker.log, run_id=tracker.run_id
             )
             assessments["RL"] = bench.assess(learnt, 1)
             merits = {label: merit_of(merit, found) for label, found in assessments.items()}
@@ -154,7 +143,7 @@ def report(
         error = known.std() / np.sqrt(len(known))
         mean = f"{known.mean():.2f} ± {error:.2f}"
         rows.append([label, mean, f"{low:.2f}", f"{high:.2f}", f"{len(known)} / {len(found)}"])
-    groups = ", ".join(map(str, config.rl.sampling.space_groups or ("all",)))
+    groups = ", ".join(map(str, config.setup.sampling.space_groups or ("all",)))
     notes = [
         f"Model {config.setup.model.name}, space group {groups}; {config.rl.n_steps}"
         f" {config.rl.algorithm.upper()} steps of {config.rl.batch_size} samples, τ ="

@@ -36,8 +36,6 @@ from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.preference import PreferenceConfig, prefer
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 
-SAMPLING = SamplingConfig(batch_size=100)
-
 
 @dataclass(frozen=True)
 class Config:
@@ -47,23 +45,17 @@ class Config:
     """Model, hull, potentials, folders."""
     taus: tuple[float, ...] = (0.03, 0.1, 0.3)
     """τ of the PPO runs, eV/atom."""
-    ppo: ReinforceConfig = field(
-        default_factory=lambda: ReinforceConfig(n_steps=20, sampling=SAMPLING)
-    )
+    ppo: ReinforceConfig = field(default_factory=lambda: ReinforceConfig(n_steps=20))
     """PPO, its τ aside."""
     grpo: ReinforceConfig = field(
-        default_factory=lambda: ReinforceConfig(
-            algorithm="grpo", n_steps=20, sampling=SAMPLING, tau=0.04
-        )
+        default_factory=lambda: ReinforceConfig(algorithm="grpo", n_steps=20, tau=0.04)
     )
     """GRPO."""
     dpo: PreferenceConfig = field(
-        default_factory=lambda: PreferenceConfig(n_iterations=4, n_samples=500, sampling=SAMPLING)
+        default_factory=lambda: PreferenceConfig(n_iterations=4, n_samples=500)
     )
     """Iterated DPO."""
-    mcmc: MCMCConfig = field(
-        default_factory=lambda: MCMCConfig(n_chains=100, n_steps=20, sampling=SAMPLING)
-    )
+    mcmc: MCMCConfig = field(default_factory=lambda: MCMCConfig(n_chains=100, n_steps=20))
     """Markov chains from the base model's samples."""
 
 
@@ -72,25 +64,25 @@ PRESETS = {
     "paper": (
         "More steps of more samples, for a GPU.",
         Config(
-            setup=Setup(output=Path("runs/kl_reward"), n_samples=1000),
-            taus=(0.01, 0.03, 0.1, 0.3, 1.0),
-            ppo=ReinforceConfig(
-                n_steps=200, batch_size=1000, sampling=SamplingConfig(batch_size=1000)
+            setup=Setup(
+                output=Path("runs/kl_reward"),
+                n_samples=1000,
+                sampling=SamplingConfig(batch_size=1000),
             ),
+            taus=(0.01, 0.03, 0.1, 0.3, 1.0),
+            ppo=ReinforceConfig(n_steps=200, batch_size=1000),
             grpo=ReinforceConfig(
                 algorithm="grpo",
                 n_steps=200,
                 batch_size=1000,
-                sampling=SamplingConfig(batch_size=1000),
                 tau=0.04,
             ),
             dpo=PreferenceConfig(
                 n_iterations=20,
                 n_samples=10_000,
                 batch_size=100,
-                sampling=SamplingConfig(batch_size=1000),
             ),
-            mcmc=MCMCConfig(n_chains=1000, n_steps=200, sampling=SamplingConfig(batch_size=1000)),
+            mcmc=MCMCConfig(n_chains=1000, n_steps=200),
         ),
     ),
 }
@@ -109,7 +101,7 @@ class Outcome:
 
 def main(config: Config) -> None:
     start = time.perf_counter()
-    with Bench(config.setup, SAMPLING) as bench:
+    with Bench(config.setup) as bench:
         base = bench.assess(bench.base, 0)
         runs: dict[str, Callable[..., Params]] = {}
         for tau in config.taus:
@@ -130,7 +122,7 @@ def trained(bench: Bench, train: Callable[..., Params], label: str, index: int) 
     folder, resume_step = bench.run_folder(label.lower().replace(", τ = ", "-"))
     settings: dict[str, Any] = {"label": label, **dataclasses.asdict(bench.setup)}
     with Tracker(folder, bench.setup.tracking, settings, resume_step) as tracker:
-        params = train(bench.policy, bench.base, bench.reward, folder=folder, track=tracker.log)
+        params = train(bench.task(), bench.base, folder=folder, track=tracker.log)
     metrics = read_metrics(folder)
     kl = metrics["dpo/kl_base" if "dpo/kl_base" in metrics else "rl/kl_base"][:, 1]
     return Outcome(bench.assess(params, 1 + index), kl, metrics["reward/mean"][:, 1])
@@ -140,7 +132,7 @@ def chains(bench: Bench, config: MCMCConfig) -> Outcome:
     """Markov chains, and where they end."""
     folder, resume_step = bench.run_folder("mcmc")
     with Tracker(folder, bench.setup.tracking, dataclasses.asdict(config), resume_step) as tracker:
-        tokens = run_chains(bench.policy, bench.base, bench.reward, config, folder, tracker.log)
+        tokens = run_chains(bench.task(), bench.base, config, folder, tracker.log)
     metrics = read_metrics(folder)
     ends = evaluate_tokens(
         bench.policy, tokens, bench.stability, bench.reference, other=bench.judge

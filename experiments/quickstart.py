@@ -25,7 +25,6 @@ from crystaljax.data.writers import write
 from crystaljax.evaluation.report import Picture, Report
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
-from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 
@@ -36,28 +35,19 @@ class Config:
 
     setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/quickstart")))
     """Model, hull, potentials, folders."""
-    rl: ReinforceConfig = field(
-        default_factory=lambda: ReinforceConfig(n_steps=25, sampling=SamplingConfig(batch_size=100))
-    )
+    rl: ReinforceConfig = field(default_factory=lambda: ReinforceConfig(n_steps=25))
     """The fine-tuning."""
 
 
 def main(config: Config) -> None:
     start = time.perf_counter()
-    with Bench(config.setup, config.rl.sampling) as bench:
+    with Bench(config.setup) as bench:
         folder, resume_step = bench.run_folder("rl")
         settings = dataclasses.asdict(config)
         with Tracker(bench.output, config.setup.tracking, settings, resume_step) as tracker:
             before = bench.assess(bench.base, 0)
             tuned = reinforce(
-                bench.policy,
-                bench.base,
-                bench.reward,
-                config.rl,
-                folder,
-                tracker.log,
-                reference=bench.reference.structures,
-                run_id=tracker.run_id,
+                bench.task(), bench.base, config.rl, folder, tracker.log, run_id=tracker.run_id
             )
             after = bench.assess(tuned, 1)
             bench.policy.save(bench.output / "model", tuned)

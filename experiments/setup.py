@@ -18,6 +18,8 @@ from crystaljax.rewards.stability import Stability, StabilityConfig
 from crystaljax.rewards.user import load_reward
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import TrackingConfig
+from crystaljax.training.crystal_task import CrystalTask
+from crystaljax.training.rollouts import RewardBounds
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,11 @@ class Setup:
     """What judges, and rewards if no other reward is given."""
     reward: str = ""
     """Another reward than stability: FILE.py:FUNCTION of a pymatgen structure (a number) or of
-    Crystals (an array); what it returns is maximised, within --rl.bounds."""
+    Crystals (an array); what it returns is maximised, within --setup.bounds."""
+    bounds: RewardBounds = field(default_factory=RewardBounds)
+    """What rewards are kept within."""
+    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
+    """How rollouts and evaluated samples are drawn."""
     judge: str = ""
     """Another potential to judge with too, such as nequix; none if not given."""
     n_samples: int = 200
@@ -50,8 +56,8 @@ class Setup:
 class Bench:
     """The set-up, loaded; use as a context manager so that workers end."""
 
-    def __init__(self, setup: Setup, sampling: SamplingConfig) -> None:
-        self.setup, self.sampling = setup, sampling
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
         self.output = writable_folder(setup.output)
         self.policy, self.base = load_policy(setup.model)
         self.stability = Stability(setup.stability)
@@ -69,6 +75,17 @@ class Bench:
         with RunCheckpoints(folder / "checkpoints") as checkpoints:
             return folder, checkpoints.latest
 
+    def task(self, reward: Reward | None = None) -> CrystalTask:
+        """What to train for: the set-up's reward, or another one."""
+        return CrystalTask(
+            self.policy,
+            self.base,
+            reward or self.reward,
+            self.setup.sampling,
+            self.setup.bounds,
+            self.reference.structures,
+        )
+
     def assess(self, params: Params, stream: int, n: int | None = None) -> Assessment:
         """Evaluate fresh samples; those of different streams are independent."""
         return assess(
@@ -79,7 +96,7 @@ class Bench:
             n=n or self.setup.n_samples,
             seed=self.setup.seed + 1_000_001 + stream,
             other=self.judge,
-            sampling=self.sampling,
+            sampling=self.setup.sampling,
         )
 
     @property

@@ -74,9 +74,7 @@ class Config:
         )
     )
     """Fine-tuning by likelihood."""
-    rl: ReinforceConfig = field(
-        default_factory=lambda: ReinforceConfig(n_steps=50, sampling=SamplingConfig(batch_size=100))
-    )
+    rl: ReinforceConfig = field(default_factory=lambda: ReinforceConfig(n_steps=50))
     """Reinforcement learning."""
     groups: tuple[int, ...] = GROUPS
     """Space groups whose S.U.N. rates are compared."""
@@ -89,14 +87,16 @@ PRESETS = {
     "paper": (
         "The paper's sizes, for a GPU.",
         Config(
-            setup=Setup(output=Path("runs/stability_rl"), n_samples=1000),
+            setup=Setup(
+                output=Path("runs/stability_rl"),
+                n_samples=1000,
+                sampling=SamplingConfig(batch_size=1000),
+            ),
             relax=RelaxConfig(n=5000, fmax=0.02, max_steps=500),
             sft=PretrainConfig(
                 batch_size=100, n_epochs=20, optimizer=OptimizerConfig(learning_rate=3e-5)
             ),
-            rl=ReinforceConfig(
-                n_steps=500, batch_size=1000, sampling=SamplingConfig(batch_size=1000)
-            ),
+            rl=ReinforceConfig(n_steps=500, batch_size=1000),
             n_per_group=1000,
         ),
     ),
@@ -116,7 +116,7 @@ class Stable(NamedTuple):
 
 def main(config: Config) -> None:
     start = time.perf_counter()
-    with Bench(config.setup, config.rl.sampling) as bench:
+    with Bench(config.setup) as bench:
         folder, resume_step = bench.run_folder("rl")
         settings = dataclasses.asdict(config)
         with Tracker(bench.output, config.setup.tracking, settings, resume_step) as tracker:
@@ -124,14 +124,7 @@ def main(config: Config) -> None:
             stable = relaxed_samples(bench, base, config.relax)
             tuned = fine_tuned(bench, stable, config)
             learnt = reinforce(
-                bench.policy,
-                bench.base,
-                bench.reward,
-                config.rl,
-                folder,
-                tracker.log,
-                reference=bench.reference.structures,
-                run_id=tracker.run_id,
+                bench.task(), bench.base, config.rl, folder, tracker.log, run_id=tracker.run_id
             )
             assessments = {"base": base, "SFT": bench.assess(tuned, 1)}
             assessments["RL"] = bench.assess(learnt, 2)
@@ -204,7 +197,7 @@ def group_rates(bench: Bench, params: Params, config: Config) -> dict[str, list[
         groups=config.groups,
         n=config.n_per_group,
         seed=config.setup.seed + 2_000_001,
-        sampling=config.rl.sampling,
+        sampling=config.setup.sampling,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from small import SMALL
 
-from crystaljax.checkpoints import Metadata, RunCheckpoints
+from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.policies import WyckoffPolicy, load_policy
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 
@@ -44,15 +44,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("state") / "run"
-    metadata = dataclasses.replace(POLICY.metadata, run={"wandb_run_id": "abc"})
     with RunCheckpoints(folder) as checkpoints:
-        checkpoints.save(5, state(), metadata)
+        checkpoints.save(5, state(), About(POLICY.identity, {"wandb_run_id": "abc"}))
     return folder
 
 
-def restore(folder: Path, template: Any = None, metadata: Metadata | None = None) -> Any:
+def restore(folder: Path, template: Any = None, identity: dict | None = None) -> Any:
     with RunCheckpoints(folder) as checkpoints:
-        return checkpoints.restore(template or state(), metadata or POLICY.metadata)
+        return checkpoints.restore(template or state(), About(identity or POLICY.identity))
 
 
 def assert_same(a: Any, b: Any) -> None:
@@ -84,9 +83,8 @@ def test_only_the_latest_checkpoints_stay(tmp_path: Path) -> None:
     with RunCheckpoints(tmp_path, keep=2) as checkpoints:
         assert checkpoints.latest is None
         for step in (1, 2, 3):
-            checkpoints.save(
-                step, dataclasses.replace(small, step=jnp.int32(step)), POLICY.metadata
-            )
+            now = dataclasses.replace(small, step=jnp.int32(step))
+            checkpoints.save(step, now, About(POLICY.identity))
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["2", "3"]
     restored, _ = restore(tmp_path, small)
     assert int(restored.step) == 3
@@ -199,9 +197,12 @@ def test_runs_of_another_configuration(run: Path) -> None:
     config = dataclasses.replace(SMALL, width=32, n_layers=3)
     other = WyckoffPolicy(config, np.ones(230))
     with pytest.raises(ValueError, match="another configuration") as error:
-        restore(run, fresh(other), other.metadata)
-    for part in ("n_layers: 2 there, 3 here", "width: 16 there, 32 here", "training data"):
+        restore(run, fresh(other), other.identity)
+    for part in (
+        "n_layers: 2 there, 3 here",
+        "width: 16 there, 32 here",
+        "space_group_counts: others there, others here",
+    ):
         assert part in str(error.value)
-    metadata = dataclasses.replace(POLICY.metadata, tokenization="text")
     with pytest.raises(ValueError, match="tokenization: wyckoff there, text here"):
-        restore(run, metadata=metadata)
+        restore(run, identity=POLICY.identity | {"tokenization": "text"})

@@ -28,6 +28,7 @@ from crystaljax.policies import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization
+from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.rollouts import RewardBounds
 
 NO_BOUNDS = RewardBounds(0.0, -10.0, 20.0)
@@ -102,13 +103,12 @@ def test_a_model_s_own_samples_stay_its_samples(tmp_path: Path) -> None:
     config = MCMCConfig(
         n_chains=600,
         n_steps=15,
-        bounds=NO_BOUNDS,
         elements=SYMBOLS[:118],
-        sampling=SamplingConfig(batch_size=300),
     )
     lines: list[dict[str, float]] = []
-    start = policy.sample(params, config.n_chains, config.seed, config.sampling)
-    end = run_chains(policy, params, nothing, config, tmp_path, lambda m, _: lines.append(m))
+    task = CrystalTask(policy, params, nothing, SamplingConfig(batch_size=300), NO_BOUNDS)
+    start = policy.sample(params, config.n_chains, config.seed, task.sampling)
+    end = run_chains(task, params, config, tmp_path, lambda m, _: lines.append(m))
     assert 0.05 < np.mean([line["mcmc/accepted"] for line in lines]) < 0.95
     decoded = policy.tokenization.decode(start.tokens).ok
     for name in ("frac", "lattice"):
@@ -125,10 +125,11 @@ def test_a_model_s_own_samples_stay_its_samples(tmp_path: Path) -> None:
 def test_chains_resume(tmp_path: Path) -> None:
     policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
     params = policy.init(0)
-    config = MCMCConfig(n_chains=8, n_steps=4, save_every=2, sampling=SamplingConfig(batch_size=16))
+    config = MCMCConfig(n_chains=8, n_steps=4, save_every=2)
+    task = CrystalTask(policy, params, nothing, SamplingConfig(batch_size=16))
 
     def run(folder: Path, track: Any) -> None:
-        run_chains(policy, params, nothing, config, folder, track)
+        run_chains(task, params, config, folder, track)
 
     whole, first, second = killed_and_resumed(run, tmp_path, stop_after=3)
     assert sorted(second) == [3, 4]

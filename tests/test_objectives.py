@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystaljax.objectives import (
+    action_weights,
     dpo,
     group_advantages,
     grpo,
@@ -23,6 +26,16 @@ from crystaljax.objectives import (
 SAMPLES = st.lists(
     st.tuples(st.floats(-3, 3), st.floats(-3, 3), st.floats(-2, 2)), min_size=1, max_size=8
 )
+
+
+def columns(*values: Sequence[float] | np.ndarray) -> list[jax.Array]:
+    """Log-probabilities [B, 1] of sequences that are one action each."""
+    return [jnp.array(x)[:, None] for x in values]
+
+
+def equal(n: int) -> jax.Array:
+    """The shares of n such sequences."""
+    return action_weights(jnp.ones((n, 1), bool))
 
 
 def test_the_optimum_has_the_same_return_everywhere() -> None:
@@ -45,7 +58,7 @@ def test_ppo_is_the_clipped_surrogate(
         min(r * a, (1 + clip) * a) if a >= 0 else min(r * a, (1 - clip) * a)
         for r, a in zip(ratio, advantage, strict=True)
     ]
-    loss, metrics = ppo(jnp.array(new), jnp.array(old), jnp.array(advantage), clip)
+    loss, metrics = ppo(*columns(new, old), jnp.array(advantage), equal(len(new)), clip)
     scale = 1 + np.abs(ratio * advantage).max()
     assert float(loss) == pytest.approx(-np.mean(expected), abs=1e-5 * scale)
     assert float(metrics["kl_old"]) >= -1e-5 * scale
@@ -55,19 +68,38 @@ def test_ppo_is_the_clipped_surrogate(
 def test_only_clipped_gains_have_no_gradient() -> None:
     ratio = np.array([1.5, 1.5, 0.5, 0.5, 1.1, 0.9])
     advantage = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
-    gradient = jax.grad(lambda logp: ppo(logp, jnp.zeros(6), jnp.array(advantage), 0.2)[0])(
-        jnp.log(ratio)
-    )
+    gain, zeros = jnp.array(advantage), jnp.zeros((6, 1))
+    logp = jnp.log(ratio)[:, None]
+    gradient = jax.grad(lambda logp: ppo(logp, zeros, gain, equal(6), 0.2)[0])(logp)[:, 0]
     expected = -ratio * advantage / 6 * np.array([0, 1, 1, 0, 1, 1])
     np.testing.assert_allclose(gradient, expected, rtol=1e-5)
-    clipped = ppo(jnp.log(ratio), jnp.zeros(6), jnp.array(advantage), 0.2)[1]["clip_fraction"]
+    clipped = ppo(logp, zeros, gain, equal(6), 0.2)[1]["clip_fraction"]
     assert float(clipped) == pytest.approx(4 / 6)
 
 
 def test_before_the_first_update_it_is_the_policy_gradient() -> None:
-    logp, advantage = jnp.array([-1.0, -2.0]), jnp.array([0.5, -3.0])
-    gradient = jax.grad(lambda x: ppo(x, logp, advantage, 0.2)[0])(logp)
-    np.testing.assert_allclose(gradient, -advantage / 2)
+    logp, advantage = jnp.array([[-1.0], [-2.0]]), jnp.array([0.5, -3.0])
+    gradient = jax.grad(lambda x: ppo(x, logp, advantage, equal(2), 0.2)[0])(logp)
+    np.testing.assert_allclose(gradient[:, 0], -advantage / 2)
+
+
+def test_every_sequence_counts_the_same() -> None:
+    """GRPO's equation 3: the mean over a sequence's tokens, then over sequences."""
+    mask = np.array([[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]], bool)
+    expected = np.array([[1, 1, 1, 0], [0, 3, 0, 0], [0, 0, 0, 0]]) / 3 / 3
+    np.testing.assert_allclose(action_weights(jnp.array(mask)), expected, rtol=1e-6)
+    rng = np.random.default_rng(0)
+    new, old = rng.normal(size=(2, 3, 4))
+    advantage = np.array([0.7, -0.2, 5.0])
+    loss, metrics = ppo(
+        jnp.array(new), jnp.array(old), jnp.array(advantage), action_weights(jnp.array(mask)), 0.2
+    )
+    ratio = np.exp(new - old)
+    terms = np.minimum(ratio * advantage[:, None], np.clip(ratio, 0.8, 1.2) * advantage[:, None])
+    assert float(loss) == pytest.approx(-(terms[0, :3].mean() + terms[1, 1]) / 3, rel=1e-5)
+    assert float(metrics["ratio"]) == pytest.approx(
+        (ratio[0, :3].mean() + ratio[1, 1]) / 3, rel=1e-5
+    )
 
 
 def test_the_baseline_is_a_moving_average() -> None:
@@ -99,10 +131,10 @@ def test_low_variance_kl_has_the_divergence_as_its_mean() -> None:
 
 
 def test_grpo_adds_the_divergence_to_the_surrogate() -> None:
-    logp, old, base = jnp.array([-1.0, -2.0]), jnp.array([-1.1, -2.3]), jnp.array([-1.5, -1.0])
-    advantage = jnp.array([1.0, -1.0])
-    loss, metrics = grpo(logp, old, base, advantage, 0.2, 0.3)
-    expected = ppo(logp, old, advantage, 0.2)[0] + 0.3 * low_variance_kl(logp, base).mean()
+    logp, old, base = columns([-1.0, -2.0], [-1.1, -2.3], [-1.5, -1.0])
+    advantage, weight = jnp.array([1.0, -1.0]), equal(2)
+    loss, metrics = grpo(logp, old, base, advantage, weight, 0.2, 0.3)
+    expected = ppo(logp, old, advantage, weight, 0.2)[0] + 0.3 * low_variance_kl(logp, base).mean()
     assert float(loss) == pytest.approx(float(expected))
     assert float(metrics["kl_low_variance"]) > 0
 

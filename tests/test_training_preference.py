@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resuming import killed_and_resumed
 from small import SMALL
-from token_problem import SEQUENCES, distance, log_probs, probabilities, tables, tilted
+from token_problem import SEQUENCES, actions, distance, log_probs, probabilities, tables, tilted
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
@@ -20,6 +21,7 @@ from crystaljax.policies import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.orbits import volume
+from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.preference import (
     PreferenceConfig,
@@ -51,33 +53,29 @@ def test_pairs_are_of_one_group_and_the_right_way_round(
     assert len(np.unique(pairs)) == pairs.size
 
 
-def test_dpo_reaches_the_closed_form_optimum() -> None:
+@pytest.mark.parametrize("n_parts", [1, 4])
+def test_dpo_reaches_the_closed_form_optimum(n_parts: int) -> None:
     """With preferences by Bradley and Terry it is p_reference exp(r/β)/Z."""
     base, beta = tables(0), 1.0
     reward = np.random.default_rng(1).normal(size=len(SEQUENCES))
     start = probabilities(base)
     optimum = tilted(start, reward, beta)
-    config = PreferenceConfig(
-        beta=beta,
-        optimizer=OptimizerConfig(
-            learning_rate=0.03,
-            schedule="linear",
-            warmup_steps=0,
-            weight_decay=0.0,
-            ema_decay=0.0,
-        ),
+    config = OptimizerConfig(
+        learning_rate=0.03, schedule="linear", warmup_steps=0, weight_decay=0.0, ema_decay=0.0
     )
     n_steps, n_pairs = 600, 512
-    optimizer = config.optimizer.build(n_steps)
-    update = make_update(log_probs, optimizer, config)
+    optimizer = config.build(n_steps)
+    update = make_update(actions, optimizer, beta, 0.0, 0.0)
     state = TrainState.create(base, optimizer)
     rng = np.random.default_rng(2)
     for _ in range(n_steps):
         a, b = rng.integers(len(SEQUENCES), size=(2, n_pairs))
         a_wins = rng.random(n_pairs) < 1 / (1 + np.exp(reward[b] - reward[a]))
-        both = np.concatenate([np.where(a_wins, a, b), np.where(a_wins, b, a)])
-        batch = jnp.asarray(SEQUENCES[both])
-        state, metrics = update(state, batch, log_probs(base, batch))
+        chosen, rejected = np.where(a_wins, a, b), np.where(a_wins, b, a)
+        parts = [half.reshape(n_parts, -1) for half in (chosen, rejected)]
+        batch = jnp.asarray(SEQUENCES[np.concatenate(parts, axis=1)])
+        reference = jax.vmap(log_probs, (None, 0))(base, batch)
+        state, metrics = update(state, (), batch, reference)
     assert distance(start, optimum) > 0.1
     assert distance(probabilities(state.params), optimum) < 0.03
     assert 0.5 < float(metrics["accuracy"]) < 1
@@ -95,9 +93,8 @@ CONFIG = PreferenceConfig(
     group_size=8,
     batch_size=4,
     temperature_step=0.1,
-    bounds=RewardBounds(-1.0, -10.0, 20.0),
-    sampling=SamplingConfig(batch_size=16),
 )
+SAMPLING = SamplingConfig(batch_size=16)
 
 
 @pytest.mark.slow
@@ -105,14 +102,17 @@ def test_a_run_learns_and_resumes_with_the_same_metrics(tmp_path: Path) -> None:
     policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
     base = policy.init(0)
 
+    bounds = RewardBounds(-1.0, -10.0, 20.0)
+    task = CrystalTask(policy, base, large_cells, SAMPLING, bounds)
+
     def run(folder: Path, track: Any) -> None:
-        prefer(policy, base, large_cells, CONFIG, folder, track)
+        prefer(task, base, CONFIG, folder, track)
 
     whole, first, second = killed_and_resumed(run, tmp_path, stop_after=2)
     assert sorted(second) == [2, 3]  # iteration 2 was tracked but not saved
     assert first | second == whole
     assert whole[1]["dpo/kl_base"] == pytest.approx(0, abs=1e-3)
-    assert whole[3]["dpo/temperature"] == pytest.approx(1.2)
+    assert whole[3]["samples/temperature"] == pytest.approx(1.2)
     assert all(line["dpo/pairs"] > 0 for line in whole.values())
 
 
@@ -132,9 +132,8 @@ def test_without_differences_nothing_is_learnt(
         n_samples=8,
         group_size=8,
         batch_size=4,
-        bounds=RewardBounds(0.0),
-        sampling=SamplingConfig(batch_size=16),
     )
-    prefer(policy, base, nothing, config, tmp_path, lambda metrics, _: lines.append(metrics))
+    task = CrystalTask(policy, base, nothing, SAMPLING, RewardBounds(0.0))
+    prefer(task, base, config, tmp_path, lambda metrics, _: lines.append(metrics))
     assert lines[0]["dpo/pairs"] == 0
     assert "nothing to learn from" in caplog.text

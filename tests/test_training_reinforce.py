@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from resuming import killed_and_resumed
 from small import SMALL
-from token_problem import SEQUENCES, distance, log_probs, probabilities, tables, tilted
+from token_problem import LENGTH, SEQUENCES, actions, distance, probabilities, tables, tilted
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
@@ -20,14 +20,10 @@ from crystaljax.policies import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.orbits import volume
+from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.optimizer import OptimizerConfig
-from crystaljax.training.reinforce import (
-    ReinforceConfig,
-    ReinforceState,
-    judge,
-    make_update,
-    reinforce,
-)
+from crystaljax.training.reinforce import ReinforceConfig, ReinforceState, make_update, reinforce
+from crystaljax.training.rollouts import judge
 
 DECAYING = OptimizerConfig(
     learning_rate=0.02,
@@ -39,14 +35,16 @@ DECAYING = OptimizerConfig(
 )
 
 
-@pytest.mark.parametrize("tau", [0.5, 2.0])
-def test_ppo_reaches_the_closed_form_optimum(tau: float) -> None:
+@pytest.mark.parametrize(("tau", "n_parts"), [(0.5, 1), (2.0, 1), (2.0, 4)])
+def test_ppo_reaches_the_closed_form_optimum(tau: float, n_parts: int) -> None:
     """The optimum of E[r] - τ KL(p ‖ p_base) is p_base exp(r/τ)/Z."""
     base = tables(0)
     reward = np.random.default_rng(1).normal(size=len(SEQUENCES))
     start = probabilities(base)
     optimum = tilted(start, reward, tau)
-    reached, metrics = train(base, reward, ReinforceConfig(tau=tau, optimizer=DECAYING))
+    reached, metrics = train(
+        base, reward, ReinforceConfig(tau=tau, optimizer=DECAYING), n_parts=n_parts
+    )
     assert distance(start, optimum) > 0.1  # there was something to learn
     assert distance(reached, optimum) < 0.03
     # At the optimum the return is the same for every sequence: τ ln Z.
@@ -55,17 +53,17 @@ def test_ppo_reaches_the_closed_form_optimum(tau: float) -> None:
 
 
 def train(
-    base: dict, reward: np.ndarray, config: ReinforceConfig, n_steps: int = 400
+    base: dict, reward: np.ndarray, config: ReinforceConfig, n_steps: int = 400, n_parts: int = 1
 ) -> tuple[np.ndarray, dict]:
     """Probabilities and last metrics after updates on 512 samples each."""
     optimizer = config.optimizer.build(n_steps * config.inner_steps)
-    update = make_update(log_probs, optimizer, config)
+    update = make_update(actions, optimizer, config)
     state = ReinforceState.create(base, optimizer)
     rng = np.random.default_rng(2)
     for _ in range(n_steps):
         drawn = rng.choice(len(SEQUENCES), 512, p=probabilities(state.train.params))
-        batch = jnp.asarray(SEQUENCES[drawn])
-        state, metrics = update(state, base, batch, jnp.asarray(reward[drawn]))
+        batch = jnp.asarray(SEQUENCES[drawn]).reshape(n_parts, -1, LENGTH)
+        state, metrics = update(state, base, (), batch, jnp.asarray(reward[drawn]))
     return probabilities(state.train.params), metrics
 
 
@@ -108,11 +106,11 @@ def test_without_reward_the_base_model_stays() -> None:
     base = tables(0)
     config = ReinforceConfig(tau=1.0)
     optimizer = config.optimizer.build(30)
-    update = make_update(log_probs, optimizer, config)
+    update = make_update(actions, optimizer, config)
     state = ReinforceState.create(base, optimizer)
-    tokens = jnp.asarray(SEQUENCES)
+    tokens = jnp.asarray(SEQUENCES)[None]
     for _ in range(10):
-        state, metrics = update(state, base, tokens, jnp.zeros(len(tokens)))
+        state, metrics = update(state, base, (), tokens, jnp.zeros(len(SEQUENCES)))
     assert float(metrics["kl_base"]) == pytest.approx(0.0, abs=1e-6)
     for name, table in base.items():
         np.testing.assert_allclose(state.train.params[name], table, atol=1e-6)
@@ -146,11 +144,12 @@ def test_a_resumed_run_has_the_same_metrics(tmp_path: Path, algorithm: Any) -> N
         n_steps=4,
         batch_size=16,
         save_every=1,
-        sampling=SamplingConfig(batch_size=16),
     )
 
+    task = CrystalTask(policy, base, large_cells, SamplingConfig(batch_size=16))
+
     def run(folder: Path, track: Any) -> None:
-        reinforce(policy, base, large_cells, config, folder, track)
+        reinforce(task, base, config, folder, track)
 
     whole, first, second = killed_and_resumed(run, tmp_path, stop_after=3)
     assert sorted(second) == [3, 4]  # step 3 was tracked but not saved
@@ -158,7 +157,7 @@ def test_a_resumed_run_has_the_same_metrics(tmp_path: Path, algorithm: Any) -> N
 
 
 def test_another_configuration_is_not_resumed(tmp_path: Path) -> None:
-    from crystaljax.checkpoints import RunCheckpoints
+    from crystaljax.checkpoints import About, RunCheckpoints
     from crystaljax.training.optimizer import TrainState
 
     policy = WyckoffPolicy(SMALL, np.ones(230))
@@ -166,9 +165,9 @@ def test_another_configuration_is_not_resumed(tmp_path: Path) -> None:
     optimizer = OptimizerConfig().build(10)
     state = TrainState.create(policy.init(0), optimizer)
     with RunCheckpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, state, policy.metadata)
+        checkpoints.save(1, state, About(policy.identity))
     with RunCheckpoints(tmp_path) as checkpoints:
         with pytest.raises(ValueError, match="width: 16 there, 32 here"):
-            checkpoints.restore(TrainState.create(other.init(0), optimizer), other.metadata)
-        restored, _ = checkpoints.restore(state, policy.metadata)
+            checkpoints.restore(TrainState.create(other.init(0), optimizer), About(other.identity))
+        restored, _ = checkpoints.restore(state, About(policy.identity))
     jax.tree.map(np.testing.assert_array_equal, restored, state)

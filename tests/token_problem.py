@@ -10,15 +10,23 @@ LENGTH, VOCABULARY = 3, 3
 SEQUENCES = np.array(list(itertools.product(range(VOCABULARY), repeat=LENGTH)))
 
 
-def log_probs(params: dict, tokens: jax.Array) -> jax.Array:
-    """A tabular autoregressive policy: a table of logits for every prefix."""
-    total = jnp.zeros(len(tokens))
+def actions(params: dict, frozen: tuple, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log-probabilities of tokens [B, LENGTH] under a tabular autoregressive policy, and a mask.
+
+    The policy is a table of logits for every prefix.
+    """
+    found = []
     prefix = jnp.zeros(len(tokens), int)
     for i in range(LENGTH):
         logp = jax.nn.log_softmax(params[f"table{i}"][prefix])
-        total += jnp.take_along_axis(logp, tokens[:, i : i + 1], axis=1)[:, 0]
+        found.append(jnp.take_along_axis(logp, tokens[:, i : i + 1], axis=1)[:, 0])
         prefix = prefix * VOCABULARY + tokens[:, i]
-    return total
+    return jnp.stack(found, axis=1), jnp.ones(tokens.shape, bool)
+
+
+def log_probs(params: dict, tokens: jax.Array) -> jax.Array:
+    """Log-probabilities of whole sequences."""
+    return actions(params, (), tokens)[0].sum(axis=1)
 
 
 def tables(seed: int) -> dict:

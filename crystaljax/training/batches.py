@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +18,8 @@ from crystaljax.tokenizations.packing import PackedTokens, RowPlan, pack, pad_ro
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization, WyckoffTokens
 
 Packed = tuple[PackedTokens, ...]
+
+T = TypeVar("T")
 
 N_PLANNED = 120
 """Batches that rows are planned for."""
@@ -44,6 +49,7 @@ class Batches:
     Args:
       crystals: training crystals (numpy, may be memory-mapped).
       batch_size: crystals in every batch; an epoch leaves out what is left over.
+      mesh: devices that batches are split over; all of them if not given.
       augment: give each crystal in a random equivalent description.
 
     ValueError if there are fewer crystals than a batch has.
@@ -55,6 +61,7 @@ class Batches:
         tokenization: WyckoffTokenization,
         batch_size: int,
         seed: int,
+        mesh: Mesh | None = None,
         augment: bool = False,
     ) -> None:
         if batch_size > len(crystals):
@@ -65,6 +72,7 @@ class Batches:
         self.tokenization = tokenization
         self.batch_size = batch_size
         self.seed = seed
+        self.mesh = mesh or data_mesh()
         self.augment = augment
         self._n_sites = np.asarray(crystals.n_sites)
         self._dealt = -1, np.empty((0, 0), np.int64)  # an epoch, and its batches
@@ -106,19 +114,26 @@ class Batches:
         """The batch of a step, on the host."""
         return pack(self.tokens(step), self.plan)
 
-    def stream(self, first: int, last: int, mesh: Mesh) -> Iterator[tuple[int, Packed]]:
+    def stream(self, first: int, last: int) -> Iterator[tuple[int, Packed]]:
         """(step, batch on the devices) for steps first ... last − 1; the next is made meanwhile."""
+        return ahead(lambda step: place(self.packed(step), self.mesh), first, last)
 
-        def make(step: int) -> Packed:
-            return place(self.packed(step), mesh)
+    def save_batch(self, step: int, folder: Path) -> Path:
+        """Write the sequences of a step to a file in `folder`."""
+        tokens, path = self.tokens(step), folder / "bad_batch.npz"
+        np.savez(path, **{f.name: getattr(tokens, f.name) for f in dataclasses.fields(tokens)})
+        return path
 
-        with ThreadPoolExecutor(1) as worker:
-            following = worker.submit(make, first) if first < last else None
-            for step in range(first, last):
-                assert following is not None
-                batch = following.result()
-                following = worker.submit(make, step + 1) if step + 1 < last else None
-                yield step, batch
+
+def ahead(make: Callable[[int], T], first: int, last: int) -> Iterator[tuple[int, T]]:
+    """(i, make(i)) for i from first to last − 1, each made while the one before it is used."""
+    with ThreadPoolExecutor(1) as worker:
+        following = worker.submit(make, first) if first < last else None
+        for i in range(first, last):
+            assert following is not None
+            made = following.result()
+            following = worker.submit(make, i + 1) if i + 1 < last else None
+            yield i, made
 
 
 def fixed_batches(

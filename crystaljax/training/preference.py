@@ -1,7 +1,7 @@
-"""Iterated direct preference optimisation of a Wyckoff policy.
+"""Iterated direct preference optimisation.
 
-Each iteration draws samples, judges them, pairs the better with the worse of the same space group
-and trains on the pairs, with the policy that drew them as the reference (as in PLaID++, arXiv
+Each iteration draws samples, judges them, pairs the better with the worse of the same prompt and
+trains on the pairs, with the policy that drew them as the reference (as in PLaID++, arXiv
 2509.07150, with its rising temperature).
 """
 
@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
 
-from crystaljax.checkpoints import RunCheckpoints
+from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.crystal import Array
-from crystaljax.evaluation.matching import StructureSet
 from crystaljax.objectives import Metrics, dpo
-from crystaljax.policies import Params, WyckoffPolicy
-from crystaljax.rewards.base import Reward
-from crystaljax.sampling import SamplingConfig
-from crystaljax.scoring import Scorer
-from crystaljax.tokenizations.packing import pack
-from crystaljax.training.batches import Packed, data_mesh, place
 from crystaljax.training.optimizer import OptimizerConfig, TrainState, fine_tuning
 from crystaljax.training.progress import progress_bar
-from crystaljax.training.reinforce import LogProbs
-from crystaljax.training.rollouts import (
-    Clock,
-    RewardBounds,
-    judge,
-    reward_metrics,
-    rows_for,
-    sample_metrics,
+from crystaljax.training.rollouts import Clock
+from crystaljax.training.tasks import (
+    LogProbs,
+    Params,
+    Task,
+    mean_over_parts,
+    over_parts,
+    part_size,
+    sequence_log_probs,
 )
 
 log = logging.getLogger(__name__)
@@ -55,7 +49,7 @@ class PreferenceConfig:
     n_samples: int = 500
     """Samples of an iteration."""
     group_size: int = 10
-    """Samples drawn in a row for a space group; pairs are of one space group."""
+    """Samples drawn in a row for a prompt; pairs are of one prompt."""
     min_gap: float = 0.05
     """Least difference of the rewards of a pair, in the reward's unit (eV/atom)."""
     beta: float = 0.1
@@ -68,19 +62,10 @@ class PreferenceConfig:
     """Pairs in an update."""
     temperature_step: float = 0.0
     """Added to the sampling temperature at every iteration."""
-    bounds: RewardBounds = field(default_factory=RewardBounds)
-    """What rewards are kept within."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    """How samples are drawn in the first iteration."""
     optimizer: OptimizerConfig = field(default_factory=fine_tuning)
     """The optimiser."""
     seed: int = 0
     """Of the samples and of the order of the pairs."""
-
-    def sampling_of(self, iteration: int) -> SamplingConfig:
-        """How samples are drawn in an iteration, counted from 0."""
-        temperature = self.sampling.temperature + iteration * self.temperature_step
-        return dataclasses.replace(self.sampling, temperature=temperature)
 
 
 def preference_pairs(
@@ -103,41 +88,49 @@ def preference_pairs(
     return found[(gap >= min_gap) & (gap > 0)]
 
 
-Update = Callable[[TrainState, Any, Array], tuple[TrainState, Metrics]]
+Update = Callable[[TrainState, Any, Any, Array], tuple[TrainState, Metrics]]
 
 
 def make_update(
-    log_probs: LogProbs, optimizer: optax.GradientTransformation, config: PreferenceConfig
+    log_probs: LogProbs,
+    optimizer: optax.GradientTransformation,
+    beta: float,
+    label_smoothing: float,
+    ema_decay: float,
 ) -> Update:
-    """One update on a batch of P pairs, for any policy that has log-probabilities; jitted.
+    """One update by DPO on a batch of pairs, for any policy that has log-probabilities; jitted.
 
-    The update takes the state, the batch of 2 P samples (the chosen ones, then the rejected ones)
-    and their log-probabilities [2 P] under the reference.
+    The update takes the state, the frozen arrays, A micro-batches of 2 P samples (P chosen ones,
+    then the rejected ones), and their log-probabilities [A, 2 P] under the reference.
     """
 
     @jax.jit
-    def update(state: TrainState, batch: Any, reference: Array) -> tuple[TrainState, Metrics]:
-        def loss(params: Params) -> tuple[Array, Metrics]:
-            chosen, rejected = jnp.split(log_probs(params, batch), 2)
-            before = jnp.split(reference, 2)
-            return dpo(chosen, rejected, before[0], before[1], config.beta, config.label_smoothing)
+    def update(
+        state: TrainState, frozen: Any, parts: Any, reference: Array
+    ) -> tuple[TrainState, Metrics]:
+        def loss(params: Params, part: Any) -> tuple[Array, Metrics]:
+            samples, before = part
+            logp = sequence_log_probs(log_probs(params, frozen, samples))
+            (chosen, rejected), (was, was_not) = jnp.split(logp, 2), jnp.split(before, 2)
+            return dpo(chosen, rejected, was, was_not, beta, label_smoothing)
 
-        (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-        new = state.apply(gradient, optimizer, config.optimizer.ema_decay)
+        with_gradient = jax.value_and_grad(loss, has_aux=True)
+        (value, metrics), gradient = mean_over_parts(
+            partial(with_gradient, state.params), (parts, reference)
+        )
+        new = state.apply(gradient, optimizer, ema_decay)
         return new, metrics | {"loss": value}
 
     return update
 
 
 def prefer(
-    policy: WyckoffPolicy,
+    task: Task,
     base: Params,
-    reward: Reward,
     config: PreferenceConfig,
     folder: Path,
     track: Callable[[dict[str, Any], int], None],
     *,
-    reference: StructureSet | None = None,
     run_id: str | None = None,
 ) -> Params:
     """Fine-tune from `base` by iterated DPO, going on from the folder's last checkpoint.
@@ -145,66 +138,71 @@ def prefer(
     Arguments as of `reinforce.reinforce`; a step of `track` is an iteration. Returns the last
     parameters. FloatingPointError if they stop being finite.
     """
-    mesh = data_mesh()
-    replicated = NamedSharding(mesh, PartitionSpec())
     most_updates = config.epochs * max(1, config.n_samples // 2 // config.batch_size)
     optimizer = config.optimizer.build(config.n_iterations * most_updates)
-    state = jax.device_put(TrainState.create(base, optimizer), replicated)
-    base = jax.device_put(base, replicated)
-    metadata = dataclasses.replace(
-        policy.metadata, run={"config": dataclasses.asdict(config), "wandb_run_id": run_id}
+    base = task.place(base)
+    state = task.place(TrainState.create(base, optimizer))
+    about = About(task.identity, {"config": dataclasses.asdict(config), "wandb_run_id": run_id})
+    log_probs = partial(task.log_probs, n_samples=2 * part_size(config.batch_size, task))
+    update = make_update(
+        log_probs, optimizer, config.beta, config.label_smoothing, config.optimizer.ema_decay
     )
-    plan = rows_for(policy, base, 2 * config.batch_size, config.seed, config.sampling)
-
-    def log_probs(params: Params, packed: Packed) -> Array:
-        return policy.log_prob(params, packed, 2 * config.batch_size).total
-
-    update = make_update(log_probs, optimizer, config)
-    score = Scorer(policy, plan, 2 * config.batch_size, mesh)
+    score = make_score(task, log_probs, 2 * config.batch_size)
     with RunCheckpoints(folder / "checkpoints") as checkpoints, progress_bar() as progress:
         if checkpoints.latest is not None:
-            state, _ = checkpoints.restore(state, metadata)
-            state = jax.device_put(state, replicated)
+            state = task.place(checkpoints.restore(state, about)[0])
             log.info("going on from iteration %d", checkpoints.latest)
         first = checkpoints.latest or 0
         bar = progress.add_task("DPO", total=config.n_iterations, completed=first)
         for iteration in range(first, config.n_iterations):
             clock = Clock()
             rng = np.random.default_rng([config.seed, 3, iteration])
-            with clock("sample"):
-                seed, sampling = int(rng.integers(2**31)), config.sampling_of(iteration)
-                rollout = policy.sample(
-                    state.params, config.n_samples, seed, sampling, config.group_size
-                )
-                decoded = policy.tokenization.decode(rollout.tokens)
-            with clock("reward"):
-                judged = judge(reward, decoded.crystals, decoded.ok)
-                value = config.bounds(judged)
+            seed, warmer = int(rng.integers(2**31)), iteration * config.temperature_step
+            played = task.play(
+                state.params, config.n_samples, seed, clock, config.group_size, warmer
+            )
             with clock("update"):
-                group = np.asarray(rollout.tokens.space_group)
-                pairs = preference_pairs(value, group, config.min_gap, rng)
-                numbers: dict[str, float] = {"dpo/pairs": len(pairs)}
-                for both in _batches(pairs, config, rng):
-                    packed = place(pack(rollout.tokens[both], plan), mesh)
-                    state, metrics = update(state, packed, jnp.asarray(rollout.logp_model[both]))
+                reference = score(state.params, played.samples, config.n_samples)
+                kl = (reference - score(base, played.samples, config.n_samples)).mean()
+                pairs = preference_pairs(played.reward, played.prompt, config.min_gap, rng)
+                numbers: dict[str, float] = {"dpo/pairs": len(pairs), "dpo/kl_base": float(kl)}
+                for both in _batches(pairs, config, task.n_parts, rng):
+                    parts = task.parts(played.samples, both.ravel())
+                    state, metrics = update(state, task.frozen, parts, jnp.asarray(reference[both]))
                     numbers |= {f"dpo/{name}": float(x) for name, x in metrics.items()}
                 _require_finite(numbers, iteration, folder)
-            with clock("metrics"):
-                ratio = rollout.logp_model - score(base, rollout.tokens).total
-                numbers |= {"dpo/kl_base": ratio.mean(), "dpo/temperature": sampling.temperature}
-                numbers |= reward_metrics(judged, value)
-                numbers |= sample_metrics(decoded.crystals, decoded.ok, reference)
-            track(numbers | clock.seconds, iteration + 1)
-            text = f"DPO, reward {numbers['reward/mean']:.3f}"
+            track(numbers | played.metrics | clock.seconds, iteration + 1)
+            text = f"DPO, reward {played.metrics['reward/mean']:.3f}"
             progress.update(bar, completed=iteration + 1, description=text)
-            checkpoints.save(iteration + 1, state, metadata)
+            checkpoints.save(iteration + 1, state, about)
     return state.params
 
 
+Score = Callable[[Params, Any, int], np.ndarray]
+
+
+def make_score(task: Task, log_probs: LogProbs, batch_size: int) -> Score:
+    """Log-probabilities float32 [n] of n samples under some parameters, in batches of one shape."""
+
+    @jax.jit
+    def of_parts(params: Params, frozen: Any, parts: Any) -> Array:
+        def of_part(part: Any) -> Array:
+            return sequence_log_probs(log_probs(params, frozen, part))
+
+        return over_parts(of_part, parts)
+
+    def score(params: Params, samples: Any, n: int) -> np.ndarray:
+        rows = np.resize(np.arange(n), (-(-n // batch_size), batch_size))
+        found = [of_parts(params, task.frozen, task.parts(samples, x)) for x in rows]
+        return np.concatenate([np.asarray(x).ravel() for x in found])[:n]
+
+    return score
+
+
 def _batches(
-    pairs: np.ndarray, config: PreferenceConfig, rng: np.random.Generator
+    pairs: np.ndarray, config: PreferenceConfig, n_parts: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Samples int [2 batch_size] of each update: chosen ones, then as many rejected ones.
+    """Samples int [A, 2 P] of each update: by micro-batch P chosen ones, then the rejected ones.
 
     Every epoch has all pairs in a new order; its last batch is filled up with pairs of its first.
     """
@@ -214,8 +212,8 @@ def _batches(
     for _ in range(config.epochs):
         order = rng.permutation(len(pairs))
         n_batches = -(-len(pairs) // config.batch_size)
-        for rows in np.resize(order, (n_batches, config.batch_size)):
-            yield pairs[rows].T.ravel()
+        for rows in np.resize(order, (n_batches, n_parts, config.batch_size // n_parts)):
+            yield pairs[rows].swapaxes(1, 2).reshape(n_parts, -1)
 
 
 def _require_finite(numbers: dict[str, float], iteration: int, folder: Path) -> None:

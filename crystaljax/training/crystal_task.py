@@ -1,0 +1,104 @@
+"""Training by reward of a Wyckoff policy: samples of space groups, judged as crystals."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from crystaljax.crystal import Array
+from crystaljax.evaluation.matching import StructureSet
+from crystaljax.policies import Params, WyckoffPolicy
+from crystaljax.rewards.base import Reward
+from crystaljax.sampling import SamplingConfig
+from crystaljax.tokenizations.packing import RowPlan, pack
+from crystaljax.tokenizations.wyckoff import WyckoffTokens
+from crystaljax.training.batches import Packed, data_mesh, place
+from crystaljax.training.rollouts import (
+    Clock,
+    RewardBounds,
+    judge,
+    reward_metrics,
+    rows_for,
+    sample_metrics,
+)
+from crystaljax.training.tasks import Judged
+
+
+class CrystalTask:
+    """Crystals of a Wyckoff policy, rewarded; a `tasks.Task` whose prompts are space groups.
+
+    Args:
+      base: parameters whose samples tell how large crystals are.
+      reward: judges crystals; what it cannot judge gets the penalty of `bounds`.
+      sampling: how samples are drawn. The log-probabilities that are trained are the model's own:
+        at another temperature, or under constraints, rollouts are off-policy, and PPO only
+        approximate.
+      reference: training structures, for the share of novel samples.
+    """
+
+    frozen = ()
+    n_parts = 1
+
+    def __init__(
+        self,
+        policy: WyckoffPolicy,
+        base: Params,
+        reward: Reward,
+        sampling: SamplingConfig | None = None,
+        bounds: RewardBounds | None = None,
+        reference: StructureSet | None = None,
+    ) -> None:
+        self.policy, self.reward, self.reference = policy, reward, reference
+        self.sampling, self.bounds = sampling or SamplingConfig(), bounds or RewardBounds()
+        self._base = base
+        self._plans: dict[int, RowPlan] = {}
+        self._mesh = data_mesh()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The policy's."""
+        return self.policy.identity
+
+    def play(
+        self, params: Params, n: int, seed: int, clock: Clock, repeat: int = 1, warmer: float = 0.0
+    ) -> Judged:
+        """n crystals; each space group is drawn for `repeat` samples in a row."""
+        temperature = self.sampling.temperature + warmer
+        sampling = dataclasses.replace(self.sampling, temperature=temperature)
+        with clock("sample"):
+            tokens = self.policy.sample(params, n, seed, sampling, repeat).tokens
+            decoded = self.policy.tokenization.decode(tokens)
+        with clock("reward"):
+            judged = judge(self.reward, decoded.crystals, decoded.ok)
+            value = self.bounds(judged)
+        with clock("metrics"):
+            metrics = reward_metrics(judged, value)
+            metrics |= sample_metrics(decoded.crystals, decoded.ok, self.reference)
+        metrics["samples/temperature"] = temperature
+        return Judged(tokens, value, np.asarray(tokens.space_group), metrics)
+
+    def place(self, tree: Any) -> Any:
+        """A copy on every device."""
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+
+    def parts(self, samples: WyckoffTokens, rows: np.ndarray) -> Packed:
+        """One batch of packed rows."""
+        n = len(rows)
+        if n not in self._plans:
+            self._plans[n] = rows_for(self.policy, self._base, n, 0, self.sampling)
+        packed = place(pack(samples[rows], self._plans[n]), self._mesh)
+        sharding = NamedSharding(self._mesh, PartitionSpec(None, "data"))
+        return jax.tree.map(lambda x: jax.device_put(x[None], sharding), packed)
+
+    def log_probs(
+        self, params: Params, frozen: Any, part: Packed, n_samples: int
+    ) -> tuple[Array, Array]:
+        """Of whole crystals [n, 1]: each is one action."""
+        del frozen
+        logp = self.policy.log_prob(params, part, n_samples).total[:, None]
+        return logp, jnp.ones(logp.shape, bool)
