@@ -26,7 +26,13 @@ class Linear(nnx.Module):
         self.kernel = nnx.Param(STD * jax.random.normal(rngs.params(), (n_in, n_out), dtype))
         self.bias = nnx.data(nnx.Param(jnp.zeros(n_out, dtype)) if bias else None)
 
-    def __call__(self, x: Array, dropout_key: Array | None = None) -> Array:
-        """[..., n_out] from x [..., n_in]; `dropout_key` is for layers that drop something."""
-        y = x @ self.kernel[...].astype(x.dtype)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+    def __call__(
+        self, x: Array, dropout_key: Array | None = None, out_dtype: jnp.dtype | None = None
+    ) -> Array:
+        """[..., n_out] from x [..., n_in], in `out_dtype` if given.
+
+        `dropout_key` is for layers that drop something.
+        """
+        kernel = self.kernel[...].astype(x.dtype)
+        y = jnp.matmul(x, kernel, preferred_element_type=out_dtype or x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(y.dtype)
