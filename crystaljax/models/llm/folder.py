@@ -1,0 +1,289 @@
+"""Hugging Face folders: language models from them, and back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes  # noqa: F401  (safetensors needs it for bfloat16 in numpy)
+import numpy as np
+from flax import nnx
+from jax.experimental import multihost_utils
+from jax.sharding import Sharding, SingleDeviceSharding
+from jax.typing import DTypeLike
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from crystaljax.crystal import Array
+from crystaljax.models.llm.config import LlmConfig
+from crystaljax.models.llm.decoder import LanguageModel
+from crystaljax.models.llm.names import tensor_name
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+TEXT_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+)
+"""Files of a tokenizer, and of how to generate, that go with a model."""
+
+Placement = Callable[[tuple[int, ...]], Sharding]
+"""The sharding of a parameter, from its shape."""
+
+
+def read_fields(folder: str | Path) -> dict[str, Any]:
+    """The fields of a folder's `config.json`.
+
+    FileNotFoundError: no such folder, or no such file in it. ValueError: it is not JSON.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is no folder: give one with {CONFIG} and *.safetensors; "
+            f"`hf download NAME --local-dir FOLDER` fetches a model from the hub"
+        )
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} has no {CONFIG}: is it the folder of a model?")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}): fetch it again") from None
+
+
+def load_config(folder: str | Path) -> LlmConfig:
+    """The configuration of a folder's model; errors as `read_fields`, `LlmConfig.from_hf`."""
+    fields = read_fields(folder)
+    try:
+        return LlmConfig.from_hf(fields)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+
+
+class Tensors:
+    """The tensors of a folder's safetensors files, read one by one or in part.
+
+    FileNotFoundError: a file is missing. ValueError: a file is broken.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._open = ExitStack()
+        files = self._files()
+        self._handles = {path: self._open.enter_context(_open(path)) for path in files}
+        self._owner = {name: x for x in self._handles.values() for name in x.keys()}  # noqa: SIM118
+
+    def __enter__(self) -> Tensors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @property
+    def names(self) -> set[str]:
+        """Of all tensors."""
+        return set(self._owner)
+
+    def slices(self, name: str) -> Any:
+        """A tensor that has `get_shape` and is read where indexed.
+
+        ValueError if there is none of this name.
+        """
+        if name not in self._owner:
+            raise ValueError(
+                f"{self.folder} has no tensor {name}, which its {CONFIG} asks for: the one or the "
+                "files are not of this model; fetch the folder again"
+            )
+        return self._owner[name].get_slice(name)
+
+    def _files(self) -> list[Path]:
+        index = self.folder / INDEX
+        if not index.is_file():
+            if not (self.folder / SINGLE).is_file():
+                raise FileNotFoundError(
+                    f"{self.folder} has neither {SINGLE} nor {INDEX}: weights are read from "
+                    "safetensors files alone"
+                )
+            return [self.folder / SINGLE]
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        missing = [name for name in names if not (self.folder / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{self.folder} lacks {', '.join(missing)}, which {INDEX} lists: fetch "
+                f"{'it' if len(missing) == 1 else 'them'} again"
+            )
+        return [self.folder / name for name in names]
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read ({error}): fetch it again") from None
+
+
+def abstract_model(config: LlmConfig, dtype: DTypeLike) -> LanguageModel:
+    """A model with shapes in place of parameters, which takes no memory."""
+    return nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0), dtype))
+
+
+def load_model(
+    folder: str | Path, dtype: DTypeLike | None = None, placement: Placement | None = None
+) -> LanguageModel:
+    """The language model of a Hugging Face folder.
+
+    Args:
+      dtype: type of parameters and activations; that of the files' embedding if not given.
+      placement: sharding of each parameter; all on the first device if not given.
+
+    Every tensor goes on its own from the file to its devices, a host reading only what its devices
+    hold. FileNotFoundError: folder, configuration or a shard is missing. ValueError: unknown
+    architecture, or tensors that are missing, of other shapes than the configuration says, or
+    unknown to it.
+    """
+    config = load_config(folder)
+    with Tensors(folder) as tensors:
+        if dtype is None:
+            dtype = tensors.slices("model.embed_tokens.weight")[:1].dtype
+        graph, state = nnx.split(abstract_model(config, dtype))
+        flat = nnx.to_flat_state(state)
+        names = [tensor_name(path, config) for path, _ in flat]
+        _check_unknown(tensors, set(names), config)
+        filled = []
+        for name, (path, leaf) in zip(names, flat, strict=True):
+            sharding = placement(leaf.shape) if placement else _first_device()
+            value = _read(tensors, name, path[-1] == "kernel", leaf, sharding)
+            filled.append((path, leaf.replace(value)))
+    return nnx.merge(graph, nnx.from_flat_state(filled))
+
+
+def _first_device() -> Sharding:
+    return SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _check_unknown(tensors: Tensors, known: set[str], config: LlmConfig) -> None:
+    """ValueError if there are tensors that the model has no place for."""
+    unknown = {name for name in tensors.names - known if not name.endswith("rotary_emb.inv_freq")}
+    if config.tied:
+        unknown -= {"lm_head.weight"}  # the embedding once more
+    if unknown:
+        some = ", ".join(sorted(unknown)[:3])
+        raise ValueError(
+            f"{tensors.folder} has {len(unknown)} tensors that its {CONFIG} has no place for, such "
+            f"as {some}: the one or the files are not of this model; fetch the folder again"
+        )
+
+
+def _read(
+    tensors: Tensors, name: str, transposed: bool, leaf: Any, sharding: Sharding
+) -> jax.Array:
+    """One parameter on its devices."""
+    source = tensors.slices(name)
+    shape = tuple(source.get_shape())
+    expected = leaf.shape[::-1] if transposed else leaf.shape
+    if shape != expected:
+        raise ValueError(
+            f"{tensors.folder}: tensor {name} is {list(shape)}, and {CONFIG} makes it "
+            f"{list(expected)}: the one or the other is not of this model; fetch the folder again"
+        )
+
+    def part(index: Any) -> np.ndarray:
+        x = source[index[::-1]].T if transposed else source[index]
+        return np.ascontiguousarray(x.astype(leaf.dtype))
+
+    return jax.make_array_from_callback(leaf.shape, sharding, part)
+
+
+def export_model(
+    model: LanguageModel,
+    folder: str | Path,
+    source: str | Path | None = None,
+    max_shard_bytes: int = 5 * 10**9,
+) -> None:
+    """Write a model as a Hugging Face folder, which transformers loads.
+
+    Args:
+      source: folder whose tokenizer files, and further fields of `config.json`, are copied.
+      max_shard_bytes: tensors are spread over files of this size at most (or of one tensor).
+
+    In a run of many processes all have to call it; the first one writes. FileExistsError: the
+    folder has weights already. ValueError: a parameter has no name in transformers, as those of
+    adapters.
+    """
+    folder = Path(folder)
+    if any(folder.glob("*.safetensors")):
+        raise FileExistsError(f"{folder} has weights already: choose another folder")
+    tensors = _named(model)
+    shards = list(_shards(tensors, max_shard_bytes))
+    writes = jax.process_index() == 0
+    if writes:
+        folder.mkdir(parents=True, exist_ok=True)
+    weight_map = {}
+    for i, names in enumerate(shards):
+        file = SINGLE if len(shards) == 1 else f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
+        values = {name: _on_host(*tensors[name]) for name in names}
+        if writes:
+            save_file(values, folder / file, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(names, file))
+    if not writes:
+        return
+    if len(shards) > 1:
+        size = sum(x.nbytes for x, _ in tensors.values())
+        index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=2))
+    fields = model.config.to_hf(read_fields(source) if source else None)
+    fields["torch_dtype"] = str(model.dtype)
+    (folder / CONFIG).write_text(json.dumps(fields, indent=2))
+    for name in TEXT_FILES if source else ():
+        if (Path(str(source)) / name).is_file():
+            shutil.copy(Path(str(source)) / name, folder / name)
+
+
+def _named(model: LanguageModel) -> dict[str, tuple[Array, bool]]:
+    """Parameters, and whether to transpose them, by the names of transformers."""
+    named = {}
+    for path, leaf in nnx.to_flat_state(nnx.state(model)):
+        try:
+            name = tensor_name(path, model.config)
+        except (KeyError, ValueError):
+            raise ValueError(
+                f"parameter {'.'.join(map(str, path))} has no name in transformers: merge adapters "
+                "and dequantise before exporting"
+            ) from None
+        named[name] = leaf.get_value(), path[-1] == "kernel"
+    return named
+
+
+def _shards(tensors: dict[str, tuple[Array, bool]], limit: int) -> Iterator[list[str]]:
+    """Names of the tensors of each file."""
+    names: list[str] = []
+    size = 0
+    for name, (x, _) in tensors.items():
+        if names and size + x.nbytes > limit:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += x.nbytes
+    yield names
+
+
+def _on_host(x: jax.Array, transposed: bool) -> np.ndarray:
+    if not x.is_fully_addressable:
+        x = multihost_utils.process_allgather(x, tiled=True)
+    value = np.asarray(x)
+    return np.ascontiguousarray(value.T if transposed else value)

@@ -1,0 +1,45 @@
+"""Which tensor of a Hugging Face folder is which parameter of a language model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crystaljax.models.llm.config import LlmConfig
+
+Path = tuple[Any, ...]
+"""Of a parameter in the model's state, such as ("blocks", 0, "mlp", "up_proj", "kernel")."""
+
+TOP = {
+    ("embed", "embedding"): "model.embed_tokens.weight",
+    ("norm", "weight"): "model.norm.weight",
+    ("head", "kernel"): "lm_head.weight",
+}
+
+PARTS = {"attention": "self_attn", "mlp": "mlp"}
+
+WEIGHTS = {"kernel": "weight", "weight": "weight", "bias": "bias"}
+
+AROUND = {
+    "before_attention": "input_layernorm",
+    "after_attention": "post_attention_layernorm",
+    "before_mlp": "pre_feedforward_layernorm",
+    "after_mlp": "post_feedforward_layernorm",
+}
+
+
+def tensor_name(path: Path, config: LlmConfig) -> str:
+    """The name that transformers gives to a parameter; KeyError if it has none.
+
+    A kernel is the transpose of the tensor.
+    """
+    if path[0] != "blocks":
+        return TOP[path]
+    _, layer, part, *rest = path
+    prefix = f"model.layers.{layer}"
+    if part in PARTS:
+        module, weight = rest
+        return f"{prefix}.{PARTS[part]}.{module}.{WEIGHTS[weight]}"
+    norm = AROUND[part]
+    if part == "before_mlp" and not config.traits.post_norm:
+        norm = "post_attention_layernorm"  # named for its place where nothing else stands there
+    return f"{prefix}.{norm}.weight"
