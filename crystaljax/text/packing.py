@@ -12,8 +12,8 @@ import numpy as np
 
 from crystaljax.crystal import Array
 
-LENGTHS = tuple(size for power in range(5, 18) for size in (2**power, 3 * 2 ** (power - 1)))
-"""The row lengths to choose from: 32, 48, 64, 96, ... 131072, 196608."""
+LENGTHS = tuple(2**power * quarter // 4 for power in range(5, 18) for quarter in (4, 5, 6, 7))
+"""The row lengths to choose from: 32, 40, 48, 56, 64, 80, ... 131072, ... 229376."""
 
 EVEN_LENGTH = 2048
 """Tokens of a row at which its attention is reckoned to take as long as everything else: six times
@@ -74,7 +74,7 @@ def pack_rows(
     """
     lengths = np.array([len(tokens) for tokens, _ in sequences], np.int64)
     n_prompt = np.array([prompt for _, prompt in sequences], np.int64)
-    _check(lengths, n_prompt, length)
+    check_sequences(lengths, n_prompt, length, "sequence {}")
     n_sequences = len(sequences) if n_sequences is None else n_sequences
     if n_sequences < len(sequences):
         raise ValueError(f"{len(sequences)} sequences where {n_sequences} are announced")
@@ -100,6 +100,20 @@ def pack_rows(
         sequence=filled(index, n_sequences, np.int32),
         trained=filled(position >= np.maximum(n_prompt, 1)[index], 0, np.bool_),
     )
+
+
+def check_sequences(lengths: np.ndarray, n_prompt: np.ndarray, length: int, name: str) -> None:
+    """ValueError if sequences (int [n] tokens, of which `n_prompt`) do not fit rows of `length`.
+
+    `name` is how the message calls one, with {} for its number.
+    """
+    for i in np.flatnonzero((lengths > length) | (lengths == 0)):
+        if lengths[i]:
+            raise ValueError(_too_long(name.format(i), lengths[i], length))
+        raise ValueError(f"{name.format(i)} is empty: leave it out")
+    for i in np.flatnonzero((n_prompt < 0) | (n_prompt > lengths)):
+        n = lengths[i]
+        raise ValueError(f"{name.format(i)} has {n} tokens, and {n_prompt[i]} in its prompt")
 
 
 def per_sequence(values: Array, rows: TextRows, n_sequences: int) -> jax.Array:
@@ -164,16 +178,6 @@ def plan_rows(
 def _cost(plan: RowPlan) -> float:
     """Proportional to the time of a step."""
     return plan.rows * plan.length * (EVEN_LENGTH + plan.length)
-
-
-def _check(lengths: np.ndarray, n_prompt: np.ndarray, length: int) -> None:
-    """ValueError naming the first sequence that cannot be packed."""
-    for i in np.flatnonzero((lengths > length) | (lengths == 0)):
-        if lengths[i]:
-            raise ValueError(_too_long(f"sequence {i}", lengths[i], length))
-        raise ValueError(f"sequence {i} is empty: leave it out")
-    for i in np.flatnonzero((n_prompt < 0) | (n_prompt > lengths)):
-        raise ValueError(f"sequence {i} has {lengths[i]} tokens, and {n_prompt[i]} in its prompt")
 
 
 def _too_long(name: str, n_tokens: int, length: int) -> str:

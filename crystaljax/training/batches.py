@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from crystaljax.tokenizations.packing import PackedTokens, RowPlan, pack, pad_ro
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization, WyckoffTokens
 
 Packed = tuple[PackedTokens, ...]
+T = TypeVar("T")
 
 N_PLANNED = 120
 """Batches that rows are planned for."""
@@ -33,6 +35,28 @@ def place(packed: Packed, mesh: Mesh) -> Packed:
     """
     even = tuple(pad_rows(block, mesh.size) for block in packed)
     return jax.device_put(even, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def deal(sizes: np.ndarray, n_batches: int, batch_size: int, rng: np.random.Generator) -> Array:
+    """int [n_batches, batch_size]: random batches that are much alike in their sizes.
+
+    Of items of given sizes (int [N]), those left over are left out. Sorted by size, each run of as
+    many items as there are batches is dealt out to them.
+    """
+    chosen = rng.permutation(len(sizes))[: n_batches * batch_size]
+    by_size = chosen[np.argsort(sizes[chosen], kind="stable")]
+    return rng.permuted(by_size.reshape(batch_size, n_batches), axis=1).T
+
+
+def prefetched(make: Callable[[int], T], first: int, last: int) -> Iterator[tuple[int, T]]:
+    """(step, what `make` gives for it) for steps first ... last − 1; the next is made meanwhile."""
+    with ThreadPoolExecutor(1) as worker:
+        following = worker.submit(make, first) if first < last else None
+        for step in range(first, last):
+            assert following is not None
+            batch = following.result()
+            following = worker.submit(make, step + 1) if step + 1 < last else None
+            yield step, batch
 
 
 class Batches:
@@ -89,17 +113,10 @@ class Batches:
         return [self._n_sites[rows] for epoch in epochs for rows in self._batches(epoch)[:part]]
 
     def _batches(self, epoch: int) -> np.ndarray:
-        """int [steps, batch size]: the crystals of an epoch's batches.
-
-        Sorted by size, each run of as many crystals as there are batches is dealt out to them.
-        """
+        """int [steps, batch size]: the crystals of an epoch's batches."""
         if self._dealt[0] != epoch:
             rng = np.random.default_rng([self.seed, 0, epoch])
-            chosen = rng.permutation(len(self.crystals))
-            chosen = chosen[: self.steps_per_epoch * self.batch_size]
-            by_size = chosen[np.argsort(self._n_sites[chosen], kind="stable")]
-            runs = by_size.reshape(self.batch_size, self.steps_per_epoch)
-            self._dealt = epoch, rng.permuted(runs, axis=1).T
+            self._dealt = epoch, deal(self._n_sites, self.steps_per_epoch, self.batch_size, rng)
         return self._dealt[1]
 
     def packed(self, step: int) -> Packed:
@@ -112,13 +129,7 @@ class Batches:
         def make(step: int) -> Packed:
             return place(self.packed(step), mesh)
 
-        with ThreadPoolExecutor(1) as worker:
-            following = worker.submit(make, first) if first < last else None
-            for step in range(first, last):
-                assert following is not None
-                batch = following.result()
-                following = worker.submit(make, step + 1) if step + 1 < last else None
-                yield step, batch
+        return prefetched(make, first, last)
 
 
 def fixed_batches(
