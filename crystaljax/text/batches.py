@@ -147,5 +147,5 @@ def fixed_batches(
     plan = plan_rows([lengths[i : i + batch_size] for i in starts], length, multiple)
     for start in starts:
         chosen = np.arange(len(sequences))[start : start + batch_size]
-        rows = pack_rows(sequences[start : start + batch_size], *reversed(plan), batch_size)
+        rows = pack_rows(sequences[start : start + batch_size], plan.length, plan.rows, batch_size)
         yield rows, chosen
