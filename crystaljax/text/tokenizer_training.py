@@ -1,0 +1,91 @@
+"""Tokenizers for models from scratch, learnt from the texts of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from crystaljax.text.tokenizer import Tokenizer, transformers_module
+
+START, END, PAD, UNKNOWN = "<|start|>", "<|end|>", "<|pad|>", "<|unknown|>"
+
+CHARACTERS = r"[\s\S]"
+"""The pattern for `train_words` that makes every character a token."""
+
+
+def train_bpe(texts: Sequence[str], n_vocabulary: int, added: Sequence[str] = ()) -> Tokenizer:
+    """A byte-level BPE tokenizer: it knows any text. The same texts give the same tokenizer.
+
+    Args:
+      n_vocabulary: tokens at most, at least 259 + those added: the bytes, start, end and padding.
+      added: texts that are one token each, e.g. the tags of a format; kept in decoded texts.
+
+    ValueError if there is no text, or `n_vocabulary` is too small.
+    """
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    least = len(alphabet) + 3 + len(added)
+    if n_vocabulary < least:
+        raise ValueError(f"a vocabulary of {n_vocabulary}: at least {least} are needed")
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=n_vocabulary - len(added),
+        special_tokens=[START, END, PAD],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    backend.train_from_iterator(_without(texts, added), trainer)
+    return _finished(backend, added)
+
+
+def train_words(texts: Sequence[str], pattern: str, added: Sequence[str] = ()) -> Tokenizer:
+    r"""A tokenizer whose tokens are the matches of a regular expression, and what lies between.
+
+    It knows only those that occur in the texts. The same texts give the same tokenizer.
+
+    Args:
+      pattern: e.g. r"[A-Z][a-z]?|\d|\s" for elements, digits and blanks, or `CHARACTERS`.
+      added: texts that are one token each, e.g. the tags of a format.
+
+    ValueError if there is no text.
+    """
+    from tokenizers import Regex, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    parts = _without(texts, added)
+    words = {word for part in parts for word, _ in split.pre_tokenize_str(part)}
+    vocabulary = [START, END, PAD, UNKNOWN, *sorted(words)]
+    backend = Backend(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, UNKNOWN))
+    backend.pre_tokenizer = split
+    backend.decoder = decoders.Fuse()
+    return _finished(backend, added, unk_token=UNKNOWN)
+
+
+def _without(texts: Sequence[str], added: Sequence[str]) -> list[str]:
+    """The parts of the texts between the added tokens; ValueError if there are none."""
+    if not texts:
+        raise ValueError("no texts to learn a tokenizer from")
+    parts = list(texts)
+    for token in sorted(added, key=len, reverse=True):
+        parts = [piece for part in parts for piece in part.split(token)]
+    return [part for part in parts if part]
+
+
+def _finished(backend: Any, added: Sequence[str], **special: str) -> Tokenizer:
+    """The tokenizer with its added tokens, that starts every text with the start token."""
+    from tokenizers import processors
+
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A", special_tokens=[(START, backend.token_to_id(START))]
+    )
+    fast = transformers_module().PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=START, eos_token=END, pad_token=PAD, **special
+    )
+    tokenizer = Tokenizer(fast)
+    tokenizer.add_tokens(added)
+    return tokenizer
