@@ -55,6 +55,11 @@ def parameter_placement(mesh: Mesh) -> Callable[[tuple[int, ...]], NamedSharding
     return place
 
 
+def parts_sharding(mesh: Mesh) -> NamedSharding:
+    """Micro-batches, on the leading axis, each split over all devices along the next."""
+    return NamedSharding(mesh, PartitionSpec(None, (DATA, FSDP)))
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The leading axis split over all devices."""
     return NamedSharding(mesh, PartitionSpec((DATA, FSDP)))

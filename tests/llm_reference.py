@@ -70,7 +70,7 @@ FAMILIES = ("llama", "gemma2", "olmo2", "qwen2-window")
 def reference(case: str) -> Any:
     """A model with every parameter random, norms and biases included."""
     fields = {**SIZES, **CASES[case]}
-    config = transformers.AutoConfig.for_model(case.split("-")[0], **fields)
+    config = transformers.AutoConfig.for_model(case.split("-", maxsplit=1)[0], **fields)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     torch.manual_seed(0)
     with torch.no_grad():

@@ -1,7 +1,6 @@
 """The decoder against transformers: logits, gradients, packed rows, the ring cache."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax

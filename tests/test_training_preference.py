@@ -72,8 +72,8 @@ def test_dpo_reaches_the_closed_form_optimum(n_parts: int) -> None:
         a, b = rng.integers(len(SEQUENCES), size=(2, n_pairs))
         a_wins = rng.random(n_pairs) < 1 / (1 + np.exp(reward[b] - reward[a]))
         chosen, rejected = np.where(a_wins, a, b), np.where(a_wins, b, a)
-        parts = [half.reshape(n_parts, -1) for half in (chosen, rejected)]
-        batch = jnp.asarray(SEQUENCES[np.concatenate(parts, axis=1)])
+        both = np.stack([chosen, rejected], axis=1).reshape(n_parts, -1)
+        batch = jnp.asarray(SEQUENCES[both])
         reference = jax.vmap(log_probs, (None, 0))(base, batch)
         state, metrics = update(state, (), batch, reference)
     assert distance(start, optimum) > 0.1

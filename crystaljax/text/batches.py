@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import Mesh
 
 from crystaljax.crystal import Array
+from crystaljax.parallel import parts_sharding
 from crystaljax.text.packing import (
     RowPlan,
     TextRows,
@@ -37,7 +40,7 @@ class TextBatches:
       batch_size: groups in every batch; an epoch leaves out what is left over.
       micro_batches: A, in how many parts the gradient of a batch is added up.
       length: T, tokens of a row; by default the cheapest.
-      multiple: the number of rows is a multiple of this, to be split evenly among devices.
+      mesh: devices that the rows are spread over; one if not given.
 
     ValueError if there are fewer groups than a batch has, if A does not divide `batch_size`, if
     groups differ in s, or naming a sequence that cannot be packed.
@@ -50,7 +53,7 @@ class TextBatches:
         seed: int,
         micro_batches: int = 1,
         length: int | None = None,
-        multiple: int = 1,
+        mesh: Mesh | None = None,
     ) -> None:
         if batch_size > len(groups):
             raise ValueError(
@@ -65,7 +68,9 @@ class TextBatches:
         self._lengths = _lengths(groups, length)
         self._dealt = -1, np.empty((0, 0, 0), np.int64)  # an epoch, and its micro-batches
         longest = self._lengths.max(keepdims=True)[0]
-        self.plan: RowPlan = plan_rows([*self._some_lengths(), longest], length, multiple)
+        self.sharding = None if mesh is None else parts_sharding(mesh)
+        n_devices = 1 if mesh is None else mesh.size
+        self.plan: RowPlan = plan_rows([*self._some_lengths(), longest], length, n_devices)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -89,11 +94,17 @@ class TextBatches:
         ]
         return pack_micro_batches(micro_batches, self.plan.length, self.plan.rows)
 
-    def stream(
-        self, first: int, last: int, sharding: Sharding | None = None
-    ) -> Iterator[tuple[int, TextRows]]:
+    def stream(self, first: int, last: int) -> Iterator[tuple[int, TextRows]]:
         """(step, batch on the devices) for steps first ... last − 1; the next is made meanwhile."""
-        return prefetched(lambda step: jax.device_put(self.packed(step), sharding), first, last)
+        put = jax.device_put
+        return prefetched(lambda step: put(self.packed(step), self.sharding), first, last)
+
+    def save_batch(self, step: int, folder: Path) -> Path:
+        """Write the packed texts of a step to a file in `folder`."""
+        rows, path = self.packed(step), folder / "bad_batch.npz"
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(path, **{f.name: getattr(rows, f.name) for f in dataclasses.fields(rows)})
+        return path
 
     def padding(self, n_steps: int = 10) -> float:
         """The share of tokens that are padding in the first steps, 0 to 1."""

@@ -100,8 +100,8 @@ def make_update(
 ) -> Update:
     """One update by DPO on a batch of pairs, for any policy that has log-probabilities; jitted.
 
-    The update takes the state, the frozen arrays, A micro-batches of 2 P samples (P chosen ones,
-    then the rejected ones), and their log-probabilities [A, 2 P] under the reference.
+    The update takes the state, the frozen arrays, A micro-batches of 2 P samples (chosen and
+    rejected in turn), and their log-probabilities [A, 2 P] under the reference.
     """
 
     @jax.jit
@@ -111,8 +111,7 @@ def make_update(
         def loss(params: Params, part: Any) -> tuple[Array, Metrics]:
             samples, before = part
             logp = sequence_log_probs(log_probs(params, frozen, samples))
-            (chosen, rejected), (was, was_not) = jnp.split(logp, 2), jnp.split(before, 2)
-            return dpo(chosen, rejected, was, was_not, beta, label_smoothing)
+            return dpo(logp[::2], logp[1::2], before[::2], before[1::2], beta, label_smoothing)
 
         with_gradient = jax.value_and_grad(loss, has_aux=True)
         (value, metrics), gradient = mean_over_parts(
@@ -202,7 +201,7 @@ def make_score(task: Task, log_probs: LogProbs, batch_size: int) -> Score:
 def _batches(
     pairs: np.ndarray, config: PreferenceConfig, n_parts: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Samples int [A, 2 P] of each update: by micro-batch P chosen ones, then the rejected ones.
+    """Samples int [A, 2 P] of each update, the chosen and the rejected of a pair in turn.
 
     Every epoch has all pairs in a new order; its last batch is filled up with pairs of its first.
     """
@@ -213,7 +212,7 @@ def _batches(
         order = rng.permutation(len(pairs))
         n_batches = -(-len(pairs) // config.batch_size)
         for rows in np.resize(order, (n_batches, n_parts, config.batch_size // n_parts)):
-            yield pairs[rows].swapaxes(1, 2).reshape(n_parts, -1)
+            yield pairs[rows].reshape(n_parts, -1)
 
 
 def _require_finite(numbers: dict[str, float], iteration: int, folder: Path) -> None:

@@ -1,0 +1,133 @@
+"""A language model with its tokenizer, as something that samples and scores texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from crystaljax.crystal import Array
+from crystaljax.models.llm.adapters import save_adapter
+from crystaljax.models.llm.decoder import LanguageModel, Remat
+from crystaljax.models.llm.folder import export_model
+from crystaljax.models.llm.likelihood import token_log_probs
+from crystaljax.models.llm.lora import adapters, trained_filter
+from crystaljax.parallel import MeshConfig, make_mesh, parameter_placement
+from crystaljax.text.engine import Generation
+from crystaljax.text.generation import GenerationConfig, Generator, Grammar
+from crystaljax.text.packing import TextRows, per_sequence
+from crystaljax.text.tokenizer import Tokenizer
+
+Params = Any
+
+
+class TextPolicy:
+    """p(completion | prompt) by a language model; the trained parameters are passed in.
+
+    Trained are the model's adapters if it has any, else all its parameters; adapters start as
+    what the model came with.
+
+    Args:
+      model: gives its arrays away; use the policy from here on.
+      mesh: devices that parameters and batches are spread over; all of them if not given.
+      remat: what training computes again rather than keeps; see `decoder.Remat`.
+      name: what the model is called, kept with adapters as their base.
+
+    ValueError if the tokenizer has more tokens than the model.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        mesh: Mesh | None = None,
+        remat: Remat = "products",
+        name: str = "",
+    ) -> None:
+        if tokenizer.n_vocabulary() > model.config.vocabulary:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.n_vocabulary()} tokens, and the model"
+                f" {model.config.vocabulary}: resize its vocabulary first"
+            )
+        self.config, self.tokenizer, self.remat, self.name = model.config, tokenizer, remat, name
+        self.mesh = mesh or make_mesh(MeshConfig())
+        self.has_adapters = bool(adapters(model))
+        self.graph, params, frozen = nnx.split(model, trained_filter(model), ...)
+        self.start: Params = self.place(params)
+        self.frozen: Params = self.place(frozen)
+        self._generators: dict[Any, Generator] = {}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What runs that go on from each other must have in common."""
+        vocabulary = json.dumps(self.tokenizer.fast.get_vocab(), sort_keys=True)
+        digest = hashlib.sha256(vocabulary.encode()).hexdigest()
+        trained = "adapters" if self.has_adapters else "all parameters"
+        described = dataclasses.asdict(self.config)
+        return described | {"vocabulary_digest": digest, "trained": trained}
+
+    def place(self, tree: Any) -> Any:
+        """Arrays (parameters, or a state that holds them) on the devices of the mesh."""
+        placement = parameter_placement(self.mesh)
+        return jax.tree.map(lambda x: jax.device_put(x, placement(np.shape(x))), tree)
+
+    def model(self, params: Params) -> LanguageModel:
+        """The network with these parameters."""
+        return nnx.merge(self.graph, params, self.frozen)
+
+    def token_log_probs(
+        self, params: Params, frozen: Params, rows: TextRows, key: Array | None = None
+    ) -> Array:
+        """float32 [R, T] of packed texts; a key switches the adapters' dropout on."""
+        return token_log_probs(nnx.merge(self.graph, params, frozen), rows, key, self.remat)
+
+    def log_probs(
+        self, params: Params, frozen: Params, rows: TextRows, n_samples: int
+    ) -> tuple[Array, Array]:
+        """Log-probabilities of the completions' tokens [B, T], and which are such, bool [B, T].
+
+        `rows` hold B = `n_samples` texts. See `training.tasks.LogProbs`.
+        """
+        logp = self.token_log_probs(params, frozen, rows)
+        return per_sequence(logp, rows, n_samples), per_sequence(rows.trained, rows, n_samples)
+
+    def sample(
+        self,
+        params: Params,
+        prompts: Sequence[np.ndarray],
+        seed: int,
+        config: GenerationConfig,
+        n: int = 1,
+        grammar: Grammar | None = None,
+    ) -> Generation:
+        """n completions of each prompt (int [length], e.g. from `Tokenizer.prompts`).
+
+        Errors: see `text.generation.Generator`.
+        """
+        generator = self._generators.get((config, id(grammar)))
+        if generator is None:
+            generator = Generator(
+                self.graph, config, self.tokenizer.end_ids, self.tokenizer, grammar, self.mesh
+            )
+            self._generators = {(config, id(grammar)): generator}
+        return generator((params, self.frozen), prompts, seed, n)
+
+    def save(self, folder: str | Path, params: Params) -> None:
+        """Write the adapters as a PEFT folder, or the model as one of Hugging Face, and tokenizer.
+
+        FileExistsError if the folder has weights already.
+        """
+        model = self.model(params)
+        if self.has_adapters:
+            save_adapter(model, folder, self.name or None)
+        else:
+            export_model(model, folder)
+        self.tokenizer.save(Path(folder))

@@ -1,0 +1,139 @@
+"""Supervised fine-tuning of language models: maximum likelihood of completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from crystaljax.crystal import Array
+from crystaljax.objectives import Metrics
+from crystaljax.text.batches import TextBatches, fixed_batches
+from crystaljax.text.packing import TextRows, TokenSequence
+from crystaljax.text.policy import TextPolicy
+from crystaljax.training.fit import FitConfig, Track, fit
+from crystaljax.training.optimizer import OptimizerConfig, TrainState
+from crystaljax.training.tasks import Params, mean_over_parts
+
+
+def adapter_tuning() -> OptimizerConfig:
+    """For adapters: AdamW with warm-up and cosine decay, and the last weights."""
+    return OptimizerConfig(
+        learning_rate=2e-4, warmup_steps=20, final_fraction=0.0, weight_decay=0.0, ema_decay=0.0
+    )
+
+
+@dataclass(frozen=True)
+class SftConfig(FitConfig):
+    """A run of supervised fine-tuning."""
+
+    n_epochs: int = 3
+    """Passes through the training examples."""
+    optimizer: OptimizerConfig = field(default_factory=adapter_tuning)
+    """The optimiser."""
+    batch_size: int = 32
+    """Examples of a step, over all devices."""
+    n_parts: int = 1
+    """Micro-batches that a step is split into, to save memory; divides the batch size."""
+
+
+def sft(
+    policy: TextPolicy,
+    train: Sequence[TokenSequence],
+    validation: Sequence[TokenSequence],
+    config: SftConfig,
+    folder: Path,
+    track: Track,
+    *,
+    start: Params | None = None,
+    run_id: str | None = None,
+) -> TrainState:
+    """Train to the end, going on from the folder's last checkpoint if there is one; see `fit.fit`.
+
+    The loss is the mean of −ln p over all trained tokens of a step, as in transformers, however
+    they are split into micro-batches.
+
+    Args:
+      train, validation: prompts with completions.
+      start: parameters to start from; the policy's own if not given.
+    """
+    batches = TextBatches(
+        [[sequence] for sequence in train],
+        config.batch_size,
+        config.seed,
+        config.n_parts,
+        mesh=policy.mesh,
+    )
+    optimizer = config.optimizer.build(config.n_epochs * batches.steps_per_epoch)
+    start = policy.start if start is None else start
+    # A copy, because updates give their state's memory away.
+    state = policy.place(TrainState.create(jax.tree.map(jnp.copy, start), optimizer))
+    update = make_update(policy, optimizer, config)
+    score = make_score(policy, validation, config.batch_size // config.n_parts)
+    return fit(
+        lambda state, rows: update(state, policy.frozen, rows),
+        state,
+        batches,
+        config,
+        folder,
+        track,
+        title="SFT",
+        loss="nll",
+        unit="texts",
+        identity=policy.identity,
+        place=policy.place,
+        validate=lambda state: score(state.ema),
+        run_id=run_id,
+    )
+
+
+Update = Callable[[TrainState, Any, TextRows], tuple[TrainState, Metrics]]
+
+
+def make_update(
+    policy: TextPolicy, optimizer: optax.GradientTransformation, config: SftConfig
+) -> Update:
+    """One step on micro-batches [A, R, T], jitted; takes the frozen arrays too."""
+
+    @partial(jax.jit, donate_argnums=0)
+    def update(state: TrainState, frozen: Any, rows: TextRows) -> tuple[TrainState, Metrics]:
+        n_parts, n_tokens = len(rows.tokens), rows.trained.sum()
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+
+        def loss(params: Params, part: TextRows, key: Array) -> Array:
+            return -policy.token_log_probs(params, frozen, part, key).sum() * n_parts / n_tokens
+
+        def with_gradient(part: tuple[TextRows, Array]) -> tuple[Array, Params]:
+            return jax.value_and_grad(loss)(state.params, *part)
+
+        keys = jax.random.split(key, n_parts)
+        value, gradient = mean_over_parts(with_gradient, (rows, keys))
+        metrics = {"nll": value, "gradient_norm": optax.global_norm(gradient)}
+        return state.apply(gradient, optimizer, config.optimizer.ema_decay), metrics
+
+    return update
+
+
+def make_score(
+    policy: TextPolicy, texts: Sequence[TokenSequence], batch_size: int
+) -> Callable[[Params], dict[str, float]]:
+    """Mean −ln p by token and by text of some texts, under given parameters."""
+    batches = [rows for rows, _ in fixed_batches(texts, batch_size, multiple=policy.mesh.size)]
+
+    @jax.jit
+    def total(params: Params, frozen: Any, rows: TextRows) -> tuple[Array, Array]:
+        return policy.token_log_probs(params, frozen, rows).sum(), rows.trained.sum()
+
+    def score(params: Params) -> dict[str, float]:
+        found = np.array([total(params, policy.frozen, rows) for rows in batches], float)
+        logp, n_tokens = found.sum(axis=0)
+        return {"nll": -logp / n_tokens, "nll_text": -logp / len(texts)}
+
+    return score

@@ -1,0 +1,168 @@
+"""Direct preference optimisation of language models on given pairs of completions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from crystaljax.crystal import Array
+from crystaljax.objectives import dpo
+from crystaljax.text.batches import TextBatches, fixed_batches
+from crystaljax.text.packing import TextRows, TokenSequence
+from crystaljax.text.policy import TextPolicy
+from crystaljax.training.fit import FitConfig, Track, fit
+from crystaljax.training.optimizer import OptimizerConfig, TrainState
+from crystaljax.training.preference import make_update
+from crystaljax.training.sft import adapter_tuning
+from crystaljax.training.tasks import Params, sequence_log_probs
+
+log = logging.getLogger(__name__)
+
+REFERENCE_FILE = "reference.npz"
+
+
+@dataclass(frozen=True)
+class TextPreferenceConfig(FitConfig):
+    """A run of DPO on given pairs."""
+
+    n_epochs: int = 1
+    """Passes through the pairs."""
+    optimizer: OptimizerConfig = field(default_factory=adapter_tuning)
+    """The optimiser."""
+    batch_size: int = 32
+    """Pairs of a step, over all devices."""
+    n_parts: int = 1
+    """Micro-batches that a step is split into, to save memory; divides the batch size."""
+    beta: float = 0.1
+    """β of DPO: what a nat of divergence from the reference costs, in units of preference."""
+    label_smoothing: float = 0.0
+    """Probability that a preference is the wrong way round."""
+
+
+class Pair(NamedTuple):
+    """Two completions of a prompt."""
+
+    chosen: TokenSequence
+    rejected: TokenSequence
+
+
+class Pairs:
+    """Batches of pairs with their log-probabilities under the reference; see `fit.Data`."""
+
+    def __init__(self, batches: TextBatches, reference: np.ndarray) -> None:
+        self.batches, self.reference = batches, reference
+        self.batch_size, self.steps_per_epoch = batches.batch_size, batches.steps_per_epoch
+
+    def stream(self, first: int, last: int) -> Iterator[tuple[int, tuple[TextRows, Array]]]:
+        """(step, (micro-batches [A, R, T], log-probabilities [A, 2 P] under the reference))."""
+        for step, rows in self.batches.stream(first, last):
+            chosen = self.batches.chosen(step)
+            yield step, (rows, jnp.asarray(self.reference[chosen].reshape(len(chosen), -1)))
+
+    def save_batch(self, step: int, folder: Path) -> Path:
+        return self.batches.save_batch(step, folder)
+
+
+def prefer_texts(
+    policy: TextPolicy,
+    train: Sequence[Pair],
+    validation: Sequence[Pair],
+    config: TextPreferenceConfig,
+    folder: Path,
+    track: Track,
+    *,
+    start: Params | None = None,
+    reference: Params | None = None,
+    run_id: str | None = None,
+) -> TrainState:
+    """Train to the end, going on from the folder's last checkpoint if there is one; see `fit.fit`.
+
+    Args:
+      train, validation: pairs.
+      start: parameters to start from; the policy's own if not given.
+      reference: parameters of the reference; those of the start if not given. With adapters it
+        shares the frozen base, so no second copy of the weights is held. Its log-probabilities
+        are computed once and kept in `folder`.
+    """
+    start = policy.start if start is None else start
+    reference = start if reference is None else reference
+    batches = TextBatches(train, config.batch_size, config.seed, config.n_parts, mesh=policy.mesh)
+    score = make_pair_score(policy, config.batch_size // config.n_parts)
+    known = cached_scores(folder / REFERENCE_FILE, score, reference, [*train, *validation])
+    data = Pairs(batches, known[: len(train)])
+    optimizer = config.optimizer.build(config.n_epochs * batches.steps_per_epoch)
+    update = make_update(
+        partial(policy.log_probs, n_samples=batches.n_sequences),
+        optimizer,
+        config.beta,
+        config.label_smoothing,
+        config.optimizer.ema_decay,
+    )
+
+    def validate(state: TrainState) -> dict[str, Any]:
+        logp, before = score(state.ema, validation), known[len(train) :]
+        loss, metrics = dpo(*logp.T, *before.T, config.beta, config.label_smoothing)
+        return {"loss": loss, "kl_base": (logp - before).mean()} | metrics
+
+    return fit(
+        lambda state, batch: update(state, policy.frozen, *batch),
+        policy.place(TrainState.create(start, optimizer)),
+        data,
+        config,
+        folder,
+        track,
+        title="DPO",
+        loss="loss",
+        unit="pairs",
+        identity=policy.identity,
+        place=policy.place,
+        validate=validate,
+        run_id=run_id,
+    )
+
+
+def make_pair_score(policy: TextPolicy, batch_size: int) -> Any:
+    """A function of parameters and N pairs: log-probabilities float32 [N, 2], chosen first."""
+
+    @jax.jit
+    def of_rows(params: Params, frozen: Any, rows: TextRows) -> Array:
+        return sequence_log_probs(policy.log_probs(params, frozen, rows, 2 * batch_size))
+
+    def score(params: Params, pairs: Sequence[Pair]) -> np.ndarray:
+        texts = [sequence for pair in pairs for sequence in pair]
+        logp = np.empty(len(texts), np.float32)
+        for rows, where in fixed_batches(texts, 2 * batch_size, multiple=policy.mesh.size):
+            found = of_rows(params, policy.frozen, rows)
+            logp[np.asarray(where)] = np.asarray(found)[: len(where)]
+        return logp.reshape(-1, 2)
+
+    return score
+
+
+def cached_scores(path: Path, score: Any, params: Params, pairs: Sequence[Pair]) -> np.ndarray:
+    """`score` of the pairs, kept in a file; ValueError if the file is of other pairs."""
+    tokens = np.concatenate([tokens for pair in pairs for tokens, _ in pair])
+    if path.is_file():
+        with np.load(path) as kept:
+            same = np.array_equal(kept["tokens"], tokens)
+            if same and np.allclose(kept["logp"][:4], score(params, pairs[:4]), atol=0.05):
+                log.info("log-probabilities of the reference are in %s", path)
+                return kept["logp"]
+        raise ValueError(
+            f"{path} is of other pairs or another reference: continue with those, or in another"
+            " folder"
+        )
+    logp: np.ndarray = score(params, pairs)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partly = path.with_suffix(".partly.npz")  # a kill leaves no half of a file
+    np.savez(partly, tokens=tokens, logp=logp)
+    partly.rename(path)
+    return logp

@@ -1,0 +1,135 @@
+"""Training by reward of a language model: completions of prompts, judged as texts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from crystaljax.crystal import Array
+from crystaljax.parallel import parts_sharding
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.text.generation import GenerationConfig, Grammar
+from crystaljax.text.packing import TextRows, TokenSequence, pack_micro_batches, plan_rows
+from crystaljax.text.policy import Params, TextPolicy
+from crystaljax.training.rollouts import Clock, RewardBounds, reward_metrics
+from crystaljax.training.tasks import Judged, part_size
+
+
+class Answer(NamedTuple):
+    """A completion and what it completes."""
+
+    prompt: str
+    text: str
+    """The completion."""
+    whole: bool
+    """It ended by itself, not for its length."""
+
+
+class TextReward(Protocol):
+    """What judges texts; one that it cannot judge gets ok=False and a reason, no exception."""
+
+    def __call__(self, answers: Sequence[Answer], /) -> RewardBatch:
+        """Rewards of B answers."""
+        ...
+
+
+class TextTask:
+    """Completions of a language model, rewarded; a `tasks.Task`.
+
+    Args:
+      prompts: texts to complete; a rollout takes as many of them as it has room for, in a random
+        order that goes on from the first when all were taken.
+      reward: judges completions; what it cannot judge gets the penalty of `bounds`.
+      generation: how completions are drawn. The log-probabilities that are trained are the
+        model's own: at another temperature, with top-p or a grammar, rollouts are off-policy.
+      n_parts: micro-batches that a batch is split into, to save memory.
+    """
+
+    def __init__(
+        self,
+        policy: TextPolicy,
+        prompts: Sequence[str],
+        reward: TextReward,
+        generation: GenerationConfig | None = None,
+        bounds: RewardBounds | None = None,
+        grammar: Grammar | None = None,
+        n_parts: int = 1,
+    ) -> None:
+        if not prompts:
+            raise ValueError("there are no prompts to complete: give one at least")
+        self.policy, self.reward, self.grammar, self.n_parts = policy, reward, grammar, n_parts
+        self.prompts = list(prompts)
+        self.generation, self.bounds = generation or GenerationConfig(), bounds or RewardBounds()
+        self._tokens = policy.tokenizer.prompts(self.prompts)
+        self._longest = max(map(len, self._tokens)) + self.generation.max_new_tokens
+        self._plans: dict[int, Any] = {}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The policy's."""
+        return self.policy.identity
+
+    @property
+    def frozen(self) -> Params:
+        """The frozen part of the network."""
+        return self.policy.frozen
+
+    def place(self, tree: Any) -> Any:
+        """Spread over the mesh."""
+        return self.policy.place(tree)
+
+    def play(
+        self, params: Params, n: int, seed: int, clock: Clock, repeat: int = 1, warmer: float = 0.0
+    ) -> Judged:
+        """n completions; each prompt has `repeat` in a row."""
+        temperature = self.generation.temperature + warmer
+        generation = dataclasses.replace(self.generation, temperature=temperature)
+        n_prompts = -(-n // repeat)
+        order = np.random.default_rng(seed).permutation(len(self.prompts))
+        chosen = np.resize(order, n_prompts)
+        with clock("sample"):
+            prompts = [self._tokens[i] for i in chosen]
+            drawn = self.policy.sample(params, prompts, seed, generation, repeat, self.grammar)
+        asked = chosen[drawn.prompt][:n]
+        with clock("reward"):
+            answers = [
+                Answer(self.prompts[i], text, reason != "length")
+                for i, text, reason in zip(asked, drawn.text, drawn.reason, strict=False)
+            ]
+            judged = self.reward(answers)
+            value = self.bounds(judged)
+        sequences = [
+            TokenSequence(
+                np.concatenate([self._tokens[p], drawn.sequence(i)]), len(self._tokens[p])
+            )
+            for i, p in enumerate(asked)
+        ]
+        metrics = reward_metrics(judged, value) | {
+            "samples/temperature": temperature,
+            "samples/tokens": float(drawn.length[:n].mean()),
+            "samples/ended": float(np.mean([answer.whole for answer in answers])),
+            "samples/unique": len(set(answers)) / n,
+        }
+        return Judged(sequences, value, asked, metrics)
+
+    def parts(self, samples: Sequence[TokenSequence], rows: np.ndarray) -> TextRows:
+        """Micro-batches [A, R, T] packed into the same rows."""
+        size = part_size(len(rows), self)
+        groups = [[samples[i] for i in part] for part in rows.reshape(self.n_parts, size)]
+        if len(rows) not in self._plans:
+            lengths = [np.array([len(tokens) for tokens, _ in group]) for group in groups]
+            lengths.append(np.array([self._longest]))
+            self._plans[len(rows)] = plan_rows(lengths, multiple=self.policy.mesh.size)
+        plan = self._plans[len(rows)]
+        packed = pack_micro_batches(groups, plan.length, plan.rows)
+        return jax.device_put(packed, parts_sharding(self.policy.mesh))
+
+    def log_probs(
+        self, params: Params, frozen: Params, part: TextRows, n_samples: int
+    ) -> tuple[Array, Array]:
+        """Of the completions' tokens."""
+        return self.policy.log_probs(params, frozen, part, n_samples)
