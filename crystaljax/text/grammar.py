@@ -6,6 +6,7 @@ While sampling, a step is `allowed = grammar.next_state[state] >= 0`, a draw amo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,10 @@ MAX_BYTES = 2**30
 
 START_STATE = 0
 """The state before the first token."""
+
+_LAST_BYTE = b"\0"
+"""Ends every text while it is compiled. outlines-core (0.2.14) loses ways from a state where a
+text may end to one where it may not, e.g. in (ab)+; with this byte none goes on from its end."""
 
 Transitions = dict[int, dict[int, int]]
 """For each state, the next state of each token allowed."""
@@ -49,7 +54,7 @@ def from_regex(
     r"""The grammar of the texts that match a regular expression wholly (numpy).
 
     Args:
-      pattern: in the syntax of Rust's crate regex: that of Python without look-around and
+      pattern: in the syntax that Python and Rust's crate regex share, so without look-around and
         back-references. \d and \w are Unicode's; write [0-9] and [A-Za-z] for small tables.
       n_vocabulary: V, the number of logits, at least the tokenizer's; tokens beyond are forbidden.
       max_bytes: the largest table to make.
@@ -58,18 +63,30 @@ def from_regex(
     would be too large. ImportError without the package outlines-core.
     """
     outlines = _outlines()
-    vocabulary = outlines.Vocabulary(tokenizer.end_id, _tokens_of_bytes(tokenizer))
     try:
-        index = outlines.Index(pattern, vocabulary)
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"no grammar from the pattern {pattern!r}: {error}") from error
+    last = tokenizer.n_vocabulary()  # a token of our own
+    tokens = _tokens_of_bytes(tokenizer) | {_LAST_BYTE: [last]}
+    try:
+        index = outlines.Index(
+            f"(?:{pattern}){_LAST_BYTE.decode()}", outlines.Vocabulary(last + 1, tokens)
+        )
     except ValueError as error:
         raise ValueError(f"no grammar from the pattern {pattern!r}: {error}") from error
-    end = tokenizer.end_id
-    transitions = {
-        state: {token: to for token, to in following.items() if token != end}
-        for state, following in index.get_transitions().items()
-    }
-    start, final = index.get_initial_state(), set(index.get_final_states())
-    return _compiled(transitions, start, final, end, n_vocabulary, max_bytes, repr(pattern))
+    transitions: Transitions = index.get_transitions()
+    ended = set(index.get_final_states())
+    final = {state for state, after in transitions.items() if after.pop(last, None) in ended}
+    return _compiled(
+        transitions,
+        index.get_initial_state(),
+        final,
+        tokenizer.end_id,
+        n_vocabulary,
+        max_bytes,
+        repr(pattern),
+    )
 
 
 def from_texts(
@@ -114,10 +131,13 @@ def _outlines() -> Any:
 
 
 def _tokens_of_bytes(tokenizer: Tokenizer) -> dict[bytes, list[int]]:
-    """The tokens that stand for each string of bytes; special tokens stand for none."""
+    """The tokens that stand for each string of bytes; special tokens stand for none.
+
+    Tokens with `_LAST_BYTE` in them are left out.
+    """
     found: dict[bytes, list[int]] = {}
     for i, text in enumerate(tokenizer.token_bytes()):
-        if text:
+        if text and _LAST_BYTE not in text:
             found.setdefault(text, []).append(i)
     return found
 
