@@ -5,6 +5,7 @@ from collections import Counter
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from crystaljax.text.batches import TextBatches, fixed_batches
 from crystaljax.text.packing import TextRows, TokenSequence, per_sequence
@@ -66,7 +67,8 @@ def test_rows_for_the_longest_of_all() -> None:
 
 
 def test_rows_for_several_devices() -> None:
-    assert TextBatches(groups(40), 8, 0, multiple=8).plan.rows % 8 == 0
+    mesh = AbstractMesh((2, 4), ("data", "fsdp"))
+    assert TextBatches(groups(40), 8, 0, mesh=mesh).plan.rows % 8 == 0
 
 
 def test_bad_examples() -> None:

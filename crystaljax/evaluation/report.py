@@ -42,7 +42,7 @@ class Report:
 
     title: str
     evaluations: Mapping[str, Evaluation]
-    """By label, in order, like {"before PPO": ..., "after PPO": ...}."""
+    """By label, in order, like {"before PPO": ..., "after PPO": ...}; may be empty."""
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
     notes: Sequence[str] = ()
@@ -80,7 +80,9 @@ class Report:
 
     def to_markdown(self, folder: Path | None = None) -> str:
         """The report as Markdown, with pictures linked relative to `folder`."""
-        parts = [f"# {self.title}", *self.notes, _markdown(self._table())]
+        parts = [f"# {self.title}", *self.notes]
+        if self.evaluations:
+            parts.append(_markdown(self._table()))
         if note := self._difference_note():
             parts.append(note)
         for table in self.tables:
@@ -88,8 +90,8 @@ class Report:
         for picture in self.pictures:
             target = _relative(picture.path, folder)
             parts.append(f"![{picture.caption}]({target})\n\n*{picture.caption}*")
-        parts.append("## What the numbers mean")
-        parts.append(_markdown(self._definitions()))
+        if self.evaluations:
+            parts += ["## What the numbers mean", _markdown(self._definitions())]
         for label, context in self._contexts().items():
             parts += [f"**{label}**", "\n".join(f"- {line}" for line in context)]
         return "\n\n".join(parts) + "\n"
@@ -99,7 +101,8 @@ class Report:
         escape = html.escape
         body = [f"<h1>{escape(self.title)}</h1>"]
         body += [f"<p>{escape(note)}</p>" for note in self.notes]
-        body.append(_html(self._table(), "numbers"))
+        if self.evaluations:
+            body.append(_html(self._table(), "numbers"))
         if note := self._difference_note():
             body.append(f"<p class='small'>{escape(note)}</p>")
         for table in self.tables:
@@ -111,8 +114,9 @@ class Report:
                 f"<figure><img alt='{caption}' src='data:image/png;base64,{data}'>"
                 f"<figcaption>{caption}</figcaption></figure>"
             )
-        body.append("<h2>What the numbers mean</h2>")
-        body.append(_html(self._definitions(), "words"))
+        if self.evaluations:
+            body.append("<h2>What the numbers mean</h2>")
+            body.append(_html(self._definitions(), "words"))
         for label, context in self._contexts().items():
             lines = "".join(f"<li>{escape(line)}</li>" for line in context)
             body.append(f"<h3>{escape(label)}</h3><ul>{lines}</ul>")

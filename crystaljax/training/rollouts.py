@@ -64,7 +64,7 @@ def judge(reward: Reward, crystals: Crystals, ok: np.ndarray) -> RewardBatch:
 
 
 def reward_metrics(judged: RewardBatch, value: np.ndarray) -> dict[str, float]:
-    """Mean and quantiles of the rewards as trained, the share judged, means of the infos."""
+    """Mean and quantiles of rewards as trained, share judged, medians (or shares) of infos."""
     low, median, high = np.quantile(value, [0.1, 0.5, 0.9])
     numbers = {
         "reward/mean": value.mean(),
@@ -74,7 +74,9 @@ def reward_metrics(judged: RewardBatch, value: np.ndarray) -> dict[str, float]:
         "reward/judged": judged.ok.mean(),
     }
     for name, column in judged.info.items():
-        if judged.ok.any():
+        if column.dtype == bool:
+            numbers[f"reward/{name}"] = column.mean()
+        elif judged.ok.any():
             numbers[f"reward/median_{name}"] = np.median(column[judged.ok])
     return {name: float(x) for name, x in numbers.items()}
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.crystal import Array
+from crystaljax.data.files import replacing
 from crystaljax.objectives import dpo
 from crystaljax.text.batches import TextBatches, fixed_batches
 from crystaljax.text.packing import TextRows, TokenSequence
@@ -47,11 +48,28 @@ class TextPreferenceConfig(FitConfig):
     """Probability that a preference is the wrong way round."""
 
 
-class Pair(NamedTuple):
+class TokenPair(NamedTuple):
     """Two completions of a prompt."""
 
     chosen: TokenSequence
     rejected: TokenSequence
+
+
+def save_pairs(path: Path, pairs: Sequence[TokenPair]) -> None:
+    """Write pairs to an .npz file."""
+    texts = [sequence for pair in pairs for sequence in pair]
+    tokens = np.concatenate([tokens for tokens, _ in texts])
+    ends = np.cumsum([len(tokens) for tokens, _ in texts])
+    with replacing(path) as partly:
+        np.savez(partly, tokens=tokens, ends=ends, n_prompt=[n for _, n in texts])
+
+
+def load_pairs(path: Path) -> list[TokenPair]:
+    """The pairs that `save_pairs` wrote."""
+    with np.load(path) as kept:
+        parts = np.split(kept["tokens"], kept["ends"][:-1])
+        texts = [TokenSequence(x, int(n)) for x, n in zip(parts, kept["n_prompt"], strict=True)]
+    return [TokenPair(a, b) for a, b in zip(texts[::2], texts[1::2], strict=True)]
 
 
 class Pairs:
@@ -73,8 +91,8 @@ class Pairs:
 
 def prefer_texts(
     policy: TextPolicy,
-    train: Sequence[Pair],
-    validation: Sequence[Pair],
+    train: Sequence[TokenPair],
+    validation: Sequence[TokenPair],
     config: TextPreferenceConfig,
     folder: Path,
     track: Track,
@@ -136,7 +154,7 @@ def make_pair_score(policy: TextPolicy, batch_size: int) -> Any:
     def of_rows(params: Params, frozen: Any, rows: TextRows) -> Array:
         return sequence_log_probs(policy.log_probs(params, frozen, rows, 2 * batch_size))
 
-    def score(params: Params, pairs: Sequence[Pair]) -> np.ndarray:
+    def score(params: Params, pairs: Sequence[TokenPair]) -> np.ndarray:
         texts = [sequence for pair in pairs for sequence in pair]
         logp = np.empty(len(texts), np.float32)
         for rows, where in fixed_batches(texts, 2 * batch_size, multiple=policy.mesh.size):
@@ -147,7 +165,7 @@ def make_pair_score(policy: TextPolicy, batch_size: int) -> Any:
     return score
 
 
-def cached_scores(path: Path, score: Any, params: Params, pairs: Sequence[Pair]) -> np.ndarray:
+def cached_scores(path: Path, score: Any, params: Params, pairs: Sequence[TokenPair]) -> np.ndarray:
     """`score` of the pairs, kept in a file; ValueError if the file is of other pairs."""
     tokens = np.concatenate([tokens for pair in pairs for tokens, _ in pair])
     if path.is_file():
@@ -162,7 +180,6 @@ def cached_scores(path: Path, score: Any, params: Params, pairs: Sequence[Pair])
         )
     logp: np.ndarray = score(params, pairs)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partly = path.with_suffix(".partly.npz")  # a kill leaves no half of a file
-    np.savez(partly, tokens=tokens, logp=logp)
-    partly.rename(path)
+    with replacing(path) as partly:
+        np.savez(partly, tokens=tokens, logp=logp)
     return logp

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from crystaljax.crystal import Array
 from crystaljax.parallel import parts_sharding
-from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.answers import Answer, TextReward
 from crystaljax.text.generation import GenerationConfig, Grammar
-from crystaljax.text.packing import TextRows, TokenSequence, pack_micro_batches, plan_rows
+from crystaljax.text.packing import RowPlan, TextRows, TokenSequence, pack_micro_batches, plan_rows
 from crystaljax.text.policy import Params, TextPolicy
 from crystaljax.training.rollouts import Clock, RewardBounds, reward_metrics
 from crystaljax.training.tasks import Judged, part_size
 
 
-class Answer(NamedTuple):
-    """A completion and what it completes."""
+class Prompt(NamedTuple):
+    """A text to complete."""
 
-    prompt: str
-    text: str
-    """The completion."""
-    whole: bool
-    """It ended by itself, not for its length."""
-
-
-class TextReward(Protocol):
-    """What judges texts; one that it cannot judge gets ok=False and a reason, no exception."""
-
-    def __call__(self, answers: Sequence[Answer], /) -> RewardBatch:
-        """Rewards of B answers."""
-        ...
+    tokens: np.ndarray
+    """int [n], e.g. from `Tokenizer.prompts` or `chat_prompts`."""
+    fields: Mapping[str, str] = {}
+    """What it was made from, for the reward."""
 
 
 class TextTask:
@@ -52,7 +43,7 @@ class TextTask:
     def __init__(
         self,
         policy: TextPolicy,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         reward: TextReward,
         generation: GenerationConfig | None = None,
         bounds: RewardBounds | None = None,
@@ -64,9 +55,6 @@ class TextTask:
         self.policy, self.reward, self.grammar, self.n_parts = policy, reward, grammar, n_parts
         self.prompts = list(prompts)
         self.generation, self.bounds = generation or GenerationConfig(), bounds or RewardBounds()
-        self._tokens = policy.tokenizer.prompts(self.prompts)
-        self._longest = max(map(len, self._tokens)) + self.generation.max_new_tokens
-        self._plans: dict[int, Any] = {}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -92,27 +80,25 @@ class TextTask:
         order = np.random.default_rng(seed).permutation(len(self.prompts))
         chosen = np.resize(order, n_prompts)
         with clock("sample"):
-            prompts = [self._tokens[i] for i in chosen]
+            prompts = [self.prompts[i].tokens for i in chosen]
             drawn = self.policy.sample(params, prompts, seed, generation, repeat, self.grammar)
         asked = chosen[drawn.prompt][:n]
         with clock("reward"):
             answers = [
-                Answer(self.prompts[i], text, reason != "length")
+                Answer(self.prompts[i].fields, text, reason != "length")
                 for i, text, reason in zip(asked, drawn.text, drawn.reason, strict=False)
             ]
             judged = self.reward(answers)
             value = self.bounds(judged)
         sequences = [
-            TokenSequence(
-                np.concatenate([self._tokens[p], drawn.sequence(i)]), len(self._tokens[p])
-            )
-            for i, p in enumerate(asked)
+            TokenSequence(np.concatenate([prompt, drawn.sequence(i)]), len(prompt))
+            for i, prompt in enumerate(self.prompts[p].tokens for p in asked)
         ]
         metrics = reward_metrics(judged, value) | {
             "samples/temperature": temperature,
             "samples/tokens": float(drawn.length[:n].mean()),
             "samples/ended": float(np.mean([answer.whole for answer in answers])),
-            "samples/unique": len(set(answers)) / n,
+            "samples/unique": len({(i, x.text) for i, x in zip(asked, answers, strict=True)}) / n,
         }
         return Judged(sequences, value, asked, metrics)
 
@@ -120,13 +106,17 @@ class TextTask:
         """Micro-batches [A, R, T] packed into the same rows."""
         size = part_size(len(rows), self)
         groups = [[samples[i] for i in part] for part in rows.reshape(self.n_parts, size)]
-        if len(rows) not in self._plans:
-            lengths = [np.array([len(tokens) for tokens, _ in group]) for group in groups]
-            lengths.append(np.array([self._longest]))
-            self._plans[len(rows)] = plan_rows(lengths, multiple=self.policy.mesh.size)
-        plan = self._plans[len(rows)]
+        plan = self._plan(size)
         packed = pack_micro_batches(groups, plan.length, plan.rows)
         return jax.device_put(packed, parts_sharding(self.policy.mesh))
+
+    def _plan(self, size: int) -> RowPlan:
+        """Rows for `size` samples; the same in a run that goes on, so not told from samples."""
+        shortest = min(len(prompt.tokens) for prompt in self.prompts)
+        longest = max(len(prompt.tokens) for prompt in self.prompts)
+        longest += self.generation.max_new_tokens
+        lengths = np.linspace(shortest, longest, max(size, 2)).astype(int)
+        return plan_rows([lengths], multiple=self.policy.mesh.size)
 
     def log_probs(
         self, params: Params, frozen: Params, part: TextRows, n_samples: int

@@ -1,0 +1,106 @@
+"""Language-model policies from folders, from the hub, or made small from scratch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import nnx
+
+from crystaljax.models.llm.adapters import load_adapter
+from crystaljax.models.llm.config import LlmConfig
+from crystaljax.models.llm.decoder import LanguageModel, Remat
+from crystaljax.models.llm.folder import load_model
+from crystaljax.models.llm.lora import LoraConfig, add_lora
+from crystaljax.models.llm.vocabulary import resize_vocabulary
+from crystaljax.parallel import MeshConfig, make_mesh, parameter_placement
+from crystaljax.text.policy import TextPolicy
+from crystaljax.text.tokenizer import Tokenizer
+from crystaljax.text.tokenizer_training import train_bpe
+
+log = logging.getLogger(__name__)
+
+FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+"""What is fetched of a model on the hub."""
+
+
+@dataclass(frozen=True)
+class TextModelConfig:
+    """Which language model, and how it is held."""
+
+    base: str = ""
+    """Folder of a Hugging Face model, or its name on the hub; a small one from scratch if empty."""
+    adapter: str = ""
+    """PEFT folder of an adapter to go on from."""
+    small: LlmConfig = field(default_factory=LlmConfig)
+    """Size of the model from scratch; its vocabulary is the tokenizer's."""
+    n_vocabulary: int = 512
+    """Tokens that the tokenizer of a model from scratch learns, at most."""
+    added_tokens: tuple[str, ...] = ()
+    """Texts that become one token each, such as tags."""
+    lora: LoraConfig | None = None
+    """New adapters; without them, and without `adapter`, all parameters are trained."""
+    quantized: Literal["no", "int8", "nf4"] = "no"
+    """Format of the frozen base's matrices."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of parameters and computations."""
+    remat: Remat = "products"
+    """What training computes again rather than keeps, to save memory."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    """How devices share the work."""
+    seed: int = 0
+    """Of new weights."""
+
+    def __post_init__(self) -> None:
+        if self.adapter and self.lora is not None:
+            raise ValueError("an adapter to go on from, and a new one: give one of the two")
+        if self.quantized != "no" and not self.base:
+            raise ValueError("a model from scratch is not quantised: all of it is trained")
+
+
+def load_text_policy(config: TextModelConfig, texts: Sequence[str] = ()) -> TextPolicy:
+    """The policy that a configuration describes; `texts` teach the tokenizer of a new model.
+
+    Errors: see `folder.load_model`, `adapters.load_adapter` and `Tokenizer.load`.
+    """
+    mesh = make_mesh(config.mesh)
+    if config.base:
+        folder = fetched(config.base)
+        tokenizer = Tokenizer.load(folder)
+        tokenizer.add_tokens(config.added_tokens)
+        quantized = None if config.quantized == "no" else config.quantized
+        placement = parameter_placement(mesh)
+        model = load_model(folder, config.dtype, placement, quantized)
+    else:
+        tokenizer = train_bpe(texts, config.n_vocabulary, config.added_tokens)
+        shape = replace(config.small, vocabulary=tokenizer.n_vocabulary())
+        model = LanguageModel(shape, nnx.Rngs(config.seed), jnp.dtype(config.dtype))
+    resize_vocabulary(model, tokenizer.n_vocabulary())
+    if config.adapter:
+        load_adapter(model, config.adapter, config.base or None)
+    elif config.lora is not None:
+        add_lora(model, config.lora, nnx.Rngs(config.seed))
+    return TextPolicy(model, tokenizer, mesh, config.remat, config.base)
+
+
+def fetched(name: str) -> Path:
+    """The folder of a model: itself, or a copy of what the hub has under that name.
+
+    FileNotFoundError if there is neither.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+    except (OSError, HFValidationError) as error:
+        raise FileNotFoundError(
+            f"no model {name}: it is no folder here, and the hub gave none ({error})"
+        ) from error

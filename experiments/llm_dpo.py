@@ -1,0 +1,232 @@
+"""Direct preference optimisation of a language model on pairs of completions.
+
+    python experiments/llm_sft.py small && python experiments/llm_dpo.py small
+
+`small` goes on from what `llm_sft.py small` left: it samples answers to the training prompts,
+pairs crystals of the formula asked for with answers that are not, and learns from the pairs; some
+6 minutes on two cores. Give --pairs FILE.jsonl with "prompt", "chosen" and "rejected" for pairs of
+your own. Run it again with the same --setup.output to go on after an interruption. The result is
+in OUTPUT/model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tyro
+from llm_setup import (
+    Answers,
+    Examiner,
+    LlmSetup,
+    Texts,
+    TextsConfig,
+    chats,
+    latest_step,
+    new_folder,
+    prompts,
+    read_texts,
+    shown,
+)
+from rich.console import Console
+
+from crystaljax import plots
+from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.hardware import hardware
+from crystaljax.models.llm.lora import LoraConfig
+from crystaljax.rewards.answers import CrystalAnswers
+from crystaljax.runtime import prepare
+from crystaljax.text.examples import Pair, read_pairs
+from crystaljax.text.loading import TextModelConfig, load_text_policy
+from crystaljax.text.policy import TextPolicy
+from crystaljax.tracking import Tracker, read_metrics
+from crystaljax.training.optimizer import OptimizerConfig
+from crystaljax.training.preference import preference_pairs
+from crystaljax.training.rollouts import Clock, RewardBounds
+from crystaljax.training.text_preference import (
+    TextPreferenceConfig,
+    TokenPair,
+    load_pairs,
+    prefer_texts,
+    save_pairs,
+)
+from crystaljax.training.text_task import TextTask
+
+SFT_MODEL = "runs/llm_sft/model"
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """Pairs: a file of them, or samples of the model, judged as crystals."""
+
+    file: Path | None = None
+    """JSONL of "prompt", "chosen" and "rejected"; pairs are made of samples if not given."""
+    n_prompts: int = 300
+    """Training prompts that are answered."""
+    n_answers: int = 8
+    """Answers to each; the good ones are paired with the bad ones."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Learn from pairs, and answer prompts that were not learnt before and after."""
+
+    setup: LlmSetup = field(
+        default_factory=lambda: LlmSetup(
+            model=TextModelConfig(base=SFT_MODEL), output=Path("runs/llm_dpo")
+        )
+    )
+    """Texts, model, folders."""
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    """What is preferred to what."""
+    dpo: TextPreferenceConfig = field(
+        default_factory=lambda: TextPreferenceConfig(
+            n_epochs=2,
+            batch_size=32,
+            log_every=2,
+            validate_every=20,
+            optimizer=OptimizerConfig(
+                learning_rate=1e-4, warmup_steps=5, weight_decay=0.0, ema_decay=0.0
+            ),
+        )
+    )
+    """The run."""
+
+
+PRESETS = {
+    "small": ("Goes on from `llm_sft.py small`; two CPU cores, 6 minutes.", Config()),
+    "paper": (
+        "LoRA on a model of 7-9 billion parameters, int8 base: one GPU of 24 GB or more. Give"
+        " --setup.model.base, and --setup.model.adapter of `llm_sft.py paper`.",
+        Config(
+            setup=LlmSetup(
+                texts=TextsConfig(crystals="mp20-train", template="crystal_of_formula"),
+                model=TextModelConfig(
+                    lora=LoraConfig(rank=8, alpha=32.0),
+                    quantized="int8",
+                    dtype="bfloat16",
+                    remat="all",
+                ),
+                output=Path("runs/llm_dpo"),
+            ),
+            pairs=PairsConfig(n_prompts=5000),
+            dpo=TextPreferenceConfig(beta=0.5, n_epochs=1, batch_size=32, n_parts=16),
+        ),
+    ),
+}
+
+
+def main(config: Config) -> None:
+    start = time.perf_counter()
+    folder = config.setup.output
+    train, validation = read_texts(config.setup.texts, chats(config.setup.model))
+    policy = load_text_policy(config.setup.model)
+    examine = Examiner(config.setup, policy, validation)
+    settings = dataclasses.asdict(config)
+    with Tracker(folder, config.setup.tracking, settings, latest_step(folder)) as tracker:
+        before = examine(policy.start, 0)
+        pairs = find_pairs(config, policy, train, folder / "pairs.npz")
+        n_validation = max(1, len(pairs) // 10)
+        state = prefer_texts(
+            policy,
+            pairs[n_validation:],
+            pairs[:n_validation],
+            config.dpo,
+            folder,
+            tracker.log,
+            run_id=tracker.run_id,
+        )
+        after = examine(state.ema, 1)
+        policy.save(new_folder(folder / "model"), state.ema)
+        page = report(config, len(pairs), before, after, time.perf_counter() - start)
+        tracker.log_artifact(folder / "model", "model", "model")
+    Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")
+
+
+def find_pairs(config: Config, policy: TextPolicy, train: Texts, kept: Path) -> list[TokenPair]:
+    """The pairs of the file, those that an interrupted run has made, or new ones."""
+    if config.pairs.file is not None:
+        return tokens_of(policy, read_pairs(config.pairs.file))
+    if not kept.is_file():
+        if not train.are_crystals:
+            raise ValueError("samples are judged as crystals only: give --pairs.file")
+        save_pairs(kept, sampled_pairs(config, policy, train))
+    return load_pairs(kept)
+
+
+def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[TokenPair]:
+    """Answers to training prompts, each good one beside a bad one to the same prompt."""
+    some = train[np.arange(min(config.pairs.n_prompts, len(train.examples)))]
+    bounds = RewardBounds(invalid=0.0, low=0.0, high=1.0)
+    task = TextTask(
+        policy, prompts(policy, some), CrystalAnswers(), config.setup.generation, bounds
+    )
+    n = len(some.examples) * config.pairs.n_answers
+    played = task.play(policy.start, n, config.setup.seed, Clock(), config.pairs.n_answers)
+    rng = np.random.default_rng(config.setup.seed)
+    rows = preference_pairs(played.reward, played.prompt, 0.5, rng)
+    if not len(rows):
+        raise ValueError(
+            "no prompt has both a good and a bad answer: sample more, or at another temperature"
+        )
+    return [TokenPair(played.samples[a], played.samples[b]) for a, b in rows]
+
+
+def tokens_of(policy: TextPolicy, pairs: list[Pair]) -> list[TokenPair]:
+    """Tokens of the pairs."""
+    asked = [pair.prompt for pair in pairs]
+    chosen = policy.tokenizer.sequences(asked, [pair.chosen for pair in pairs])
+    rejected = policy.tokenizer.sequences(asked, [pair.rejected for pair in pairs])
+    return [TokenPair(a, b) for a, b in zip(chosen, rejected, strict=True)]
+
+
+def report(config: Config, n_pairs: int, before: Answers, after: Answers, seconds: float) -> Path:
+    """Write the report and its pictures; returns the page's path."""
+    folder = config.setup.output
+    metrics = read_metrics(folder)
+    figures = {
+        "loss": ({"training": metrics["train/loss"]}, "DPO loss"),
+        "accuracy": (
+            {
+                "training": metrics["train/accuracy"],
+                "validation": metrics["validation/accuracy"],
+            },
+            "share of pairs the right way round",
+        ),
+    }
+    pictures = [
+        Picture(plots.save(plots.training_curves(curves, label), folder / f"{name}.png"), label)
+        for name, (curves, label) in figures.items()
+    ]
+    evaluations = {
+        label: answers.evaluation
+        for label, answers in {"before DPO": before, "after DPO": after}.items()
+        if answers.evaluation is not None
+    }
+    rows = [["", "first", "last"]]
+    for name in ("train/loss", "train/accuracy", "train/margin", "validation/accuracy"):
+        first, last = metrics[name][[0, -1], 1]
+        rows.append([name, f"{first:.3f}", f"{last:.3f}"])
+    notes = [
+        f"{n_pairs} pairs, β = {config.dpo.beta:g}, {config.dpo.n_epochs} epochs;"
+        f" {seconds:.0f} s on {hardware()}."
+    ]
+    result = Report(
+        "Direct preference optimisation",
+        evaluations,
+        pictures,
+        [Table("The run", rows), Table("Answers after DPO", shown(after))],
+        notes,
+        {"seconds": seconds, "hardware": hardware()},
+    )
+    return result.write(folder)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    prepare()
+    main(tyro.extras.overridable_config_cli(PRESETS))

@@ -1,0 +1,113 @@
+"""Samples of a language model: completions of prompts, with their log-probabilities.
+
+    python experiments/llm_sft.py small && python experiments/llm_sample.py small
+
+`small` asks the model of `llm_sft.py small` for crystals of formulas that it has not learnt, once
+freely and once held to the grammar of Wyckoff texts; two minutes on two cores. Give
+--setup.texts.file FILE.jsonl for other prompts, and --pattern for a regular expression that
+completions have to match. The completions are in OUTPUT/*.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+from llm_setup import Answers, Examiner, LlmSetup, TextsConfig, chats, read_texts, shown
+from rich.console import Console
+
+from crystaljax.data.files import replacing
+from crystaljax.evaluation.limits import writable_folder
+from crystaljax.evaluation.report import Report, Table
+from crystaljax.hardware import hardware
+from crystaljax.runtime import prepare
+from crystaljax.text.generation import GenerationConfig
+from crystaljax.text.grammar import from_regex
+from crystaljax.text.loading import TextModelConfig, load_text_policy
+from crystaljax.tokenizations.text import WyckoffText
+
+SFT_MODEL = "runs/llm_sft/model"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Complete prompts, freely and held to a grammar."""
+
+    setup: LlmSetup = field(
+        default_factory=lambda: LlmSetup(
+            model=TextModelConfig(base=SFT_MODEL), output=Path("runs/llm_sample")
+        )
+    )
+    """Prompts (those of the validation share), model, folders."""
+    pattern: str = ""
+    """Regular expression for completions; that of Wyckoff texts, for crystals, if empty."""
+
+
+PRESETS = {
+    "small": ("The model of `llm_sft.py small`; two CPU cores, 2 minutes.", Config()),
+    "paper": (
+        "10,000 crystals of a model of 7-9 billion parameters: one GPU of 24 GB or more. Give"
+        " --setup.model.base and --setup.model.adapter.",
+        Config(
+            setup=LlmSetup(
+                texts=TextsConfig(crystals="mp20-train", template="crystal_of_formula"),
+                model=TextModelConfig(quantized="int8", dtype="bfloat16"),
+                generation=GenerationConfig(max_new_tokens=384, temperature=0.8),
+                n_samples=10_000,
+                output=Path("runs/llm_sample"),
+            )
+        ),
+    ),
+}
+
+
+def main(config: Config) -> None:
+    folder = writable_folder(config.setup.output)
+    _, validation = read_texts(config.setup.texts, chats(config.setup.model))
+    policy = load_text_policy(config.setup.model)
+    examine = Examiner(config.setup, policy, validation)
+    pattern = config.pattern or (WyckoffText().pattern() if validation.are_crystals else "")
+    grammars = {"free": None}
+    if pattern:
+        vocabulary = policy.config.vocabulary
+        grammars["held to the grammar"] = from_regex(pattern, policy.tokenizer, vocabulary)
+    found, notes = {}, []
+    for label, grammar in grammars.items():
+        start = time.perf_counter()
+        found[label] = examine(policy.start, 0, grammar)
+        seconds = time.perf_counter() - start
+        n_tokens = int(found[label].generation.length.sum())
+        notes.append(
+            f"{label}: {len(found[label].answers)} completions, {n_tokens} tokens,"
+            f" {seconds:.0f} s with compilation on {hardware()}."
+        )
+        write(found[label], folder / f"{label.replace(' ', '_')}.jsonl")
+    evaluations = {k: x.evaluation for k, x in found.items() if x.evaluation is not None}
+    tables = [Table(f"Some answers, {label}", shown(x)) for label, x in found.items()]
+    page = Report("Samples of a language model", evaluations, (), tables, notes).write(folder)
+    Console().print(f"The report is in [bold]{page}[/bold].")
+
+
+def write(answers: Answers, path: Path) -> None:
+    """One JSON object a line: the completion, what it was asked for, ln p, what ended it."""
+    drawn = answers.generation
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for i, answer in enumerate(answers.answers):
+            line = {
+                **answer.fields,
+                "completion": answer.text,
+                "logp": float(drawn.logp_model[i].sum()),
+                "tokens": int(drawn.length[i]),
+                "ended_by": str(drawn.reason[i]),
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    prepare()
+    main(tyro.extras.overridable_config_cli(PRESETS))

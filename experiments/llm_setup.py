@@ -1,0 +1,228 @@
+"""What the experiments on language models start from: texts, a policy, what judges answers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from crystaljax.checkpoints import RunCheckpoints
+from crystaljax.composition import formulas
+from crystaljax.data.dataset import load
+from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
+from crystaljax.evaluation.rates import Rate
+from crystaljax.rewards.answers import Answer, CrystalAnswers
+from crystaljax.text.engine import Generation
+from crystaljax.text.examples import Chat, Example, read_examples
+from crystaljax.text.generation import GenerationConfig, Grammar
+from crystaljax.text.loading import TextModelConfig, fetched
+from crystaljax.text.packing import TokenSequence
+from crystaljax.text.policy import Params, TextPolicy
+from crystaljax.text.prompts import load_template
+from crystaljax.text.tokenizer import Tokenizer
+from crystaljax.tokenizations.text import WyckoffText
+from crystaljax.tracking import TrackingConfig
+from crystaljax.training.text_task import Prompt
+
+
+@dataclass(frozen=True)
+class TextsConfig:
+    """Texts to learn: a file of examples, or crystals written as texts."""
+
+    file: Path | None = None
+    """JSONL of "prompt" and "completion", or of "messages"; crystals if not given."""
+    crystals: str = "prototypes"
+    """Crystals to write as texts: a file, a folder or a registered dataset."""
+    template: str = "formula"
+    """How crystals are asked for: a shipped template, or the path of a TOML file."""
+    max_sites: int = 6
+    """Crystals with more symmetry-distinct sites are left out."""
+    validation: float = 0.1
+    """Share of the examples that is not learnt."""
+    seed: int = 0
+    """Of the choice of that share."""
+
+
+@dataclass(frozen=True)
+class LlmSetup:
+    """What an experiment is done with."""
+
+    texts: TextsConfig = field(default_factory=TextsConfig)
+    """What is learnt."""
+    model: TextModelConfig = field(default_factory=TextModelConfig)
+    """Which model learns it."""
+    generation: GenerationConfig = field(
+        default_factory=lambda: GenerationConfig(max_new_tokens=160, temperature=0.8)
+    )
+    """How it is sampled."""
+    n_samples: int = 200
+    """Prompts of the validation share that fresh samples answer, one each."""
+    output: Path = Path("runs/llm")
+    """Folder of the run."""
+    seed: int = 0
+    """Of the samples."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Weights & Biases."""
+
+
+class Texts(NamedTuple):
+    """Examples, and what their prompts were made from."""
+
+    examples: list[Example | Chat]
+    fields: list[dict[str, str]]
+    """Empty for examples from a file."""
+
+    def __getitem__(self, rows: np.ndarray) -> Texts:  # type: ignore[override]
+        return Texts([self.examples[i] for i in rows], [self.fields[i] for i in rows])
+
+    @property
+    def are_crystals(self) -> bool:
+        """The completions are crystals."""
+        return bool(self.fields[0])
+
+
+def read_texts(config: TextsConfig, chat: bool) -> tuple[Texts, Texts]:
+    """Examples to learn, and others to validate with; crystals as chats for models that chat."""
+    if config.file is not None:
+        examples = read_examples(config.file)
+        texts = Texts(examples, [{} for _ in examples])
+    else:
+        texts = crystal_texts(config, chat)
+    n = len(texts.examples)
+    order = np.random.default_rng(config.seed).permutation(n)
+    n_validation = max(1, round(config.validation * n))
+    if n <= n_validation:
+        raise ValueError(f"{n} examples, and {n_validation} of them to validate with: give more")
+    return texts[order[n_validation:]], texts[order[:n_validation]]
+
+
+def crystal_texts(config: TextsConfig, chat: bool) -> Texts:
+    """Crystals as answers to their formulas."""
+    crystals = load(config.crystals).crystals
+    n_sites = np.asarray(crystals.n_sites)
+    crystals = crystals[np.flatnonzero((n_sites > 0) & (n_sites <= config.max_sites))]
+    template = load_template(config.template)
+    names = formulas(crystals)
+    values = [
+        {"formula": name, "text": text}
+        for name, text in zip(names, WyckoffText().encode(crystals), strict=True)
+    ]
+    make = template.chat if chat else template.example
+    return Texts([make(value) for value in values], [{"formula": name} for name in names])
+
+
+def plain(texts: Texts) -> list[str]:
+    """What a new tokenizer learns from."""
+    parts = []
+    for example in texts.examples:
+        if isinstance(example, Chat):
+            parts += [message["content"] for message in example.messages]
+        else:
+            parts += [example.prompt, example.completion]
+    return parts
+
+
+def sequences(policy: TextPolicy, texts: Texts) -> list[TokenSequence]:
+    """Tokens of examples, to learn from."""
+    tokenizer = policy.tokenizer
+    found: list[TokenSequence | None] = [None] * len(texts.examples)
+    chats = [i for i, x in enumerate(texts.examples) if isinstance(x, Chat)]
+    others = [i for i, x in enumerate(texts.examples) if isinstance(x, Example)]
+    made = tokenizer.chat_sequences([texts.examples[i].messages for i in chats]) if chats else []
+    for i, sequence in zip(chats, made, strict=True):
+        found[i] = sequence
+    plain = [texts.examples[i] for i in others]
+    made = tokenizer.sequences([x.prompt for x in plain], [x.completion for x in plain])
+    for i, sequence in zip(others, made, strict=True):
+        found[i] = sequence
+    return [sequence for sequence in found if sequence is not None]
+
+
+def prompts(policy: TextPolicy, texts: Texts) -> list[Prompt]:
+    """What examples ask."""
+    return [
+        Prompt(sequence.tokens[: sequence.n_prompt], fields)
+        for sequence, fields in zip(sequences(policy, texts), texts.fields, strict=True)
+    ]
+
+
+def chats(model: TextModelConfig) -> bool:
+    """The model has a chat template, which its prompts should follow."""
+    return bool(model.base) and bool(Tokenizer.load(fetched(model.base)).fast.chat_template)
+
+
+def latest_step(folder: Path) -> int | None:
+    """The step that a run in the folder goes on from, if it does."""
+    with RunCheckpoints(folder / "checkpoints") as checkpoints:
+        return checkpoints.latest
+
+
+def new_folder(folder: Path) -> Path:
+    """The folder, without what a former run left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+class Answers(NamedTuple):
+    """Fresh answers and what they are worth."""
+
+    generation: Generation
+    answers: list[Answer]
+    evaluation: Evaluation | None
+    """Of answers that should be crystals."""
+
+
+class Examiner:
+    """Asks a policy the prompts of some texts, the same to every policy.
+
+    Args:
+      known: crystals that do not count as new.
+    """
+
+    def __init__(self, setup: LlmSetup, policy: TextPolicy, texts: Texts) -> None:
+        self.setup, self.policy = setup, policy
+        self.prompts = prompts(policy, texts)[: setup.n_samples]
+        self.reference = None
+        if texts.are_crystals:
+            crystals = load(setup.texts.crystals).crystals
+            self.reference = Reference.of(crystals, setup.texts.crystals)
+
+    def __call__(self, params: Params, stream: int, grammar: Grammar | None = None) -> Answers:
+        """Answers, one to each prompt; those of different streams are independent."""
+        tokens = [prompt.tokens for prompt in self.prompts]
+        seed = self.setup.seed + 1_000_001 + stream
+        drawn = self.policy.sample(params, tokens, seed, self.setup.generation, grammar=grammar)
+        answers = [
+            Answer(prompt.fields, text, reason != "length")
+            for prompt, text, reason in zip(self.prompts, drawn.text, drawn.reason, strict=True)
+        ]
+        evaluation = None
+        if self.reference is not None:
+            evaluation = evaluate_answers(answers, self.reference)
+        return Answers(drawn, answers, evaluation)
+
+
+def evaluate_answers(answers: Sequence[Answer], reference: Reference) -> Evaluation:
+    """Metrics of answers that should be crystals."""
+    judged = CrystalAnswers()(answers)
+    decoded = WyckoffText().decode([answer.text for answer in answers])
+    found = evaluate(decoded.crystals, reference, config=EvaluationConfig(progress=False))
+    asked = Rate.of(
+        "as asked",
+        judged.ok,
+        "a crystal with the composition asked for, and no atoms closer than 0.5 Å",
+    )
+    return replace(found, metrics=(asked, *found.metrics))
+
+
+def shown(answers: Answers, n: int = 6) -> list[list[str]]:
+    """Header and rows of a table of some answers."""
+    rows = [["asked for", "answer", "ended by"]]
+    for answer, reason in zip(answers.answers[:n], answers.generation.reason, strict=False):
+        asked = ", ".join(answer.fields.values())
+        rows.append([asked, " / ".join(answer.text.splitlines()), str(reason)])
+    return rows
