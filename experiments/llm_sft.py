@@ -42,12 +42,19 @@ from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.sft import SftConfig, sft
 
+SYMBOLS_AND_DIGITS = r"[A-Z][a-z]?|[\s\S]"
+"""Tokens of a model from scratch: symbols of elements, digits, letters."""
+
 
 @dataclass(frozen=True)
 class Config:
     """Learn texts, and answer prompts that were not learnt before and after."""
 
-    setup: LlmSetup = field(default_factory=lambda: LlmSetup(output=Path("runs/llm_sft")))
+    setup: LlmSetup = field(
+        default_factory=lambda: LlmSetup(
+            model=TextModelConfig(pattern=SYMBOLS_AND_DIGITS), output=Path("runs/llm_sft")
+        )
+    )
     """Texts, model, folders."""
     sft: SftConfig = field(
         default_factory=lambda: SftConfig(
@@ -88,7 +95,7 @@ PRESETS = {
 def main(config: Config) -> None:
     start = time.perf_counter()
     train, validation = read_texts(config.setup.texts, chats(config.setup.model))
-    policy = load_text_policy(config.setup.model, plain(train))
+    policy = load_text_policy(config.setup.model, [*plain(train), *plain(validation)])
     examine = Examiner(config.setup, policy, validation)
     folder = config.setup.output
     settings = dataclasses.asdict(config)

@@ -20,7 +20,7 @@ from crystaljax.models.llm.vocabulary import resize_vocabulary
 from crystaljax.parallel import MeshConfig, make_mesh, parameter_placement
 from crystaljax.text.policy import TextPolicy
 from crystaljax.text.tokenizer import Tokenizer
-from crystaljax.text.tokenizer_training import train_bpe
+from crystaljax.text.tokenizer_training import train_bpe, train_words
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,9 @@ class TextModelConfig:
     small: LlmConfig = field(default_factory=LlmConfig)
     """Size of the model from scratch; its vocabulary is the tokenizer's."""
     n_vocabulary: int = 512
-    """Tokens that the tokenizer of a model from scratch learns, at most."""
+    """Tokens that the tokenizer of a model from scratch learns, at most: bytes and pairs of them."""
+    pattern: str = ""
+    """Regular expression whose matches are the tokens of a model from scratch instead."""
     added_tokens: tuple[str, ...] = ()
     """Texts that become one token each, such as tags."""
     lora: LoraConfig | None = None
@@ -58,8 +60,6 @@ class TextModelConfig:
     def __post_init__(self) -> None:
         if self.adapter and self.lora is not None:
             raise ValueError("an adapter to go on from, and a new one: give one of the two")
-        if self.quantized != "no" and not self.base:
-            raise ValueError("a model from scratch is not quantised: all of it is trained")
 
 
 def load_text_policy(config: TextModelConfig, texts: Sequence[str] = ()) -> TextPolicy:
@@ -75,8 +75,13 @@ def load_text_policy(config: TextModelConfig, texts: Sequence[str] = ()) -> Text
         quantized = None if config.quantized == "no" else config.quantized
         placement = parameter_placement(mesh)
         model = load_model(folder, config.dtype, placement, quantized)
+    elif config.quantized != "no":
+        raise ValueError("a quantised base is asked for, and no base: give its folder or name")
     else:
-        tokenizer = train_bpe(texts, config.n_vocabulary, config.added_tokens)
+        if config.pattern:
+            tokenizer = train_words(texts, config.pattern, config.added_tokens)
+        else:
+            tokenizer = train_bpe(texts, config.n_vocabulary, config.added_tokens)
         shape = replace(config.small, vocabulary=tokenizer.n_vocabulary())
         model = LanguageModel(shape, nnx.Rngs(config.seed), jnp.dtype(config.dtype))
     resize_vocabulary(model, tokenizer.n_vocabulary())

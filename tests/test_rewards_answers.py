@@ -1,0 +1,64 @@
+"""Rewards of answers that should be crystals."""
+
+import numpy as np
+import pytest
+
+from crystaljax.composition import formulas
+from crystaljax.crystal import Crystals
+from crystaljax.data.dataset import load
+from crystaljax.rewards.answers import Answer, CrystalAnswers, same_formula
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.tokenizations.text import WyckoffText
+
+ROCK_SALT = "225\n5.640\nNa 4a\nCl 4b"
+
+
+def answer(text: str, formula: str = "NaCl") -> Answer:
+    return Answer({"formula": formula}, text, True)
+
+
+def test_answers_are_read_and_compared_with_what_was_asked() -> None:
+    answers = [
+        answer(ROCK_SALT),
+        answer(ROCK_SALT, "Na2Cl2"),
+        answer(ROCK_SALT, "KCl"),
+        answer("221\n0.100\nNa 1a\nCl 1b"),
+        answer("nonsense"),
+    ]
+    judged = CrystalAnswers()(answers)
+    np.testing.assert_array_equal(judged.ok, [True, True, False, False, False])
+    np.testing.assert_array_equal(judged.value[:2], 1)
+    np.testing.assert_array_equal(judged.info["as_asked"], [1, 1, 0, 1, 0])
+    np.testing.assert_array_equal(judged.info["valid"], [1, 1, 1, 0, 0])
+    assert judged.reasons[2] == "another composition than asked for"
+    assert judged.reasons[3] == "atoms closer than 0.5 Å"
+    assert judged.reasons[4]
+
+
+def test_another_reward_judges_the_crystals() -> None:
+    def size(crystals: Crystals) -> RewardBatch:
+        value = np.asarray(crystals.lattice[:, 0], float)
+        return RewardBatch.from_values(value, reasons=[None if x < 6 else "large" for x in value])
+
+    answers = [answer(ROCK_SALT), answer("no crystal"), answer(ROCK_SALT.replace("5.6", "6.6"))]
+    judged = CrystalAnswers(size)(answers)
+    assert judged.value[0] == pytest.approx(5.64, abs=1e-4)
+    assert judged.reasons[2] == "large"
+    np.testing.assert_array_equal(judged.ok, [True, False, False])
+
+
+def test_formulas_of_real_crystals() -> None:
+    crystals = load("prototypes").crystals[np.arange(0, 2000, 20)]
+    names = formulas(crystals)
+    assert same_formula(crystals, names).all()
+    shifted = [*names[1:], names[0]]
+    expected = np.array([a == b for a, b in zip(names, shifted, strict=True)])
+    np.testing.assert_array_equal(same_formula(crystals, shifted), expected)
+    texts = WyckoffText().encode(crystals)
+    judged = CrystalAnswers()([answer(*x) for x in zip(texts, names, strict=True)])
+    assert judged.ok.mean() > 0.97
+
+
+def test_a_formula_that_is_none() -> None:
+    with pytest.raises(ValueError, match="cannot read the formula 'Xx'"):
+        CrystalAnswers()([answer(ROCK_SALT, "Xx")])
