@@ -1,10 +1,19 @@
-"""Tiny random checkpoints of transformers, the reference for language models."""
+"""Tiny random checkpoints of transformers, the reference for language models, and ours."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
+from flax import nnx
+
+from crystaljax.models.llm.decoder import LanguageModel
+from crystaljax.models.llm.folder import load_model
+
+jax.config.update("jax_default_matmul_precision", "highest")
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -70,7 +79,7 @@ FAMILIES = ("llama", "gemma2", "olmo2", "qwen2-window")
 def reference(case: str) -> Any:
     """A model with every parameter random, norms and biases included."""
     fields = {**SIZES, **CASES[case]}
-    config = transformers.AutoConfig.for_model(case.split("-")[0], **fields)
+    config = transformers.AutoConfig.for_model(case.split("-", maxsplit=1)[0], **fields)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     torch.manual_seed(0)
     with torch.no_grad():
@@ -89,3 +98,32 @@ def from_folder(folder: Path, **options: Any) -> Any:
     """The model that transformers loads."""
     load = transformers.AutoModelForCausalLM.from_pretrained
     return load(folder, attn_implementation="eager", **options).eval()
+
+
+@cache
+def ours(case: str) -> LanguageModel:
+    """The same model, here."""
+    with TemporaryDirectory() as folder:
+        return load_model(checkpoint(case, Path(folder)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(graph: Any, params: Any, *rows: Any) -> Any:
+    model = nnx.merge(graph, params)
+    return model.logits(model.hidden(*rows))
+
+
+def logits(model: LanguageModel, tokens: Any, position: Any = None, segment: Any = None) -> Any:
+    """Of packed rows, by default of one text each."""
+    if position is None:
+        position = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+        segment = np.ones_like(tokens)
+    return np.asarray(_logits(*nnx.split(model), tokens, position, segment))
+
+
+LENGTH = 150  # longer than every window and than what llama3 angles are stretched from
+
+
+def random_tokens(rows: int, length: int = LENGTH) -> np.ndarray:
+    """int [rows, length], none of them special."""
+    return np.random.default_rng(length).integers(3, 97, (rows, length))
