@@ -44,7 +44,6 @@ CASES: dict[str, dict[str, Any]] = {
     "llama-tied": {"num_key_value_heads": 4, "tie_word_embeddings": True, **ALL_BIASES},
     "llama-gelu": {"num_key_value_heads": 1, "hidden_act": "gelu", "rms_norm_eps": 0.01},
     "gemma2": {
-        "num_hidden_layers": 3,
         "head_dim": 16,
         "query_pre_attn_scalar": 24,
         "sliding_window": 9,
