@@ -1,6 +1,5 @@
 """The decoder against transformers: logits and gradients; packed rows."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import pytest
 from flax import nnx
 from llm_reference import CASES, FAMILIES, logits, ours, random_tokens, reference, torch
 
+from crystaljax.models.llm.decoder import Remat
 from crystaljax.models.llm.names import tensor_name
 
 
@@ -21,8 +21,10 @@ def test_logits_are_those_of_transformers(case: str) -> None:
     np.testing.assert_allclose(logits(ours(case), tokens), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("case", FAMILIES)
-def test_gradients_are_those_of_transformers(case: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "remat"), zip(FAMILIES, ("none", "all", "products", "none"), strict=True)
+)
+def test_gradients_are_those_of_transformers(case: str, remat: Remat) -> None:
     tokens = random_tokens(2, 40)
     theirs = reference(case)
     theirs.zero_grad()
@@ -31,22 +33,21 @@ def test_gradients_are_those_of_transformers(case: str) -> None:
     model = ours(case)
     graph, params = nnx.split(model)
 
-    @partial(jax.jit, static_argnums=1)
+    @jax.jit
     @jax.grad
-    def gradient(params: Any, remat: Any) -> Any:
+    def gradient(params: Any) -> Any:
         model = nnx.merge(graph, params)
         position = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
         hidden = model.hidden(tokens, position, jnp.ones_like(position), remat=remat)
         logp = jax.nn.log_softmax(model.logits(hidden)[:, :-1])
         return -jnp.take_along_axis(logp, jnp.asarray(tokens)[:, 1:, None], -1).mean()
 
-    for remat in ("none", "all") if case == "gemma2" else ("none",):
-        found = nnx.to_flat_state(gradient(params, remat))
-        assert {tensor_name(path, model.config) for path, _ in found} == set(expected)
-        for path, leaf in found:
-            name = tensor_name(path, model.config)
-            grad = leaf.get_value().T if path[-1] == "kernel" else leaf.get_value()
-            np.testing.assert_allclose(grad, expected[name], atol=2e-5, rtol=1e-3, err_msg=name)
+    found = nnx.to_flat_state(gradient(params))
+    assert {tensor_name(path, model.config) for path, _ in found} == set(expected)
+    for path, leaf in found:
+        name = tensor_name(path, model.config)
+        grad = leaf.get_value().T if path[-1] == "kernel" else leaf.get_value()
+        np.testing.assert_allclose(grad, expected[name], atol=2e-5, rtol=1e-3, err_msg=name)
 
 
 @pytest.mark.parametrize("case", FAMILIES)
