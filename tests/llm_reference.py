@@ -1,10 +1,19 @@
-"""Tiny random checkpoints of transformers, the reference for language models."""
+"""Tiny random checkpoints of transformers, the reference for language models, and ours."""
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
+from flax import nnx
+
+from crystaljax.models.llm.decoder import LanguageModel
+from crystaljax.models.llm.folder import load_model
+
+jax.config.update("jax_default_matmul_precision", "highest")
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -35,7 +44,6 @@ CASES: dict[str, dict[str, Any]] = {
     "llama-tied": {"num_key_value_heads": 4, "tie_word_embeddings": True, **ALL_BIASES},
     "llama-gelu": {"num_key_value_heads": 1, "hidden_act": "gelu", "rms_norm_eps": 0.01},
     "gemma2": {
-        "num_hidden_layers": 3,
         "head_dim": 16,
         "query_pre_attn_scalar": 24,
         "sliding_window": 9,
@@ -89,3 +97,32 @@ def from_folder(folder: Path, **options: Any) -> Any:
     """The model that transformers loads."""
     load = transformers.AutoModelForCausalLM.from_pretrained
     return load(folder, attn_implementation="eager", **options).eval()
+
+
+@cache
+def ours(case: str) -> LanguageModel:
+    """The same model, here."""
+    with TemporaryDirectory() as folder:
+        return load_model(checkpoint(case, Path(folder)))
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(graph: Any, params: Any, *rows: Any) -> Any:
+    model = nnx.merge(graph, params)
+    return model.logits(model.hidden(*rows))
+
+
+def logits(model: LanguageModel, tokens: Any, position: Any = None, segment: Any = None) -> Any:
+    """Of packed rows, by default of one text each."""
+    if position is None:
+        position = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+        segment = np.ones_like(tokens)
+    return np.asarray(_logits(*nnx.split(model), tokens, position, segment))
+
+
+LENGTH = 150  # longer than every window and than what llama3 angles are stretched from
+
+
+def random_tokens(rows: int, length: int = LENGTH) -> np.ndarray:
+    """int [rows, length], none of them special."""
+    return np.random.default_rng(length).integers(3, 97, (rows, length))

@@ -95,6 +95,7 @@ FAMILIES = {
     ),
     "qwen2": Family(
         "Qwen2ForCausalLM",
+        defaults={"num_key_value_heads": 32},
         fixed={**UNCAPPED, "attention_bias": True, "mlp_bias": False},
         output_bias=False,
     ),

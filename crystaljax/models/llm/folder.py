@@ -227,9 +227,13 @@ def _read(
             f"{list(expected)}: the one or the other is not of this model; fetch the folder again"
         )
 
+    parts: dict[str, np.ndarray] = {}  # devices with the same one would have it read again
+
     def part(index: Any) -> np.ndarray:
-        x = source[index[::-1]].T if transposed else source[index]
-        return np.ascontiguousarray(x.astype(leaf.dtype))
+        if str(index) not in parts:
+            x = source[index[::-1]].T if transposed else source[index]
+            parts[str(index)] = np.ascontiguousarray(x.astype(leaf.dtype))
+        return parts[str(index)]
 
     return jax.make_array_from_callback(leaf.shape, sharding, part)
 
