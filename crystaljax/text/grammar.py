@@ -174,7 +174,7 @@ def _compiled(
             tokens, following = np.array(kept).T
             table[i, tokens] = following
     accepting = np.array([state in final for state in states] + [True])
-    table[np.ix_(accepting, ends)] = n_states - 1
+    table[np.ix_(accepting, np.array(ends))] = n_states - 1
     return Grammar(table, accepting)
 
 
