@@ -116,7 +116,7 @@ def test_malformed_files(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_unknown_templates(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no prompt template 'alloy': there are .*alloy_triple"):
+    with pytest.raises(ValueError, match=r"no prompt template 'alloy': there are .*alloy_triple"):
         load_template("alloy")
     with pytest.raises(FileNotFoundError):
         load_template(tmp_path / "absent.toml")
