@@ -122,6 +122,18 @@ def test_the_end_token() -> None:
     assert not allowed[:, special].any()
 
 
+def test_the_end_of_a_turn() -> None:
+    """It ends a text too."""
+    fast = train_bpe(TRIPLES, 300).fast
+    fast.add_special_tokens({"additional_special_tokens": ["<|over|>"]})
+    fast.chat_template = "{% for m in messages %}{{ m.content }}<|over|>{% endfor %}"
+    tokenizer = Tokenizer(fast)
+    grammar = from_regex("ab", tokenizer, V)
+    allowed = np.flatnonzero(grammar.next_state[-1] >= 0)
+    assert allowed.tolist() == sorted(tokenizer.end_ids)
+    assert len(allowed) == 2
+
+
 def test_no_dead_ends() -> None:
     """A way that the tokenizer cannot finish is forbidden from its start."""
     grammar = from_regex("V10|VXe", words(), V)

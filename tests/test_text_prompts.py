@@ -79,7 +79,7 @@ def test_the_crystal() -> None:
 
 
 def test_shipped_templates() -> None:
-    assert template_names() == ["alloy_triple", "crystal_of_formula"]
+    assert {"alloy_triple", "crystal_of_formula"} <= set(template_names())
     for name in template_names():
         template = load_template(name)
         assert template.name == name
@@ -116,7 +116,7 @@ def test_malformed_files(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_unknown_templates(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no prompt template 'alloy': there are alloy_triple, "):
+    with pytest.raises(ValueError, match=r"no prompt template 'alloy': there are .*alloy_triple"):
         load_template("alloy")
     with pytest.raises(FileNotFoundError):
         load_template(tmp_path / "absent.toml")

@@ -158,7 +158,7 @@ def test_folders_without_a_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be read"):
         Tokenizer.load(tmp_path)
-    with pytest.raises(FileNotFoundError, match="it is no folder here"):
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
         Tokenizer.load(tmp_path / "absent")
 
 

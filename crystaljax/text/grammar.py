@@ -34,13 +34,13 @@ Transitions = dict[int, dict[int, int]]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Grammar:
-    """What may follow what: N states, the first before any token, the last after the end token."""
+    """What may follow what: N states, the first before any token, the last after an end token."""
 
     next_state: Array
     """int32 [N, V]: the state after each token; −1 where the token is forbidden. In the last state
-    only the end token is allowed, and it stays there."""
+    only the end tokens are allowed, and it stays there."""
     accepting: Array
-    """bool [N]: the text may end here, and the end token is allowed."""
+    """bool [N]: the text may end here, and the end tokens are allowed."""
 
     @property
     def n_states(self) -> int:
@@ -82,7 +82,7 @@ def from_regex(
         transitions,
         index.get_initial_state(),
         final,
-        tokenizer.end_id,
+        tokenizer.end_ids,
         n_vocabulary,
         max_bytes,
         repr(pattern),
@@ -105,7 +105,7 @@ def from_texts(
             transitions.setdefault(state, {})
         final.add(state)
     return _compiled(
-        transitions, 0, final, tokenizer.end_id, n_vocabulary, max_bytes, "the texts given"
+        transitions, 0, final, tokenizer.end_ids, n_vocabulary, max_bytes, "the texts given"
     )
 
 
@@ -146,7 +146,7 @@ def _compiled(
     transitions: Transitions,
     start: int,
     final: set[int],
-    end: int,
+    ends: tuple[int, ...],
     n_vocabulary: int,
     max_bytes: int,
     name: str,
@@ -174,7 +174,7 @@ def _compiled(
             tokens, following = np.array(kept).T
             table[i, tokens] = following
     accepting = np.array([state in final for state in states] + [True])
-    table[accepting, end] = n_states - 1
+    table[np.ix_(accepting, np.array(ends))] = n_states - 1
     return Grammar(table, accepting)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,8 @@ Message = Mapping[str, str]
 """One turn of a chat: its "role" (system, user or assistant) and its "content"."""
 
 TOKENIZER_FILE = "tokenizer.json"
+
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 _PROBE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
@@ -66,6 +69,8 @@ class Tokenizer:
                 f"the folder {folder} has no tokenizer: {TOKENIZER_FILE} is not in it. Copy the "
                 "tokenizer's files beside the model's"
             )
+        if not folder.is_dir() and not _HUB_NAME.fullmatch(str(name)):
+            raise FileNotFoundError(f"no tokenizer {name!s}: there is no such folder")
         try:
             loaded = fast.from_pretrained(str(folder) if folder.is_dir() else str(name))
         except OSError as error:

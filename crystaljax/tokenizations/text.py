@@ -103,8 +103,9 @@ class WyckoffText:
     ) -> str:
         """A regular expression for the texts of crystals of those groups and elements.
 
-        What matches decodes, unless it has a position without freedom twice, a length of zero, or
-        angles that close no cell.
+        What matches decodes, unless it has a position without freedom twice, an angle of zero or
+        above 180°, or angles that close no cell. As a grammar it has about 60 states for each
+        space group (4 elements): for large vocabularies name the few that are wanted.
         """
         species = "|".join(sorted(elements))
         return "|".join(self._group_pattern(group, species) for group in space_groups)
