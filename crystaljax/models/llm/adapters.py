@@ -1,0 +1,240 @@
+"""LoRA adapters as PEFT's folders: adapter_model.safetensors and adapter_config.json."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import ml_dtypes  # noqa: F401 (gives numpy the type bfloat16, which files may hold)
+import numpy as np
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+from crystaljax.models.llm.decoder import LanguageModel
+from crystaljax.models.llm.linear import LoRA
+from crystaljax.models.llm.lora import adapters, projections
+from crystaljax.models.llm.names import Path as ModelPath
+from crystaljax.models.llm.names import tensor_name
+
+log = logging.getLogger(__name__)
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+READ = {
+    "peft_type",
+    "base_model_name_or_path",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "layers_to_transform",
+    "init_lora_weights",
+}
+"""Settings that we follow."""
+WITHOUT_EFFECT = {
+    "task_type",
+    "auto_mapping",
+    "peft_version",
+    "revision",
+    "inference_mode",
+    "layers_pattern",
+    "megatron_core",
+    "qalora_group_size",
+    "loftq_config",
+    "eva_config",
+    "corda_config",
+    "lora_ga_config",
+    "ensure_weight_tying",
+}
+"""Settings that do not change what a trained adapter computes."""
+PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
+"""Initialisations that leave the base as it is; the others (PiSSA ...) change its weights."""
+
+
+def load_adapter(model: LanguageModel, folder: str | Path, base: str | None = None) -> None:
+    """Put the adapter of a PEFT folder on the model, its factors in float32.
+
+    Args:
+      model: without adapters; its base may be quantised.
+      folder: holds adapter_config.json and adapter_model.safetensors.
+      base: name or folder of the model; a warning follows if the adapter names another.
+
+    FileNotFoundError for a missing file; ValueError if the adapter needs a feature of PEFT that
+    is not supported, or its arrays are not exactly those that its settings and the model imply.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is no PEFT adapter: it has no {name}")
+    if adapters(model):
+        raise ValueError("the model has adapters already: merge or remove them first")
+    config = _read_config(folder / CONFIG)
+    named = config.get("base_model_name_or_path")
+    if base and named and Path(base).name != Path(named).name:
+        log.warning("the adapter %s was trained on %s, and the model is %s", folder, named, base)
+
+    names = _names(model)
+    try:
+        loras = _describe(model, names, config)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
+    arrays = load_file(folder / WEIGHTS)
+    layers = projections(model)
+    expected = {}
+    for path, lora in loras.items():
+        for factor, key in zip((lora.a, lora.b), _keys(names[path]), strict=True):
+            expected[key] = factor.shape[::-1]
+    _compare(folder / WEIGHTS, {key: x.shape for key, x in arrays.items()}, expected)
+    for path, lora in loras.items():
+        for factor, key in zip((lora.a, lora.b), _keys(names[path]), strict=True):
+            factor.set_value(jnp.asarray(arrays[key].T, jnp.float32))
+        layers[path].lora = lora
+
+
+def save_adapter(model: LanguageModel, folder: str | Path, base: str | None = None) -> None:
+    """Write the model's adapters as a PEFT folder; `base` is the name or folder of the model.
+
+    ValueError if it has none.
+    """
+    loras = adapters(model)
+    if not loras:
+        raise ValueError("the model has no adapters to save: give it some (add_lora) first")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    names, arrays = _names(model), {}
+    for path, lora in loras.items():
+        for factor, key in zip((lora.a, lora.b), _keys(names[path]), strict=True):
+            arrays[key] = np.ascontiguousarray(np.asarray(factor[...]).T)
+    save_file(arrays, folder / WEIGHTS, metadata={"format": "pt"})
+
+    targets = sorted({str(path[-1]) for path in loras})
+    if any(path[-1] in targets and path not in loras for path in names):
+        targets = [names[path] for path in loras]
+    rank = Counter(lora.rank for lora in loras.values()).most_common(1)[0][0]
+    alpha = Counter(lora.alpha for lora in loras.values()).most_common(1)[0][0]
+    some = next(iter(loras.values()))
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": some.dropout,
+        "use_rslora": some.rank_stabilized,
+        "target_modules": targets,
+        "rank_pattern": {names[p]: x.rank for p, x in loras.items() if x.rank != rank},
+        "alpha_pattern": {names[p]: x.alpha for p, x in loras.items() if x.alpha != alpha},
+        "bias": "none",
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def _names(model: LanguageModel) -> dict[ModelPath, str]:
+    """Names of the projections in transformers."""
+    return {
+        path: tensor_name((*path, "kernel"), model.config).removesuffix(".weight")
+        for path in projections(model)
+    }
+
+
+def _keys(name: str) -> tuple[str, str]:
+    """Names of the factors A (our a, transposed) and B in PEFT's file."""
+    return f"{PREFIX}{name}.lora_A.weight", f"{PREFIX}{name}.lora_B.weight"
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The settings, of which those that are set are all supported."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise ValueError(f"{path} is not of a LoRA adapter (peft_type is not LORA)")
+    unset: tuple[Any, ...] = (None, False, {}, [], "none")
+    features = [
+        f"{name} = {value!r}"
+        for name, value in config.items()
+        if name not in READ | WITHOUT_EFFECT and value not in unset
+    ]
+    if config.get("init_lora_weights", True) not in PLAIN_STARTS:
+        features.append(f"init_lora_weights = {config['init_lora_weights']!r}")
+    if features:
+        raise ValueError(f"{path} asks for what is not supported: {', '.join(features)}")
+    if missing := {"r", "lora_alpha", "target_modules"} - config.keys():
+        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
+    return config
+
+
+def _describe(
+    model: LanguageModel, names: dict[ModelPath, str], config: dict[str, Any]
+) -> dict[ModelPath, LoRA]:
+    """The adapters that the settings put on the model, with abstract factors."""
+    layers, targets = projections(model), config["target_modules"]
+
+    def chosen(name: str, target: str) -> bool:
+        return name == target or name.endswith("." + target)
+
+    if isinstance(targets, str):
+        paths = [path for path, name in names.items() if re.fullmatch(targets, name)]
+    else:
+        unknown = [t for t in targets if not any(chosen(name, t) for name in names.values())]
+        if unknown:
+            known = sorted({str(path[-1]) for path in layers})
+            raise ValueError(f"target_modules {sorted(unknown)} are not among {known}")
+        paths = [path for path, name in names.items() if any(chosen(name, t) for t in targets)]
+    only = config.get("layers_to_transform")
+    if only is not None:
+        paths = [path for path in paths if path[1] in ([only] if isinstance(only, int) else only)]
+    if not paths:
+        raise ValueError(f"target_modules {targets!r} select no projection of the model")
+
+    def setting(default: str, pattern: str, name: str) -> Any:
+        for key, value in (config.get(pattern) or {}).items():
+            if re.match(rf"(.*\.)?({key})$", name):
+                return value
+        return config[default]
+
+    def describe(path: ModelPath) -> LoRA:
+        return LoRA(
+            *layers[path].kernel.shape,
+            rank=setting("r", "rank_pattern", names[path]),
+            alpha=setting("lora_alpha", "alpha_pattern", names[path]),
+            rank_stabilized=bool(config.get("use_rslora")),
+            dropout=config.get("lora_dropout") or 0.0,
+            dtype=jnp.dtype(jnp.float32),
+            rngs=nnx.Rngs(0),
+        )
+
+    return {path: nnx.eval_shape(lambda path=path: describe(path)) for path in paths}
+
+
+def _compare(
+    file: Path, found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]
+) -> None:
+    """ValueError that names the first differences of the arrays found to those expected."""
+
+    def first(keys: set[str]) -> str:
+        return f"{', '.join(sorted(keys)[:3])}{' ...' if len(keys) > 3 else ''}"
+
+    missing, unknown = expected.keys() - found.keys(), found.keys() - expected.keys()
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} arrays are missing ({first(missing)})")
+    if unknown:
+        problems.append(f"{len(unknown)} are not of this model ({first(unknown)})")
+    wrong = [key for key in expected if key in found and expected[key] != found[key]]
+    if wrong:
+        key = wrong[0]
+        problems.append(f"{key} has the shape {found[key]} where {expected[key]} is expected")
+    if problems:
+        raise ValueError(f"{file} is an adapter for another base: {'; '.join(problems)}")
