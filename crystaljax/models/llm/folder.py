@@ -22,7 +22,10 @@ from safetensors.numpy import save_file
 from crystaljax.crystal import Array
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
+from crystaljax.models.llm.linear import Format, QuantizedKernel
+from crystaljax.models.llm.lora import projections
 from crystaljax.models.llm.names import tensor_name
+from crystaljax.models.llm.quantization import quantize
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
@@ -137,38 +140,60 @@ def _open(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read ({error}): fetch it again") from None
 
 
-def abstract_model(config: LlmConfig, dtype: DTypeLike) -> LanguageModel:
-    """A model with shapes in place of parameters, which takes no memory."""
-    return nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0), dtype))
+def abstract_model(
+    config: LlmConfig, dtype: DTypeLike, quantized: Format | None = None, tile: int = 0
+) -> LanguageModel:
+    """A model with shapes in place of parameters, which takes no memory; errors as `quantize`."""
+
+    def build() -> LanguageModel:
+        model = LanguageModel(config, nnx.Rngs(0), dtype)
+        if quantized is not None:
+            quantize(model, quantized, tile)
+        return model
+
+    return nnx.eval_shape(build)
 
 
 def load_model(
-    folder: str | Path, dtype: DTypeLike | None = None, placement: Placement | None = None
+    folder: str | Path,
+    dtype: DTypeLike | None = None,
+    placement: Placement | None = None,
+    quantized: Format | None = None,
+    tile: int = 0,
 ) -> LanguageModel:
     """The language model of a Hugging Face folder.
 
     Args:
       dtype: type of parameters and activations; that of the files' embedding if not given.
       placement: sharding of each parameter; all on the first device if not given.
+      quantized, tile: format of the blocks' projections, as in `quantize`; plain if not given.
 
     Every tensor goes on its own from the file to its devices, a host reading only what its devices
-    hold. FileNotFoundError: folder, configuration or a shard is missing. ValueError: unknown
-    architecture, or tensors that are missing, of other shapes than the configuration says, or
-    unknown to it.
+    hold, and is quantised there before the next one is read. FileNotFoundError: folder,
+    configuration or a shard is missing. ValueError: unknown architecture, a tile that does not
+    fit, or tensors that are missing, of other shapes than the configuration says, or unknown to it.
     """
     config = load_config(folder)
     with Tensors(folder) as tensors:
         if dtype is None:
             dtype = tensors.slices("model.embed_tokens.weight")[:1].dtype
-        graph, state = nnx.split(abstract_model(config, dtype))
-        flat = nnx.to_flat_state(state)
+        graph = nnx.graphdef(abstract_model(config, dtype, quantized, tile))
+        plain = abstract_model(config, dtype)
+        projected = {(*path, "kernel") for path in projections(plain)}
+        flat = nnx.to_flat_state(nnx.state(plain))
         names = [tensor_name(path, config) for path, _ in flat]
         _check_unknown(tensors, set(names), config)
+        place = placement or (lambda _: _first_device())
         filled = []
         for name, (path, leaf) in zip(names, flat, strict=True):
-            sharding = placement(leaf.shape) if placement else _first_device()
-            value = _read(tensors, name, path[-1] == "kernel", leaf, sharding)
-            filled.append((path, leaf.replace(value)))
+            value = _read(tensors, name, path[-1] == "kernel", leaf, place(leaf.shape))
+            if quantized is None or path not in projected:
+                filled.append((path, leaf.replace(value)))
+                continue
+            kernel = nnx.state(QuantizedKernel(value, quantized, tile))
+            for part, array in nnx.to_flat_state(kernel):
+                value = jax.device_put(array.get_value(), place(array.shape))
+                filled.append(((*path, *part), array.replace(value)))
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
