@@ -1,0 +1,156 @@
+"""How much memory a language model needs, from the shapes of its arrays alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+
+from crystaljax.models.llm.decoder import LanguageModel, Remat
+from crystaljax.models.llm.likelihood import CHUNK
+from crystaljax.models.llm.linear import LoRAParam, QuantizedKernel
+from crystaljax.models.llm.lora import (
+    adapters,
+    count_parameters,
+    projections,
+    trained_filter,
+)
+
+SCORES = 3
+"""Arrays of attention scores in float32 that exist at a time for the gradient of one block."""
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Bytes by purpose, and parameters."""
+
+    weights: dict[str, int]
+    """Of the base, by type; the scales of quantised kernels on their own."""
+    adapters: int
+    """Of LoRA's factors."""
+    gradients: int
+    """Of what is trained."""
+    optimizer: int
+    """Of the optimiser's state."""
+    cache: int
+    """Of keys and values in sampling, with the positions of their slots."""
+    activations: int
+    """In a training step: an estimate, the others are exact."""
+    trained: int
+    """Parameters that are trained."""
+    parameters: int
+    """All parameters, adapters included."""
+
+    @property
+    def total(self) -> int:
+        """Bytes of everything."""
+        rest = self.adapters, self.gradients, self.optimizer, self.cache, self.activations
+        return sum(self.weights.values()) + sum(rest)
+
+    @property
+    def trained_fraction(self) -> float:
+        """Trained parameters over all."""
+        return self.trained / self.parameters
+
+    def __str__(self) -> str:
+        """A table, in GB of 10⁹ bytes."""
+        rows = {f"weights, {kind}": size for kind, size in sorted(self.weights.items())}
+        rows |= {
+            "adapters": self.adapters,
+            "gradients": self.gradients,
+            "optimiser": self.optimizer,
+            "KV cache": self.cache,
+            "activations (estimate)": self.activations,
+            "total": self.total,
+        }
+        lines = [f"{name:<24}{size / 1e9:>10.3f} GB" for name, size in rows.items()]
+        lines.append(
+            f"{'trained':<24}{self.trained / 1e6:>10.3f} M of {self.parameters / 1e6:.1f} M "
+            f"({100 * self.trained_fraction:.3f} %)"
+        )
+        return "\n".join(lines)
+
+
+def memory_report(
+    model: LanguageModel,
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    rows: int = 1,
+    length: int = 0,
+    remat: Remat = "all",
+    sequences: int = 0,
+    slots: int = 0,
+) -> MemoryReport:
+    """What training the model, or sampling from it, takes.
+
+    Args:
+      model: with arrays or, as of `nnx.eval_shape`, with their shapes: nothing is allocated.
+      optimizer: of a training run; gradients, optimiser and activations are zero without it.
+      rows, length, remat: of the packed texts of a training step.
+      sequences, slots: of the cache in sampling.
+    """
+    gradients = state = activations = 0
+    if optimizer is not None:
+        trained = nnx.to_pure_dict(nnx.state(model, trained_filter(model)))
+        gradients = _bytes(trained)
+        state = _bytes(jax.eval_shape(optimizer.init, trained))
+        activations = _activations(model, rows, length, remat)
+    cache = jax.eval_shape(lambda: model.empty_cache(sequences, slots))
+    n_trained, n_parameters = count_parameters(model)
+    return MemoryReport(
+        weights=_weights(model),
+        adapters=_bytes(nnx.state(model, LoRAParam)),
+        gradients=gradients,
+        optimizer=state,
+        cache=_bytes(cache) + 4 * sequences * slots,
+        activations=activations,
+        trained=n_trained,
+        parameters=n_parameters,
+    )
+
+
+def _bytes(tree: Any) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def _weights(model: LanguageModel) -> dict[str, int]:
+    """Bytes of the base by type."""
+    sizes: dict[str, int] = {}
+
+    def add(kind: str, tree: Any) -> None:
+        sizes[kind] = sizes.get(kind, 0) + _bytes(tree)
+
+    for x in jax.tree.leaves(nnx.state(model, nnx.All(nnx.Param, nnx.Not(LoRAParam)))):
+        add(x.dtype.name, x)
+    for layer in projections(model).values():
+        if isinstance(layer.kernel, QuantizedKernel):
+            add(layer.kernel.format, layer.kernel.codes)
+            add("scales", layer.kernel.scale)
+    return sizes
+
+
+def _activations(model: LanguageModel, rows: int, length: int, remat: Remat) -> int:
+    """Estimate of the bytes that one step's gradient needs beside parameters.
+
+    Kept of every block: its input; with "products" what its matrices give too; with "none" all.
+    Of one block, when its gradient is taken: all, with the cotangents, the attention scores of
+    all heads in float32 and two decoded kernels. Beside them the logits of a chunk of each row.
+    """
+    config, size, n = model.config, model.dtype.itemsize, rows * length
+    layers = {p: layer for p, layer in projections(model).items() if p[1] == 0}
+    outputs = sum(layer.kernel.shape[1] for layer in layers.values())
+    products = n * outputs * size
+    products += n * 4 * sum(x.rank + x.b.shape[1] for p, x in adapters(model).items() if p[1] == 0)
+    scores = SCORES * rows * config.n_heads * length**2 * 4
+    inside = products + n * size * (4 * config.width + 2 * config.mlp_width) + scores
+    kept = {"all": 0, "products": products, "none": inside}[remat] + n * config.width * size
+    decoded = max(
+        (prod(x.kernel.shape) for x in layers.values() if isinstance(x.kernel, QuantizedKernel)),
+        default=0,
+    )
+    logits = 2 * rows * min(CHUNK, length) * config.vocabulary * 4
+    return config.n_layers * kept + 2 * inside + 2 * decoded * size + logits
