@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_dtypes  # noqa: F401 (gives numpy the type bfloat16, which files may hold)
 import numpy as np
 from flax import nnx
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from crystaljax.models.llm.decoder import LanguageModel
@@ -87,7 +88,10 @@ def load_adapter(model: LanguageModel, folder: str | Path, base: str | None = No
         loras = _describe(model, names, config)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from error
-    arrays = load_file(folder / WEIGHTS)
+    try:
+        arrays = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}): fetch it again") from error
     layers = projections(model)
     expected = {}
     for path, lora in loras.items():
