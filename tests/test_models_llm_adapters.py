@@ -39,8 +39,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "rank_pattern": {"k_proj": 2, "layers.1.mlp.down_proj": 5},
         "alpha_pattern": {"layers.1.self_attn.o_proj": 7},
     },
-    "olmo2": {"target_modules": ["q_proj", "gate_proj", "up_proj"], "use_rslora": True},
-    "qwen2-window": {"target_modules": r".*\.(v_proj|down_proj)", "layers_to_transform": [1]},
+    "olmo2": {"target_modules": r".*\.(q_proj|gate_proj|up_proj)", "use_rslora": True},
+    "qwen2-window": {"target_modules": ["v_proj", "down_proj"], "layers_to_transform": [1]},
 }
 
 
