@@ -33,9 +33,9 @@ CONFIG = LlmConfig(
 TOKENS = np.random.default_rng(0).integers(0, 61, (2, 16))
 
 
-def small() -> LanguageModel:
+def small(config: LlmConfig = CONFIG) -> LanguageModel:
     """A model whose layers matter as those of trained models do: 1/√n_in, not 0.02."""
-    model = LanguageModel(CONFIG, nnx.Rngs(0))
+    model = LanguageModel(config, nnx.Rngs(0))
     for layer in [*projections(model).values(), model.head]:
         layer.kernel[...] *= layer.kernel.shape[0] ** -0.5 / 0.02
     return model
@@ -128,14 +128,15 @@ from flax import nnx
 from types import SimpleNamespace
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_models_llm_quantization import small
+from dataclasses import replace
+from test_models_llm_quantization import CONFIG, small
 from crystaljax.models.llm.folder import export_model, load_model
 from crystaljax.models.llm.likelihood import token_log_probs
 from crystaljax.models.llm.linear import LoRAParam
 from crystaljax.models.llm.lora import LoraConfig, add_lora
 from crystaljax.parallel import MeshConfig, batch_sharding, make_mesh, parameter_placement
 
-export_model(small(), Path(sys.argv[1]))
+export_model(small(replace(CONFIG, n_layers=1)), Path(sys.argv[1]))
 rng = np.random.default_rng(1)
 tokens = rng.integers(0, 61, (8, 16))
 
@@ -162,7 +163,7 @@ def losses(placement, spread, form, tile):
         return optax.apply_updates(factors, updates), state, value
 
     state, values = optimizer.init(factors), []
-    for _ in range(4):
+    for _ in range(8):
         factors, state, value = step(factors, state, rest, spread(tokens))
         values.append(float(value))
     return values
