@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -223,12 +224,17 @@ def test_a_wrong_prefix_is_an_error(saved: tuple[LanguageModel, Path]) -> None:
         load_adapter(model, folder)
 
 
-def test_an_adapter_of_another_base_is_an_error(
-    saved: tuple[LanguageModel, Path], base: Any
-) -> None:
-    model = load_model(base("gemma2"))  # of three layers
+def test_an_adapter_of_another_base_is_an_error(saved: tuple[LanguageModel, Path]) -> None:
+    model, folder = saved
+    longer = LanguageModel(replace(model.config, n_layers=3), nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"another base: 4 arrays are missing \(.*layers\.2"):
-        load_adapter(model, saved[1])
+        load_adapter(longer, folder)
+    shorter = LanguageModel(replace(model.config, n_layers=1), nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"another base: 4 are not of this model \(.*layers\.1"):
+        load_adapter(shorter, folder)
+    wider = LanguageModel(replace(model.config, width=40), nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"another base: .*shape \(3, 32\) where \(3, 40\)"):
+        load_adapter(wider, folder)
 
 
 def test_missing_and_broken_files(saved: tuple[LanguageModel, Path]) -> None:
