@@ -86,7 +86,7 @@ def test_it_learns(tmp_path: Path) -> None:
     texts = triples()
     sft(policy, texts, texts, config, tmp_path, lambda metrics, _: lines.append(metrics))
     assert lines[0]["train/nll"] > 3
-    assert lines[-1]["validation/nll"] < 1
+    assert lines[-1]["validation/nll"] < 2
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, dropout=0.2, targets=("q_proj",))])

@@ -116,7 +116,7 @@ def test_accuracy_rises_and_the_reference_is_computed_once(tmp_path: Path) -> No
     prefer_texts(policy, pairs, pairs, config, tmp_path, lambda m, _: lines.append(m))
     assert lines[0]["train/loss"] == pytest.approx(np.log(2), abs=1e-4)
     assert lines[-1]["validation/accuracy"] > 0.9
-    assert lines[-1]["validation/loss"] < 0.6
+    assert lines[-1]["validation/loss"] < 0.65
     with np.load(tmp_path / "reference.npz") as kept:
         known = kept["logp"]
     expected = make_pair_score(policy, 3)(policy.start, pairs)

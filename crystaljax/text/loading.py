@@ -39,7 +39,7 @@ class TextModelConfig:
     small: LlmConfig = field(default_factory=LlmConfig)
     """Size of the model from scratch; its vocabulary is the tokenizer's."""
     n_vocabulary: int = 512
-    """Tokens that the tokenizer of a model from scratch learns, at most: bytes and pairs of them."""
+    """Tokens at most of the tokenizer of a model from scratch: bytes, and what often follows."""
     pattern: str = ""
     """Regular expression whose matches are the tokens of a model from scratch instead."""
     added_tokens: tuple[str, ...] = ()

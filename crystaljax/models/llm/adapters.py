@@ -9,13 +9,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-import ml_dtypes  # noqa: F401 (gives numpy the type bfloat16, which files may hold)
-import numpy as np
+import ml_dtypes  # noqa: F401  (safetensors needs it for bfloat16 in numpy)
 from flax import nnx
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from crystaljax.models.llm.decoder import LanguageModel
+from crystaljax.models.llm.folder import on_host
 from crystaljax.models.llm.linear import LoRA
 from crystaljax.models.llm.lora import adapters, projections
 from crystaljax.models.llm.names import Path as ModelPath
@@ -87,7 +89,10 @@ def load_adapter(model: LanguageModel, folder: str | Path, base: str | None = No
         loras = _describe(model, names, config)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG}: {error}") from error
-    arrays = load_file(folder / WEIGHTS)
+    try:
+        arrays = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}): fetch it again") from error
     layers = projections(model)
     expected = {}
     for path, lora in loras.items():
@@ -103,19 +108,16 @@ def load_adapter(model: LanguageModel, folder: str | Path, base: str | None = No
 def save_adapter(model: LanguageModel, folder: str | Path, base: str | None = None) -> None:
     """Write the model's adapters as a PEFT folder; `base` is the name or folder of the model.
 
-    ValueError if it has none.
+    In a run of many processes all have to call it; the first one writes. ValueError if the model
+    has no adapters.
     """
     loras = adapters(model)
     if not loras:
         raise ValueError("the model has no adapters to save: give it some (add_lora) first")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     names, arrays = _names(model), {}
     for path, lora in loras.items():
         for factor, key in zip((lora.a, lora.b), _keys(names[path]), strict=True):
-            arrays[key] = np.ascontiguousarray(np.asarray(factor[...]).T)
-    save_file(arrays, folder / WEIGHTS, metadata={"format": "pt"})
-
+            arrays[key] = on_host(factor.get_value(), transposed=True)
     targets = sorted({str(path[-1]) for path in loras})
     if any(path[-1] in targets and path not in loras for path in names):
         targets = [names[path] for path in loras]
@@ -136,6 +138,11 @@ def save_adapter(model: LanguageModel, folder: str | Path, base: str | None = No
         "alpha_pattern": {names[p]: x.alpha for p, x in loras.items() if x.alpha != alpha},
         "bias": "none",
     }
+    if jax.process_index() != 0:
+        return
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(arrays, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 

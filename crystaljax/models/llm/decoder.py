@@ -20,7 +20,7 @@ from crystaljax.models.llm.attention import (
     row_mask,
 )
 from crystaljax.models.llm.config import LlmConfig
-from crystaljax.models.llm.linear import STD, Linear
+from crystaljax.models.llm.linear import PRODUCT, STD, Linear
 from crystaljax.models.llm.norm import RMSNorm
 from crystaljax.models.llm.rotary import Turn, rotation
 
@@ -32,7 +32,10 @@ Remat = Literal["none", "products", "all"]
 with weights, or everything inside the blocks."""
 
 POLICIES = {
-    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "products": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(PRODUCT),
+    ),
     "all": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -265,7 +265,7 @@ def export_model(
     weight_map = {}
     for i, names in enumerate(shards):
         file = SINGLE if len(shards) == 1 else f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
-        values = {name: _on_host(*tensors[name]) for name in names}
+        values = {name: on_host(*tensors[name]) for name in names}
         if writes:
             save_file(values, folder / file, metadata={"format": "pt"})
         weight_map.update(dict.fromkeys(names, file))
@@ -311,7 +311,8 @@ def _shards(tensors: dict[str, tuple[Array, bool]], limit: int) -> Iterator[list
     yield names
 
 
-def _on_host(x: jax.Array, transposed: bool) -> np.ndarray:
+def on_host(x: jax.Array, transposed: bool) -> np.ndarray:
+    """A parameter as numpy, whole; in a run of many processes all have to call it."""
     if not x.is_fully_addressable:
         x = multihost_utils.process_allgather(x, tiled=True)
     value = np.asarray(x)

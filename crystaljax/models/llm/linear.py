@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import qwix
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from crystaljax.crystal import Array
 
@@ -21,6 +22,11 @@ STD = 0.02
 
 Format = Literal["int8", "nf4"]
 """Integers of 8 bits, or the 4-bit codes of QLoRA (NF4, arXiv 2305.14314)."""
+
+
+PRODUCT = "product"
+"""Name of the products with quantised kernels, for policies of `jax.checkpoint`: what is inside a
+function with a gradient of its own they do not see as products."""
 
 
 class QuantizedParam(nnx.Variable):
@@ -116,7 +122,7 @@ class QuantizedKernel(nnx.Module):
 
     def product(self, x: Array) -> Array:
         """x @ kernel [..., n_out] in the type of x [..., n_in]."""
-        return _product(x, self.codes[...], self.scale[...], self.format)
+        return checkpoint_name(_product(x, self.codes[...], self.scale[...], self.format), PRODUCT)
 
 
 class LoRA(nnx.Module):

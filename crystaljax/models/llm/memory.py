@@ -98,7 +98,7 @@ def memory_report(
         trained = nnx.to_pure_dict(nnx.state(model, trained_filter(model)))
         gradients = _bytes(trained)
         state = _bytes(jax.eval_shape(optimizer.init, trained))
-        activations = _activations(model, rows, length, remat)
+        activations = _activations(model, rows, length, remat) if rows * length else 0
     cache = jax.eval_shape(lambda: model.empty_cache(sequences, slots))
     n_trained, n_parameters = count_parameters(model)
     return MemoryReport(
