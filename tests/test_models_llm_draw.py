@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import chisquare
@@ -14,6 +14,8 @@ from crystaljax.models.rules import NEVER
 
 VOCABULARY = 13
 
+jitted, jitted_keep = jax.jit(draw), jax.jit(keep_likely)
+
 LOGITS = hnp.arrays(
     np.float32, (3, VOCABULARY), elements=st.floats(-20, 20, width=32, allow_subnormal=False)
 )
@@ -22,7 +24,7 @@ LOGITS = hnp.arrays(
 def kept(logits: np.ndarray, sharpness: Sharpness) -> np.ndarray:
     """bool [B, V]: tokens that may be drawn."""
     weight = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(jax.jit(keep_likely)(logits, weight, sharpness)) > 0
+    return np.asarray(jitted_keep(logits, weight, sharpness)) > 0
 
 
 def scores(logits: np.ndarray, kept: np.ndarray) -> list[list[float]]:
@@ -67,12 +69,12 @@ def test_all_warpers_follow_the_order_of_transformers(
     assume((abs(sums - p) > 1e-5).all())
     theirs = torch.log_softmax(warpers.TopPLogitsWarper(top_p=p)(None, theirs), -1).numpy()
     sharpness = Sharpness(jnp.float32(temperature), jnp.int32(k), jnp.float32(p))
-    found = jax.jit(draw)(jnp.full(3, 0.37), logits, None, sharpness)
+    found = jitted(jnp.full(3, 0.37), logits, None, sharpness)
     own = np.asarray(jax.nn.log_softmax(logits))
     for i, token in enumerate(np.asarray(found.token)):
         tied = logits[i] == logits[i, token]  # one of equally likely ones may be drawn for another
-        assert theirs[i, tied].max() == pytest.approx(found.logp[i], abs=2e-5)
-        assert own[i, token] == pytest.approx(found.logp_model[i], abs=2e-5)
+        assert theirs[i, tied].max() == pytest.approx(float(found.logp[i]), abs=2e-5)
+        assert own[i, token] == pytest.approx(float(found.logp_model[i]), abs=2e-5)
 
 
 @given(LOGITS, hnp.arrays(bool, (3, VOCABULARY)), st.floats(0, 1, exclude_max=True, width=32))
@@ -80,18 +82,21 @@ def test_the_grammar_is_never_left(logits: np.ndarray, allowed: np.ndarray, u: f
     assume(allowed.any(axis=1).all())
     for temperature in (None, jnp.float32(1.7)):
         sharpness = Sharpness(temperature, None, None)
-        token = draw(jnp.full(3, u), logits, allowed, sharpness).token
+        token = jitted(jnp.full(3, u), logits, allowed, sharpness).token
         assert allowed[np.arange(3), token].all()
 
 
-@settings(max_examples=20)
-@given(st.integers(1, 70000), st.floats(0, 1, exclude_max=True, width=32), st.integers(0, 99))
-def test_impossible_tokens_are_never_drawn(size: int, u: float, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(0, 5, (1, size)).astype(np.float32)
-    logits[0, rng.permutation(size)[1:][: size // 2]] = NEVER
-    token = int(draw(jnp.array([u]), logits, None, Sharpness(jnp.float32(1), None, None)).token[0])
-    assert logits[0, token] > NEVER
+@pytest.mark.parametrize("size", [1, 2, 128, 50001])
+def test_impossible_tokens_are_never_drawn(size: int) -> None:
+    """Not at the ends of the random numbers either, nor where rounding is worst."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 5, (40, size)).astype(np.float32)
+    order = rng.permuted(np.tile(np.arange(size), (40, 1)), axis=1)
+    np.put_along_axis(logits, order[:, 1:][:, : size // 2], NEVER, axis=1)
+    uniform = rng.random(40).astype(np.float32)
+    uniform[:3] = 0, 1 - 2**-23, 2**-23
+    token = draw(uniform, logits, None, Sharpness(jnp.float32(1), None, None)).token
+    assert (logits[np.arange(40), token] > NEVER).all()
 
 
 def test_draws_have_the_distribution_asked_for() -> None:
@@ -101,9 +106,9 @@ def test_draws_have_the_distribution_asked_for() -> None:
     sharpness = Sharpness(jnp.float32(1.5), None, None)
     found = draw(uniform, jnp.tile(logits, (n, 1)), None, sharpness)
     counts = np.bincount(found.token, minlength=8)
-    expected = np.asarray(jax.nn.softmax(logits / 1.5)) * n
+    expected = np.exp(np.asarray(logits[:-1], float) / 1.5)
     assert counts[-1] == 0
-    assert chisquare(counts[:-1], expected[:-1] * n / expected[:-1].sum()).pvalue > 1e-3
+    assert chisquare(counts[:-1], expected * (n / expected.sum())).pvalue > 1e-3
 
 
 def test_the_likeliest_token_at_temperature_zero() -> None:

@@ -198,12 +198,12 @@ class Engine:
             self.state = insert(self.state, self.prefilled.cache, fresh, self.sharding)
 
     def _fresh(self, rows: np.ndarray, samples: np.ndarray) -> Fresh:
-        """Samples for rows, in a bucket of few sizes."""
+        """Samples for rows, padded to one of few sizes."""
         prompts = samples // self.prompts.n
         tokens = [self.prompts.tokens[i] for i in prompts]
         size = _smallest(self.sizes, len(rows))
 
-        def padded(values: Sequence[int] | np.ndarray, blank: int = 0) -> np.ndarray:
+        def padded(values: Sequence[int] | np.ndarray | int, blank: int = 0) -> np.ndarray:
             x = np.full(size, blank, np.int32)
             x[: len(rows)] = values
             return x

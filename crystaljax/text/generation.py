@@ -164,7 +164,7 @@ class Generator:
         """The texts of completions that no stop string ended."""
         if self.tokenizer is None:
             return
-        whole = np.flatnonzero(result.reason != "stop")
+        whole = np.flatnonzero(result.reason != "stop").tolist()
         ends = result.reason[whole] == "end"
         sequences = [
             result.sequence(i)[:-1] if end else result.sequence(i)
@@ -204,9 +204,7 @@ def _table(grammar: Grammar, end_tokens: np.ndarray) -> GrammarTable:
     if len(end_tokens) == 0:
         raise ValueError("a grammar needs end tokens: give them")
     next_state, accepting = np.asarray(grammar.next_state), np.asarray(grammar.accepting)
-    follows = next_state >= 0
-    follows[:, end_tokens] = False
-    stuck = np.flatnonzero(~(follows.any(axis=1) | accepting))
+    stuck = np.flatnonzero(~((next_state >= 0).any(axis=1) | accepting))
     if len(stuck):
         raise ValueError(
             f"the grammar cannot go on from state {stuck[0]}, nor end there: no token fits"
