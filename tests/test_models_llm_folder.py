@@ -1,5 +1,6 @@
 """Hugging Face folders: round trips, and folders that are not whole."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -33,11 +34,8 @@ def test_transformers_loads_what_we_write_bit_for_bit(case: str, tmp_path: Path)
 
 
 def test_bfloat16_in_shards(tmp_path: Path) -> None:
-    half = reference("gemma2").to(torch.bfloat16)
-    try:
-        half.save_pretrained(tmp_path / "first", max_shard_size="5KB")
-    finally:
-        reference("gemma2").to(torch.float32)
+    half = copy.deepcopy(reference("gemma2")).to(torch.bfloat16)
+    half.save_pretrained(tmp_path / "first", max_shard_size="5KB")
     (tmp_path / "first" / "tokenizer.json").write_text("{}")
     model = load_model(tmp_path / "first")
     assert model.dtype == jnp.bfloat16

@@ -14,8 +14,8 @@ from crystaljax.models.llm.decode import (
     MAX_STEPS,
     Chunk,
     Fresh,
-    Graph,
     How,
+    Network,
     Weights,
     decode,
     insert,
@@ -122,7 +122,7 @@ class Engine:
     """A batch of rows at work on some prompts.
 
     Args:
-      weights: of the graph.
+      weights: of the network.
       how: to draw.
       result: filled as completions end.
       batch_size: rows at most, rounded up to as many as can be spread over the devices.
@@ -131,7 +131,7 @@ class Engine:
 
     def __init__(
         self,
-        graph: Graph,
+        network: Network,
         weights: Weights,
         how: How,
         prompts: Prompts,
@@ -140,14 +140,14 @@ class Engine:
         stops: StopStrings,
         sharding: NamedSharding | None,
     ) -> None:
-        self.model = graph, weights
+        self.model = network, weights
         self.how, self.prompts, self.result, self.stops = how, prompts, result, stops
         self.sharding = sharding
         self.sizes = batch_sizes(batch_size, 1 if sharding is None else sharding.num_devices)
         size = _smallest(self.sizes, prompts.n_samples)
         lengths = np.array([len(tokens) for tokens in prompts.tokens])
         slots = bucket(int((lengths + prompts.limits).max(initial=1)))
-        self.state = start(graph, weights, size, slots, sharding)
+        self.state = start(network, weights, size, slots, sharding)
         self.owner = np.full(size, -1)  # the sample in each row
         self.next = 0  # the first sample that has not entered
         self.prefilled = Prefilled(None, 0, 0)
@@ -198,12 +198,12 @@ class Engine:
             self.state = insert(self.state, self.prefilled.cache, fresh, self.sharding)
 
     def _fresh(self, rows: np.ndarray, samples: np.ndarray) -> Fresh:
-        """Samples for rows, in a bucket of few sizes."""
+        """Samples for rows, padded to one of few sizes."""
         prompts = samples // self.prompts.n
         tokens = [self.prompts.tokens[i] for i in prompts]
         size = _smallest(self.sizes, len(rows))
 
-        def padded(values: Sequence[int] | np.ndarray, blank: int = 0) -> np.ndarray:
+        def padded(values: Sequence[int] | np.ndarray | int, blank: int = 0) -> np.ndarray:
             x = np.full(size, blank, np.int32)
             x[: len(rows)] = values
             return x

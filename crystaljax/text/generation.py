@@ -9,12 +9,11 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from crystaljax.crystal import Array
 from crystaljax.models.llm.config import LlmConfig
-from crystaljax.models.llm.decode import GrammarTable, Graph, How, Weights
+from crystaljax.models.llm.decode import GrammarTable, Graph, How, Network, Weights
 from crystaljax.models.llm.draw import Sharpness
 from crystaljax.parallel import batch_sharding
 from crystaljax.text.engine import Engine, Generation, Prompts
@@ -102,11 +101,13 @@ class Generator:
     ) -> None:
         if config.stop and tokenizer is None:
             raise ValueError("stop strings need a tokenizer: give one")
-        self.graph, self.config, self.tokenizer = graph, config, tokenizer
+        self.network, self.config, self.tokenizer = Network(graph), config, tokenizer
         self.end_tokens = np.array(sorted(set(end_tokens)), np.int32)
         self.stops = StopStrings(config.stop, tokenizer.decode if tokenizer else lambda x: [])
-        self.grammar = None if grammar is None else _table(grammar, self.end_tokens)
         self.sharding = None if mesh is None else batch_sharding(mesh)
+        self._everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        table = None if grammar is None else _table(grammar, self.end_tokens)
+        self.grammar = jax.device_put(table, self._everywhere)
 
     def __call__(
         self,
@@ -129,7 +130,7 @@ class Generator:
         most = self.config.max_new_tokens
         given = [most] * len(prompts) if limits is None else np.minimum(limits, most)
         limits = np.asarray(given, np.int32)
-        model: LlmConfig = nnx.merge(self.graph, *weights).config
+        model = self.network.model(weights).config
         prompts = [np.asarray(prompt, np.int32) for prompt in prompts]
         _check(prompts, limits, model)
         self._check_vocabulary(model.vocabulary)
@@ -139,11 +140,12 @@ class Generator:
             jnp.asarray(self.end_tokens),
             self.grammar,
         )
+        how = jax.device_put(how, self._everywhere)
         result = Generation.empty(len(prompts), n, most)
         work = Prompts(prompts, limits, n)
         if work.n_samples:
             size = self.config.batch_size
-            Engine(self.graph, weights, how, work, result, size, self.stops, self.sharding).run()
+            Engine(self.network, weights, how, work, result, size, self.stops, self.sharding).run()
             self._write(result)
         return result
 
@@ -164,7 +166,7 @@ class Generator:
         """The texts of completions that no stop string ended."""
         if self.tokenizer is None:
             return
-        whole = np.flatnonzero(result.reason != "stop")
+        whole = np.flatnonzero(result.reason != "stop").tolist()
         ends = result.reason[whole] == "end"
         sequences = [
             result.sequence(i)[:-1] if end else result.sequence(i)
@@ -204,11 +206,9 @@ def _table(grammar: Grammar, end_tokens: np.ndarray) -> GrammarTable:
     if len(end_tokens) == 0:
         raise ValueError("a grammar needs end tokens: give them")
     next_state, accepting = np.asarray(grammar.next_state), np.asarray(grammar.accepting)
-    follows = next_state >= 0
-    follows[:, end_tokens] = False
-    stuck = np.flatnonzero(~(follows.any(axis=1) | accepting))
+    stuck = np.flatnonzero(~((next_state >= 0).any(axis=1) | accepting))
     if len(stuck):
         raise ValueError(
             f"the grammar cannot go on from state {stuck[0]}, nor end there: no token fits"
         )
-    return GrammarTable(jnp.asarray(next_state, jnp.int32), jnp.asarray(accepting, bool))
+    return GrammarTable(next_state.astype(np.int32), accepting.astype(bool))

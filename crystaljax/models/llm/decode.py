@@ -29,6 +29,24 @@ MAX_STEPS = 64
 """Tokens that are decoded at once, at most."""
 
 
+class Network:
+    """What `nnx.split` gives beside the weights, hashed once: for many layers it takes a while."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._hash = hash(graph)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and self.graph == other.graph
+
+    def model(self, weights: Weights) -> LanguageModel:
+        """The model with some weights."""
+        return nnx.merge(self.graph, *weights)
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DecodeState:
@@ -112,12 +130,12 @@ class Chunk(NamedTuple):
     """bool [B]: rows that go on."""
 
 
-@partial(jax.jit, static_argnames=("graph", "size", "slots", "sharding"))
+@partial(jax.jit, static_argnames=("network", "size", "slots", "sharding"))
 def start(
-    graph: Graph, weights: Weights, size: int, slots: int, sharding: NamedSharding | None
+    network: Network, weights: Weights, size: int, slots: int, sharding: NamedSharding | None
 ) -> DecodeState:
     """`size` unused rows and a cache of `slots`."""
-    model: LanguageModel = nnx.merge(graph, *weights)
+    model = network.model(weights)
     zero = jnp.zeros(size, jnp.int32)
     state = DecodeState(
         cache=model.empty_cache(size, slots),
@@ -133,12 +151,12 @@ def start(
     return _pinned(state, sharding)
 
 
-@partial(jax.jit, static_argnames=("graph", "sharding"))
+@partial(jax.jit, static_argnames=("network", "sharding"))
 def prefill(
-    graph: Graph, weights: Weights, tokens: Array, length: Array, sharding: NamedSharding | None
+    network: Network, weights: Weights, tokens: Array, length: Array, sharding: NamedSharding | None
 ) -> Cache:
     """Keys and values [P, KV, T, D] of prompts int [P, T], of `length` int [P] tokens each."""
-    model: LanguageModel = nnx.merge(graph, *weights)
+    model = network.model(weights)
     if sharding is not None:
         tokens = jax.lax.with_sharding_constraint(tokens, sharding)
     position = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
@@ -183,9 +201,9 @@ def take(state: DecodeState, rows: Array, sharding: NamedSharding | None) -> Dec
     return _pinned(replace(taken, clock=state.clock), sharding)
 
 
-@partial(jax.jit, static_argnames=("graph", "sharding"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("network", "sharding"), donate_argnames="state")
 def decode(
-    graph: Graph,
+    network: Network,
     weights: Weights,
     state: DecodeState,
     how: How,
@@ -200,7 +218,7 @@ def decode(
     rows are in use, so that others can enter, or the batch be made smaller. A row ends with an end
     token or at its limit. Token t of sample i is drawn with fold_in(fold_in(key, i), t).
     """
-    model: LanguageModel = nnx.merge(graph, *weights)
+    model = network.model(weights)
     state = replace(state, position=jnp.where(active, state.position, -1))
     size = len(state.token)
     blank = jnp.zeros((MAX_STEPS, size), jnp.float32)
