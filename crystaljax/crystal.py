@@ -41,6 +41,13 @@ class Batch:
         """The same batch with every array on the host."""
         return jax.tree.map(np.asarray, self)
 
+    def padded(self: B, n: int) -> B:
+        """The same batch (on the host) with rows of zeros at its end, n rows in all."""
+        missing = n - len(self)
+        return jax.tree.map(
+            lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)), self.to_numpy()
+        )
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)

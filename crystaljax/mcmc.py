@@ -154,7 +154,7 @@ def run_chains(
         judged = judge(reward, decoded.crystals, decoded.ok)
         value = config.bounds(judged)
         logp = np.where(decoded.ok, score(params, filled).total, -np.inf).astype(np.float64)
-        found = {"reward": value, "logp": logp, "judged": judged.ok.astype(float)}
+        found = {"reward": value, "logp": logp}
         return Chains(filled, logp + value / config.tau, found)
 
     def propose(tokens: WyckoffTokens, rng: np.random.Generator) -> WyckoffTokens:
@@ -163,10 +163,13 @@ def run_chains(
     metadata = dataclasses.replace(policy.metadata, run={"config": dataclasses.asdict(config)})
     with RunCheckpoints(folder / "checkpoints") as checkpoints, progress_bar() as progress:
         first = checkpoints.latest or 0
-        chains = evaluate(start)
         if first:
-            chains = jax.tree.map(np.asarray, checkpoints.restore(chains, metadata)[0])
+            zeros = np.zeros(config.n_chains)
+            shape = Chains(start, zeros, {"reward": zeros, "logp": zeros})
+            chains = jax.tree.map(np.asarray, checkpoints.restore(shape, metadata)[0])
             log.info("going on from step %d", first)
+        else:
+            chains = evaluate(start)
         bar = progress.add_task("MCMC", total=config.n_steps, completed=first)
         for step in range(first, config.n_steps):
             clock = Clock()

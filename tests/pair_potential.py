@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from crystaljax.crystal import Array, Cells
-from crystaljax.rewards.potentials.edges import Room, build_graph
+from crystaljax.rewards.potentials.edges import Room, build_graph, displacements
 from crystaljax.rewards.potentials.groups import Outcome
-from crystaljax.rewards.potentials.nequix import displacements
 
 SIGMA, EPSILON, CUTOFF = 2.5, 0.4, 6.0
 EINSTEINIUM = 99

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import track
@@ -80,10 +79,7 @@ def evaluate_file(
         known["hull"] = f"{energy.label}, {found.state}"
         if any(found.reasons):
             notes.append(f"without an energy above hull: {in_words(found.reasons)}")
-    padded = jax.tree.map(
-        lambda x: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)), crystals.to_numpy()
-    )
-    result = evaluate(padded, reference, **known)
+    result = evaluate(crystals.padded(n), reference, **known)
     return replace(
         result,
         metrics=tuple(m for m in result.metrics if m.name not in NOT_FROM_FILES),

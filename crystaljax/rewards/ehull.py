@@ -50,7 +50,7 @@ class EnergyAboveHull:
     @property
     def label(self) -> str:
         """The hull, its size and the potential, for reports."""
-        return f"{self.hull.name} ({self.hull.n_entries} entries), {self.potential.name}"
+        return f"{self.hull.label}, {self.potential.name}"
 
     def __call__(self, crystals: Crystals) -> RewardBatch:
         """Rewards of B crystals."""

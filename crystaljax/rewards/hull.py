@@ -126,6 +126,11 @@ class Hull:
         """Number of entries, elemental references not counted."""
         return sum(len(energies) for _, energies in self.entries.values())
 
+    @property
+    def label(self) -> str:
+        """Its name and size, for reports."""
+        return f"{self.name} ({self.n_entries} entries)"
+
     @cached_property
     def digest(self) -> str:
         """The same for hulls of the same entries and references, and for no others."""

@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from crystaljax.crystal import Crystals
@@ -67,7 +66,7 @@ class Stability:
     @property
     def label(self) -> str:
         """The hull, its size and the potential, for reports."""
-        return f"{self.hull.name} ({self.hull.n_entries} entries), {self.potential}"
+        return f"{self.hull.label}, {self.potential}"
 
     def __call__(self, crystals: Crystals, /) -> RewardBatch:
         """Rewards of B crystals."""
@@ -94,10 +93,5 @@ class Stability:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

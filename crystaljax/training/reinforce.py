@@ -214,8 +214,8 @@ def reinforce(
             state, _ = checkpoints.restore(state, metadata)
             state = jax.device_put(state, replicated)
             log.info("going on from step %d", int(state.rollouts))
-        first, name = int(state.rollouts), config.algorithm.upper()
-        bar = progress.add_task(name, total=config.n_steps, completed=first)
+        first, title = int(state.rollouts), config.algorithm.upper()
+        bar = progress.add_task(title, total=config.n_steps, completed=first)
         for step in range(first, config.n_steps):
             clock = Clock()
             with clock("sample"):
@@ -241,7 +241,7 @@ def reinforce(
                 )
             done = step + 1
             track(numbers | clock.seconds, done)
-            text = f"{name}, reward {numbers['reward/mean']:.3f}"
+            text = f"{title}, reward {numbers['reward/mean']:.3f}"
             progress.update(bar, completed=done, description=text)
             if done % config.save_every == 0 or done == config.n_steps:
                 checkpoints.save(done, state, metadata)

@@ -10,9 +10,6 @@ line printed is one JSON object.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +23,7 @@ from crystaljax.policies import load_policy
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.stability import Stability, StabilityConfig
 from crystaljax.runtime import prepare
-from crystaljax.training.rollouts import judge
+from crystaljax.training.rollouts import Clock, judge
 
 
 @dataclass(frozen=True)
@@ -41,19 +38,6 @@ class Config:
     """Processes that compute energies."""
     seed: int = 0
     """Of the samples."""
-
-
-class Clock:
-    """Seconds of each phase."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[phase] = round(time.perf_counter() - start, 1)
 
 
 def main(config: Config) -> None:
@@ -84,7 +68,7 @@ def main(config: Config) -> None:
         "reference": f"{config.reference} ({len(known)} crystals)",
         "limit_s": 600,
         "ratio": round(600 / total, 2),
-        "seconds": clock.seconds,
+        "seconds": {phase: round(x, 1) for phase, x in clock.seconds.items()},
         "rates": {
             "stable": float(np.mean(stable)),
             "unique": float(np.mean(unique)),

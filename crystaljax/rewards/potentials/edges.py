@@ -39,6 +39,13 @@ class Room(NamedTuple):
         return Room(self.cells, *(int(size * 4.0**exponent) for size in self[1:]))
 
 
+def default_room() -> Room:
+    """Sizes of a group of cells that suit the platform."""
+    if jax.default_backend() == "cpu":
+        return Room(64, 256, 2**17, 2**14)
+    return Room(512, 4096, 2**21, 2**18)
+
+
 class Needs(NamedTuple):
     """What B cells need of a group's lists."""
 
@@ -192,6 +199,24 @@ def build_graph(cells: Cells, cutoff: float, room: Room) -> Graph:
         closest=jnp.sqrt(closest),
         fits=fits & (near.sum() <= room.edges),
     )
+
+
+def edge_vectors(graph: Graph, matrix: Array) -> Array:
+    """Vectors [E, 3] in Å from receivers to senders, in cells [G, 3, 3]; 0 where there is none."""
+    owner = graph.cell[graph.receiver]
+    frac = graph.frac[graph.sender] - graph.frac[graph.receiver] + graph.image
+    return (frac[..., None] * matrix[owner]).sum(-2)
+
+
+def displacements(graph: Graph, matrix: Array, moved: Array, strain: Array) -> Array:
+    """Vectors [E, 3] in Å from receivers to senders; far beyond the cutoff where there is no edge.
+
+    For atoms `moved` [A, 3] (Å) in cells [G, 3, 3] under a `strain` [G, 3, 3], made symmetric.
+    """
+    vector = edge_vectors(graph, matrix) + moved[graph.sender] - moved[graph.receiver]
+    symmetric = (strain + strain.swapaxes(1, 2)) / 2
+    vector = vector + (vector[..., None] * symmetric[graph.cell[graph.receiver]]).sum(-2)
+    return jnp.where(graph.is_edge[:, None], vector, jnp.array([1e3, 0.0, 0.0]))
 
 
 def _segments(end: Array, size: int) -> tuple[Array, Array]:

@@ -20,14 +20,10 @@ from crystaljax.data.registry import fetch
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.base import Corrections, Energies, Relaxed, scatter
 from crystaljax.rewards.potentials.descent import relax
-from crystaljax.rewards.potentials.edges import Graph, Room, build_graph
+from crystaljax.rewards.potentials.edges import Room, build_graph, default_room, displacements
 from crystaljax.rewards.potentials.fire import Symmetry
 from crystaljax.rewards.potentials.groups import Outcome, in_groups, take_cells
-from crystaljax.rewards.potentials.screening import MIN_DISTANCE, stack_cells
-
-ROOM = {"cpu": Room(64, 256, 2**17, 2**14), "gpu": Room(512, 4096, 2**21, 2**18)}
-"""Sizes of a group of cells, by platform."""
-
+from crystaljax.rewards.potentials.screening import overlap, stack_cells
 
 NAMES = ("nequix-mp-1", "nequix-oam-1")
 """Released weights that are known by name, in `data.registry`."""
@@ -115,7 +111,7 @@ class NequixPotential:
 
         self._predict = model
         self._evaluate_group = jax.jit(model, static_argnums=(2, 3))
-        self.room = room or ROOM["cpu" if jax.default_backend() == "cpu" else "gpu"]
+        self.room = room or default_room()
         self.max_atoms = max_atoms
 
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
@@ -163,11 +159,7 @@ class NequixPotential:
         cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=self.elements)
         symmetry = None
         if keep_symmetry and isinstance(crystals, Crystals):
-            padded = jax.tree.map(
-                lambda x: np.pad(x, [(0, len(cells) - len(x))] + [(0, 0)] * (x.ndim - 1)),
-                crystals.to_numpy(),
-            )
-            symmetry = Symmetry.of(padded, cells.species.shape[1])
+            symmetry = Symmetry.of(crystals.padded(len(cells)), cells.species.shape[1])
         return relax(
             self._predict,
             self._arrays,
@@ -221,21 +213,6 @@ def predict(weights: Weights, group: Cells, room: Room, gradients: bool = True) 
     return Outcome(energy, forces, stress, graph.closest, graph.start, graph.fits)
 
 
-def displacements(graph: Graph, matrix: Array, moved: Array, strain: Array) -> Array:
-    """Vectors [E, 3] in Å from receivers to senders; far beyond the cutoff where there is no edge.
-
-    For atoms `moved` [A, 3] (Å) in cells [G, 3, 3] under a `strain` [G, 3, 3], made symmetric.
-    """
-    owner = graph.cell[graph.receiver]
-    frac = graph.frac[graph.sender] - graph.frac[graph.receiver] + graph.image
-    vector = (frac[..., None] * matrix[owner]).sum(-2)
-    vector = vector + moved[graph.sender] - moved[graph.receiver]
-    symmetric = (strain + strain.swapaxes(1, 2)) / 2
-    vector = vector + (vector[..., None] * symmetric[owner]).sum(-2)
-    return jnp.where(graph.is_edge[:, None], vector, jnp.array([1e3, 0.0, 0.0]))
-
-
 def _note_overlaps(closest: np.ndarray, part: np.ndarray, reasons: Reasons) -> None:
     for row, distance in zip(part, closest, strict=False):
-        if distance < MIN_DISTANCE:
-            reasons[row] = f"atoms {distance:.2f} Å apart, closer than {MIN_DISTANCE} Å"
+        reasons[row] = overlap(float(distance))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from crystaljax.crystal import AtomicCell, Cells, Crystals
@@ -115,10 +114,7 @@ def _expand(crystals: Crystals, max_atoms: int) -> tuple[Cells, np.ndarray]:
     from crystaljax.symmetry import orbits
 
     n = len(crystals)
-    padding = _padded(n) - n
-    batch = jax.tree.map(
-        lambda x: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1)), crystals.to_numpy()
-    )
+    batch = crystals.padded(_padded(n))
     n_atoms = np.asarray(orbits.n_atoms(batch, primitive=True))[:n]
     return orbits.expand(batch, _slots(n_atoms, max_atoms), primitive=True), n_atoms
 
@@ -191,7 +187,11 @@ def _shape_problem(matrix: np.ndarray, n_atoms: int) -> str | None:
 
 def distance_problem(edges: Neighbors) -> str | None:
     """Which distance among a cell's neighbours is unphysical, or None."""
-    closest = edges.distance.min(initial=np.inf)
+    return overlap(edges.distance.min(initial=np.inf))
+
+
+def overlap(closest: float) -> str | None:
+    """What is wrong with a shortest distance in Å, or None."""
     if closest >= MIN_DISTANCE:
         return None
     return f"atoms {closest:.2f} Å apart, closer than {MIN_DISTANCE} Å"

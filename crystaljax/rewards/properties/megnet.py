@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from crystaljax.crystal import Array, Cells
-from crystaljax.rewards.potentials.edges import Graph, Room, build_graph
+from crystaljax.rewards.potentials.edges import Graph, Room, build_graph, edge_vectors
 
 N_SET2SET = 2
 """Steps of Set2Set. The band-gap model's file says 3, and was trained with 2: with 3 its mean
@@ -90,7 +90,8 @@ def evaluate(model: Model, cells: Cells, room: Room) -> Outcome:
     graph = build_graph(cells, model.cutoff, room)
     edge_cell = jnp.where(graph.is_edge, graph.cell[graph.receiver], room.cells)
     with jax.default_matmul_precision("highest"):
-        descriptor = describe(model, graph, _distances(graph, cells.matrix), edge_cell, room.cells)
+        distance = jnp.linalg.norm(edge_vectors(graph, cells.matrix), axis=-1)
+        descriptor = describe(model, graph, distance, edge_cell, room.cells)
         value = mlp(model.network.output, descriptor, activate_last=False)[:, 0]
     degree = jnp.zeros(room.nodes, jnp.int32).at[graph.receiver].add(graph.is_edge)
     alone = (degree == 0) & (graph.cell < room.cells)
@@ -183,14 +184,6 @@ def set2set(lstm: LSTM, x: Array, segment: Array, n: int) -> Array:
         attended = total / jnp.where(norm > 0, norm, 1)[:, None]
         result = jnp.concatenate([hidden, attended], axis=-1)
     return result
-
-
-def _distances(graph: Graph, matrix: Array) -> Array:
-    """Lengths float32 [E] of the edges in cells [G, 3, 3], Å."""
-    owner = graph.cell[graph.receiver]
-    frac = graph.frac[graph.sender] - graph.frac[graph.receiver] + graph.image
-    vector = (frac[..., None] * matrix[owner]).sum(-2)
-    return jnp.sqrt((vector**2).sum(-1))
 
 
 def network_from(tensors: dict[str, Any], width: float) -> Network:

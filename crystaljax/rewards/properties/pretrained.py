@@ -17,14 +17,11 @@ from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.data.registry import fetch
 from crystaljax.models.torch_files import load_tensors
 from crystaljax.rewards.base import Reasons
-from crystaljax.rewards.potentials.edges import Room
+from crystaljax.rewards.potentials.edges import Room, default_room
 from crystaljax.rewards.potentials.groups import in_groups, take_cells
-from crystaljax.rewards.potentials.screening import MIN_DISTANCE, stack_cells
+from crystaljax.rewards.potentials.screening import overlap, stack_cells
 from crystaljax.rewards.properties.base import Predictions
 from crystaljax.rewards.properties.megnet import Model, Outcome, evaluate, network_from
-
-ROOM = {"cpu": Room(64, 256, 2**17, 2**14), "gpu": Room(512, 4096, 2**21, 2**18)}
-"""Sizes of a group of cells, by platform."""
 
 ELEMENTS = np.array([z for z in range(1, 95) if z not in (84, 85, 86, 87, 88)])
 """The elements of matgl's MEGNet models, in the order of their embeddings: H-Bi and Ac-Pu."""
@@ -106,7 +103,7 @@ class MEGNet:
         """`model`: see `load_model`. `room`: the sizes of a group of cells. `max_atoms`: larger
         cells are not taken."""
         self.model = model
-        self.room = room or ROOM["cpu" if jax.default_backend() == "cpu" else "gpu"]
+        self.room = room or default_room()
         self.max_atoms = max_atoms
 
     def predict(self, crystals: Crystals | Sequence[AtomicCell]) -> Predictions:
@@ -146,9 +143,8 @@ class MEGNet:
     def _note_problems(self, part: np.ndarray, outcome: Outcome, reasons: Reasons) -> None:
         closest, isolated = np.asarray(outcome.closest), np.asarray(outcome.isolated)
         for row, distance, alone in zip(part, closest, isolated, strict=False):
-            if distance < MIN_DISTANCE:
-                reasons[row] = f"atoms {distance:.2f} Å apart, closer than {MIN_DISTANCE} Å"
-            elif alone:
+            reasons[row] = overlap(float(distance))
+            if reasons[row] is None and alone:
                 cutoff = self.model.cutoff
                 reasons[row] = f"{alone} atom(s) have no neighbour within {cutoff:g} Å"
 
