@@ -130,6 +130,7 @@ def test_ppo_reaches_the_closed_form_optimum(tmp_path: Path) -> None:
     assert distance(two_digit_probabilities(policy, params), optimum) < 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_a_resumed_run_has_the_same_metrics(tmp_path: Path, algorithm: Any) -> None:
     policy = tiny_policy(LoraConfig(rank=2))
@@ -170,6 +171,7 @@ def test_grpo_finds_the_best(tmp_path: Path) -> None:
     assert lines[-1]["reward/mean"] > 0.9
 
 
+@pytest.mark.slow
 def test_iterated_dpo_on_texts_resumes(tmp_path: Path) -> None:
     policy = tiny_policy(LoraConfig(rank=2))
     grammar = TwoDigits(policy)
