@@ -161,11 +161,7 @@ def run_chains(
         if first:
             zeros = np.zeros(config.n_chains)
             shape = Chains(start, zeros, {"reward": zeros, "logp": zeros})
-<<<<<<< HEAD
             chains = jax.tree.map(np.asarray, checkpoints.restore(shape, about)[0])
-=======
-            chains = jax.tree.map(np.asarray, checkpoints.restore(shape, metadata)[0])
->>>>>>> main
             log.info("going on from step %d", first)
         else:
             chains = evaluate(start)
