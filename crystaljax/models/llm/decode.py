@@ -1,0 +1,307 @@
+"""Sampling a batch of sequences of different length and age: prefill, insertion, decoding.
+
+All rows of the ring cache write to the same slot at a time, so that nothing is scattered. A prompt
+is prefilled in a batch of its own, all tokens but its last, and put in the slots just before the
+clock; its last token is the first that is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from crystaljax.crystal import Array
+from crystaljax.models.llm.attention import LayerCache
+from crystaljax.models.llm.decoder import Cache, LanguageModel
+from crystaljax.models.llm.draw import Draw, Sharpness, draw
+
+Graph = Any  # of a LanguageModel, as `nnx.split` gives it
+Weights = Sequence[Any]  # the states that `nnx.split` gave with it
+
+MAX_STEPS = 64
+"""Tokens that are decoded at once, at most."""
+
+
+class Network:
+    """What `nnx.split` gives beside the weights, hashed once: for many layers it takes a while."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._hash = hash(graph)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Network) and self.graph == other.graph
+
+    def model(self, weights: Weights) -> LanguageModel:
+        """The model with some weights."""
+        return nnx.merge(self.graph, *weights)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DecodeState:
+    """B rows, each with a sequence or unused, and their cache of S slots."""
+
+    cache: Cache
+    """keys and values [B, KV, S, D] of every layer"""
+    slot_position: Array
+    """int32 [B, S]: position of the token in a slot; -1 for none."""
+    clock: Array
+    """int32 []: tokens that each row has written; the next one goes to slot clock % S."""
+    token: Array
+    """int32 [B]: the last token, not in the cache yet."""
+    position: Array
+    """int32 [B]: where it stands; -1 in a row not in use."""
+    sample: Array
+    """int32 [B]: number of the sample, for its random numbers."""
+    drawn: Array
+    """int32 [B]: tokens drawn so far."""
+    limit: Array
+    """int32 [B]: tokens to be drawn at most."""
+    grammar_state: Array
+    """int32 [B]"""
+
+
+class Fresh(NamedTuple):
+    """F sequences that enter rows; arrays int32 [F]."""
+
+    row: Array
+    """Where to; B (one past the last) for nowhere."""
+    source: Array
+    """Row of the prefilled batch that has the prompt."""
+    cached: Array
+    """Tokens of the prompt but the last."""
+    token: Array
+    """The last token of the prompt."""
+    sample: Array
+    """Number of the sample."""
+    limit: Array
+    """Tokens to be drawn at most."""
+    grammar_state: Array
+    """State of the grammar to begin in."""
+
+
+class GrammarTable(NamedTuple):
+    """What may follow, token by token, as tables."""
+
+    next_state: Array
+    """int32 [n_states, V]: the state after a token; -1 where it may not stand."""
+    accepting: Array
+    """bool [n_states]: an end token may stand here."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class How:
+    """What all samples share."""
+
+    key: Array
+    """key []: of the seed."""
+    sharpness: Sharpness
+    """How the model's distribution is changed."""
+    end_tokens: Array
+    """int32 [E]: tokens that end a sequence."""
+    grammar: GrammarTable | None
+    """What may be drawn."""
+
+
+class Chunk(NamedTuple):
+    """Tokens drawn in one go, K at most for each of B rows."""
+
+    token: Array
+    """int32 [K, B]; 0 after a row's last."""
+    logp: Array
+    """float32 [K, B]: under the distribution drawn from."""
+    logp_model: Array
+    """float32 [K, B]: under the model."""
+    n: Array
+    """int32 [B]: how many of K each row drew."""
+    active: Array
+    """bool [B]: rows that go on."""
+
+
+@partial(jax.jit, static_argnames=("network", "size", "slots", "sharding"))
+def start(
+    network: Network, weights: Weights, size: int, slots: int, sharding: NamedSharding | None
+) -> DecodeState:
+    """`size` unused rows and a cache of `slots`."""
+    model = network.model(weights)
+    zero = jnp.zeros(size, jnp.int32)
+    state = DecodeState(
+        cache=model.empty_cache(size, slots),
+        slot_position=jnp.full((size, slots), -1, jnp.int32),
+        clock=jnp.int32(0),
+        token=zero,
+        position=zero - 1,
+        sample=zero,
+        drawn=zero,
+        limit=zero,
+        grammar_state=zero,
+    )
+    return _pinned(state, sharding)
+
+
+@partial(jax.jit, static_argnames=("network", "sharding"))
+def prefill(
+    network: Network, weights: Weights, tokens: Array, length: Array, sharding: NamedSharding | None
+) -> Cache:
+    """Keys and values [P, KV, T, D] of prompts int [P, T], of `length` int [P] tokens each."""
+    model = network.model(weights)
+    if sharding is not None:
+        tokens = jax.lax.with_sharding_constraint(tokens, sharding)
+    position = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    return model.prefill(tokens, position, (position < length[:, None]).astype(jnp.int32))[1]
+
+
+@partial(jax.jit, static_argnames="sharding", donate_argnames="state")
+def insert(
+    state: DecodeState, prefilled: Cache, fresh: Fresh, sharding: NamedSharding | None
+) -> DecodeState:
+    """The state with F sequences in rows of theirs, `prefilled` ones, whatever was there before."""
+    slots = state.slot_position.shape[1]
+    first = state.clock - fresh.cached
+    place = (jnp.arange(slots) - first[:, None]) % slots
+
+    def put(old: Array, new: Array) -> Array:
+        return old.at[fresh.row].set(new.astype(old.dtype), mode="drop")
+
+    def put_layer(old: LayerCache, new: LayerCache) -> LayerCache:
+        return LayerCache(
+            *(put(x, _rolled(y, fresh.source, first, slots)) for x, y in zip(old, new, strict=True))
+        )
+
+    state = DecodeState(
+        cache=tuple(put_layer(*both) for both in zip(state.cache, prefilled, strict=True)),
+        slot_position=put(state.slot_position, jnp.where(place < fresh.cached[:, None], place, -1)),
+        clock=state.clock,
+        token=put(state.token, fresh.token),
+        position=put(state.position, fresh.cached),
+        sample=put(state.sample, fresh.sample),
+        drawn=put(state.drawn, jnp.zeros_like(fresh.row)),
+        limit=put(state.limit, fresh.limit),
+        grammar_state=put(state.grammar_state, fresh.grammar_state),
+    )
+    return _pinned(state, sharding)
+
+
+@partial(jax.jit, static_argnames="sharding")
+def take(state: DecodeState, rows: Array, sharding: NamedSharding | None) -> DecodeState:
+    """Some rows of the state, int [b]."""
+    taken = jax.tree.map(lambda x: x[rows], replace(state, clock=rows[:1]))
+    return _pinned(replace(taken, clock=state.clock), sharding)
+
+
+@partial(jax.jit, static_argnames=("network", "sharding"), donate_argnames="state")
+def decode(
+    network: Network,
+    weights: Weights,
+    state: DecodeState,
+    how: How,
+    active: Array,
+    steps: Array,
+    until: Array,
+    sharding: NamedSharding | None,
+) -> tuple[DecodeState, Chunk]:
+    """Draw up to `steps` tokens (int [], `MAX_STEPS` at most) for each row in use.
+
+    active: bool [B], rows that are still wanted. The chunk ends early when only `until` (int [])
+    rows are in use, so that others can enter, or the batch be made smaller. A row ends with an end
+    token or at its limit. Token t of sample i is drawn with fold_in(fold_in(key, i), t).
+    """
+    model = network.model(weights)
+    state = replace(state, position=jnp.where(active, state.position, -1))
+    size = len(state.token)
+    blank = jnp.zeros((MAX_STEPS, size), jnp.float32)
+    drawn = Draw(blank.astype(jnp.int32), blank, blank)
+    before = state.drawn
+
+    def goes_on(carry: tuple[Array, DecodeState, Draw]) -> Array:
+        step, state, _ = carry
+        return (step < steps) & ((state.position >= 0).sum() > until)
+
+    def go_on(carry: tuple[Array, DecodeState, Draw]) -> tuple[Array, DecodeState, Draw]:
+        step, state, drawn = carry
+        state, new = _step(model, state, how)
+        drawn = Draw(*(x.at[step].set(y) for x, y in zip(drawn, new, strict=True)))
+        return step + 1, _pinned(state, sharding), drawn
+
+    _, state, drawn = jax.lax.while_loop(goes_on, go_on, (jnp.int32(0), state, drawn))
+    chunk = Chunk(*drawn, state.drawn - before, state.position >= 0)
+    if sharding is not None:
+        # Every host reads all of it.
+        everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+        chunk = jax.lax.with_sharding_constraint(chunk, everywhere)
+    return _pinned(state, sharding), chunk
+
+
+def _step(model: LanguageModel, state: DecodeState, how: How) -> tuple[DecodeState, Draw]:
+    """One token for each row in use; 0, with log-probability 0, for the others."""
+    used = state.position >= 0
+    slots = state.slot_position.shape[1]
+    slot_position = jax.lax.dynamic_update_slice(
+        state.slot_position, state.position[:, None], (0, state.clock % slots)
+    )
+    hidden, cache = model.step(state.token, state.position, state.cache, slot_position, state.clock)
+    allowed = None if how.grammar is None else _allowed(how.grammar, state, how.end_tokens)
+    new = draw(_uniform(how.key, state), model.logits(hidden), allowed, how.sharpness)
+    new = Draw(*(jnp.where(used, x, 0) for x in new))
+    drawn = state.drawn + used
+    ended = (new.token[:, None] == how.end_tokens).any(axis=-1) | (drawn >= state.limit)
+    grammar_state = state.grammar_state
+    if how.grammar is not None:
+        grammar_state = jnp.maximum(how.grammar.next_state[grammar_state, new.token], 0)
+    state = replace(
+        state,
+        cache=cache,
+        slot_position=slot_position,
+        clock=state.clock + 1,
+        token=new.token,
+        position=jnp.where(used & ~ended, state.position + 1, -1),
+        drawn=drawn,
+        grammar_state=grammar_state,
+    )
+    return state, new
+
+
+def _allowed(grammar: GrammarTable, state: DecodeState, end_tokens: Array) -> Array:
+    """bool [B, V]: tokens that the grammar leaves; end tokens where it may end."""
+    allowed = grammar.next_state[state.grammar_state] >= 0
+    ends = grammar.accepting[state.grammar_state][:, None]
+    return allowed.at[:, end_tokens].set(ends)
+
+
+def _uniform(key: Array, state: DecodeState) -> Array:
+    """[B] in [0, 1): the random number of each row's next token."""
+
+    def one(sample: Array, drawn: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, sample), drawn))
+
+    return jax.vmap(one)(state.sample, state.drawn)
+
+
+def _rolled(prefilled: Array, source: Array, first: Array, slots: int) -> Array:
+    """[F, KV, S, D]: rows `source` of [P, KV, T, D], token 0 in slot `first` % S and so on."""
+    x = prefilled[source]
+    if x.shape[2] < slots:
+        x = jnp.pad(x, ((0, 0), (0, 0), (0, slots - x.shape[2]), (0, 0)))
+    x = x[:, :, :slots]
+    return jax.vmap(lambda y, shift: jnp.roll(y, shift, axis=1))(x, first % slots)
+
+
+def _pinned(state: DecodeState, sharding: NamedSharding | None) -> DecodeState:
+    """The state with its rows spread over the devices, if there is a mesh of them."""
+    if sharding is None:
+        return state
+    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+    placed = jax.tree.map(lambda _: sharding, state)
+    return jax.lax.with_sharding_constraint(state, replace(placed, clock=everywhere))
