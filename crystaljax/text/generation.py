@@ -1,0 +1,214 @@
+"""Sampling completions of prompts: a queue of prompts, and a batch that is refilled as rows end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from crystaljax.crystal import Array
+from crystaljax.models.llm.config import LlmConfig
+from crystaljax.models.llm.decode import GrammarTable, Graph, How, Network, Weights
+from crystaljax.models.llm.draw import Sharpness
+from crystaljax.parallel import batch_sharding
+from crystaljax.text.engine import Engine, Generation, Prompts
+from crystaljax.text.stops import StopStrings
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How to sample. ValueError for values that make no sense."""
+
+    temperature: float = 1.0
+    """Below 1 likelier texts, above 1 more varied ones; 0 always takes the likeliest token."""
+    top_p: float = 1.0
+    """Draw only from the likeliest tokens that make up this probability."""
+    top_k: int = 0
+    """Draw only from so many likeliest tokens; from all if 0."""
+    max_new_tokens: int = 128
+    """Tokens of a completion at most, the end token included."""
+    stop: tuple[str, ...] = ()
+    """A completion ends before the first of these strings."""
+    batch_size: int = 64
+    """Completions sampled at a time; the result does not depend on it."""
+
+    def __post_init__(self) -> None:
+        wrong = {
+            f"temperature {self.temperature}: it must be positive, or 0": self.temperature < 0,
+            f"top-p {self.top_p}: it must be above 0, and 1 at most": not 0 < self.top_p <= 1,
+            f"top-k {self.top_k}: it must be positive, or 0 for all tokens": self.top_k < 0,
+            f"max_new_tokens {self.max_new_tokens}: ask for one at least": self.max_new_tokens < 1,
+            f"batch_size {self.batch_size}: it must be positive": self.batch_size < 1,
+        }
+        for message in (message for message, is_wrong in wrong.items() if is_wrong):
+            raise ValueError(message)
+
+    def sharpness(self) -> Sharpness:
+        """The arrays that say how to draw."""
+        return Sharpness(
+            temperature=jnp.float32(self.temperature) if self.temperature else None,
+            top_k=jnp.int32(self.top_k) if self.top_k else None,
+            top_p=jnp.float32(self.top_p) if self.top_p < 1 else None,
+        )
+
+
+class TextDecoder(Protocol):
+    """What is needed of `text.tokenizer.Tokenizer`."""
+
+    def decode(self, tokens: Sequence[np.ndarray]) -> list[str]:
+        """The text of each sequence of tokens."""
+
+
+class Grammar(Protocol):
+    """Tables of what may follow, as `text.grammar` makes them; state 0 is the first."""
+
+    @property
+    def next_state(self) -> Array:
+        """int32 [n_states, V]: the state after a token; -1 where it may not stand."""
+
+    @property
+    def accepting(self) -> Array:
+        """bool [n_states]: an end token may stand here."""
+
+
+class Generator:
+    """Samples completions from a language model.
+
+    Args:
+      graph: of the `LanguageModel`, as `nnx.split` gives it.
+      end_tokens: tokens that end a completion.
+      tokenizer: for stop strings and texts.
+      grammar: completions are prefixes of what it describes, and whole unless their length ends
+        them.
+      mesh: completions are spread over all its devices.
+
+    ValueError: stop strings without a tokenizer; a grammar that runs into a dead end.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        config: GenerationConfig,
+        end_tokens: Sequence[int],
+        tokenizer: TextDecoder | None = None,
+        grammar: Grammar | None = None,
+        mesh: Mesh | None = None,
+    ) -> None:
+        if config.stop and tokenizer is None:
+            raise ValueError("stop strings need a tokenizer: give one")
+        self.network, self.config, self.tokenizer = Network(graph), config, tokenizer
+        self.end_tokens = np.array(sorted(set(end_tokens)), np.int32)
+        self.stops = StopStrings(config.stop, tokenizer.decode if tokenizer else lambda x: [])
+        self.sharding = None if mesh is None else batch_sharding(mesh)
+        self._everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        table = None if grammar is None else _table(grammar, self.end_tokens)
+        self.grammar = jax.device_put(table, self._everywhere)
+
+    def __call__(
+        self,
+        weights: Weights,
+        prompts: Sequence[np.ndarray],
+        seed: int,
+        n: int = 1,
+        limits: np.ndarray | None = None,
+    ) -> Generation:
+        """n completions of each prompt (int [length]).
+
+        weights: the states that `nnx.split` gave with the graph.
+        limits: int [len(prompts)], tokens of each prompt's completions at most, if fewer than
+          `max_new_tokens`.
+
+        Completion i depends on the seed, i, its prompt and the weights alone (up to rounding).
+        ValueError naming a prompt that is empty, has tokens that the model does not know, or is,
+        with what is to be sampled, longer than the model's context.
+        """
+        most = self.config.max_new_tokens
+        given = [most] * len(prompts) if limits is None else np.minimum(limits, most)
+        limits = np.asarray(given, np.int32)
+        model = self.network.model(weights).config
+        prompts = [np.asarray(prompt, np.int32) for prompt in prompts]
+        _check(prompts, limits, model)
+        self._check_vocabulary(model.vocabulary)
+        how = How(
+            jax.random.key(seed),
+            self.config.sharpness(),
+            jnp.asarray(self.end_tokens),
+            self.grammar,
+        )
+        how = jax.device_put(how, self._everywhere)
+        result = Generation.empty(len(prompts), n, most)
+        work = Prompts(prompts, limits, n)
+        if work.n_samples:
+            size = self.config.batch_size
+            Engine(self.network, weights, how, work, result, size, self.stops, self.sharding).run()
+            self._write(result)
+        return result
+
+    def _check_vocabulary(self, size: int) -> None:
+        """ValueError if the grammar or the end tokens are of another vocabulary than the model."""
+        if self.grammar is not None and self.grammar.next_state.shape[1] != size:
+            raise ValueError(
+                f"the grammar is of {self.grammar.next_state.shape[1]} tokens, and the model has "
+                f"{size}: make it with the model's vocabulary"
+            )
+        if ((self.end_tokens < 0) | (self.end_tokens >= size)).any():
+            raise ValueError(
+                f"end tokens {self.end_tokens.tolist()}, and the model has {size} tokens: "
+                "take the model's own tokenizer"
+            )
+
+    def _write(self, result: Generation) -> None:
+        """The texts of completions that no stop string ended."""
+        if self.tokenizer is None:
+            return
+        whole = np.flatnonzero(result.reason != "stop").tolist()
+        ends = result.reason[whole] == "end"
+        sequences = [
+            result.sequence(i)[:-1] if end else result.sequence(i)
+            for i, end in zip(whole, ends, strict=True)
+        ]
+        for i, text in zip(whole, self.tokenizer.decode(sequences), strict=True):
+            result.text[i] = text
+
+
+def _check(prompts: Sequence[np.ndarray], limits: np.ndarray, model: LlmConfig) -> None:
+    """ValueError naming a prompt that the model cannot complete."""
+    longest = model.max_length
+    for i, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
+        n = len(prompt)
+        if n == 0:
+            raise ValueError(f"prompt {i} is empty: begin it with the start token")
+        if limit < 1:
+            raise ValueError(f"prompt {i}: a limit of {limit} tokens; ask for one at least")
+        if n >= longest:
+            raise ValueError(
+                f"prompt {i} has {n} tokens, and the model's context is {longest}: shorten it"
+            )
+        if n + limit > longest:
+            raise ValueError(
+                f"prompt {i} has {n} tokens, {n + limit} with the {limit} to be sampled, and the "
+                f"model's context is {longest}: shorten it, or sample {longest - n} tokens at most"
+            )
+        if prompt.min() < 0 or prompt.max() >= model.vocabulary:
+            raise ValueError(
+                f"prompt {i} has tokens from {prompt.min()} to {prompt.max()}, and the model knows "
+                f"0 to {model.vocabulary - 1}: take the model's own tokenizer"
+            )
+
+
+def _table(grammar: Grammar, end_tokens: np.ndarray) -> GrammarTable:
+    """The grammar on the device; ValueError if something in it cannot go on."""
+    if len(end_tokens) == 0:
+        raise ValueError("a grammar needs end tokens: give them")
+    next_state, accepting = np.asarray(grammar.next_state), np.asarray(grammar.accepting)
+    stuck = np.flatnonzero(~((next_state >= 0).any(axis=1) | accepting))
+    if len(stuck):
+        raise ValueError(
+            f"the grammar cannot go on from state {stuck[0]}, nor end there: no token fits"
+        )
+    return GrammarTable(next_state.astype(np.int32), accepting.astype(bool))
