@@ -71,6 +71,7 @@ with tempfile.TemporaryDirectory() as folder, jax.default_matmul_precision("high
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one() -> None:
     flags = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(

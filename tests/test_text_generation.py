@@ -99,7 +99,13 @@ def logits_after_prompts(found: Generation) -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize("case", ["llama", "gemma2", "olmo2", "qwen2-window"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "gemma2",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("llama", "olmo2", "qwen2-window")),
+    ],
+)
 def test_greedy_texts_are_those_of_transformers(case: str) -> None:
     """Prompts of different length, longer than windows; rows are refilled, the ring goes round."""
     reference = pytest.importorskip("llm_reference")
@@ -305,6 +311,7 @@ def test_wrong_grammars_and_tokenizers() -> None:
         Generator(graph, config, [END], grammar=stuck)
 
 
+@pytest.mark.slow
 def test_devices_that_share_a_batch_give_the_samples_of_one() -> None:
     """Eight virtual devices, the parameters of the model in parts."""
     code = """
