@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,27 @@ from hypothesis import HealthCheck, settings
 # What compiles takes its time, once; and machines are busy.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+NEEDED = ("transformers", "safetensors", "qwix", "outlines_core", "torch", "peft")
+"""Packages of the extras llm and oracles that tests of language models use."""
+
+missing = [name for name in NEEDED if find_spec(name) is None]
+if missing:
+    collect_ignore_glob = [
+        "test_models_llm_*",
+        "test_parallel.py",
+        "test_text_*",
+        "test_training_sft.py",
+        "test_training_text_*",
+    ]
+
+
+def pytest_report_header() -> list[str]:
+    """Says what is left out, and why."""
+    if not missing:
+        return []
+    return [f"no tests of language models: {', '.join(missing)} not installed (extras llm, oracles)"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
