@@ -110,8 +110,8 @@ def main(config: Config) -> None:
             tracker.log,
             run_id=tracker.run_id,
         )
-        after = examine(state.ema, 1)
-        policy.save(new_folder(folder / "model"), state.ema)
+        after = examine(state.averaged, 1)
+        policy.save(new_folder(folder / "model"), state.averaged)
         page = report(config, before, after, time.perf_counter() - start)
         tracker.log_artifact(folder / "model", "model", "model")
     Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")

@@ -60,7 +60,7 @@ def main(config: Config) -> None:
             tracker.log,
             run_id=tracker.run_id,
         )
-        policy.save(config.output / "model", state.ema)
+        policy.save(config.output / "model", state.averaged)
         tracker.log_artifact(config.output / "model", "model", "model")
 
 

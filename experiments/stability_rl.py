@@ -184,7 +184,7 @@ def fine_tuned(bench: Bench, stable: Stable, config: Config) -> Params:
             tracker.log,
             start=bench.base,
         )
-    return state.ema
+    return state.averaged
 
 
 def group_rates(bench: Bench, params: Params, config: Config) -> dict[str, list[Rate]]:

@@ -31,7 +31,9 @@ def pytest_report_header() -> list[str]:
     """Says what is left out, and why."""
     if not missing:
         return []
-    return [f"no tests of language models: {', '.join(missing)} not installed (extras llm, oracles)"]
+    return [
+        f"no tests of language models: {', '.join(missing)} not installed (extras llm, oracles)"
+    ]
 
 
 def pytest_configure(config: pytest.Config) -> None:

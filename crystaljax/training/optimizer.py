@@ -71,22 +71,31 @@ class TrainState:
     step: Array
     """int32 []: steps done."""
     params: Params
-    ema: Params
-    """Exponential moving average of the parameters."""
+    ema: Params | None
+    """Exponential moving average of the parameters, if one is kept."""
     opt_state: Any
 
+    @property
+    def averaged(self) -> Params:
+        """The weights to sample from: the average, or the last where none is kept."""
+        return self.params if self.ema is None else self.ema
+
     @staticmethod
-    def create(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-        """The state before the first step."""
-        ema = jax.tree.map(jnp.copy, params)
+    def create(
+        params: Params, optimizer: optax.GradientTransformation, averaged: bool = True
+    ) -> TrainState:
+        """The state before the first step; without an average there is one copy of the weights."""
+        ema = jax.tree.map(jnp.copy, params) if averaged else None
         return TrainState(jnp.int32(0), params, ema, optimizer.init(params))
 
     def apply(
-        self, gradient: Params, optimizer: optax.GradientTransformation, ema_decay: float
+        self, gradient: Params, optimizer: optax.GradientTransformation, ema_decay: float = 0.0
     ) -> TrainState:
         """The state after one update. The average forgets its start: its decay grows with steps."""
         updates, opt_state = optimizer.update(gradient, self.opt_state, self.params)
         params = optax.apply_updates(self.params, updates)
         decay = jnp.minimum(ema_decay, (1 + self.step) / (10 + self.step))
-        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, self.ema, params)
-        return TrainState(self.step + 1, params, ema if ema_decay else params, opt_state)
+        ema = None
+        if self.ema is not None:
+            ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, self.ema, params)
+        return TrainState(self.step + 1, params, ema, opt_state)

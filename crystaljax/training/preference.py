@@ -140,7 +140,7 @@ def prefer(
     most_updates = config.epochs * max(1, config.n_samples // 2 // config.batch_size)
     optimizer = config.optimizer.build(config.n_iterations * most_updates)
     base = task.place(base)
-    state = task.place(TrainState.create(base, optimizer))
+    state = task.place(TrainState.create(base, optimizer, averaged=False))
     about = About(task.identity, {"config": dataclasses.asdict(config), "wandb_run_id": run_id})
     log_probs = partial(task.log_probs, n_samples=2 * part_size(config.batch_size, task))
     update = make_update(

@@ -63,13 +63,13 @@ def pretrain(
         return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
 
     def validate(state: TrainState) -> dict[str, float]:
-        parts = score(policy, state.ema, validation, config.batch_size, mesh)
+        parts = score(policy, state.averaged, validation, config.batch_size, mesh)
         return {"nll": -parts.total.mean()} | _part_means(parts)
 
     params = policy.init(config.seed) if start is None else start
     return fit(
         _make_update(policy, optimizer, config),
-        place(TrainState.create(params, optimizer)),
+        place(TrainState.create(params, optimizer, bool(config.optimizer.ema_decay))),
         batches,
         config,
         folder,

@@ -102,7 +102,9 @@ class ReinforceState:
     @staticmethod
     def create(params: Params, optimizer: optax.GradientTransformation) -> ReinforceState:
         """The state before the first rollout."""
-        return ReinforceState(TrainState.create(params, optimizer), jnp.float32(0), jnp.int32(0))
+        return ReinforceState(
+            TrainState.create(params, optimizer, averaged=False), jnp.float32(0), jnp.int32(0)
+        )
 
 
 Update = Callable[[ReinforceState, Params, Any, Any, Array], tuple[ReinforceState, Metrics]]
@@ -175,7 +177,7 @@ def make_update(
             (value, metrics), gradient = mean_over_parts(
                 partial(with_gradient, train.params), everything
             )
-            new = train.apply(gradient, optimizer, config.optimizer.ema_decay)
+            new = train.apply(gradient, optimizer)
             return new, metrics | {"loss": value}
 
         train, inner_metrics = jax.lax.scan(inner, state.train, length=config.inner_steps)

@@ -74,7 +74,11 @@ def sft(
     optimizer = config.optimizer.build(config.n_epochs * batches.steps_per_epoch)
     start = policy.start if start is None else start
     # A copy, because updates give their state's memory away.
-    state = policy.place(TrainState.create(jax.tree.map(jnp.copy, start), optimizer))
+    state = policy.place(
+        TrainState.create(
+            jax.tree.map(jnp.copy, start), optimizer, bool(config.optimizer.ema_decay)
+        )
+    )
     update = make_update(policy, optimizer, config)
     score = make_score(policy, validation, config.batch_size // config.n_parts)
     return fit(
@@ -89,7 +93,7 @@ def sft(
         unit="texts",
         identity=policy.identity,
         place=policy.place,
-        validate=lambda state: score(state.ema),
+        validate=lambda state: score(state.averaged),
         run_id=run_id,
     )
 

@@ -126,13 +126,13 @@ def prefer_texts(
     )
 
     def validate(state: TrainState) -> dict[str, Any]:
-        logp, before = score(state.ema, validation), known[len(train) :]
+        logp, before = score(state.averaged, validation), known[len(train) :]
         loss, metrics = dpo(*logp.T, *before.T, config.beta, config.label_smoothing)
         return {"loss": loss, "kl_base": (logp - before).mean()} | metrics
 
     return fit(
         lambda state, batch: update(state, policy.frozen, *batch),
-        policy.place(TrainState.create(start, optimizer)),
+        policy.place(TrainState.create(start, optimizer, bool(config.optimizer.ema_decay))),
         data,
         config,
         folder,
