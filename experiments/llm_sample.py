@@ -13,13 +13,16 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import tyro
-from llm_setup import Answers, Examiner, LlmSetup, TextsConfig, chats, read_texts, shown
+from llm_setup import Answers, Examiner, LlmSetup, TextsConfig, chats, plain, read_texts, shown
 from rich.console import Console
 
+from crystaljax.composition import element_counts, symbol
 from crystaljax.data.files import replacing
 from crystaljax.evaluation.limits import writable_folder
 from crystaljax.evaluation.report import Report, Table
@@ -44,7 +47,9 @@ class Config:
     )
     """Prompts (those of the validation share), model, folders."""
     pattern: str = ""
-    """Regular expression for completions; that of Wyckoff texts, for crystals, if empty."""
+    """Regular expression for completions; for crystals, that of Wyckoff texts if empty."""
+    n_groups: int = 20
+    """That is of so many space groups, the commonest of the training share."""
 
 
 PRESETS = {
@@ -67,10 +72,12 @@ PRESETS = {
 
 def main(config: Config) -> None:
     folder = writable_folder(config.setup.output)
-    _, validation = read_texts(config.setup.texts, chats(config.setup.model))
+    train, validation = read_texts(config.setup.texts, chats(config.setup.model))
     policy = load_text_policy(config.setup.model)
     examine = Examiner(config.setup, policy, validation)
-    pattern = config.pattern or (WyckoffText().pattern() if validation.are_crystals else "")
+    pattern = config.pattern
+    if not pattern and train.are_crystals:
+        pattern = wyckoff_pattern(plain(train), config.n_groups)
     grammars = {"free": None}
     if pattern:
         vocabulary = policy.config.vocabulary
@@ -90,6 +97,15 @@ def main(config: Config) -> None:
     tables = [Table(f"Some answers, {label}", shown(x)) for label, x in found.items()]
     page = Report("Samples of a language model", evaluations, (), tables, notes).write(folder)
     Console().print(f"The report is in [bold]{page}[/bold].")
+
+
+def wyckoff_pattern(texts: list[str], n_groups: int) -> str:
+    """Of the elements in some texts and the commonest space groups of those that are crystals."""
+    decoded = WyckoffText().decode(texts)
+    crystals = decoded.crystals[np.flatnonzero(decoded.ok)]
+    groups = [group for group, _ in Counter(crystals.space_group.tolist()).most_common(n_groups)]
+    present = np.flatnonzero(element_counts(crystals).sum(axis=0))
+    return WyckoffText().pattern(sorted(groups), [symbol(int(z)) for z in present])
 
 
 def write(answers: Answers, path: Path) -> None:
