@@ -56,7 +56,8 @@ class CrystalTask:
         self.policy, self.reward, self.reference = policy, reward, reference
         self.sampling, self.bounds = sampling or SamplingConfig(), bounds or RewardBounds()
         self._base = base
-        self._plans: dict[int, RowPlan] = {}
+        self._plans: dict[tuple[int, int], RowPlan] = {}
+        self._repeat = 1
         self._mesh = data_mesh()
 
     @property
@@ -70,6 +71,7 @@ class CrystalTask:
         """n crystals; each space group is drawn for `repeat` samples in a row."""
         temperature = self.sampling.temperature + warmer
         sampling = dataclasses.replace(self.sampling, temperature=temperature)
+        self._repeat = repeat
         with clock("sample"):
             tokens = self.policy.sample(params, n, seed, sampling, repeat).tokens
             decoded = self.policy.tokenization.decode(tokens)
@@ -88,10 +90,11 @@ class CrystalTask:
 
     def parts(self, samples: WyckoffTokens, rows: np.ndarray) -> Packed:
         """One batch of packed rows."""
-        n = len(rows)
-        if n not in self._plans:
-            self._plans[n] = rows_for(self.policy, self._base, n, 0, self.sampling)
-        packed = place(pack(samples[rows], self._plans[n]), self._mesh)
+        key = len(rows), self._repeat
+        if key not in self._plans:
+            size, repeat = key
+            self._plans[key] = rows_for(self.policy, self._base, size, self.sampling, repeat)
+        packed = place(pack(samples[rows], self._plans[key]), self._mesh)
         sharding = NamedSharding(self._mesh, PartitionSpec(None, "data"))
         return jax.tree.map(lambda x: jax.device_put(x[None], sharding), packed)
 

@@ -37,12 +37,24 @@ class RewardBounds:
 
 
 def rows_for(
-    policy: WyckoffPolicy, params: Params, batch_size: int, seed: int, sampling: SamplingConfig
+    policy: WyckoffPolicy,
+    params: Params,
+    batch_size: int,
+    sampling: SamplingConfig,
+    repeat: int = 1,
 ) -> RowPlan:
-    """Rows that batches of the policy's samples fit, told from one batch of them."""
-    tokens = policy.sample(params, batch_size, seed, sampling).tokens
-    rng = np.random.default_rng(seed)
-    likely = [rng.choice(np.asarray(tokens.n_sites), batch_size) for _ in range(N_PLANNED)]
+    """Rows that batches of the policy's samples fit, told from one batch of them.
+
+    Samples of one space group, `repeat` in a row, are much alike in size: batches of them differ
+    the more.
+    """
+    tokens = policy.sample(params, batch_size, 0, sampling).tokens
+    rng = np.random.default_rng(0)
+    drawn = -(-batch_size // repeat)
+    likely = [
+        np.repeat(rng.choice(np.asarray(tokens.n_sites), drawn), repeat)[:batch_size]
+        for _ in range(N_PLANNED)
+    ]
     return plan_rows(likely, policy.config.max_sites)
 
 
