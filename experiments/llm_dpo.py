@@ -3,7 +3,7 @@
     python experiments/llm_sft.py small && python experiments/llm_dpo.py small
 
 `small` goes on from what `llm_sft.py small` left: it samples answers to the training prompts,
-pairs crystals of the formula asked for with answers that are not, and learns from the pairs; some
+pairs those of a composition nearer to the one asked for with others, and learns from the pairs; some
 6 minutes on two cores. Give --pairs FILE.jsonl with "prompt", "chosen" and "rejected" for pairs of
 your own. Run it again with the same --setup.output to go on after an interruption. The result is
 in OUTPUT/model.
@@ -38,7 +38,7 @@ from crystaljax import plots
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.hardware import hardware
 from crystaljax.models.llm.lora import LoraConfig
-from crystaljax.rewards.answers import CrystalAnswers
+from crystaljax.rewards.answers import FormulaAnswers
 from crystaljax.runtime import prepare
 from crystaljax.text.examples import Pair, read_pairs
 from crystaljax.text.loading import TextModelConfig, load_text_policy
@@ -68,7 +68,9 @@ class PairsConfig:
     n_prompts: int = 300
     """Training prompts that are answered."""
     n_answers: int = 8
-    """Answers to each; the good ones are paired with the bad ones."""
+    """Answers to each; the better ones are paired with the worse ones."""
+    min_gap: float = 0.25
+    """Least difference in worth of a pair: 1 for the composition asked for, 0 for no crystal."""
 
 
 @dataclass(frozen=True)
@@ -159,19 +161,18 @@ def find_pairs(config: Config, policy: TextPolicy, train: Texts, kept: Path) -> 
 
 
 def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[TokenPair]:
-    """Answers to training prompts, each good one beside a bad one to the same prompt."""
+    """Answers to training prompts, better ones beside worse ones to the same prompt."""
     some = train[np.arange(min(config.pairs.n_prompts, len(train.examples)))]
     bounds = RewardBounds(invalid=0.0, low=0.0, high=1.0)
-    task = TextTask(
-        policy, prompts(policy, some), CrystalAnswers(), config.setup.generation, bounds
-    )
+    reward = FormulaAnswers()
+    task = TextTask(policy, prompts(policy, some), reward, config.setup.generation, bounds)
     n = len(some.examples) * config.pairs.n_answers
     played = task.play(policy.start, n, config.setup.seed, Clock(), config.pairs.n_answers)
     rng = np.random.default_rng(config.setup.seed)
-    rows = preference_pairs(played.reward, played.prompt, 0.5, rng)
+    rows = preference_pairs(played.reward, played.prompt, config.pairs.min_gap, rng)
     if not len(rows):
         raise ValueError(
-            "no prompt has both a good and a bad answer: sample more, or at another temperature"
+            "the answers to each prompt are worth the same: sample more, or at another temperature"
         )
     return [TokenPair(played.samples[a], played.samples[b]) for a, b in rows]
 

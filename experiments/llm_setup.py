@@ -15,7 +15,7 @@ from crystaljax.composition import formulas
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.rates import Rate
-from crystaljax.rewards.answers import Answer, CrystalAnswers
+from crystaljax.rewards.answers import Answer, read_answers
 from crystaljax.text.engine import Generation
 from crystaljax.text.examples import Chat, Example, read_examples
 from crystaljax.text.generation import GenerationConfig, Grammar
@@ -208,13 +208,12 @@ class Examiner:
 
 def evaluate_answers(answers: Sequence[Answer], reference: Reference) -> Evaluation:
     """Metrics of answers that should be crystals."""
-    judged = CrystalAnswers()(answers)
-    decoded = WyckoffText().decode([answer.text for answer in answers])
-    found = evaluate(decoded.crystals, reference, config=EvaluationConfig(progress=False))
+    read = read_answers(answers, WyckoffText())
+    found = evaluate(read.crystals, reference, config=EvaluationConfig(progress=False))
     asked = Rate.of(
         "as asked",
-        judged.ok,
-        "a crystal with the composition asked for, and no atoms closer than 0.5 Å",
+        read.info["valid"] & read.info["as_asked"],
+        "a valid structure with the composition asked for",
     )
     return replace(found, metrics=(asked, *found.metrics))
 

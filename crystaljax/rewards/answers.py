@@ -34,49 +34,86 @@ class TextReward(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class CrystalAnswers:
-    """Judges answers that should be the Wyckoff text of a crystal of the formula asked for.
+class ReadAnswers(NamedTuple):
+    """B answers that should be Wyckoff texts of crystals of the formula asked for."""
 
-    An answer that is no crystal, has atoms closer than 0.5 Å or another composition, is not ok.
+    crystals: Crystals
+    """[B], zero where an answer is no crystal."""
+    likeness: np.ndarray
+    """float64 [B]: 1 where the composition is the one asked for, less the less they share."""
+    info: dict[str, np.ndarray]
+    """bool [B]: which answers could be read, are valid structures, and are as asked."""
+    reasons: Reasons
+    """Why an answer is no valid structure."""
+
+
+def read_answers(answers: Sequence[Answer], format: WyckoffText) -> ReadAnswers:
+    """Read answers to prompts made from a formula (`fields["formula"]`).
+
+    ValueError for a formula that is none.
+    """
+    decoded = format.decode([answer.text for answer in answers])
+    valid = decoded.ok & structure_valid(decoded.crystals)
+    asked = parse_formulas(answer.fields["formula"] for answer in answers)
+    likeness = np.where(decoded.ok, composition_likeness(decoded.crystals, asked), 0.0)
+    reasons: Reasons = [
+        reason or (None if is_valid else "atoms closer than 0.5 Å")
+        for reason, is_valid in zip(decoded.reasons, valid, strict=True)
+    ]
+    info = {"read": decoded.ok, "valid": valid, "as_asked": likeness > 1 - 1e-6}
+    return ReadAnswers(decoded.crystals, likeness, info, reasons)
+
+
+def composition_likeness(crystals: Crystals, asked: np.ndarray) -> np.ndarray:
+    """float64 [B]: 1 − ½ Σ |x − y| over atomic fractions x, y of crystals and of `asked` [B, 119].
+
+    1 for the same composition, 0 without a common element.
+    """
+    counts = np.asarray(element_counts(crystals), float)
+    has = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    wanted = asked / asked.sum(axis=1, keepdims=True)
+    return 1 - np.abs(has - wanted).sum(axis=1) / 2
+
+
+@dataclass(frozen=True)
+class FormulaAnswers:
+    """An answer is worth how near its composition is to the one asked for, 0 to 1.
+
+    One that is no crystal, or has atoms closer than 0.5 Å, is not ok.
     """
 
-    reward: Reward | None = None
-    """Judges the crystals; without it every crystal of the right formula is worth 1."""
     format: WyckoffText = field(default_factory=WyckoffText)
     """How crystals are written."""
 
     def __call__(self, answers: Sequence[Answer]) -> RewardBatch:
-        """Rewards of B answers; `info` has what share could be read, is valid, and as asked."""
-        decoded = self.format.decode([answer.text for answer in answers])
-        crystals = decoded.crystals
-        valid = decoded.ok & structure_valid(crystals)
-        asked = [answer.fields["formula"] for answer in answers]
-        as_asked = decoded.ok & same_formula(crystals, asked)
+        """Rewards of B answers; `info` has which could be read, are valid, and as asked."""
+        found = read_answers(answers, self.format)
+        value = np.where(found.info["valid"], found.likeness, np.nan)
+        return RewardBatch.from_values(value, found.info, found.reasons)
+
+
+@dataclass(frozen=True)
+class CrystalAnswers:
+    """Judges answers as crystals; one of another composition than asked for is not ok."""
+
+    reward: Reward
+    """Judges the crystals."""
+    format: WyckoffText = field(default_factory=WyckoffText)
+    """How crystals are written."""
+
+    def __call__(self, answers: Sequence[Answer]) -> RewardBatch:
+        """Rewards of B answers; `info` has which could be read, are valid, and as asked."""
+        found = read_answers(answers, self.format)
+        as_asked = found.info["as_asked"]
         reasons: Reasons = [
-            decoded.reasons[i]
-            or (None if valid[i] else "atoms closer than 0.5 Å")
-            or (None if as_asked[i] else "another composition than asked for")
-            for i in range(len(answers))
+            reason or (None if right else "another composition than asked for")
+            for reason, right in zip(found.reasons, as_asked, strict=True)
         ]
-        info = {"read": decoded.ok, "valid": valid, "as_asked": as_asked}
         value = np.full(len(answers), np.nan)
-        good = np.flatnonzero(valid & as_asked)
-        value[good] = 1.0
-        if self.reward is not None and len(good):
-            judged = self.reward(crystals[good])
+        good = np.flatnonzero(found.info["valid"] & as_asked)
+        if len(good):
+            judged = self.reward(found.crystals[good])
             value[good] = judged.value
             for row, reason in zip(good, judged.reasons, strict=True):
                 reasons[row] = reason
-        return RewardBatch.from_values(value, info, reasons)
-
-
-def same_formula(crystals: Crystals, formulas: Sequence[str]) -> np.ndarray:
-    """bool [B]: each crystal has the composition of its formula, up to a common factor.
-
-    ValueError for a formula that is none.
-    """
-    counts = np.asarray(element_counts(crystals), float)
-    asked = parse_formulas(formulas)
-    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return np.abs(counts / totals - asked / asked.sum(axis=1, keepdims=True)).max(axis=1) < 1e-6
+        return RewardBatch.from_values(value, found.info, reasons)
