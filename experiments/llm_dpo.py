@@ -2,11 +2,11 @@
 
     python experiments/llm_sft.py small && python experiments/llm_dpo.py small
 
-`small` goes on from what `llm_sft.py small` left: it samples answers to the training prompts,
-pairs those of a composition nearer to the one asked for with others, and learns from the pairs; some
-6 minutes on two cores. Give --pairs FILE.jsonl with "prompt", "chosen" and "rejected" for pairs of
-your own. Run it again with the same --setup.output to go on after an interruption. The result is
-in OUTPUT/model.
+`small` goes on from what `llm_sft.py small` left: it samples answers to the training prompts, pairs
+those nearer to the composition asked for with those farther from it, and learns from the pairs;
+some 6 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected" for
+pairs of your own. Run it again with the same --setup.output to go on after an interruption. The
+result is in OUTPUT/model.
 """
 
 from __future__ import annotations

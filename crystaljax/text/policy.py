@@ -60,7 +60,8 @@ class TextPolicy:
         self.config, self.tokenizer, self.remat, self.name = model.config, tokenizer, remat, name
         self.mesh = mesh or make_mesh(MeshConfig())
         self.has_adapters = bool(adapters(model))
-        self.graph, params, frozen = nnx.split(model, trained_filter(model), ...)
+        self.graph, *states = nnx.split(model, trained_filter(model), ...)
+        params, frozen = states
         self.start: Params = self.place(params)
         self.frozen: Params = self.place(frozen)
         self._generators: dict[Any, Generator] = {}

@@ -127,7 +127,8 @@ def prefer_texts(
 
     def validate(state: TrainState) -> dict[str, Any]:
         logp, before = score(state.averaged, validation), known[len(train) :]
-        loss, metrics = dpo(*logp.T, *before.T, config.beta, config.label_smoothing)
+        (chosen, rejected), (was, was_not) = logp.T, before.T
+        loss, metrics = dpo(chosen, rejected, was, was_not, config.beta, config.label_smoothing)
         return {"loss": loss, "kl_base": (logp - before).mean()} | metrics
 
     return fit(
