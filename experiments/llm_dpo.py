@@ -90,7 +90,7 @@ class Config:
             n_epochs=2,
             batch_size=32,
             log_every=2,
-            validate_every=20,
+            validate_every=5,
             optimizer=OptimizerConfig(
                 learning_rate=1e-4, warmup_steps=5, weight_decay=0.0, ema_decay=0.0
             ),

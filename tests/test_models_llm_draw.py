@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import chisquare
@@ -33,6 +33,7 @@ def scores(logits: np.ndarray, kept: np.ndarray) -> list[list[float]]:
 
 
 @given(LOGITS, st.integers(1, VOCABULARY + 3))
+@example(np.where(np.arange(39).reshape(3, 13) == 0, -0.0, 0.0).astype(np.float32), 1)
 def test_top_k_is_that_of_transformers(logits: np.ndarray, k: int) -> None:
     torch = pytest.importorskip("torch")
     warpers = pytest.importorskip("transformers.generation.logits_process")

@@ -150,6 +150,7 @@ def test_a_projected_displacement_keeps_the_space_group(crystals: Crystals) -> N
     np.testing.assert_array_equal(found.space_group, crystals.space_group)
 
 
+@pytest.mark.slow
 def test_a_saddle_is_left_only_without_symmetry() -> None:
     """A simple cubic crystal is unstable; with a push it falls, with its symmetry it cannot."""
     edge = 2.6

@@ -129,6 +129,7 @@ def test_released_weights_come_by_name(
         create_potential("nequip")
 
 
+@pytest.mark.slow
 def test_the_room_does_not_matter(weights: Path) -> None:
     """Rooms too small for the edges, or for single cells, give the same energies."""
     crystals = some_crystals()

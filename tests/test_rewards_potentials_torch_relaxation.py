@@ -115,6 +115,7 @@ def assert_same(some: Relaxed, others: Relaxed, order: np.ndarray) -> None:
         np.testing.assert_allclose(ours.matrix, cell.matrix, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_every_structure_takes_the_steps_of_ase() -> None:
     from ase.calculators.lj import LennardJones as Reference
 

@@ -186,6 +186,7 @@ def test_samples_have_the_exact_distribution(config: GenerationConfig) -> None:
     assert chisquare(observed, ideal).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_samples_depend_on_seed_and_number_alone() -> None:
     """Not on the batch, on who shares it and enters when, nor on the length of the cache."""
     options: dict[str, Any] = {"max_new_tokens": 20, "stop": ("ba", "c"), "top_p": 0.95}

@@ -53,7 +53,7 @@ def test_pairs_are_of_one_group_and_the_right_way_round(
     assert len(np.unique(pairs)) == pairs.size
 
 
-@pytest.mark.parametrize("n_parts", [1, 4])
+@pytest.mark.parametrize("n_parts", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_dpo_reaches_the_closed_form_optimum(n_parts: int) -> None:
     """With preferences by Bradley and Terry it is p_reference exp(r/β)/Z."""
     base, beta = tables(0), 1.0

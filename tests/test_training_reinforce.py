@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -154,20 +152,3 @@ def test_a_resumed_run_has_the_same_metrics(tmp_path: Path, algorithm: Any) -> N
     whole, first, second = killed_and_resumed(run, tmp_path, stop_after=3)
     assert sorted(second) == [3, 4]  # step 3 was tracked but not saved
     assert first | second == whole
-
-
-def test_another_configuration_is_not_resumed(tmp_path: Path) -> None:
-    from crystaljax.checkpoints import About, RunCheckpoints
-    from crystaljax.training.optimizer import TrainState
-
-    policy = WyckoffPolicy(SMALL, np.ones(230))
-    other = WyckoffPolicy(dataclasses.replace(SMALL, width=32), np.ones(230))
-    optimizer = OptimizerConfig().build(10)
-    state = TrainState.create(policy.init(0), optimizer)
-    with RunCheckpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, state, About(policy.identity))
-    with RunCheckpoints(tmp_path) as checkpoints:
-        with pytest.raises(ValueError, match="width: 16 there, 32 here"):
-            checkpoints.restore(TrainState.create(other.init(0), optimizer), About(other.identity))
-        restored, _ = checkpoints.restore(state, About(policy.identity))
-    jax.tree.map(np.testing.assert_array_equal, restored, state)

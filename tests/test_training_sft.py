@@ -89,6 +89,7 @@ def test_it_learns(tmp_path: Path) -> None:
     assert lines[-1]["validation/nll"] < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, dropout=0.2, targets=("q_proj",))])
 def test_a_resumed_run_has_the_same_losses(tmp_path: Path, lora: LoraConfig | None) -> None:
     def run(folder: Path, track: Any) -> None:
@@ -111,6 +112,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
         assert batch["tokens"].shape[0] == QUICK.n_parts
 
 
+@pytest.mark.slow
 def test_a_run_of_another_model_is_not_resumed(tmp_path: Path) -> None:
     config = dataclasses.replace(QUICK, n_epochs=1)
     sft(tiny_policy(), triples(), triples(8), config, tmp_path, lambda *_: None)

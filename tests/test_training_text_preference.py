@@ -125,6 +125,7 @@ def test_accuracy_rises_and_the_reference_is_computed_once(tmp_path: Path) -> No
         prefer_texts(policy, pairs[::-1], pairs, config, tmp_path, lambda *_: None)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_losses(tmp_path: Path) -> None:
     def run(folder: Path, track: Any) -> None:
         def some(metrics: dict[str, Any], step: int) -> None:

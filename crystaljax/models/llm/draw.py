@@ -106,7 +106,8 @@ def _threshold(order: Array, weight: Array, target: Array, bits: int) -> Array:
 
 def _ordered(x: Array) -> Array:
     """uint32 with the order of float32 numbers (-0 as 0)."""
-    bits = jax.lax.bitcast_convert_type(x + 0.0, jnp.uint32)
+    # Not x + 0: XLA takes that for x.
+    bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.uint32)
     return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
 
 
