@@ -66,6 +66,12 @@ def test_a_model_comes_back(model: Path) -> None:
     assert_same(params, state().params)
 
 
+def test_the_model_that_ships_loads() -> None:
+    policy, params = load_policy(Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt")
+    sizes = [x.size for x in jax.tree.leaves(params)]
+    assert sum(sizes) == sum(x.size for x in jax.tree.leaves(policy.param_shapes)) > 10**6
+
+
 def test_a_model_is_replaced(tmp_path: Path) -> None:
     POLICY.save(tmp_path, jax.tree.map(jnp.zeros_like, state().params))
     POLICY.save(tmp_path, state().params)
