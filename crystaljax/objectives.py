@@ -19,7 +19,7 @@ def negative_log_likelihood(logp: Array) -> Array:
     return -logp.mean()
 
 
-def kl_regularized(reward: Array, logp: Array, logp_base: Array, tau: float) -> Array:
+def kl_regularized(reward: Array, logp: Array, logp_base: Array, tau: Array | float) -> Array:
     """R = r − τ ln(p/p_base) [B], whose expectation is largest for p ∝ p_base exp(r/τ).
 
     Equation C1 of arXiv 2504.02367 (appendix C); `logp` is that of the policy that drew the
@@ -107,7 +107,7 @@ def grpo(
     advantage: Array,
     weight: Array,
     clip: float,
-    kl_weight: float,
+    kl_weight: Array | float,
 ) -> tuple[Array, Metrics]:
     """Loss of GRPO (arXiv 2402.03300, equation 3).
 

@@ -121,13 +121,13 @@ def make_update(
     """
 
     def advantages(
-        state: ReinforceState, reward: Array, logp_old: Array, logp_base: Array
+        state: ReinforceState, reward: Array, logp_old: Array, logp_base: Array, tau: Array
     ) -> tuple[Array, Array, Metrics]:
         """The new baseline, advantages [B], and metrics, from log-probabilities [B]."""
         if config.algorithm == "grpo":
             advantage, metrics = group_advantages(reward, config.group_size, config.std_floor)
             return state.baseline, advantage, metrics
-        returns = kl_regularized(reward, logp_old, logp_base, config.tau)
+        returns = kl_regularized(reward, logp_old, logp_base, tau)
         is_first = state.rollouts == 0
         baseline = update_baseline(state.baseline, returns, config.baseline_decay, is_first)
         return baseline, returns - baseline, {"return": returns.mean(), "baseline": baseline}
@@ -149,7 +149,9 @@ def make_update(
     ) -> tuple[ReinforceState, Metrics]:
         logp_old, _ = score(state.train.params, frozen, parts)
         logp_base, _ = score(base, frozen, parts)
-        return improve(state, frozen, parts, reward, logp_old, logp_base)
+        # τ is an argument, so that runs that differ in it alone share what is compiled.
+        tau = jnp.float32(config.tau)
+        return improve(state, frozen, parts, reward, logp_old, logp_base, tau)
 
     @jax.jit
     def improve(
@@ -159,9 +161,10 @@ def make_update(
         reward: Array,
         logp_old: Array,
         logp_base: Array,
+        tau: Array,
     ) -> tuple[ReinforceState, Metrics]:
         old, base = (x.sum(axis=-1).reshape(reward.shape) for x in (logp_old, logp_base))
-        baseline, advantage, found = advantages(state, reward, old, base)
+        baseline, advantage, found = advantages(state, reward, old, base, tau)
         advantage = advantage.reshape(logp_old.shape[:2])
         everything = parts, logp_old, logp_base, advantage
 
@@ -170,7 +173,7 @@ def make_update(
                 samples, before, reference, gain = part
                 logp, weight = actions(params, frozen, samples)
                 if config.algorithm == "grpo":
-                    return grpo(logp, before, reference, gain, weight, config.clip, config.tau)
+                    return grpo(logp, before, reference, gain, weight, config.clip, tau)
                 return ppo(logp, before, gain, weight, config.clip)
 
             with_gradient = jax.value_and_grad(loss, has_aux=True)

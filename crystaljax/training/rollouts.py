@@ -18,6 +18,9 @@ from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.packing import RowPlan, plan_rows
 from crystaljax.training.batches import N_PLANNED
 
+SPARE = 1.2
+"""Crystals that rows are planned for, over those of a batch: compiling again takes a minute."""
+
 
 @dataclass(frozen=True)
 class RewardBounds:
@@ -45,15 +48,15 @@ def rows_for(
 ) -> RowPlan:
     """Rows that batches of the policy's samples fit, told from one batch of them.
 
-    Samples of one space group, `repeat` in a row, are much alike in size: batches of them differ
-    the more.
+    There is room to spare for the larger crystals that training may move the policy to. Samples
+    of one space group, `repeat` in a row, are alike in size: batches of them differ the more.
     """
     tokens = policy.sample(params, batch_size, 0, sampling).tokens
     rng = np.random.default_rng(0)
     drawn = -(-batch_size // repeat)
+    drawn = round(SPARE * drawn)
     likely = [
-        np.repeat(rng.choice(np.asarray(tokens.n_sites), drawn), repeat)[:batch_size]
-        for _ in range(N_PLANNED)
+        np.repeat(rng.choice(np.asarray(tokens.n_sites), drawn), repeat) for _ in range(N_PLANNED)
     ]
     return plan_rows(likely, policy.config.max_sites)
 
