@@ -12,7 +12,7 @@ import numpy as np
 from crystaljax.alloys.database import VACANCY, AlloyDatabase, load_database
 from crystaljax.alloys.lattice import lattice_from_molar_volume, lattice_parameter
 from crystaljax.alloys.minimum import PRESSURE, Minimum, System
-from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Point, Row, problem
+from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Kind, Point, Row, problem
 
 ALGORITHM = 1
 """Changes when the same composition may get another equilibrium."""
@@ -63,7 +63,7 @@ class Calphad:
     def equilibria(
         self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
     ) -> Equilibria:
-        """Equilibria at 1 bar of C compositions (element -> mole fraction) at T temperatures (K)."""
+        """Equilibria of C compositions (element -> mole fraction) at T temperatures (K)."""
         points = [self._points(mixture, np.asarray(temperatures)) for mixture in compositions]
         return Equilibria.from_points(compositions, temperatures, points)
 
@@ -110,8 +110,8 @@ class _Phases:
         """The phases of a minimum, the most abundant first."""
         if np.isnan(minimum.energy):
             return _NOT_CONVERGED
-        columns = zip(minimum.phases, minimum.fractions, minimum.compositions, minimum.sites)
-        return [self._row(*column, temperature) for column in columns]
+        columns = (minimum.phases, minimum.fractions, minimum.compositions, minimum.sites)
+        return [self._row(*column, temperature) for column in zip(*columns, strict=True)]
 
     def _row(
         self, name: str, fraction: float, x: np.ndarray, sites: np.ndarray, temperature: float
@@ -126,9 +126,10 @@ class _Phases:
         database = self._database
         if name == database.b2.name:
             lattice = self._lattice(first, second, temperature)
-        kinds = {database.b2.name: "bcc", database.b2.disordered: "bcc", database.liquid: "liquid"}
+        kinds: dict[str, Kind] = {database.b2.name: "bcc", database.b2.disordered: "bcc"}
+        kinds[database.liquid] = "liquid"
         kind = kinds.get(name, "other")
-        return Row(name, kind, ordered, float(fraction), composition, lattice)  # type: ignore[arg-type]
+        return Row(name, kind, ordered, float(fraction), composition, lattice)
 
     def _lattice(self, first: np.ndarray, second: np.ndarray, temperature: float) -> float:
         """Å; from the database's volumes (of disordered BCC) if it has all, else by our model."""

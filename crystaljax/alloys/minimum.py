@@ -228,7 +228,7 @@ class System:
         return probes
 
     def _grid(self, density: int) -> Points:
-        """pycalphad's own sample of all phases, and nearly disordered states of those that order."""
+        """pycalphad's own sample of all phases, and nearly disordered states of some."""
         if density not in self._grids:
             sample = self._sample(None, density)
             near = {name: order.disordered(density) for name, order in self.orderings.items()}

@@ -19,8 +19,9 @@ from crystaljax.alloys.rules import RULES, smallest_mismatch
 from crystaljax.alloys.table import Table, composition_key
 from crystaljax.alloys.thermodynamics import TEMPERATURES, Equilibria, Thermodynamics
 from crystaljax.rewards.answers import Answer
-from crystaljax.rewards.base import Reasons, RewardBatch
+from crystaljax.rewards.base import Reasons, Reward, RewardBatch
 from crystaljax.rewards.cache import Cached
+from crystaljax.rewards.items import Items
 from crystaljax.rewards.pool import Pool, PoolConfig
 
 
@@ -110,8 +111,8 @@ class MixtureReward:
         self._rules = rules
         self._temperatures = temperatures
 
-    def __call__(self, keys: Sequence[str], /) -> RewardBatch:
-        """Rewards of B compositions."""
+    def __call__(self, keys: Items, /) -> RewardBatch:
+        """Rewards of B compositions, a list of texts."""
         if not len(keys):
             return RewardBatch.from_values(np.zeros(0))
         mixtures = [_mixture(key) for key in keys]
@@ -168,6 +169,7 @@ class AlloyReward:
         self.engine = create_engine(config.engine)
         self._pool: Pool | None = None
         self._cached: Cached | None = None
+        self._judge: Reward
         if config.pool.kind == "inline":
             temperatures = np.array(config.temperatures)
             self._judge = MixtureReward(self.engine, config.rules, temperatures)
@@ -184,7 +186,7 @@ class AlloyReward:
         """Rewards of B texts, as of answers."""
         read = [self._read(text) for text in texts]
         keys = list(dict.fromkeys(key for key, reason in read if reason is None))
-        judged = self._judge(keys)
+        judged = self._judge_keys(keys)
         places = {key: n for n, key in enumerate(keys)}
         value = np.full(len(texts), self.config.invalid)
         reasons: Reasons = [reason for _, reason in read]
@@ -213,6 +215,10 @@ class AlloyReward:
             return composition_key(master(candidate, self.config.mix_by)), None
         except CompositionError as error:
             return "", str(error)
+
+    def _judge_keys(self, keys: Items) -> RewardBatch:
+        """Rewards of mixtures by their keys."""
+        return self._judge(keys)
 
     def _identity(self) -> str:
         """All that rewards depend on besides the mixture."""

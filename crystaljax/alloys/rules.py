@@ -21,7 +21,7 @@ Rule = Callable[[Equilibria, float], np.ndarray]
 
 def coexist(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
     """bool [C]: BCC and B2 coexist at some temperature."""
-    return (_both(equilibria) & (equilibria.temperatures >= lowest)).any(axis=1)
+    return np.asarray((_both(equilibria) & (equilibria.temperatures >= lowest)).any(axis=1))
 
 
 def bcc_first(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
@@ -36,7 +36,7 @@ def bcc_first(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
     hottest = solid.shape[1] - 1 - np.argmax(solid[:, ::-1], axis=1)
     rows = np.arange(len(solid))
     most = bcc[rows, hottest] > np.maximum(b2, others)[rows, hottest]
-    return solid.any(axis=1) & most
+    return np.asarray(solid.any(axis=1) & most)
 
 
 def b2_at_room_temperature(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
@@ -44,7 +44,7 @@ def b2_at_room_temperature(equilibria: Equilibria, lowest: float = 0.0) -> np.nd
     looked_at = equilibria.solved & (equilibria.temperatures >= lowest)
     coldest = np.argmax(looked_at, axis=1)
     amount = equilibria.amount("bcc", ordered=True)[np.arange(len(looked_at)), coldest]
-    return looked_at.any(axis=1) & (amount > PRESENT)
+    return np.asarray(looked_at.any(axis=1) & (amount > PRESENT))
 
 
 def few_other_phases(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
@@ -54,7 +54,7 @@ def few_other_phases(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
     """
     looked_at = equilibria.solved & (equilibria.temperatures >= lowest)
     few = _solids(equilibria)[2] <= OTHERS + 1e-9
-    return looked_at.any(axis=1) & (few | ~looked_at).all(axis=1)
+    return np.asarray(looked_at.any(axis=1) & (few | ~looked_at).all(axis=1))
 
 
 def smallest_mismatch(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
@@ -98,4 +98,4 @@ def _solids(equilibria: Equilibria) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def _both(equilibria: Equilibria) -> np.ndarray:
     """bool [C, T]: BCC and B2 are both there."""
     bcc, b2, _ = _solids(equilibria)
-    return (bcc > PRESENT) & (b2 > PRESENT)
+    return np.asarray((bcc > PRESENT) & (b2 > PRESENT))

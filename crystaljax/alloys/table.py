@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def composition_key(mixture: Mapping[str, float]) -> str:
 
 def write_table(path: str | PathLike, equilibria: Equilibria) -> None:
     """Write equilibria to a compressed .npz file of plain arrays."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for field in fields(equilibria):
         value = getattr(equilibria, field.name)
         if field.name == "reasons":

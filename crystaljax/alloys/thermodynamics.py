@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self, cast
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class Equilibria:
     @property
     def solved(self) -> np.ndarray:
         """bool [C, T]: whether the point could be computed."""
-        return np.equal(self.reasons, None)
+        return np.array(self.reasons == None)  # noqa: E711 (one by one)
 
     def rows_of(self, kind: Kind, ordered: bool | None = None) -> np.ndarray:
         """bool [R]: rows of a kind, only the ordered or only the disordered ones if asked for."""
@@ -112,14 +112,14 @@ class Equilibria:
         points: list[Point] = []
         for step, reason in enumerate(self.reasons[n]):
             rows = np.flatnonzero((self.composition == n) & (self.step == step))
-            points.append([self._row(row) for row in rows] if reason is None else reason)
+            points.append([self._row(row) for row in rows.tolist()] if reason is None else reason)
         return points
 
     def _row(self, row: int) -> Row:
         contents = zip(self.elements, self.contents[row].tolist(), strict=True)
         return Row(
             str(self.phase[row]),
-            str(self.kind[row]),  # type: ignore[arg-type] (it is one of the kinds)
+            cast(Kind, str(self.kind[row])),
             bool(self.ordered[row]),
             float(self.fraction[row]),
             dict(contents),
@@ -195,7 +195,7 @@ class Thermodynamics(Protocol):
     def equilibria(
         self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
     ) -> Equilibria:
-        """Equilibria at 1 bar of C compositions (element -> mole fraction) at T temperatures (K)."""
+        """Equilibria at 1 bar of C compositions (element -> mole fraction) at T temperatures, K."""
         ...
 
 
