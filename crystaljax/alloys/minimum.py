@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 
 from crystaljax.alloys.database import VACANCY, AlloyDatabase, substitutional_pair
-from crystaljax.alloys.sampling import Ordering, Points, from_light_dataset
+from crystaljax.alloys.sampling import Ordering, Points, Surface, from_light_dataset
 
 PRESSURE = 101325.0
 """Pa."""
 
 _DRIVING_FORCE = 0.5  # J/mol: a point further below the plane than this shows a wrong minimum
+_NEAR = 4000.0  # J/mol: how far above the plane a phase's lowest point is worth a closer look
+_APART = (0.05, 0.15)  # of mole fractions: from stable states, and between two closer looks
+_LOOKS = 2  # points of a phase that are looked at more closely
 _ROUNDS = 4
 _GAIN = 1e-3  # J/mol: what a new solution must be lower by
 _SAME_SET = 2e-3  # largest difference of site fractions within one composition set
@@ -75,6 +78,11 @@ class System:
         state = OrderedDict([(v.N, 1.0), (v.P, PRESSURE), (v.T, 300.0)])
         self._records = PhaseRecordFactory(self._source, self._names, state, self.models)
         self._grids: dict[int, Points] = {}
+        self._surfaces = {
+            name: Surface(self._records[name], _sublattices(model), (1.0, PRESSURE))
+            for name, model in self.models.items()
+            if len(model.site_fractions) > len(model.constituents)
+        }
         self.orderings = {
             name: ordering
             for name in self.phases
@@ -103,10 +111,20 @@ class System:
     def _improve(self, x: np.ndarray, minima: list[Minimum], grid: Points) -> None:
         """Replace minima that are wrong, as long as better ones are found."""
         fresh = set(range(len(minima)))
+        probes = {
+            name: ordering.at(self._occupation(x, ordering))
+            for name, ordering in self.orderings.items()
+        }
         for _ in range(_ROUNDS):
             if all(_failed(minimum) for minimum in minima):
                 return
-            pool = self._sample(self._probes(minima))
+            known = [row for row in sorted(fresh) if not _failed(minima[row])]
+            pool = self._sample(_joined(probes, self._probes(minima)))
+            hidden = [self._hidden(minima, known, source) for source in (grid, pool)]
+            if found := _joined(*hidden):
+                own = np.arange(len(self.elements), len(pool.names))
+                pool = self._sample(found).with_phases_of(pool, own)
+                probes = _joined(probes, found)
             suspects = [
                 row
                 for row, minimum in enumerate(minima)
@@ -119,12 +137,52 @@ class System:
             extra = np.unique(np.concatenate([_lowest(grid, row, minima) for row in suspects]))
             start = pool.with_phases_of(grid, extra).at(rows)
             fresh = set()
-            for row, found in zip(suspects, self._equilibria(x, start, rows), strict=True):
-                if not found.energy > minima[row].energy - _GAIN and not _failed(found):
-                    minima[row] = found
+            for row, better in zip(suspects, self._equilibria(x, start, rows), strict=True):
+                if not better.energy > minima[row].energy - _GAIN and not _failed(better):
+                    minima[row] = better
                     fresh.add(row)
             if not fresh:
                 return
+
+    def _hidden(
+        self, minima: list[Minimum], rows: list[int], grid: Points
+    ) -> dict[str, np.ndarray]:
+        """Phase name -> states [P, S] near planes, where the grid's points are too far apart.
+
+        Of each phase the grid's lowest points away from the stable states, moved downwards.
+        """
+        seeds: dict[str, list[tuple[int, int]]] = {}
+        for row in rows:
+            force = grid.driving_force(row, minima[row].potentials)
+            for name, part in grid.slices.items():
+                if force[part].max() < -_NEAR or name not in self._surfaces:
+                    continue
+                stable = [
+                    sites
+                    for phase, sites in zip(minima[row].phases, minima[row].sites, strict=True)
+                    if phase == name
+                ]
+                width = self._surfaces[name].sublattices[-1].stop
+                chosen = _apart(force[part], grid.sites[part, :width], stable)
+                if chosen:
+                    seeds.setdefault(name, []).extend((row, part.start + n) for n in chosen)
+        found = {}
+        for name, pairs in seeds.items():
+            at, points = np.array(pairs).T
+            surface = self._surfaces[name]
+            potentials = np.array([minima[row].potentials for row in at])
+            state = grid.sites[points, : surface.sublattices[-1].stop], self.temperatures[at]
+            refined = surface.refined(*state, potentials)
+            force = surface.driving_force(refined, state[1], potentials)
+            if (force > _DRIVING_FORCE).any():
+                found[name] = refined[force > _DRIVING_FORCE]
+        return found
+
+    def _occupation(self, x: np.ndarray, ordering: Ordering) -> np.ndarray:
+        """Mole fractions [E] -> the mean occupation [K] of sublattices that order."""
+        shares = dict(zip(self.elements, x, strict=True))
+        mean = np.array([shares.get(name, 0.0) for name in ordering.constituents])
+        return mean / max(mean.sum(), 1e-9)
 
     def _equilibria(self, x: np.ndarray, grid: Points, rows: np.ndarray) -> list[Minimum]:
         """Solve from the lowest points of a grid that is given at the temperatures `rows`."""
@@ -303,6 +361,33 @@ def _below(points: Points, row: int, potentials: np.ndarray) -> bool:
     return not points.driving_force(row, potentials).max() <= _DRIVING_FORCE
 
 
+def _apart(force: np.ndarray, sites: np.ndarray, stable: list[np.ndarray]) -> list[int]:
+    """The points of largest force, away from stable states and from each other."""
+    near = np.flatnonzero(force > -_NEAR)
+    force, sites = force[near], sites[near]
+    for one in stable:
+        force[np.abs(sites - one).max(axis=1) < _APART[0]] = -np.inf
+    chosen: list[int] = []
+    for _ in range(_LOOKS if len(near) else 0):
+        best = int(np.argmax(force))
+        if np.isneginf(force[best]):
+            break
+        chosen.append(int(near[best]))
+        force[np.abs(sites - sites[best]).max(axis=1) < _APART[1]] = -np.inf
+    return chosen
+
+
+def _joined(*parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    names = sorted({name for part in parts for name in part})
+    return {name: np.concatenate([p[name] for p in parts if name in p]) for name in names}
+
+
+def _sublattices(model: Any) -> tuple[slice, ...]:
+    """Of a phase's site fractions, those of each sublattice."""
+    ends = np.cumsum([len(part) for part in model.constituents]).tolist()
+    return tuple(slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True))
+
+
 def _lowest(grid: Points, row: int, minima: list[Minimum]) -> np.ndarray:
     """Each phase's lowest point of the grid over the plane, a neighbour's where there is none."""
     known = [n for n, minimum in enumerate(minima) if not np.isnan(minimum.potentials).any()]
@@ -318,9 +403,7 @@ def _ordering(phase: Any, model: Any) -> Ordering | None:
     if pair is None:
         return None
     first, second = pair
-    sizes = [len(part) for part in model.constituents]
-    ends = np.cumsum(sizes)
-    slices = [slice(int(ends[n] - sizes[n]), int(ends[n])) for n in pair]
+    slices = _sublattices(model)
     ratio = float(phase.sublattices[first]) / float(phase.sublattices[second])
-    vacant = [str(name) == VACANCY for name in sorted(model.constituents[first])]
-    return Ordering(slices[0], slices[1], ratio, int(ends[-1]), np.array(vacant))
+    constituents = tuple(str(name) for name in sorted(model.constituents[first]))
+    return Ordering(slices[first], slices[second], ratio, slices[-1].stop, constituents)

@@ -18,6 +18,15 @@ _LITTLE = 0.01
 _SAMPLES = 5
 """Nearly disordered states of the grid, for each point of pycalphad's."""
 
+_WIDTHS = tuple(0.8**n for n in range(14))
+"""Of the draws around a point that is refined: standard deviations of log site fractions."""
+
+_VARIANTS = 16
+"""Draws of each width."""
+
+_FILL = 0.1
+"""Most that half of the draws add to a site fraction, for each unit of width: none is left out."""
+
 _TINY = 1e-12
 """Least site fraction of a point that is tried."""
 
@@ -108,6 +117,54 @@ def from_light_dataset(grid: Any) -> Points:
 
 
 @dataclass(frozen=True)
+class Surface:
+    """The Gibbs energy surface of one phase, evaluated point by point."""
+
+    record: Any
+    """`pycalphad.core.phase_rec.PhaseRecord`."""
+    sublattices: tuple[slice, ...]
+    """Of the site fractions [S]."""
+    state: tuple[float, ...]
+    """State variables before the temperature, such as moles and pressure."""
+
+    def driving_force(
+        self, sites: np.ndarray, temperatures: np.ndarray, potentials: np.ndarray
+    ) -> np.ndarray:
+        """J/mol [P] of points [P, S] at temperatures [P] below planes of potentials [P, E]."""
+        state = np.broadcast_to(self.state, (len(sites), len(self.state)))
+        dof = np.ascontiguousarray(np.concatenate([state, temperatures[:, None], sites], axis=1))
+        energy = np.zeros(len(sites))
+        self.record.prop_2d(energy, dof, b"GM")
+        compositions = np.zeros(potentials.shape, order="F")
+        for n in range(compositions.shape[1]):
+            self.record.mass_obj_2d(compositions[:, n], dof, n)
+        return (compositions * potentials).sum(axis=1) - energy
+
+    def refined(
+        self, sites: np.ndarray, temperatures: np.ndarray, potentials: np.ndarray
+    ) -> np.ndarray:
+        """Points [P, S] moved to larger driving forces, by drawing closer and closer to them."""
+        random = np.random.default_rng(0)
+        sites = sites.copy()
+        rows = np.arange(len(sites))
+        for width in _WIDTHS:
+            factors = np.exp(width * random.standard_normal((_VARIANTS, *sites.shape)))
+            factors[0] = 1
+            variants = np.clip(sites * factors, _TINY, None)
+            half = variants[_VARIANTS // 2 :]
+            half += _FILL * width * random.random(half.shape) ** 4
+            for part in self.sublattices:
+                variants[..., part] /= variants[..., part].sum(axis=-1, keepdims=True)
+            force = self.driving_force(
+                variants.reshape(-1, sites.shape[1]),
+                np.tile(temperatures, _VARIANTS),
+                np.tile(potentials, (_VARIANTS, 1)),
+            ).reshape(_VARIANTS, -1)
+            sites = variants[np.nan_to_num(force, nan=-np.inf).argmax(axis=0), rows]
+        return sites
+
+
+@dataclass(frozen=True)
 class Ordering:
     """The two sublattices of a phase whose occupations differ when it is ordered."""
 
@@ -119,8 +176,14 @@ class Ordering:
     """Sites of the first for each of the second."""
     size: int
     """Site fractions of the phase; those of other sublattices are 1."""
-    vacant: np.ndarray
-    """bool [K]: which constituent of the two sublattices is the vacancy."""
+    constituents: tuple[str, ...]
+    """The K constituents of each of the two, the vacancy included."""
+
+    def at(self, mean: np.ndarray) -> np.ndarray:
+        """Variants [V, S] of a mean occupation [K], as `ordered`; see there."""
+        sites = np.ones(self.size)
+        sites[self.first] = sites[self.second] = mean
+        return self.ordered(sites)
 
     def disordered(self, density: int) -> np.ndarray:
         """States [P, S] that are ordered but a little, over all compositions.
@@ -129,14 +192,14 @@ class Ordering:
         """
         from pycalphad.core.utils import point_sample
 
-        metals = np.flatnonzero(~self.vacant)
+        metals = [n for n, name in enumerate(self.constituents) if name != "VA"]
         edges = [
             share * np.eye(len(metals))[i] + (1 - share) * np.eye(len(metals))[j]
             for i, j in combinations(range(len(metals)), 2)
             for share in np.linspace(0, 1, density + 1)
         ]
         inner = point_sample([len(metals)], pdof=_SAMPLES * density)
-        x = np.full((len(edges) + len(inner), len(self.vacant)), _TINY)
+        x = np.full((len(edges) + len(inner), len(self.constituents)), _TINY)
         x[:, metals] = np.clip(np.concatenate([*([edges] if edges else []), inner]), _TINY, None)
         x /= x.sum(axis=1, keepdims=True)
         step = x * np.cos(np.arange(x.size)).reshape(x.shape)  # any direction does
@@ -154,33 +217,34 @@ class Ordering:
         share = self.ratio / (1 + self.ratio)
         mean = share * sites[self.first] + (1 - share) * sites[self.second]
         present = np.flatnonzero(mean > 1e-6)
-        directions = [np.zeros_like(mean)]
+        directions = [np.zeros_like(mean)]  # no order
         for i, j in combinations(present, 2):
             directions += [_direction(mean, [i], [j])]
         if len(present) > 2:
             directions += [_direction(mean, [i], present[present != i]) for i in present]
-        variants = []
-        for direction in directions:
-            for degree in _ORDERING:
-                for sign in (1, -1) if self.ratio != 1 else (1,):
-                    step = sign * degree * direction
-                    # Neither sublattice may have less than none of an element.
-                    scale = _largest_step(mean, step / self.ratio, -step) if step.any() else 0.0
-                    variant = sites.copy()
-                    variant[self.first] = mean + min(scale, 1.0) * step / self.ratio
-                    variant[self.second] = mean - min(scale, 1.0) * step
-                    variants.append(variant)
-        return np.clip(np.array(variants), _TINY, None)
+        steps = np.array(directions)
+        if self.ratio != 1:
+            steps = np.concatenate([steps, -steps])
+        # Neither sublattice may have less than none of an element.
+        reach = np.minimum(_largest_step(mean, steps / self.ratio), _largest_step(mean, -steps))
+        steps = (np.array(_ORDERING)[:, None, None] * (steps * reach[:, None])).reshape(
+            -1, len(mean)
+        )
+        variants = np.tile(sites, (len(steps), 1))
+        variants[:, self.first] = mean + steps / self.ratio
+        variants[:, self.second] = mean - steps
+        return np.clip(variants, _TINY, None)
 
 
 def _direction(mean: np.ndarray, gain: Any, lose: Any) -> np.ndarray:
-    """The largest exchange of the elements `gain` for `lose` in proportion to what is there."""
+    """An exchange of the elements `gain` for `lose` in proportion to what is there."""
     direction = np.zeros_like(mean)
     direction[gain] = mean[gain] / mean[gain].sum()
     direction[lose] = -mean[lose] / mean[lose].sum()
-    return direction * min(mean[gain].sum(), mean[lose].sum())
+    return direction
 
 
-def _largest_step(mean: np.ndarray, *steps: np.ndarray) -> float:
-    """The largest factor of the steps that leaves all of `mean` at or above zero."""
-    return min(float(np.min(mean[step < 0] / -step[step < 0], initial=np.inf)) for step in steps)
+def _largest_step(mean: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The largest factors [D] of steps [D, K] that leave all of `mean` [K] at or above zero."""
+    down = np.maximum(-steps, 1e-30)
+    return np.asarray(np.minimum((mean / down).min(axis=1), 1e6))
