@@ -81,7 +81,7 @@ def test_broken_files_are_told(small: Path, old: str, new: str, message: str) ->
 def test_absent_elements_and_files_are_told(small: Path, tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match="lacks Ru; it has AL, CR, NI"):
         load_database(small, ("Al", "Ru"))
-    with pytest.raises(DatabaseError, match="no database 'nothing.tdb'"):
+    with pytest.raises(DatabaseError, match=r"no database 'nothing\.tdb'"):
         database_path("nothing.tdb")
     with pytest.raises(DatabaseError, match="no database"):
         database_path(tmp_path / "alcocrni.tdb")

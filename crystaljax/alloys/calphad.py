@@ -134,19 +134,15 @@ class _Phases:
     def _lattice(self, first: np.ndarray, second: np.ndarray, temperature: float) -> float:
         """Å; from the database's volumes (of disordered BCC) if it has all, else by our model."""
         if self._volumes is not None:
-            return self._volumes(np.asarray(first + second)[self._metals] / 2, temperature)
-        pair = first[self._metals], second[self._metals]
+            return self._volumes(self._elementwise(first + second), temperature)
+        pair = self._elementwise(first), self._elementwise(second)
         return float(lattice_parameter(self._elements, *pair, temperature))
 
-    @cached_property
-    def _metals(self) -> np.ndarray:
-        """Places of the elements, without the vacancy, among a sublattice's constituents."""
-        database = self._database
-        sublattice = database.b2.sublattices[0]
-        names = [
-            str(s) for s in sorted(self.system.models[database.b2.name].constituents[sublattice])
-        ]
-        return np.array([names.index(element.upper()) for element in self._elements])
+    def _elementwise(self, sites: np.ndarray) -> np.ndarray:
+        """Site fractions [K] of B2's constituents -> those of the elements [E]."""
+        names = self.system.orderings[self._database.b2.name].constituents
+        shares = dict(zip(names, sites, strict=True))
+        return np.array([shares.get(element.upper(), 0.0) for element in self._elements])
 
     @cached_property
     def _volumes(self) -> _Volumes | None:

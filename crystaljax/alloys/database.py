@@ -172,12 +172,11 @@ def _ordered_phase(path: Path, source: Any) -> OrderedPhase:
 
 
 def substitutional_pair(phase: Any) -> tuple[int, int] | None:
-    """The two sublattices of a phase that share all their elements, if it has just two."""
-    shared = [n for n, names in enumerate(phase.constituents) if len(names) > 1]
-    if len(shared) != 2:
-        return None
-    first, second = ({str(s) for s in phase.constituents[n]} - {VACANCY} for n in shared)
-    return (shared[0], shared[1]) if first == second else None
+    """The two sublattices of a phase with all its elements, if just two have them all."""
+    held = [{str(s) for s in names} - {VACANCY} for names in phase.constituents]
+    most = max(held, key=len)
+    shared = [n for n, elements in enumerate(held) if elements == most]
+    return (shared[0], shared[1]) if len(shared) == 2 else None
 
 
 def _is_bcc(phase: Any) -> bool:
