@@ -175,17 +175,16 @@ def best_of_many(
     return np.array([minimum.energy for minimum in best])
 
 
-def wrong_points(elements: tuple[str, ...], n: int, seed: int) -> tuple[int, int, int]:
-    """Wrong minima of the engine, its failures, and wrong minima of a single solve."""
-    system = System(load_database("alcocrni.tdb"), elements, TEMPERATURES)
-    starts = [system._sample(None, density) for density in (60, 30, 100, 150)]
+def wrong_points(system: System, mixtures: np.ndarray) -> tuple[int, int, int]:
+    """Wrong minima of the engine, its failures, and wrong minima of single solves."""
+    starts = [system._sample(None, density) for density in (40, 60, 150)]
+    rows = np.arange(len(system.temperatures))
     wrong = failed = wrong_once = 0
-    for amounts in triples(n, len(elements), seed):
+    for amounts in mixtures:
         x = amounts / amounts.sum()
         found = system.solve(x)
         best = best_of_many(system, x, found, starts)
         energy = np.array([minimum.energy for minimum in found])
-        rows = np.arange(len(TEMPERATURES))
         once = np.array([m.energy for m in system._equilibria(x, starts[0], rows)])
         wrong += int((energy > best + WRONG).sum())
         failed += int(np.isnan(energy).sum())
@@ -193,21 +192,37 @@ def wrong_points(elements: tuple[str, ...], n: int, seed: int) -> tuple[int, int
     return wrong, failed, wrong_once
 
 
+HARD = np.array(
+    [
+        [0.3151, 0.3075, 0.1538, 0.2236],
+        [0.3349, 0.2950, 0.1850, 0.1850],
+        [0.1302, 0.2603, 0.1302, 0.4794],
+        [0.1459, 0.4972, 0.2379, 0.1190],
+        [0.2100, 0.2721, 0.3819, 0.1361],
+        [0.2099, 0.1905, 0.2998, 0.2998],
+    ]
+)
+"""Al, Co, Cr, Ni: where sampled grids miss a phase, or pycalphad's solver does not converge."""
+
+
 def test_minima_are_those_of_many_starts() -> None:
-    wrong, failed, wrong_once = wrong_points(("Al", "Cr", "Ni"), 5, seed=1)
+    temperatures = np.array([673.15, 773.15, 1173.15, 1273.15, 1773.15])
+    system = System(load_database("alcocrni.tdb"), ("Al", "Co", "Cr", "Ni"), temperatures)
+    wrong, failed, wrong_once = wrong_points(system, HARD)
     assert (wrong, failed) == (0, 0)
-    assert wrong_once > 0, "too easy: a single solve is right everywhere"
+    assert wrong_once >= 3, "too easy: single solves are right"
 
 
 @pytest.mark.slow
 def test_share_of_wrong_minima() -> None:
-    """At most 0.3 % of points are wrong, of four elements where a single solve misses 2-4 %."""
+    """At most 0.3 % of points are wrong, where a single solve misses 2-4 %."""
     n = 40
-    wrong, failed, wrong_once = wrong_points(("Al", "Co", "Cr", "Ni"), n, seed=2)
+    system = System(load_database("alcocrni.tdb"), ("Al", "Co", "Cr", "Ni"), TEMPERATURES)
+    wrong, failed, wrong_once = wrong_points(system, triples(n, 4, seed=2))
     n_points = n * len(TEMPERATURES)
     assert wrong <= 0.003 * n_points
     assert failed <= 0.003 * n_points
-    assert wrong_once > 0.01 * n_points
+    assert wrong_once > 0.005 * n_points
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from alloy_tables import MIXTURE, b2, bcc, liquid, table
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crystaljax.alloys.table import Table, TableError, composition_key, read_table, write_table
 
@@ -49,6 +51,14 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_table(path)
     with pytest.raises(TableError):
         read_table(tmp_path / "absent.npz")
+
+
+@given(st.lists(st.floats(1e-4, 1), min_size=1, max_size=6))
+def test_the_key_of_what_a_key_says_is_the_same(amounts: list[float]) -> None:
+    key = composition_key(dict(zip("ABCDEF", amounts, strict=False)))
+    said = {part.split(":")[0]: float(part.split(":")[1]) for part in key.split()}
+    assert sum(said.values()) == pytest.approx(1, abs=1e-12)
+    assert composition_key(said) == key
 
 
 def test_keys_do_not_depend_on_order_or_scale() -> None:

@@ -74,10 +74,10 @@ def bcc_candidates(config: CurationConfig) -> Iterator[dict[str, float]]:
 
 
 def _percentages(n: int, step: int) -> Iterator[tuple[int, ...]]:
-    """n numbers above zero that sum to 100, all but the last multiples of `step`."""
+    """n numbers of at least `step` that sum to 100, all but the last multiples of it."""
     steps = range(step, 100, step)
     for first in product(steps, repeat=n - 1):
-        if (last := 100 - sum(first)) > 0:
+        if (last := 100 - sum(first)) >= step:
             yield (*first, last)
 
 

@@ -28,11 +28,17 @@ class TableError(ValueError):
 def composition_key(mixture: Mapping[str, float]) -> str:
     """A text that names a composition to a millionth: "Al:0.25 Cr:0.75"; absent elements left out.
 
-    Works for amounts on any scale.
+    Works for amounts on any scale. The millionths sum to one, so that the key of what a key says
+    is the same key.
     """
-    total = sum(mixture.values()) or 1.0
-    shares = {element: round(mixture[element] / total * _STEPS) for element in sorted(mixture)}
-    return " ".join(f"{element}:{n / _STEPS:g}" for element, n in shares.items() if n)
+    elements = sorted(mixture)
+    exact = _STEPS * np.array([mixture[element] for element in elements], float)
+    exact /= exact.sum() / _STEPS if exact.sum() > 0 else 1.0
+    parts = np.floor(np.nan_to_num(exact) + 1e-6)
+    short = int(min(max(_STEPS - parts.sum(), 0), len(parts)))
+    parts[np.argsort(parts - exact, kind="stable")[:short]] += 1
+    pairs = zip(elements, parts.tolist(), strict=True)
+    return " ".join(f"{element}:{n / _STEPS:g}" for element, n in pairs if n)
 
 
 def write_table(path: str | PathLike, equilibria: Equilibria) -> None:
