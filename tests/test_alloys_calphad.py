@@ -1,5 +1,6 @@
 """Equilibria by pycalphad: conservation, phase diagrams, minima against many starts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from crystaljax.alloys.lattice import ERROR
 from crystaljax.alloys.minimum import Minimum, System
 from crystaljax.alloys.reward import rule_rewards
 from crystaljax.alloys.sampling import Points
+from crystaljax.alloys.search import find_minima, improve
 from crystaljax.alloys.thermodynamics import TEMPERATURES, Equilibria
 
 EVERY_SECOND = TEMPERATURES[1::2]
@@ -104,14 +106,12 @@ def test_bad_compositions_are_marked(engine: Calphad) -> None:
 def test_what_pycalphad_raises_costs_one_composition(
     engine: Calphad, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    solve = System.solve
-
-    def broken(self: System, composition: list[float]) -> list[Minimum]:
+    def broken(system: System, composition: list[float]) -> list[Minimum]:
         if len(composition) == 1:
             raise ValueError("no valid points")
-        return solve(self, composition)
+        return find_minima(system, composition)
 
-    monkeypatch.setattr(System, "solve", broken)
+    monkeypatch.setattr("crystaljax.alloys.calphad.find_minima", broken)
     table = engine.equilibria([{"Ni": 1.0}, {"Al": 0.5, "Ni": 0.5}], EVERY_SECOND[:2])
     np.testing.assert_array_equal(table.solved.all(axis=1), [False, True])
     assert table.reasons[0, 0] == "ValueError: no valid points"
@@ -120,15 +120,11 @@ def test_what_pycalphad_raises_costs_one_composition(
 def test_a_point_without_solution_is_marked(
     engine: Calphad, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    solve = System.solve
-
-    def lost(self: System, composition: list[float]) -> list[Minimum]:
-        from dataclasses import replace
-
-        first, *rest = solve(self, composition)
+    def lost(system: System, composition: list[float]) -> list[Minimum]:
+        first, *rest = find_minima(system, composition)
         return [replace(first, energy=np.nan), *rest]
 
-    monkeypatch.setattr(System, "solve", lost)
+    monkeypatch.setattr("crystaljax.alloys.calphad.find_minima", lost)
     table = engine.equilibria([{"Al": 0.5, "Ni": 0.5}], EVERY_SECOND[:2])
     np.testing.assert_array_equal(table.solved, [[False, True]])
     assert table.reasons[0, 0] == "no solve converged"
@@ -168,24 +164,24 @@ def best_of_many(
     rows = np.arange(len(system.temperatures))
     best = list(found)
     for grid in starts:
-        for row, other in enumerate(system._equilibria(x, grid, rows)):
+        for row, other in enumerate(system.equilibria(x, grid, rows)):
             if not other.energy >= best[row].energy and not np.isnan(other.energy):
                 best[row] = other
-    system._improve(x, best, starts[0])
+    improve(system, x, best)
     return np.array([minimum.energy for minimum in best])
 
 
 def wrong_points(system: System, mixtures: np.ndarray) -> tuple[int, int, int]:
     """Wrong minima of the engine, its failures, and wrong minima of single solves."""
-    starts = [system._sample(None, density) for density in (40, 60, 150)]
+    starts = [system.sample(None, density) for density in (40, 60, 150)]
     rows = np.arange(len(system.temperatures))
     wrong = failed = wrong_once = 0
     for amounts in mixtures:
         x = amounts / amounts.sum()
-        found = system.solve(x)
+        found = find_minima(system, x)
         best = best_of_many(system, x, found, starts)
         energy = np.array([minimum.energy for minimum in found])
-        once = np.array([m.energy for m in system._equilibria(x, starts[0], rows)])
+        once = np.array([m.energy for m in system.equilibria(x, starts[0], rows)])
         wrong += int((energy > best + WRONG).sum())
         failed += int(np.isnan(energy).sum())
         wrong_once += int((~(once <= best + WRONG)).sum())

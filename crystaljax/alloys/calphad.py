@@ -12,6 +12,7 @@ import numpy as np
 from crystaljax.alloys.database import VACANCY, AlloyDatabase, load_database
 from crystaljax.alloys.lattice import lattice_from_molar_volume, lattice_parameter
 from crystaljax.alloys.minimum import PRESSURE, Minimum, System
+from crystaljax.alloys.search import find_minima
 from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Kind, Point, Row, problem
 
 ALGORITHM = 1
@@ -22,7 +23,7 @@ _NOT_CONVERGED = "no solve converged"
 
 
 class Calphad:
-    """Equilibria by minimising the Gibbs energy; see `System` for how wrong minima are avoided.
+    """Equilibria by minimising the Gibbs energy; see `search` for how wrong minima are avoided.
 
     The phases of each set of elements are compiled once (seconds) and kept.
     """
@@ -75,7 +76,7 @@ class Calphad:
         total = sum(present.values())
         try:
             phases = self._phases(tuple(present), temperatures)
-            minima = phases.system.solve([x / total for x in present.values()])
+            minima = find_minima(phases.system, [x / total for x in present.values()])
         except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
             return [f"{type(error).__name__}: {error}"] * len(temperatures)
         pairs = zip(minima, temperatures.tolist(), strict=True)

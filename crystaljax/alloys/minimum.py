@@ -1,10 +1,6 @@
-"""Gibbs energy minima of one set of elements at many temperatures, by pycalphad.
+"""Gibbs energy minima of one set of elements, by pycalphad's solver from a given start.
 
-One solve from a sampled grid is silently wrong at some points: the sampler misses weakly ordered
-states, and a state of exactly equal sublattices is stationary, so the solver does not leave it. So
-every solution is tested: nothing may lie below the plane of its chemical potentials, neither a
-state found at another temperature, nor its own ordered phases ordered a little more, less or
-otherwise, nor any point of the grid. What does starts the next solve.
+A single minimum may be wrong: `search.find_minima` tests and improves them.
 """
 
 from __future__ import annotations
@@ -22,12 +18,6 @@ from crystaljax.alloys.sampling import Ordering, Points, Surface, from_light_dat
 PRESSURE = 101325.0
 """Pa."""
 
-_DRIVING_FORCE = 0.5  # J/mol: a point further below the plane than this shows a wrong minimum
-_NEAR = 4000.0  # J/mol: how far above the plane a phase's lowest point is worth a closer look
-_APART = (0.05, 0.15)  # of mole fractions: from stable states, and between two closer looks
-_LOOKS = 2  # points of a phase that are looked at more closely
-_ROUNDS = 4
-_GAIN = 1e-3  # J/mol: what a new solution must be lower by
 _SAME_SET = 2e-3  # largest difference of site fractions within one composition set
 _NEIGHBOURS = 6  # temperatures whose phases a lost one is started from
 _BALANCE = 1e-5  # largest error of the mass balance
@@ -78,113 +68,18 @@ class System:
         state = OrderedDict([(v.N, 1.0), (v.P, PRESSURE), (v.T, 300.0)])
         self._records = PhaseRecordFactory(self._source, self._names, state, self.models)
         self._grids: dict[int, Points] = {}
-        self._surfaces = {
+        self.surfaces = {
             name: Surface(self._records[name], _sublattices(model), (1.0, PRESSURE))
             for name, model in self.models.items()
             if len(model.site_fractions) > len(model.constituents)
         }
-        self.orderings = {
+        self.orderings: dict[str, Ordering] = {
             name: ordering
             for name in self.phases
             if (ordering := _ordering(self._source.phases[name], self.models[name])) is not None
         }
 
-    def solve(self, composition: Sequence[float]) -> list[Minimum]:
-        """Equilibria at all temperatures of a composition [E], in the order of `elements`.
-
-        The mole fractions must be above zero: leave absent elements out of the system.
-        """
-        x = np.asarray(composition, float)
-        rows = np.arange(len(self.temperatures))
-        grid = self._grid(self._density)
-        minima = self._equilibria(x, grid, rows)
-        self._improve(x, minima, grid)
-        lost = rows[[_failed(minimum) for minimum in minima]]
-        if len(lost):
-            finer = self._grid(2 * self._density + 1)
-            found = self._equilibria(x, finer.at(lost), lost)
-            for row, minimum in zip(lost, found, strict=True):
-                minima[row] = self._continued(x, minima, row) if _failed(minimum) else minimum
-            self._improve(x, minima, grid)
-        return [self._merged(minimum) for minimum in minima]
-
-    def _improve(self, x: np.ndarray, minima: list[Minimum], grid: Points) -> None:
-        """Replace minima that are wrong, as long as better ones are found."""
-        fresh = set(range(len(minima)))
-        probes = {
-            name: ordering.at(self._occupation(x, ordering))
-            for name, ordering in self.orderings.items()
-        }
-        for _ in range(_ROUNDS):
-            if all(_failed(minimum) for minimum in minima):
-                return
-            known = [row for row in sorted(fresh) if not _failed(minima[row])]
-            pool = self._sample(_joined(probes, self._probes(minima)))
-            hidden = [self._hidden(minima, known, source) for source in (grid, pool)]
-            if found := _joined(*hidden):
-                own = np.arange(len(self.elements), len(pool.names))
-                pool = self._sample(found).with_phases_of(pool, own)
-                probes = _joined(probes, found)
-            suspects = [
-                row
-                for row, minimum in enumerate(minima)
-                if _below(pool, row, minimum.potentials)
-                or (row in fresh and _below(grid, row, minimum.potentials))
-            ]
-            if not suspects:
-                return
-            rows = np.array(suspects)
-            extra = np.unique(np.concatenate([_lowest(grid, row, minima) for row in suspects]))
-            start = pool.with_phases_of(grid, extra).at(rows)
-            fresh = set()
-            for row, better in zip(suspects, self._equilibria(x, start, rows), strict=True):
-                if not better.energy > minima[row].energy - _GAIN and not _failed(better):
-                    minima[row] = better
-                    fresh.add(row)
-            if not fresh:
-                return
-
-    def _hidden(
-        self, minima: list[Minimum], rows: list[int], grid: Points
-    ) -> dict[str, np.ndarray]:
-        """Phase name -> states [P, S] near planes, where the grid's points are too far apart.
-
-        Of each phase the grid's lowest points away from the stable states, moved downwards.
-        """
-        seeds: dict[str, list[tuple[int, int]]] = {}
-        for row in rows:
-            force = grid.driving_force(row, minima[row].potentials)
-            for name, part in grid.slices.items():
-                if force[part].max() < -_NEAR or name not in self._surfaces:
-                    continue
-                stable = [
-                    sites
-                    for phase, sites in zip(minima[row].phases, minima[row].sites, strict=True)
-                    if phase == name
-                ]
-                width = self._surfaces[name].sublattices[-1].stop
-                chosen = _apart(force[part], grid.sites[part, :width], stable)
-                if chosen:
-                    seeds.setdefault(name, []).extend((row, part.start + n) for n in chosen)
-        found = {}
-        for name, pairs in seeds.items():
-            at, points = np.array(pairs).T
-            surface = self._surfaces[name]
-            potentials = np.array([minima[row].potentials for row in at])
-            state = grid.sites[points, : surface.sublattices[-1].stop], self.temperatures[at]
-            refined = surface.refined(*state, potentials)
-            force = surface.driving_force(refined, state[1], potentials)
-            if (force > _DRIVING_FORCE).any():
-                found[name] = refined[force > _DRIVING_FORCE]
-        return found
-
-    def _occupation(self, x: np.ndarray, ordering: Ordering) -> np.ndarray:
-        """Mole fractions [E] -> the mean occupation [K] of sublattices that order."""
-        shares = dict(zip(self.elements, x, strict=True))
-        mean = np.array([shares.get(name, 0.0) for name in ordering.constituents])
-        return mean / max(mean.sum(), 1e-9)
-
-    def _equilibria(self, x: np.ndarray, grid: Points, rows: np.ndarray) -> list[Minimum]:
+    def equilibria(self, x: np.ndarray, grid: Points, rows: np.ndarray) -> list[Minimum]:
         """Solve from the lowest points of a grid that is given at the temperatures `rows`."""
         from pycalphad.core.eqsolver import _solve_eq_at_conditions
         from pycalphad.core.starting_point import starting_point
@@ -206,7 +101,7 @@ class System:
             for row in zip(energy, potentials, names, amounts, compositions, sites, strict=True)
         ]
 
-    def _continued(self, x: np.ndarray, minima: list[Minimum], row: int) -> Minimum:
+    def continued(self, x: np.ndarray, minima: list[Minimum], row: int) -> Minimum:
         """The lowest of what the solver finds from the phases of other temperatures, near first."""
         from pycalphad.core.composition_set import CompositionSet
         from pycalphad.core.solver import Solver
@@ -215,7 +110,7 @@ class System:
         values = {key: value[0] for key, value in conditions.items()}
         state = np.array([values[key] for key in self._records.state_variables])
         best = minima[row]
-        others = [n for n, minimum in enumerate(minima) if not _failed(minimum)]
+        others = [n for n, minimum in enumerate(minima) if not failed(minimum)]
         for n in sorted(others, key=lambda n: abs(n - row))[:_NEIGHBOURS]:
             sets = []
             for name, amount, sites in zip(
@@ -266,37 +161,22 @@ class System:
         error = np.abs(found.fractions @ found.compositions - x).max() if len(real) else np.inf
         return found if error < _BALANCE else replace(found, energy=np.nan)
 
-    def _probes(self, minima: list[Minimum]) -> dict[str, np.ndarray]:
-        """Phase name -> site fractions [P, S] to be tested at every temperature."""
-        found: dict[str, dict[bytes, np.ndarray]] = {}
-        for minimum in minima:
-            if _failed(minimum):
-                continue
-            for name, sites in zip(minimum.phases, minimum.sites, strict=True):
-                found.setdefault(name, {})[np.round(sites, 3).tobytes()] = sites
-        probes = {}
-        for name, distinct in found.items():
-            points = list(distinct.values())
-            if name in self.orderings:
-                points = [
-                    *points,
-                    *np.concatenate([self.orderings[name].ordered(y) for y in points]),
-                ]
-            probes[name] = np.array(points)
-        return probes
+    def grid(self, factor: int = 1) -> Points:
+        """pycalphad's own sample of all phases, and nearly disordered states of some.
 
-    def _grid(self, density: int) -> Points:
-        """pycalphad's own sample of all phases, and nearly disordered states of some."""
-        if density not in self._grids:
-            sample = self._sample(None, density)
+        `factor`: how many times as dense as usual.
+        """
+        if factor not in self._grids:
+            density = factor * self._density
+            sample = self.sample(None, density)
             near = {name: order.disordered(density) for name, order in self.orderings.items()}
             if near:
                 own = np.arange(len(self.elements), len(sample.names))
-                sample = self._sample(near).with_phases_of(sample, own)
-            self._grids[density] = sample
-        return self._grids[density]
+                sample = self.sample(near).with_phases_of(sample, own)
+            self._grids[factor] = sample
+        return self._grids[factor]
 
-    def _sample(self, points: dict[str, np.ndarray] | None, density: int = 1) -> Points:
+    def sample(self, points: dict[str, np.ndarray] | None, density: int = 1) -> Points:
         """Energies of some phases' points, or of all phases' own grids, at all temperatures."""
         from pycalphad import calculate
 
@@ -316,9 +196,9 @@ class System:
         )
         return from_light_dataset(grid)
 
-    def _merged(self, minimum: Minimum) -> Minimum:
+    def merged(self, minimum: Minimum) -> Minimum:
         """The same minimum with each composition set once."""
-        if _failed(minimum):
+        if failed(minimum):
             return minimum
         sites = [self._standard(*pair) for pair in zip(minimum.phases, minimum.sites, strict=True)]
         kept: list[int] = []
@@ -352,48 +232,15 @@ class System:
         return swapped
 
 
-def _failed(minimum: Minimum) -> bool:
+def failed(minimum: Minimum) -> bool:
+    """Whether no solve converged."""
     return bool(np.isnan(minimum.energy))
-
-
-def _below(points: Points, row: int, potentials: np.ndarray) -> bool:
-    """Whether a point lies below the plane; also where there is no plane."""
-    return not points.driving_force(row, potentials).max() <= _DRIVING_FORCE
-
-
-def _apart(force: np.ndarray, sites: np.ndarray, stable: list[np.ndarray]) -> list[int]:
-    """The points of largest force, away from stable states and from each other."""
-    near = np.flatnonzero(force > -_NEAR)
-    force, sites = force[near], sites[near]
-    for one in stable:
-        force[np.abs(sites - one).max(axis=1) < _APART[0]] = -np.inf
-    chosen: list[int] = []
-    for _ in range(_LOOKS if len(near) else 0):
-        best = int(np.argmax(force))
-        if np.isneginf(force[best]):
-            break
-        chosen.append(int(near[best]))
-        force[np.abs(sites - sites[best]).max(axis=1) < _APART[1]] = -np.inf
-    return chosen
-
-
-def _joined(*parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    names = sorted({name for part in parts for name in part})
-    return {name: np.concatenate([p[name] for p in parts if name in p]) for name in names}
 
 
 def _sublattices(model: Any) -> tuple[slice, ...]:
     """Of a phase's site fractions, those of each sublattice."""
     ends = np.cumsum([len(part) for part in model.constituents]).tolist()
     return tuple(slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True))
-
-
-def _lowest(grid: Points, row: int, minima: list[Minimum]) -> np.ndarray:
-    """Each phase's lowest point of the grid over the plane, a neighbour's where there is none."""
-    known = [n for n, minimum in enumerate(minima) if not np.isnan(minimum.potentials).any()]
-    nearest = min(known, key=lambda n: abs(n - row))
-    force = grid.driving_force(row, minima[nearest].potentials)
-    return np.array([part.start + int(np.argmax(force[part])) for part in grid.slices.values()])
 
 
 def _ordering(phase: Any, model: Any) -> Ordering | None:
