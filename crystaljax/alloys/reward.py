@@ -223,7 +223,8 @@ class AlloyReward:
     def _identity(self) -> str:
         """All that rewards depend on besides the mixture."""
         config = self.config
-        return f"alloy {self.engine.identity} {config.rules} {config.temperatures}"
+        costs = [cost for _, cost in RULES.values()]
+        return f"alloy {self.engine.identity} {config.rules} {costs} {config.temperatures}"
 
     def close(self) -> None:
         """End the workers and close the cache."""

@@ -135,8 +135,9 @@ class Surface:
         dof = np.ascontiguousarray(np.concatenate([state, temperatures[:, None], sites], axis=1))
         energy = np.zeros(len(sites))
         self.record.prop_2d(energy, dof, b"GM")
-        compositions = np.zeros(potentials.shape, order="F")
-        for n in range(compositions.shape[1]):
+        n_elements = potentials.shape[-1]
+        compositions = np.zeros((len(sites), n_elements), order="F")
+        for n in range(n_elements):
             self.record.mass_obj_2d(compositions[:, n], dof, n)
         return (compositions * potentials).sum(axis=1) - energy
 

@@ -124,7 +124,7 @@ def _row(result: Any, phase: str, elements: tuple[str, ...]) -> Row:
         sites = [
             [result.get_value_of(f"Y({phase},{e.upper()}#{n})") for e in elements] for n in (1, 2)
         ]
-        ordered = bool(np.abs(np.subtract(*sites)).max() > ORDERED)
+        ordered = bool(np.abs(np.diff(np.array(sites), axis=0)).max() > ORDERED)
         lattice = float(lattice_from_molar_volume(result.get_value_of(f"VM({phase})")))
     return Row(phase, kind, ordered, float(fraction), composition, lattice)
 
