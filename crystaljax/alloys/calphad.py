@@ -34,13 +34,13 @@ class Calphad:
         elements: tuple[str, ...] | None = None,
         *,
         density: int = 40,
-        keep: int = 24,
+        keep: int = 12,
     ) -> None:
         """Errors: see `load_database`.
 
         `database`: a TDB's path, or alcocrni.tdb or COST507.tdb, which pycalphad brings;
         `elements`: by default all of the paper's that it has; `density`: starting points a degree
-        of freedom; `keep`: sets of elements that stay compiled (10 MB each).
+        of freedom; `keep`: sets of elements that stay compiled (about 150 MB each).
         """
         self.database: AlloyDatabase = load_database(database, elements)
         self._density = density
