@@ -1,0 +1,1 @@
+"""Alloys of a BCC matrix and B2 precipitates: compositions, CALPHAD, rewards."""

@@ -1,0 +1,183 @@
+"""Equilibria from an open thermodynamic database, by pycalphad."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from os import PathLike
+
+import numpy as np
+
+from crystaljax.alloys.database import VACANCY, AlloyDatabase, load_database
+from crystaljax.alloys.lattice import lattice_from_molar_volume, lattice_parameter
+from crystaljax.alloys.minimum import PRESSURE, Minimum, System
+from crystaljax.alloys.search import find_minima
+from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Kind, Point, Row, problem
+
+ALGORITHM = 1
+"""Changes when the same composition may get another equilibrium."""
+
+_ABSENT = 1e-6  # mole fraction below which an element is left out
+_NOT_CONVERGED = "no solve converged"
+
+
+class Calphad:
+    """Equilibria by minimising the Gibbs energy; see `search` for how wrong minima are avoided.
+
+    The phases of each set of elements are compiled once (seconds) and kept.
+    """
+
+    def __init__(
+        self,
+        database: str | PathLike = "alcocrni.tdb",
+        elements: tuple[str, ...] | None = None,
+        *,
+        density: int = 40,
+        keep: int = 12,
+    ) -> None:
+        """Errors: see `load_database`.
+
+        `database`: a TDB's path, or alcocrni.tdb or COST507.tdb, which pycalphad brings;
+        `elements`: by default all of the paper's that it has; `density`: starting points a degree
+        of freedom; `keep`: sets of elements that stay compiled (about 150 MB each).
+        """
+        self.database: AlloyDatabase = load_database(database, elements)
+        self._density = density
+        self._keep = keep
+        self._systems: OrderedDict[tuple[str, ...], _Phases] = OrderedDict()
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Symbols of the elements it knows."""
+        return self.database.elements
+
+    @property
+    def identity(self) -> str:
+        """All that its results depend on."""
+        from pycalphad import __version__
+
+        names = " ".join(self.elements)
+        settings = f"{ALGORITHM} {self._density} {__version__}"
+        return f"calphad {settings} {self.database.digest} {names}"
+
+    def equilibria(
+        self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
+    ) -> Equilibria:
+        """Equilibria of C compositions (element -> mole fraction) at T temperatures (K)."""
+        points = [self._points(mixture, np.asarray(temperatures)) for mixture in compositions]
+        return Equilibria.from_points(compositions, temperatures, points)
+
+    def _points(self, mixture: Mapping[str, float], temperatures: np.ndarray) -> list[Point]:
+        reason = problem(mixture, self.elements)
+        if reason is not None:
+            return [reason] * len(temperatures)
+        present = {e: x for e, x in sorted(mixture.items()) if x > _ABSENT}
+        total = sum(present.values())
+        try:
+            phases = self._phases(tuple(present), temperatures)
+            minima = find_minima(phases.system, [x / total for x in present.values()])
+        except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
+            return [f"{type(error).__name__}: {error}"] * len(temperatures)
+        pairs = zip(minima, temperatures.tolist(), strict=True)
+        return [phases.rows(minimum, temperature) for minimum, temperature in pairs]
+
+    def _phases(self, elements: tuple[str, ...], temperatures: np.ndarray) -> _Phases:
+        """The compiled phases of a set of elements, the least recently used one dropped."""
+        phases = self._systems.pop(elements, None)
+        if phases is None or not np.array_equal(phases.system.temperatures, temperatures):
+            phases = _Phases(self.database, elements, temperatures, self._density)
+        self._systems[elements] = phases
+        if len(self._systems) > self._keep:
+            self._systems.popitem(last=False)
+        return phases
+
+
+class _Phases:
+    """A system and how its phases are reported."""
+
+    def __init__(
+        self,
+        database: AlloyDatabase,
+        elements: tuple[str, ...],
+        temperatures: np.ndarray,
+        density: int,
+    ) -> None:
+        self._database = database
+        self._elements = elements  # in alphabetical order, as the system has them
+        self.system = System(database, elements, temperatures, density)
+
+    def rows(self, minimum: Minimum, temperature: float) -> Point:
+        """The phases of a minimum, the most abundant first."""
+        if np.isnan(minimum.energy):
+            return _NOT_CONVERGED
+        columns = (minimum.phases, minimum.fractions, minimum.compositions, minimum.sites)
+        return [self._row(*column, temperature) for column in zip(*columns, strict=True)]
+
+    def _row(
+        self, name: str, fraction: float, x: np.ndarray, sites: np.ndarray, temperature: float
+    ) -> Row:
+        ordering = self.system.orderings.get(name)
+        first, second = (
+            (sites[ordering.first], sites[ordering.second]) if ordering else (sites, sites)
+        )
+        ordered = bool(np.abs(first - second).max() > ORDERED)
+        composition = dict(zip(self._elements, x.tolist(), strict=True))
+        lattice = float("nan")
+        database = self._database
+        if name == database.b2.name:
+            lattice = self._lattice(first, second, temperature)
+        kinds: dict[str, Kind] = {database.b2.name: "bcc", database.b2.disordered: "bcc"}
+        kinds[database.liquid] = "liquid"
+        kind = kinds.get(name, "other")
+        return Row(name, kind, ordered, float(fraction), composition, lattice)
+
+    def _lattice(self, first: np.ndarray, second: np.ndarray, temperature: float) -> float:
+        """Å; from the database's volumes (of disordered BCC) if it has all, else by our model."""
+        if self._volumes is not None:
+            return self._volumes(self._elementwise(first + second), temperature)
+        pair = self._elementwise(first), self._elementwise(second)
+        return float(lattice_parameter(self._elements, *pair, temperature))
+
+    def _elementwise(self, sites: np.ndarray) -> np.ndarray:
+        """Site fractions [K] of B2's constituents -> those of the elements [E]."""
+        names = self.system.orderings[self._database.b2.name].constituents
+        shares = dict(zip(names, sites, strict=True))
+        return np.array([shares.get(element.upper(), 0.0) for element in self._elements])
+
+    @cached_property
+    def _volumes(self) -> _Volumes | None:
+        return _Volumes(self._database, self._elements) if self._database.has_volumes else None
+
+
+class _Volumes:
+    """Lattice parameters from a database's volumes of the disordered BCC phase.
+
+    pycalphad finds no volume of a phase that is partitioned into an ordered and a disordered part.
+    """
+
+    def __init__(self, database: AlloyDatabase, elements: tuple[str, ...]) -> None:
+        self._source = database.source
+        self._phase = database.b2.disordered
+        self._names = [*(element.upper() for element in elements), VACANCY]
+
+    def __call__(self, x: np.ndarray, temperature: float) -> float:
+        """a in Å at mole fractions [E] and a temperature in K."""
+        from pycalphad import calculate
+
+        constituents = self._source.phases[self._phase].constituents
+        site = [sorted({str(s) for s in part} & set(self._names)) for part in constituents]
+        shares = dict(zip(self._names, [*(x / x.sum()), 0.0], strict=True))
+        point = [shares[name] if len(part) > 1 else 1.0 for part in site for name in part]
+        result = calculate(
+            self._source,
+            self._names,
+            [self._phase],
+            output="VM",
+            points=np.array([point]),
+            T=temperature,
+            P=PRESSURE,
+            N=1,
+            to_xarray=False,
+        )
+        return float(lattice_from_molar_volume(result.VM.item()))

@@ -1,0 +1,177 @@
+"""The true minima at all temperatures: every solution is tested, and improved where it fails.
+
+One solve from a sampled grid is silently wrong at some points: the grid is too coarse for some
+phases, and a state of exactly equal sublattices is stationary, so the solver does not leave it. So
+nothing may lie below the plane of a solution's chemical potentials: no state found at another
+temperature, no ordered phase ordered more, less or otherwise, no point of the grid and no state
+below such a point. What does starts the next solve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from crystaljax.alloys.minimum import Minimum, System, failed
+from crystaljax.alloys.sampling import Ordering, Points
+
+_DRIVING_FORCE = 0.5  # J/mol: a point further below the plane than this shows a wrong minimum
+_NEAR = 4000.0  # J/mol: how far above the plane a phase's lowest point is worth a closer look
+_APART = (0.05, 0.15)  # of site fractions: from stable states, and between two closer looks
+_LOOKS = 2  # points of a phase that are looked at more closely
+_ROUNDS = 4
+_GAIN = 1e-3  # J/mol: what a new solution must be lower by
+
+
+def find_minima(system: System, composition: Sequence[float]) -> list[Minimum]:
+    """Equilibria at all of the system's temperatures, of mole fractions [E] of its elements.
+
+    They must be above zero: leave absent elements out of the system. A temperature where nothing
+    converges has the energy nan.
+    """
+    x = np.asarray(composition, float)
+    rows = np.arange(len(system.temperatures))
+    minima = system.equilibria(x, system.grid(), rows)
+    improve(system, x, minima)
+    lost = rows[[failed(minimum) for minimum in minima]]
+    if len(lost):
+        found = system.equilibria(x, system.grid(2).at(lost), lost)
+        for row, minimum in zip(lost, found, strict=True):
+            minima[row] = system.continued(x, minima, row) if failed(minimum) else minimum
+        improve(system, x, minima)
+    return [system.merged(minimum) for minimum in minima]
+
+
+def improve(system: System, x: np.ndarray, minima: list[Minimum]) -> None:
+    """Replace the minima that are wrong, as long as better ones are found."""
+    grid = system.grid()
+    fresh = set(range(len(minima)))
+    probes = {
+        name: ordering.at(_occupation(system, x, ordering))
+        for name, ordering in system.orderings.items()
+    }
+    for _ in range(_ROUNDS):
+        if all(failed(minimum) for minimum in minima):
+            return
+        known = [row for row in sorted(fresh) if not failed(minima[row])]
+        pool = system.sample(_joined(probes, _probes(system, minima)))
+        hidden = [_hidden(system, minima, known, source) for source in (grid, pool)]
+        if found := _joined(*hidden):
+            own = np.arange(len(system.elements), len(pool.names))
+            pool = system.sample(found).with_phases_of(pool, own)
+            probes = _joined(probes, found)
+        suspects = [
+            row
+            for row, minimum in enumerate(minima)
+            if _below(pool, row, minimum.potentials)
+            or (row in fresh and _below(grid, row, minimum.potentials))
+        ]
+        if not suspects:
+            return
+        rows = np.array(suspects)
+        extra = np.unique(np.concatenate([_lowest(grid, row, minima) for row in suspects]))
+        start = pool.with_phases_of(grid, extra).at(rows)
+        fresh = set()
+        for row, better in zip(suspects, system.equilibria(x, start, rows), strict=True):
+            if not better.energy > minima[row].energy - _GAIN and not failed(better):
+                minima[row] = better
+                fresh.add(row)
+        if not fresh:
+            return
+
+
+def _hidden(
+    system: System, minima: list[Minimum], rows: list[int], grid: Points
+) -> dict[str, np.ndarray]:
+    """Phase name -> states [P, S] near planes, where the grid's points are too far apart.
+
+    Of each phase the grid's lowest points away from the stable states, moved downwards.
+    """
+    seeds: dict[str, list[tuple[int, int]]] = {}
+    for row in rows:
+        force = grid.driving_force(row, minima[row].potentials)
+        for name, part in grid.slices.items():
+            if force[part].max() < -_NEAR or name not in system.surfaces:
+                continue
+            stable = [
+                sites
+                for phase, sites in zip(minima[row].phases, minima[row].sites, strict=True)
+                if phase == name
+            ]
+            width = system.surfaces[name].sublattices[-1].stop
+            chosen = _apart(force[part], grid.sites[part, :width], stable)
+            if chosen:
+                seeds.setdefault(name, []).extend((row, part.start + n) for n in chosen)
+    found = {}
+    for name, pairs in seeds.items():
+        at, points = np.array(pairs).T
+        surface = system.surfaces[name]
+        potentials = np.array([minima[row].potentials for row in at])
+        state = grid.sites[points, : surface.sublattices[-1].stop], system.temperatures[at]
+        refined = surface.refined(*state, potentials)
+        force = surface.driving_force(refined, state[1], potentials)
+        if (force > _DRIVING_FORCE).any():
+            found[name] = refined[force > _DRIVING_FORCE]
+    return found
+
+
+def _occupation(system: System, x: np.ndarray, ordering: Ordering) -> np.ndarray:
+    """Mole fractions [E] -> the mean occupation [K] of sublattices that order."""
+    shares = dict(zip(system.elements, x, strict=True))
+    mean = np.array([shares.get(name, 0.0) for name in ordering.constituents])
+    return mean / max(mean.sum(), 1e-9)
+
+
+def _probes(system: System, minima: list[Minimum]) -> dict[str, np.ndarray]:
+    """Phase name -> site fractions [P, S] to be tested at every temperature."""
+    found: dict[str, dict[bytes, np.ndarray]] = {}
+    for minimum in minima:
+        if failed(minimum):
+            continue
+        for name, sites in zip(minimum.phases, minimum.sites, strict=True):
+            found.setdefault(name, {})[np.round(sites, 3).tobytes()] = sites
+    probes = {}
+    for name, distinct in found.items():
+        points = list(distinct.values())
+        if name in system.orderings:
+            points = [
+                *points,
+                *np.concatenate([system.orderings[name].ordered(y) for y in points]),
+            ]
+        probes[name] = np.array(points)
+    return probes
+
+
+def _below(points: Points, row: int, potentials: np.ndarray) -> bool:
+    """Whether a point lies below the plane; also where there is no plane."""
+    return not points.driving_force(row, potentials).max() <= _DRIVING_FORCE
+
+
+def _apart(force: np.ndarray, sites: np.ndarray, stable: list[np.ndarray]) -> list[int]:
+    """The points of largest force, away from stable states and from each other."""
+    near = np.flatnonzero(force > -_NEAR)
+    force, sites = force[near], sites[near]
+    for one in stable:
+        force[np.abs(sites - one).max(axis=1) < _APART[0]] = -np.inf
+    chosen: list[int] = []
+    for _ in range(_LOOKS if len(near) else 0):
+        best = int(np.argmax(force))
+        if np.isneginf(force[best]):
+            break
+        chosen.append(int(near[best]))
+        force[np.abs(sites - sites[best]).max(axis=1) < _APART[1]] = -np.inf
+    return chosen
+
+
+def _joined(*parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    names = sorted({name for part in parts for name in part})
+    return {name: np.concatenate([p[name] for p in parts if name in p]) for name in names}
+
+
+def _lowest(grid: Points, row: int, minima: list[Minimum]) -> np.ndarray:
+    """Each phase's lowest point of the grid over the plane, a neighbour's where there is none."""
+    known = [n for n, minimum in enumerate(minima) if not np.isnan(minimum.potentials).any()]
+    nearest = min(known, key=lambda n: abs(n - row))
+    force = grid.driving_force(row, minima[nearest].potentials)
+    return np.array([part.start + int(np.argmax(force[part])) for part in grid.slices.values()])

@@ -1,0 +1,122 @@
+"""Equilibria that were computed before, in one file: an engine that only looks up."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystaljax.alloys.thermodynamics import Equilibria, Point, problem
+
+VERSION = 1
+"""Of the file's layout."""
+
+_TEXTS = ("elements", "reasons", "phase", "kind")
+_STEPS = 1e6  # mole fractions are the same if they agree when rounded to one part in so many
+_SAME_TEMPERATURE = 0.01  # K
+
+
+class TableError(ValueError):
+    """A file that is no table of equilibria, or a damaged one."""
+
+
+def composition_key(mixture: Mapping[str, float]) -> str:
+    """A text that names a composition to a millionth: "Al:0.25 Cr:0.75"; absent elements left out.
+
+    Works for amounts on any scale. The millionths sum to one, so that the key of what a key says
+    is the same key.
+    """
+    elements = sorted(mixture)
+    exact = _STEPS * np.array([mixture[element] for element in elements], float)
+    exact /= exact.sum() / _STEPS if exact.sum() > 0 else 1.0
+    parts = np.floor(np.nan_to_num(exact) + 1e-6)
+    short = int(min(max(_STEPS - parts.sum(), 0), len(parts)))
+    parts[np.argsort(parts - exact, kind="stable")[:short]] += 1
+    pairs = zip(elements, parts.tolist(), strict=True)
+    return " ".join(f"{element}:{n / _STEPS:g}" for element, n in pairs if n)
+
+
+def write_table(path: str | PathLike, equilibria: Equilibria) -> None:
+    """Write equilibria to a compressed .npz file of plain arrays."""
+    arrays: dict[str, Any] = {}
+    for field in fields(equilibria):
+        value = getattr(equilibria, field.name)
+        if field.name == "reasons":
+            value = np.array([reason or "" for reason in value.ravel()], str).reshape(value.shape)
+        arrays[field.name] = np.asarray(value)
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, version=np.array(VERSION), **arrays)
+
+
+def read_table(path: str | PathLike) -> Equilibria:
+    """Read what `write_table` wrote; TableError naming the file if it is anything else."""
+    try:
+        with np.load(Path(path), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise TableError(f"{path}: no table of equilibria, or a damaged one: {error}") from error
+    names = [field.name for field in fields(Equilibria)]
+    missing = [name for name in ("version", *names) if name not in arrays]
+    if missing or int(arrays["version"]) != VERSION:
+        raise TableError(
+            f"{path}: no table of equilibria of version {VERSION}: compute it again"
+            + (f" (it lacks {', '.join(missing)})" if missing else "")
+        )
+    reasons = arrays["reasons"].astype(object)
+    reasons[reasons == ""] = None
+    changed = {"elements": tuple(arrays["elements"].tolist()), "reasons": reasons}
+    return Equilibria(**{name: arrays[name] for name in names} | changed)
+
+
+class Table:
+    """Equilibria by composition from a table; what is not in it fails with a reason."""
+
+    def __init__(self, equilibria: Equilibria, identity: str = "table") -> None:
+        """`identity`: what the results depend on, such as the file's digest."""
+        self._equilibria = equilibria
+        self.identity = identity
+        mixtures = (dict(zip(equilibria.elements, x, strict=True)) for x in equilibria.compositions)
+        self._places = {composition_key(mixture): n for n, mixture in enumerate(mixtures)}
+        self._points: dict[int, list[Point]] = {}
+
+    @classmethod
+    def read(cls, path: str | PathLike) -> Table:
+        """The table in a file; see `read_table`."""
+        from hashlib import sha256
+
+        equilibria = read_table(path)
+        return cls(equilibria, f"table {sha256(Path(path).read_bytes()).hexdigest()}")
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Symbols of the elements it knows."""
+        return self._equilibria.elements
+
+    def equilibria(
+        self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
+    ) -> Equilibria:
+        """Equilibria of C compositions at T temperatures (K); only those of the table are known."""
+        points = [self._find(mixture, temperatures) for mixture in compositions]
+        return Equilibria.from_points(compositions, temperatures, points)
+
+    def _find(self, mixture: Mapping[str, float], temperatures: np.ndarray) -> list[Point]:
+        reason = problem(mixture, self.elements)
+        place = self._places.get(composition_key(mixture))
+        if reason is not None or place is None:
+            return [reason or "the composition is not in the table"] * len(temperatures)
+        if place not in self._points:
+            self._points[place] = self._equilibria.points(place)
+        known = self._equilibria.temperatures
+        found: list[Point] = []
+        for temperature in temperatures:
+            step = int(np.argmin(np.abs(known - temperature)))
+            near = abs(known[step] - temperature) < _SAME_TEMPERATURE
+            found.append(
+                self._points[place][step] if near else "the temperature is not in the table"
+            )
+        return found

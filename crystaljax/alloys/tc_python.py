@@ -1,0 +1,136 @@
+"""Equilibria by Thermo-Calc through TC-Python, for holders of a licence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from os import PathLike
+from typing import Any, Self
+
+import numpy as np
+
+from crystaljax.alloys.composition import PAPER_ELEMENTS
+from crystaljax.alloys.lattice import lattice_from_molar_volume
+from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Kind, Point, Row, problem
+
+_ABSENT = 1e-6  # mole fraction below which an element is left out
+
+
+class ThermoCalc:
+    """Equilibria by Thermo-Calc's global minimisation; see the TC-Python documentation.
+
+    Phases are told by the beginning of their names (LIQUID, BCC), and order by site fractions: the
+    numbers of composition sets, as in BCC_B2#2, change from point to point. Use it as a context
+    manager, or `close` it, to end the session and give the licence back.
+    """
+
+    def __init__(
+        self,
+        database: str = "TCHEA7",
+        elements: tuple[str, ...] = (),
+        *,
+        cache_folder: str | PathLike | None = None,
+    ) -> None:
+        """Start a session. ImportError without TC-Python; without a licence what it raises.
+
+        `database`: Thermo-Calc's name of it; `elements`: by default those of the paper;
+        `cache_folder`: where Thermo-Calc keeps what it has computed.
+        """
+        try:
+            import tc_python
+        except ImportError as error:
+            raise ImportError(
+                "the engine tc-python needs Thermo-Calc and its package TC-Python, which come with"
+                " a licence: see Thermo-Calc's installation guide"
+            ) from error
+        self._database = database
+        self._elements = elements or PAPER_ELEMENTS
+        self._stack = ExitStack()
+        self._session = self._stack.enter_context(tc_python.TCPython())
+        if cache_folder is not None:
+            self._session.set_cache_folder(str(cache_folder))
+        self._systems: dict[tuple[str, ...], Any] = {}
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Symbols of the elements it knows."""
+        return self._elements
+
+    @property
+    def identity(self) -> str:
+        """All that its results depend on, the programme's version excepted."""
+        return f"thermo-calc {self._database} {' '.join(self._elements)}"
+
+    def equilibria(
+        self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
+    ) -> Equilibria:
+        """Equilibria of C compositions (element -> mole fraction) at T temperatures (K)."""
+        points = [self._points(mixture, temperatures) for mixture in compositions]
+        return Equilibria.from_points(compositions, temperatures, points)
+
+    def _points(self, mixture: Mapping[str, float], temperatures: np.ndarray) -> list[Point]:
+        reason = problem(mixture, self._elements)
+        if reason is not None:
+            return [reason] * len(temperatures)
+        present = {e: x for e, x in sorted(mixture.items()) if x > _ABSENT}
+        total = sum(present.values())
+        present = {e: x / total for e, x in present.items()}
+        try:
+            calculation = self._system(tuple(present)).with_single_equilibrium_calculation()
+            dependent = max(present, key=lambda element: present[element])
+            for element, x in present.items():
+                if element != dependent:
+                    calculation.set_condition(f"X({element})", x)
+        except Exception as error:  # noqa: BLE001 (TC-Python raises classes of its own)
+            return [_told(error)] * len(temperatures)
+        return [self._point(calculation, tuple(present), float(t)) for t in temperatures]
+
+    def _system(self, elements: tuple[str, ...]) -> Any:
+        if elements not in self._systems:
+            builder = self._session.select_database_and_elements(self._database, list(elements))
+            self._systems[elements] = builder.get_system()
+        return self._systems[elements]
+
+    def _point(self, calculation: Any, elements: tuple[str, ...], temperature: float) -> Point:
+        try:
+            calculation.set_condition("T", temperature)
+            result = calculation.calculate()
+            return [_row(result, phase, elements) for phase in result.get_stable_phases()]
+        except Exception as error:  # noqa: BLE001 (TC-Python raises classes of its own)
+            return _told(error)
+
+    def close(self) -> None:
+        """End the session."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _told(error: Exception) -> str:
+    return f"Thermo-Calc: {type(error).__name__}: {error}"
+
+
+def _row(result: Any, phase: str, elements: tuple[str, ...]) -> Row:
+    """One stable phase; quantities in the notation of Thermo-Calc's console mode."""
+    kind = _kind(phase)
+    fraction = result.get_value_of(f"NPM({phase})")
+    composition = {e: float(result.get_value_of(f"X({phase},{e})")) for e in elements}
+    ordered, lattice = False, float("nan")
+    if kind == "bcc":
+        sites = [
+            [result.get_value_of(f"Y({phase},{e.upper()}#{n})") for e in elements] for n in (1, 2)
+        ]
+        ordered = bool(np.abs(np.diff(np.array(sites), axis=0)).max() > ORDERED)
+        lattice = float(lattice_from_molar_volume(result.get_value_of(f"VM({phase})")))
+    return Row(phase, kind, ordered, float(fraction), composition, lattice)
+
+
+def _kind(phase: str) -> Kind:
+    name = phase.upper()
+    if name.startswith(("LIQUID", "IONIC_LIQ")):
+        return "liquid"
+    return "bcc" if name.startswith(("BCC_B2", "BCC_A2")) else "other"

@@ -1,0 +1,210 @@
+"""Equilibria of alloys: what engines compute, and the interface they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, Self, cast
+
+import numpy as np
+
+from crystaljax.crystal import Index
+
+Kind = Literal["bcc", "liquid", "other"]
+"""What a phase is; an ordered "bcc" is B2, a disordered one A2."""
+
+TEMPERATURES = np.linspace(373.15, 2273.15, 20)
+"""K: the paper's (arXiv 2511.12036, figure 9)."""
+
+ORDERED = 0.05
+"""Difference of site fractions between sublattices, above which a phase is ordered."""
+
+
+class Row(NamedTuple):
+    """One composition set of a phase at one temperature."""
+
+    phase: str
+    """The engine's name of it."""
+    kind: Kind
+    ordered: bool
+    """Told from site fractions."""
+    fraction: float
+    """Moles of atoms in it, of one mole."""
+    composition: Mapping[str, float]
+    """Element -> mole fraction."""
+    lattice: float = float("nan")
+    """Lattice parameter a of a BCC phase in Å, else nan."""
+
+
+Point = Sequence[Row] | str
+"""The phases at one temperature, or why they are unknown."""
+
+
+@dataclass(frozen=True)
+class Equilibria:
+    """Phases of C compositions of E elements at T temperatures, as a table of R rows.
+
+    A point that could not be computed has no rows but a reason.
+    """
+
+    elements: tuple[str, ...]
+    """Symbols: the last axis of compositions."""
+    compositions: np.ndarray
+    """float64 [C, E]: mole fractions."""
+    temperatures: np.ndarray
+    """float64 [T] in K, ascending."""
+    reasons: np.ndarray
+    """object [C, T]: why a point failed, None where it did not."""
+    composition: np.ndarray
+    """int [R]: which composition."""
+    step: np.ndarray
+    """int [R]: which temperature."""
+    phase: np.ndarray
+    """str [R]: the engine's name of the phase."""
+    kind: np.ndarray
+    """str [R]: see `Kind`."""
+    ordered: np.ndarray
+    """bool [R]."""
+    fraction: np.ndarray
+    """float64 [R]: moles of atoms in the phase, of one mole."""
+    contents: np.ndarray
+    """float64 [R, E]: mole fractions of the phase."""
+    lattice: np.ndarray
+    """float64 [R]: lattice parameter a in Å of BCC phases, nan of others."""
+
+    def __len__(self) -> int:
+        return len(self.compositions)
+
+    @property
+    def solved(self) -> np.ndarray:
+        """bool [C, T]: whether the point could be computed."""
+        return np.array(self.reasons == None)  # noqa: E711 (one by one)
+
+    def rows_of(self, kind: Kind, ordered: bool | None = None) -> np.ndarray:
+        """bool [R]: rows of a kind, only the ordered or only the disordered ones if asked for."""
+        rows = self.kind == kind
+        return rows if ordered is None else rows & (self.ordered == ordered)
+
+    def amount(self, kind: Kind, ordered: bool | None = None) -> np.ndarray:
+        """float64 [C, T]: fraction of all phases of a kind; nan at points that failed."""
+        rows = self.rows_of(kind, ordered)
+        cells = self.composition[rows] * len(self.temperatures) + self.step[rows]
+        size = self.solved.size
+        sums = np.bincount(cells, self.fraction[rows], minlength=size).reshape(self.solved.shape)
+        return np.where(self.solved, sums, np.nan)
+
+    def __getitem__(self, index: Index) -> Equilibria:
+        """The equilibria of some compositions."""
+        chosen = np.arange(len(self))[index]
+        parts = [np.flatnonzero(self.composition == n) for n in chosen]
+        rows = np.concatenate([np.zeros(0, int), *parts])
+        return Equilibria(
+            self.elements,
+            self.compositions[chosen],
+            self.temperatures,
+            self.reasons[chosen],
+            np.repeat(np.arange(len(chosen)), [len(part) for part in parts]),
+            *(getattr(self, name)[rows] for name in _ROW_COLUMNS),
+        )
+
+    def points(self, n: int) -> list[Point]:
+        """Rows or reason at each temperature of the composition at `n`."""
+        points: list[Point] = []
+        for step, reason in enumerate(self.reasons[n]):
+            rows = np.flatnonzero((self.composition == n) & (self.step == step))
+            points.append([self._row(row) for row in rows.tolist()] if reason is None else reason)
+        return points
+
+    def _row(self, row: int) -> Row:
+        contents = zip(self.elements, self.contents[row].tolist(), strict=True)
+        return Row(
+            str(self.phase[row]),
+            cast(Kind, str(self.kind[row])),
+            bool(self.ordered[row]),
+            float(self.fraction[row]),
+            dict(contents),
+            float(self.lattice[row]),
+        )
+
+    @classmethod
+    def from_points(
+        cls,
+        compositions: Sequence[Mapping[str, float]],
+        temperatures: Sequence[float] | np.ndarray,
+        points: Sequence[Sequence[Point]],
+    ) -> Self:
+        """A table from what is at each temperature of each composition.
+
+        ValueError: the numbers of compositions, temperatures and points disagree.
+        """
+        if len(points) != len(compositions) or any(len(p) != len(temperatures) for p in points):
+            raise ValueError(
+                f"{len(compositions)} compositions at {len(temperatures)} temperatures need as"
+                f" many points, not {[len(p) for p in points]}"
+            )
+        elements = tuple(sorted({element for mixture in compositions for element in mixture}))
+        reasons = np.full((len(compositions), len(temperatures)), None, object)
+        places: list[tuple[int, int]] = []
+        rows: list[Row] = []
+        for n, series in enumerate(points):
+            for step, point in enumerate(series):
+                if isinstance(point, str):
+                    reasons[n, step] = point
+                    continue
+                rows += point
+                places += [(n, step)] * len(point)
+        index = np.array(places, int).reshape(-1, 2)
+        return cls(
+            elements,
+            _matrix(compositions, elements),
+            np.asarray(temperatures, float),
+            reasons,
+            index[:, 0],
+            index[:, 1],
+            np.array([row.phase for row in rows], str),
+            np.array([row.kind for row in rows], str),
+            np.array([row.ordered for row in rows], bool),
+            np.array([row.fraction for row in rows], float),
+            _matrix([row.composition for row in rows], elements),
+            np.array([row.lattice for row in rows], float),
+        )
+
+
+_ROW_COLUMNS = ("step", "phase", "kind", "ordered", "fraction", "contents", "lattice")
+
+
+def _matrix(mixtures: Sequence[Mapping[str, float]], elements: Sequence[str]) -> np.ndarray:
+    """float64 [N, E]."""
+    values = [[mixture.get(element, 0.0) for element in elements] for mixture in mixtures]
+    return np.array(values, float).reshape(len(mixtures), len(elements))
+
+
+class Thermodynamics(Protocol):
+    """An engine that computes equilibria; a point it cannot compute gets a reason, no exception."""
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Symbols of the elements it knows."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """All that its results depend on, for caches."""
+        ...
+
+    def equilibria(
+        self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
+    ) -> Equilibria:
+        """Equilibria at 1 bar of C compositions (element -> mole fraction) at T temperatures, K."""
+        ...
+
+
+def problem(mixture: Mapping[str, float], elements: Sequence[str]) -> str | None:
+    """Why an engine of these elements cannot take a composition, or None."""
+    unknown = [element for element in mixture if element not in elements]
+    if unknown:
+        return f"the engine has no {', '.join(unknown)}"
+    amounts = np.array(list(mixture.values()), float)
+    if not len(amounts) or not np.isfinite(amounts).all() or (amounts < 0).any():
+        return "mole fractions must be finite and not negative"
+    return None if abs(amounts.sum() - 1) < 1e-6 else "the mole fractions do not sum to 1"

@@ -1,0 +1,68 @@
+"""Lattice parameters of BCC and B2."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from crystaljax.alloys.lattice import (
+    ERROR,
+    ROOM,
+    lattice_from_molar_volume,
+    lattice_parameter,
+    pair_lattice,
+)
+from crystaljax.alloys.volumes import B2_LATTICE, THERMAL_EXPANSION
+
+
+def test_elements_and_compounds_are_the_tabulated() -> None:
+    chromium = lattice_parameter(["Al", "Cr"], np.array([0, 1]), np.array([0, 1]), ROOM)
+    assert chromium == pytest.approx(2.884)
+    nial = lattice_parameter(["Al", "Ni"], np.array([1, 0]), np.array([0, 1]), ROOM)
+    assert nial == pytest.approx(2.887)
+
+
+def test_order_sublattices_and_vacancies_do_not_matter() -> None:
+    elements = ["Al", "Cr", "Ni"]
+    y = np.array([[0.6, 0.1, 0.3], [0.2, 0.5, 0.3]])
+    a = lattice_parameter(elements, y[0], y[1], 900.0)
+    assert lattice_parameter(elements, y[1], y[0], 900.0) == pytest.approx(a)
+    assert lattice_parameter(elements, 0.7 * y[0], y[1], 900.0) == pytest.approx(a)
+    backwards = lattice_parameter(elements[::-1], y[0, ::-1], y[1, ::-1], 900.0)
+    assert backwards == pytest.approx(a)
+
+
+def test_expansion_is_that_of_the_mean_composition() -> None:
+    y = np.array([0.25, 0.75])
+    temperatures = np.array([300.0, 800.0, 1300.0])
+    a = lattice_parameter(["Fe", "Ti"], y, y, temperatures)
+    slope = (0.25 * THERMAL_EXPANSION["Fe"] + 0.75 * THERMAL_EXPANSION["Ti"]) * 1e-6
+    for low, high in pairwise(np.log(a)):
+        assert (high - low) / 500 == pytest.approx(slope)
+
+
+def test_compounds_are_met_as_well_as_stated() -> None:
+    errors = {p: pair_lattice(*p, tabulated=False) - a for p, a in B2_LATTICE.items()}
+    assert max(abs(e) for pair, e in errors.items() if "Al" in pair) < ERROR
+    assert max(map(abs, errors.values())) < 0.1
+
+
+def test_unknown_elements_are_nan_only_where_present() -> None:
+    elements = ["Fe", "Pu"]
+    assert np.isnan(lattice_parameter(elements, np.array([0.5, 0.5]), np.array([1, 0]), ROOM))
+    iron = lattice_parameter(elements, np.array([1, 0]), np.array([1, 0]), ROOM)
+    assert iron == pytest.approx(2.867)
+
+
+def test_molar_volume_of_iron() -> None:
+    assert lattice_from_molar_volume(7.0956e-6) == pytest.approx(2.867, abs=1e-3)
+
+
+def test_the_papers_example() -> None:
+    """The paper's A2 at 373 K has 2.91 Å and its B2 2.93 Å (TCHEA7)."""
+    elements = ["Al", "Cr", "Mn"]
+    a2 = np.array([0.08, 0.71, 0.21])
+    assert lattice_parameter(elements, a2, a2, 373.15) == pytest.approx(2.91, abs=ERROR)
+    y = np.array([[0.95, 0.0, 0.05, 0.0], [0.05, 0.1, 0.25, 0.6]])
+    b2 = lattice_parameter(["Al", "Cr", "Mn", "Fe"], y[0], y[1], 373.15)
+    assert b2 == pytest.approx(2.93, abs=ERROR)

@@ -1,0 +1,134 @@
+"""The reward of texts, on a table instead of an engine."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alloy_tables import b2, bcc, liquid, sigma
+
+from crystaljax.alloys.composition import master, read_candidate
+from crystaljax.alloys.reward import (
+    AlloyConfig,
+    AlloyReward,
+    EngineConfig,
+    MixtureReward,
+    RulesConfig,
+    rule_rewards,
+)
+from crystaljax.alloys.table import Table, composition_key, write_table
+from crystaljax.alloys.thermodynamics import Equilibria, Point
+from crystaljax.rewards.answers import Answer
+from crystaljax.rewards.pool import PoolConfig
+
+TEMPERATURES = (400.0, 1000.0, 1600.0, 2000.0)
+GOOD = "<BCC>Cr</BCC> <B2>NiAl</B2> <B2_Volume>40</B2_Volume>"
+POOR = "<BCC>Cr</BCC> <B2>NiAl</B2> <B2_Volume>60</B2_Volume>"
+LOST = "<BCC>Cr</BCC> <B2>NiAl</B2> <B2_Volume>20</B2_Volume>"
+UNKNOWN = "<BCC>Cr</BCC> <B2>NiAl</B2> <B2_Volume>30</B2_Volume>"
+POINTS: dict[str, list[Point]] = {
+    GOOD: [
+        [bcc(0.6, 2.90), b2(0.4, 2.93)],
+        [bcc(0.7, 2.91), b2(0.3, 2.925)],
+        [bcc(0.5), liquid(0.5)],
+        [liquid(1.0)],
+    ],
+    POOR: [[bcc(0.5), sigma(0.5)], [b2(1.0)], [b2(0.5), liquid(0.5)], [liquid(1.0)]],
+    LOST: [[bcc(1.0)], "it hung", "it hung", "it hung"],
+}
+
+
+def mixture(text: str) -> dict[str, float]:
+    candidate, _ = read_candidate(text)
+    assert candidate is not None
+    return master(candidate)
+
+
+def equilibria() -> Equilibria:
+    return Equilibria.from_points(
+        [mixture(text) for text in POINTS], np.array(TEMPERATURES), list(POINTS.values())
+    )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AlloyConfig:
+    path = tmp_path / "table.npz"
+    write_table(path, equilibria())
+    return AlloyConfig(EngineConfig(str(path), "table"), temperatures=TEMPERATURES)
+
+
+def test_equation_one() -> None:
+    judged = rule_rewards(equilibria())
+    np.testing.assert_allclose(judged.value, [-0.015, -1111, np.nan])
+    np.testing.assert_array_equal(judged.info["coexist"], [1, 0, 0])
+    np.testing.assert_array_equal(judged.info["failed_points"], [0, 0, 3])
+    np.testing.assert_allclose(judged.info["mismatch"], [0.015, np.nan, np.nan])
+    assert judged.reasons[2] == "3 temperatures failed: it hung"
+
+
+def test_each_rule_has_its_price() -> None:
+    """From no coexistence at all down to the one rule that is looked at above 1,100 K."""
+    for option, cost in [
+        ("coexist_from", 1000),
+        ("bcc_first_from", 100),
+        ("b2_from", 10),
+        ("mismatch_from", -0.015),
+    ]:
+        judged = rule_rewards(equilibria()[:1], RulesConfig(**{option: 1700.0}))
+        assert judged.value[0] == pytest.approx(-0.015 - cost)
+    poor = rule_rewards(equilibria()[1:2], RulesConfig(others_from=500.0))
+    assert poor.value[0] == pytest.approx(-1110)
+
+
+def test_texts_are_judged_and_failures_counted(config: AlloyConfig) -> None:
+    texts = [POOR, "nonsense", GOOD, GOOD.replace("Cr", "W"), LOST, UNKNOWN, f"Try {GOOD}!"]
+    with AlloyReward(config) as reward:
+        judged = reward([Answer({}, text, True) for text in texts])
+    np.testing.assert_allclose(judged.value, [-1111, -2000, -0.015, -2000, -1500, -1500, -0.015])
+    np.testing.assert_array_equal(judged.ok, [1, 0, 1, 0, 0, 0, 1])
+    np.testing.assert_array_equal(judged.info["read"], [1, 0, 1, 0, 1, 1, 1])
+    assert sum(judged.failures().values()) == 4
+    assert judged.failures()["no <BCC>...</BCC>"] == 1
+    assert "the BCC has the element W, which is not in the set" in judged.failures()
+
+
+def test_nothing_to_judge(config: AlloyConfig) -> None:
+    with AlloyReward(config) as reward:
+        assert len(reward([])) == 0
+        nothing = reward.judge_texts(["a", "b"])
+        assert set(nothing.info) == set(reward.judge_texts([GOOD]).info)
+    np.testing.assert_array_equal(nothing.value, [-2000, -2000])
+
+
+def test_mixtures_are_computed_once_and_kept(config: AlloyConfig, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    kept = replace(config, cache=tmp_path / "rewards.sqlite")
+    with AlloyReward(kept) as reward:
+        first = reward.judge_texts([GOOD, GOOD, LOST])
+    with AlloyReward(kept) as reward:
+        reward._cached.reward = None  # type: ignore[assignment, union-attr] (must not be called)
+        again = reward.judge_texts([LOST, GOOD])
+        np.testing.assert_allclose(again.value, first.value[[2, 0]])
+    np.testing.assert_array_equal(again.reasons, np.array(first.reasons)[[2, 0]])
+    other = replace(kept, rules=RulesConfig(b2_from=1700.0))
+    with AlloyReward(other) as reward:
+        assert reward.judge_texts([GOOD]).value[0] == pytest.approx(-10.015)
+
+
+def test_workers_judge_as_this_process_does(config: AlloyConfig) -> None:
+    from dataclasses import replace
+
+    texts = [GOOD, POOR, LOST, "nonsense"]
+    with AlloyReward(config) as reward:
+        here = reward.judge_texts(texts)
+    pooled = replace(config, pool=PoolConfig("processes", n_workers=1, chunk=2))
+    with AlloyReward(pooled) as reward:
+        there = reward.judge_texts(texts)
+    np.testing.assert_allclose(there.value, here.value)
+    assert there.reasons == here.reasons
+
+
+def test_keys_hold_whole_mixtures() -> None:
+    reward = MixtureReward(Table(equilibria()), temperatures=np.array(TEMPERATURES))
+    keys = [composition_key(mixture(text)) for text in (POOR, GOOD)]
+    np.testing.assert_allclose(reward(keys).value, [-1111, -0.015])

@@ -1,0 +1,102 @@
+"""The rules of the reward on hand-made tables."""
+
+import numpy as np
+import pytest
+from alloy_tables import b2, bcc, liquid, sigma, table
+
+from crystaljax.alloys.rules import (
+    RULES,
+    b2_at_room_temperature,
+    bcc_first,
+    coexist,
+    few_other_phases,
+    smallest_mismatch,
+)
+from crystaljax.alloys.thermodynamics import Point
+
+BOTH: Point = [bcc(0.4), b2(0.6)]
+GOOD: list[Point] = [BOTH, BOTH, [bcc(1.0)], [bcc(0.4), liquid(0.6)], [liquid(1.0)]]
+LOST: list[Point] = ["it hung"] * 5
+
+
+def with_point(step: int, point: Point) -> list[Point]:
+    return [*GOOD[:step], point, *GOOD[step + 1 :]]
+
+
+def test_a_good_alloy_keeps_all_rules_and_an_unknown_one_none() -> None:
+    for rule, _ in RULES.values():
+        np.testing.assert_array_equal(rule(table(GOOD, LOST), 0.0), [True, False])
+
+
+def test_coexistence() -> None:
+    never = [[b2(1.0)], [bcc(1.0)], [bcc(1.0)], [bcc(0.4), liquid(0.6)], [liquid(1.0)]]
+    trace = [[bcc(0.9995), b2(0.0005)], *never[1:]]
+    np.testing.assert_array_equal(coexist(table(GOOD, never, trace)), [True, False, False])
+    assert coexist(table(GOOD), 500.0)
+    assert not coexist(table(GOOD), 501.0)
+
+
+@pytest.mark.parametrize(
+    ("first_solid", "kept"),
+    [
+        ([bcc(0.1), liquid(0.9)], True),
+        ([b2(0.1), liquid(0.9)], False),
+        ([sigma(0.1), liquid(0.9)], False),
+        ([bcc(0.2), b2(0.1), liquid(0.7)], True),
+        ([bcc(0.1), b2(0.2), liquid(0.7)], False),
+        ([bcc(0.1), sigma(0.2), liquid(0.7)], False),
+        ("it hung", True),  # the next lower one is all BCC
+    ],
+)
+def test_what_forms_first_on_cooling(first_solid: Point, kept: bool) -> None:
+    assert bcc_first(table(with_point(3, first_solid)))[0] == kept
+
+
+def test_what_forms_first_at_the_edges() -> None:
+    liquids = [[liquid(1.0)]] * 5
+    solids = [BOTH, BOTH, [bcc(1.0)], [bcc(1.0)], [bcc(1.0)]]
+    np.testing.assert_array_equal(bcc_first(table(liquids, solids)), [False, True])
+    assert bcc_first(table(GOOD), 700.0)
+    assert not bcc_first(table(GOOD), 701.0)
+
+
+def test_b2_near_room_temperature() -> None:
+    tables = table(GOOD, with_point(0, [bcc(1.0)]), with_point(0, "it hung"))
+    np.testing.assert_array_equal(b2_at_room_temperature(tables), [True, False, True])
+    np.testing.assert_array_equal(b2_at_room_temperature(tables, 500.0), [True, True, True])
+    np.testing.assert_array_equal(b2_at_room_temperature(tables, 600.0), [False] * 3)
+
+
+def test_other_phases() -> None:
+    tables = table(
+        with_point(1, [bcc(0.4), b2(0.5), sigma(0.1)]),
+        with_point(1, [bcc(0.4), b2(0.49), sigma(0.06), sigma(0.05)]),
+        with_point(1, "it hung"),
+    )
+    np.testing.assert_array_equal(few_other_phases(tables), [True, False, True])
+    np.testing.assert_array_equal(few_other_phases(tables, 600.0), [True, True, True])
+
+
+def test_smallest_mismatch_is_over_temperatures_and_composition_sets() -> None:
+    sets = [
+        [bcc(0.4, 2.90), b2(0.6, 2.95)],
+        [bcc(0.2, 2.90), bcc(0.2, 2.92), b2(0.3, 2.97), b2(0.3, 2.88)],
+        [bcc(0.5, 2.90), b2(0.0005, 2.90), sigma(0.4995)],
+        "it hung",
+        [bcc(1.0)],
+    ]
+    never = [[b2(1.0)]] * 2 + [[bcc(1.0)]] * 3
+    tables = table(never, sets, never)
+    np.testing.assert_allclose(smallest_mismatch(tables), [np.nan, 0.02, np.nan])
+    np.testing.assert_allclose(smallest_mismatch(tables, 501.0), [np.nan] * 3)
+
+
+def test_figure_nine_of_the_paper() -> None:
+    """Cr33Fe67 with 61.65 % MnAl2Fe: BCC and B2 at 373 K, then one B2 (arXiv 2511.12036)."""
+    figure: list[Point] = [[bcc(0.16, 2.91), b2(0.83, 2.93), sigma(0.01)]]
+    figure += [[b2(1.0, 2.99)]] * 7 + [[b2(1.0, 3.01)]] * 2 + [[bcc(1.0, 3.02)]] * 3
+    figure += [[bcc(0.5, 3.03), liquid(0.5)]] + [[liquid(1.0)]] * 6
+    equilibria = table(figure, first=373.15)
+    assert all(rule(equilibria, 0.0)[0] for rule, _ in RULES.values())
+    assert smallest_mismatch(equilibria)[0] == pytest.approx(0.02)
+    assert not coexist(equilibria, 1073.0)[0]
