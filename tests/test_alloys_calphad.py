@@ -201,6 +201,7 @@ HARD = np.array(
 """Al, Co, Cr, Ni: where sampled grids miss a phase, or pycalphad's solver does not converge."""
 
 
+@pytest.mark.slow
 def test_minima_are_those_of_many_starts() -> None:
     temperatures = np.array([673.15, 773.15, 1173.15, 1273.15, 1773.15])
     system = System(load_database("alcocrni.tdb"), ("Al", "Co", "Cr", "Ni"), temperatures)
