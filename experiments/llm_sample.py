@@ -28,9 +28,11 @@ from crystaljax.evaluation.limits import writable_folder
 from crystaljax.evaluation.report import Report, Table
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
+from crystaljax.symmetry.tables import letter, tables
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
+from crystaljax.text.tokenizer import Tokenizer
 from crystaljax.tokenizations.text import WyckoffText
 
 SFT_MODEL = "runs/llm_sft/model"
@@ -77,7 +79,7 @@ def main(config: Config) -> None:
     examine = Examiner(config.setup, policy, validation)
     pattern = config.pattern
     if not pattern and train.are_crystals:
-        pattern = wyckoff_pattern(plain(train), config.n_groups)
+        pattern = wyckoff_pattern(plain(train), config.n_groups, policy.tokenizer)
     grammars = {"free": None}
     if pattern:
         vocabulary = policy.config.vocabulary
@@ -99,11 +101,18 @@ def main(config: Config) -> None:
     Console().print(f"The report is in [bold]{page}[/bold].")
 
 
-def wyckoff_pattern(texts: list[str], n_groups: int) -> str:
-    """Of the elements in some texts and the commonest space groups of those that are crystals."""
+def wyckoff_pattern(texts: list[str], n_groups: int, tokenizer: Tokenizer) -> str:
+    """Of the elements in some texts and the commonest space groups of those that are crystals.
+
+    A tokenizer that was learnt from few texts may not know all letters: groups whose Wyckoff
+    positions it cannot write are left out.
+    """
     decoded = WyckoffText().decode(texts)
     crystals = decoded.crystals[np.flatnonzero(decoded.ok)]
-    groups = [group for group, _ in Counter(crystals.space_group.tolist()).most_common(n_groups)]
+    known = set("".join(tokenizer.fast.get_vocab()))
+    common = [group for group, _ in Counter(crystals.space_group.tolist()).most_common()]
+    letters = [set(map(letter, range(1, tables().n_letters[g - 1] + 1))) for g in common]
+    groups = [g for g, needed in zip(common, letters, strict=True) if needed <= known][:n_groups]
     present = np.flatnonzero(element_counts(crystals).sum(axis=0))
     return WyckoffText().pattern(sorted(groups), [symbol(int(z)) for z in present])
 

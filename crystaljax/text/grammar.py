@@ -66,7 +66,9 @@ def from_regex(
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"no grammar from the pattern {pattern!r}: {error}") from error
+        # Its messages repeat the pattern, which may be long, and end with what is wrong.
+        shown, reason = pattern[:60], str(error)[-240:]
+        raise ValueError(f"no grammar from the pattern {shown!r}: ... {reason}") from error
     last = tokenizer.n_vocabulary()  # a token of our own
     tokens = _tokens_of_bytes(tokenizer) | {_LAST_BYTE: [last]}
     try:
@@ -74,7 +76,9 @@ def from_regex(
             f"(?:{pattern}){_LAST_BYTE.decode()}", outlines.Vocabulary(last + 1, tokens)
         )
     except ValueError as error:
-        raise ValueError(f"no grammar from the pattern {pattern!r}: {error}") from error
+        # Its messages repeat the pattern, which may be long, and end with what is wrong.
+        shown, reason = pattern[:60], str(error)[-240:]
+        raise ValueError(f"no grammar from the pattern {shown!r}: ... {reason}") from error
     transitions: Transitions = index.get_transitions()
     ended = set(index.get_final_states())
     final = {state for state, after in transitions.items() if after.pop(last, None) in ended}
