@@ -109,7 +109,7 @@ def wyckoff_pattern(texts: list[str], n_groups: int, tokenizer: Tokenizer) -> st
     """
     decoded = WyckoffText().decode(texts)
     crystals = decoded.crystals[np.flatnonzero(decoded.ok)]
-    known = set("".join(tokenizer.fast.get_vocab()))
+    known = {token for token in tokenizer.fast.get_vocab() if len(token) == 1}
     common = [group for group, _ in Counter(crystals.space_group.tolist()).most_common()]
     letters = [set(map(letter, range(1, tables().n_letters[g - 1] + 1))) for g in common]
     groups = [g for g, needed in zip(common, letters, strict=True) if needed <= known][:n_groups]
