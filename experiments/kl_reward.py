@@ -4,7 +4,7 @@
 
 Every method gets the same number of rewarded samples. The report shows mean reward against KL along
 each run, and what fresh samples of each final model are worth; Markov chains, which learn nothing,
-are judged by where they end. `small` takes some 20 minutes on two cores; give
+are judged by where they end. `small` takes some 15 minutes on two cores; give
 --setup.stability.hull and --setup.reference for numbers that mean something.
 """
 
@@ -60,7 +60,7 @@ class Config:
 
 
 PRESETS = {
-    "small": ("Two CPU cores, some 20 minutes.", Config()),
+    "small": ("Two CPU cores, some 15 minutes.", Config()),
     "paper": (
         "More steps of more samples, for a GPU.",
         Config(

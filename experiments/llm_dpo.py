@@ -4,7 +4,7 @@
 
 `small` goes on from what `llm_sft.py small` left: it samples answers to the training prompts, pairs
 those nearer to the composition asked for with those farther from it, and learns from the pairs;
-some 6 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected" for
+some 2 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected" for
 pairs of your own. Run it again with the same --setup.output to go on after an interruption. The
 result is in OUTPUT/model.
 """
@@ -100,7 +100,7 @@ class Config:
 
 
 PRESETS = {
-    "small": ("Goes on from `llm_sft.py small`; two CPU cores, 6 minutes.", Config()),
+    "small": ("Goes on from `llm_sft.py small`; two CPU cores, 2 minutes.", Config()),
     "paper": (
         "LoRA on a model of 7-9 billion parameters, int8 base: one GPU of 24 GB or more. Give"
         " --setup.model.base, and --setup.model.adapter of `llm_sft.py paper`.",

@@ -3,7 +3,7 @@
     python experiments/llm_sft.py small && python experiments/llm_sample.py small
 
 `small` asks the model of `llm_sft.py small` for crystals of formulas that it has not learnt, once
-freely and once held to the grammar of Wyckoff texts; two minutes on two cores. Give
+freely and once held to the grammar of Wyckoff texts; a minute on two cores. Give
 --setup.texts.file FILE.jsonl for other prompts, and --pattern for a regular expression that
 completions have to match. The completions are in OUTPUT/*.jsonl.
 """
@@ -55,7 +55,7 @@ class Config:
 
 
 PRESETS = {
-    "small": ("The model of `llm_sft.py small`; two CPU cores, 2 minutes.", Config()),
+    "small": ("The model of `llm_sft.py small`; two CPU cores, a minute.", Config()),
     "paper": (
         "10,000 crystals of a model of 7-9 billion parameters: one GPU of 24 GB or more. Give"
         " --setup.model.base and --setup.model.adapter.",

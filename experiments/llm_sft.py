@@ -3,7 +3,7 @@
     python experiments/llm_sft.py small
 
 `small` makes a model of a million parameters and its tokenizer from nothing, and teaches it to
-write crystals of a given formula; some 8 minutes on two cores. Give --setup.texts.file FILE.jsonl
+write crystals of a given formula; some 6 minutes on two cores. Give --setup.texts.file FILE.jsonl
 for other texts, and --setup.model.base FOLDER for a model of your own. Run it again with the same
 --setup.output to go on after an interruption. The result is in OUTPUT/model.
 """
@@ -71,7 +71,7 @@ class Config:
 PAPER = SftConfig(n_epochs=5, batch_size=64, n_parts=8)
 
 PRESETS = {
-    "small": ("A model of a million parameters from scratch; two CPU cores, 8 minutes.", Config()),
+    "small": ("A model of a million parameters from scratch; two CPU cores, 6 minutes.", Config()),
     "paper": (
         "LoRA on a model of 7-9 billion parameters, int8 base: one GPU of 24 GB or more. Give"
         " --setup.model.base.",
