@@ -148,6 +148,12 @@ class RunCheckpoints:
         return _with_structure(plain, template), about.run
 
 
+def latest_step(folder: Path) -> int | None:
+    """The step that a run in the folder goes on from; None if it starts anew."""
+    with RunCheckpoints(folder / "checkpoints") as checkpoints:
+        return checkpoints.latest
+
+
 def _require_same(saved: Mapping[str, Any], expected: Mapping[str, Any], where: Path) -> None:
     """ValueError naming what differs between two runs' identities."""
     different = [

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA, FSDP = "data", "fsdp"
 """Axes of the mesh: copies of the parameters; parts of them."""
@@ -22,7 +22,7 @@ class MeshConfig:
     """Devices that share one copy of the parameters."""
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
+def make_mesh(config: MeshConfig = MeshConfig()) -> Mesh:
     """A mesh of all devices with axes "data" and "fsdp".
 
     ValueError if they cannot be shared out so.
@@ -53,6 +53,11 @@ def parameter_placement(mesh: Mesh) -> Callable[[tuple[int, ...]], NamedSharding
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return place
+
+
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
 
 
 def parts_sharding(mesh: Mesh) -> NamedSharding:

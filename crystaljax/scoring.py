@@ -9,10 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from crystaljax.models.wyckoff_likelihood import LogProb
+from crystaljax.parallel import make_mesh
 from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.tokenizations.packing import RowPlan
 from crystaljax.tokenizations.wyckoff import WyckoffTokens
-from crystaljax.training.batches import Packed, data_mesh, fixed_batches, place
+from crystaljax.training.batches import Packed, fixed_batches, place
 
 
 class Scorer:
@@ -25,7 +26,7 @@ class Scorer:
     def __init__(
         self, policy: WyckoffPolicy, plan: RowPlan, batch_size: int, mesh: Mesh | None = None
     ) -> None:
-        self.plan, self.batch_size, self.mesh = plan, batch_size, mesh or data_mesh()
+        self.plan, self.batch_size, self.mesh = plan, batch_size, mesh or make_mesh()
 
         def score(params: Params, packed: Packed) -> LogProb:
             return policy.log_prob(params, packed, batch_size)

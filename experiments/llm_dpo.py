@@ -24,10 +24,10 @@ from llm_setup import (
     Examiner,
     LlmSetup,
     Texts,
-    TextsConfig,
     chats,
-    latest_step,
+    evaluations_of,
     new_folder,
+    paper_setup,
     prompts,
     read_texts,
     shown,
@@ -35,9 +35,9 @@ from llm_setup import (
 from rich.console import Console
 
 from crystaljax import plots
+from crystaljax.checkpoints import latest_step
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.hardware import hardware
-from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.rewards.answers import FormulaAnswers
 from crystaljax.runtime import prepare
 from crystaljax.text.examples import Pair, read_pairs
@@ -105,16 +105,7 @@ PRESETS = {
         "LoRA on a model of 7-9 billion parameters, int8 base: one GPU of 24 GB or more. Give"
         " --setup.model.base, and --setup.model.adapter of `llm_sft.py paper`.",
         Config(
-            setup=LlmSetup(
-                texts=TextsConfig(crystals="mp20-train", template="crystal_of_formula"),
-                model=TextModelConfig(
-                    lora=LoraConfig(rank=8, alpha=32.0),
-                    quantized="int8",
-                    dtype="bfloat16",
-                    remat="all",
-                ),
-                output=Path("runs/llm_dpo"),
-            ),
+            setup=paper_setup("runs/llm_dpo"),
             pairs=PairsConfig(n_prompts=5000),
             dpo=TextPreferenceConfig(beta=0.5, n_epochs=1, batch_size=32, n_parts=16),
         ),
@@ -203,11 +194,6 @@ def report(config: Config, n_pairs: int, before: Answers, after: Answers, second
         Picture(plots.save(plots.training_curves(curves, label), folder / f"{name}.png"), label)
         for name, (curves, label) in figures.items()
     ]
-    evaluations = {
-        label: answers.evaluation
-        for label, answers in {"before DPO": before, "after DPO": after}.items()
-        if answers.evaluation is not None
-    }
     rows = [["", "first", "last"]]
     for name in ("train/loss", "train/accuracy", "train/margin", "validation/accuracy"):
         first, last = metrics[name][[0, -1], 1]
@@ -218,7 +204,7 @@ def report(config: Config, n_pairs: int, before: Answers, after: Answers, second
     ]
     result = Report(
         "Direct preference optimisation",
-        evaluations,
+        evaluations_of({"before DPO": before, "after DPO": after}),
         pictures,
         [Table("The run", rows), Table("Answers after DPO", shown(after))],
         notes,

@@ -19,7 +19,17 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from llm_setup import Answers, Examiner, LlmSetup, TextsConfig, chats, plain, read_texts, shown
+from llm_setup import (
+    Answers,
+    Examiner,
+    LlmSetup,
+    TextsConfig,
+    chats,
+    evaluations_of,
+    plain,
+    read_texts,
+    shown,
+)
 from rich.console import Console
 
 from crystaljax.composition import element_counts, symbol
@@ -95,9 +105,10 @@ def main(config: Config) -> None:
             f" {seconds:.0f} s with compilation on {hardware()}."
         )
         write(found[label], folder / f"{label.replace(' ', '_')}.jsonl")
-    evaluations = {k: x.evaluation for k, x in found.items() if x.evaluation is not None}
     tables = [Table(f"Some answers, {label}", shown(x)) for label, x in found.items()]
-    page = Report("Samples of a language model", evaluations, (), tables, notes).write(folder)
+    page = Report("Samples of a language model", evaluations_of(found), (), tables, notes).write(
+        folder
+    )
     Console().print(f"The report is in [bold]{page}[/bold].")
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from crystaljax.checkpoints import RunCheckpoints
 from crystaljax.composition import formulas
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.rates import Rate
+from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.rewards.answers import Answer, read_answers
 from crystaljax.text.engine import Generation
 from crystaljax.text.examples import Chat, Example, read_examples
@@ -67,6 +67,17 @@ class LlmSetup:
     """Of the samples."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
+
+
+def paper_setup(output: str) -> LlmSetup:
+    """LoRA on a model of 7-9 billion parameters with an int8 base, taught MP-20."""
+    return LlmSetup(
+        texts=TextsConfig(crystals="mp20-train", template="crystal_of_formula"),
+        model=TextModelConfig(
+            lora=LoraConfig(rank=8, alpha=32.0), quantized="int8", dtype="bfloat16", remat="all"
+        ),
+        output=Path(output),
+    )
 
 
 class Texts(NamedTuple):
@@ -155,12 +166,6 @@ def chats(model: TextModelConfig) -> bool:
     return bool(model.base) and bool(Tokenizer.load(fetched(model.base)).fast.chat_template)
 
 
-def latest_step(folder: Path) -> int | None:
-    """The step that a run in the folder goes on from, if it does."""
-    with RunCheckpoints(folder / "checkpoints") as checkpoints:
-        return checkpoints.latest
-
-
 def new_folder(folder: Path) -> Path:
     """The folder, without what a former run left in it."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -216,6 +221,11 @@ def evaluate_answers(answers: Sequence[Answer], reference: Reference) -> Evaluat
         "a valid structure with the composition asked for",
     )
     return replace(found, metrics=(asked, *found.metrics))
+
+
+def evaluations_of(answers: Mapping[str, Answers]) -> dict[str, Evaluation]:
+    """Those of answers that should be crystals, by label."""
+    return {label: x.evaluation for label, x in answers.items() if x.evaluation is not None}
 
 
 def shown(answers: Answers, n: int = 6) -> list[list[str]]:

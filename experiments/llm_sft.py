@@ -21,10 +21,10 @@ from llm_setup import (
     Answers,
     Examiner,
     LlmSetup,
-    TextsConfig,
     chats,
-    latest_step,
+    evaluations_of,
     new_folder,
+    paper_setup,
     plain,
     read_texts,
     sequences,
@@ -33,9 +33,9 @@ from llm_setup import (
 from rich.console import Console
 
 from crystaljax import plots
+from crystaljax.checkpoints import latest_step
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.hardware import hardware
-from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.runtime import prepare
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.tracking import Tracker, read_metrics
@@ -68,25 +68,14 @@ class Config:
     """The run."""
 
 
-PAPER = SftConfig(n_epochs=5, batch_size=64, n_parts=8)
-
 PRESETS = {
     "small": ("A model of a million parameters from scratch; two CPU cores, 6 minutes.", Config()),
     "paper": (
         "LoRA on a model of 7-9 billion parameters, int8 base: one GPU of 24 GB or more. Give"
         " --setup.model.base.",
         Config(
-            setup=LlmSetup(
-                texts=TextsConfig(crystals="mp20-train", template="crystal_of_formula"),
-                model=TextModelConfig(
-                    lora=LoraConfig(rank=8, alpha=32.0),
-                    quantized="int8",
-                    dtype="bfloat16",
-                    remat="all",
-                ),
-                output=Path("runs/llm_sft"),
-            ),
-            sft=PAPER,
+            setup=paper_setup("runs/llm_sft"),
+            sft=SftConfig(n_epochs=5, batch_size=64, n_parts=8),
         ),
     ),
 }
@@ -124,17 +113,12 @@ def report(config: Config, before: Answers, after: Answers, seconds: float) -> P
     curves = {"training": metrics["train/nll"], "validation": metrics["validation/nll"]}
     figure = plots.training_curves(curves, "−ln p of a token (nats)")
     picture = Picture(plots.save(figure, folder / "loss.png"), "Loss during fine-tuning")
-    evaluations = {
-        label: answers.evaluation
-        for label, answers in {"before SFT": before, "after SFT": after}.items()
-        if answers.evaluation is not None
-    }
     losses = {name: [f"{x:.3f}" for x in curve[[0, -1], 1]] for name, curve in curves.items()}
     rows = [["loss (nats by token)", "first", "last"], *([k, *v] for k, v in losses.items())]
     notes = [f"{config.sft.n_epochs} epochs; {seconds:.0f} s on {hardware()}."]
     result = Report(
         "Supervised fine-tuning",
-        evaluations,
+        evaluations_of({"before SFT": before, "after SFT": after}),
         [picture],
         [Table("Loss", rows), Table("Answers after SFT", shown(after))],
         notes,

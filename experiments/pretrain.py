@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tyro
 
-from crystaljax.checkpoints import RunCheckpoints
+from crystaljax.checkpoints import latest_step
 from crystaljax.data.dataset import load
 from crystaljax.models.wyckoff_transformer import ModelConfig
 from crystaljax.policies import WyckoffPolicy
@@ -46,8 +46,7 @@ class Config:
 def main(config: Config) -> None:
     train, validation = load(config.train), load(config.validation)
     policy = WyckoffPolicy(config.model, train.space_group_counts)
-    with RunCheckpoints(config.output / "checkpoints") as checkpoints:
-        resume_step = checkpoints.latest
+    resume_step = latest_step(config.output)
     with Tracker(
         config.output, config.tracking, dataclasses.asdict(config), resume_step
     ) as tracker:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from crystaljax.assessment import Assessment, assess
-from crystaljax.checkpoints import RunCheckpoints
+from crystaljax.checkpoints import latest_step
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Reference
 from crystaljax.evaluation.limits import writable_folder
@@ -72,8 +72,7 @@ class Bench:
         folder = self.output / name
         if not self.setup.resume:
             shutil.rmtree(folder, ignore_errors=True)
-        with RunCheckpoints(folder / "checkpoints") as checkpoints:
-            return folder, checkpoints.latest
+        return folder, latest_step(folder)
 
     def task(self, reward: Reward | None = None) -> CrystalTask:
         """What to train for: the set-up's reward, or another one."""

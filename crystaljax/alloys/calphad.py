@@ -13,12 +13,11 @@ from crystaljax.alloys.database import VACANCY, AlloyDatabase, load_database
 from crystaljax.alloys.lattice import lattice_from_molar_volume, lattice_parameter
 from crystaljax.alloys.minimum import PRESSURE, Minimum, System
 from crystaljax.alloys.search import find_minima
-from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Kind, Point, Row, problem
+from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Kind, Point, Row, present, problem
 
 ALGORITHM = 1
 """Changes when the same composition may get another equilibrium."""
 
-_ABSENT = 1e-6  # mole fraction below which an element is left out
 _NOT_CONVERGED = "no solve converged"
 
 
@@ -72,11 +71,10 @@ class Calphad:
         reason = problem(mixture, self.elements)
         if reason is not None:
             return [reason] * len(temperatures)
-        present = {e: x for e, x in sorted(mixture.items()) if x > _ABSENT}
-        total = sum(present.values())
+        parts = present(mixture)
         try:
-            phases = self._phases(tuple(present), temperatures)
-            minima = find_minima(phases.system, [x / total for x in present.values()])
+            phases = self._phases(tuple(parts), temperatures)
+            minima = find_minima(phases.system, list(parts.values()))
         except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
             return [f"{type(error).__name__}: {error}"] * len(temperatures)
         pairs = zip(minima, temperatures.tolist(), strict=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import gcd, isfinite
+from math import gcd, isfinite, lcm
 from typing import Literal
 
 from crystaljax.alloys.volumes import ATOMIC_VOLUME
@@ -89,16 +89,21 @@ def _check_element(element: str, elements: Collection[str] | None) -> None:
         raise CompositionError(f"the element {element}, which is not in the set")
 
 
+def fractions(amounts: Amounts) -> dict[str, float]:
+    """Amounts scaled to sum to 1."""
+    total = sum(amounts.values())
+    return {element: amount / total for element, amount in amounts.items()}
+
+
 def write_formula(amounts: Amounts) -> str:
     """A formula in whole numbers: the least that give the composition, else percentages.
 
     "Cr33Fe67", "TiV"; percentages are rounded so that they sum to 100, what rounds to nothing is
     left out. CompositionError: an amount is not above zero.
     """
-    total = sum(amounts.values())
     if not amounts or not all(amount > 0 and isfinite(amount) for amount in amounts.values()):
         raise CompositionError(f"a formula needs amounts above zero, not {dict(amounts)}")
-    shares = {element: amount / total for element, amount in amounts.items()}
+    shares = fractions(amounts)
     numbers = _whole_numbers(list(shares.values()))
     return "".join(
         f"{element}{number if number > 1 else ''}"
@@ -109,13 +114,11 @@ def write_formula(amounts: Amounts) -> str:
 
 def _whole_numbers(shares: list[float]) -> list[int]:
     """The least whole numbers in proportion to shares that sum to 1, else percentages."""
-    fractions = [Fraction(share).limit_denominator(_DENOMINATOR) for share in shares]
-    close = all(abs(f - s) < _CLOSE for f, s in zip(fractions, shares, strict=True))
-    common = 1
-    for fraction in fractions:
-        common = common * fraction.denominator // gcd(common, fraction.denominator)
-    if close and sum(fractions) == 1 and common <= _DENOMINATOR:
-        return [int(fraction * common) for fraction in fractions]
+    parts = [Fraction(share).limit_denominator(_DENOMINATOR) for share in shares]
+    close = all(abs(part - s) < _CLOSE for part, s in zip(parts, shares, strict=True))
+    common = lcm(*(part.denominator for part in parts))
+    if close and sum(parts) == 1 and common <= _DENOMINATOR:
+        return [int(part * common) for part in parts]
     exact = [share * _DENOMINATOR for share in shares]
     numbers = [int(value) for value in exact]
     largest = sorted(range(len(exact)), key=lambda n: numbers[n] - exact[n])
@@ -178,12 +181,10 @@ def master(candidate: Candidate, by: Literal["volume", "mole"] = "volume") -> di
     ]
     moles: dict[str, float] = {}
     for share, amounts in parts:
-        total = sum(amounts.values())
         volume = _atomic_volume(amounts) if by == "volume" else 1.0
-        for element, amount in amounts.items():
-            moles[element] = moles.get(element, 0.0) + share / volume * amount / total
-    total = sum(moles.values())
-    return {element: moles[element] / total for element in sorted(moles)}
+        for element, x in fractions(amounts).items():
+            moles[element] = moles.get(element, 0.0) + share / volume * x
+    return fractions(dict(sorted(moles.items())))
 
 
 def _atomic_volume(amounts: Amounts) -> float:
@@ -191,5 +192,4 @@ def _atomic_volume(amounts: Amounts) -> float:
     unknown = [element for element in amounts if element not in ATOMIC_VOLUME]
     if unknown:
         raise CompositionError(f"no atomic volume is known of {', '.join(unknown)}: mix by mole")
-    total = sum(amounts.values())
-    return sum(ATOMIC_VOLUME[element] * amount for element, amount in amounts.items()) / total
+    return sum(ATOMIC_VOLUME[element] * x for element, x in fractions(amounts).items())

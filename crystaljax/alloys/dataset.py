@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from crystaljax.alloys.composition import Candidate, write_formula
+from crystaljax.alloys.composition import Candidate, fractions, write_formula
 from crystaljax.alloys.thermodynamics import TEMPERATURES, Equilibria, Thermodynamics
 
 _AT_ONCE = 64  # compositions that are computed before the next are listed
@@ -116,7 +116,7 @@ def curate(
         kept[ordered] = []
         for start in range(0, len(tried), _AT_ONCE):
             part = tried[start : start + _AT_ONCE]
-            table = engine.equilibria([_normalised(one) for one in part], temperatures)
+            table = engine.equilibria([fractions(one) for one in part], temperatures)
             single = is_single(table, ordered=ordered, purity=config.purity)
             for one, good, solved, reasons in zip(
                 part, single, table.solved, table.reasons, strict=True
@@ -126,11 +126,6 @@ def curate(
                 elif good:
                     kept[ordered].append(one)
     return Curated(kept[False], kept[True], failed)
-
-
-def _normalised(amounts: Mapping[str, float]) -> dict[str, float]:
-    total = sum(amounts.values())
-    return {element: amount / total for element, amount in amounts.items()}
 
 
 def candidates(

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
 from crystaljax.alloys.composition import (
     CompositionError,
+    fractions,
     master,
     read_candidate,
 )
@@ -19,10 +20,10 @@ from crystaljax.alloys.rules import RULES, smallest_mismatch
 from crystaljax.alloys.table import Table, composition_key
 from crystaljax.alloys.thermodynamics import TEMPERATURES, Equilibria, Thermodynamics
 from crystaljax.rewards.answers import Answer
-from crystaljax.rewards.base import Reasons, Reward, RewardBatch
-from crystaljax.rewards.cache import Cached
+from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.items import Items
-from crystaljax.rewards.pool import Pool, PoolConfig
+from crystaljax.rewards.pool import PoolConfig
+from crystaljax.rewards.served import Served
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,7 @@ class MixtureReward:
 
 def _mixture(key: str) -> dict[str, float]:
     parts = (part.split(":") for part in key.split())
-    amounts = {element: float(amount) for element, amount in parts}
-    total = sum(amounts.values())
-    return {element: amount / total for element, amount in amounts.items()}
+    return fractions({element: float(amount) for element, amount in parts})
 
 
 def _create_mixture_reward(
@@ -154,7 +153,7 @@ class AlloyConfig:
     """Where equilibria are computed."""
 
 
-class AlloyReward:
+class AlloyReward(Served):
     """Judges texts that should be candidates, <BCC>..</BCC> <B2>..</B2> <B2_Volume>..</B2_Volume>.
 
     Use it as a context manager, or `close` it, so that workers end. What is not ok has a value
@@ -164,19 +163,16 @@ class AlloyReward:
 
     def __init__(self, config: AlloyConfig = AlloyConfig()) -> None:
         self.config = config
-        make = partial(_create_mixture_reward, config.engine, config.rules, config.temperatures)
         # Also this process needs the engine: for its elements and for what caches depend on.
         self.engine = create_engine(config.engine)
-        self._pool: Pool | None = None
-        self._cached: Cached | None = None
-        self._judge: Reward
-        if config.pool.kind == "inline":
-            temperatures = np.array(config.temperatures)
-            self._judge = MixtureReward(self.engine, config.rules, temperatures)
-        else:
-            self._judge = self._pool = Pool(make, config.pool)
-        if config.cache is not None:
-            self._judge = self._cached = Cached(self._judge, config.cache, self._identity())
+        temperatures = np.array(config.temperatures)
+        super().__init__(
+            lambda: MixtureReward(self.engine, config.rules, temperatures),
+            partial(_create_mixture_reward, config.engine, config.rules, config.temperatures),
+            config.pool,
+            config.cache,
+            self._identity,
+        )
 
     def __call__(self, answers: Sequence[Answer], /) -> RewardBatch:
         """Rewards of B answers; `info` has "read" and what `rule_rewards` tells."""
@@ -186,7 +182,7 @@ class AlloyReward:
         """Rewards of B texts, as of answers."""
         read = [self._read(text) for text in texts]
         keys = list(dict.fromkeys(key for key, reason in read if reason is None))
-        judged = self._judge_keys(keys)
+        judged = self.served(keys)  # type: ignore[arg-type]  # mixtures, not crystals
         places = {key: n for n, key in enumerate(keys)}
         value = np.full(len(texts), self.config.invalid)
         reasons: Reasons = [reason for _, reason in read]
@@ -216,28 +212,11 @@ class AlloyReward:
         except CompositionError as error:
             return "", str(error)
 
-    def _judge_keys(self, keys: Items) -> RewardBatch:
-        """Rewards of mixtures by their keys."""
-        return self._judge(keys)
-
     def _identity(self) -> str:
         """All that rewards depend on besides the mixture."""
         config = self.config
         costs = [cost for _, cost in RULES.values()]
         return f"alloy {self.engine.identity} {config.rules} {costs} {config.temperatures}"
-
-    def close(self) -> None:
-        """End the workers and close the cache."""
-        if self._pool is not None:
-            self._pool.close()
-        if self._cached is not None:
-            self._cached.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 _COLUMNS = (*RULES, "mismatch", "failed_points")

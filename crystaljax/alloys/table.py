@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from crystaljax.alloys.thermodynamics import Equilibria, Point, problem
+from crystaljax.data.files import replacing
 
 VERSION = 1
 """Of the file's layout."""
@@ -49,7 +50,7 @@ def write_table(path: str | PathLike, equilibria: Equilibria) -> None:
         if field.name == "reasons":
             value = np.array([reason or "" for reason in value.ravel()], str).reshape(value.shape)
         arrays[field.name] = np.asarray(value)
-    with Path(path).open("wb") as file:
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, version=np.array(VERSION), **arrays)
 
 

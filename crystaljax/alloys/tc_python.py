@@ -11,9 +11,7 @@ import numpy as np
 
 from crystaljax.alloys.composition import PAPER_ELEMENTS
 from crystaljax.alloys.lattice import lattice_from_molar_volume
-from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Kind, Point, Row, problem
-
-_ABSENT = 1e-6  # mole fraction below which an element is left out
+from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Kind, Point, Row, present, problem
 
 
 class ThermoCalc:
@@ -72,18 +70,16 @@ class ThermoCalc:
         reason = problem(mixture, self._elements)
         if reason is not None:
             return [reason] * len(temperatures)
-        present = {e: x for e, x in sorted(mixture.items()) if x > _ABSENT}
-        total = sum(present.values())
-        present = {e: x / total for e, x in present.items()}
+        parts = present(mixture)
         try:
-            calculation = self._system(tuple(present)).with_single_equilibrium_calculation()
-            dependent = max(present, key=lambda element: present[element])
-            for element, x in present.items():
+            calculation = self._system(tuple(parts)).with_single_equilibrium_calculation()
+            dependent = max(parts, key=lambda element: parts[element])
+            for element, x in parts.items():
                 if element != dependent:
                     calculation.set_condition(f"X({element})", x)
         except Exception as error:  # noqa: BLE001 (TC-Python raises classes of its own)
             return [_told(error)] * len(temperatures)
-        return [self._point(calculation, tuple(present), float(t)) for t in temperatures]
+        return [self._point(calculation, tuple(parts), float(t)) for t in temperatures]
 
     def _system(self, elements: tuple[str, ...]) -> Any:
         if elements not in self._systems:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Protocol, Self, cast
 
 import numpy as np
 
+from crystaljax.alloys.composition import fractions
 from crystaljax.crystal import Index
 
 Kind = Literal["bcc", "liquid", "other"]
@@ -18,6 +19,10 @@ TEMPERATURES = np.linspace(373.15, 2273.15, 20)
 
 ORDERED = 0.05
 """Difference of site fractions between sublattices, above which a phase is ordered."""
+
+
+ABSENT = 1e-6
+"""Mole fraction below which an element is left out."""
 
 
 class Row(NamedTuple):
@@ -197,6 +202,11 @@ class Thermodynamics(Protocol):
     ) -> Equilibria:
         """Equilibria at 1 bar of C compositions (element -> mole fraction) at T temperatures, K."""
         ...
+
+
+def present(mixture: Mapping[str, float]) -> dict[str, float]:
+    """Mole fractions of the elements that are there, in alphabetical order."""
+    return fractions({e: x for e, x in sorted(mixture.items()) if x > ABSENT})
 
 
 def problem(mixture: Mapping[str, float], elements: Sequence[str]) -> str | None:

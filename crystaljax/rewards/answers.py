@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -109,11 +109,7 @@ class CrystalAnswers:
             reason or (None if right else "another composition than asked for")
             for reason, right in zip(found.reasons, as_asked, strict=True)
         ]
-        value = np.full(len(answers), np.nan)
         good = np.flatnonzero(found.info["valid"] & as_asked)
-        if len(good):
-            judged = self.reward(found.crystals[good])
-            value[good] = judged.value
-            for row, reason in zip(good, judged.reasons, strict=True):
-                reasons[row] = reason
-        return RewardBatch.from_values(value, found.info, reasons)
+        if not len(good):
+            return RewardBatch.from_values(np.full(len(answers), np.nan), found.info, reasons)
+        return replace(self.reward(found.crystals[good]).spread(good, reasons), info=found.info)

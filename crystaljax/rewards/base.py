@@ -74,6 +74,25 @@ class RewardBatch:
             np.concatenate([batch.transient for batch in batches]),
         )
 
+    def spread(self, rows: np.ndarray, reasons: Sequence[str | None]) -> RewardBatch:
+        """These rewards as those of items `rows` (int) among B, of which the others failed.
+
+        `reasons` [B] say why; the info of the others is nan.
+        """
+        n, why = len(reasons), list(reasons)
+        for row, reason in zip(rows, self.reasons, strict=True):
+            why[row] = reason
+
+        def placed(column: np.ndarray) -> np.ndarray:
+            found = np.full(n, np.nan)
+            found[rows] = column
+            return found
+
+        transient = np.zeros(n, bool)
+        transient[rows] = self.transient
+        info = {name: placed(column) for name, column in self.info.items()}
+        return RewardBatch.from_values(placed(self.value), info, why, transient)
+
     def failures(self) -> dict[str, int]:
         """How many items failed for each reason, the most frequent first."""
         return dict(Counter(reason for reason in self.reasons if reason).most_common())

@@ -6,13 +6,12 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Self
 
 from crystaljax.crystal import Crystals
-from crystaljax.rewards.base import Reward, RewardBatch
-from crystaljax.rewards.cache import Cached
+from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.ehull import EnergyAboveHull, create_e_above_hull, load_hull
-from crystaljax.rewards.pool import Pool, PoolConfig
+from crystaljax.rewards.pool import PoolConfig
+from crystaljax.rewards.served import Served
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class StabilityConfig:
     """Where energies are computed."""
 
 
-class Stability:
+class Stability(Served):
     """Minus the energy above hull of crystals, computed as configured; see `EnergyAboveHull`.
 
     Use it as a context manager, or `close` it, so that workers end. Errors: see
@@ -40,17 +39,8 @@ class Stability:
     def __init__(self, config: StabilityConfig) -> None:
         self.config = config
         self.hull = load_hull(config.hull)
-        self._pool: Pool | None = None
-        reward: Reward
-        if config.pool.kind == "inline":
-            reward = self.energy
-        else:
-            make = partial(create_e_above_hull, config.potential, self.hull)
-            reward = self._pool = Pool(make, config.pool)
-        self._cached = None
-        if config.cache is not None:
-            reward = self._cached = Cached(reward, config.cache, self._identity())
-        self._reward = reward
+        make = partial(create_e_above_hull, config.potential, self.hull)
+        super().__init__(lambda: self.energy, make, config.pool, config.cache, self._identity)
 
     @cached_property
     def energy(self) -> EnergyAboveHull:
@@ -70,7 +60,7 @@ class Stability:
 
     def __call__(self, crystals: Crystals, /) -> RewardBatch:
         """Rewards of B crystals."""
-        return self._reward(crystals)
+        return self.served(crystals)
 
     def _identity(self) -> str:
         """All that the energies depend on: the potential with its weights, and the hull."""
@@ -82,16 +72,3 @@ class Stability:
             if file.is_file()
         ]
         return " ".join(["e_above_hull", self.config.potential, *digests, self.hull.digest])
-
-    def close(self) -> None:
-        """End the workers and close the cache."""
-        if self._pool is not None:
-            self._pool.close()
-        if self._cached is not None:
-            self._cached.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -9,13 +9,13 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from crystaljax.crystal import Array
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decode import GrammarTable, Graph, How, Network, Weights
 from crystaljax.models.llm.draw import Sharpness
-from crystaljax.parallel import batch_sharding
+from crystaljax.parallel import batch_sharding, replicated
 from crystaljax.text.engine import Engine, Generation, Prompts
 from crystaljax.text.stops import StopStrings
 
@@ -105,7 +105,7 @@ class Generator:
         self.end_tokens = np.array(sorted(set(end_tokens)), np.int32)
         self.stops = StopStrings(config.stop, tokenizer.decode if tokenizer else lambda x: [])
         self.sharding = None if mesh is None else batch_sharding(mesh)
-        self._everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        self._everywhere = None if mesh is None else replicated(mesh)
         table = None if grammar is None else _table(grammar, self.end_tokens)
         self.grammar = jax.device_put(table, self._everywhere)
 

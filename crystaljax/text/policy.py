@@ -20,7 +20,7 @@ from crystaljax.models.llm.decoder import LanguageModel, Remat
 from crystaljax.models.llm.folder import export_model
 from crystaljax.models.llm.likelihood import token_log_probs
 from crystaljax.models.llm.lora import adapters, trained_filter
-from crystaljax.parallel import MeshConfig, make_mesh, parameter_placement
+from crystaljax.parallel import make_mesh, parameter_placement
 from crystaljax.text.engine import Generation
 from crystaljax.text.generation import GenerationConfig, Generator, Grammar
 from crystaljax.text.packing import TextRows, per_sequence
@@ -58,7 +58,7 @@ class TextPolicy:
                 f" {model.config.vocabulary}: resize its vocabulary first"
             )
         self.config, self.tokenizer, self.remat, self.name = model.config, tokenizer, remat, name
-        self.mesh = mesh or make_mesh(MeshConfig())
+        self.mesh = mesh or make_mesh()
         self.has_adapters = bool(adapters(model))
         self.graph, *states = nnx.split(model, trained_filter(model), ...)
         params, frozen = states

@@ -10,9 +10,10 @@ from typing import TypeVar
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from crystaljax.crystal import Array, Crystals
+from crystaljax.parallel import batch_sharding, make_mesh
 from crystaljax.symmetry.equivalence import random_equivalent
 from crystaljax.tokenizations.packing import PackedTokens, RowPlan, pack, pad_rows, plan_rows
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization, WyckoffTokens
@@ -25,19 +26,18 @@ N_PLANNED = 120
 """Batches that rows are planned for."""
 
 
-def data_mesh() -> Mesh:
-    """All devices of all hosts in one axis "data", along which batches are split."""
-    return jax.make_mesh((len(jax.devices()),), ("data",), axis_types=(AxisType.Auto,))
+def even(packed: Packed, mesh: Mesh) -> Packed:
+    """Packed rows (numpy) with empty ones at the end, so that they split evenly over the devices.
+
+    They change nothing, dropout included: its mask of a token depends on the tokens before it, not
+    on those after.
+    """
+    return tuple(pad_rows(block, mesh.size) for block in packed)
 
 
 def place(packed: Packed, mesh: Mesh) -> Packed:
-    """Packed rows on the devices, split evenly among them (every host gives all rows).
-
-    Empty rows are added at the end to make it even. They change nothing, dropout included: its
-    mask of a token depends on the tokens before it, not on those after.
-    """
-    even = tuple(pad_rows(block, mesh.size) for block in packed)
-    return jax.device_put(even, NamedSharding(mesh, PartitionSpec("data")))
+    """Packed rows on the devices, split evenly among them (every host gives all rows)."""
+    return jax.device_put(even(packed, mesh), batch_sharding(mesh))
 
 
 def deal(sizes: np.ndarray, n_batches: int, batch_size: int, rng: np.random.Generator) -> Array:
@@ -94,7 +94,7 @@ class Batches:
         self.tokenization = tokenization
         self.batch_size = batch_size
         self.seed = seed
-        self.mesh = mesh or data_mesh()
+        self.mesh = mesh or make_mesh()
         self.augment = augment
         self._n_sites = np.asarray(crystals.n_sites)
         self._dealt = -1, np.empty((0, 0), np.int64)  # an epoch, and its batches

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from crystaljax.crystal import Array
 from crystaljax.evaluation.matching import StructureSet
+from crystaljax.parallel import make_mesh, parts_sharding, replicated
 from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.rewards.base import Reward
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.packing import RowPlan, pack
 from crystaljax.tokenizations.wyckoff import WyckoffTokens
-from crystaljax.training.batches import Packed, data_mesh, place
+from crystaljax.training.batches import Packed, even
 from crystaljax.training.rollouts import (
     Clock,
     RewardBounds,
@@ -27,6 +27,13 @@ from crystaljax.training.rollouts import (
     sample_metrics,
 )
 from crystaljax.training.tasks import Judged
+
+
+class Drawn(NamedTuple):
+    """Samples, and how many of a space group are in a row."""
+
+    tokens: WyckoffTokens
+    repeat: int
 
 
 class CrystalTask:
@@ -57,8 +64,7 @@ class CrystalTask:
         self.sampling, self.bounds = sampling or SamplingConfig(), bounds or RewardBounds()
         self._base = base
         self._plans: dict[tuple[int, int], RowPlan] = {}
-        self._repeat = 1
-        self._mesh = data_mesh()
+        self._mesh = make_mesh()
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -71,7 +77,6 @@ class CrystalTask:
         """n crystals; each space group is drawn for `repeat` samples in a row."""
         temperature = self.sampling.temperature + warmer
         sampling = dataclasses.replace(self.sampling, temperature=temperature)
-        self._repeat = repeat
         with clock("sample"):
             tokens = self.policy.sample(params, n, seed, sampling, repeat).tokens
             decoded = self.policy.tokenization.decode(tokens)
@@ -82,21 +87,22 @@ class CrystalTask:
             metrics = reward_metrics(judged, value)
             metrics |= sample_metrics(decoded.crystals, decoded.ok, self.reference)
         metrics["samples/temperature"] = temperature
-        return Judged(tokens, value, np.asarray(tokens.space_group), metrics)
+        return Judged(Drawn(tokens, repeat), value, np.asarray(tokens.space_group), metrics)
 
     def place(self, tree: Any) -> Any:
         """A copy on every device."""
-        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+        return jax.device_put(tree, replicated(self._mesh))
 
-    def parts(self, samples: WyckoffTokens, rows: np.ndarray) -> Packed:
-        """One batch of packed rows."""
-        key = len(rows), self._repeat
+    def parts(self, samples: Drawn, rows: np.ndarray) -> Packed:
+        """One micro-batch of packed rows."""
+        key = len(rows), samples.repeat
         if key not in self._plans:
-            size, repeat = key
-            self._plans[key] = rows_for(self.policy, self._base, size, self.sampling, repeat)
-        packed = place(pack(samples[rows], self._plans[key]), self._mesh)
-        sharding = NamedSharding(self._mesh, PartitionSpec(None, "data"))
-        return jax.tree.map(lambda x: jax.device_put(x[None], sharding), packed)
+            self._plans[key] = rows_for(
+                self.policy, self._base, len(rows), self.sampling, samples.repeat
+            )
+        packed = even(pack(samples.tokens[rows], self._plans[key]), self._mesh)
+        only = jax.tree.map(lambda x: x[None], packed)
+        return jax.device_put(only, parts_sharding(self._mesh))
 
     def log_probs(
         self, params: Params, frozen: Any, part: Packed, n_samples: int

@@ -9,15 +9,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from crystaljax.crystal import Array, Crystals
 from crystaljax.models.wyckoff_likelihood import LogProb
 from crystaljax.objectives import Metrics, negative_log_likelihood
+from crystaljax.parallel import make_mesh, replicated
 from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.scoring import Scorer
 from crystaljax.tokenizations.packing import plan_rows
-from crystaljax.training.batches import Batches, Packed, data_mesh
+from crystaljax.training.batches import Batches, Packed
 from crystaljax.training.fit import FitConfig, Track, fit
 from crystaljax.training.optimizer import TrainState
 
@@ -53,14 +54,14 @@ def pretrain(
       start: parameters to start from, for fine-tuning; random ones if not given.
       run_id: the W&B run, kept in the checkpoints.
     """
-    mesh = data_mesh()
+    mesh = make_mesh()
     batches = Batches(
         train, policy.tokenization, config.batch_size, config.seed, mesh, config.augment
     )
     optimizer = config.optimizer.build(config.n_epochs * batches.steps_per_epoch)
 
     def place(state: TrainState) -> TrainState:
-        return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+        return jax.device_put(state, replicated(mesh))
 
     def validate(state: TrainState) -> dict[str, float]:
         parts = score(policy, state.averaged, validation, config.batch_size, mesh)

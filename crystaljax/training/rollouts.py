@@ -53,8 +53,7 @@ def rows_for(
     """
     tokens = policy.sample(params, batch_size, 0, sampling).tokens
     rng = np.random.default_rng(0)
-    drawn = -(-batch_size // repeat)
-    drawn = round(SPARE * drawn)
+    drawn = round(SPARE * -(-batch_size // repeat))
     likely = [
         np.repeat(rng.choice(np.asarray(tokens.n_sites), drawn), repeat) for _ in range(N_PLANNED)
     ]
@@ -64,18 +63,10 @@ def rows_for(
 def judge(reward: Reward, crystals: Crystals, ok: np.ndarray) -> RewardBatch:
     """Rewards [B] of those samples that are crystals; the others are not ok."""
     rows = np.flatnonzero(ok)
-    value = np.full(len(ok), np.nan)
     reasons: Reasons = ["no crystal"] * len(ok)
-    info: dict[str, np.ndarray] = {}
-    if len(rows):
-        judged = reward(crystals[rows])
-        value[rows] = judged.value
-        for row, reason in zip(rows, judged.reasons, strict=True):
-            reasons[row] = reason
-        for name, column in judged.info.items():
-            info[name] = np.full(len(ok), np.nan)
-            info[name][rows] = column
-    return RewardBatch.from_values(value, info, reasons)
+    if not len(rows):
+        return RewardBatch.from_values(np.full(len(ok), np.nan), None, reasons)
+    return reward(crystals[rows]).spread(rows, reasons)
 
 
 def reward_metrics(judged: RewardBatch, value: np.ndarray) -> dict[str, float]:

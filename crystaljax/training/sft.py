@@ -31,17 +31,23 @@ def adapter_tuning() -> OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class SftConfig(FitConfig):
+class TextFitConfig(FitConfig):
+    """A run of a language model over a dataset."""
+
+    optimizer: OptimizerConfig = field(default_factory=adapter_tuning)
+    """The optimiser."""
+    batch_size: int = 32
+    """Examples, or pairs of them, of a step, over all devices."""
+    n_parts: int = 1
+    """Micro-batches that a step is split into, to save memory; divides the batch size."""
+
+
+@dataclass(frozen=True)
+class SftConfig(TextFitConfig):
     """A run of supervised fine-tuning."""
 
     n_epochs: int = 3
     """Passes through the training examples."""
-    optimizer: OptimizerConfig = field(default_factory=adapter_tuning)
-    """The optimiser."""
-    batch_size: int = 32
-    """Examples of a step, over all devices."""
-    n_parts: int = 1
-    """Micro-batches that a step is split into, to save memory; divides the batch size."""
 
 
 def sft(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,10 +19,10 @@ from crystaljax.objectives import dpo
 from crystaljax.text.batches import TextBatches, fixed_batches
 from crystaljax.text.packing import TextRows, TokenSequence
 from crystaljax.text.policy import TextPolicy
-from crystaljax.training.fit import FitConfig, Track, fit
-from crystaljax.training.optimizer import OptimizerConfig, TrainState
+from crystaljax.training.fit import Track, fit
+from crystaljax.training.optimizer import TrainState
 from crystaljax.training.preference import make_update
-from crystaljax.training.sft import adapter_tuning
+from crystaljax.training.sft import TextFitConfig
 from crystaljax.training.tasks import Params, sequence_log_probs
 
 log = logging.getLogger(__name__)
@@ -31,17 +31,11 @@ REFERENCE_FILE = "reference.npz"
 
 
 @dataclass(frozen=True)
-class TextPreferenceConfig(FitConfig):
+class TextPreferenceConfig(TextFitConfig):
     """A run of DPO on given pairs."""
 
     n_epochs: int = 1
     """Passes through the pairs."""
-    optimizer: OptimizerConfig = field(default_factory=adapter_tuning)
-    """The optimiser."""
-    batch_size: int = 32
-    """Pairs of a step, over all devices."""
-    n_parts: int = 1
-    """Micro-batches that a step is split into, to save memory; divides the batch size."""
     beta: float = 0.1
     """β of DPO: what a nat of divergence from the reference costs, in units of preference."""
     label_smoothing: float = 0.0
@@ -180,7 +174,6 @@ def cached_scores(path: Path, score: Any, params: Params, pairs: Sequence[TokenP
             " folder"
         )
     logp: np.ndarray = score(params, pairs)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partly:
         np.savez(partly, tokens=tokens, logp=logp)
     return logp

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from crystaljax.crystal import Array
 from crystaljax.models.llm.attention import LayerCache
 from crystaljax.models.llm.decoder import Cache, LanguageModel
 from crystaljax.models.llm.draw import Draw, Sharpness, draw
+from crystaljax.parallel import replicated
 
 Graph = Any  # of a LanguageModel, as `nnx.split` gives it
 Weights = Sequence[Any]  # the states that `nnx.split` gave with it
@@ -239,7 +240,7 @@ def decode(
     chunk = Chunk(*drawn, state.drawn - before, state.position >= 0)
     if sharding is not None:
         # Every host reads all of it.
-        everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+        everywhere = replicated(sharding.mesh)
         chunk = jax.lax.with_sharding_constraint(chunk, everywhere)
     return _pinned(state, sharding), chunk
 
@@ -302,6 +303,6 @@ def _pinned(state: DecodeState, sharding: NamedSharding | None) -> DecodeState:
     """The state with its rows spread over the devices, if there is a mesh of them."""
     if sharding is None:
         return state
-    everywhere = NamedSharding(sharding.mesh, PartitionSpec())
+    everywhere = replicated(sharding.mesh)
     placed = jax.tree.map(lambda _: sharding, state)
     return jax.lax.with_sharding_constraint(state, replace(placed, clock=everywhere))

@@ -1,0 +1,57 @@
+"""A reward computed in this process or in workers, its results kept on disk or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from crystaljax.rewards.base import Reward
+from crystaljax.rewards.cache import Cached
+from crystaljax.rewards.pool import Pool, PoolConfig
+
+
+class Served:
+    """What has a reward, `served`, that may need workers and a cache.
+
+    Use it as a context manager, or `close` it, so that workers end.
+
+    Args:
+      here: gives the reward in this process; called only if the pool is inline.
+      make: makes the reward in a worker.
+      cache: file that keeps results for later runs; none are kept if not given.
+      identity: gives all that results depend on besides the item; called only for a cache.
+    """
+
+    served: Reward
+    """Judges items, wherever that happens."""
+
+    def __init__(
+        self,
+        here: Callable[[], Reward],
+        make: Callable[[], Reward],
+        pool: PoolConfig,
+        cache: Path | None,
+        identity: Callable[[], str],
+    ) -> None:
+        self._pool: Pool | None = None
+        self._cached: Cached | None = None
+        if pool.kind == "inline":
+            self.served = here()
+        else:
+            self.served = self._pool = Pool(make, pool)
+        if cache is not None:
+            self.served = self._cached = Cached(self.served, cache, identity())
+
+    def close(self) -> None:
+        """End the workers and close the cache."""
+        if self._pool is not None:
+            self._pool.close()
+        if self._cached is not None:
+            self._cached.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
