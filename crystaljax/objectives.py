@@ -126,6 +126,8 @@ def dpo(
     reference_rejected: Array,
     beta: float,
     label_smoothing: float = 0.0,
+    anchor: float = 0.0,
+    n_chosen: Array | float = 1.0,
 ) -> tuple[Array, Metrics]:
     """Loss of direct preference optimisation (arXiv 2305.18290, equation 7) over P pairs.
 
@@ -136,16 +138,22 @@ def dpo(
         preferences follow: for preferences by Bradley and Terry the optimum is
         p ∝ p_reference exp(r/β).
       label_smoothing: probability that a preference is the wrong way round (conservative DPO).
+      anchor: weight of the chosen ones' mean −ln p by action, of which they have `n_chosen` [P]
+        (arXiv 2404.19733, equation 2): it keeps what is preferred likely, which equation 7 does
+        not ask for.
 
     Returns the loss [], and metrics: the share of pairs with a larger implicit reward for the
-    chosen one, the mean difference of the two, and the mean implicit rewards.
+    chosen one, the mean difference of the two, the mean implicit rewards, and −ln p by action of
+    the chosen ones.
     """
     chosen = beta * (logp_chosen - jax.lax.stop_gradient(reference_chosen))
     rejected = beta * (logp_rejected - jax.lax.stop_gradient(reference_rejected))
     margin = chosen - rejected
     right, wrong = jax.nn.log_sigmoid(margin), jax.nn.log_sigmoid(-margin)
-    loss = -((1 - label_smoothing) * right + label_smoothing * wrong).mean()
+    nll = -(logp_chosen / n_chosen).mean()
+    loss = -((1 - label_smoothing) * right + label_smoothing * wrong).mean() + anchor * nll
     metrics = {
+        "nll_chosen": nll,
         "accuracy": (margin > 0).mean(),
         "margin": margin.mean(),
         "chosen": chosen.mean(),

@@ -24,10 +24,12 @@ from crystaljax.symmetry.orbits import volume
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.preference import (
+    DpoConfig,
     PreferenceConfig,
     make_update,
     prefer,
     preference_pairs,
+    ranked_pairs,
 )
 from crystaljax.training.rollouts import RewardBounds
 
@@ -35,9 +37,7 @@ REWARDS = st.sampled_from([-1.0, 0.0, 0.1, 0.15, 0.5])
 
 
 @given(
-    st.lists(
-        st.tuples(st.sampled_from([-1.0, 0.0, 0.1, 0.15, 0.5]), st.integers(1, 3)), max_size=30
-    ),
+    st.lists(st.tuples(REWARDS, st.integers(1, 3)), max_size=30),
     st.sampled_from([0.0, 0.05, 0.3]),
 )
 def test_pairs_are_of_one_group_and_the_right_way_round(
@@ -53,6 +53,23 @@ def test_pairs_are_of_one_group_and_the_right_way_round(
     assert len(np.unique(pairs)) == pairs.size
 
 
+@given(st.lists(REWARDS, max_size=30), st.sampled_from([0.1, 0.25, 0.5]), st.integers(1, 5))
+def test_the_best_meet_several_that_are_worse(
+    rewards: list[float], share: float, n_rejected: int
+) -> None:
+    reward = np.array(rewards)
+    pairs = ranked_pairs(reward, share, n_rejected, np.random.default_rng(0))
+    chosen, rejected = pairs.T
+    assert (reward[chosen] > reward[rejected]).all()
+    assert len(np.unique(pairs, axis=0)) == len(pairs)
+    n_best = round(share * len(reward))
+    least = np.sort(reward)[len(reward) - n_best] if n_best else np.inf
+    assert (reward[chosen] >= least).all() and (reward[rejected] <= least).all()
+    for best in np.flatnonzero(reward > least):  # surely among the best
+        n_worse = len(reward) - n_best
+        assert (chosen == best).sum() == min(n_rejected, n_worse)
+
+
 @pytest.mark.parametrize("n_parts", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_dpo_reaches_the_closed_form_optimum(n_parts: int) -> None:
     """With preferences by Bradley and Terry it is p_reference exp(r/β)/Z."""
@@ -65,7 +82,7 @@ def test_dpo_reaches_the_closed_form_optimum(n_parts: int) -> None:
     )
     n_steps, n_pairs = 600, 512
     optimizer = config.build(n_steps)
-    update = make_update(actions, optimizer, beta, 0.0, 0.0)
+    update = make_update(actions, optimizer, DpoConfig(beta), 0.0)
     state = TrainState.create(base, optimizer)
     rng = np.random.default_rng(2)
     for _ in range(n_steps):

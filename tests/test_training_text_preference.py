@@ -22,7 +22,7 @@ from crystaljax.text.batches import TextBatches
 from crystaljax.text.packing import TokenSequence
 from crystaljax.text.policy import TextPolicy
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
-from crystaljax.training.preference import make_update
+from crystaljax.training.preference import DpoConfig, make_update
 from crystaljax.training.text_preference import (
     TextPreferenceConfig,
     TokenPair,
@@ -32,7 +32,7 @@ from crystaljax.training.text_preference import (
     save_pairs,
 )
 
-BETA, SMOOTHING = 0.3, 0.1
+BETA, SMOOTHING, ANCHOR = 0.3, 0.1, 0.3
 LORA = LoraConfig(rank=2)
 QUICK = TextPreferenceConfig(
     n_epochs=2,
@@ -66,7 +66,10 @@ def torch_log_prob(model: Any, text: TokenSequence) -> Any:
 
 @pytest.mark.parametrize("n_parts", [1, 2])
 def test_loss_and_gradients_are_those_of_pytorch(n_parts: int, tmp_path: Path) -> None:
-    """Equation 7 of arXiv 2305.18290 with label smoothing as in TRL; the reference is the base."""
+    """Equation 7 of arXiv 2305.18290 with label smoothing as in TRL, and the anchor of 2404.19733.
+
+    The reference is the base.
+    """
     theirs, model = random_adapter("qwen2", tmp_path)
     pairs = random_pairs(4)
     terms = []
@@ -75,7 +78,8 @@ def test_loss_and_gradients_are_those_of_pytorch(n_parts: int, tmp_path: Path) -
             before = torch_log_prob(theirs, chosen) - torch_log_prob(theirs, rejected)
         logits = BETA * (torch_log_prob(theirs, chosen) - torch_log_prob(theirs, rejected) - before)
         right, wrong = (torch.nn.functional.logsigmoid(x) for x in (logits, -logits))
-        terms.append(-(1 - SMOOTHING) * right - SMOOTHING * wrong)
+        nll = -torch_log_prob(theirs, chosen) / (len(chosen.tokens) - chosen.n_prompt)
+        terms.append(-(1 - SMOOTHING) * right - SMOOTHING * wrong + ANCHOR * nll)
     loss = torch.stack(terms).mean()
     loss.backward()
 
@@ -88,7 +92,7 @@ def test_loss_and_gradients_are_those_of_pytorch(n_parts: int, tmp_path: Path) -
     def log_probs(params: Any, frozen: Any, rows: Any) -> Any:
         return policy.log_probs(params, frozen, rows, batches.n_sequences)
 
-    update = make_update(log_probs, optimizer, BETA, SMOOTHING, 0.0)
+    update = make_update(log_probs, optimizer, DpoConfig(BETA, SMOOTHING, ANCHOR), 0.0)
     known = jnp.asarray(reference[batches.chosen(0)].reshape(n_parts, -1))
     state = TrainState.create(policy.start, optimizer)
     after, metrics = update(state, policy.frozen, batches.packed(0), known)

@@ -41,7 +41,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PreferenceConfig:
+class DpoConfig:
+    """The loss of DPO; see `objectives.dpo`."""
+
+    beta: float = 0.1
+    """β of DPO: what a nat of divergence from the reference costs, in units of preference."""
+    label_smoothing: float = 0.0
+    """Probability that a preference is the wrong way round."""
+    anchor: float = 0.0
+    """Weight of the preferred samples' −ln p by action, against drifting from the data."""
+
+
+@dataclass(frozen=True)
+class PreferenceConfig(DpoConfig):
     """A run of iterated DPO."""
 
     n_iterations: int = 5
@@ -52,10 +64,6 @@ class PreferenceConfig:
     """Samples drawn in a row for a prompt; pairs are of one prompt."""
     min_gap: float = 0.05
     """Least difference of the rewards of a pair, in the reward's unit (eV/atom)."""
-    beta: float = 0.1
-    """β of DPO: what a nat of divergence from the reference costs, in units of preference."""
-    label_smoothing: float = 0.0
-    """Probability that a preference is the wrong way round."""
     epochs: int = 2
     """Passes over an iteration's pairs."""
     batch_size: int = 25
@@ -88,14 +96,32 @@ def preference_pairs(
     return found[(gap >= min_gap) & (gap > 0)]
 
 
+def ranked_pairs(
+    reward: np.ndarray, share: float, n_rejected: int, rng: np.random.Generator
+) -> np.ndarray:
+    """int [P, 2]: samples (chosen, rejected): each of the best against several that are worse.
+
+    The best `share` of all samples each meet `n_rejected` of the others, drawn at random among
+    those with a lower reward [B] (all of them where there are fewer), as in arXiv 2511.12036.
+    """
+    order = np.argsort(-reward, kind="stable")
+    n_best = round(share * len(order))
+    best, others = order[:n_best], order[n_best:]
+    pairs = [np.zeros((0, 2), np.int64)]
+    for chosen in best:
+        worse = others[reward[others] < reward[chosen]]
+        rejected = rng.choice(worse, min(n_rejected, len(worse)), replace=False)
+        pairs.append(np.stack([np.full_like(rejected, chosen), rejected], axis=1))
+    return np.concatenate(pairs)
+
+
 Update = Callable[[TrainState, Any, Any, Array], tuple[TrainState, Metrics]]
 
 
 def make_update(
     log_probs: LogProbs,
     optimizer: optax.GradientTransformation,
-    beta: float,
-    label_smoothing: float,
+    config: DpoConfig,
     ema_decay: float,
 ) -> Update:
     """One update by DPO on a batch of pairs, for any policy that has log-probabilities; jitted.
@@ -110,8 +136,13 @@ def make_update(
     ) -> tuple[TrainState, Metrics]:
         def loss(params: Params, part: Any) -> tuple[Array, Metrics]:
             samples, before = part
-            logp = sequence_log_probs(log_probs(params, frozen, samples))
-            return dpo(logp[::2], logp[1::2], before[::2], before[1::2], beta, label_smoothing)
+            found = log_probs(params, frozen, samples)
+            logp, n_actions = sequence_log_probs(found), found[1].sum(axis=-1)
+            return dpo(
+                *(logp[::2], logp[1::2], before[::2], before[1::2]),
+                *(config.beta, config.label_smoothing, config.anchor),
+                n_actions[::2],
+            )
 
         with_gradient = jax.value_and_grad(loss, has_aux=True)
         (value, metrics), gradient = mean_over_parts(
@@ -143,9 +174,7 @@ def prefer(
     state = task.place(TrainState.create(base, optimizer, averaged=False))
     about = About(task.identity, {"config": dataclasses.asdict(config), "wandb_run_id": run_id})
     log_probs = partial(task.log_probs, n_samples=2 * part_size(config.batch_size, task))
-    update = make_update(
-        log_probs, optimizer, config.beta, config.label_smoothing, config.optimizer.ema_decay
-    )
+    update = make_update(log_probs, optimizer, config, config.optimizer.ema_decay)
     score = make_score(task, log_probs, 2 * config.batch_size)
     with RunCheckpoints(folder / "checkpoints") as checkpoints, progress_bar() as progress:
         if checkpoints.latest is not None:

@@ -21,7 +21,7 @@ from crystaljax.text.packing import TextRows, TokenSequence
 from crystaljax.text.policy import TextPolicy
 from crystaljax.training.fit import Track, fit
 from crystaljax.training.optimizer import TrainState
-from crystaljax.training.preference import make_update
+from crystaljax.training.preference import DpoConfig, make_update
 from crystaljax.training.sft import TextFitConfig
 from crystaljax.training.tasks import Params, sequence_log_probs
 
@@ -31,15 +31,11 @@ REFERENCE_FILE = "reference.npz"
 
 
 @dataclass(frozen=True)
-class TextPreferenceConfig(TextFitConfig):
+class TextPreferenceConfig(DpoConfig, TextFitConfig):
     """A run of DPO on given pairs."""
 
     n_epochs: int = 1
     """Passes through the pairs."""
-    beta: float = 0.1
-    """β of DPO: what a nat of divergence from the reference costs, in units of preference."""
-    label_smoothing: float = 0.0
-    """Probability that a preference is the wrong way round."""
 
 
 class TokenPair(NamedTuple):
@@ -114,15 +110,19 @@ def prefer_texts(
     update = make_update(
         partial(policy.log_probs, n_samples=batches.n_sequences),
         optimizer,
-        config.beta,
-        config.label_smoothing,
+        config,
         config.optimizer.ema_decay,
     )
+    n_chosen = np.array([len(chosen.tokens) - chosen.n_prompt for chosen, _ in validation])
 
     def validate(state: TrainState) -> dict[str, Any]:
         logp, before = score(state.averaged, validation), known[len(train) :]
         (chosen, rejected), (was, was_not) = logp.T, before.T
-        loss, metrics = dpo(chosen, rejected, was, was_not, config.beta, config.label_smoothing)
+        loss, metrics = dpo(
+            *(chosen, rejected, was, was_not),
+            *(config.beta, config.label_smoothing, config.anchor),
+            n_chosen,
+        )
         return {"loss": loss, "kl_base": (logp - before).mean()} | metrics
 
     return fit(
