@@ -49,7 +49,7 @@ class Candidate:
         """The candidate as the paper writes it, with an underscore in the last tag."""
         volume = f"{self.b2_volume:.4f}".rstrip("0").rstrip(".")
         return (
-            f"<BCC>{write_formula(self.bcc)}</BCC> <B2>{write_formula(self.b2)}</B2>"
+            f"<BCC>{write_percentages(self.bcc)}</BCC> <B2>{write_formula(self.b2)}</B2>"
             f" <B2_Volume>{volume}</B2_Volume>"
         )
 
@@ -110,6 +110,19 @@ def write_formula(amounts: Amounts) -> str:
         for element, number in zip(shares, numbers, strict=True)
         if number
     )
+
+
+def write_percentages(amounts: Amounts) -> str:
+    """A formula in atomic per cent, as the paper writes BCC phases: "Cr33Fe67", "Cr35Fe65".
+
+    As `write_formula` for equal amounts ("TiV") and where whole per cents are not the composition.
+    """
+    percentages = {element: 100 * share for element, share in fractions(amounts).items()}
+    whole = {element: round(percentage) for element, percentage in percentages.items()}
+    exact = all(abs(percentages[e] - n) < 100 * _CLOSE and n for e, n in whole.items())
+    if not exact or len(set(whole.values())) == 1:
+        return write_formula(amounts)
+    return "".join(f"{element}{number}" for element, number in whole.items())
 
 
 def _whole_numbers(shares: list[float]) -> list[int]:

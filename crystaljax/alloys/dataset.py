@@ -1,42 +1,94 @@
-"""Training data for models that propose alloys: phases an engine finds single, paired.
+"""Training data for models that propose alloys: phases on a grid, paired, and written as texts.
 
 After appendix A.2 of arXiv 2511.12036: candidates of BCC and of B2 are made on a grid, kept where
-the engine finds one phase, and paired with several B2 volumes each.
+an engine finds one phase (`curation`), and paired with several B2 volumes each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations, product
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
-from crystaljax.alloys.composition import Candidate, fractions, write_formula
-from crystaljax.alloys.thermodynamics import TEMPERATURES, Equilibria, Thermodynamics
+from crystaljax.alloys.composition import (
+    Candidate,
+    write_formula,
+    write_percentages,
+)
+from crystaljax.alloys.table import composition_key
+from crystaljax.text.examples import Chat, Example
+from crystaljax.text.prompts import PromptTemplate
 
-_AT_ONCE = 64  # compositions that are computed before the next are listed
+NORMAL_MEAN = 0.45
+"""Mean of the B2 volume fractions, where they are drawn from a normal distribution."""
 
 
 @dataclass(frozen=True)
-class CurationConfig:
-    """Which phases are tried, what is kept, and how phases are paired."""
+class Roles:
+    """Which elements each phase may have."""
 
-    bcc_elements: tuple[str, ...] = ("Co", "Cr", "Ni")
+    bcc: tuple[str, ...]
     """Elements of the BCC candidates."""
-    first_site: tuple[str, ...] = ("Al",)
+    first_site: tuple[str, ...]
     """Elements of one sublattice of the B2 candidates."""
-    second_site: tuple[str, ...] = ("Co", "Cr", "Ni")
+    second_site: tuple[str, ...]
     """Elements of the other."""
+
+
+def _all(*elements: str) -> Roles:
+    return Roles(elements, elements, elements)
+
+
+ROLES: Mapping[str, Roles] = MappingProxyType(
+    {
+        "alcocrni": _all("Al", "Co", "Cr", "Ni"),
+        "al-fe-mn-ti": _all("Al", "Fe", "Mn", "Ti"),
+        "paper": Roles(
+            ("Ti", "V", "Cr", "Mn", "Fe", "Zr", "Nb", "Mo", "Hf", "Ta", "W"),
+            ("Al", "Ti", "Y", "Zr", "Hf"),
+            ("Cr", "Mn", "Fe", "Co", "Ni", "Zn", "Ru", "Rh", "Ir"),
+        ),
+    }
+)
+"""Sets of roles by name.
+
+In "alcocrni" (of alcocrni.tdb) and "al-fe-mn-ti" (whose binaries COST507.tdb has all) every
+element may be anywhere. "paper" has the 19 elements of arXiv 2511.12036; who is where is inferred,
+from the paper's examples (MnAl2Fe, ZrTiRu2, Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
+"""
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Which phases are tried."""
+
+    roles: Roles = field(default_factory=lambda: ROLES["alcocrni"])
+    """Which elements each phase may have."""
     most_bcc: int = 3
     """Most elements of a BCC candidate."""
     most_site: int = 2
-    """Most elements of a sublattice; they share it equally."""
-    step: int = 10
-    """Steps of BCC compositions, in per cent; the last element of three takes what is left."""
-    purity: float = 0.99
-    """Fraction of the phase that is asked for, at some temperature."""
+    """Most elements of a sublattice of a B2 candidate."""
+    parts: tuple[int, ...] = (20,)
+    """Parts into which BCC compositions are divided, in whole per cent: (20,) is steps of 5 %;
+    (2, 3) is halves and thirds, as in the paper's TiV and Cr33Fe67."""
+    site_parts: tuple[int, ...] = (4,)
+    """Parts into which a sublattice is divided: (2,) is equal shares, as in the paper's MnAl2Fe;
+    (4,) is quarters."""
+
+    def __post_init__(self) -> None:
+        for name in ("parts", "site_parts"):
+            if not all(1 <= n <= 100 for n in getattr(self, name)):
+                raise ValueError(f"{name} must be from 1 to 100, and are {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """How phases are paired."""
+
     volumes: Literal["normal", "uniform"] = "normal"
     """How B2 volumes are drawn: N(0.45, `spread`) clipped to the range, or uniformly in it; the
     paper says both."""
@@ -52,84 +104,64 @@ class CurationConfig:
     """Of the drawn volumes and the split."""
 
 
-class Curated(NamedTuple):
-    """What was found."""
-
-    bcc: list[dict[str, float]]
-    """BCC compositions (amounts) that are single-phase."""
-    b2: list[dict[str, float]]
-    """B2 compositions that are."""
-    failed: dict[str, str]
-    """Formula -> reason, of candidates of which no temperature could be computed."""
-
-
-def bcc_candidates(config: CurationConfig) -> Iterator[dict[str, float]]:
-    """BCC compositions on the grid: percentages of one to `most_bcc` elements."""
-    if not 0 < config.step <= 50:
-        raise ValueError(f"steps of BCC compositions must be 1 to 50 %, not {config.step}")
+def bcc_candidates(config: GridConfig) -> list[dict[str, float]]:
+    """BCC compositions on the grid: whole per cents of one to `most_bcc` elements, each once."""
+    found: dict[str, dict[str, float]] = {}
     for n in range(1, config.most_bcc + 1):
-        for elements in combinations(config.bcc_elements, n):
-            for shares in _percentages(n, config.step):
-                yield dict(zip(elements, map(float, shares), strict=True))
+        for elements in combinations(config.roles.bcc, n):
+            for shares in _divisions(n, config.parts):
+                amounts = dict(zip(elements, _per_cent(shares), strict=True))
+                found.setdefault(composition_key(amounts), amounts)
+    return list(found.values())
 
 
-def _percentages(n: int, step: int) -> Iterator[tuple[int, ...]]:
-    """n numbers of at least `step` that sum to 100, all but the last multiples of it."""
-    steps = range(step, 100, step)
-    for first in product(steps, repeat=n - 1):
-        if (last := 100 - sum(first)) >= step:
-            yield (*first, last)
-
-
-def b2_candidates(config: CurationConfig) -> Iterator[dict[str, float]]:
-    """B2 compositions with one to `most_site` elements on each site, no element on both."""
-    seen = set()
-    sites = (_sites(config.first_site, config), _sites(config.second_site, config))
+def b2_candidates(config: GridConfig) -> list[dict[str, float]]:
+    """B2 compositions with one to `most_site` elements on each site, none on both, each once."""
+    found: dict[str, dict[str, float]] = {}
+    roles = config.roles
+    sites = (list(_sites(elements, config)) for elements in (roles.first_site, roles.second_site))
     for first, second in product(*sites):
-        amounts: dict[str, float] = {}
-        for site in (first, second):
-            amounts |= {element: 1 / len(site) for element in site}
-        key = frozenset((frozenset(first), frozenset(second)))
-        if not set(first) & set(second) and key not in seen:
-            seen.add(key)
-            yield amounts
+        if not set(first) & set(second):
+            amounts = first | second
+            found.setdefault(composition_key(amounts), amounts)
+    return list(found.values())
 
 
-def _sites(elements: Sequence[str], config: CurationConfig) -> list[tuple[str, ...]]:
-    numbers = range(1, config.most_site + 1)
-    return [chosen for n in numbers for chosen in combinations(elements, n)]
+def _sites(elements: Sequence[str], config: GridConfig) -> Iterator[dict[str, float]]:
+    """Occupations of a sublattice, which sum to 1."""
+    for n in range(1, config.most_site + 1):
+        for chosen in combinations(elements, n):
+            for shares in _divisions(n, config.site_parts):
+                yield dict(zip(chosen, shares, strict=True))
 
 
-def is_single(equilibria: Equilibria, *, ordered: bool, purity: float) -> np.ndarray:
-    """bool [C]: at some temperature more than `purity` is B2 (`ordered`) or disordered BCC."""
-    return np.asarray((equilibria.amount("bcc", ordered) > purity).any(axis=1))
+def _divisions(n: int, parts: Sequence[int]) -> Iterator[tuple[float, ...]]:
+    """n shares above zero that sum to 1, multiples of one of 1 / parts, each once."""
+    seen = set()
+    for whole in parts:
+        for first in product(range(1, whole), repeat=n - 1):
+            shares = tuple(k / whole for k in (*first, whole - sum(first)))
+            if shares[-1] > 0 and shares not in seen:
+                seen.add(shares)
+                yield shares
 
 
-def curate(
-    engine: Thermodynamics, config: CurationConfig, temperatures: np.ndarray = TEMPERATURES
-) -> Curated:
-    """The candidates of both phases that the engine finds single."""
-    failed: dict[str, str] = {}
-    kept: dict[bool, list[dict[str, float]]] = {}
-    for ordered, candidates in ((False, bcc_candidates(config)), (True, b2_candidates(config))):
-        tried = list(candidates)
-        kept[ordered] = []
-        for start in range(0, len(tried), _AT_ONCE):
-            part = tried[start : start + _AT_ONCE]
-            table = engine.equilibria([fractions(one) for one in part], temperatures)
-            single = is_single(table, ordered=ordered, purity=config.purity)
-            for one, good, solved, reasons in zip(
-                part, single, table.solved, table.reasons, strict=True
-            ):
-                if not solved.any():
-                    failed[write_formula(one)] = str(reasons[0])
-                elif good:
-                    kept[ordered].append(one)
-    return Curated(kept[False], kept[True], failed)
+def _per_cent(shares: Sequence[float]) -> list[float]:
+    """Shares in whole per cent that sum to 100; what is left goes to the last of those cut most."""
+    exact = 100 * np.array(shares)
+    numbers = np.floor(exact + 1e-9)
+    left = round(100 - numbers.sum())
+    # Thirds are cut equally, up to rounding errors.
+    cut = np.round(exact - numbers, 6)[::-1]
+    most = len(numbers) - 1 - np.argsort(-cut, kind="stable")[:left]
+    numbers[most] += 1
+    return [float(number) for number in numbers]
 
 
 def candidates(
-    bcc: Sequence[Mapping[str, float]], b2: Sequence[Mapping[str, float]], config: CurationConfig
+    bcc: Sequence[Mapping[str, float]],
+    b2: Sequence[Mapping[str, float]],
+    config: PairsConfig = PairsConfig(),
 ) -> tuple[list[Candidate], list[Candidate]]:
     """All pairs of phases with their volumes, for training and for validation.
 
@@ -141,7 +173,7 @@ def candidates(
     n = config.volumes_of_pair
     low, high = config.volume_range
     if config.volumes == "normal":
-        drawn = random.normal(0.45, config.spread, (len(pairs), n)).clip(low, high)
+        drawn = random.normal(NORMAL_MEAN, config.spread, (len(pairs), n)).clip(low, high)
     else:
         drawn = random.uniform(low, high, (len(pairs), n))
     volumes = np.round(100 * drawn, 1)
@@ -152,3 +184,33 @@ def candidates(
             Candidate(matrix, precipitate, float(volume)) for volume in volumes[place]
         )
     return sides
+
+
+def alloy_fields(candidate: Candidate) -> dict[str, str]:
+    """What templates of alloys say of a candidate: "bcc" (in per cent), "b2" and "volume"."""
+    return {
+        "bcc": write_percentages(candidate.bcc),
+        "b2": write_formula(candidate.b2),
+        "volume": f"{candidate.b2_volume:.1f}",
+    }
+
+
+def alloy_prompt_fields(elements: Collection[str]) -> dict[str, str]:
+    """What templates of alloys ask with: "elements", from which to choose."""
+    return {"elements": ", ".join(elements)}
+
+
+def alloy_examples(
+    candidates: Sequence[Candidate],
+    template: PromptTemplate,
+    elements: Collection[str],
+    *,
+    chat: bool = False,
+) -> list[Example | Chat]:
+    """Examples to learn from, or chats for models that chat, one of each candidate.
+
+    `elements`: those that the prompt allows. ValueError: the template needs another field.
+    """
+    asked = alloy_prompt_fields(elements)
+    make = template.chat if chat else template.example
+    return [make(asked | alloy_fields(candidate)) for candidate in candidates]

@@ -12,12 +12,11 @@ import numpy as np
 
 from crystaljax.alloys.composition import (
     CompositionError,
-    fractions,
     master,
     read_candidate,
 )
 from crystaljax.alloys.rules import RULES, smallest_mismatch
-from crystaljax.alloys.table import Table, composition_key
+from crystaljax.alloys.table import Table, composition_key, read_key
 from crystaljax.alloys.thermodynamics import TEMPERATURES, Equilibria, Thermodynamics
 from crystaljax.rewards.answers import Answer
 from crystaljax.rewards.base import Reasons, RewardBatch
@@ -116,13 +115,8 @@ class MixtureReward:
         """Rewards of B compositions, a list of texts."""
         if not len(keys):
             return RewardBatch.from_values(np.zeros(0))
-        mixtures = [_mixture(key) for key in keys]
+        mixtures = [read_key(key) for key in keys]
         return rule_rewards(self.engine.equilibria(mixtures, self._temperatures), self._rules)
-
-
-def _mixture(key: str) -> dict[str, float]:
-    parts = (part.split(":") for part in key.split())
-    return fractions({element: float(amount) for element, amount in parts})
 
 
 def _create_mixture_reward(

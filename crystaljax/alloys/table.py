@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from crystaljax.alloys.composition import fractions
 from crystaljax.alloys.thermodynamics import Equilibria, Point, problem
 from crystaljax.data.files import replacing
 
@@ -40,6 +41,12 @@ def composition_key(mixture: Mapping[str, float]) -> str:
     parts[np.argsort(parts - exact, kind="stable")[:short]] += 1
     pairs = zip(elements, parts.tolist(), strict=True)
     return " ".join(f"{element}:{n / _STEPS:g}" for element, n in pairs if n)
+
+
+def read_key(key: str) -> dict[str, float]:
+    """Mole fractions from a key: the inverse of `composition_key`."""
+    parts = (part.split(":") for part in key.split())
+    return fractions({element: float(amount) for element, amount in parts})
 
 
 def write_table(path: str | PathLike, equilibria: Equilibria) -> None:

@@ -1,0 +1,148 @@
+"""Which phases on a grid an engine finds single: appendix A.2 of arXiv 2511.12036."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from crystaljax.alloys.composition import write_formula
+from crystaljax.alloys.dataset import GridConfig, b2_candidates, bcc_candidates
+from crystaljax.alloys.reward import EngineConfig, create_engine
+from crystaljax.alloys.table import composition_key, read_key
+from crystaljax.alloys.thermodynamics import TEMPERATURES, Thermodynamics
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.items import Items
+from crystaljax.rewards.pool import PoolConfig
+from crystaljax.rewards.served import Served
+
+log = logging.getLogger(__name__)
+
+PURITY = 0.99
+"""Mole fraction of the phase that is asked for, at some temperature."""
+
+Judge = Callable[[Items], RewardBatch]
+"""Compositions as `composition_key` writes them -> what `PhasePurity` tells."""
+
+_AT_ONCE = 64  # compositions that are computed before the next are asked for
+
+
+class PhasePurity:
+    """How pure compositions become: the largest fraction of BCC and of B2 at any temperature."""
+
+    def __init__(self, engine: Thermodynamics, temperatures: np.ndarray = TEMPERATURES) -> None:
+        self._engine = engine
+        self._temperatures = temperatures
+
+    def __call__(self, keys: Items, /) -> RewardBatch:
+        """Fractions in `info`, "bcc" and "b2", and the larger one as the value.
+
+        `keys`: B texts such as "Al:0.25 Cr:0.75". Not ok is what has no temperature that could be
+        computed; "failed_points" counts those that could not.
+        """
+        if not len(keys):
+            return RewardBatch.from_values(np.zeros(0))
+        table = self._engine.equilibria([read_key(key) for key in keys], self._temperatures)
+        lost = ~table.solved.any(axis=1)
+        purest = {
+            name: np.where(table.solved, table.amount("bcc", ordered), 0.0).max(axis=1)
+            for name, ordered in (("bcc", False), ("b2", True))
+        }
+        info = purest | {"failed_points": (~table.solved).sum(axis=1).astype(float)}
+        reasons = [
+            str(row[0]) if bad else None for bad, row in zip(lost, table.reasons, strict=True)
+        ]
+        return RewardBatch.from_values(np.maximum(purest["bcc"], purest["b2"]), info, reasons)
+
+
+@dataclass(frozen=True)
+class PurityConfig:
+    """What judges candidates of phases, and where."""
+
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    """What computes equilibria."""
+    temperatures: tuple[float, ...] = tuple(TEMPERATURES.tolist())
+    """K, ascending."""
+    cache: Path | None = None
+    """File that keeps what was computed, so that a run that was stopped goes on; none is kept if
+    not given."""
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    """Where equilibria are computed."""
+
+
+class ServedPurity(Served):
+    """`PhasePurity` in this process or in workers, its results kept or not: see `served`.
+
+    Use it as a context manager, or `close` it, so that workers end. Errors: see `create_engine`,
+    `Pool`.
+    """
+
+    def __init__(self, config: PurityConfig = PurityConfig()) -> None:
+        self.config = config
+        # Also this process needs the engine: for its elements and for what caches depend on.
+        self.engine = create_engine(config.engine)
+        super().__init__(
+            lambda: PhasePurity(self.engine, np.array(config.temperatures)),
+            partial(_create_purity, config.engine, config.temperatures),
+            config.pool,
+            config.cache,
+            lambda: f"purity {self.engine.identity} {config.temperatures}",
+        )
+
+
+def _create_purity(engine: EngineConfig, temperatures: tuple[float, ...]) -> PhasePurity:
+    return PhasePurity(create_engine(engine), np.array(temperatures))
+
+
+class Curated(NamedTuple):
+    """What was found."""
+
+    bcc: list[dict[str, float]]
+    """BCC compositions (amounts) that are single-phase."""
+    b2: list[dict[str, float]]
+    """B2 compositions that are."""
+    n_tried: dict[str, int]
+    """How many candidates of "bcc" and of "b2" were tried."""
+    failed: dict[str, str]
+    """Formula -> reason, of candidates of which no temperature could be computed."""
+
+
+def curate(judge: Judge, config: GridConfig, purity: float = PURITY) -> Curated:
+    """The candidates of both phases that the engine finds single at some temperature.
+
+    `judge`: a `PhasePurity`, or `ServedPurity(...).served`; `purity`: the fraction above which a
+    phase is single.
+    """
+    tried = {"bcc": bcc_candidates(config), "b2": b2_candidates(config)}
+    judged = _judged(judge, {composition_key(one) for ones in tried.values() for one in ones})
+    kept: dict[str, list[dict[str, float]]] = {phase: [] for phase in tried}
+    failed: dict[str, str] = {}
+    for phase, ones in tried.items():
+        for one in ones:
+            result = judged[composition_key(one)]
+            if isinstance(result, str):
+                failed[write_formula(one)] = result
+            elif result[phase] > purity:
+                kept[phase].append(one)
+    n_tried = {phase: len(ones) for phase, ones in tried.items()}
+    return Curated(kept["bcc"], kept["b2"], n_tried, failed)
+
+
+def _judged(judge: Judge, keys: Iterable[str]) -> dict[str, Mapping[str, float] | str]:
+    """What is told of each composition, or why nothing is."""
+    # The phases of a set of elements take seconds to compile: its compositions come together.
+    ordered = sorted(keys, key=lambda key: (sorted(read_key(key)), key))
+    found: dict[str, Mapping[str, float] | str] = {}
+    for start in range(0, len(ordered), _AT_ONCE):
+        part = ordered[start : start + _AT_ONCE]
+        batch = judge(part)
+        for n, key in enumerate(part):
+            reason = batch.reasons[n]
+            found[key] = reason or {name: float(column[n]) for name, column in batch.info.items()}
+        log.info("%d of %d compositions", start + len(part), len(ordered))
+    return found

@@ -1,0 +1,150 @@
+"""Lists of single phases in JSON files, with what they come from; some are shipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from crystaljax.alloys.composition import read_formula, write_formula, write_percentages
+from crystaljax.alloys.curation import PURITY, PurityConfig, ServedPurity, curate
+from crystaljax.alloys.dataset import GridConfig, Roles
+from crystaljax.alloys.reward import EngineConfig
+from crystaljax.data.files import replacing
+
+FOLDER = Path(__file__).with_name("lists")
+"""The lists that crystaljax ships, one JSON file each."""
+
+VERSION = 1
+"""Of the files' form."""
+
+
+class ListError(ValueError):
+    """No list of phases, or a damaged one."""
+
+
+@dataclass(frozen=True)
+class PhaseLists:
+    """Phases that an engine found single, and how they were found."""
+
+    bcc: tuple[dict[str, float], ...]
+    """BCC compositions (amounts)."""
+    b2: tuple[dict[str, float], ...]
+    """B2 compositions."""
+    engine: EngineConfig
+    """What computed the equilibria."""
+    grid: GridConfig
+    """What was tried."""
+    purity: float
+    """Fraction of the phase that was asked for."""
+    temperatures: tuple[float, ...]
+    """K, at one of which it was asked for."""
+    provenance: Mapping[str, Any]
+    """For people: the engine's identity with the database's digest, pycalphad's version, the date,
+    how many candidates were tried, and which failed."""
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Those that were tried, in alphabetical order."""
+        roles = self.grid.roles
+        return tuple(sorted({*roles.bcc, *roles.first_site, *roles.second_site}))
+
+
+def curate_lists(config: PurityConfig, grid: GridConfig, purity: float = PURITY) -> PhaseLists:
+    """The single phases on a grid; errors as `ServedPurity`.
+
+    ValueError: the grid has an element that the engine has not.
+    """
+    with ServedPurity(config) as judge:
+        roles = grid.roles
+        wanted = {*roles.bcc, *roles.first_site, *roles.second_site}
+        if unknown := sorted(wanted - set(judge.engine.elements)):
+            known = ", ".join(judge.engine.elements)
+            raise ValueError(
+                f"{config.engine.database} has no {', '.join(unknown)}: choose other roles, of"
+                f" {known}"
+            )
+        found = curate(judge.served, grid, purity)
+        provenance = {
+            "engine": judge.engine.identity,
+            "pycalphad": _pycalphad(config.engine),
+            "date": datetime.now(UTC).date().isoformat(),
+            "tried": found.n_tried,
+            "failed": found.failed,
+        }
+    bcc, b2 = tuple(found.bcc), tuple(found.b2)
+    return PhaseLists(bcc, b2, config.engine, grid, purity, config.temperatures, provenance)
+
+
+def _pycalphad(engine: EngineConfig) -> str | None:
+    """The version of pycalphad, if it was used."""
+    if engine.kind != "calphad" or find_spec("pycalphad") is None:
+        return None
+    from pycalphad import __version__
+
+    return str(__version__)
+
+
+def write_lists(path: str | PathLike, lists: PhaseLists) -> None:
+    """Write what `load_lists` reads."""
+    content = {
+        "version": VERSION,
+        "bcc": [write_percentages(one) for one in lists.bcc],
+        "b2": [write_formula(one) for one in lists.b2],
+        "engine": asdict(lists.engine),
+        "grid": asdict(lists.grid),
+        "purity": lists.purity,
+        "temperatures": lists.temperatures,
+        "provenance": dict(lists.provenance),
+    }
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def load_lists(name: str | PathLike) -> PhaseLists:
+    """Lists that are shipped, by their name, or those in a JSON file, by its path.
+
+    ListError for an unknown name and for a file that is no list of phases; FileNotFoundError for
+    no such file.
+    """
+    path = Path(name)
+    if path.suffix != ".json":
+        if str(name) not in list_names():
+            raise ListError(
+                f"no lists {str(name)!r}: there are {', '.join(list_names())}; or give the path of"
+                " a .json file"
+            )
+        path = FOLDER / f"{name}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != VERSION:
+            raise ListError(f"{path}: lists of version {content['version']}, not {VERSION}")
+        grid = _tuples(content["grid"])
+        return PhaseLists(
+            tuple(read_formula(formula) for formula in content["bcc"]),
+            tuple(read_formula(formula) for formula in content["b2"]),
+            EngineConfig(**_tuples(content["engine"])),
+            GridConfig(**grid | {"roles": Roles(**_tuples(grid["roles"]))}),
+            float(content["purity"]),
+            tuple(content["temperatures"]),
+            content["provenance"],
+        )
+    except ListError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise ListError(f"{path}: no lists of phases, or damaged ones: {error!r}") from error
+
+
+def list_names() -> list[str]:
+    """The lists that crystaljax ships."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def _tuples(content: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples of a config."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}

@@ -1,0 +1,67 @@
+"""Find which BCC and B2 phases an engine holds single, for training data of one's own.
+
+    python experiments/curate_alloys.py small
+    python experiments/curate_alloys.py alcocrni --judge.cache runs/purity.sqlite
+
+`small` takes a minute on one core. `alcocrni` and `al-fe-mn-ti` make the lists that are shipped;
+add `--judge.pool.kind processes` to use all cores. With a cache, a run that was stopped goes on.
+The lists come to a JSON file, for `crystaljax.alloys.lists.load_lists`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from crystaljax.alloys.curation import PURITY, PurityConfig
+from crystaljax.alloys.dataset import ROLES, GridConfig, Roles
+from crystaljax.alloys.lists import curate_lists, write_lists
+from crystaljax.alloys.reward import EngineConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """Find single phases on a grid."""
+
+    judge: PurityConfig = field(default_factory=PurityConfig)
+    """What judges candidates of phases, and where."""
+    grid: GridConfig = field(default_factory=GridConfig)
+    """Which are tried."""
+    purity: float = PURITY
+    """Mole fraction of the phase that is asked for, at some temperature."""
+    output: Path = Path("runs/alloys.json")
+    """The file of the lists."""
+
+
+PRESETS = {
+    "small": (
+        "Cr-rich BCC and NiAl: a minute.",
+        Config(grid=GridConfig(Roles(("Cr",), ("Al",), ("Ni",)), parts=(2,), site_parts=(2,))),
+    ),
+    "alcocrni": ("Al-Co-Cr-Ni by alcocrni.tdb: half an hour on one core.", Config()),
+    "al-fe-mn-ti": (
+        "Al-Fe-Mn-Ti by COST507.",
+        Config(
+            PurityConfig(EngineConfig("COST507.tdb", elements=ROLES["al-fe-mn-ti"].bcc)),
+            GridConfig(ROLES["al-fe-mn-ti"]),
+        ),
+    ),
+}
+
+
+def main(config: Config) -> None:
+    lists = curate_lists(config.judge, config.grid, config.purity)
+    write_lists(config.output, lists)
+    tried, failed = lists.provenance["tried"], len(lists.provenance["failed"])
+    logging.info(
+        "%d of %d BCC and %d of %d B2 candidates are single, %d failed: %s",
+        *(len(lists.bcc), tried["bcc"], len(lists.b2), tried["b2"], failed, config.output),
+    )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main(tyro.extras.overridable_config_cli(PRESETS))
