@@ -116,7 +116,7 @@ def test_compositions_as_smact() -> None:
 
     crystals = prototypes(2).crystals
     for table, name in (("smact14", "smact14"), ("icsd24", None)):
-        validity._smact.cache_clear()
+        validity.formula_valid.cache_clear()
         found = composition_valid(crystals, table)  # type: ignore[arg-type]
         structures = to_structures(crystals[::5])
         expected = [
@@ -152,12 +152,12 @@ def test_each_formula_is_tested_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return True
 
     monkeypatch.setattr(smact.screening, "smact_validity", count)
-    validity._smact.cache_clear()
+    validity.formula_valid.cache_clear()
     crystals = prototypes(1).crystals[:40]
     composition_valid(crystals)
     composition_valid(Crystals.concatenate([crystals, crystals]))
     assert len(asked) == len(set(asked))
-    validity._smact.cache_clear()
+    validity.formula_valid.cache_clear()
 
 
 def test_unknown_table_is_named() -> None:

@@ -19,7 +19,7 @@ from crystaljax.evaluation.matching import (
     novel_mask,
     rms_to_relaxed,
 )
-from crystaljax.evaluation.rates import Measure, Metric, Rate
+from crystaljax.evaluation.rates import Measure, Metric, MetricSet, Rate
 from crystaljax.evaluation.stability import (
     Judged,
     Thresholds,
@@ -86,42 +86,11 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """The metrics of N generated samples."""
+class Evaluation(MetricSet):
+    """The metrics of N generated crystals; per sample formula, space_group, e_above_hull, ..."""
 
-    n: int
-    """Generated samples, failed ones included."""
-    metrics: tuple[Metric, ...]
-    """Every number, in the order of a report."""
-    context: tuple[str, ...]
-    """What the numbers refer to: samples, reference set, hull, tables, thresholds, failures."""
-    columns: Mapping[str, np.ndarray]
-    """Per sample [N]: formula, space_group, the masks behind the rates, e_above_hull, ..."""
     distributions: Distributions
     """What the samples are made of."""
-
-    def __getitem__(self, name: str) -> Metric:
-        """The metric of a name; KeyError listing the names if there is none."""
-        for metric in self.metrics:
-            if metric.name == name:
-                return metric
-        names = ", ".join(metric.name for metric in self.metrics)
-        raise KeyError(f"no metric {name!r} in this evaluation, which has {names}")
-
-    @property
-    def rates(self) -> tuple[Rate, ...]:
-        """The metrics that are rates."""
-        return tuple(metric for metric in self.metrics if isinstance(metric, Rate))
-
-    @property
-    def values(self) -> dict[str, float]:
-        """{name: value}, to be logged by a tracker."""
-        return {metric.name: metric.value for metric in self.metrics}
-
-    def to_dict(self) -> dict[str, Any]:
-        """What report.json holds of it."""
-        metrics = [metric.to_dict() for metric in self.metrics]
-        return {"samples": self.n, "metrics": metrics, "context": list(self.context)}
 
 
 def evaluate(

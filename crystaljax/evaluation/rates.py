@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,6 +183,43 @@ class Measure:
 
 Metric = Rate | Measure
 """Every number of an evaluation."""
+
+
+@dataclass(frozen=True)
+class MetricSet:
+    """The metrics of N generated samples."""
+
+    n: int
+    """Generated samples, failed ones included."""
+    metrics: tuple[Metric, ...]
+    """Every number, in the order of a report."""
+    context: tuple[str, ...]
+    """What the numbers refer to: samples, reference set, hull, tables, thresholds, failures."""
+    columns: Mapping[str, np.ndarray]
+    """Per sample [N]: what it is, the masks behind the rates, energies or rewards."""
+
+    def __getitem__(self, name: str) -> Metric:
+        """The metric of a name; KeyError listing the names if there is none."""
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        names = ", ".join(metric.name for metric in self.metrics)
+        raise KeyError(f"no metric {name!r} in this evaluation, which has {names}")
+
+    @property
+    def rates(self) -> tuple[Rate, ...]:
+        """The metrics that are rates."""
+        return tuple(metric for metric in self.metrics if isinstance(metric, Rate))
+
+    @property
+    def values(self) -> dict[str, float]:
+        """{name: value}, to be logged by a tracker."""
+        return {metric.name: metric.value for metric in self.metrics}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What report.json holds of it."""
+        metrics = [metric.to_dict() for metric in self.metrics]
+        return {"samples": self.n, "metrics": metrics, "context": list(self.context)}
 
 
 @dataclass(frozen=True)

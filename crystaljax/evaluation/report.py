@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from crystaljax.data.files import replacing
-from crystaljax.evaluation.evaluate import Evaluation
 from crystaljax.evaluation.limits import writable_folder
-from crystaljax.evaluation.rates import Difference, Metric
+from crystaljax.evaluation.rates import Difference, Metric, MetricSet
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,17 @@ class Table:
     rows: Sequence[Sequence[str]]
     """The header, then the rows."""
 
+    def to_markdown(self) -> str:
+        """The table and its caption."""
+        return f"**{self.caption}**\n\n{_markdown(self.rows)}"
+
 
 @dataclass(frozen=True)
 class Report:
     """What a report says. The difference column compares the first and the last evaluation."""
 
     title: str
-    evaluations: Mapping[str, Evaluation]
+    evaluations: Mapping[str, MetricSet]
     """By label, in order, like {"before PPO": ..., "after PPO": ...}; may be empty."""
     pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
@@ -86,7 +89,7 @@ class Report:
         if note := self._difference_note():
             parts.append(note)
         for table in self.tables:
-            parts += [f"**{table.caption}**", _markdown(table.rows)]
+            parts.append(table.to_markdown())
         for picture in self.pictures:
             target = _relative(picture.path, folder)
             parts.append(f"![{picture.caption}]({target})\n\n*{picture.caption}*")

@@ -137,7 +137,9 @@ def composition_valid(crystals: Crystals, table: OxidationTable = "smact14") -> 
     """
     if table not in get_args(OxidationTable):
         raise ValueError(f"no table {table!r} of oxidation states: use smact14 or icsd24")
-    return np.array([bool(name) and _smact(name, table) for name in formulas(crystals)], bool)
+    return np.array(
+        [bool(name) and formula_valid(name, table) for name in formulas(crystals)], bool
+    )
 
 
 def smact_description(table: OxidationTable) -> str:
@@ -146,11 +148,14 @@ def smact_description(table: OxidationTable) -> str:
 
 
 @lru_cache(maxsize=1 << 18)
-def _smact(formula: str, table: OxidationTable) -> bool:
-    """SMACT's verdict on a reduced formula; False where it knows nothing of an element."""
+def formula_valid(formula: str, table: OxidationTable, alloys: bool = True) -> bool:
+    """SMACT's verdict on a reduced formula; False where it knows nothing of an element.
+
+    `alloys`: whether alloys of metals pass without oxidation states.
+    """
     from smact.screening import smact_validity
 
-    test = partial(smact_validity, use_pauling_test=True, include_alloys=True)
+    test = partial(smact_validity, use_pauling_test=True, include_alloys=alloys)
     try:
         # None is SMACT's own default: its list of 2024 with its default filter.
         return bool(test(formula, oxidation_states_set=None if table == "icsd24" else table))

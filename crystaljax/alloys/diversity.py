@@ -1,0 +1,69 @@
+"""How varied candidates are: distinct pairs of phases, sets of elements, single elements."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Literal
+
+import numpy as np
+from scipy.special import gammaln
+
+from crystaljax.alloys.composition import Candidate
+from crystaljax.alloys.table import composition_key
+from crystaljax.composition import atomic_number
+from crystaljax.evaluation.rates import Rate
+
+Phase = Literal["bcc", "b2"]
+
+Candidates = Sequence[Candidate | None]
+"""Candidates of N samples, None for texts that are none."""
+
+
+def pair_keys(candidates: Candidates) -> list[str | None]:
+    """What names the pair of a BCC and a B2, whatever the order of elements and the volume."""
+    return [
+        None if one is None else f"{composition_key(one.bcc)} | {composition_key(one.b2)}"
+        for one in candidates
+    ]
+
+
+def expected_unique(keys: Sequence[Hashable | None], draw: int) -> float:
+    """Mean number of distinct keys in `draw` of the N, over all draws without replacement.
+
+    None counts for nothing, but can be drawn. nan if there are fewer than `draw`. Rarefaction:
+    S. H. Hurlbert, Ecology 52 (1971), 577.
+    """
+    n = len(keys)
+    if n < draw:
+        return float("nan")
+    counts = np.array(list(Counter(key for key in keys if key is not None).values()), float)
+    left = n - counts  # that are another key
+    can_miss = left >= draw
+    log_missed = (
+        gammaln(left + 1) - gammaln(np.maximum(left - draw, 0) + 1)
+        - gammaln(n + 1) + gammaln(n - draw + 1)
+    )  # fmt: skip
+    return float((1 - np.where(can_miss, np.exp(log_missed), 0.0)).sum())
+
+
+def top_element_sets(candidates: Candidates, n: int = 5, phase: Phase = "bcc") -> list[Rate]:
+    """The n commonest sets of elements of a phase, such as "Al-Cr", of all that are candidates."""
+    known = [getattr(one, phase) for one in candidates if one is not None]
+    sets = Counter("-".join(sorted(amounts)) for amounts in known)
+    description = f"the {phase.upper()} has these elements and no others"
+    ordered = sorted(sets.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [Rate(name, count, len(known), description, "candidates") for name, count in ordered[:n]]
+
+
+def element_frequencies(candidates: Candidates, phase: Phase | None = None) -> np.ndarray:
+    """float64 [119]: fraction of candidates that have each element, by atomic number.
+
+    In one phase, or in any if None is given.
+    """
+    counts = np.zeros(119)
+    known = [one for one in candidates if one is not None]
+    for one in known:
+        parts = (one.bcc, one.b2) if phase is None else (getattr(one, phase),)
+        counts[[atomic_number(e) for e in set().union(*parts)]] += 1
+    return counts / max(len(known), 1)

@@ -1,0 +1,289 @@
+"""What a model's candidates are worth: validity, coverage, novelty, rewards, rules, diversity."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from crystaljax.alloys.composition import Candidate, read_candidate
+from crystaljax.alloys.diversity import (
+    element_frequencies,
+    expected_unique,
+    pair_keys,
+    top_element_sets,
+)
+from crystaljax.alloys.novelty import (
+    COVERAGE,
+    NOVELTY,
+    Features,
+    FeatureSpace,
+    coverage_rates,
+    nearest,
+)
+from crystaljax.alloys.rules import RULES
+from crystaljax.alloys.validity import validity_rates
+from crystaljax.evaluation.distribution import total_variation
+from crystaljax.evaluation.rates import Difference, Measure, Metric, MetricSet, Rate
+from crystaljax.evaluation.report import Table
+from crystaljax.evaluation.validity import OxidationTable
+from crystaljax.rewards.base import RewardBatch
+
+VALUE = "value"
+"""The column of rewards."""
+
+RULE_WORDS: Mapping[str, str] = {
+    "coexist": "BCC and B2 coexist at some temperature",
+    "bcc_first": "BCC forms first on cooling",
+    "b2_at_room_temperature": "there is B2 at the lowest temperature",
+    "few_other_phases": "other phases are 10 % at most at every temperature",
+}
+"""Name -> what a rule of `rules.RULES` says."""
+
+
+@dataclass(frozen=True)
+class AlloyEvaluationConfig:
+    """What the metrics mean."""
+
+    oxidation_table: OxidationTable = "smact14"
+    """Oxidation states of the tests of validity: smact14 (as published) or icsd24 (newer)."""
+    coverage: float = COVERAGE
+    """Distance up to which a sample covers a candidate of the reference."""
+    novelty: float = NOVELTY
+    """Distance beyond which a sample is new."""
+    features: Features = "master"
+    """What is compared: the whole alloy, or its two phases; the paper leaves it open."""
+    mix_by: Literal["volume", "mole"] = "volume"
+    """Whether B2 percentages are of volume or of moles."""
+    draw: int = 100
+    """Samples among which distinct pairs of BCC and B2 are counted."""
+
+
+@dataclass(frozen=True)
+class AlloyReference:
+    """The training candidates, and what samples should cover; make one with `of` and keep it."""
+
+    name: str
+    """What to call it, such as "alcocrni/train"."""
+    space: FeatureSpace
+    """Scaled by the training candidates."""
+    training: np.ndarray
+    """float64 [M, F]: their points."""
+    held_out: np.ndarray
+    """float64 [H, F]: points of the candidates that samples should cover."""
+    elements: np.ndarray
+    """float64 [119]: fraction of training candidates with each element, by atomic number."""
+    config: AlloyEvaluationConfig = field(default_factory=AlloyEvaluationConfig)
+    """What the metrics mean."""
+
+    @staticmethod
+    def of(
+        name: str,
+        training: Sequence[Candidate],
+        held_out: Sequence[Candidate] = (),
+        config: AlloyEvaluationConfig = AlloyEvaluationConfig(),
+    ) -> AlloyReference:
+        """From candidates; coverage is of the training ones if none are held out.
+
+        ValueError if there are no training candidates.
+        """
+        space = FeatureSpace.of(training, config.features, config.mix_by)
+        points = space(training)
+        covered = space(held_out) if len(held_out) else points
+        return AlloyReference(name, space, points, covered, element_frequencies(training), config)
+
+
+@dataclass(frozen=True)
+class AlloyEvaluation(MetricSet):
+    """The metrics of N sampled texts; per sample text, value, ok, distance, each rule."""
+
+    candidates: tuple[Candidate | None, ...]
+    """What the texts say, None where it is no candidate."""
+    top_bcc: tuple[Rate, ...]
+    """The commonest sets of elements of the BCC."""
+    elements: np.ndarray
+    """float64 [119]: fraction of candidates with each element, by atomic number."""
+
+
+def evaluate_alloys(
+    texts: Sequence[str], judged: RewardBatch, reference: AlloyReference
+) -> AlloyEvaluation:
+    """Judge N sampled texts, of which `judged` are the rewards (`AlloyReward.judge_texts`).
+
+    Texts that are no candidates count in every rate, as failures. ValueError if the lengths
+    differ.
+    """
+    if len(texts) != len(judged):
+        raise ValueError(f"{len(texts)} texts, and {len(judged)} rewards")
+    config = reference.config
+    read = np.asarray(judged.info["read"], bool)
+    candidates = tuple(
+        read_candidate(text)[0] if good else None for text, good in zip(texts, read, strict=True)
+    )
+    points = reference.space(candidates)
+    distance = nearest(points, reference.training)
+    validity = validity_rates(candidates, config.oxidation_table)
+    elements = element_frequencies(candidates)
+    metrics: list[Metric] = [
+        Rate.of("readable", read, "the text is a candidate of the elements that are allowed"),
+        *(rate for rate, _ in validity.values()),
+        *coverage_rates(points, reference.held_out, config.coverage, reference.name),
+        Rate.of(
+            "novel",
+            distance > config.novelty,
+            f"farther than {config.novelty:.3g} (rms of scaled Magpie features) from every"
+            " training candidate",
+            reference=reference.name,
+        ),
+        _unique(candidates, config.draw),
+        *_reward_metrics(judged),
+        *_rule_rates(judged),
+        _element_distance(elements, reference, int(read.sum())),
+    ]
+    columns: dict[str, np.ndarray] = {"text": np.array(texts, object), VALUE: judged.value}
+    columns |= {"ok": judged.ok, "distance": distance}
+    columns |= {name.replace(" ", "_"): mask for name, (_, mask) in validity.items()}
+    columns |= {name: judged.info[name] for name in (*RULES, "mismatch")}
+    context = (
+        f"{len(texts)} sampled texts; every rate is of these unless it says otherwise",
+        f"reference: {reference.name} ({len(reference.training)} training candidates, coverage of"
+        f" {len(reference.held_out)}), features of the {config.features}",
+        *(f"{count} samples: {reason}" for reason, count in list(judged.failures().items())[:5]),
+    )
+    return AlloyEvaluation(
+        len(texts),
+        tuple(metrics),
+        context,
+        columns,
+        candidates,
+        tuple(top_element_sets(candidates)),
+        elements,
+    )
+
+
+def _unique(candidates: Sequence[Candidate | None], draw: int) -> Measure:
+    mean = expected_unique(pair_keys(candidates), draw)
+    description = f"distinct pairs of BCC and B2 in {draw} samples, the mean over all draws"
+    return Measure(f"unique pairs @{draw}", mean, math.nan, "", len(candidates), description)
+
+
+def _element_distance(elements: np.ndarray, reference: AlloyReference, n: int) -> Measure:
+    return Measure(
+        "element TV",
+        total_variation(elements, reference.elements) if n else math.nan,
+        math.nan,
+        "",
+        n,
+        "total variation of how often elements occur (once for each candidate with them)",
+        "candidates",
+        reference.name,
+    )
+
+
+def _reward_metrics(judged: RewardBatch) -> list[Measure]:
+    valid = judged.value[judged.ok]
+    best = float(valid.max()) if len(valid) else math.nan
+    of_valid = "candidates that could be judged"
+    return [
+        Measure.mean("mean reward", judged.value, "", "Eq. 1, with the values of what failed"),
+        Measure.mean("mean reward of valid", valid, "", "Eq. 1", denominator=of_valid),
+        Measure("best reward", best, math.nan, "", len(valid), "largest of Eq. 1", of_valid),
+        Measure.mean(
+            "mismatch",
+            judged.info["mismatch"],
+            "Å",
+            "smallest difference of the lattice parameters of BCC and B2",
+            denominator="candidates whose BCC and B2 coexist",
+        ),
+    ]
+
+
+def _rule_rates(judged: RewardBatch) -> list[Rate]:
+    kept = {name: np.nan_to_num(judged.info[name]) > 0 for name in RULES}
+    everything = np.logical_and.reduce(list(kept.values()))
+    return [
+        *(Rate.of(name, mask, RULE_WORDS[name]) for name, mask in kept.items()),
+        Rate.of("all rules", everything, "all four rules are kept"),
+    ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model's samples against another's, such as DPO's against SFT's."""
+
+    win: Measure
+    """How often a sample of the one has the larger reward than a sample of the other."""
+    draw: Measure
+    """How often the two differ by no more than the tolerance."""
+    loss: Measure
+    """How often it has the smaller one."""
+    rules: Mapping[str, Difference]
+    """How the satisfaction of each rule changed."""
+
+    def table(self, caption: str) -> Table:
+        """As a table of a report."""
+        rows = [["", "share or change"]]
+        rows += [[m.name, m.text] for m in (self.win, self.draw, self.loss)]
+        rows += [[name, difference.text] for name, difference in self.rules.items()]
+        return Table(caption, rows)
+
+
+def compare(after: AlloyEvaluation, before: AlloyEvaluation, tolerance: float = 1e-3) -> Comparison:
+    """Win, draw and loss over all pairs of a sample of `after` and one of `before`.
+
+    `tolerance` is of rewards, so in Å where the same rules are kept; the paper leaves it open.
+    """
+    win, draw, loss = duels(after.columns[VALUE], before.columns[VALUE], tolerance)
+    names = (*RULES, "all rules")
+    return Comparison(
+        win, draw, loss, {name: Difference(before[name], after[name]) for name in names}
+    )
+
+
+def duels(
+    values: np.ndarray, others: np.ndarray, tolerance: float
+) -> tuple[Measure, Measure, Measure]:
+    """Shares of win, draw and loss over all pairs of values [N] and others [M].
+
+    The standard errors are those of a statistic of two samples: the variances of each value's and
+    each other's own share, over N and M (E. R. DeLong et al., Biometrics 44 (1988), 837).
+    """
+    below, upto = _shares(values, others, tolerance)
+    below_other, upto_other = _shares(others, values, tolerance)
+    shares = {
+        "win": (below, 1 - upto_other),
+        "draw": (upto - below, upto_other - below_other),
+        "loss": (1 - upto, below_other),
+    }
+    win, draw, loss = (
+        Measure(
+            name,
+            float(one.mean()) if one.size and other.size else math.nan,
+            math.hypot(_error(one), _error(other)),
+            "",
+            one.size * other.size,
+            f"pairs of samples with more than {tolerance:g} between their rewards"
+            if name != "draw"
+            else f"pairs of samples whose rewards differ by {tolerance:g} at most",
+            "pairs of samples",
+        )
+        for name, (one, other) in shares.items()
+    )
+    return win, draw, loss
+
+
+def _shares(
+    values: np.ndarray, others: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [N] twice: share of others that are below each value, and that are not above it."""
+    ordered, n = np.sort(others), max(len(others), 1)
+    below = np.searchsorted(ordered, values - tolerance, side="left") / n
+    return below, np.searchsorted(ordered, values + tolerance, side="right") / n
+
+
+def _error(shares: np.ndarray) -> float:
+    """Standard error of a mean; nan of less than two."""
+    return float(shares.std(ddof=1) / math.sqrt(len(shares))) if len(shares) > 1 else math.nan

@@ -1,0 +1,127 @@
+"""The paper's table 1: every model's metrics side by side, as text, CSV and a W&B table."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from crystaljax.alloys.metrics import VALUE, AlloyEvaluation, duels
+from crystaljax.data.files import replacing
+from crystaljax.evaluation.rates import Measure, Metric, Rate
+from crystaljax.evaluation.report import Table
+
+Runs = Mapping[str, AlloyEvaluation | Sequence[AlloyEvaluation]]
+"""Label of a model -> its evaluation, or those of several seeds."""
+
+
+@dataclass(frozen=True)
+class TableOne:
+    """Metrics of several models; rates are in per cent."""
+
+    caption: str
+    models: Mapping[str, Mapping[str, Measure]]
+    """Label -> name -> number with its standard error."""
+
+    @property
+    def columns(self) -> dict[str, list[str | float]]:
+        """One row a model: its label, each metric and, where it has one, its standard error.
+
+        For `Tracker.log_table` and for CSV; nan where a model lacks a metric.
+        """
+        found: dict[str, list[str | float]] = {"model": list(self.models)}
+        for name in self._names():
+            of_all = [metrics.get(name) for metrics in self.models.values()]
+            found[name] = [math.nan if m is None else m.value for m in of_all]
+            errors = [math.nan if m is None else m.standard_error for m in of_all]
+            if any(map(math.isfinite, errors)):
+                found[f"{name} ±"] = [*errors]
+        return found
+
+    @property
+    def table(self) -> Table:
+        """For a report and for people: a row for each metric, a column for each model."""
+        rows = [["", *self.models]]
+        for name in self._names():
+            of_all = [metrics.get(name) for metrics in self.models.values()]
+            rows.append([name, *("–" if m is None else plus_minus(m) for m in of_all)])
+        return Table(self.caption, rows)
+
+    def write(self, folder: str | PathLike[str], name: str = "table_1") -> Path:
+        """Write `folder`/`name`.md and .csv; returns the former's path."""
+        path = Path(folder) / f"{name}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(self.table.to_markdown() + "\n", encoding="utf-8")
+        with (
+            replacing(path.with_suffix(".csv")) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            columns = self.columns
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+        return path
+
+    def _names(self) -> list[str]:
+        """Of all metrics; rates say that they are in per cent."""
+        return list(dict.fromkeys(name for of_one in self.models.values() for name in of_one))
+
+
+def table_one(runs: Runs, baseline: str | None = None, tolerance: float = 1e-3) -> TableOne:
+    """The metrics of every model, and win, draw and loss against all samples of the baseline.
+
+    Of a model with several evaluations the mean over them with its standard error; of one with a
+    single evaluation the standard error over its samples. ValueError if `baseline` is no label.
+    """
+    several = {
+        label: (found,) if isinstance(found, AlloyEvaluation) else tuple(found)
+        for label, found in runs.items()
+    }
+    if baseline is not None and baseline not in several:
+        raise ValueError(f"no run {baseline!r} to compare with: there are {', '.join(several)}")
+    models = {}
+    for label, found in several.items():
+        metrics: list[tuple[Metric, ...]] = [*zip(*(run.metrics for run in found), strict=True)]
+        if baseline is not None and label != baseline:
+            values = np.concatenate([run.columns[VALUE] for run in several[baseline]])
+            metrics += zip(
+                *(duels(r.columns[VALUE], values, tolerance) for r in found), strict=True
+            )
+        summed = [summary(same) for same in metrics]
+        models[label] = {each.name: each for each in summed}
+    seeds = ", ".join(f"{label} {len(found)}" for label, found in several.items())
+    against = "" if baseline is None else f"; win, draw and loss against {baseline}"
+    return TableOne(f"Runs of each model: {seeds}{against}.", models)
+
+
+def summary(same: Sequence[Metric]) -> Measure:
+    """One metric over several runs: the mean and its standard error, or a single run's own.
+
+    Rates are then in per cent, and their names say so. Runs where it is nan are left out.
+    """
+    first = same[0]
+    rate = isinstance(first, Rate) or first.name in ("win", "draw", "loss")
+    name, scale = (f"{first.name} (%)", 100) if rate else (first.name, 1)
+    unit = "%" if rate else getattr(first, "unit", "")
+    if len(same) == 1:
+        value, error = scale * first.value, scale * first.standard_error
+        return Measure(name, value, error, unit, first.total, first.description, first.denominator)
+    values = scale * np.array([each.value for each in same])
+    return Measure.mean(name, values, unit, first.description, denominator="runs")
+
+
+def plus_minus(measure: Measure) -> str:
+    """Like "12.3 ± 1.1": an error of two digits and the value to its precision."""
+    value, error = measure.value, measure.standard_error
+    if not math.isfinite(value):
+        return "–"
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.4g}"
+    digits = min(max(1 - math.floor(math.log10(error)), 0), 6)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"

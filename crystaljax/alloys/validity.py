@@ -1,0 +1,51 @@
+"""Which candidates are chemically plausible: SMACT's test, and Pauling's without its waiver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from crystaljax.alloys.composition import Candidate, CompositionError, write_formula
+from crystaljax.evaluation.rates import Rate
+from crystaljax.evaluation.validity import OxidationTable, formula_valid, smact_description
+
+_RULES = {
+    "SMACT": "elements and alloys of metals pass, others balance oxidation states that agree with"
+    " the electronegativities",
+    "Pauling": "oxidation states balance and agree with Pauling's electronegativities, also those"
+    " of alloys of metals; elements pass",
+}
+
+
+def validity_rates(
+    candidates: Sequence[Candidate | None], table: OxidationTable = "smact14"
+) -> dict[str, tuple[Rate, np.ndarray]]:
+    """Rates of candidates whose two phases both pass, each with its mask, bool [N], by name.
+
+    None, a text that was no candidate, fails. SMACT lets every alloy of metals pass, so that it
+    rejects only what has a non-metal; the Pauling test is the stricter of the two. The paper
+    (arXiv 2511.12036) does not say which alloys it lets pass.
+    """
+    found = {}
+    for name, description in _RULES.items():
+        alloys = name == "SMACT"
+        mask = np.array([_valid(candidate, table, alloys) for candidate in candidates], bool)
+        rate = Rate.of(
+            f"{name} valid",
+            mask,
+            f"in both phases {description}",
+            reference=smact_description(table),
+        )
+        found[rate.name] = (rate, mask)
+    return found
+
+
+def _valid(candidate: Candidate | None, table: OxidationTable, alloys: bool) -> bool:
+    if candidate is None:
+        return False
+    try:
+        formulas = [write_formula(amounts) for amounts in (candidate.bcc, candidate.b2)]
+    except CompositionError:
+        return False
+    return all(formula_valid(formula, table, alloys) for formula in formulas)
