@@ -44,7 +44,7 @@ def e_above_hull_histogram(
     `energies` by label; nan are left out. Bars are fractions of all samples, so that sets of
     different sizes compare; the last bar holds all beyond `limits`, and the first all below.
     """
-    figure, axes = _chart((6.4, 3.9))
+    figure, axes = chart((6.4, 3.9))
     edges = np.linspace(*limits, n_bins + 1)
     for i, (label, values) in enumerate(energies.items()):
         n = max(len(values), 1)
@@ -79,12 +79,14 @@ def space_group_bars(fractions: Mapping[str, np.ndarray], n_bars: int = 20) -> F
     return figure
 
 
-def element_bars(fractions: Mapping[str, np.ndarray], n_bars: int = 36) -> Figure:
-    """Fractions of crystals that contain the elements that are commonest in any series.
+def element_bars(
+    fractions: Mapping[str, np.ndarray], n_bars: int = 36, of: str = "crystals"
+) -> Figure:
+    """Fractions of crystals (or `of` what else) with the elements commonest in any series.
 
     `fractions` [119] by label, by atomic number.
     """
-    figure = _bars(fractions, ["", *SYMBOLS], n_bars, "fraction of crystals with the element")
+    figure = _bars(fractions, ["", *SYMBOLS], n_bars, f"fraction of {of} with the element")
     figure.axes[0].set_xlabel("element")
     return figure
 
@@ -96,7 +98,7 @@ def training_curves(
 
     Long noisy curves are drawn pale, with their running mean (over 1/50 of the points) on top.
     """
-    figure, axes = _chart((6.4, 3.6))
+    figure, axes = chart((6.4, 3.6))
     for i, (label, points) in enumerate(series.items()):
         curve = np.asarray(points, np.float64)
         curve = curve[np.isfinite(curve).all(axis=1)]
@@ -118,7 +120,7 @@ def training_curves(
 
 def rates_by_group(rates: Mapping[str, Sequence[Rate]], groups: Sequence[int]) -> Figure:
     """Bars of one rate in some space groups, with Wilson's one-sigma intervals, by label."""
-    figure, axes = _chart((max(4.0, 0.5 * len(groups) + 1.5), 3.6))
+    figure, axes = chart((max(4.0, 0.5 * len(groups) + 1.5), 3.6))
     width = 0.8 / len(rates)
     for i, (label, of_groups) in enumerate(rates.items()):
         at = np.arange(len(groups)) + (i - (len(rates) - 1) / 2) * width
@@ -142,7 +144,7 @@ def merit_scatter(
 
     The axes hold those with a gap; the constants of metals would leave them no room.
     """
-    figure, axes = _chart((6.4, 4.4))
+    figure, axes = chart((6.4, 4.4))
     for i, (label, (gap, dielectric)) in enumerate(points.items()):
         colour = COLOURS[i % len(COLOURS)]
         axes.scatter(gap, dielectric, s=9, alpha=0.55, color=colour, label=label, linewidths=0)
@@ -172,7 +174,7 @@ def trade_off(
 
     Long paths are running means, over a quarter of their points.
     """
-    figure, axes = _chart((6.4, 4.0))
+    figure, axes = chart((6.4, 4.0))
     for i, (label, path) in enumerate(curves.items()):
         points = np.stack(path, axis=1)
         if len(points) >= 12:
@@ -251,7 +253,7 @@ def _titled(crystals: Crystals) -> list[tuple[AtomicCell, str]]:
     ]
 
 
-def _chart(size: tuple[float, float]) -> tuple[Figure, Axes]:
+def chart(size: tuple[float, float]) -> tuple[Figure, Axes]:
     """An empty chart without a box around it."""
     from matplotlib.figure import Figure
 
@@ -270,7 +272,7 @@ def _bars(
     largest = np.max([np.asarray(values) for values in fractions.values()], axis=0)
     shown = np.argsort(-largest, kind="stable")[:n_bars]
     shown = np.sort(shown[largest[shown] > 0])
-    figure, axes = _chart((max(4.0, 0.3 * len(shown) + 1.5), 3.6))
+    figure, axes = chart((max(4.0, 0.3 * len(shown) + 1.5), 3.6))
     width = 0.8 / len(fractions)
     for i, (label, values) in enumerate(fractions.items()):
         at = np.arange(len(shown)) + (i - (len(fractions) - 1) / 2) * width

@@ -58,10 +58,7 @@ def test_gibbs_phase_rule(chromium_nial: Equilibria) -> None:
 
 
 def test_chromium_and_nial(chromium_nial: Equilibria) -> None:
-    """The pseudo-binary Cr-NiAl: both solids up to its eutectic at 1723 K, then liquid.
-
-    Merchant & Notis, Mater. Sci. Eng. 66 (1984) 47; pure Cr melts at 2180 K, NiAl at 1911 K.
-    """
+    """Cr-NiAl: both solids up to their eutectic, then liquid; Cr melts at 2180 K."""
     table = chromium_nial
     temperatures = table.temperatures
     bcc, b2 = table.amount("bcc", ordered=False), table.amount("bcc", ordered=True)
@@ -73,6 +70,47 @@ def test_chromium_and_nial(chromium_nial: Equilibria) -> None:
     np.testing.assert_allclose(liquid[3, temperatures > 1930], 1)
     assert (liquid[1:3, cold] == 0).all()
     assert (liquid[1:3, temperatures > 1800] > 0.1).all()
+
+
+def test_melting_of_nial(engine: Calphad) -> None:
+    """At 1681 °C: J. Phase Equilib. 23 (2002), doi:10.1361/105497102770331541."""
+    temperatures = np.array([1954.0 - 10, 1954.0 + 10])
+    table = engine.equilibria([{"Al": 0.5, "Ni": 0.5}], temperatures)
+    np.testing.assert_allclose(table.amount("bcc", ordered=True), [[1, 0]], atol=1e-6)
+    np.testing.assert_allclose(table.amount("liquid"), [[0, 1]], atol=1e-6)
+
+
+def test_eutectic_of_chromium_and_nial(engine: Calphad) -> None:
+    """L = NiAl + Cr at 1706 K: Weitzer & Schuster, Metall. Mater. Trans. A 39 (2008) 2363."""
+    temperatures = np.array([1706.0 - 10, 1706.0 + 10])
+    mixture = {"Al": 0.33, "Cr": 0.34, "Ni": 0.33}
+    table = engine.equilibria([mixture], temperatures)
+    bcc, b2 = table.amount("bcc", ordered=False)[0], table.amount("bcc", ordered=True)[0]
+    liquid = table.amount("liquid")[0]
+    assert bcc[0] > 0.3
+    assert b2[0] > 0.6
+    assert liquid[0] < 0.02
+    assert liquid[1] > 0.9
+
+
+def test_fields_of_nickel_and_aluminium(engine: Calphad) -> None:
+    """Singleton, Murray & Nash, Binary Alloy Phase Diagrams (1986): B2 from 42 to 69 at.-% Ni.
+
+    Beside it are Al3Ni2, up to 1406 K, and AlNi3, about 73 to 76 at.-% Ni.
+    """
+    nickel = np.array([0.39, 0.41, 0.46, 0.52, 0.58, 0.70, 0.75])
+    mixtures = [{"Al": 1 - x, "Ni": x} for x in nickel]
+    table = engine.equilibria(mixtures, np.array([1273.0, 1406.0 - 20, 1406.0 + 20]))
+    b2 = table.amount("bcc", ordered=True)
+    np.testing.assert_allclose(b2[2:5], 1, atol=1e-6)
+    assert (b2[[0, 1, 5, 6]] < 0.99).all()
+    phases = [set(table.phase[(table.composition == n) & (table.step == 0)]) for n in range(7)]
+    assert phases[0] == {"AL3NI2"}
+    assert phases[1] == {"AL3NI2", "BCC_B2"}
+    assert phases[5] == {"BCC_B2", "L12_FCC"}
+    assert phases[6] == {"L12_FCC"}
+    peritectic = (table.phase == "AL3NI2") & (table.composition == 0)
+    assert set(table.step[peritectic]) == {0, 1}
 
 
 def test_lattices_of_chromium_and_nial(chromium_nial: Equilibria) -> None:

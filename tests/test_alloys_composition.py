@@ -9,10 +9,12 @@ from crystaljax.alloys.composition import (
     PAPER_ELEMENTS,
     Candidate,
     CompositionError,
+    fractions,
     master,
     read_candidate,
     read_formula,
     write_formula,
+    write_percentages,
 )
 from crystaljax.alloys.volumes import ATOMIC_VOLUME
 
@@ -44,6 +46,22 @@ def test_formulas_of_fractions() -> None:
     assert write_formula({"Al": np.pi, "Ni": np.e, "Co": np.sqrt(2)}) == "Al43Ni37Co20"
     with pytest.raises(CompositionError, match="above zero"):
         write_formula({"Al": 1, "Ni": 0})
+
+
+@pytest.mark.parametrize(
+    ("amounts", "text"),
+    [
+        ({"Cr": 7, "Fe": 13}, "Cr35Fe65"),
+        ({"Cr": 0.05, "Fe": 0.95}, "Cr5Fe95"),
+        ({"Ti": 50, "V": 50}, "TiV"),
+        ({"Cr": 3}, "Cr"),
+        ({"Cr": 1, "Fe": 2}, "CrFe2"),
+        ({"V": 33, "Nb": 33, "Mo": 34}, "V33Nb33Mo34"),
+    ],
+)
+def test_formulas_in_per_cent(amounts: dict[str, float], text: str) -> None:
+    assert write_percentages(amounts) == text
+    assert fractions(read_formula(text)) == pytest.approx(fractions(amounts))
 
 
 amounts_of_elements = st.dictionaries(

@@ -8,7 +8,14 @@ from alloy_tables import MIXTURE, b2, bcc, liquid, table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystaljax.alloys.table import Table, TableError, composition_key, read_table, write_table
+from crystaljax.alloys.table import (
+    Table,
+    TableError,
+    composition_key,
+    read_key,
+    read_table,
+    write_table,
+)
 
 POINTS = [[bcc(0.4), b2(0.6)], "it hung", [liquid(1.0)]]
 
@@ -66,3 +73,11 @@ def test_keys_do_not_depend_on_order_or_scale() -> None:
     assert key == "Al:0.3 Cr:0.4 Ni:0.3"
     assert composition_key({"Ni": 3, "Cr": 4, "Al": 3, "Co": 0}) == key
     assert composition_key({"Ni": 0.3, "Cr": 0.41, "Al": 0.29}) != key
+
+
+@given(st.dictionaries(st.sampled_from(["Al", "Co", "Cr", "Ni"]), st.integers(1, 99), min_size=1))
+def test_keys_are_read(amounts: dict[str, int]) -> None:
+    mixture = read_key(composition_key(amounts))
+    total = sum(amounts.values())
+    assert mixture == pytest.approx({e: n / total for e, n in amounts.items()}, abs=2e-6)
+    assert composition_key(mixture) == composition_key(amounts)

@@ -15,7 +15,7 @@ from crystaljax.alloys.minimum import PRESSURE, Minimum, System
 from crystaljax.alloys.search import find_minima
 from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Kind, Point, Row, present, problem
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Changes when the same composition may get another equilibrium."""
 
 _NOT_CONVERGED = "no solve converged"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -38,24 +39,49 @@ def token_log_probs(
 
     The logits of `chunk` tokens of every row exist at a time, for the gradient too.
     """
+
+    @jax.checkpoint
+    def score(hidden: Array, target: Array) -> Array:
+        logits = model.logits(hidden)
+        chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
+
     hidden = model.hidden(rows.tokens, rows.position, rows.segment, dropout_key, remat)
+    return _of_trained(score, rows, chunk, hidden)
+
+
+def token_divergences(
+    model: LanguageModel, other: LanguageModel, rows: Rows, chunk: int = CHUNK
+) -> Array:
+    """float32 [R, T]: KL(model ‖ other) in nats, where each trained token stands; 0 elsewhere.
+
+    Of the whole distributions of the token that may stand there, given those before it.
+    """
+
+    def score(hidden: Array, other_hidden: Array, _: Array) -> Array:
+        logp = jax.nn.log_softmax(model.logits(hidden))
+        return jnp.sum(jnp.exp(logp) * (logp - jax.nn.log_softmax(other.logits(other_hidden))), -1)
+
+    given = rows.tokens, rows.position, rows.segment
+    return _of_trained(score, rows, chunk, model.hidden(*given), other.hidden(*given))
+
+
+def _of_trained(score: Callable[..., Array], rows: Rows, chunk: int, *hidden: Array) -> Array:
+    """float32 [R, T]: scores of trained tokens by what is known before them, 0 of others.
+
+    `score` maps hidden states [R, C, width] and the tokens that follow [R, C] to [R, C], for
+    `chunk` tokens of every row at a time.
+    """
     n_rows, length = rows.tokens.shape
-    before, target = hidden[:, :-1], rows.tokens[:, 1:]
     chunk = min(chunk, max(length - 1, 1))
     n_chunks = -(-(length - 1) // chunk)
     padding = n_chunks * chunk - (length - 1)
-    before = jnp.pad(before, ((0, 0), (0, padding), (0, 0)))
-    target = jnp.pad(target, ((0, 0), (0, padding)))
-
-    @jax.checkpoint
-    def score(part: tuple[Array, Array]) -> Array:
-        logits = model.logits(part[0])
-        chosen = jnp.take_along_axis(logits, part[1][..., None], axis=-1)[..., 0]
-        return chosen - jax.nn.logsumexp(logits, axis=-1)
 
     def in_chunks(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, padding), *[(0, 0)] * (x.ndim - 2)))
         return x.reshape(n_rows, n_chunks, chunk, *x.shape[2:]).swapaxes(0, 1)
 
-    scores = jax.lax.map(score, (in_chunks(before), in_chunks(target)))
+    parts = (*(in_chunks(x[:, :-1]) for x in hidden), in_chunks(rows.tokens[:, 1:]))
+    scores = jax.lax.map(lambda part: score(*part), parts)
     scores = scores.swapaxes(0, 1).reshape(n_rows, -1)[:, : length - 1]
     return jnp.where(rows.trained, jnp.pad(scores, ((0, 0), (1, 0))), 0.0)

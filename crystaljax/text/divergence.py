@@ -1,0 +1,123 @@
+"""Where two states of a language model differ: the KL divergence at every token of texts."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from flax import nnx
+
+from crystaljax.crystal import Array
+from crystaljax.evaluation.rates import Measure
+from crystaljax.models.llm.likelihood import token_divergences
+from crystaljax.text.batches import fixed_batches
+from crystaljax.text.packing import TextRows, TokenSequence, per_sequence
+from crystaljax.text.policy import Params, TextPolicy
+from crystaljax.text.tokenizer import Tokenizer
+
+END, OTHER = "end", "other"
+"""Kinds of tokens that add nothing to a text, and of those that no pattern describes."""
+
+
+@dataclass(frozen=True)
+class TokenDivergence:
+    """Forward KL(p ‖ q) where each of K completion tokens of N texts stands."""
+
+    n: int
+    """N."""
+    divergence: np.ndarray
+    """float64 [K]: nats, of the whole distributions of the token, given those before it."""
+    sample: np.ndarray
+    """int [K]: the text that the token is of; ascending."""
+    token: np.ndarray
+    """str [K]: what the token adds to the text."""
+    kind: np.ndarray
+    """str [K]: what most of its bytes are part of: a group of the pattern, "other" or "end"."""
+    span: np.ndarray
+    """str [K]: the whole that it is part of, such as the "Ni" of a token "i"; "" of others."""
+
+    def by_kind(self) -> list[Measure]:
+        """Nats that each kind adds to the divergence of a text, and "all": means of N texts."""
+        words = "KL divergence summed over a completion's tokens of this kind"
+        chosen = {name: self.kind == name for name in dict.fromkeys(self.kind.tolist())}
+        chosen["all"] = np.ones(len(self.kind), bool)
+        return [
+            Measure.mean(
+                name,
+                np.bincount(self.sample[rows], self.divergence[rows], minlength=self.n),
+                "nat",
+                words,
+                denominator="texts",
+            )
+            for name, rows in chosen.items()
+        ]
+
+
+def token_divergence(
+    policy: TextPolicy,
+    p: Params,
+    q: Params,
+    sequences: Sequence[TokenSequence],
+    kinds: re.Pattern[bytes],
+    batch_size: int = 32,
+) -> TokenDivergence:
+    """KL(p ‖ q) at every completion token of N texts, for two states of a policy's parameters.
+
+    Summed over a text drawn from p it estimates the divergence of the two distributions of texts
+    with less noise than log p − log q does. The named groups of `kinds` say what tokens are; it is
+    searched in each completion. ValueError if the tokens of the tokenizer stand for no bytes, or
+    naming a sequence that cannot be packed.
+    """
+
+    @jax.jit
+    def divergences(p: Params, q: Params, frozen: Params, rows: TextRows) -> Array:
+        models = (nnx.merge(policy.graph, params, frozen) for params in (p, q))
+        return per_sequence(token_divergences(*models, rows), rows, batch_size)
+
+    found: list[np.ndarray] = []
+    for rows, where in fixed_batches(sequences, batch_size, multiple=policy.mesh.size):
+        values = np.asarray(divergences(p, q, policy.frozen, rows), np.float64)
+        for row, i in enumerate(where.tolist()):
+            tokens, n_prompt = sequences[i]
+            found.append(values[row, max(n_prompt, 1) : len(tokens)])
+    completions = [tokens[max(n_prompt, 1) :] for tokens, n_prompt in sequences]
+    labels = [
+        label for text in _pieces(policy.tokenizer, completions) for label in _labels(text, kinds)
+    ]
+    token, kind, span = (np.array(column, object) for column in zip(*labels, strict=True))
+    return TokenDivergence(
+        len(sequences),
+        np.concatenate(found),
+        np.repeat(np.arange(len(sequences)), [len(each) for each in found]),
+        token,
+        kind,
+        span,
+    )
+
+
+def _pieces(tokenizer: Tokenizer, completions: Sequence[np.ndarray]) -> list[list[bytes]]:
+    """What each token adds to its text; nothing if it is special."""
+    table = tokenizer.token_bytes()
+    return [[table[i] or b"" for i in tokens.tolist()] for tokens in completions]
+
+
+def _labels(pieces: Sequence[bytes], kinds: re.Pattern[bytes]) -> list[tuple[str, str, str]]:
+    """Text, kind and span of each token."""
+    text = b"".join(pieces)
+    of_byte = [(OTHER, "")] * len(text)
+    for match in kinds.finditer(text):
+        start, end = match.span()
+        label = match.lastgroup or OTHER, match.group().decode(errors="replace")
+        of_byte[start:end] = [label] * (end - start)
+    found, start = [], 0
+    for piece in pieces:
+        end = start + len(piece)
+        # Of equally many bytes the first count.
+        kind, span = Counter(of_byte[start:end]).most_common(1)[0][0] if piece else (END, "")
+        found.append((piece.decode(errors="replace"), kind, span))
+        start = end
+    return found
