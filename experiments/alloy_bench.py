@@ -1,0 +1,186 @@
+"""What the experiment on alloys is made of: one seed's data and policy, its runs and its samples.
+
+Everything that is made is kept in the seed's folder and found again by a run that goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from llm_setup import Texts, chats, plain, prompts, sequences
+
+from crystaljax.alloys.baselines.optimize import SearchConfig, search
+from crystaljax.alloys.baselines.space import Space
+from crystaljax.alloys.dataset import PairsConfig, alloy_examples, candidates
+from crystaljax.alloys.baselines.journal import Journal, read_rewards, reward_entries
+from crystaljax.alloys.lists import load_lists
+from crystaljax.alloys.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
+from crystaljax.alloys.reward import AlloyReward
+from crystaljax.checkpoints import latest_step
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.text.generation import GenerationConfig
+from crystaljax.text.loading import TextModelConfig, load_text_policy
+from crystaljax.text.packing import TokenSequence
+from crystaljax.text.policy import Params
+from crystaljax.text.prompts import load_template
+from crystaljax.tracking import Tracker, TrackingConfig
+from crystaljax.training.preference import ranked_pairs
+from crystaljax.training.reinforce import ReinforceConfig, reinforce
+from crystaljax.training.rollouts import RewardBounds
+from crystaljax.training.sft import SftConfig, sft
+from crystaljax.training.text_preference import TextPreferenceConfig, TokenPair, prefer_texts
+from crystaljax.training.text_task import TextTask
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learnt by supervised fine-tuning."""
+
+    lists: str = "alcocrni"
+    """Phases that an engine found single: lists that are shipped, or a JSON file that
+    `curate_alloys.py` wrote."""
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    """How they are paired."""
+    template: str = "alloy_short"
+    """How alloys are asked for: a shipped template, or the path of a TOML file."""
+
+
+@dataclass(frozen=True)
+class BestConfig:
+    """Pairs for DPO: the best samples against others."""
+
+    n_samples: int = 1000
+    """Samples of the model after supervised fine-tuning that are judged."""
+    share: float = 0.25
+    """The best share of them is preferred ..."""
+    n_rejected: int = 10
+    """... each to so many that are worse; 100 in the paper."""
+
+
+class Samples(NamedTuple):
+    """Texts that should be candidates, and what they are worth."""
+
+    texts: list[str]
+    judged: RewardBatch
+    tokens: list[np.ndarray]
+    """int32 [n]: each as it was sampled, with the end token; none of texts that no model wrote."""
+
+
+class Bench:
+    """One seed's data and policy. Args: `folder` of this seed; `reward` judges for all seeds."""
+
+    def __init__(
+        self,
+        data: DataConfig,
+        model: TextModelConfig,
+        generation: GenerationConfig,
+        tracking: TrackingConfig,
+        reward: AlloyReward,
+        folder: Path,
+        seed: int,
+    ) -> None:
+        self.reward, self.folder, self.seed = reward, folder, seed
+        self.generation, self.tracking = generation, tracking
+        lists = load_lists(data.lists)
+        self.grid, self.elements = lists.grid, lists.elements
+        train, validation = candidates(lists.bcc, lists.b2, replace(data.pairs, seed=seed))
+        self.reference = AlloyReference.of(f"{data.lists}/train", train, validation)
+        template, chat = load_template(data.template), chats(model)
+        self.train, self.validation = (
+            Texts(alloy_examples(part, template, self.elements, chat=chat), [{}] * len(part))
+            for part in (train, validation)
+        )
+        texts = [*plain(self.train), *plain(self.validation)]
+        self.policy = load_text_policy(replace(model, seed=seed), texts)
+        # All ask the same.
+        self.prompt = prompts(self.policy, Texts(self.train.examples[:1], [{}]))[0]
+
+    def sft(self, config: SftConfig) -> Params:
+        """Learn the training candidates."""
+        train, validation = (sequences(self.policy, x) for x in (self.train, self.validation))
+        with self._tracker("SFT", config) as (folder, tracker):
+            state = sft(
+                self.policy,
+                train,
+                validation,
+                replace(config, seed=self.seed),
+                folder,
+                tracker.log,
+                run_id=tracker.run_id,
+            )
+        return state.averaged
+
+    def dpo(
+        self, name: str, start: Params, samples: Samples, best: BestConfig, config: TextPreferenceConfig
+    ) -> Params:
+        """Learn which of some samples are the better ones, from `start`, which is the reference."""
+        rng = np.random.default_rng(self.seed)
+        rows = ranked_pairs(samples.judged.value, best.share, best.n_rejected, rng)
+        if not len(rows):
+            raise ValueError("all samples are worth the same: sample more, or at a higher temperature")
+        texts = self.sequences(samples)
+        pairs = [TokenPair(texts[a], texts[b]) for a, b in rng.permutation(rows)]
+        n_validation = max(1, len(pairs) // 20)
+        with self._tracker(name, config) as (folder, tracker):
+            state = prefer_texts(
+                self.policy,
+                pairs[n_validation:],
+                pairs[:n_validation],
+                replace(config, seed=self.seed),
+                folder,
+                tracker.log,
+                start=start,
+                run_id=tracker.run_id,
+            )
+        return state.averaged
+
+    def grpo(self, name: str, start: Params, config: ReinforceConfig, bounds: RewardBounds) -> Params:
+        """Learn by trial, from `start`, which is the base that divergence is measured from."""
+        task = TextTask(self.policy, [self.prompt], self.reward, self.generation, bounds)
+        with self._tracker(name, config) as (folder, tracker):
+            config = replace(config, seed=self.seed)
+            return reinforce(task, start, config, folder, tracker.log, run_id=tracker.run_id)
+
+    def samples(self, name: str, params: Params, n: int, stream: int) -> Samples:
+        """n fresh samples, judged; those of different streams are independent."""
+        path = self.folder / f"{name}.jsonl"
+        header = {"samples": n, "seed": self.seed, "stream": stream}
+        journal = Journal(path, header | {"generation": dataclasses.asdict(self.generation)})
+        if not journal.entries:
+            seed = 1_000_001 + 1000 * self.seed + stream
+            drawn = self.policy.sample(params, [self.prompt.tokens], seed, self.generation, n)
+            entries = reward_entries(drawn.text, self.reward.judge_texts(drawn.text))
+            for i, entry in enumerate(entries):
+                entry["tokens"] = drawn.sequence(i).tolist()
+            journal.add(entries)
+        tokens = [np.array(entry["tokens"], np.int32) for entry in journal.entries]
+        return Samples(*read_rewards(journal.entries), tokens)
+
+    def searched(self, config: SearchConfig) -> Samples:
+        """Candidates that a search without a model looks through, in order."""
+        path = self.folder / f"{config.method}.jsonl"
+        config = replace(config, journal=path, seed=self.seed)
+        return Samples(*search(Space(self.grid.roles.bcc,self.grid.roles.first_site,self.grid.roles.second_site,self.grid.most_bcc,self.grid.most_site,self.grid.parts,self.grid.site_parts), self.reward.judge_texts, config), [])
+
+    def evaluation(self, samples: Samples) -> AlloyEvaluation:
+        """What samples are worth."""
+        return evaluate_alloys(samples.texts, samples.judged, self.reference)
+
+    def sequences(self, samples: Samples) -> list[TokenSequence]:
+        """Samples of a model as answers to the prompt."""
+        prompt = self.prompt.tokens
+        return [TokenSequence(np.concatenate([prompt, x]), len(prompt)) for x in samples.tokens]
+
+    @contextmanager
+    def _tracker(self, name: str, config: Any) -> Iterator[tuple[Path, Tracker]]:
+        """A run's folder and what takes its metrics."""
+        folder = self.folder / name
+        settings = dataclasses.asdict(config) | {"seed": self.seed, "run": name}
+        with Tracker(folder, self.tracking, settings, latest_step(folder)) as tracker:
+            yield folder, tracker
