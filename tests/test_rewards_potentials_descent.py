@@ -59,6 +59,7 @@ def by_ase(cell: AtomicCell) -> tuple[Any, int, bool]:
     return atoms, optimiser.nsteps, converged
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:logm result")
 def test_the_steps_are_those_of_ase(crystals: Crystals) -> None:
     cells = [cell for cell in primitive_cells(crystals[:3], SLOTS)[0] if cell is not None]

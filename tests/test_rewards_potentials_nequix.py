@@ -158,6 +158,7 @@ def test_what_it_cannot_take_costs_itself(weights: Path) -> None:
         assert word in reason
 
 
+@pytest.mark.slow
 def test_relaxation_goes_downhill(weights: Path) -> None:
     relaxed = create_potential("nequix", weights=weights).relax(some_crystals(3), max_steps=5)
     assert relaxed.ok.all(), relaxed.reasons

@@ -27,14 +27,14 @@ in_one_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixtur
 
 
 @in_one_file
-@given(st.lists(st.builds(Example, text, text) | chat, min_size=1))
+@given(st.lists(st.builds(Example, text, text) | chat, min_size=1, max_size=5))
 def test_examples_come_back(tmp_path: Path, examples: list[Example | Chat]) -> None:
     write_examples(tmp_path / "a.jsonl", examples)
     assert read_examples(tmp_path / "a.jsonl") == examples
 
 
 @in_one_file
-@given(st.lists(st.builds(Pair, text, text, text), min_size=1))
+@given(st.lists(st.builds(Pair, text, text, text), min_size=1, max_size=5))
 def test_pairs_come_back(tmp_path: Path, pairs: list[Pair]) -> None:
     write_examples(tmp_path / "a.jsonl", pairs)
     assert read_pairs(tmp_path / "a.jsonl") == pairs
