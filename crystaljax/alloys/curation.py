@@ -48,7 +48,7 @@ class PhasePurity:
         if not len(keys):
             return RewardBatch.from_values(np.zeros(0))
         table = self._engine.equilibria([read_key(key) for key in keys], self._temperatures)
-        lost = ~table.solved.any(axis=1)
+        lost = np.asarray(~table.solved.any(axis=1))
         purest = {
             name: np.where(table.solved, table.amount("bcc", ordered), 0.0).max(axis=1)
             for name, ordered in (("bcc", False), ("b2", True))
