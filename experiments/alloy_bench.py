@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from llm_setup import Texts, chats, plain, prompts, sequences
 
+from crystaljax.alloys.baselines.journal import Journal, read_rewards, reward_entries
 from crystaljax.alloys.baselines.optimize import SearchConfig, search
 from crystaljax.alloys.baselines.space import Space
 from crystaljax.alloys.dataset import PairsConfig, alloy_examples, candidates
-from crystaljax.alloys.baselines.journal import Journal, read_rewards, reward_entries
 from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
 from crystaljax.alloys.reward import AlloyReward
@@ -117,13 +117,20 @@ class Bench:
         return state.averaged
 
     def dpo(
-        self, name: str, start: Params, samples: Samples, best: BestConfig, config: TextPreferenceConfig
+        self,
+        name: str,
+        start: Params,
+        samples: Samples,
+        best: BestConfig,
+        config: TextPreferenceConfig,
     ) -> Params:
         """Learn which of some samples are the better ones, from `start`, which is the reference."""
         rng = np.random.default_rng(self.seed)
         rows = ranked_pairs(samples.judged.value, best.share, best.n_rejected, rng)
         if not len(rows):
-            raise ValueError("all samples are worth the same: sample more, or at a higher temperature")
+            raise ValueError(
+                "all samples are worth the same: sample more, or at a higher temperature"
+            )
         texts = self.sequences(samples)
         pairs = [TokenPair(texts[a], texts[b]) for a, b in rng.permutation(rows)]
         n_validation = max(1, len(pairs) // 20)
@@ -140,7 +147,9 @@ class Bench:
             )
         return state.averaged
 
-    def grpo(self, name: str, start: Params, config: ReinforceConfig, bounds: RewardBounds) -> Params:
+    def grpo(
+        self, name: str, start: Params, config: ReinforceConfig, bounds: RewardBounds
+    ) -> Params:
         """Learn by trial, from `start`, which is the base that divergence is measured from."""
         task = TextTask(self.policy, [self.prompt], self.reward, self.generation, bounds)
         with self._tracker(name, config) as (folder, tracker):
@@ -166,7 +175,7 @@ class Bench:
         """Candidates that a search without a model looks through, in order."""
         path = self.folder / f"{config.method}.jsonl"
         config = replace(config, journal=path, seed=self.seed)
-        return Samples(*search(Space(self.grid.roles.bcc,self.grid.roles.first_site,self.grid.roles.second_site,self.grid.most_bcc,self.grid.most_site,self.grid.parts,self.grid.site_parts), self.reward.judge_texts, config), [])
+        return Samples(*search(Space(self.grid), self.reward.judge_texts, config), [])
 
     def evaluation(self, samples: Samples) -> AlloyEvaluation:
         """What samples are worth."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from crystaljax.alloys import figures
 from crystaljax.alloys.composition import master, read_candidate
 from crystaljax.alloys.metrics import AlloyEvaluation, compare
 from crystaljax.alloys.reward import AlloyReward
-from crystaljax.alloys.table_one import TableOne, table_one
+from crystaljax.alloys.table_one import table_one
 from crystaljax.alloys.tokens import ALLOY_TOKENS
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.hardware import hardware
@@ -52,9 +52,7 @@ def write_report(
     }
     table = table_one(found, SFT)
     table.write(folder)
-    divergence = {
-        label: differences(runs[0], label) for label in runs[0].params if label != SFT
-    }
+    divergence = {label: differences(runs[0], label) for label in runs[0].params if label != SFT}
     best = best_candidates(runs)
     pictures = [
         Picture(plots.save(figure, folder / f"{name}.png"), caption)
@@ -62,8 +60,13 @@ def write_report(
     ]
     tables = [
         table.table,
-        *(compare(found[label][0], found[SFT][0]).table(f"{label} against SFT, seed {runs[0].bench.seed}")
-          for label in runs[0].params if label != SFT),
+        *(
+            compare(found[label][0], found[SFT][0]).table(
+                f"{label} against SFT, seed {runs[0].bench.seed}"
+            )
+            for label in runs[0].params
+            if label != SFT
+        ),
         element_sets(found),
         token_table(divergence),
         Table("Best candidates of all", [["reward", "found by", "candidate"], *best_rows(best)]),
@@ -93,7 +96,9 @@ def best_candidates(runs: Sequence[Run]) -> list[Best]:
     found: dict[str, Best] = {}
     for run in runs:
         for label, samples in run.samples.items():
-            for text, value, ok in zip(samples.texts, samples.judged.value, samples.judged.ok, strict=True):
+            for text, value, ok in zip(
+                samples.texts, samples.judged.value, samples.judged.ok, strict=True
+            ):
                 if ok:
                     found.setdefault(text, Best(float(value), label, text))
     return sorted(found.values(), reverse=True)[:N_SHOWN]
@@ -119,7 +124,9 @@ def element_sets(found: Mapping[str, Sequence[AlloyEvaluation]]) -> Table:
 def differences(run: Run, label: str) -> TokenDivergence:
     """KL(model ‖ SFT) at the tokens of the model's samples."""
     sequences = run.bench.sequences(run.samples[label])[:N_DIVERGENT]
-    return token_divergence(run.bench.policy, run.params[label], run.params[SFT], sequences, ALLOY_TOKENS)
+    return token_divergence(
+        run.bench.policy, run.params[label], run.params[SFT], sequences, ALLOY_TOKENS
+    )
 
 
 def token_table(divergence: Mapping[str, TokenDivergence]) -> Table:

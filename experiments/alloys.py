@@ -25,7 +25,6 @@ from rich.console import Console
 
 from crystaljax.alloys.baselines.optimize import SearchConfig
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
-from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.runtime import prepare
@@ -139,8 +138,8 @@ class Config:
 PRESETS = {
     "small": ("A model of a million parameters from scratch on two CPU cores.", Config()),
     "paper": (
-        "LoRA on a model of 7-9 billion parameters, int8 base, with the paper's settings: one GPU of"
-        " 24 GB or more. Give --model.base, and a database or Thermo-Calc in --reward.engine.",
+        "LoRA on a model of 7-9 billion parameters, int8 base, with the paper's settings: one GPU"
+        " of 24 GB or more. Give --model.base, and a database or Thermo-Calc in --reward.engine.",
         Config(
             data=DataConfig(template="alloy_triple"),
             model=TextModelConfig(

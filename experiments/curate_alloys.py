@@ -17,7 +17,7 @@ from pathlib import Path
 import tyro
 
 from crystaljax.alloys.curation import PURITY, PurityConfig
-from crystaljax.alloys.dataset import ROLES, GridConfig, Roles
+from crystaljax.alloys.grid import ROLES, GridConfig, Roles
 from crystaljax.alloys.lists import curate_lists, write_lists
 from crystaljax.alloys.reward import EngineConfig
 

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from crystaljax.alloys.baselines.optimize import SearchConfig, candidate_at, search
 from crystaljax.alloys.baselines.space import Space
 from crystaljax.alloys.composition import fractions, read_candidate
+from crystaljax.alloys.grid import GridConfig, Roles
 from crystaljax.rewards.base import RewardBatch
 
-SPACE = Space()
+SPACE = Space(
+    GridConfig(Roles(("Co", "Cr", "Ni"), ("Al",), ("Co", "Cr", "Ni")), parts=(10,), site_parts=(2,))
+)
 
 
 def judge(texts: Sequence[str]) -> RewardBatch:
@@ -84,7 +87,7 @@ def test_seeds_differ() -> None:
 @pytest.mark.parametrize("method", ["random", "tpe"])
 def test_a_space_that_is_used_up(method: str) -> None:
     pytest.importorskip("optuna")
-    space = Space(("Cr", "Fe"), ("Al",), ("Ni",), parts=(2,), volume_range=(0.4, 0.41))
+    space = Space(GridConfig(Roles(("Cr", "Fe"), ("Al",), ("Ni",)), parts=(2,)), (0.4, 0.41))
     found = search(
         space,
         lambda texts: RewardBatch.from_values(np.ones(len(texts))),
@@ -110,7 +113,7 @@ def test_another_search(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"journal of something else: search is .*'seed': 0"):
         search(SPACE, judge, replace(config, seed=1))
     with pytest.raises(ValueError, match="journal of something else: space is"):
-        search(Space(parts=(2,)), judge, config)
+        search(Space(GridConfig(parts=(2,))), judge, config)
     with pytest.raises(ValueError, match="calls and batch must be at least 1"):
         search(SPACE, judge, SearchConfig(calls=0))
 
@@ -118,8 +121,9 @@ def test_another_search(tmp_path: Path) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_points_of_a_search_are_on_the_grid(data) -> None:  # type: ignore[no-untyped-def]
-    space = Space(("Cr", "Fe", "V"), ("Al", "Ti"), ("Ni", "Ti"), parts=(2, 3), site_parts=(2, 3))
-    elements = {"bcc": space.bcc_elements, "first": space.first_site, "second": space.second_site}
+    roles = Roles(("Cr", "Fe", "V"), ("Al", "Ti"), ("Ni", "Ti"))
+    space = Space(GridConfig(roles, parts=(2, 3), site_parts=(2, 3)))
+    elements = {"bcc": roles.bcc, "first": roles.first_site, "second": roles.second_site}
     point: dict = {"volume": data.draw(st.integers(0, 50))}
     for name, slots in (("bcc", 3), ("first", 2), ("second", 2)):
         for n in range(slots):
@@ -131,7 +135,7 @@ def test_points_of_a_search_are_on_the_grid(data) -> None:  # type: ignore[no-un
         assert sites[0] & sites[1]
         return
     shares = tuple(sorted(one.bcc.values()))
-    grid = {tuple(sorted(shares)) for grids in space.bcc_grids for shares in grids}
+    grid = {tuple(sorted(shares)) for grids in space.grid.bcc_shares for shares in grids}
     assert shares in grid
     assert sum(one.b2.values()) == pytest.approx(2)
 
@@ -141,5 +145,5 @@ def test_slots_of_one_element_add_up() -> None:
     point |= {"bcc_amount_0": 4, "bcc_amount_1": 3, "bcc_amount_2": 3}
     point |= {"second_0": "Ni", "second_1": "Co", "second_amount_0": 2, "second_amount_1": 1}
     assert str(candidate_at(SPACE, point)) == (
-        "<BCC>Cr7Ni3</BCC> <B2>Al2CoNi</B2> <B2_Volume>20</B2_Volume>"
+        "<BCC>Cr70Ni30</BCC> <B2>Al2CoNi</B2> <B2_Volume>20</B2_Volume>"
     )

@@ -9,7 +9,7 @@ from alloy_tables import b2, bcc
 
 from crystaljax.alloys.composition import write_formula
 from crystaljax.alloys.curation import PhasePurity, PurityConfig, ServedPurity, curate
-from crystaljax.alloys.dataset import GridConfig, Roles
+from crystaljax.alloys.grid import GridConfig, Roles
 from crystaljax.alloys.reward import EngineConfig
 from crystaljax.alloys.table import composition_key, write_table
 from crystaljax.alloys.thermodynamics import Equilibria, Point

@@ -9,7 +9,8 @@ from alloy_tables import b2, bcc
 
 from crystaljax.alloys.composition import write_formula, write_percentages
 from crystaljax.alloys.curation import PurityConfig, ServedPurity
-from crystaljax.alloys.dataset import GridConfig, Roles, b2_candidates, bcc_candidates, candidates
+from crystaljax.alloys.dataset import candidates
+from crystaljax.alloys.grid import GridConfig, Roles, b2_candidates, bcc_candidates
 from crystaljax.alloys.lists import (
     ListError,
     PhaseLists,

@@ -13,7 +13,7 @@ from typing import Any
 
 from crystaljax.alloys.composition import read_formula, write_formula, write_percentages
 from crystaljax.alloys.curation import PURITY, PurityConfig, ServedPurity, curate
-from crystaljax.alloys.dataset import GridConfig, Roles
+from crystaljax.alloys.grid import GridConfig, Roles
 from crystaljax.alloys.reward import EngineConfig
 from crystaljax.data.files import replacing
 

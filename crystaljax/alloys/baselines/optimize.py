@@ -13,6 +13,7 @@ import numpy as np
 from crystaljax.alloys.baselines.journal import Entry, Journal, read_rewards, reward_entries
 from crystaljax.alloys.baselines.space import Space, new_candidates
 from crystaljax.alloys.composition import Candidate
+from crystaljax.alloys.grid import GridConfig, Shares
 from crystaljax.rewards.base import RewardBatch
 
 Judge = Callable[[Sequence[str]], RewardBatch]
@@ -198,43 +199,47 @@ def optuna_module() -> Any:
     return optuna
 
 
+class _Place(NamedTuple):
+    """What is chosen: the BCC, or a site of the B2."""
+
+    name: str
+    elements: tuple[str, ...]
+    shares: Shares
+    most: int
+    """The largest amount in a slot."""
+
+
+def _places(grid: GridConfig) -> list[_Place]:
+    roles, parts, site_parts = grid.roles, max(grid.parts), max(grid.site_parts)
+    return [
+        _Place("bcc", roles.bcc, grid.bcc_shares, parts),
+        _Place("first", roles.first_site, grid.first_shares, site_parts),
+        _Place("second", roles.second_site, grid.second_shares, site_parts),
+    ]
+
+
 def _parameters(space: Space, distributions: Any) -> dict[str, Any]:
     """optuna's distributions of the parameters of a candidate."""
     found: dict[str, Any] = {}
-    for name, elements, slots, parts in _places(space):
-        for n in range(slots):
+    for name, elements, shares, most in _places(space.grid):
+        for n in range(len(shares)):
             found[f"{name}_{n}"] = distributions.CategoricalDistribution(elements)
-            if slots > 1:
-                found[f"{name}_amount_{n}"] = distributions.IntDistribution(0, max(parts))
+            if len(shares) > 1:
+                found[f"{name}_amount_{n}"] = distributions.IntDistribution(0, most)
     found["volume"] = distributions.IntDistribution(0, len(space.volumes) - 1)
     return found
 
 
-def _places(space: Space) -> list[tuple[str, tuple[str, ...], int, tuple[int, ...]]]:
-    """Name, elements, slots and denominators of the BCC and of both sites of the B2."""
-    return [
-        ("bcc", space.bcc_elements, len(space.bcc_grids), space.parts),
-        ("first", space.first_site, len(space.first_grids), space.site_parts),
-        ("second", space.second_site, len(space.second_grids), space.site_parts),
-    ]
-
-
 def candidate_at(space: Space, parameters: dict[str, Any]) -> Candidate | None:
     """The candidate of a point of the search; None if an element is on both sites of its B2."""
-    amounts = []
-    for name, _, slots, _ in _places(space):
-        found: dict[str, float] = {}
-        for n in range(slots):
+    chosen = []
+    for name, _, shares, _ in _places(space.grid):
+        amounts: dict[str, float] = {}
+        for n in range(len(shares)):
             element = parameters[f"{name}_{n}"]
-            found[element] = found.get(element, 0.0) + parameters.get(f"{name}_amount_{n}", 1)
-        amounts.append(found)
-    bcc, first, second = amounts
-    return space.candidate(
-        _closest(bcc, space.bcc_grids),
-        _closest(first, space.first_grids),
-        _closest(second, space.second_grids),
-        space.volumes[parameters["volume"]],
-    )
+            amounts[element] = amounts.get(element, 0.0) + parameters.get(f"{name}_amount_{n}", 1)
+        chosen.append(_closest(amounts, shares))
+    return space.candidate(*chosen, space.volumes[parameters["volume"]])
 
 
 def _closest(

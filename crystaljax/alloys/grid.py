@@ -1,0 +1,165 @@
+"""The grid of phases that curation tries and that searches look through.
+
+After appendices A.1.1 and A.2 of arXiv 2511.12036, whose steps are options here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations, product
+from types import MappingProxyType
+
+import numpy as np
+
+from crystaljax.alloys.table import composition_key
+from crystaljax.composition import atomic_number
+
+Shares = tuple[tuple[tuple[float, ...], ...], ...]
+"""Shares of one element, of two, ...: for each number of elements the points of the grid."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which elements each phase may have. ValueError for none, unknown or repeated ones."""
+
+    bcc: tuple[str, ...]
+    """Elements of the BCC candidates."""
+    first_site: tuple[str, ...]
+    """Elements of one sublattice of the B2 candidates."""
+    second_site: tuple[str, ...]
+    """Elements of the other."""
+
+    def __post_init__(self) -> None:
+        for name in ("bcc", "first_site", "second_site"):
+            elements = getattr(self, name)
+            if not elements or len(set(elements)) < len(elements):
+                raise ValueError(f"{name} must be different elements, not {elements}")
+            for element in elements:
+                atomic_number(element)
+        if len({*self.first_site, *self.second_site}) < 2:
+            raise ValueError(f"both sites of the B2 have {self.first_site[0]} alone: name another")
+
+
+def _all(*elements: str) -> Roles:
+    return Roles(elements, elements, elements)
+
+
+ROLES: Mapping[str, Roles] = MappingProxyType(
+    {
+        "alcocrni": _all("Al", "Co", "Cr", "Ni"),
+        "al-fe-mn-ti": _all("Al", "Fe", "Mn", "Ti"),
+        "paper": Roles(
+            ("Ti", "V", "Cr", "Mn", "Fe", "Zr", "Nb", "Mo", "Hf", "Ta", "W"),
+            ("Al", "Ti", "Y", "Zr", "Hf"),
+            ("Cr", "Mn", "Fe", "Co", "Ni", "Zn", "Ru", "Rh", "Ir"),
+        ),
+    }
+)
+"""Sets of roles by name.
+
+In "alcocrni" (of alcocrni.tdb) and "al-fe-mn-ti" (whose binaries COST507.tdb has all) every
+element may be anywhere. "paper" has the 19 elements of arXiv 2511.12036; who is where is inferred,
+from the paper's examples (MnAl2Fe, ZrTiRu2, Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
+"""
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Which phases are tried. ValueError for numbers out of range."""
+
+    roles: Roles = field(default_factory=lambda: ROLES["alcocrni"])
+    """Which elements each phase may have."""
+    most_bcc: int = 3
+    """Most elements of a BCC candidate."""
+    most_site: int = 2
+    """Most elements of a sublattice of a B2 candidate."""
+    parts: tuple[int, ...] = (20,)
+    """Parts into which BCC compositions are divided, in whole per cent: (20,) is steps of 5 %;
+    (2, 3) is halves and thirds, as in the paper's TiV and Cr33Fe67."""
+    site_parts: tuple[int, ...] = (4,)
+    """Parts into which a sublattice is divided: (2,) is equal shares, as in the paper's MnAl2Fe;
+    (4,) is quarters."""
+
+    def __post_init__(self) -> None:
+        for name in ("most_bcc", "most_site"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("parts", "site_parts"):
+            if not getattr(self, name) or not all(1 <= n <= 100 for n in getattr(self, name)):
+                raise ValueError(f"{name} must be numbers from 1 to 100, not {getattr(self, name)}")
+
+    @cached_property
+    def bcc_shares(self) -> Shares:
+        """In whole per cent."""
+        most = min(self.most_bcc, len(self.roles.bcc))
+        return tuple(
+            tuple(dict.fromkeys(map(_per_cent, _divisions(n, self.parts))))
+            for n in range(1, most + 1)
+        )
+
+    @cached_property
+    def first_shares(self) -> Shares:
+        """Of the first sublattice; they sum to 1."""
+        return self._site_shares(len(self.roles.first_site))
+
+    @cached_property
+    def second_shares(self) -> Shares:
+        """Of the second."""
+        return self._site_shares(len(self.roles.second_site))
+
+    def _site_shares(self, n_elements: int) -> Shares:
+        most = min(self.most_site, n_elements)
+        return tuple(tuple(_divisions(n, self.site_parts)) for n in range(1, most + 1))
+
+
+def bcc_candidates(config: GridConfig) -> list[dict[str, float]]:
+    """BCC compositions on the grid: whole per cents of one to `most_bcc` elements, each once."""
+    found: dict[str, dict[str, float]] = {}
+    for amounts in _occupations(config.roles.bcc, config.bcc_shares):
+        found.setdefault(composition_key(amounts), amounts)
+    return list(found.values())
+
+
+def b2_candidates(config: GridConfig) -> list[dict[str, float]]:
+    """B2 compositions with one to `most_site` elements on each site, none on both, each once."""
+    found: dict[str, dict[str, float]] = {}
+    firsts = _occupations(config.roles.first_site, config.first_shares)
+    seconds = list(_occupations(config.roles.second_site, config.second_shares))
+    for first, second in product(firsts, seconds):
+        if not set(first) & set(second):
+            amounts = first | second
+            found.setdefault(composition_key(amounts), amounts)
+    return list(found.values())
+
+
+def _occupations(elements: Sequence[str], shares: Shares) -> Iterator[dict[str, float]]:
+    """All choices of elements with all shares."""
+    for n, grid in enumerate(shares, 1):
+        for chosen in combinations(elements, n):
+            for share in grid:
+                yield dict(zip(chosen, share, strict=True))
+
+
+def _divisions(n: int, parts: Sequence[int]) -> Iterator[tuple[float, ...]]:
+    """n shares above zero that sum to 1, multiples of one of 1 / parts, each once."""
+    seen = set()
+    for whole in parts:
+        for first in product(range(1, whole), repeat=n - 1):
+            shares = tuple(k / whole for k in (*first, whole - sum(first)))
+            if shares[-1] > 0 and shares not in seen:
+                seen.add(shares)
+                yield shares
+
+
+def _per_cent(shares: Sequence[float]) -> tuple[float, ...]:
+    """Shares in whole per cent that sum to 100; what is left goes to the last of those cut most."""
+    exact = 100 * np.array(shares)
+    numbers = np.floor(exact + 1e-9)
+    left = round(100 - numbers.sum())
+    # Thirds are cut equally, up to rounding errors.
+    cut = np.round(exact - numbers, 6)[::-1]
+    most = len(numbers) - 1 - np.argsort(-cut, kind="stable")[:left]
+    numbers[most] += 1
+    return tuple(numbers.tolist())
