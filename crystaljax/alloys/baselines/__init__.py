@@ -1,0 +1,1 @@
+"""What a trained model is compared with: random draws, search, prompted models."""

@@ -1,0 +1,251 @@
+"""Search for good candidates without a model: at random, Bayesian or evolutionary."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from crystaljax.alloys.baselines.journal import Entry, Journal, read_rewards, reward_entries
+from crystaljax.alloys.baselines.space import Space, new_candidates
+from crystaljax.alloys.composition import Candidate
+from crystaljax.rewards.base import RewardBatch
+
+Judge = Callable[[Sequence[str]], RewardBatch]
+"""B texts of candidates -> their rewards, such as `AlloyReward.judge_texts`."""
+
+Method = Literal["random", "tpe", "nsga2"]
+
+_PATIENCE = 20  # proposals for each candidate of a batch, before others are drawn at random
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How to search."""
+
+    method: Method = "tpe"
+    """random: draws from the grid (A.1.1 of arXiv 2511.12036); tpe: Bayesian, by tree-structured
+    Parzen estimators; nsga2: evolutionary. The last two are optuna's."""
+    calls: int = 1000
+    """Different candidates that are judged, so that methods are compared at equal cost."""
+    batch: int = 32
+    """Candidates that are proposed before the next are judged."""
+    population: int = 64
+    """Candidates of a generation of nsga2."""
+    journal: Path | None = None
+    """JSONL file of all that was judged; a search that was stopped goes on from it."""
+    seed: int = 0
+    """Of the draws."""
+
+
+class Searched(NamedTuple):
+    """Candidates in the order in which they were judged."""
+
+    texts: list[str]
+    rewards: RewardBatch
+
+
+class Proposal(NamedTuple):
+    """A candidate, and what its proposer must know of it later."""
+
+    text: str
+    note: dict[str, Any]
+
+
+class Proposer(Protocol):
+    """What proposes candidates and learns from their rewards."""
+
+    def propose(self, n: int, known: set[str]) -> list[Proposal]:
+        """Up to n different candidates that are not among the texts `known`; none if none is left.
+
+        Its draws depend on the seed and on how many are known, so that a search that was stopped
+        goes on as if it had not been.
+        """
+        ...
+
+    def learn(self, entries: Sequence[Entry]) -> None:
+        """Take in the rewards of proposals, as lines of the journal."""
+        ...
+
+
+def search(space: Space, judge: Judge, config: SearchConfig = SearchConfig()) -> Searched:
+    """Judge `config.calls` different candidates of a space, fewer if it has no more.
+
+    A candidate that was judged is not judged again. ImportError without optuna, ValueError for
+    another search's journal.
+    """
+    if config.calls < 1 or config.batch < 1:
+        raise ValueError(f"calls and batch must be at least 1, not {config.calls}, {config.batch}")
+    journal = Journal(config.journal, _header(space, config))
+    proposer = _proposer(space, config)
+    proposer.learn(journal.entries)
+    known = {entry["text"] for entry in journal.entries}
+    while len(journal.entries) < config.calls:
+        wanted = min(config.batch, config.calls - len(journal.entries))
+        proposals = proposer.propose(wanted, known)
+        if not proposals:
+            break
+        texts = [proposal.text for proposal in proposals]
+        entries = reward_entries(texts, judge(texts))
+        for entry, proposal in zip(entries, proposals, strict=True):
+            entry["note"] = proposal.note
+        journal.add(entries)
+        proposer.learn(entries)
+        known.update(texts)
+    return Searched(*read_rewards(journal.entries[: config.calls]))
+
+
+def _header(space: Space, config: SearchConfig) -> dict[str, Any]:
+    """What a journal is of; a search may go on for more calls."""
+    names = ("method", "batch", "population", "seed")
+    return {"search": {name: getattr(config, name) for name in names}, "space": asdict(space)}
+
+
+def _proposer(space: Space, config: SearchConfig) -> Proposer:
+    return RandomProposer(space, config.seed) if config.method == "random" else Study(space, config)
+
+
+class RandomProposer:
+    """Draws from the grid and learns nothing."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space = space
+        self._seed = seed
+
+    def propose(self, n: int, known: set[str]) -> list[Proposal]:
+        """See `Proposer`."""
+        rng = np.random.default_rng([self._seed, len(known)])
+        return [Proposal(str(one), {}) for one in new_candidates(self._space, n, rng, known)]
+
+    def learn(self, entries: Sequence[Entry]) -> None:
+        """Nothing."""
+
+
+class Study:
+    """Proposes candidates by a sampler of optuna.
+
+    Its parameters are slots: each an element and an amount, of which those of one element add up,
+    and the closest shares of the grid are taken. CMA-ES is not offered: it has no categories.
+    """
+
+    def __init__(self, space: Space, config: SearchConfig) -> None:
+        """ImportError without optuna."""
+        self._optuna = optuna_module()
+        self._space = space
+        self._config = config
+        self._parameters = _parameters(space, self._optuna.distributions)
+        self._study = self._optuna.create_study(direction="maximize")
+
+    def propose(self, n: int, known: set[str]) -> list[Proposal]:
+        """See `Proposer`; where the sampler proposes little that is new, random points fill up."""
+        found: dict[str, tuple[Proposal, Any]] = {}
+        seed = int(np.random.default_rng([self._config.seed, len(known)]).integers(2**31))
+        for sampler in (self._sampler(seed), self._optuna.samplers.RandomSampler(seed)):
+            self._study.sampler = sampler
+            for _ in range(n * _PATIENCE):
+                if len(found) == n:
+                    break
+                trial = self._study.ask(self._parameters)
+                candidate = candidate_at(self._space, trial.params)
+                if candidate is None or (text := str(candidate)) in known or text in found:
+                    self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+                    continue
+                frozen = self._study.trials[trial.number]
+                note = {"params": trial.params, "attributes": frozen.system_attrs}
+                found[text] = Proposal(text, note), trial
+        for _, trial in found.values():  # they come back with their rewards, through `learn`
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        return [proposal for proposal, _ in found.values()]
+
+    def learn(self, entries: Sequence[Entry]) -> None:
+        """Take in rewards; those that are not finite or failed by accident teach nothing."""
+        for entry in entries:
+            if entry["value"] is not None and not entry["transient"]:
+                self._study.add_trial(
+                    self._optuna.trial.create_trial(
+                        params=entry["note"]["params"],
+                        distributions=self._parameters,
+                        value=entry["value"],
+                        system_attrs=entry["note"]["attributes"],
+                    )
+                )
+
+    def _sampler(self, seed: int) -> Any:
+        samplers = self._optuna.samplers
+        if self._config.method == "nsga2":
+            return samplers.NSGAIISampler(population_size=self._config.population, seed=seed)
+        with warnings.catch_warnings():  # options that optuna calls experimental
+            warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
+            return samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
+
+
+def optuna_module() -> Any:
+    """The package optuna; ImportError saying how to install it."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise ImportError('optuna is not installed: run pip install "crystaljax[alloy]"') from error
+    return optuna
+
+
+def _parameters(space: Space, distributions: Any) -> dict[str, Any]:
+    """optuna's distributions of the parameters of a candidate."""
+    found: dict[str, Any] = {}
+    for name, elements, slots, parts in _places(space):
+        for n in range(slots):
+            found[f"{name}_{n}"] = distributions.CategoricalDistribution(elements)
+            if slots > 1:
+                found[f"{name}_amount_{n}"] = distributions.IntDistribution(0, max(parts))
+    found["volume"] = distributions.IntDistribution(0, len(space.volumes) - 1)
+    return found
+
+
+def _places(space: Space) -> list[tuple[str, tuple[str, ...], int, tuple[int, ...]]]:
+    """Name, elements, slots and denominators of the BCC and of both sites of the B2."""
+    return [
+        ("bcc", space.bcc_elements, len(space.bcc_grids), space.parts),
+        *(
+            (name, elements, len(space.site_grids(elements)), space.site_parts)
+            for name, elements in (("first", space.first_site), ("second", space.second_site))
+        ),
+    ]
+
+
+def candidate_at(space: Space, parameters: dict[str, Any]) -> Candidate | None:
+    """The candidate of a point of the search; None if an element is on both sites of its B2."""
+    amounts = []
+    for name, _, slots, _ in _places(space):
+        found: dict[str, float] = {}
+        for n in range(slots):
+            element = parameters[f"{name}_{n}"]
+            found[element] = found.get(element, 0.0) + parameters.get(f"{name}_amount_{n}", 1)
+        amounts.append(found)
+    bcc, first, second = amounts
+    return space.candidate(
+        _closest(bcc, space.bcc_grids),
+        _closest(first, space.site_grids(space.first_site)),
+        _closest(second, space.site_grids(space.second_site)),
+        space.volumes[parameters["volume"]],
+    )
+
+
+def _closest(
+    amounts: dict[str, float], grids: Sequence[Sequence[tuple[float, ...]]]
+) -> dict[str, float]:
+    """The shares on the grid that are closest to some amounts; equal amounts if all are zero."""
+    used = {element: amount for element, amount in amounts.items() if amount > 0}
+    elements = sorted(used, key=used.__getitem__, reverse=True) or sorted(amounts)
+    target = np.array([used.get(element, 1.0) for element in elements])
+    target /= target.sum()
+    best: tuple[float, tuple[float, ...]] = (np.inf, ())
+    for n, grid in enumerate(grids[: len(elements)], 1):
+        points = np.array(grid).reshape(-1, n)
+        wrong = np.square(points / points.sum(1, keepdims=True) - target[:n]).sum(axis=1)
+        wrong += np.square(target[n:]).sum()
+        if len(wrong) and wrong.min() < best[0]:
+            best = float(wrong.min()), grid[int(wrong.argmin())]
+    return dict(zip(elements, best[1], strict=False))
