@@ -20,7 +20,7 @@ Judge = Callable[[Sequence[str]], RewardBatch]
 
 Method = Literal["random", "tpe", "nsga2"]
 
-_PATIENCE = 20  # proposals for each candidate of a batch, before others are drawn at random
+_PATIENCE = 4  # proposals for each candidate of a batch, before others are drawn at random
 
 
 @dataclass(frozen=True)
@@ -138,28 +138,34 @@ class Study:
         self._space = space
         self._config = config
         self._parameters = _parameters(space, self._optuna.distributions)
+        self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
         self._study = self._optuna.create_study(direction="maximize")
 
     def propose(self, n: int, known: set[str]) -> list[Proposal]:
         """See `Proposer`; where the sampler proposes little that is new, random points fill up."""
-        found: dict[str, tuple[Proposal, Any]] = {}
+        found: dict[str, Any] = {}
+        failed = self._optuna.trial.TrialState.FAIL
         seed = int(np.random.default_rng([self._config.seed, len(known)]).integers(2**31))
-        for sampler in (self._sampler(seed), self._optuna.samplers.RandomSampler(seed)):
+        for sampler, patience in (
+            (self._sampler(seed), _PATIENCE * n),
+            (self._optuna.samplers.RandomSampler(seed), _PATIENCE * 100 * n),
+        ):
             self._study.sampler = sampler
-            for _ in range(n * _PATIENCE):
+            for _ in range(patience):
                 if len(found) == n:
                     break
                 trial = self._study.ask(self._parameters)
                 candidate = candidate_at(self._space, trial.params)
                 if candidate is None or (text := str(candidate)) in known or text in found:
-                    self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
-                    continue
-                frozen = self._study.trials[trial.number]
-                note = {"params": trial.params, "attributes": frozen.system_attrs}
-                found[text] = Proposal(text, note), trial
-        for _, trial in found.values():  # they come back with their rewards, through `learn`
-            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
-        return [proposal for proposal, _ in found.values()]
+                    self._study.tell(trial, state=failed)
+                else:
+                    found[text] = trial
+        proposals = []
+        for text, trial in found.items():  # they come back with their rewards, through `learn`
+            told = self._study.tell(trial, state=failed)
+            note = {"params": told.params, "attributes": told.system_attrs}
+            proposals.append(Proposal(text, note))
+        return proposals
 
     def learn(self, entries: Sequence[Entry]) -> None:
         """Take in rewards; those that are not finite or failed by accident teach nothing."""
