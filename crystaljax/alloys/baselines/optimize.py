@@ -148,7 +148,7 @@ class Study:
         seed = int(np.random.default_rng([self._config.seed, len(known)]).integers(2**31))
         for sampler, patience in (
             (self._sampler(seed), _PATIENCE * n),
-            (self._optuna.samplers.RandomSampler(seed), _PATIENCE * 100 * n),
+            (self._optuna.samplers.RandomSampler(seed), _PATIENCE * 20 * n),
         ):
             self._study.sampler = sampler
             for _ in range(patience):
@@ -214,10 +214,8 @@ def _places(space: Space) -> list[tuple[str, tuple[str, ...], int, tuple[int, ..
     """Name, elements, slots and denominators of the BCC and of both sites of the B2."""
     return [
         ("bcc", space.bcc_elements, len(space.bcc_grids), space.parts),
-        *(
-            (name, elements, len(space.site_grids(elements)), space.site_parts)
-            for name, elements in (("first", space.first_site), ("second", space.second_site))
-        ),
+        ("first", space.first_site, len(space.first_grids), space.site_parts),
+        ("second", space.second_site, len(space.second_grids), space.site_parts),
     ]
 
 
@@ -233,8 +231,8 @@ def candidate_at(space: Space, parameters: dict[str, Any]) -> Candidate | None:
     bcc, first, second = amounts
     return space.candidate(
         _closest(bcc, space.bcc_grids),
-        _closest(first, space.site_grids(space.first_site)),
-        _closest(second, space.site_grids(space.second_site)),
+        _closest(first, space.first_grids),
+        _closest(second, space.second_grids),
         space.volumes[parameters["volume"]],
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 
 import numpy as np
@@ -81,9 +81,18 @@ class Space:
             tuple(dict.fromkeys(map(_whole, shares(self.parts, n)))) for n in range(1, most + 1)
         )
 
-    def site_grids(self, site: Sequence[str]) -> tuple[tuple[tuple[float, ...], ...], ...]:
-        """Shares of 1, 2, ... of the elements that a sublattice may have."""
-        most = min(self.most_site, len(site))
+    @cached_property
+    def first_grids(self) -> tuple[tuple[tuple[float, ...], ...], ...]:
+        """Shares of 1, 2, ... elements of the first sublattice."""
+        return self._site_grids(len(self.first_site))
+
+    @cached_property
+    def second_grids(self) -> tuple[tuple[tuple[float, ...], ...], ...]:
+        """Those of the second."""
+        return self._site_grids(len(self.second_site))
+
+    def _site_grids(self, n_elements: int) -> tuple[tuple[tuple[float, ...], ...], ...]:
+        most = min(self.most_site, n_elements)
         return tuple(tuple(shares(self.site_parts, n)) for n in range(1, most + 1))
 
     def candidate(
@@ -114,7 +123,7 @@ def shares(parts: Sequence[int], n: int) -> list[tuple[float, ...]]:
     for whole in parts:
         for cuts in combinations(range(1, whole), n - 1):
             edges = (0, *cuts, whole)
-            found[tuple((b - a) / whole for a, b in zip(edges, edges[1:], strict=False))] = None
+            found[tuple((b - a) / whole for a, b in pairwise(edges))] = None
     return list(found)
 
 
@@ -138,19 +147,24 @@ def new_candidates(
 ) -> list[Candidate]:
     """As `random_candidates`, none of them among the texts `known`."""
     found: dict[str, Candidate] = {}
+    seen = set()  # points that were drawn before: to write a candidate takes longer than a draw
     idle = 0
     while len(found) < n and idle < _PATIENCE:
         idle += 1
-        candidate = space.candidate(
+        point = (
             _draw(space.bcc_elements, space.bcc_grids, rng),
-            _draw(space.first_site, space.site_grids(space.first_site), rng),
-            _draw(space.second_site, space.site_grids(space.second_site), rng),
+            _draw(space.first_site, space.first_grids, rng),
+            _draw(space.second_site, space.second_grids, rng),
             space.volumes[rng.integers(len(space.volumes))],
         )
-        if candidate is None or (text := str(candidate)) in known or text in found:
+        if point in seen:
             continue
-        found[text] = candidate
-        idle = 0
+        seen.add(point)
+        bcc, first, second, volume = point
+        candidate = space.candidate(dict(bcc), dict(first), dict(second), volume)
+        if candidate is not None and (text := str(candidate)) not in known and text not in found:
+            found[text] = candidate
+            idle = 0
     return list(found.values())
 
 
@@ -158,11 +172,11 @@ def _draw(
     elements: Sequence[str],
     grids: Sequence[Sequence[tuple[float, ...]]],
     rng: np.random.Generator,
-) -> dict[str, float]:
-    """Shares of some of the elements; every point of the grid is equally likely."""
-    sizes = np.array([comb(len(elements), i) * len(grid) for i, grid in enumerate(grids, 1)])
-    size = rng.choice(len(sizes), p=sizes / sizes.sum())
-    chosen = rng.choice(len(elements), size + 1, replace=False)
-    grid = grids[size]
-    point = grid[rng.integers(len(grid))]
-    return {elements[i]: share for i, share in zip(chosen.tolist(), point, strict=True)}
+) -> tuple[tuple[str, float], ...]:
+    """Some of the elements, with shares; every point of the grid is equally likely."""
+    sizes = [comb(len(elements), i) * len(grid) for i, grid in enumerate(grids, 1)]
+    place = rng.integers(sum(sizes))
+    size = int(np.searchsorted(np.cumsum(sizes), place, side="right"))
+    chosen = sorted(rng.permutation(len(elements))[: size + 1].tolist())
+    point = grids[size][rng.integers(len(grids[size]))]
+    return tuple((elements[i], share) for i, share in zip(chosen, point, strict=True))

@@ -1,0 +1,152 @@
+"""A generator proposes, CALPHAD judges, an evaluator says what to change, the generator revises.
+
+The loop of appendix A.1.4 of arXiv 2511.12036; its words are our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from crystaljax.alloys.baselines.endpoint import Messages
+from crystaljax.alloys.baselines.journal import Entry, Journal, read_rewards, reward_entries
+from crystaljax.alloys.baselines.optimize import Judge
+from crystaljax.alloys.baselines.shots import final_answer
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.text.prompts import load_template
+
+Ask = Callable[[Sequence[Messages]], Sequence[str | None]]
+"""B chats -> their answers, None where there is none; such as an `Endpoint`."""
+
+BROKEN = {
+    "coexist": "BCC and B2 are not in equilibrium with each other at any temperature",
+    "bcc_first": "the first solid on cooling is not BCC",
+    "b2_at_room_temperature": "there is no B2 near room temperature",
+    "few_other_phases": "other solid phases exceed 10 % at some temperature",
+}
+"""What a broken rule means."""
+
+
+@dataclass(frozen=True)
+class DialogueConfig:
+    """How generator and evaluator talk."""
+
+    elements: tuple[str, ...] = ("Al", "Co", "Cr", "Ni")
+    """Elements that candidates may have."""
+    revisions: int = 3
+    """Rounds after the first."""
+    evaluator: str = "alloy_evaluator"
+    """Template of what the evaluator is asked, a name or a .toml file; its fields are {elements},
+    {candidate} and {verdict}."""
+    revision: str = "alloy_revision"
+    """Template of what the generator is told; its fields are {verdict} and {advice}."""
+    journal: Path | None = None
+    """JSONL file of all rounds; a dialogue that was stopped goes on from it."""
+
+
+class Round(NamedTuple):
+    """One proposal of each dialogue that got an answer."""
+
+    dialogues: list[int]
+    """[N] which of the first prompts each goes back to."""
+    texts: list[str]
+    """[N] what was proposed."""
+    rewards: RewardBatch
+    """Of the N texts."""
+    advice: list[str | None]
+    """[N] what the evaluator had said before; None in the first round or without an answer."""
+
+
+def dialogue(
+    prompts: Sequence[Messages],
+    generator: Ask,
+    evaluator: Ask,
+    judge: Judge,
+    config: DialogueConfig = DialogueConfig(),
+) -> list[Round]:
+    """One dialogue for each prompt; the rounds, fewer where nobody answers any more.
+
+    The generator sees its first prompt, its last proposal, the verdict and the advice. It is asked
+    anew where it gave no answer, and hears the verdict alone where the evaluator gave none.
+    ValueError: the journal of other prompts or templates.
+    """
+    journal = Journal(config.journal, _header(prompts, config))
+    rounds = [_read(entry) for entry in journal.entries[: config.revisions + 1]]
+    while len(rounds) <= config.revisions:
+        last = rounds[-1] if rounds else None
+        advice = _advice(last, evaluator, config) if last else {}
+        chats = [_chat(n, prompt, last, advice, config) for n, prompt in enumerate(prompts)]
+        answers = generator(chats)
+        answered = [(n, answer) for n, answer in enumerate(answers) if answer is not None]
+        if not answered:
+            break
+        texts = [final_answer(answer) for _, answer in answered]
+        dialogues = [n for n, _ in answered]
+        round_ = Round(dialogues, texts, judge(texts), [advice.get(n) for n in dialogues])
+        journal.add([_entry(round_)])
+        rounds.append(round_)
+    return rounds
+
+
+def verdicts(rewards: RewardBatch) -> list[str]:
+    """Rewards of B candidates in words: why one is none, the rules it breaks, its mismatch."""
+    return [_verdict(rewards, n) for n in range(len(rewards))]
+
+
+def _verdict(rewards: RewardBatch, n: int) -> str:
+    if not rewards.ok[n]:
+        return f"It could not be judged: {rewards.reasons[n]}."
+    known = [name for name in BROKEN if name in rewards.info]
+    broken = [BROKEN[name] for name in known if rewards.info[name][n] == 0]
+    lines = [f"- {words}" for words in broken]
+    if known and not broken:
+        lines.append("- all conditions are met")
+    if "mismatch" in rewards.info and rewards.info["mismatch"][n] >= 0:  # nan: never together
+        lines.append(f"- the lattice parameters differ by {rewards.info['mismatch'][n]:.3f} Å")
+    return "\n".join([f"Reward {rewards.value[n]:.3f} (the larger the better, 0 at best)", *lines])
+
+
+def _advice(last: Round, evaluator: Ask, config: DialogueConfig) -> dict[int, str]:
+    """What the evaluator says of each dialogue's last proposal."""
+    template = load_template(config.evaluator)
+    elements = ", ".join(config.elements)
+    chats = [
+        template.messages({"elements": elements, "candidate": text, "verdict": verdict})
+        for text, verdict in zip(last.texts, verdicts(last.rewards), strict=True)
+    ]
+    said = zip(last.dialogues, evaluator(chats), strict=True)
+    return {n: advice for n, advice in said if advice is not None}
+
+
+def _chat(
+    n: int, prompt: Messages, last: Round | None, advice: dict[int, str], config: DialogueConfig
+) -> Messages:
+    """What the generator of dialogue n is asked."""
+    if last is None or n not in last.dialogues:
+        return prompt
+    row = last.dialogues.index(n)
+    values = {"verdict": verdicts(last.rewards[[row]])[0], "advice": advice.get(n, "none")}
+    answer = {"role": "assistant", "content": last.texts[row]}
+    return (*prompt, answer, *load_template(config.revision).messages(values))
+
+
+def _header(prompts: Sequence[Messages], config: DialogueConfig) -> Entry:
+    """What a journal is of; a dialogue may go on for more rounds."""
+    return {
+        "prompts": [[dict(message) for message in prompt] for prompt in prompts],
+        "elements": config.elements,
+        "evaluator": config.evaluator,
+        "revision": config.revision,
+    }
+
+
+def _entry(round_: Round) -> Entry:
+    candidates = reward_entries(round_.texts, round_.rewards)
+    return {"dialogues": round_.dialogues, "candidates": candidates, "advice": round_.advice}
+
+
+def _read(entry: Entry) -> Round:
+    texts, rewards = read_rewards(entry["candidates"])
+    return Round(entry["dialogues"], texts, rewards, entry["advice"])

@@ -1,0 +1,244 @@
+"""Models behind an OpenAI-compatible endpoint: many prompts, retried, within a budget, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from crystaljax.alloys.baselines.journal import Entry, Journal
+from crystaljax.text.tokenizer import Message
+
+log = logging.getLogger(__name__)
+
+Messages = Sequence[Message]
+"""A chat that is to be answered."""
+
+_CHARACTERS = 3  # of a token, where a server does not count tokens
+
+
+@dataclass(frozen=True)
+class EndpointConfig:
+    """Which model is asked, where, how, and how much."""
+
+    base_url: str = "https://api.openai.com/v1"
+    """The endpoint, such as http://localhost:8000/v1 of a server of one's own."""
+    model: str = ""
+    """Name of the model there."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; for a server that asks for none set it to anything.
+    """
+    temperature: float | None = 1.0
+    """Of the draws; None leaves it to the server, as some models demand."""
+    max_tokens: int = 1024
+    """Most tokens of an answer."""
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the server calls that limit."""
+    at_once: int = 1
+    """Requests that run at the same time."""
+    timeout: float = 120.0
+    """Seconds that one try may take."""
+    retries: int = 5
+    """Further tries, after waits that double, when a server is busy, fails or is not there."""
+    most_failures: int = 10
+    """Requests that fail one after the other, after which no more are made."""
+    max_requests: int | None = None
+    """Most requests, further tries not counted, earlier runs of the journal counted."""
+    max_total_tokens: int | None = None
+    """Tokens of prompts and answers after which no more requests are made; those that run then
+    are awaited. Where a server counts none, three characters are a token."""
+    journal: Path | None = None
+    """JSONL file of all answers, each added as it comes; the same prompts in the same order go on
+    from it."""
+
+
+class Reply(NamedTuple):
+    """What came of a prompt."""
+
+    text: str | None
+    """The answer."""
+    reason: str | None
+    """Why there is none."""
+
+
+class Endpoint:
+    """Asks a model; what fails costs the item, and is asked again when the run is repeated."""
+
+    def __init__(self, config: EndpointConfig) -> None:
+        """ImportError without openai; ValueError: no model or key, numbers, another's journal."""
+        openai = openai_module()
+        if not config.model:
+            raise ValueError("the endpoint needs the name of a model")
+        if config.at_once < 1 or config.most_failures < 1:
+            raise ValueError("at_once and most_failures must be at least 1")
+        key = os.environ.get(config.key_variable)
+        if not key:
+            raise ValueError(
+                f"the key of {config.base_url} is read from the environment variable"
+                f" {config.key_variable}, which is not set; a server without keys takes any"
+            )
+        self.config = config
+        self._key = key
+        self._openai = openai
+        self._client = openai.OpenAI(
+            base_url=config.base_url,
+            api_key=key,
+            timeout=config.timeout,
+            max_retries=config.retries,
+        )
+        names = ("model", "temperature", "max_tokens")
+        header = {"endpoint": {name: getattr(config, name) for name in names}}
+        self._journal = Journal(config.journal, header)
+        self._answered = {
+            (entry["prompt"], entry["time"]): entry["text"]
+            for entry in self._journal.entries
+            if entry["text"] is not None
+        }
+        self._asked: Counter[str] = Counter()
+        self._row = 0  # failures one after the other
+
+    def __call__(self, prompts: Sequence[Messages], /) -> list[str | None]:
+        """Answers to B chats, None where there is none; see `replies`."""
+        return [reply.text for reply in self.replies(prompts)]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all requests of the journal."""
+        return sum(entry["tokens"] for entry in self._journal.entries)
+
+    @property
+    def requests(self) -> int:
+        """Requests of the journal."""
+        return len(self._journal.entries)
+
+    def replies(self, prompts: Sequence[Messages]) -> list[Reply]:
+        """Answers to B chats; equal chats are asked as often as they occur.
+
+        ValueError: the server refuses the key, or knows no such model; what was answered before is
+        in the journal.
+        """
+        names = []
+        for prompt in prompts:
+            digest = hashlib.sha256(json.dumps([dict(m) for m in prompt]).encode()).hexdigest()[:16]
+            names.append((digest, self._asked[digest]))
+            self._asked[digest] += 1
+        replies = {
+            n: Reply(self._answered[name], None)
+            for n, name in enumerate(names)
+            if name in self._answered
+        }
+        todo = deque(n for n in range(len(prompts)) if n not in replies)
+        running: dict[Future[Entry], int] = {}
+        fatal: Exception | None = None
+        with ThreadPoolExecutor(self.config.at_once) as pool:
+            while running or (todo and fatal is None and self._over(0) is None):
+                while (
+                    todo
+                    and fatal is None
+                    and len(running) < self.config.at_once
+                    and self._over(len(running)) is None
+                ):
+                    n = todo.popleft()
+                    running[pool.submit(self._request, prompts[n])] = n
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    n = running.pop(future)
+                    try:
+                        entry = future.result()
+                    except _refusals(self._openai) as error:
+                        fatal = error
+                        continue
+                    replies[n] = self._keep(names[n], entry)
+        if fatal is not None:
+            raise ValueError(
+                f"{self.config.base_url} refuses the key in {self.config.key_variable}, or has no"
+                f" model {self.config.model!r}: {self._told(fatal)}"
+            )
+        return [replies.get(n, Reply(None, self._over(0))) for n in range(len(prompts))]
+
+    def _keep(self, name: tuple[str, int], entry: Entry) -> Reply:
+        """A reply, which is in the journal from now on."""
+        self._journal.add([{"prompt": name[0], "time": name[1], **entry}])
+        if entry["text"] is None:
+            self._row += 1
+            log.warning("%s: %s", self.config.base_url, entry["reason"])
+        else:
+            self._row = 0
+            self._answered[name] = entry["text"]
+        return Reply(entry["text"], entry["reason"])
+
+    def _over(self, running: int) -> str | None:
+        """Why no more requests are made, with so many that run; None if they are."""
+        config = self.config
+        if config.max_requests is not None and self.requests + running >= config.max_requests:
+            return f"the budget of {config.max_requests} requests is used up"
+        if config.max_total_tokens is not None and self.tokens >= config.max_total_tokens:
+            return f"the budget of {config.max_total_tokens} tokens is used up"
+        if self._row >= config.most_failures:
+            return f"{self._row} requests failed one after the other"
+        return None
+
+    def _request(self, prompt: Messages) -> Entry:
+        """The answer to one chat, or why there is none, with the tokens that it took."""
+        config = self.config
+        options: dict[str, Any] = {config.limit_name: config.max_tokens}
+        if config.temperature is not None:
+            options["temperature"] = config.temperature
+        messages = [dict(message) for message in prompt]
+        try:
+            answer = self._client.chat.completions.create(
+                model=config.model, messages=messages, **options
+            )
+        except _refusals(self._openai):
+            raise
+        except (self._openai.OpenAIError, ValueError) as error:  # ValueError: no JSON
+            return {"text": None, "reason": self._told(error), "tokens": 0}
+        text = _text(answer)
+        if text is None:
+            reason = self._told(f"no text in the answer {str(answer)[:200]!r}")
+            return {"text": None, "reason": reason, "tokens": _tokens(answer, messages, "")}
+        return {"text": text, "reason": None, "tokens": _tokens(answer, messages, text)}
+
+    def _told(self, error: object) -> str:
+        """What is wrong, without the key, which servers may quote."""
+        kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
+        return f"{kind}{error}".replace(self._key, "***")[:500]
+
+
+def _refusals(openai: Any) -> tuple[type[Exception], ...]:
+    """Errors that every further request would meet."""
+    return (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
+
+
+def _text(answer: Any) -> str | None:
+    """The text of an answer; None if it is of another form or empty."""
+    try:
+        text = answer.choices[0].message.content
+    except (AttributeError, IndexError, TypeError):
+        return None
+    return text if isinstance(text, str) and text.strip() else None
+
+
+def _tokens(answer: Any, messages: Sequence[Message], text: str) -> int:
+    """Tokens of a request and its answer."""
+    counted = getattr(getattr(answer, "usage", None), "total_tokens", None)
+    if isinstance(counted, int):
+        return counted
+    return sum(len(part) for part in (text, *(m["content"] for m in messages))) // _CHARACTERS
+
+
+def openai_module() -> Any:
+    """The package openai; ImportError saying how to install it."""
+    try:
+        import openai
+    except ImportError as error:
+        raise ImportError(
+            'openai is not installed: run pip install "crystaljax[endpoint]"'
+        ) from error
+    return openai
