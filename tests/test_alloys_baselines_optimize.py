@@ -88,7 +88,7 @@ def test_a_space_that_is_used_up(method: str) -> None:
     found = search(
         space,
         lambda texts: RewardBatch.from_values(np.ones(len(texts))),
-        SearchConfig(method, calls=20, batch=4),
+        SearchConfig(method, calls=20, batch=10),
     )  # type: ignore[arg-type]
     assert len(found.texts) == len(set(found.texts)) == 6
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_judged_is_kept_and_teaches_nothing() -> None:
 def test_another_search(tmp_path: Path) -> None:
     config = SearchConfig("random", calls=2, journal=tmp_path / "search.jsonl")
     search(SPACE, judge, config)
-    with pytest.raises(ValueError, match="journal of something else: search is .*'seed': 0"):
+    with pytest.raises(ValueError, match=r"journal of something else: search is .*'seed': 0"):
         search(SPACE, judge, replace(config, seed=1))
     with pytest.raises(ValueError, match="journal of something else: space is"):
         search(Space(parts=(2,)), judge, config)

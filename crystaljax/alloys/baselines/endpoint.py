@@ -1,4 +1,4 @@
-"""Models behind an OpenAI-compatible endpoint: many prompts, retried, within a budget, resumable."""
+"""Models behind an OpenAI-compatible endpoint: asked with retries, in a budget, resumable."""
 
 from __future__ import annotations
 
