@@ -119,7 +119,7 @@ class Space:
 
 def shares(parts: Sequence[int], n: int) -> list[tuple[float, ...]]:
     """All shares above zero of n elements with one of the denominators; no shares twice."""
-    found = {}
+    found: dict[tuple[float, ...], None] = {}
     for whole in parts:
         for cuts in combinations(range(1, whole), n - 1):
             edges = (0, *cuts, whole)
@@ -178,5 +178,5 @@ def _draw(
     place = rng.integers(sum(sizes))
     size = int(np.searchsorted(np.cumsum(sizes), place, side="right"))
     chosen = sorted(rng.permutation(len(elements))[: size + 1].tolist())
-    point = grids[size][rng.integers(len(grids[size]))]
+    point = grids[size][int(rng.integers(len(grids[size])))]
     return tuple((elements[i], share) for i, share in zip(chosen, point, strict=True))
