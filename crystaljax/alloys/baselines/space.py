@@ -113,5 +113,5 @@ def _draw(
     place = rng.integers(sum(sizes))
     size = int(np.searchsorted(np.cumsum(sizes), place, side="right"))
     chosen = sorted(rng.permutation(len(elements))[: size + 1].tolist())
-    point = grids[size][rng.integers(len(grids[size]))]
+    point = grids[size][int(rng.integers(len(grids[size])))]
     return tuple((elements[i], share) for i, share in zip(chosen, point, strict=True))
