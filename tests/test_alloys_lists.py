@@ -113,13 +113,17 @@ def test_a_sample_is_found_again() -> None:
     grids = {"bcc": bcc_candidates(lists.grid), "b2": b2_candidates(lists.grid)}
     with ServedPurity(PurityConfig(lists.engine, lists.temperatures)) as judge:
         for phase, listed in zip(grids, map(set, keys(lists)), strict=True):
-            few = [composition_key(one) for one in grids[phase] if one.keys() <= {"Al", "Cr", "Ni"}]
+            few = [
+                composition_key(one)
+                for one in grids[phase]
+                if one.keys() <= {"Al", "Cr"} or one.keys() <= {"Al", "Ni"}
+            ]
             sample = [
                 str(key)
                 for group in (listed & set(few), set(few) - listed)
                 for key in random.permutation(sorted(group))[:3]
             ]
-            assert len(sample) >= 4
+            assert len(sample) >= 2
             judged = judge.served(sample)  # type: ignore[arg-type]  # mixtures, not crystals
             single = judged.info[phase] > lists.purity
             assert single.tolist() == [key in listed for key in sample]
