@@ -96,8 +96,10 @@ def test_compositions_that_sites_share_are_tried_once() -> None:
 
 
 def test_grids_that_are_none() -> None:
-    with pytest.raises(ValueError, match="site_parts must be from 1 to 100"):
+    with pytest.raises(ValueError, match="site_parts must be numbers from 1 to 100"):
         GridConfig(SMALL, site_parts=(0,))
+    with pytest.raises(ValueError, match="parts must be numbers from 1 to 100"):
+        GridConfig(SMALL, parts=())
 
 
 @pytest.mark.parametrize("volumes", ["normal", "uniform"])

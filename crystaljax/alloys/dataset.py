@@ -81,8 +81,9 @@ class GridConfig:
 
     def __post_init__(self) -> None:
         for name in ("parts", "site_parts"):
-            if not all(1 <= n <= 100 for n in getattr(self, name)):
-                raise ValueError(f"{name} must be from 1 to 100, and are {getattr(self, name)}")
+            numbers = getattr(self, name)
+            if not numbers or not all(1 <= n <= 100 for n in numbers):
+                raise ValueError(f"{name} must be numbers from 1 to 100, and are {numbers}")
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _divisions(n: int, parts: Sequence[int]) -> Iterator[tuple[float, ...]]:
 
 
 def _per_cent(shares: Sequence[float]) -> list[float]:
-    """Shares in whole per cent that sum to 100; what is left goes to the last of those cut most."""
+    """Shares in whole per cent that sum to 100: by largest remainder, of equal ones the last."""
     exact = 100 * np.array(shares)
     numbers = np.floor(exact + 1e-9)
     left = round(100 - numbers.sum())
