@@ -56,9 +56,10 @@ ROLES: Mapping[str, Roles] = MappingProxyType(
 )
 """Sets of roles by name.
 
-In "alcocrni" (of alcocrni.tdb) and "al-fe-mn-ti" (whose binaries COST507.tdb has all) every
-element may be anywhere. "paper" has the 19 elements of arXiv 2511.12036; who is where is inferred,
-from the paper's examples (MnAl2Fe, ZrTiRu2, Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
+In "alcocrni" (of alcocrni.tdb) and "al-fe-mn-ti" (whose binaries COST507.tdb has all, though
+FeTi as a phase of its own and not as B2) every element may be anywhere. "paper" has the 19 elements
+of arXiv 2511.12036; who is where is inferred, from the paper's examples (MnAl2Fe, ZrTiRu2,
+Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
 """
 
 
