@@ -43,10 +43,10 @@ PRESETS = {
     ),
     "alcocrni": ("Al-Co-Cr-Ni by alcocrni.tdb: half an hour on one core.", Config()),
     "al-fe-mn-ti": (
-        "Al-Fe-Mn-Ti by COST507.",
+        "Al-Fe-Mn-Ti by COST507.tdb, BCC of at most two elements: ten minutes on one core.",
         Config(
             PurityConfig(EngineConfig("COST507.tdb", elements=ROLES["al-fe-mn-ti"].bcc)),
-            GridConfig(ROLES["al-fe-mn-ti"]),
+            GridConfig(ROLES["al-fe-mn-ti"], most_bcc=2, site_parts=(2,)),
         ),
     ),
 }

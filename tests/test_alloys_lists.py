@@ -83,7 +83,7 @@ def test_files_that_are_none(
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ListError, match="no lists 'unobtainium': there are alcocrni"):
+    with pytest.raises(ListError, match="no lists 'unobtainium': there are al-fe-mn-ti, alcocrni"):
         load_lists("unobtainium")
     with pytest.raises(FileNotFoundError):
         load_lists("absent.json")
@@ -102,8 +102,13 @@ def test_shipped_lists_are_of_their_grid(name: str) -> None:
     assert not lists.provenance["failed"]
     assert "/" not in lists.engine.database
     training, validation = candidates(lists.bcc, lists.b2)
-    assert len(training) >= 1000
-    assert len(validation) >= 100
+    assert len(training) >= 500
+    assert len(validation) >= 50
+
+
+def test_there_is_enough_to_learn_from() -> None:
+    lists = load_lists("alcocrni")
+    assert len(candidates(lists.bcc, lists.b2)[0]) >= 5000
 
 
 def test_a_sample_is_found_again() -> None:
@@ -114,13 +119,17 @@ def test_a_sample_is_found_again() -> None:
     grids = {"bcc": bcc_candidates(lists.grid), "b2": b2_candidates(lists.grid)}
     with ServedPurity(PurityConfig(lists.engine, lists.temperatures)) as judge:
         for phase, listed in zip(grids, map(set, keys(lists)), strict=True):
-            few = [composition_key(one) for one in grids[phase] if one.keys() <= {"Al", "Cr", "Ni"}]
+            few = [
+                composition_key(one)
+                for one in grids[phase]
+                if one.keys() <= {"Al", "Cr"} or one.keys() <= {"Al", "Ni"}
+            ]
             sample = [
                 str(key)
                 for group in (listed & set(few), set(few) - listed)
                 for key in random.permutation(sorted(group))[:3]
             ]
-            assert len(sample) >= 4
+            assert len(sample) >= 2
             judged = judge.served(sample)  # type: ignore[arg-type]  # mixtures, not crystals
             single = judged.info[phase] > lists.purity
             assert single.tolist() == [key in listed for key in sample]

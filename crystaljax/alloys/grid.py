@@ -59,9 +59,10 @@ ROLES: Mapping[str, Roles] = MappingProxyType(
 )
 """Sets of roles by name.
 
-In "alcocrni" (of alcocrni.tdb) and "al-fe-mn-ti" (whose binaries COST507.tdb has all) every
-element may be anywhere. "paper" has the 19 elements of arXiv 2511.12036; who is where is inferred,
-from the paper's examples (MnAl2Fe, ZrTiRu2, Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
+In "alcocrni" (of alcocrni.tdb) and "al-fe-mn-ti" (whose binaries COST507.tdb has all, though
+FeTi as a phase of its own and not as B2) every element may be anywhere. "paper" has the 19 elements
+of arXiv 2511.12036; who is where is inferred, from the paper's examples (MnAl2Fe, ZrTiRu2,
+Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
 """
 
 
@@ -154,7 +155,7 @@ def _divisions(n: int, parts: Sequence[int]) -> Iterator[tuple[float, ...]]:
 
 
 def _per_cent(shares: Sequence[float]) -> tuple[float, ...]:
-    """Shares in whole per cent that sum to 100; what is left goes to the last of those cut most."""
+    """Shares in whole per cent that sum to 100: by largest remainder, of equal ones the last."""
     exact = 100 * np.array(shares)
     numbers = np.floor(exact + 1e-9)
     left = round(100 - numbers.sum())
