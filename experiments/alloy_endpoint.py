@@ -1,0 +1,109 @@
+"""Superalloys proposed by a model behind an OpenAI-compatible endpoint, judged by CALPHAD.
+
+    export OPENAI_API_KEY=...
+    python experiments/alloy_endpoint.py --endpoint.model NAME [--endpoint.base-url URL]
+
+The model is asked with no, one and several examples, and in a dialogue with an evaluator that reads
+what CALPHAD found (A.1.1 and A.1.4 of arXiv 2511.12036). Every answer is kept as it comes: run the
+same command again to go on after an interruption. --endpoint.max-requests and
+--endpoint.max-total-tokens bound the cost of each way of asking. The table is in OUTPUT.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from crystaljax.alloys.baselines.dialogue import DialogueConfig, dialogue
+from crystaljax.alloys.baselines.endpoint import Endpoint, EndpointConfig
+from crystaljax.alloys.baselines.shots import ShotsConfig, final_answer, shot_prompts
+from crystaljax.alloys.dataset import candidates
+from crystaljax.alloys.lists import load_lists
+from crystaljax.alloys.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
+from crystaljax.alloys.reward import AlloyConfig, AlloyReward
+from crystaljax.alloys.table_one import table_one
+from crystaljax.evaluation.limits import writable_folder
+from crystaljax.evaluation.report import Report
+from crystaljax.rewards.pool import PoolConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """Ask, judge, compare."""
+
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    """Who proposes, and also evaluates unless `evaluator` is given."""
+    evaluator: EndpointConfig | None = None
+    """Who says what to change in a dialogue."""
+    shots: tuple[int, ...] = (0, 1, 5)
+    """Examples in a prompt: each number is a way of asking."""
+    n_prompts: int = 100
+    """Prompts of each way."""
+    n_dialogues: int = 20
+    """Dialogues; none if 0."""
+    revisions: int = 3
+    """Rounds of a dialogue after the first."""
+    lists: str = "alcocrni"
+    """Phases whose candidates are the examples and the reference; see `alloys.py`."""
+    reward: AlloyConfig = field(
+        default_factory=lambda: AlloyConfig(pool=PoolConfig(kind="processes", n_workers=2))
+    )
+    """What judges candidates; results are kept in OUTPUT if no cache is named."""
+    seed: int = 0
+    """Of the choice of examples."""
+    output: Path = Path("runs/alloy_endpoint")
+    """Folder of the answers and the report."""
+
+
+def main(config: Config) -> None:
+    folder = writable_folder(config.output)
+    lists = load_lists(config.lists)
+    train, validation = candidates(lists.bcc, lists.b2)
+    reference = AlloyReference.of(f"{config.lists}/train", train, validation)
+    reward = replace(config.reward, cache=config.reward.cache or folder / "rewards.sqlite")
+    found: dict[str, AlloyEvaluation] = {}
+    with AlloyReward(reward) as judge:
+        for shots in config.shots:
+            label = f"{shots} examples"
+            settings = ShotsConfig(lists.elements, shots, seed=config.seed)
+            prompts = shot_prompts(config.n_prompts, [str(one) for one in train], settings)
+            answers = Endpoint(kept(config.endpoint, folder / f"{shots}_shot.jsonl"))(prompts)
+            texts = [final_answer(answer) for answer in answers if answer is not None]
+            found[label] = evaluate_alloys(texts, judge.judge_texts(texts), reference)
+        if config.n_dialogues:
+            found |= dialogues(config, lists.elements, judge, reference)
+    table = table_one(found)
+    table.write(folder)
+    title = f"Superalloys proposed by {config.endpoint.model}"
+    page = Report(title, {}, tables=[table.table]).write(folder)
+    Console().print(f"The report is in [bold]{page}[/bold].")
+
+
+def kept(endpoint: EndpointConfig, journal: Path) -> EndpointConfig:
+    """The endpoint, its answers in a file."""
+    return replace(endpoint, journal=journal)
+
+
+def dialogues(
+    config: Config, elements: tuple[str, ...], judge: AlloyReward, reference: AlloyReference
+) -> dict[str, AlloyEvaluation]:
+    """What each round of the dialogues proposes."""
+    folder = config.output
+    generator = Endpoint(kept(config.endpoint, folder / "generator.jsonl"))
+    evaluator = Endpoint(kept(config.evaluator or config.endpoint, folder / "evaluator.jsonl"))
+    settings = DialogueConfig(elements, config.revisions, journal=folder / "dialogues.jsonl")
+    prompts = shot_prompts(config.n_dialogues, config=ShotsConfig(elements))
+    rounds = dialogue(prompts, generator, evaluator, judge.judge_texts, settings)
+    return {
+        f"dialogue, round {n}": evaluate_alloys(each.texts, each.rewards, reference)
+        for n, each in enumerate(rounds, 1)
+    }
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    main(tyro.cli(Config))
