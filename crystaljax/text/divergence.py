@@ -70,8 +70,10 @@ def token_divergence(
     Summed over a text drawn from p it estimates the divergence of the two distributions of texts
     with less noise than log p − log q does. The named groups of `kinds` say what tokens are; it is
     searched in each completion. ValueError if the tokens of the tokenizer stand for no bytes, or
-    naming a sequence that cannot be packed.
+    naming a sequence that cannot be packed, or if there is none.
     """
+    if not sequences:
+        raise ValueError("no texts to compare the models on")
 
     @jax.jit
     def divergences(p: Params, q: Params, frozen: Params, rows: TextRows) -> Array:
