@@ -24,13 +24,13 @@ def test_symbols_and_amounts_by_phase() -> None:
     nan = np.nan
     expected = [[nan, nan, 6, nan], [5, nan, nan, nan], [3, 7, 7, 8]]
     np.testing.assert_array_equal(found.mean, expected)
-    np.testing.assert_array_equal(found.count, 2 * np.isfinite(expected))
+    np.testing.assert_array_equal(found.places, 2 * np.isfinite(expected))
 
 
 def test_texts_that_are_no_candidates() -> None:
     found = by_element(divergence(["Ni", " ", "3", "<B2>", "7", "Ti"], [1.0] * 6))
     assert found.symbols == ("Ni", "Ti")  # 7 stands in a B2, after Ni
-    np.testing.assert_array_equal(found.count, [[0, 0, 0, 1], [0, 0, 1, 0]])
+    np.testing.assert_array_equal(found.places, [[0, 0, 0, 1], [0, 0, 1, 0]])
 
 
 def test_the_paper_s_space_in_the_tag() -> None:

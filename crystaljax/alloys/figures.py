@@ -51,7 +51,7 @@ def phase_fractions(equilibria: Equilibria, n: int = 0, title: str = "") -> Figu
     heights = [np.where(solved, values, 0.0) for values in series.values()]
     if heights:
         above.stackplot(temperature, heights, labels=list(series), colors=colours, alpha=0.8, lw=0)
-        figure.legend(loc="outside center right", frameon=False, reverse=True)
+        figure.legend(loc="outside center right", frameon=False, reverse=True)  # type: ignore[call-overload]
     for start in np.flatnonzero(~solved):
         width = np.gradient(temperature)[start] if len(temperature) > 1 else 1.0
         above.axvspan(temperature[start] - width, temperature[start] + width, color="white", lw=0)
@@ -102,8 +102,10 @@ def reward_histogram(values: Mapping[str, np.ndarray], n_bins: int = 42) -> Figu
     for name, (_, cost) in RULES.items():
         axes.axvline(cost, color="0.55", lw=0.8, ls=":", zorder=0)
         words = fill(f"not {name}".replace("_", " "), 14)
-        place = {"xycoords": ("data", "axes fraction"), "ha": "center", "va": "bottom"}
-        axes.annotate(words, (cost, 1.01), fontsize=7, color="0.35", **place)
+        axes.annotate(
+            words, (cost, 1.01), xycoords=("data", "axes fraction"), fontsize=7, color="0.35",
+            ha="center", va="bottom",
+        )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(edges[-1], edges[0])
     axes.set_xlabel("cost: minus the reward (below 1: the mismatch in Å, all rules kept)")
@@ -122,7 +124,7 @@ def reward_against_diversity(
     for i, (label, found) in enumerate(runs.items()):
         points = np.array([[run[diversity].value, run[reward].value] for run in found])
         colour = COLOURS[i % len(COLOURS)]
-        axes.scatter(*points.T, s=14, color=colour, alpha=0.6, linewidths=0)
+        axes.scatter(points[:, 0], points[:, 1], s=14, color=colour, alpha=0.6, linewidths=0)
         means = [Measure.mean("", column, "", "") for column in points.T]
         (x, x_error), (y, y_error) = [(m.value, np.nan_to_num(m.standard_error)) for m in means]
         marker = _MARKERS[i // len(COLOURS) % len(_MARKERS)]
@@ -184,5 +186,5 @@ def _write(
     axes: Axes, x: float, y: float, text: str, value: float, colours: ScalarMappable, size: float
 ) -> None:
     """Text on a cell, white on dark ones."""
-    ink = "white" if colours.norm(value) > 0.55 else "0.1"
+    ink = "white" if value > 0.55 * (colours.get_clim()[1] or 0.0) else "0.1"
     axes.annotate(text, (x, y), fontsize=size, color=ink, ha="center", va="center")

@@ -77,8 +77,8 @@ def token_divergence(
 
     @jax.jit
     def divergences(p: Params, q: Params, frozen: Params, rows: TextRows) -> Array:
-        models = (nnx.merge(policy.graph, params, frozen) for params in (p, q))
-        return per_sequence(token_divergences(*models, rows), rows, batch_size)
+        one, other = (nnx.merge(policy.graph, params, frozen) for params in (p, q))
+        return per_sequence(token_divergences(one, other, rows), rows, batch_size)
 
     found: list[np.ndarray] = []
     for rows, where in fixed_batches(sequences, batch_size, multiple=policy.mesh.size):
