@@ -11,7 +11,7 @@ from flax import nnx
 
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
-from crystaljax.models.llm.likelihood import token_log_probs
+from crystaljax.models.llm.likelihood import token_divergences, token_log_probs
 
 ROWS, LENGTH = 2, 30
 CONFIG = LlmConfig(
@@ -55,6 +55,24 @@ def test_log_probs_are_of_the_log_softmax() -> None:
         grad, logp = jax.jit(partial(jax.grad(chunked, has_aux=True), chunk=chunk))(params)
         np.testing.assert_allclose(logp, expected, atol=1e-5)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), grad, expected_grad)
+
+
+def test_divergences_are_of_the_whole_distributions() -> None:
+    rows = packed_rows()
+    models = [LanguageModel(CONFIG, nnx.Rngs(seed)) for seed in (0, 1)]
+    logp, other = (
+        jax.nn.log_softmax(
+            20 * model.logits(model.hidden(rows.tokens, rows.position, rows.segment))
+        )
+        for model in models
+    )
+    every = np.roll((np.exp(logp) * (logp - other)).sum(-1), 1, axis=1) * rows.trained
+    assert (every > 1e-3).sum() == rows.trained.sum()
+    for model in models:
+        model.head.kernel[...] = 20 * model.head.kernel[...]
+    for chunk in (7, 128):
+        found = token_divergences(*models, rows, chunk)
+        np.testing.assert_allclose(found, every, atol=1e-4)
 
 
 def test_all_logits_never_exist_at_once() -> None:

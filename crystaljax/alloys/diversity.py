@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -23,9 +24,15 @@ Candidates = Sequence[Candidate | None]
 def pair_keys(candidates: Candidates) -> list[str | None]:
     """What names the pair of a BCC and a B2, whatever the order of elements and the volume."""
     return [
-        None if one is None else f"{composition_key(one.bcc)} | {composition_key(one.b2)}"
+        None if one is None else " | ".join(_key(tuple(p.items())) for p in (one.bcc, one.b2))
         for one in candidates
     ]
+
+
+@lru_cache(maxsize=1 << 16)
+def _key(amounts: tuple[tuple[str, float], ...]) -> str:
+    """Of one phase; models write the same ones often."""
+    return composition_key(dict(amounts))
 
 
 def expected_unique(keys: Sequence[Hashable | None], draw: int) -> float:

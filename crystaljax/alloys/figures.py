@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystaljax.alloys.metrics import VALUE, AlloyEvaluation
+from crystaljax.alloys.metrics import AlloyEvaluation
 from crystaljax.alloys.rules import PRESENT, RULES
 from crystaljax.alloys.thermodynamics import Equilibria
 from crystaljax.alloys.tokens import COLUMNS, by_element
@@ -18,12 +19,14 @@ from crystaljax.text.divergence import TokenDivergence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
 _SERIES = {"BCC": ("bcc", False), "B2": ("bcc", True), "liquid": ("liquid", None)}
 _PHASE_COLOURS = {"BCC": COLOURS[2], "B2": COLOURS[1], "liquid": COLOURS[3]}
 _OTHER_COLOURS = ("#66a182", "#8a94a6", "#9c7fb5", "#b08968", "#5f9ea0", "#c0c6d0")
 _LEAST_COST = 1e-3  # Å: mismatches below are drawn in the outermost bar
+_MARKERS = "os^D"  # of labels beyond the colours
 _MAP = "magma_r"
 
 
@@ -34,13 +37,12 @@ def phase_fractions(equilibria: Equilibria, n: int = 0, title: str = "") -> Figu
     database. The largest composition set of each phase gives its lattice parameter. Temperatures
     that failed are left white.
     """
+    from matplotlib.figure import Figure
+
     one = equilibria[[n]]
     temperature, solved = one.temperatures, one.solved[0]
-    figure, above = chart((6.4, 5.4))
-    above.remove()
-    grid = figure.add_gridspec(2, 1, height_ratios=[2, 1])
-    above = figure.add_subplot(grid[0])
-    below = figure.add_subplot(grid[1], sharex=above)
+    figure = Figure(figsize=(6.4, 5.4), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     others = sorted(set(one.phase[one.rows_of("other")].tolist()))
     series = {label: one.amount(*key)[0] for label, key in _SERIES.items()}  # type: ignore[arg-type]
     series |= {name: _amount(one, name) for name in others}
@@ -49,13 +51,12 @@ def phase_fractions(equilibria: Equilibria, n: int = 0, title: str = "") -> Figu
     heights = [np.where(solved, values, 0.0) for values in series.values()]
     if heights:
         above.stackplot(temperature, heights, labels=list(series), colors=colours, alpha=0.8, lw=0)
+        figure.legend(loc="outside center right", frameon=False, reverse=True)  # type: ignore[call-overload]
     for start in np.flatnonzero(~solved):
         width = np.gradient(temperature)[start] if len(temperature) > 1 else 1.0
         above.axvspan(temperature[start] - width, temperature[start] + width, color="white", lw=0)
     above.set(ylim=(0, 1), xlim=(temperature[0], temperature[-1]), ylabel="mole fraction")
-    above.set_title(title, fontsize=10)
-    above.tick_params(labelbottom=False)
-    figure.legend(loc="outside right upper", frameon=False, reverse=True)
+    figure.suptitle(title, fontsize=9)
     for label, ordered in (("BCC", False), ("B2", True)):
         below.plot(
             temperature, _lattice(one, ordered), marker="o", ms=3.5, lw=1.4,
@@ -100,9 +101,10 @@ def reward_histogram(values: Mapping[str, np.ndarray], n_bins: int = 42) -> Figu
         axes.stairs(heights, edges, color=colour, lw=1.6, label=label)
     for name, (_, cost) in RULES.items():
         axes.axvline(cost, color="0.55", lw=0.8, ls=":", zorder=0)
+        words = fill(f"not {name}".replace("_", " "), 14)
         axes.annotate(
-            f"not {name}", (cost, 1.0), xycoords=("data", "axes fraction"), rotation=90,
-            fontsize=7, color="0.45", ha="right", va="top",
+            words, (cost, 1.01), xycoords=("data", "axes fraction"), fontsize=7, color="0.35",
+            ha="center", va="bottom",
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(edges[-1], edges[0])
@@ -122,66 +124,67 @@ def reward_against_diversity(
     for i, (label, found) in enumerate(runs.items()):
         points = np.array([[run[diversity].value, run[reward].value] for run in found])
         colour = COLOURS[i % len(COLOURS)]
-        axes.scatter(*points.T, s=14, color=colour, alpha=0.6, linewidths=0)
+        axes.scatter(points[:, 0], points[:, 1], s=14, color=colour, alpha=0.6, linewidths=0)
         means = [Measure.mean("", column, "", "") for column in points.T]
         (x, x_error), (y, y_error) = [(m.value, np.nan_to_num(m.standard_error)) for m in means]
-        axes.errorbar(x, y, y_error, x_error, "o", color=colour, ms=6.5, lw=1.2, label=label)
+        marker = _MARKERS[i // len(COLOURS) % len(_MARKERS)]
+        axes.errorbar(x, y, y_error, x_error, marker, color=colour, ms=6.5, lw=1.2, label=label)
     axes.set_xlabel(diversity)
     axes.set_ylabel(reward)
     figure.legend(loc="outside upper right", ncols=min(len(runs), 4), frameon=False)
     return figure
 
 
-def reward_histogram_of(runs: Mapping[str, AlloyEvaluation]) -> Figure:
-    """`reward_histogram` of evaluations."""
-    return reward_histogram({label: run.columns[VALUE] for label, run in runs.items()})
-
-
 def token_heat_map(divergence: TokenDivergence, texts: Sequence[int] = range(8)) -> Figure:
     """Some texts, a row each, every token shaded by the KL divergence where it stands (nats)."""
-    chosen = [np.flatnonzero(divergence.sample == text) for text in texts]
-    rows = [row for row in chosen if len(row)]
-    longest = max(map(len, rows), default=1)
-    figure, axes = chart((max(6.4, 0.36 * longest), 0.42 * len(rows) + 1.2))
-    values = np.full((max(len(rows), 1), longest), np.nan)
-    for i, row in enumerate(rows):
-        values[i, : len(row)] = divergence.divergence[row]
-    image = _heat(figure, axes, values, "KL (nat)")
-    for i, row in enumerate(rows):
-        for j, token in enumerate(divergence.token[row].tolist()):
-            _write(axes, j, i, token.strip() or "·", values[i, j], image, size=6)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    found = (np.flatnonzero(divergence.sample == text) for text in texts)
+    rows = [row for row in found if len(row)]
+    words = [[token.strip() or "·" for token in divergence.token[row]] for row in rows]
+    ends = [np.cumsum([len(word) + 1.0 for word in row]) for row in words]
+    longest = max((row[-1] for row in ends), default=1.0)
+    shown = divergence.divergence[np.concatenate([np.zeros(0, int), *rows])]
+    figure, axes = chart((0.09 * longest + 1.4, 0.36 * len(rows) + 0.5))
+    colours = _shades(figure, axes, shown, "KL (nat)")
+    for y, (row, word, end) in enumerate(zip(rows, words, ends, strict=True)):
+        nats, width = divergence.divergence[row], np.diff(end, prepend=0.0)
+        axes.barh(y, width, 0.92, left=end - width, color=colours.to_rgba(nats), ec="white", lw=0.4)
+        for x, text, value in zip(end - width / 2, word, nats, strict=True):
+            _write(axes, x, y, text, value, colours, size=6)
+    axes.set(xlim=(0, longest), ylim=(len(rows) - 0.5, -0.5), xticks=[], yticks=[])
     return figure
 
 
 def element_heat_map(divergence: TokenDivergence) -> Figure:
     """Mean KL divergence (nats) at each element's symbol and amount, in BCC and in B2."""
     found = by_element(divergence)
-    figure, axes = chart((4.6, 0.34 * len(found.symbols) + 1.6))
-    image = _heat(figure, axes, found.mean, "mean KL (nat)")
-    for (i, j), value in np.ndenumerate(found.mean):
+    figure, axes = chart((4.6, 0.34 * len(found.symbols) + 1.2))
+    colours = _shades(figure, axes, found.mean, "mean KL (nat)")
+    axes.imshow(colours.to_rgba(np.ma.masked_invalid(found.mean)), aspect="auto")
+    for (y, x), value in np.ndenumerate(found.mean):
         if np.isfinite(value):
-            _write(axes, j, i, f"{value:.2g}", value, image, size=7)
+            _write(axes, x, y, f"{value:.2g}", value, colours, size=7)
     axes.set_xticks(range(len(COLUMNS)), COLUMNS, fontsize=8)
     axes.set_yticks(range(len(found.symbols)), found.symbols)
     return figure
 
 
-def _heat(figure: Figure, axes: Axes, values: np.ndarray, label: str) -> float:
-    """A heat map from 0; returns its largest value."""
-    largest = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
-    image = axes.imshow(values, cmap=_MAP, vmin=0, vmax=largest or 1.0, aspect="auto")
+def _shades(figure: Figure, axes: Axes, values: np.ndarray, label: str) -> ScalarMappable:
+    """Colours of values from 0 to the largest, with their bar; the axes without frame and ticks."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    finite = values[np.isfinite(values)]
+    colours = ScalarMappable(Normalize(0, float(finite.max(initial=0)) or 1.0), _MAP)
+    figure.colorbar(colours, ax=axes, label=label, pad=0.01)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    figure.colorbar(image, ax=axes, label=label, pad=0.01)
-    return largest or 1.0
+    return colours
 
 
 def _write(
-    axes: Axes, x: int, y: int, text: str, value: float, largest: float, size: float
+    axes: Axes, x: float, y: float, text: str, value: float, colours: ScalarMappable, size: float
 ) -> None:
     """Text on a cell, white on dark ones."""
-    colour = "white" if value > 0.55 * largest else "0.1"
-    axes.annotate(text, (x, y), fontsize=size, color=colour, ha="center", va="center")
+    ink = "white" if value > 0.55 * (colours.get_clim()[1] or 0.0) else "0.1"
+    axes.annotate(text, (x, y), fontsize=size, color=ink, ha="center", va="center")

@@ -75,8 +75,8 @@ def _properties(symbol: str) -> tuple[float, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pymatgen tells of what it does not know
         element = Element(symbol)
-        names = ("Z", "mendeleev_no", "atomic_mass", "melting_point", "group", "row")
-        names += ("atomic_radius", "X", "molar_volume")
+        names = ["Z", "mendeleev_no", "atomic_mass", "melting_point", "group", "row"]
+        names += ["atomic_radius", "X", "molar_volume"]
         values = [getattr(element, name) for name in names]
         shells = re.findall(r"\d([spdf])(\d+)", element.electronic_structure.split("]")[-1])
     electrons = dict.fromkeys(_CAPACITY, 0)

@@ -69,7 +69,7 @@ class TableOne:
         return path
 
     def _names(self) -> list[str]:
-        """Of all metrics; rates say that they are in per cent."""
+        """Of all metrics, in the order they first occur."""
         return list(dict.fromkeys(name for of_one in self.models.values() for name in of_one))
 
 

@@ -30,8 +30,8 @@ class ElementDivergence(NamedTuple):
     """E elements, in alphabetical order."""
     mean: np.ndarray
     """float64 [E, 4]: nats at one place, by `COLUMNS`; nan where there is none."""
-    count: np.ndarray
-    """int [E, 4]: places."""
+    places: np.ndarray
+    """int [E, 4]: how many there are."""
 
 
 def by_element(divergence: TokenDivergence) -> ElementDivergence:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from crystaljax.alloys.composition import Candidate, CompositionError, write_formula
+from crystaljax.alloys.composition import Candidate, write_formula
 from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.validity import OxidationTable, formula_valid, smact_description
 
@@ -44,8 +45,18 @@ def validity_rates(
 def _valid(candidate: Candidate | None, table: OxidationTable, alloys: bool) -> bool:
     if candidate is None:
         return False
-    try:
-        formulas = [write_formula(amounts) for amounts in (candidate.bcc, candidate.b2)]
-    except CompositionError:
-        return False
-    return all(formula_valid(formula, table, alloys) for formula in formulas)
+    phases = (candidate.bcc, candidate.b2)
+    return all(_phase_valid(tuple(amounts.items()), table, alloys) for amounts in phases)
+
+
+@lru_cache(maxsize=1 << 16)
+def _phase_valid(
+    amounts: tuple[tuple[str, float], ...], table: OxidationTable, alloys: bool
+) -> bool:
+    """Of one phase; models write the same ones often."""
+    return formula_valid(_formula(amounts), table, alloys)
+
+
+@lru_cache(maxsize=1 << 16)
+def _formula(amounts: tuple[tuple[str, float], ...]) -> str:
+    return write_formula(dict(amounts))

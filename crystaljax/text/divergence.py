@@ -70,13 +70,15 @@ def token_divergence(
     Summed over a text drawn from p it estimates the divergence of the two distributions of texts
     with less noise than log p − log q does. The named groups of `kinds` say what tokens are; it is
     searched in each completion. ValueError if the tokens of the tokenizer stand for no bytes, or
-    naming a sequence that cannot be packed.
+    naming a sequence that cannot be packed, or if there is none.
     """
+    if not sequences:
+        raise ValueError("no texts to compare the models on")
 
     @jax.jit
     def divergences(p: Params, q: Params, frozen: Params, rows: TextRows) -> Array:
-        models = (nnx.merge(policy.graph, params, frozen) for params in (p, q))
-        return per_sequence(token_divergences(*models, rows), rows, batch_size)
+        one, other = (nnx.merge(policy.graph, params, frozen) for params in (p, q))
+        return per_sequence(token_divergences(one, other, rows), rows, batch_size)
 
     found: list[np.ndarray] = []
     for rows, where in fixed_batches(sequences, batch_size, multiple=policy.mesh.size):

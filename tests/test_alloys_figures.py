@@ -1,0 +1,80 @@
+"""What the figures of alloys show."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alloy_tables import b2, bcc, liquid, sigma, table
+from test_alloys_metrics import TEXTS, evaluation
+from test_alloys_tokens import PIECES, VOLUME, divergence
+
+from crystaljax.alloys.figures import (
+    element_heat_map,
+    phase_fractions,
+    reward_against_diversity,
+    reward_histogram,
+    token_heat_map,
+)
+from crystaljax.plots import save
+
+TOKENS = divergence(PIECES + VOLUME, list(np.linspace(0, 2, len(PIECES + VOLUME))), copies=2)
+
+
+def test_phases_are_stacked_by_name(tmp_path: Path) -> None:
+    equilibria = table(
+        [[b2(1.0)], [b2(1.0)], [b2(1.0)], [b2(1.0)]],
+        [[bcc(0.5, 2.9), b2(0.3), sigma(0.2)], [bcc(0.7, 2.91), b2(0.3)], "it hung", [liquid(1.0)]],
+    )
+    figure = phase_fractions(equilibria, 1, "Cr and NiAl")
+    above, below = figure.axes
+    labels = [patch.get_label() for patch in above.collections]
+    assert labels == ["BCC", "B2", "liquid", "SIGMA"]
+    bcc_line, b2_line = (line.get_xydata() for line in below.lines)
+    np.testing.assert_array_equal(bcc_line[:, 1], [2.9, 2.91, np.nan, np.nan])
+    np.testing.assert_array_equal(b2_line[:, 1], [2.93, 2.93, np.nan, np.nan])
+    assert "K" in below.get_xlabel()
+    assert save(figure, tmp_path / "phases.png").stat().st_size > 1000
+
+
+def test_an_equilibrium_that_failed_is_drawn(tmp_path: Path) -> None:
+    figure = phase_fractions(table(["it hung", "it hung"]))
+    save(figure, tmp_path / "none.png")
+    assert not figure.axes[0].collections
+
+
+def test_histogram_holds_every_sample() -> None:
+    values = {"SFT": np.array([-2000.0, -1000.05, -0.02, -1e-9]), "DPO": np.array([-0.02, 0.0])}
+    (axes,) = reward_histogram(values).axes
+    heights = [np.asarray(patch.get_data().values).sum() for patch in axes.patches]
+    assert heights == pytest.approx([1, 1, 1, 1])
+    left, right = axes.get_xlim()
+    assert left > 2000 > right  # better is to the right
+    assert len(axes.texts) == 4
+
+
+def test_trade_off_shows_means() -> None:
+    runs = {"SFT": [evaluation(), evaluation(TEXTS[:2])], "DPO": [evaluation()]}
+    (axes,) = reward_against_diversity(runs, diversity="unique pairs @2").axes
+    first = axes.containers[0].lines[0].get_xydata()[0]
+    expected = [
+        np.mean([run[name].value for run in runs["SFT"]])
+        for name in ("unique pairs @2", "mean reward")
+    ]
+    np.testing.assert_allclose(first, expected)
+
+
+def test_token_map_has_every_token(tmp_path: Path) -> None:
+    figure = token_heat_map(TOKENS, range(5))
+    words = [text.get_text() for text in figure.axes[0].texts]
+    expected = [piece.strip() or "·" for piece in PIECES + VOLUME]
+    assert words == expected * 2
+    assert len(figure.axes[0].patches) == len(words)
+    save(figure, tmp_path / "tokens.png")
+
+
+def test_element_map_has_every_element(tmp_path: Path) -> None:
+    figure = element_heat_map(TOKENS)
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert rows == ["Al", "Cr", "Ni"]
+    assert len(figure.axes[0].texts) == 6
+    save(figure, tmp_path / "elements.png")

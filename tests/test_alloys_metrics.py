@@ -1,0 +1,135 @@
+"""Metrics of hand-made samples, and comparisons against counting."""
+
+import math
+
+import numpy as np
+import pytest
+from alloy_samples import TRAINING, judged
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from crystaljax.alloys.metrics import (
+    RULE_WORDS,
+    AlloyEvaluation,
+    AlloyEvaluationConfig,
+    AlloyReference,
+    compare,
+    duels,
+    evaluate_alloys,
+)
+from crystaljax.alloys.novelty import COVERAGE, FeatureSpace
+from crystaljax.alloys.rules import RULES
+from crystaljax.evaluation.report import Report
+
+NEW = "<BCC>Cr10W90</BCC> <B2>TiRu</B2> <B2_Volume>20</B2_Volume>"
+TEXTS = [str(TRAINING[0]), str(TRAINING[1]), NEW, "I do not know."]
+KEPT = [(1, 1, 1, 1), (1, 1, 0, 1), (0, 1, 1, 0), (0, 0, 0, 0)]
+CONFIG = AlloyEvaluationConfig(draw=2)
+
+
+def evaluation(texts: list[str] = TEXTS, mismatch: float = 0.02) -> AlloyEvaluation:
+    reference = AlloyReference.of("train", TRAINING, config=CONFIG)
+    return evaluate_alloys(texts, judged(texts, KEPT[: len(texts)], mismatch), reference)
+
+
+def test_every_number() -> None:
+    found = evaluation()
+    space = FeatureSpace.of(TRAINING)
+    apart = cdist(space(TRAINING), space(found.candidates[:3]))
+    covered, near = (int((apart.min(axis=axis) <= COVERAGE).sum()) for axis in (1, 0))
+    assert 0 < covered < len(TRAINING)
+    values = {name: pytest.approx(value, nan_ok=True) for name, value in found.values.items()}
+    counts = {rate.name: (rate.count, rate.total) for rate in found.rates}
+    assert counts == {
+        "readable": (3, 4),
+        "SMACT valid": (3, 4),
+        "Pauling valid": (0, 4),
+        "COV-R": (covered, len(TRAINING)),
+        "COV-P": (near, 4),
+        "novel": (1, 4),
+        "coexist": (2, 4),
+        "bcc_first": (3, 4),
+        "b2_at_room_temperature": (2, 4),
+        "few_other_phases": (2, 4),
+        "all rules": (1, 4),
+    }
+    assert values["mean reward"] == np.mean([-0.02, -10.02, -1001, -2000])
+    assert values["mean reward of valid"] == np.mean([-0.02, -10.02, -1001])
+    assert values["best reward"] == -0.02
+    assert values["mismatch"] == 0.02
+    # The first two are one pair of phases: of six draws of two one has it twice.
+    assert values["unique pairs @2"] == np.mean([1, 2, 1, 2, 1, 1])
+    assert found["mean reward"].standard_error == pytest.approx(
+        np.std([-0.02, -10.02, -1001, -2000], ddof=1) / 2
+    )
+    assert found.columns["distance"][0] == pytest.approx(0, abs=1e-6)
+    assert math.isnan(found.columns["distance"][3])
+    assert [rate.name for rate in found.top_bcc] == ["Cr-Ni", "Cr-W"]
+    assert any("1 samples: no <BCC>" in line for line in found.context)
+
+
+def test_held_out_candidates_are_what_is_covered() -> None:
+    reference = AlloyReference.of("train", TRAINING, TRAINING[:2], CONFIG)
+    found = evaluate_alloys(TEXTS, judged(TEXTS, KEPT, 0.02), reference)
+    assert {rate.name: rate.total for rate in found.rates}["COV-R"] == 2
+    assert found["COV-R"].value == 1
+
+
+def test_nothing_readable() -> None:
+    found = evaluation(["no", "nor this"])
+    assert found["novel"].value == 0
+    assert found["COV-R"].value == 0
+    assert found["mean reward"].value == -2000
+    assert math.isnan(found["mean reward of valid"].value)
+    assert found["unique pairs @2"].value == 0
+    assert found.top_bcc == ()
+
+
+def test_lengths_must_agree() -> None:
+    with pytest.raises(ValueError, match="3 texts, and 4 rewards"):
+        evaluate_alloys(TEXTS[:3], judged(TEXTS, KEPT, 0.1), AlloyReference.of("train", TRAINING))
+
+
+def test_a_report_takes_them() -> None:
+    text = Report("alloys", {"SFT": evaluation(), "DPO": evaluation(TEXTS[:3])}).to_markdown()
+    assert "3 / 4" in text
+    assert RULE_WORDS["bcc_first"] in text
+    assert set(RULE_WORDS) == set(RULES)
+
+
+def test_comparison() -> None:
+    before, after = evaluation(), evaluation(TEXTS[:2])
+    found = compare(after, before)
+    # -0.02 draws with itself and beats three, -10.02 loses to one, draws with itself, beats two.
+    assert (found.win.value, found.draw.value, found.loss.value) == (5 / 8, 2 / 8, 1 / 8)
+    assert found.rules["coexist"].value == 0.5
+    assert found.rules["all rules"].value == pytest.approx(1 / 2 - 1 / 4)
+    assert "+50.0" in dict(found.table("DPO against SFT").rows[1:])["coexist"]
+
+
+numbers = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12)
+
+
+@given(numbers, numbers, st.sampled_from([0.0, 0.5, 1.0, 2.5]))
+def test_duels_are_counted(values: list[float], others: list[float], tolerance: float) -> None:
+    difference = np.subtract.outer(values, others)
+    win, draw, loss = duels(np.array(values), np.array(others), tolerance)
+    assert win.value == pytest.approx((difference > tolerance).mean())
+    assert loss.value == pytest.approx((difference < -tolerance).mean())
+    assert draw.value == pytest.approx((np.abs(difference) <= tolerance).mean())
+    swapped = duels(np.array(others), np.array(values), tolerance)
+    assert swapped[2].value == pytest.approx(win.value)
+    assert swapped[2].standard_error == pytest.approx(win.standard_error, nan_ok=True)
+
+
+def test_the_error_of_duels_is_that_of_repeated_samples() -> None:
+    rng = np.random.default_rng(0)
+    found = [
+        duels(np.round(rng.normal(0.5, 1, 40)), np.round(rng.normal(0, 1, 60)), 0.1)
+        for _ in range(400)
+    ]
+    for outcome in zip(*found, strict=True):
+        spread = np.std([measure.value for measure in outcome])
+        claimed = np.mean([measure.standard_error for measure in outcome])
+        assert claimed == pytest.approx(spread, rel=0.12)

@@ -1,0 +1,38 @@
+"""Divergences by element, of hand-made tokens."""
+
+import numpy as np
+
+from crystaljax.alloys.tokens import ALLOY_TOKENS, COLUMNS, by_element
+from crystaljax.text.divergence import TokenDivergence, _labels
+
+PIECES = ["<BCC>", "N", "i", "3", "3", "Cr", "</BCC>", " ", "<B2>", "Al", "Ni", "2", "</B2>"]
+VOLUME = [" ", "<B2_Volume>", "5", "0", ".", "6", "</B2_Volume>", ""]
+
+
+def divergence(pieces: list[str], nats: list[float], copies: int = 1) -> TokenDivergence:
+    labels = _labels([piece.encode() for piece in pieces], ALLOY_TOKENS) * copies
+    token, kind, span = (np.array(column, object) for column in zip(*labels, strict=True))
+    sample = np.repeat(np.arange(copies), len(pieces))
+    return TokenDivergence(copies, np.array(nats * copies), sample, token, kind, span)
+
+
+def test_symbols_and_amounts_by_phase() -> None:
+    nats = [9.0, 1, 2, 3, 4, 5, 9, 9, 9, 6, 7, 8, 9, *[9] * len(VOLUME)]
+    found = by_element(divergence(PIECES + VOLUME, nats, copies=2))
+    assert found.symbols == ("Al", "Cr", "Ni")
+    assert COLUMNS == ("BCC element", "BCC amount", "B2 element", "B2 amount")
+    nan = np.nan
+    expected = [[nan, nan, 6, nan], [5, nan, nan, nan], [3, 7, 7, 8]]
+    np.testing.assert_array_equal(found.mean, expected)
+    np.testing.assert_array_equal(found.places, 2 * np.isfinite(expected))
+
+
+def test_texts_that_are_no_candidates() -> None:
+    found = by_element(divergence(["Ni", " ", "3", "<B2>", "7", "Ti"], [1.0] * 6))
+    assert found.symbols == ("Ni", "Ti")  # 7 stands in a B2, after Ni
+    np.testing.assert_array_equal(found.places, [[0, 0, 0, 1], [0, 0, 1, 0]])
+
+
+def test_the_paper_s_space_in_the_tag() -> None:
+    kinds = [kind for _, kind, _ in _labels([b"<B2 Volume>", b"50"], ALLOY_TOKENS)]
+    assert kinds == ["tag", "number"]
