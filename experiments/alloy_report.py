@@ -154,7 +154,7 @@ def drawn(
     yield "trade_off", "Reward and diversity", figures.reward_against_diversity(found)
     elements = {"training data": runs[0].bench.reference.elements}
     elements |= {label: found[label][0].elements for label in (SFT, "DPO", "GRPO")}
-    yield "elements", "Candidates with each element", plots.element_bars(elements)
+    yield "elements", "Candidates with each element", plots.element_bars(elements, of="candidates")
     yield "tokens", "KL(DPO ‖ SFT) in samples", figures.token_heat_map(divergence["DPO"])
     yield "kl_elements", "KL(DPO ‖ SFT) by element", figures.element_heat_map(divergence["DPO"])
     first = runs[0].bench.folder

@@ -75,7 +75,7 @@ class Config:
     """What judges candidates; results are kept in OUTPUT if no cache is named."""
     sft: SftConfig = field(
         default_factory=lambda: SftConfig(
-            n_epochs=8,
+            n_epochs=4,
             batch_size=32,
             log_every=10,
             validate_every=50,
