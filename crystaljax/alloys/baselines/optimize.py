@@ -239,7 +239,8 @@ def candidate_at(space: Space, parameters: dict[str, Any]) -> Candidate | None:
             element = parameters[f"{name}_{n}"]
             amounts[element] = amounts.get(element, 0.0) + parameters.get(f"{name}_amount_{n}", 1)
         chosen.append(_closest(amounts, shares))
-    return space.candidate(*chosen, space.volumes[parameters["volume"]])
+    bcc, first, second = chosen
+    return space.candidate(bcc, first, second, space.volumes[parameters["volume"]])
 
 
 def _closest(
