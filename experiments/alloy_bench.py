@@ -38,6 +38,10 @@ from crystaljax.training.text_preference import TextPreferenceConfig, TokenPair,
 from crystaljax.training.text_task import TextTask
 
 
+AT_ONCE = 64
+"""Samples that are judged before they are kept."""
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What is learnt by supervised fine-tuning."""
@@ -161,15 +165,17 @@ class Bench:
         path = self.folder / f"{name}.jsonl"
         header = {"samples": n, "seed": self.seed, "stream": stream}
         journal = Journal(path, header | {"generation": dataclasses.asdict(self.generation)})
-        if not journal.entries:
+        if len(journal.entries) < n:
             seed = 1_000_001 + 1000 * self.seed + stream
             drawn = self.policy.sample(params, [self.prompt.tokens], seed, self.generation, n)
-            entries = reward_entries(drawn.text, self.reward.judge_texts(drawn.text))
-            for i, entry in enumerate(entries):
-                entry["tokens"] = drawn.sequence(i).tolist()
-            journal.add(entries)
-        tokens = [np.array(entry["tokens"], np.int32) for entry in journal.entries]
-        return Samples(*read_rewards(journal.entries), tokens)
+            for first in range(len(journal.entries), n, AT_ONCE):
+                rows = range(first, min(first + AT_ONCE, n))
+                texts = [drawn.text[i] for i in rows]
+                entries = reward_entries(texts, self.reward.judge_texts(texts))
+                tokens = [{"tokens": drawn.sequence(i).tolist()} for i in rows]
+                journal.add(a | b for a, b in zip(entries, tokens, strict=True))
+        kept = [np.array(entry["tokens"], np.int32) for entry in journal.entries]
+        return Samples(*read_rewards(journal.entries), kept)
 
     def searched(self, config: SearchConfig) -> Samples:
         """Candidates that a search without a model looks through, in order."""

@@ -7,7 +7,7 @@ from crystaljax.alloys.composition import read_candidate
 from crystaljax.text.prompts import load_template
 
 EXAMPLES = [
-    f"<BCC>Cr{n}Ni</BCC> <B2>AlNi</B2> <B2_Volume>{20 + n}</B2_Volume>" for n in range(2, 9)
+    f"<BCC>Cr{n}Ni{100 - n}</BCC> <B2>AlNi</B2> <B2_Volume>40</B2_Volume>" for n in range(71, 78)
 ]
 
 
