@@ -37,7 +37,6 @@ from crystaljax.training.sft import SftConfig, sft
 from crystaljax.training.text_preference import TextPreferenceConfig, TokenPair, prefer_texts
 from crystaljax.training.text_task import TextTask
 
-
 AT_ONCE = 64
 """Samples that are judged before they are kept."""
 
