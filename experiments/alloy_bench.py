@@ -19,8 +19,8 @@ from crystaljax.alloys.baselines.journal import Journal, read_rewards, reward_en
 from crystaljax.alloys.baselines.optimize import SearchConfig, search
 from crystaljax.alloys.baselines.space import Space
 from crystaljax.alloys.dataset import PairsConfig, alloy_examples, candidates
+from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
 from crystaljax.alloys.lists import load_lists
-from crystaljax.alloys.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
 from crystaljax.alloys.reward import AlloyReward
 from crystaljax.checkpoints import latest_step
 from crystaljax.rewards.base import RewardBatch

@@ -22,10 +22,10 @@ from crystaljax.alloys.baselines.dialogue import DialogueConfig, dialogue
 from crystaljax.alloys.baselines.endpoint import Endpoint, EndpointConfig
 from crystaljax.alloys.baselines.shots import ShotsConfig, final_answer, shot_prompts
 from crystaljax.alloys.dataset import candidates
+from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
+from crystaljax.alloys.evaluation.table_one import table_one
 from crystaljax.alloys.lists import load_lists
-from crystaljax.alloys.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
-from crystaljax.alloys.table_one import table_one
 from crystaljax.evaluation.limits import writable_folder
 from crystaljax.evaluation.report import Report
 from crystaljax.rewards.pool import PoolConfig

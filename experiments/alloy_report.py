@@ -11,12 +11,12 @@ from alloy_bench import Bench, Samples
 from matplotlib.figure import Figure
 
 from crystaljax import plots
-from crystaljax.alloys import figures
 from crystaljax.alloys.composition import master, read_candidate
-from crystaljax.alloys.metrics import AlloyEvaluation, compare
+from crystaljax.alloys.evaluation import figures
+from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, compare
+from crystaljax.alloys.evaluation.table_one import table_one
+from crystaljax.alloys.evaluation.tokens import ALLOY_TOKENS
 from crystaljax.alloys.reward import AlloyReward
-from crystaljax.alloys.table_one import table_one
-from crystaljax.alloys.tokens import ALLOY_TOKENS
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.hardware import hardware
 from crystaljax.text.divergence import TokenDivergence, token_divergence

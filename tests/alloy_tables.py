@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crystaljax.alloys.thermodynamics import Equilibria, Point, Row
+from crystaljax.alloys.engines.thermodynamics import Equilibria, Point, Row
 
 MIXTURE = {"Al": 0.3, "Cr": 0.4, "Ni": 0.3}
 

@@ -9,10 +9,10 @@ from alloy_tables import b2, bcc
 
 from crystaljax.alloys.composition import write_formula
 from crystaljax.alloys.curation import PhasePurity, PurityConfig, ServedPurity, curate
+from crystaljax.alloys.engines.table import composition_key, write_table
+from crystaljax.alloys.engines.thermodynamics import Equilibria, Point
 from crystaljax.alloys.grid import GridConfig, Roles
 from crystaljax.alloys.reward import EngineConfig
-from crystaljax.alloys.table import composition_key, write_table
-from crystaljax.alloys.thermodynamics import Equilibria, Point
 
 GRID = GridConfig(Roles(("Cr", "Fe"), ("Al",), ("Co", "Ni", "Al")), parts=(4,), site_parts=(2,))
 TEMPERATURES = np.array([500.0, 1500.0])

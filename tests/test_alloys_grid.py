@@ -15,8 +15,8 @@ from crystaljax.alloys.composition import (
     write_formula,
     write_percentages,
 )
+from crystaljax.alloys.engines.table import composition_key
 from crystaljax.alloys.grid import ROLES, GridConfig, Roles, b2_candidates, bcc_candidates
-from crystaljax.alloys.table import composition_key
 
 SMALL = Roles(("Cr", "Fe"), ("Al",), ("Co", "Ni", "Al"))
 

@@ -10,6 +10,8 @@ from alloy_tables import b2, bcc
 from crystaljax.alloys.composition import write_formula, write_percentages
 from crystaljax.alloys.curation import PurityConfig, ServedPurity
 from crystaljax.alloys.dataset import candidates
+from crystaljax.alloys.engines.table import composition_key, write_table
+from crystaljax.alloys.engines.thermodynamics import Equilibria, Point
 from crystaljax.alloys.grid import GridConfig, Roles, b2_candidates, bcc_candidates
 from crystaljax.alloys.lists import (
     ListError,
@@ -20,8 +22,6 @@ from crystaljax.alloys.lists import (
     write_lists,
 )
 from crystaljax.alloys.reward import EngineConfig
-from crystaljax.alloys.table import composition_key, write_table
-from crystaljax.alloys.thermodynamics import Equilibria, Point
 
 GRID = GridConfig(Roles(("Al", "Cr"), ("Al",), ("Ni",)), parts=(2, 3), site_parts=(1,), most_site=1)
 

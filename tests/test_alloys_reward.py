@@ -7,6 +7,8 @@ import pytest
 from alloy_tables import b2, bcc, liquid, sigma
 
 from crystaljax.alloys.composition import master, read_candidate
+from crystaljax.alloys.engines.table import Table, composition_key, write_table
+from crystaljax.alloys.engines.thermodynamics import Equilibria, Point
 from crystaljax.alloys.reward import (
     AlloyConfig,
     AlloyReward,
@@ -15,8 +17,6 @@ from crystaljax.alloys.reward import (
     RulesConfig,
     rule_rewards,
 )
-from crystaljax.alloys.table import Table, composition_key, write_table
-from crystaljax.alloys.thermodynamics import Equilibria, Point
 from crystaljax.rewards.answers import Answer
 from crystaljax.rewards.pool import PoolConfig
 

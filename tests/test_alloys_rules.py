@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from alloy_tables import b2, bcc, liquid, sigma, table
 
+from crystaljax.alloys.engines.thermodynamics import Point
 from crystaljax.alloys.rules import (
     RULES,
     b2_at_room_temperature,
@@ -12,7 +13,6 @@ from crystaljax.alloys.rules import (
     few_other_phases,
     smallest_mismatch,
 )
-from crystaljax.alloys.thermodynamics import Point
 
 BOTH: Point = [bcc(0.4), b2(0.6)]
 GOOD: list[Point] = [BOTH, BOTH, [bcc(1.0)], [bcc(0.4), liquid(0.6)], [liquid(1.0)]]

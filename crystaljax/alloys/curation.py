@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from crystaljax.alloys.composition import write_formula
+from crystaljax.alloys.engines.table import composition_key, read_key
+from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Thermodynamics
 from crystaljax.alloys.grid import GridConfig, b2_candidates, bcc_candidates
 from crystaljax.alloys.reward import EngineConfig, create_engine
-from crystaljax.alloys.table import composition_key, read_key
-from crystaljax.alloys.thermodynamics import TEMPERATURES, Thermodynamics
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.items import Items
 from crystaljax.rewards.pool import PoolConfig

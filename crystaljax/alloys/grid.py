@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from crystaljax.alloys.table import composition_key
+from crystaljax.alloys.engines.table import composition_key
 from crystaljax.composition import atomic_number
 
 Shares = tuple[tuple[tuple[float, ...], ...], ...]

@@ -15,9 +15,9 @@ from crystaljax.alloys.composition import (
     master,
     read_candidate,
 )
+from crystaljax.alloys.engines.table import Table, composition_key, read_key
+from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Equilibria, Thermodynamics
 from crystaljax.alloys.rules import RULES, smallest_mismatch
-from crystaljax.alloys.table import Table, composition_key, read_key
-from crystaljax.alloys.thermodynamics import TEMPERATURES, Equilibria, Thermodynamics
 from crystaljax.rewards.answers import Answer
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.items import Items
@@ -90,10 +90,10 @@ def create_engine(config: EngineConfig) -> Thermodynamics:
     if config.kind == "table":
         return Table.read(config.database)
     if config.kind == "tc-python":
-        from crystaljax.alloys.tc_python import ThermoCalc
+        from crystaljax.alloys.engines.tc_python import ThermoCalc
 
         return ThermoCalc(config.database, config.elements)
-    from crystaljax.alloys.calphad import Calphad
+    from crystaljax.alloys.engines.calphad import Calphad
 
     return Calphad(config.database, config.elements or None)
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from crystaljax.alloys.thermodynamics import Equilibria
+from crystaljax.alloys.engines.thermodynamics import Equilibria
 
 PRESENT = 1e-3
 """Mole fraction above which a phase is there."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crystaljax.alloys.metrics import VALUE, AlloyEvaluation, duels
+from crystaljax.alloys.evaluation.metrics import VALUE, AlloyEvaluation, duels
 from crystaljax.data.files import replacing
 from crystaljax.evaluation.rates import Measure, Metric, Rate
 from crystaljax.evaluation.report import Table

@@ -8,7 +8,7 @@ from alloy_tables import MIXTURE, b2, bcc, liquid, table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystaljax.alloys.table import (
+from crystaljax.alloys.engines.table import (
     Table,
     TableError,
     composition_key,

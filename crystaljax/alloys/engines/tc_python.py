@@ -10,8 +10,16 @@ from typing import Any, Self
 import numpy as np
 
 from crystaljax.alloys.composition import PAPER_ELEMENTS
+from crystaljax.alloys.engines.thermodynamics import (
+    ORDERED,
+    Equilibria,
+    Kind,
+    Point,
+    Row,
+    present,
+    problem,
+)
 from crystaljax.alloys.lattice import lattice_from_molar_volume
-from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Kind, Point, Row, present, problem
 
 
 class ThermoCalc:

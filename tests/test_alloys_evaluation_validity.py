@@ -3,7 +3,7 @@
 import pytest
 
 from crystaljax.alloys.composition import read_candidate
-from crystaljax.alloys.validity import validity_rates
+from crystaljax.alloys.evaluation.validity import validity_rates
 
 
 def candidate(bcc: str, b2: str):  # type: ignore[no-untyped-def]

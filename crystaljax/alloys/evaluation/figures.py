@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crystaljax.alloys.metrics import AlloyEvaluation
+from crystaljax.alloys.engines.thermodynamics import Equilibria
+from crystaljax.alloys.evaluation.metrics import AlloyEvaluation
+from crystaljax.alloys.evaluation.tokens import COLUMNS, by_element
 from crystaljax.alloys.rules import PRESENT, RULES
-from crystaljax.alloys.thermodynamics import Equilibria
-from crystaljax.alloys.tokens import COLUMNS, by_element
 from crystaljax.evaluation.rates import Measure
 from crystaljax.plots import COLOURS, chart
 from crystaljax.text.divergence import TokenDivergence

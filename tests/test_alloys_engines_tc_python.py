@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crystaljax.alloys.tc_python import ThermoCalc
+from crystaljax.alloys.engines.tc_python import ThermoCalc
 
 TEMPERATURES = np.array([400.0, 1000.0, 2000.0])
 MIXTURE = {"Ni": 0.25, "Al": 0.25, "Cr": 0.5, "Fe": 0.0}

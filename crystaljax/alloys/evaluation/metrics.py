@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 
 from crystaljax.alloys.composition import Candidate, read_candidate
-from crystaljax.alloys.diversity import (
+from crystaljax.alloys.evaluation.diversity import (
     element_frequencies,
     expected_unique,
     pair_keys,
     top_element_sets,
 )
-from crystaljax.alloys.novelty import (
+from crystaljax.alloys.evaluation.novelty import (
     COVERAGE,
     NOVELTY,
     Features,
@@ -24,8 +24,8 @@ from crystaljax.alloys.novelty import (
     coverage_rates,
     nearest,
 )
+from crystaljax.alloys.evaluation.validity import validity_rates
 from crystaljax.alloys.rules import RULES
-from crystaljax.alloys.validity import validity_rates
 from crystaljax.evaluation.distribution import total_variation
 from crystaljax.evaluation.rates import Difference, Measure, Metric, MetricSet, Rate
 from crystaljax.evaluation.report import Table

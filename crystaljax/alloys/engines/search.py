@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crystaljax.alloys.minimum import Minimum, System, failed
-from crystaljax.alloys.sampling import Ordering, Points
+from crystaljax.alloys.engines.minimum import Minimum, System, failed
+from crystaljax.alloys.engines.sampling import Ordering, Points
 
 _DRIVING_FORCE = 0.5  # J/mol: a point further below the plane than this shows a wrong minimum
 _NEAR = 4000.0  # J/mol: how far above the plane a phase's lowest point is worth a closer look

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystaljax.alloys.composition import Candidate, read_candidate
-from crystaljax.alloys.diversity import (
+from crystaljax.alloys.evaluation.diversity import (
     element_frequencies,
     expected_unique,
     pair_keys,

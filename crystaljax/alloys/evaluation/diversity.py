@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import gammaln
 
 from crystaljax.alloys.composition import Candidate
-from crystaljax.alloys.table import composition_key
+from crystaljax.alloys.engines.table import composition_key
 from crystaljax.composition import atomic_number
 from crystaljax.evaluation.rates import Rate
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from alloy_tables import b2, bcc, liquid, sigma, table
-from test_alloys_metrics import TEXTS, evaluation
-from test_alloys_tokens import PIECES, VOLUME, divergence
+from test_alloys_evaluation_metrics import TEXTS, evaluation
+from test_alloys_evaluation_tokens import PIECES, VOLUME, divergence
 
-from crystaljax.alloys.figures import (
+from crystaljax.alloys.evaluation.figures import (
     element_heat_map,
     phase_fractions,
     reward_against_diversity,

@@ -8,15 +8,15 @@ import pytest
 
 pytest.importorskip("pycalphad")
 
-from crystaljax.alloys.calphad import Calphad
 from crystaljax.alloys.composition import master, read_candidate
-from crystaljax.alloys.database import database_path, load_database
+from crystaljax.alloys.engines.calphad import Calphad
+from crystaljax.alloys.engines.database import database_path, load_database
+from crystaljax.alloys.engines.minimum import Minimum, System
+from crystaljax.alloys.engines.sampling import Points
+from crystaljax.alloys.engines.search import find_minima, improve
+from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Equilibria
 from crystaljax.alloys.lattice import ERROR
-from crystaljax.alloys.minimum import Minimum, System
 from crystaljax.alloys.reward import rule_rewards
-from crystaljax.alloys.sampling import Points
-from crystaljax.alloys.search import find_minima, improve
-from crystaljax.alloys.thermodynamics import TEMPERATURES, Equilibria
 
 EVERY_SECOND = TEMPERATURES[1::2]
 WRONG = 10.0  # J/mol above the best of many starts
@@ -149,7 +149,7 @@ def test_what_pycalphad_raises_costs_one_composition(
             raise ValueError("no valid points")
         return find_minima(system, composition)
 
-    monkeypatch.setattr("crystaljax.alloys.calphad.find_minima", broken)
+    monkeypatch.setattr("crystaljax.alloys.engines.calphad.find_minima", broken)
     table = engine.equilibria([{"Ni": 1.0}, {"Al": 0.5, "Ni": 0.5}], EVERY_SECOND[:2])
     np.testing.assert_array_equal(table.solved.all(axis=1), [False, True])
     assert table.reasons[0, 0] == "ValueError: no valid points"
@@ -162,7 +162,7 @@ def test_a_point_without_solution_is_marked(
         first, *rest = find_minima(system, composition)
         return [replace(first, energy=np.nan), *rest]
 
-    monkeypatch.setattr("crystaljax.alloys.calphad.find_minima", lost)
+    monkeypatch.setattr("crystaljax.alloys.engines.calphad.find_minima", lost)
     table = engine.equilibria([{"Al": 0.5, "Ni": 0.5}], EVERY_SECOND[:2])
     np.testing.assert_array_equal(table.solved, [[False, True]])
     assert table.reasons[0, 0] == "no solve converged"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from crystaljax.alloys.tokens import ALLOY_TOKENS, COLUMNS, by_element
+from crystaljax.alloys.evaluation.tokens import ALLOY_TOKENS, COLUMNS, by_element
 from crystaljax.text.divergence import TokenDivergence, _labels
 
 PIECES = ["<BCC>", "N", "i", "3", "3", "Cr", "</BCC>", " ", "<B2>", "Al", "Ni", "2", "</B2>"]

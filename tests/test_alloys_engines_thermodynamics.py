@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from alloy_tables import MIXTURE, b2, bcc, liquid, sigma, table
 
-from crystaljax.alloys.thermodynamics import Equilibria, problem
+from crystaljax.alloys.engines.thermodynamics import Equilibria, problem
 
 
 def test_amounts_sum_composition_sets_and_failed_points_are_nan() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from crystaljax.alloys.metrics import (
+from crystaljax.alloys.evaluation.metrics import (
     RULE_WORDS,
     AlloyEvaluation,
     AlloyEvaluationConfig,
@@ -18,7 +18,7 @@ from crystaljax.alloys.metrics import (
     duels,
     evaluate_alloys,
 )
-from crystaljax.alloys.novelty import COVERAGE, FeatureSpace
+from crystaljax.alloys.evaluation.novelty import COVERAGE, FeatureSpace
 from crystaljax.alloys.rules import RULES
 from crystaljax.evaluation.report import Report
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from alloy_samples import TRAINING
-from test_alloys_metrics import NEW, TEXTS, evaluation
+from test_alloys_evaluation_metrics import NEW, TEXTS, evaluation
 
-from crystaljax.alloys.table_one import TableOne, plus_minus, table_one
+from crystaljax.alloys.evaluation.table_one import TableOne, plus_minus, table_one
 from crystaljax.evaluation.rates import Measure
 from crystaljax.tracking import Tracker
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from crystaljax.alloys.composition import PAPER_ELEMENTS, Candidate
-from crystaljax.alloys.novelty import (
+from crystaljax.alloys.evaluation.novelty import (
     PROPERTIES,
     STATISTICS,
     FeatureSpace,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from crystaljax.alloys.composition import fractions
-from crystaljax.alloys.thermodynamics import Equilibria, Point, problem
+from crystaljax.alloys.engines.thermodynamics import Equilibria, Point, problem
 from crystaljax.data.files import replacing
 
 VERSION = 1

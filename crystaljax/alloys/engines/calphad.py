@@ -9,11 +9,19 @@ from os import PathLike
 
 import numpy as np
 
-from crystaljax.alloys.database import VACANCY, AlloyDatabase, load_database
+from crystaljax.alloys.engines.database import VACANCY, AlloyDatabase, load_database
+from crystaljax.alloys.engines.minimum import PRESSURE, Minimum, System
+from crystaljax.alloys.engines.search import find_minima
+from crystaljax.alloys.engines.thermodynamics import (
+    ORDERED,
+    Equilibria,
+    Kind,
+    Point,
+    Row,
+    present,
+    problem,
+)
 from crystaljax.alloys.lattice import lattice_from_molar_volume, lattice_parameter
-from crystaljax.alloys.minimum import PRESSURE, Minimum, System
-from crystaljax.alloys.search import find_minima
-from crystaljax.alloys.thermodynamics import ORDERED, Equilibria, Kind, Point, Row, present, problem
 
 ALGORITHM = 2
 """Changes when the same composition may get another equilibrium."""

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("pycalphad")
 
-from crystaljax.alloys.database import DatabaseError, database_path, load_database
+from crystaljax.alloys.engines.database import DatabaseError, database_path, load_database
 
 SMALL = """
 ELEMENT /- ELECTRON_GAS 0 0 0 !

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax.alloys.database import VACANCY, AlloyDatabase, substitutional_pair
-from crystaljax.alloys.sampling import Ordering, Points, Surface, from_light_dataset
+from crystaljax.alloys.engines.database import VACANCY, AlloyDatabase, substitutional_pair
+from crystaljax.alloys.engines.sampling import Ordering, Points, Surface, from_light_dataset
 
 PRESSURE = 101325.0
 """Pa."""

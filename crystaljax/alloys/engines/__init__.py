@@ -1,0 +1,1 @@
+"""Engines that compute phase equilibria, and the table of what they find."""

@@ -1,0 +1,1 @@
+"""What proposed alloys are worth: metrics, the table of models, figures."""
