@@ -74,6 +74,11 @@ class Samples(NamedTuple):
     tokens: list[np.ndarray]
     """int32 [n]: each as it was sampled, with the end token; none of texts that no model wrote."""
 
+    def last(self, n: int) -> Samples:
+        """The last n."""
+        rows = np.arange(len(self.texts))[-n:]
+        return Samples(self.texts[-n:], self.judged[rows], self.tokens[-n:])
+
 
 class Bench:
     """One seed's data and policy. Args: `folder` of this seed; `reward` judges for all seeds."""

@@ -188,7 +188,9 @@ def run(config: Config, judge: AlloyReward, seed: int) -> Run:
     params["GRPO"] = bench.grpo("GRPO", params["SFT"], config.grpo, config.bounds)
     for stream, label in enumerate([*taught, "GRPO"], 1):
         samples[label] = bench.samples(label, params[label], config.n_evaluated, stream)
-    samples[f"{config.search.method} search"] = bench.searched(config.search)
+    samples[f"{config.search.method} search"] = bench.searched(config.search).last(
+        config.n_evaluated
+    )
     return Run(bench, params, samples)
 
 
