@@ -71,8 +71,9 @@ def write_report(
         token_table(divergence),
         Table("Best candidates of all", [["reward", "found by", "candidate"], *best_rows(best)]),
     ]
+    seeds = ", ".join(str(run.bench.seed) for run in runs)
     notes = [
-        f"{len(runs)} seeds; {seconds:.0f} s, of which what was kept of former runs took none, on"
+        f"Seeds {seeds}; {seconds:.0f} s, what was kept of former runs not counted, on"
         f" {hardware()}.",
         *found[SFT][0].context,
     ]
@@ -106,7 +107,7 @@ def best_candidates(runs: Sequence[Run]) -> list[Best]:
 
 def best_rows(best: Sequence[Best]) -> list[list[str]]:
     """Rows of a table."""
-    return [[f"{one.reward:.4f}", one.label, one.text] for one in best]
+    return [[f"{one.reward:.2g}", one.label, one.text] for one in best]
 
 
 def element_sets(found: Mapping[str, Sequence[AlloyEvaluation]]) -> Table:
@@ -151,7 +152,11 @@ def drawn(
         for label in (SFT, "DPO", "GRPO")
     }
     yield "rewards", "Rewards before and after", figures.reward_histogram(values)
-    yield "trade_off", "Reward and diversity", figures.reward_against_diversity(found)
+    yield (
+        "trade_off",
+        "Candidates that keep all rules, and diversity",
+        figures.reward_against_diversity(found, "all rules"),
+    )
     elements = {"training data": runs[0].bench.reference.elements}
     elements |= {label: found[label][0].elements for label in (SFT, "DPO", "GRPO")}
     yield "elements", "Candidates with each element", plots.element_bars(elements, of="candidates")
