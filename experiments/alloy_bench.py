@@ -6,7 +6,7 @@ Everything that is made is kept in the seed's folder and found again by a run th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,9 +36,6 @@ from crystaljax.training.rollouts import RewardBounds
 from crystaljax.training.sft import SftConfig, sft
 from crystaljax.training.text_preference import TextPreferenceConfig, TokenPair, prefer_texts
 from crystaljax.training.text_task import TextTask
-
-AT_ONCE = 64
-"""Samples that are judged before they are kept."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +169,11 @@ class Bench:
         if len(journal.entries) < n:
             seed = 1_000_001 + 1000 * self.seed + stream
             drawn = self.policy.sample(params, [self.prompt.tokens], seed, self.generation, n)
-            for first in range(len(journal.entries), n, AT_ONCE):
-                rows = range(first, min(first + AT_ONCE, n))
-                texts = [drawn.text[i] for i in rows]
-                entries = reward_entries(texts, self.reward.judge_texts(texts))
-                tokens = [{"tokens": drawn.sequence(i).tolist()} for i in rows]
-                journal.add(a | b for a, b in zip(entries, tokens, strict=True))
+            rows = range(len(journal.entries), n)
+            texts = [drawn.text[i] for i in rows]
+            entries = reward_entries(texts, self.reward.judge_texts(texts))
+            tokens = [{"tokens": drawn.sequence(i).tolist()} for i in rows]
+            journal.add(a | b for a, b in zip(entries, tokens, strict=True))
         kept = [np.array(entry["tokens"], np.int32) for entry in journal.entries]
         return Samples(*read_rewards(journal.entries), kept)
 
@@ -203,3 +199,13 @@ class Bench:
         settings = dataclasses.asdict(config) | {"seed": self.seed, "run": name}
         with Tracker(folder, self.tracking, settings, latest_step(folder)) as tracker:
             yield folder, tracker
+
+
+class Run(NamedTuple):
+    """One seed."""
+
+    bench: Bench
+    params: Mapping[str, Params]
+    """Label -> a model's trained parameters."""
+    samples: Mapping[str, Samples]
+    """Label -> samples of a model, or candidates of a search."""

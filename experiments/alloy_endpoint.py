@@ -71,7 +71,9 @@ def main(config: Config) -> None:
             label = f"{shots} examples"
             settings = ShotsConfig(lists.elements, shots, seed=config.seed)
             prompts = shot_prompts(config.n_prompts, [str(one) for one in train], settings)
-            answers = Endpoint(kept(config.endpoint, folder / f"{shots}_shot.jsonl"))(prompts)
+            answers = Endpoint(replace(config.endpoint, journal=folder / f"{shots}_shot.jsonl"))(
+                prompts
+            )
             texts = [final_answer(answer) for answer in answers if answer is not None]
             found[label] = evaluate_alloys(texts, judge.judge_texts(texts), reference)
         if config.n_dialogues:
@@ -83,18 +85,15 @@ def main(config: Config) -> None:
     Console().print(f"The report is in [bold]{page}[/bold].")
 
 
-def kept(endpoint: EndpointConfig, journal: Path) -> EndpointConfig:
-    """The endpoint, its answers in a file."""
-    return replace(endpoint, journal=journal)
-
-
 def dialogues(
     config: Config, elements: tuple[str, ...], judge: AlloyReward, reference: AlloyReference
 ) -> dict[str, AlloyEvaluation]:
     """What each round of the dialogues proposes."""
     folder = config.output
-    generator = Endpoint(kept(config.endpoint, folder / "generator.jsonl"))
-    evaluator = Endpoint(kept(config.evaluator or config.endpoint, folder / "evaluator.jsonl"))
+    generator = Endpoint(replace(config.endpoint, journal=folder / "generator.jsonl"))
+    evaluator = Endpoint(
+        replace(config.evaluator or config.endpoint, journal=folder / "evaluator.jsonl")
+    )
     settings = DialogueConfig(elements, config.revisions, journal=folder / "dialogues.jsonl")
     prompts = shot_prompts(config.n_dialogues, config=ShotsConfig(elements))
     rounds = dialogue(prompts, generator, evaluator, judge.judge_texts, settings)

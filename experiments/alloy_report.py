@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from alloy_bench import Bench, Samples
+from alloy_bench import Run
 from matplotlib.figure import Figure
 
 from crystaljax import plots
@@ -20,7 +20,6 @@ from crystaljax.alloys.reward import AlloyReward
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.hardware import hardware
 from crystaljax.text.divergence import TokenDivergence, token_divergence
-from crystaljax.text.policy import Params
 from crystaljax.tracking import Tracker, TrackingConfig, read_metrics
 
 SFT = "SFT"
@@ -30,16 +29,6 @@ N_DRAWN = 2
 """Of which phases are drawn."""
 N_DIVERGENT = 100
 """Samples whose tokens are looked at."""
-
-
-class Run(NamedTuple):
-    """One seed."""
-
-    bench: Bench
-    params: Mapping[str, Params]
-    """Label -> a model's trained parameters."""
-    samples: Mapping[str, Samples]
-    """Label -> samples of a model, or candidates of a search."""
 
 
 def write_report(

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
-from alloy_bench import Bench, BestConfig, DataConfig
-from alloy_report import Run, write_report
+from alloy_bench import Bench, BestConfig, DataConfig, Run
+from alloy_report import write_report
 from rich.console import Console
 
 from crystaljax.alloys.baselines.optimize import SearchConfig

@@ -15,7 +15,7 @@ from crystaljax.alloys.composition import write_formula
 from crystaljax.alloys.engines.table import composition_key, read_key
 from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Thermodynamics
 from crystaljax.alloys.grid import GridConfig, b2_candidates, bcc_candidates
-from crystaljax.alloys.reward import EngineConfig, create_engine
+from crystaljax.alloys.reward import AT_ONCE, EngineConfig, create_engine
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.items import Items
 from crystaljax.rewards.pool import PoolConfig
@@ -28,8 +28,6 @@ PURITY = 0.99
 
 Judge = Callable[[Items], RewardBatch]
 """Compositions as `composition_key` writes them -> what `PhasePurity` tells."""
-
-_AT_ONCE = 64  # compositions that are computed before the next are asked for
 
 
 class PhasePurity:
@@ -92,6 +90,7 @@ class ServedPurity(Served):
             config.pool,
             config.cache,
             lambda: f"purity {self.engine.identity} {config.temperatures}",
+            AT_ONCE,
         )
 
 
@@ -138,8 +137,8 @@ def _judged(judge: Judge, keys: Iterable[str]) -> dict[str, Mapping[str, float] 
     # The phases of a set of elements take seconds to compile: its compositions come together.
     ordered = sorted(keys, key=lambda key: (sorted(read_key(key)), key))
     found: dict[str, Mapping[str, float] | str] = {}
-    for start in range(0, len(ordered), _AT_ONCE):
-        part = ordered[start : start + _AT_ONCE]
+    for start in range(0, len(ordered), AT_ONCE):
+        part = ordered[start : start + AT_ONCE]
         batch = judge(part)
         for n, key in enumerate(part):
             reason = batch.reasons[n]

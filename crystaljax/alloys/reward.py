@@ -24,6 +24,9 @@ from crystaljax.rewards.items import Items
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.served import Served
 
+AT_ONCE = 64
+"""Compositions after which results are kept: each takes a second or so."""
+
 
 @dataclass(frozen=True)
 class RulesConfig:
@@ -166,6 +169,7 @@ class AlloyReward(Served):
             config.pool,
             config.cache,
             self._identity,
+            AT_ONCE,
         )
 
     def __call__(self, answers: Sequence[Answer], /) -> RewardBatch:

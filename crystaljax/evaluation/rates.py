@@ -92,6 +92,11 @@ class Rate:
         }
 
 
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of values [N]; nan of less than two."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
 @dataclass(frozen=True)
 class Measure:
     """A number that is no rate, such as a mean energy, over `total` items."""
@@ -123,7 +128,7 @@ class Measure:
         values = values[np.isfinite(values)]
         n = len(values)
         mean = float(values.mean()) if n else math.nan
-        error = float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+        error = standard_error(values)
         return Measure(name, mean, error, unit, n, description, denominator, reference)
 
     @staticmethod

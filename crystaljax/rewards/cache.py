@@ -151,6 +151,10 @@ def _version(connection: sqlite3.Connection) -> int:
     return connection.execute("PRAGMA user_version").fetchone()[0]
 
 
+SAVE_EVERY = 512
+"""New items after which results go to disk."""
+
+
 class Cached:
     """A reward that looks up what it has judged before, in this run or another.
 
@@ -161,7 +165,7 @@ class Cached:
     """
 
     def __init__(
-        self, reward: Reward, path: str | PathLike, identity: str, *, save_every: int = 512
+        self, reward: Reward, path: str | PathLike, identity: str, *, save_every: int = SAVE_EVERY
     ) -> None:
         """Look up in and add to the file at `path`, made if absent; see `Store`.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from crystaljax.rewards.base import Reward
-from crystaljax.rewards.cache import Cached
+from crystaljax.rewards.cache import SAVE_EVERY, Cached
 from crystaljax.rewards.pool import Pool, PoolConfig
 
 
@@ -21,6 +21,7 @@ class Served:
       make: makes the reward in a worker.
       cache: file that keeps results for later runs; none are kept if not given.
       identity: gives all that results depend on besides the item; called only for a cache.
+      save_every: new items after which results are kept: few where an item takes long.
     """
 
     served: Reward
@@ -33,6 +34,7 @@ class Served:
         pool: PoolConfig,
         cache: Path | None,
         identity: Callable[[], str],
+        save_every: int = SAVE_EVERY,
     ) -> None:
         self._pool: Pool | None = None
         self._cached: Cached | None = None
@@ -41,7 +43,9 @@ class Served:
         else:
             self.served = self._pool = Pool(make, pool)
         if cache is not None:
-            self.served = self._cached = Cached(self.served, cache, identity())
+            self.served = self._cached = Cached(
+                self.served, cache, identity(), save_every=save_every
+            )
 
     def close(self) -> None:
         """End the workers and close the cache."""

@@ -66,9 +66,7 @@ def from_regex(
     try:
         re.compile(pattern)
     except re.error as error:
-        # Its messages repeat the pattern, which may be long, and end with what is wrong.
-        shown, reason = pattern[:60], str(error)[-240:]
-        raise ValueError(f"no grammar from the pattern {shown!r}: ... {reason}") from error
+        raise _no_grammar(pattern, error) from error
     last = tokenizer.n_vocabulary()  # a token of our own
     tokens = _tokens_of_bytes(tokenizer) | {_LAST_BYTE: [last]}
     try:
@@ -76,9 +74,7 @@ def from_regex(
             f"(?:{pattern}){_LAST_BYTE.decode()}", outlines.Vocabulary(last + 1, tokens)
         )
     except ValueError as error:
-        # Its messages repeat the pattern, which may be long, and end with what is wrong.
-        shown, reason = pattern[:60], str(error)[-240:]
-        raise ValueError(f"no grammar from the pattern {shown!r}: ... {reason}") from error
+        raise _no_grammar(pattern, error) from error
     transitions: Transitions = index.get_transitions()
     ended = set(index.get_final_states())
     final = {state for state, after in transitions.items() if after.pop(last, None) in ended}
@@ -121,6 +117,11 @@ def accepts(grammar: Grammar, tokens: Sequence[int] | np.ndarray) -> bool:
         if state < 0:
             return False
     return bool(grammar.accepting[state])
+
+
+def _no_grammar(pattern: str, error: Exception) -> ValueError:
+    """What is wrong: messages repeat the pattern, which may be long, and end with the reason."""
+    return ValueError(f"no grammar from the pattern {pattern[:60]!r}: ... {str(error)[-240:]}")
 
 
 def _outlines() -> Any:

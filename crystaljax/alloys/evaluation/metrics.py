@@ -27,7 +27,7 @@ from crystaljax.alloys.evaluation.novelty import (
 from crystaljax.alloys.evaluation.validity import validity_rates
 from crystaljax.alloys.rules import RULES
 from crystaljax.evaluation.distribution import total_variation
-from crystaljax.evaluation.rates import Difference, Measure, Metric, MetricSet, Rate
+from crystaljax.evaluation.rates import Difference, Measure, Metric, MetricSet, Rate, standard_error
 from crystaljax.evaluation.report import Table
 from crystaljax.evaluation.validity import OxidationTable
 from crystaljax.rewards.base import RewardBatch
@@ -262,7 +262,7 @@ def duels(
         Measure(
             name,
             float(one.mean()) if one.size and other.size else math.nan,
-            math.hypot(_error(one), _error(other)),
+            math.hypot(standard_error(one), standard_error(other)),
             "",
             one.size * other.size,
             f"pairs of samples with more than {tolerance:g} between their rewards"
@@ -282,8 +282,3 @@ def _shares(
     ordered, n = np.sort(others), max(len(others), 1)
     below = np.searchsorted(ordered, values - tolerance, side="left") / n
     return below, np.searchsorted(ordered, values + tolerance, side="right") / n
-
-
-def _error(shares: np.ndarray) -> float:
-    """Standard error of a mean; nan of less than two."""
-    return float(shares.std(ddof=1) / math.sqrt(len(shares))) if len(shares) > 1 else math.nan
