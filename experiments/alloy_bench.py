@@ -18,6 +18,7 @@ from llm_setup import Texts, chats, plain, prompts, sequences
 from crystaljax.alloys.baselines.journal import Journal, read_rewards, reward_entries
 from crystaljax.alloys.baselines.optimize import SearchConfig, search
 from crystaljax.alloys.baselines.space import Space
+from crystaljax.alloys.composition import candidate_pattern
 from crystaljax.alloys.dataset import PairsConfig, alloy_examples, candidates
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
 from crystaljax.alloys.lists import load_lists
@@ -25,6 +26,7 @@ from crystaljax.alloys.reward import AlloyReward
 from crystaljax.checkpoints import latest_step
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.text.generation import GenerationConfig
+from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.packing import TokenSequence
 from crystaljax.text.policy import Params
@@ -49,6 +51,8 @@ class DataConfig:
     """How they are paired."""
     template: str = "alloy_short"
     """How alloys are asked for: a shipped template, or the path of a TOML file."""
+    held: bool = True
+    """Samples are held to the grammar of candidates; what GRPO learns from is not."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,10 @@ class Bench:
         )
         texts = [*plain(self.train), *plain(self.validation)]
         self.policy = load_text_policy(replace(model, seed=seed), texts)
+        self.grammar = None
+        if data.held:
+            pattern, size = candidate_pattern(self.elements), self.policy.config.vocabulary
+            self.grammar = from_regex(pattern, self.policy.tokenizer, size)
         # All ask the same.
         self.prompt = prompts(self.policy, Texts(self.train.examples[:1], [{}]))[0]
 
@@ -165,10 +173,12 @@ class Bench:
         """n fresh samples, judged; those of different streams are independent."""
         path = self.folder / f"{name}.jsonl"
         header = {"samples": n, "seed": self.seed, "stream": stream}
-        journal = Journal(path, header | {"generation": dataclasses.asdict(self.generation)})
+        how = {"generation": dataclasses.asdict(self.generation), "held": bool(self.grammar)}
+        journal = Journal(path, header | how)
         if len(journal.entries) < n:
             seed = 1_000_001 + 1000 * self.seed + stream
-            drawn = self.policy.sample(params, [self.prompt.tokens], seed, self.generation, n)
+            ask = [self.prompt.tokens]
+            drawn = self.policy.sample(params, ask, seed, self.generation, n, self.grammar)
             rows = range(len(journal.entries), n)
             texts = [drawn.text[i] for i in rows]
             entries = reward_entries(texts, self.reward.judge_texts(texts))

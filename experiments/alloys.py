@@ -99,19 +99,19 @@ class Config:
         )
     )
     """Direct preference optimisation."""
-    remedies: tuple[Remedy, ...] = (Remedy("DPO, β = 2", 2.0), Remedy("DPO + anchor", 0.5, 0.3))
+    remedies: tuple[Remedy, ...] = (Remedy("DPO, β = 2", 2.0), Remedy("DPO + anchor", 0.5, 1.0))
     """DPO with other settings, on the same pairs."""
     grpo: ReinforceConfig = field(
         default_factory=lambda: ReinforceConfig(
             algorithm="grpo",
-            n_steps=15,
-            batch_size=32,
-            group_size=32,
+            n_steps=12,
+            batch_size=64,
+            group_size=64,
             tau=0.04,
             inner_steps=2,
             std_floor=0.1,
             optimizer=OptimizerConfig(
-                learning_rate=1e-4,
+                learning_rate=3e-4,
                 schedule="constant",
                 warmup_steps=0,
                 weight_decay=0.0,
@@ -121,12 +121,12 @@ class Config:
     )
     """Group-relative policy optimisation."""
     bounds: RewardBounds = field(
-        default_factory=lambda: RewardBounds(invalid=-2000.0, low=-2000.0, high=0.0)
+        default_factory=lambda: RewardBounds(invalid=-2000.0, low=-2000.0, high=0.0, scale="log")
     )
-    """How GRPO sees rewards."""
+    """How GRPO sees rewards: as their decades, since the worst cost a thousand times the least."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """Search without a model."""
-    n_evaluated: int = 200
+    n_evaluated: int = 150
     """Fresh samples of every model, candidates of the random search, and last ones of the other."""
     seeds: tuple[int, ...] = (0,)
     """Of everything; each is a run of its own."""
@@ -142,7 +142,7 @@ PRESETS = {
         "LoRA on a model of 7-9 billion parameters, int8 base, with the paper's settings: one GPU"
         " of 24 GB or more. Give --model.base, and a database or Thermo-Calc in --reward.engine.",
         Config(
-            data=DataConfig(template="alloy_triple"),
+            data=DataConfig(template="alloy_triple", held=False),
             model=TextModelConfig(
                 lora=LoraConfig(rank=8, alpha=32.0), quantized="int8", dtype="bfloat16", remat="all"
             ),

@@ -1,5 +1,7 @@
 """Formulas, candidates and mixtures of alloys."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from crystaljax.alloys.composition import (
     PAPER_ELEMENTS,
     Candidate,
     CompositionError,
+    candidate_pattern,
     fractions,
     master,
     read_candidate,
@@ -16,6 +19,8 @@ from crystaljax.alloys.composition import (
     write_formula,
     write_percentages,
 )
+from crystaljax.alloys.dataset import candidates
+from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.volumes import ATOMIC_VOLUME
 
 TEXT = "<BCC>Nb67Mo33</BCC> <B2>ZrTiRu2</B2> <B2_Volume>50.6</B2_Volume>"
@@ -138,3 +143,19 @@ def test_mixture_by_mole() -> None:
     assert list(x) == sorted(x)
     with pytest.raises(CompositionError, match="no atomic volume is known of Pu"):
         master(Candidate({"Pu": 1}, {"Al": 1}, 50.0))
+
+
+@given(st.from_regex(candidate_pattern(("Al", "Co", "Cr", "Ni")), fullmatch=True))
+def test_what_matches_the_pattern_is_a_candidate(text: str) -> None:
+    candidate, reason = read_candidate(text, {"Al", "Co", "Cr", "Ni"})
+    assert candidate is not None, reason
+    assert set(candidate.bcc) | set(candidate.b2) <= {"Al", "Co", "Cr", "Ni"}
+
+
+def test_the_pattern_has_the_training_data() -> None:
+    lists = load_lists("alcocrni")
+    pattern = re.compile(candidate_pattern(lists.elements))
+    for part in candidates(lists.bcc, lists.b2):
+        assert part
+        assert all(pattern.fullmatch(str(one)) for one in part)
+        assert not any(pattern.fullmatch(str(one).replace("Cr", "Fe", 1)) for one in part)

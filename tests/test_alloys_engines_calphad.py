@@ -205,7 +205,7 @@ def best_of_many(
         for row, other in enumerate(system.equilibria(x, grid, rows)):
             if not other.energy >= best[row].energy and not np.isnan(other.energy):
                 best[row] = other
-    improve(system, x, best)
+    improve(system, x, best, rows)
     return np.array([minimum.energy for minimum in best])
 
 

@@ -20,6 +20,7 @@ Amounts = Mapping[str, float]
 
 _PART = re.compile(r"([A-Z][a-z]?)(\d+\.?\d*|\.\d+)?")
 _LONGEST = 200  # characters of a formula
+_MOST_ELEMENTS = 4  # of a formula that is sampled: two on each site of a B2
 _DENOMINATOR = 100  # amounts are written as whole numbers of at most this sum, if they are such
 _CLOSE = 1e-6  # of mole fractions that count as the same
 _TAGS = {
@@ -155,6 +156,17 @@ def read_candidate(
         ), None
     except CompositionError as error:
         return None, str(error)
+
+
+def candidate_pattern(elements: Collection[str]) -> str:
+    """A regular expression for candidates of some elements, which a model's texts are held to.
+
+    Formulas of one to four elements with whole amounts below 100, B2 volumes from 10 to 99.9 %.
+    An element may come again, as in "AlCrAl": its amounts are summed.
+    """
+    formula = f"(?:(?:{'|'.join(elements)})(?:[1-9][0-9]?)?){{1,{_MOST_ELEMENTS}}}"
+    volume = r"[1-9][0-9](?:\.[0-9])?"
+    return f"<BCC>{formula}</BCC> <B2>{formula}</B2> <B2_Volume>{volume}</B2_Volume>"
 
 
 def _tagged(text: str, tag: str) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -32,11 +33,14 @@ class RewardBounds:
     """Rewards below are raised to it, so that single bad samples do not rule the gradient."""
     high: float = 0.5
     """Rewards above are lowered to it: a potential errs most where it promises most."""
+    scale: Literal["linear", "log"] = "linear"
+    """log: −log10(1 + high − reward), for rewards over decades, whose worst would rule others."""
 
     def __call__(self, judged: RewardBatch) -> np.ndarray:
         """Rewards to train on, float64 [B]."""
         value = np.where(judged.ok, judged.value, self.invalid)
-        return np.clip(value, self.low, self.high)
+        value = np.clip(value, self.low, self.high)
+        return value if self.scale == "linear" else -np.log10(1 + self.high - value)
 
 
 def rows_for(

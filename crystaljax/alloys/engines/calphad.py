@@ -23,7 +23,7 @@ from crystaljax.alloys.engines.thermodynamics import (
 )
 from crystaljax.alloys.lattice import lattice_from_molar_volume, lattice_parameter
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Changes when the same composition may get another equilibrium."""
 
 _NOT_CONVERGED = "no solve converged"

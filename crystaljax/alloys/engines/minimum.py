@@ -84,12 +84,14 @@ class System:
         from pycalphad.core.eqsolver import _solve_eq_at_conditions
         from pycalphad.core.starting_point import starting_point
 
+        from crystaljax.alloys.engines.solver import BoundedSolver
+
         ordered = self._conditions(x, self.temperatures[rows].tolist())
         state = self._records.state_variables
         light = grid.light_dataset()
         start = starting_point(ordered, state, self._records, light)
         result = _solve_eq_at_conditions(
-            start, self._records, light, list(ordered), state, verbose=False
+            start, self._records, light, list(ordered), state, False, BoundedSolver()
         )
         shape = (len(rows), *result.NP.shape[-1:])
         energy, potentials = result.GM.reshape(-1), result.MU.reshape(len(rows), -1)
@@ -104,7 +106,8 @@ class System:
     def continued(self, x: np.ndarray, minima: list[Minimum], row: int) -> Minimum:
         """The lowest of what the solver finds from the phases of other temperatures, near first."""
         from pycalphad.core.composition_set import CompositionSet
-        from pycalphad.core.solver import Solver
+
+        from crystaljax.alloys.engines.solver import BoundedSolver
 
         conditions = self._conditions(x, [self.temperatures[row]])
         values = {key: value[0] for key, value in conditions.items()}
@@ -118,7 +121,7 @@ class System:
             ):
                 sets.append(CompositionSet(self._records[name]))
                 sets[-1].update(np.ascontiguousarray(sites), amount, state)
-            result = Solver().solve(sets, values)
+            result = BoundedSolver().solve(sets, values)
             if not result.converged:
                 continue
             amounts = np.array([one.NP for one in sets])

@@ -33,20 +33,29 @@ def find_minima(system: System, composition: Sequence[float]) -> list[Minimum]:
     x = np.asarray(composition, float)
     rows = np.arange(len(system.temperatures))
     minima = system.equilibria(x, system.grid(), rows)
-    improve(system, x, minima)
-    lost = rows[[failed(minimum) for minimum in minima]]
-    if len(lost):
+    for row in _lost(minima):
+        minima[row] = system.continued(x, minima, row)
+    improve(system, x, minima, rows)
+    if len(lost := _lost(minima)):
         found = system.equilibria(x, system.grid(2).at(lost), lost)
         for row, minimum in zip(lost, found, strict=True):
             minima[row] = system.continued(x, minima, row) if failed(minimum) else minimum
-        improve(system, x, minima)
+        improve(system, x, minima, lost)
     return [system.merged(minimum) for minimum in minima]
 
 
-def improve(system: System, x: np.ndarray, minima: list[Minimum]) -> None:
-    """Replace the minima that are wrong, as long as better ones are found."""
+def _lost(minima: list[Minimum]) -> np.ndarray:
+    """The rows where no solve converged."""
+    return np.flatnonzero([failed(minimum) for minimum in minima])
+
+
+def improve(system: System, x: np.ndarray, minima: list[Minimum], rows: np.ndarray) -> None:
+    """Replace the minima that are wrong, as long as better ones are found.
+
+    `rows`: those that are new. The others are tested again by what is found from these.
+    """
     grid = system.grid()
-    fresh = set(range(len(minima)))
+    fresh = set(rows.tolist())
     probes = {
         name: ordering.at(_occupation(system, x, ordering))
         for name, ordering in system.orderings.items()
@@ -69,11 +78,11 @@ def improve(system: System, x: np.ndarray, minima: list[Minimum]) -> None:
         ]
         if not suspects:
             return
-        rows = np.array(suspects)
+        suspected = np.array(suspects)
         extra = np.unique(np.concatenate([_lowest(grid, row, minima) for row in suspects]))
-        start = pool.with_phases_of(grid, extra).at(rows)
+        start = pool.with_phases_of(grid, extra).at(suspected)
         fresh = set()
-        for row, better in zip(suspects, system.equilibria(x, start, rows), strict=True):
+        for row, better in zip(suspects, system.equilibria(x, start, suspected), strict=True):
             if not better.energy > minima[row].energy - _GAIN and not failed(better):
                 minima[row] = better
                 fresh.add(row)
