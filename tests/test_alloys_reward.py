@@ -1,5 +1,6 @@
 """The reward of texts, on a table instead of an engine."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from alloy_tables import b2, bcc, liquid, sigma
 
 from crystaljax.alloys.composition import master, read_candidate
-from crystaljax.alloys.engines.table import Table, composition_key, write_table
+from crystaljax.alloys.engines.table import Table, composition_key, read_key, write_table
 from crystaljax.alloys.engines.thermodynamics import Equilibria, Point
 from crystaljax.alloys.reward import (
     AlloyConfig,
@@ -18,7 +19,9 @@ from crystaljax.alloys.reward import (
     rule_rewards,
 )
 from crystaljax.rewards.answers import Answer
-from crystaljax.rewards.pool import PoolConfig
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.items import Items
+from crystaljax.rewards.pool import Pool, PoolConfig
 
 TEMPERATURES = (400.0, 1000.0, 1600.0, 2000.0)
 GOOD = "<BCC>Cr</BCC> <B2>NiAl</B2> <B2_Volume>40</B2_Volume>"
@@ -126,6 +129,24 @@ def test_workers_judge_as_this_process_does(config: AlloyConfig) -> None:
         there = reward.judge_texts(texts)
     np.testing.assert_allclose(there.value, here.value)
     assert there.reasons == here.reasons
+
+
+class Hanging:
+    """Solves all but the alloy with the least nickel, over which it sits for ever."""
+
+    def __call__(self, keys: Items, /) -> RewardBatch:
+        if any(read_key(key)["Ni"] < 0.15 for key in keys):
+            time.sleep(600)
+        return rule_rewards(equilibria()[np.zeros(len(keys), int)])
+
+
+def test_an_engine_that_hangs_costs_one_candidate(config: AlloyConfig) -> None:
+    pool = PoolConfig("processes", n_workers=1, chunk=4, attempts=1, timeout=1.0)
+    with AlloyReward(config) as reward, Pool(Hanging, pool) as reward.served:
+        judged = reward.judge_texts([GOOD, LOST, POOR])
+    np.testing.assert_allclose(judged.value, [-0.015, config.failed, -0.015])
+    assert judged.reasons == [None, "timed out after 1 s", None]
+    np.testing.assert_array_equal(judged.transient, [False, True, False])
 
 
 def test_keys_hold_whole_mixtures() -> None:

@@ -1,8 +1,8 @@
 """pycalphad's solver, which gives up sooner.
 
-Where it does not converge it goes on for 1000 steps, forty times as many as half of the solves take.
-Of 3,323 solves in Al-Co-Cr-Ni that converged 15 took more than 100 steps; such points are found from
-the phases of neighbouring temperatures instead.
+Where it does not converge it goes on for 1000 steps, some forty times as many as a solve takes. Of
+3,323 solves in Al-Co-Cr-Ni that converged 15 took more than 100; such points are found from the
+phases of neighbouring temperatures instead.
 """
 
 from __future__ import annotations
