@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from llm_setup import Texts, chats, plain, prompts, sequences
 
-from crystaljax.alloys.baselines.journal import Journal, read_rewards, reward_entries
 from crystaljax.alloys.baselines.optimize import SearchConfig, search
 from crystaljax.alloys.baselines.space import Space
 from crystaljax.alloys.composition import candidate_pattern
 from crystaljax.alloys.dataset import PairsConfig, alloy_examples, candidates
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
+from crystaljax.alloys.journal import Journal, read_rewards, reward_entries
 from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyReward
 from crystaljax.checkpoints import latest_step

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crystaljax.alloys.baselines.endpoint import Messages
-from crystaljax.alloys.baselines.journal import Entry, Journal, read_rewards, reward_entries
 from crystaljax.alloys.baselines.optimize import Judge
 from crystaljax.alloys.baselines.shots import final_answer
+from crystaljax.alloys.journal import Entry, Journal, read_rewards, reward_entries
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.text.prompts import load_template
 

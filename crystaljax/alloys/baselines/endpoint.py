@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from crystaljax.alloys.baselines.journal import Entry, Journal
+from crystaljax.alloys.journal import Entry, Journal
 from crystaljax.text.tokenizer import Message
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from crystaljax.alloys.baselines.journal import Entry, Journal, read_rewards, reward_entries
 from crystaljax.alloys.baselines.space import Space, new_candidates
 from crystaljax.alloys.composition import Candidate
 from crystaljax.alloys.grid import GridConfig, Shares
+from crystaljax.alloys.journal import Entry, Journal, read_rewards, reward_entries
 from crystaljax.rewards.base import RewardBatch
 
 Judge = Callable[[Sequence[str]], RewardBatch]

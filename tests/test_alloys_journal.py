@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystaljax.alloys.baselines.journal import Journal, read_rewards, reward_entries
+from crystaljax.alloys.journal import Journal, read_rewards, reward_entries
 from crystaljax.rewards.base import RewardBatch
 
 HEADER = {"of": "a test", "space": (1, 2)}
