@@ -61,10 +61,12 @@ class BestConfig:
 
     n_samples: int = 1000
     """Samples of the model after supervised fine-tuning that are judged."""
-    share: float = 0.25
-    """The best share of them is preferred ..."""
+    best: float = 0.25
+    """Share of them that is preferred ..."""
+    worst: float = 0.2
+    """... each to some of this share; 0.75 is all others. The paper leaves it open ..."""
     n_rejected: int = 10
-    """... each to so many that are worse; 100 in the paper."""
+    """... so many; 100 in the paper."""
 
 
 class Samples(NamedTuple):
@@ -139,7 +141,7 @@ class Bench:
     ) -> Params:
         """Learn which of some samples are the better ones, from `start`, which is the reference."""
         rng = np.random.default_rng(self.seed)
-        rows = ranked_pairs(samples.judged.value, best.share, best.n_rejected, rng)
+        rows = ranked_pairs(samples.judged.value, best.best, best.worst, best.n_rejected, rng)
         if not len(rows):
             raise ValueError(
                 "all samples are worth the same: sample more, or at a higher temperature"
@@ -169,16 +171,18 @@ class Bench:
             config = replace(config, seed=self.seed)
             return reinforce(task, start, config, folder, tracker.log, run_id=tracker.run_id)
 
-    def samples(self, name: str, params: Params, n: int, stream: int) -> Samples:
+    def samples(
+        self, name: str, params: Params, n: int, stream: int, generation: GenerationConfig
+    ) -> Samples:
         """n fresh samples, judged; those of different streams are independent."""
         path = self.folder / f"{name}.jsonl"
         header = {"samples": n, "seed": self.seed, "stream": stream}
-        how = {"generation": dataclasses.asdict(self.generation), "held": bool(self.grammar)}
+        how = {"generation": dataclasses.asdict(generation), "held": bool(self.grammar)}
         journal = Journal(path, header | how)
         if len(journal.entries) < n:
             seed = 1_000_001 + 1000 * self.seed + stream
             ask = [self.prompt.tokens]
-            drawn = self.policy.sample(params, ask, seed, self.generation, n, self.grammar)
+            drawn = self.policy.sample(params, ask, seed, generation, n, self.grammar)
             rows = range(len(journal.entries), n)
             texts = [drawn.text[i] for i in rows]
             entries = reward_entries(texts, self.reward.judge_texts(texts))

@@ -69,7 +69,11 @@ class Config:
     generation: GenerationConfig = field(
         default_factory=lambda: GenerationConfig(max_new_tokens=48, batch_size=100)
     )
-    """How it is sampled."""
+    """How samples for pairs and GRPO's rollouts are drawn."""
+    decoding: GenerationConfig = field(
+        default_factory=lambda: GenerationConfig(max_new_tokens=48, batch_size=100, top_p=0.95)
+    )
+    """How samples for the table are drawn."""
     reward: AlloyConfig = field(
         default_factory=lambda: AlloyConfig(pool=PoolConfig(kind="processes", n_workers=2))
     )
@@ -147,8 +151,9 @@ PRESETS = {
                 lora=LoraConfig(rank=8, alpha=32.0), quantized="int8", dtype="bfloat16", remat="all"
             ),
             generation=GenerationConfig(max_new_tokens=96),
+            decoding=GenerationConfig(max_new_tokens=96),
             sft=SftConfig(n_epochs=5, batch_size=64, n_parts=8),
-            best=BestConfig(n_samples=5000, n_rejected=100),
+            best=BestConfig(n_samples=5000, worst=0.75, n_rejected=100),
             dpo=TextPreferenceConfig(beta=0.5, n_epochs=1, batch_size=32, n_parts=16),
             search=SearchConfig(calls=5000),
             n_evaluated=1000,
@@ -180,15 +185,17 @@ def run(config: Config, judge: AlloyReward, seed: int) -> Run:
     drawn = replace(config.search, method="random", calls=config.n_evaluated)
     samples = {"random": bench.searched(drawn)}
     params = {"SFT": bench.sft(config.sft)}
-    samples["SFT"] = bench.samples("SFT", params["SFT"], config.best.n_samples, 0)
+    pool = bench.samples("SFT/pool", params["SFT"], config.best.n_samples, 0, config.generation)
     taught = {"DPO": config.dpo}
     for remedy in config.remedies:
         taught[remedy.name] = replace(config.dpo, beta=remedy.beta, anchor=remedy.anchor)
     for label, dpo in taught.items():
-        params[label] = bench.dpo(label, params["SFT"], samples["SFT"], config.best, dpo)
+        params[label] = bench.dpo(label, params["SFT"], pool, config.best, dpo)
     params["GRPO"] = bench.grpo("GRPO", params["SFT"], config.grpo, config.bounds)
-    for stream, label in enumerate([*taught, "GRPO"], 1):
-        samples[label] = bench.samples(label, params[label], config.n_evaluated, stream)
+    for stream, (label, trained) in enumerate(params.items(), 1):
+        samples[label] = bench.samples(
+            f"{label}/samples", trained, config.n_evaluated, stream, config.decoding
+        )
     samples[f"{config.search.method} search"] = bench.searched(config.search).last(
         config.n_evaluated
     )

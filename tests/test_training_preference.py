@@ -52,21 +52,34 @@ def test_pairs_are_of_one_group_and_the_right_way_round(
     assert len(np.unique(pairs)) == pairs.size
 
 
-@given(st.lists(REWARDS, max_size=30), st.sampled_from([0.1, 0.25, 0.5]), st.integers(1, 5))
-def test_the_best_meet_several_that_are_worse(
-    rewards: list[float], share: float, n_rejected: int
+@given(
+    st.lists(REWARDS, max_size=30),
+    st.floats(0.01, 0.99),
+    st.floats(0.01, 1.0),
+    st.integers(1, 12),
+)
+def test_the_best_are_paired_with_some_of_the_worst(
+    rewards: list[float], best: float, part: float, n_rejected: int
 ) -> None:
-    reward = np.array(rewards)
-    pairs = ranked_pairs(reward, share, n_rejected, np.random.default_rng(0))
+    reward, worst = np.array(rewards, float), part * (1 - best)
+    pairs = ranked_pairs(reward, best, worst, n_rejected, np.random.default_rng(0))
     chosen, rejected = pairs.T
     assert (reward[chosen] > reward[rejected]).all()
     assert len(np.unique(pairs, axis=0)) == len(pairs)
-    n_best = round(share * len(reward))
-    least = np.sort(reward)[len(reward) - n_best] if n_best else np.inf
-    assert (reward[chosen] >= least).all() and (reward[rejected] <= least).all()
-    for best in np.flatnonzero(reward > least):  # surely among the best
-        n_worse = len(reward) - n_best
-        assert (chosen == best).sum() == min(n_rejected, n_worse)
+    n_best = round(best * len(reward))
+    n_worst = min(round(worst * len(reward)), len(reward) - n_best)
+    ordered = np.sort(reward)
+    least = ordered[len(reward) - n_best] if n_best else np.inf
+    most = ordered[n_worst - 1] if n_worst else -np.inf
+    assert (reward[chosen] >= least).all() and (reward[rejected] <= most).all()
+    for one in np.flatnonzero(reward > max(least, most)):  # surely among the best
+        assert (chosen == one).sum() == min(n_rejected, n_worst)
+
+
+@pytest.mark.parametrize(("best", "worst"), [(0.0, 0.5), (0.5, 0.0), (0.6, 0.5)])
+def test_shares_that_overlap_are_told(best: float, worst: float) -> None:
+    with pytest.raises(ValueError, match="together 1 at most"):
+        ranked_pairs(np.arange(4.0), best, worst, 1, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("n_parts", [1, pytest.param(4, marks=pytest.mark.slow)])

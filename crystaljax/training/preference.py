@@ -97,18 +97,24 @@ def preference_pairs(
 
 
 def ranked_pairs(
-    reward: np.ndarray, share: float, n_rejected: int, rng: np.random.Generator
+    reward: np.ndarray, best: float, worst: float, n_rejected: int, rng: np.random.Generator
 ) -> np.ndarray:
     """int [P, 2]: samples (chosen, rejected): each of the best against several that are worse.
 
-    The best `share` of all samples each meet `n_rejected` of the others, drawn at random among
-    those with a lower reward [B] (all of them where there are fewer), as in arXiv 2511.12036.
+    Of all samples the share `best` each meet `n_rejected` of the share `worst`, drawn at random
+    among those with a lower reward [B] (all of them where there are fewer). In arXiv 2511.12036 a
+    quarter meets samples of lower rank; from which share they are is open there. ValueError if the
+    shares overlap.
     """
+    if not best > 0 < worst or best + worst > 1 + 1e-9:
+        raise ValueError(
+            f"best {best:g} and worst {worst:g}: they must be above 0, and together 1 at most"
+        )
     order = np.argsort(-reward, kind="stable")
-    n_best = round(share * len(order))
-    best, others = order[:n_best], order[n_best:]
+    n_best, n_worst = round(best * len(order)), round(worst * len(order))
+    chosen_ones, others = order[:n_best], order[max(n_best, len(order) - n_worst) :]
     pairs = [np.zeros((0, 2), np.int64)]
-    for chosen in best:
+    for chosen in chosen_ones:
         worse = others[reward[others] < reward[chosen]]
         rejected = rng.choice(worse, min(n_rejected, len(worse)), replace=False)
         pairs.append(np.stack([np.full_like(rejected, chosen), rejected], axis=1))
