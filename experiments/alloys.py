@@ -6,8 +6,8 @@ A model learns to write candidates (SFT), its samples are judged by equilibria o
 (Eq. 1 of the paper), and it learns from pairs of better and worse ones (DPO, and two remedies for
 its drift: a higher β and an anchor to what is preferred) or by trial (GRPO). Random search and
 Bayesian search at the same number of calls stand beside it. `small` makes a model of a million
-parameters from nothing (a seed took 79 minutes on two busy cores, nearly all of it equilibria);
-give --seeds 0 1 2 for errors over seeds. Run it again with the same --output to go on after an
+parameters from nothing; a seed took 30 minutes on two cores, nearly all of it equilibria. Give
+--seeds 0 1 2 for errors over seeds. Run it again with the same --output to go on after an
 interruption: nothing that was computed is computed again. The report, with the paper's table 1, is
 in OUTPUT.
 """
