@@ -125,7 +125,9 @@ def reward_against_diversity(
         points = np.array([[run[diversity].value, run[reward].value] for run in found])
         colour = COLOURS[i % len(COLOURS)]
         marker = _MARKERS[i // len(COLOURS) % len(_MARKERS)]
-        axes.scatter(*points.T, s=14, marker=marker, color=colour, alpha=0.6, linewidths=0)
+        axes.scatter(
+            points[:, 0], points[:, 1], 14, marker=marker, color=colour, alpha=0.6, linewidths=0
+        )
         means = [Measure.mean("", column, "", "") for column in points.T]
         (x, x_error), (y, y_error) = [(m.value, np.nan_to_num(m.standard_error)) for m in means]
         axes.errorbar(x, y, y_error, x_error, marker, color=colour, ms=6.5, lw=1.2, label=label)
