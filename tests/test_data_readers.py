@@ -15,7 +15,7 @@ from pymatgen.io.cif import CifWriter
 
 from crystaljax.crystal import AtomicCell
 from crystaljax.data.readers import Record, read
-from crystaljax.data.records import number
+from crystaljax.data.text_files import number
 
 NACL = Structure.from_spacegroup(225, Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
 TIO2 = Structure.from_spacegroup(
