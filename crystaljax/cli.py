@@ -66,9 +66,8 @@ class Sample(Command):
     def run(self, console: Console) -> None:
         import numpy as np
 
-        from crystaljax.data.writers import check_format, write
+        from crystaljax.data.writers import check_target, write
         from crystaljax.evaluation.files import in_words
-        from crystaljax.evaluation.limits import writable_folder
         from crystaljax.policies import load_policy
         from crystaljax.sampling import SamplingConfig
 
@@ -76,8 +75,7 @@ class Sample(Command):
             raise ValueError(
                 f"--n {self.n} --batch-size {self.batch_size}: give at least 1 of each"
             )
-        check_format(self.output)
-        writable_folder(self.output.parent)
+        check_target(self.output)
         asked = {field.name: getattr(self, field.name) for field in fields(SamplingConfig)}
         for name in ("elements", "space_groups", "template"):
             asked[name] = asked[name] or None
@@ -179,14 +177,12 @@ class Data(Command):
 
     def run(self, console: Console) -> None:
         from crystaljax.data.dataset import load
-        from crystaljax.data.writers import check_format, write
-        from crystaljax.evaluation.limits import writable_folder
+        from crystaljax.data.writers import check_target, write
         from crystaljax.symmetry.orbits import n_atoms
         from crystaljax.symmetry.tables import tables
 
         if self.output is not None:
-            check_format(self.output)
-            writable_folder(self.output.parent)
+            check_target(self.output)
         data = load(self.source, symprec=self.symprec, max_sites=self.max_sites)
         crystals = data.crystals.to_numpy()
         counts = data.space_group_counts

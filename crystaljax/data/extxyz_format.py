@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,22 +77,24 @@ def _decode(index: str, frame: _Frame) -> Iterator[Entry]:
 
     info = key_val_str_to_dict(frame.comment) if frame.comment else {}
     id = info.pop("material_id", index)
-    own = ("Lattice", "Properties", "pbc")
-    properties = scalars({name: value for name, value in info.items() if name not in own})
-    yield Entry(str(id), properties, _parse, frame)
+    form = {name: info.pop(name) for name in ("Lattice", "Properties", "pbc") if name in info}
+    yield Entry(str(id), scalars(info), _parse, (frame, form))
 
 
-def _parse(frame: _Frame) -> AtomicCell:
+def _parse(data: tuple[_Frame, dict[str, Any]]) -> AtomicCell:
+    """The atoms of a frame, given what its comment says of its form and that alone."""
     from ase.io.extxyz import read_xyz
 
-    require_few(int(frame.count[:12]))
+    frame, form = data
+    require_few(int(frame.count))
     if frame.n_lines != int(frame.count):
         raise ValueError(
             f"the frame announces {frame.count} atoms and lists {frame.n_lines} (or the next"
             " frame's count is missing)"
         )
-    text = "\n".join([frame.count, frame.comment, *frame.lines, ""])
-    atoms = next(read_xyz(io.StringIO(text), slice(0, 1)))
+    text = "\n".join([frame.count, "-", *frame.lines, ""])
+    parser = partial(_given, form)
+    atoms = next(read_xyz(io.StringIO(text), slice(0, 1), properties_parser=parser))
     if atoms.cell.rank != 3:
         raise ValueError("no unit cell: the frame has no Lattice of three vectors")
     if not atoms.pbc.all():
@@ -99,3 +102,7 @@ def _parse(frame: _Frame) -> AtomicCell:
         raise ValueError(f'no crystal: pbc="{periodic}", it is not periodic in all directions')
     matrix = np.asarray(atoms.cell.array)
     return atomic_cell(matrix, np.linalg.solve(matrix.T, atoms.positions.T).T, atoms.numbers)
+
+
+def _given(form: dict[str, Any], _comment: str) -> dict[str, Any]:
+    return dict(form)

@@ -157,13 +157,13 @@ def _decode(index: str, text: str) -> Iterator[Entry]:
     yield Entry(str(id), scalars(fields), _parse, row)
 
 
-def _parts(row: Row, depth: int = 4) -> Iterator[Row]:
+def _parts(row: Row, is_object: bool = True, depth: int = 4) -> Iterator[Row]:
     """An entry and the dicts inside it whose scalars are properties of the structure."""
-    left_out = {"@module", "@class", "@version", *({"charge"} if row.keys() >= _SITES else ())}
-    yield {name: value for name, value in row.items() if name not in left_out}
+    marks = {"@module", "@class", "@version", *({"charge"} if row.keys() >= _SITES else ())}
+    yield {name: value for name, value in row.items() if not (is_object and name in marks)}
     for name in (*sorted(_COLUMNS), "data", "properties"):
         if isinstance(row.get(name), dict) and depth:
-            yield from _parts(row[name], depth - 1)
+            yield from _parts(row[name], name in _COLUMNS, depth - 1)
 
 
 _IDS = ("material_id", "mat_id", "entry_id")

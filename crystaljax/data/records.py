@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crystaljax.crystal import AtomicCell
+from crystaljax.data.text_files import clean
 from crystaljax.structures import MIN_VOLUME
 
 COINCIDENCE = 1e-3
@@ -134,17 +135,18 @@ def records(decode: Callable[[str, Any], Iterable[Entry]], item: Item) -> Iterat
     if not isinstance(entries, Unreadable):
         entries = attempt(lambda: list(decode(item.id, item.data)))
     if isinstance(entries, Unreadable):
-        yield Record(_clean(item.id, MAX_ID), None, _clean(entries.reason, MAX_REASON), {})
+        yield Record(_short(item.id, MAX_ID), None, _short(entries.reason, MAX_REASON), {})
         return
     for entry in entries:
         cell = attempt(lambda entry=entry: check(entry.parse(entry.data)))
-        failed = isinstance(cell, Unreadable)
-        yield Record(
-            _clean(entry.id, MAX_ID),
-            None if failed else cell,
-            _clean(cell.reason, MAX_REASON) if failed else None,
-            {_clean(name): _clean(value) for name, value in entry.properties.items()},
-        )
+        reason = None
+        if isinstance(cell, Unreadable):
+            cell, reason = None, _short(cell.reason, MAX_REASON)
+        properties = {
+            clean(name): clean(value) if isinstance(value, str) else value
+            for name, value in entry.properties.items()
+        }
+        yield Record(_short(entry.id, MAX_ID), cell, reason, properties)
 
 
 def reason_of(error: Exception) -> str:
@@ -160,15 +162,9 @@ def reason_of(error: Exception) -> str:
             return str(error) or type(error).__name__
 
 
-def _clean(value: Any, longest: int | None = None) -> Any:
-    """Text that every file can hold: no NUL, no half of a surrogate pair, not too long."""
-    if not isinstance(value, str):
-        return value
-    if longest is not None and len(value) > longest:
-        value = value[: longest - 1] + "…"
-    if value.isascii():
-        return value.replace("\0", "") if "\0" in value else value
-    return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+def _short(text: str, longest: int) -> str:
+    text = clean(text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def atomic_cell(matrix: Any, frac: Any, species: Any) -> AtomicCell:

@@ -41,6 +41,13 @@ def decode_text(data: bytes) -> str:
     return data.decode(encoding(data), "replace")
 
 
+def clean(text: str) -> str:
+    """Text that every file can hold: without NUL and halves of surrogate pairs."""
+    if text.isascii():
+        return text.replace("\0", "") if "\0" in text else text
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+
+
 def number(text: str) -> float | str:
     """A float where the text is written like one, nan where it is empty; else the text itself.
 
