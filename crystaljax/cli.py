@@ -18,7 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
+MAX_SAMPLES = 10_000_000
+"""Samples of one file: all of them are held in memory."""
+
+MAX_SEED = 2**32 - 1
+"""JAX uses no more bits of a seed: a larger one would give the samples of another."""
+
+USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError, MemoryError)
 """Errors that a user can cause: they are shown as one line."""
 
 
@@ -75,6 +81,10 @@ class Sample(Command):
             raise ValueError(
                 f"--n {self.n} --batch-size {self.batch_size}: give at least 1 of each"
             )
+        if self.n > MAX_SAMPLES:
+            raise ValueError(f"--n {self.n}: give {MAX_SAMPLES} at most, and other seeds for more")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"--seed {self.seed}: give a whole number from 0 to {MAX_SEED}")
         check_target(self.output)
         asked = {field.name: getattr(self, field.name) for field in fields(SamplingConfig)}
         for name in ("elements", "space_groups", "template"):
@@ -137,6 +147,8 @@ class Evaluate(Command):
 
         if self.relax and self.potential == "none":
             raise ValueError("--relax needs a potential: leave --potential none out")
+        if self.n_generated is not None and self.n_generated < 1:
+            raise ValueError(f"--n-generated {self.n_generated}: give at least 1")
         folder = writable_folder(self.output)
         energy = (
             None if self.potential == "none" else create_e_above_hull(self.potential, self.hull)
@@ -171,7 +183,7 @@ class Data(Command):
     symprec: float = 0.01
     """Å, tolerance of the symmetry search."""
     max_sites: int = 20
-    """Crystals with more Wyckoff sites are skipped."""
+    """Crystals with more Wyckoff sites (1 at least) are skipped."""
     output: Path | None = None
     """Also write them here: .zip, .csv, .extxyz or .json.gz"""
 
