@@ -14,7 +14,8 @@ from crystaljax.crystal import Crystals
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.readers import read
 from crystaljax.data.text_files import clean, number
-from crystaljax.data.writers import to_cells, write
+from crystaljax.data.writers import write
+from crystaljax.structures import to_cells
 from crystaljax.symmetry import orbits
 from crystaljax.symmetry.tables import tables
 

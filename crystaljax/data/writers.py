@@ -18,17 +18,16 @@ import gemmi
 import numpy as np
 
 from crystaljax.composition import formulas, symbol
-from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.crystal import Crystals
 from crystaljax.data.cif_files import TABLE
 from crystaljax.data.files import file_names, make_folder, replacing
 from crystaljax.data.text_files import clean, unique
-from crystaljax.symmetry.orbits import expand, n_atoms, project
+from crystaljax.structures import to_cells
+from crystaljax.symmetry.orbits import project
 from crystaljax.symmetry.tables import letter, tables
 
 Properties = Mapping[str, Any]
 """Column name -> array of length B, of numbers or text."""
-
-_CHUNK = 512
 
 
 def write(crystals: Crystals, path: str | Path, properties: Properties | None = None) -> Path:
@@ -141,19 +140,6 @@ def _triplet(rotation: np.ndarray, translation: np.ndarray) -> str:
     operation.rot = (rotation.astype(int) * operation.DEN).tolist()
     operation.tran = np.rint(translation * operation.DEN).astype(int).tolist()
     return operation.triplet()
-
-
-def to_cells(crystals: Crystals) -> Iterator[AtomicCell]:
-    """The conventional cell of each crystal, all its atoms listed."""
-    for start in range(0, len(crystals), _CHUNK):
-        chunk = crystals[start : start + _CHUNK]
-        counts = np.asarray(n_atoms(chunk))
-        size = 1 << int(counts.max() - 1).bit_length()  # powers of two: few shapes to compile
-        cells = expand(chunk, max_atoms=size).to_numpy()
-        for frac, species, matrix, count in zip(
-            cells.frac, cells.species, cells.matrix, counts, strict=True
-        ):
-            yield AtomicCell(matrix, frac[:count], species[:count])
 
 
 def _beside(

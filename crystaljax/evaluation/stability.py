@@ -38,8 +38,8 @@ def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
 
     `symprec` in Å. A description may have more symmetry than its group says, and then fails.
     """
-    from crystaljax.data.writers import to_cells
     from crystaljax.evaluation.validity import is_crystal
+    from crystaljax.structures import to_cells
     from crystaljax.symmetry.analysis import symmetrize
 
     crystals = crystals.to_numpy()
