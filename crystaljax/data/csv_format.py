@@ -28,6 +28,8 @@ class _Row(NamedTuple):
     first_line: int
     last_line: int
     values: list[str]
+    is_whole: bool = True
+    """False for a last row in which a quote is not closed: the file ends inside it."""
 
 
 def open_csv(path: Path) -> Source:
@@ -55,12 +57,31 @@ def open_csv(path: Path) -> Source:
 def _rows(path: Path) -> Iterator[_Row]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a CIF outgrows the default 128 KiB
     with open_text(path) as (text, fraction):
-        reader = csv.reader(text)
-        line = 1
-        for values in reader:
-            if values:
-                yield _Row(fraction(), line, reader.line_num, values)
-            line = reader.line_num + 1
+        lines: list[str] = []  # of the row that is read
+
+        def remembered() -> Iterator[str]:
+            for line in text:
+                lines.append(line)
+                yield line
+
+        row, line = None, 1
+        for values in csv.reader(remembered()):
+            if row is not None:
+                yield row
+            row = _Row(fraction(), line, line + len(lines) - 1, values) if values else None
+            line += len(lines)
+            last = lines[:]
+            lines.clear()
+        if row is not None:
+            yield row._replace(is_whole=_is_whole(last))
+
+
+def _is_whole(lines: list[str]) -> bool:
+    try:
+        list(csv.reader(lines, strict=True))
+    except csv.Error as error:
+        return "end of data" not in str(error)
+    return True
 
 
 def _decode(names: list[str], column: str, index: str, row: _Row) -> Iterator[Entry]:
@@ -68,7 +89,7 @@ def _decode(names: list[str], column: str, index: str, row: _Row) -> Iterator[En
     text = fields.pop(column, "")
     id = fields.pop("material_id", "") or index
     properties = {name: number(value) for name, value in fields.items() if name}
-    if len(row.values) == len(names):
+    if len(row.values) == len(names) and row.is_whole:
         yield Entry(id, properties, _PARSERS[column], text)
     else:
         yield Entry(id, properties, partial(_refuse, len(names)), row)
@@ -78,6 +99,8 @@ def _refuse(n_columns: int, row: _Row) -> AtomicCell:
     lines = f"line {row.first_line}"
     if row.last_line > row.first_line:
         lines = f"lines {row.first_line} to {row.last_line}"
+    if not row.is_whole:
+        raise ValueError(f"the file ends inside this row ({lines}): a quote is not closed")
     raise ValueError(
         f"the row ({lines}) has {len(row.values)} fields where the header has {n_columns}"
     )

@@ -8,15 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from crystaljax.crystal import AtomicCell
 from crystaljax.data.records import (
     MAX_ATOMS,
     Entry,
     Item,
     Source,
-    atomic_cell,
+    cartesian_cell,
     require_few,
     scalars,
 )
@@ -100,8 +98,7 @@ def _parse(data: tuple[_Frame, dict[str, Any]]) -> AtomicCell:
     if not atoms.pbc.all():
         periodic = " ".join("FT"[int(flag)] for flag in atoms.pbc)
         raise ValueError(f'no crystal: pbc="{periodic}", it is not periodic in all directions')
-    matrix = np.asarray(atoms.cell.array)
-    return atomic_cell(matrix, np.linalg.solve(matrix.T, atoms.positions.T).T, atoms.numbers)
+    return cartesian_cell(atoms.cell.array, atoms.positions, atoms.numbers)
 
 
 def _given(form: dict[str, Any], _comment: str) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def _whole_text(path: Path) -> tuple[str, Exception | None]:
     parts = []
     try:
         with open_text(path) as (text, _):
-            while part := text.read(1 << 20):
+            while part := text.read(1 << 12):  # what a longer read held would be lost
                 parts.append(part)
     except Exception as error:
         if not parts:
@@ -181,8 +181,10 @@ def structure_dict(data: dict[str, Any]) -> AtomicCell:
     """A pymatgen Structure from its dict, without pymatgen; ValueError for disorder."""
     species, frac = [], []
     require_few(len(data["sites"]))
-    for site in data["sites"]:
+    for index, site in enumerate(data["sites"]):
         occupants = site["species"]
+        if not (isinstance(occupants, list) and all(isinstance(x, dict) for x in occupants)):
+            raise ValueError(f"the species of site {index} are {occupants!r}: no list of elements")
         if len(occupants) != 1 or not abs(occupants[0].get("occu", 1) - 1) <= 1e-3:
             shares = ", ".join(f"{x['element']} {x.get('occu', 1):g}" for x in occupants)
             raise ValueError(f"partial occupancy: a site holds {shares or 'nothing'}")

@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from crystaljax.composition import atomic_number
 from crystaljax.crystal import AtomicCell
 from crystaljax.data.records import (
@@ -20,12 +18,11 @@ from crystaljax.data.records import (
     Item,
     Source,
     Unreadable,
-    atomic_cell,
     attempt,
+    cartesian_cell,
     require_few,
     scalars,
 )
-from crystaljax.structures import MIN_VOLUME
 
 _ROWS = 1000
 """Rows of an item."""
@@ -117,8 +114,7 @@ def _parse(data: tuple[Any, Any, list[str]]) -> AtomicCell:
     if any(part is None for part in data):
         raise ValueError("no structure: a lattice, a position or a species is missing")
     require_few(len(data[2]))
-    matrix, positions = np.array(data[0], float), np.array(data[1], float).reshape(-1, 3)
-    if matrix.shape != (3, 3) or not abs(np.linalg.det(matrix)) >= MIN_VOLUME:
-        raise ValueError(f"no unit cell: its volume is not above {MIN_VOLUME} Å³")
-    frac = np.linalg.solve(matrix.T, positions.T).T
-    return atomic_cell(matrix, frac, [atomic_number(symbol) for symbol in data[2]])
+    for index, symbol in enumerate(data[2]):
+        if not isinstance(symbol, str):
+            raise ValueError(f"the species of site {index} is {symbol!r}: no element's symbol")
+    return cartesian_cell(data[0], data[1], [atomic_number(symbol) for symbol in data[2]])

@@ -6,7 +6,7 @@ import numpy as np
 
 from crystaljax.composition import atomic_number
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.records import atomic_cell, require_few
+from crystaljax.data.records import atomic_cell, cartesian_cell, check_lattice, require_few
 
 
 def parse_poscar(text: str) -> AtomicCell:
@@ -27,8 +27,9 @@ def parse_poscar(text: str) -> AtomicCell:
     if len(counts) != len(symbols) or min(counts, default=0) < 1:
         raise ValueError(f"a POSCAR with the counts {lines[6]!r} of the elements {lines[5]!r}")
     require_few(sum(counts))
-    if not np.isfinite(scale) or scale == 0 or matrix.shape != (3, 3):
+    if not np.isfinite(scale) or scale == 0:
         raise ValueError(f"no unit cell: the POSCAR's scale is {lines[1].strip()!r}")
+    check_lattice(matrix)
     if scale < 0:  # the volume
         scale = float((-scale / abs(np.linalg.det(matrix))) ** (1 / 3))
     matrix *= scale
@@ -36,7 +37,7 @@ def parse_poscar(text: str) -> AtomicCell:
     if len(rows) < sum(counts) or any(len(row) < 3 for row in rows):
         raise ValueError(f"the POSCAR lists fewer positions than its {sum(counts)} atoms")
     positions = np.array(rows, float)
-    if mode.startswith(("c", "k")):
-        positions = positions * scale @ np.linalg.inv(matrix)
     species = np.repeat([atomic_number(symbol) for symbol in symbols], counts)
+    if mode.startswith(("c", "k")):
+        return cartesian_cell(matrix, positions * scale, species)
     return atomic_cell(matrix, positions, species)

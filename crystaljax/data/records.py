@@ -109,6 +109,8 @@ def stream(source: Source) -> Iterator[Item]:
         what = f"{source.path} cannot be read on after entry {last!r}: {reason_of(error)}"
         warnings.warn(f"{what} (what comes before is kept)", stacklevel=2)
         yield Item(1.0, f"the rest of {source.path.name}", Unreadable(what))
+    if last is None:
+        raise ValueError(f"{source.path} is empty")
 
 
 def unreadable(path: Path, error: Exception) -> Exception:
@@ -174,15 +176,28 @@ def atomic_cell(matrix: Any, frac: Any, species: Any) -> AtomicCell:
     )
 
 
-def check(cell: AtomicCell) -> AtomicCell:
-    """The same cell; ValueError for shapes, numbers or elements that make no crystal."""
-    if cell.matrix.shape != (3, 3) or not np.isfinite(cell.matrix).all():
+def cartesian_cell(matrix: Any, positions: Any, species: Any) -> AtomicCell:
+    """An AtomicCell of positions in Å; an error where these are no numbers or no unit cell."""
+    matrix = np.asarray(matrix, float)
+    check_lattice(matrix)
+    frac = np.linalg.solve(matrix.T, np.asarray(positions, float).reshape(-1, 3).T).T
+    return atomic_cell(matrix, frac, species)
+
+
+def check_lattice(matrix: np.ndarray) -> None:
+    """ValueError for lattice vectors that make no cell."""
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         raise ValueError("no unit cell: the lattice is not three finite vectors")
-    longest = float(np.linalg.norm(cell.matrix, axis=1).max())
+    longest = float(np.linalg.norm(matrix, axis=1).max())
     if longest > MAX_LENGTH:
         raise ValueError(f"no plausible unit cell: a lattice vector of {longest:g} Å")
-    if abs(np.linalg.det(cell.matrix)) < MIN_VOLUME:
+    if abs(np.linalg.det(matrix)) < MIN_VOLUME:
         raise ValueError(f"no unit cell: its volume is below {MIN_VOLUME} Å³")
+
+
+def check(cell: AtomicCell) -> AtomicCell:
+    """The same cell; ValueError for shapes, numbers or elements that make no crystal."""
+    check_lattice(cell.matrix)
     if not len(cell.species):
         raise ValueError("no atoms")
     if len(cell.frac) != len(cell.species) or not np.isfinite(cell.frac).all():
