@@ -195,6 +195,9 @@ class Data(Command):
 
         if self.output is not None:
             check_target(self.output)
+            source = Path(self.source)
+            if self.output.exists() and source.exists() and self.output.samefile(source):
+                raise FileExistsError(f"{self.output} is the source: give another --output")
         data = load(self.source, symprec=self.symprec, max_sites=self.max_sites)
         crystals = data.crystals.to_numpy()
         counts = data.space_group_counts

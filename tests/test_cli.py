@@ -166,3 +166,10 @@ def test_where_no_file_can_be_written(
         tmp_path / "x.doc": "extensions",
     }.items():
         assert words in refused(capsys, command, *source, "--output", output)
+
+
+def test_the_source_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(load("prototypes").crystals[:2], tmp_path / "x.json")
+    before = path.read_bytes()
+    assert "is the source" in refused(capsys, "data", path, "--output", path)
+    assert path.read_bytes() == before

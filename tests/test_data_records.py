@@ -15,7 +15,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from crystaljax.crystal import AtomicCell
-from crystaljax.data import csv_format
+from crystaljax.data import csv_format, records
 from crystaljax.data.dataset import load
 from crystaljax.data.readers import Record, read
 from crystaljax.data.records import COINCIDENCE, MAX_ATOMS, check
@@ -505,8 +505,10 @@ def test_a_last_row_that_is_cut_is_no_smaller_crystal(tmp_path: Path) -> None:
     assert all(is_salt(record) for record in read(tmp_path / "x.csv"))
 
 
-def test_coinciding_atoms_against_all_pairs() -> None:
-    """The tree finds what comparing all pairs with pymatgen finds, in cells of every shape."""
+@pytest.mark.parametrize("few", [0, 64])
+def test_coinciding_atoms_against_pymatgen(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the tree as by comparing all pairs, in cells of every shape."""
+    monkeypatch.setattr(records, "FEW_ATOMS", few)
     rng = np.random.default_rng(0)
     for _ in range(200):
         matrix = Lattice.from_parameters(*rng.uniform(2, 40, 3), *rng.uniform(62, 115, 3)).matrix

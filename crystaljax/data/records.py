@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from crystaljax.composition import SYMBOLS
 from crystaljax.crystal import AtomicCell
 from crystaljax.data.text_files import clean
 from crystaljax.structures import MIN_VOLUME
@@ -186,11 +188,11 @@ def cartesian_cell(matrix: Any, positions: Any, species: Any) -> AtomicCell:
 
 def check_lattice(matrix: np.ndarray) -> None:
     """ValueError for lattice vectors that make no cell."""
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+    largest = float(np.abs(matrix).max()) if matrix.shape == (3, 3) else np.nan
+    if not largest <= MAX_LENGTH:
+        if np.isfinite(largest):
+            raise ValueError(f"no plausible unit cell: lattice vectors of {largest:g} Å")
         raise ValueError("no unit cell: the lattice is not three finite vectors")
-    longest = float(np.linalg.norm(matrix, axis=1).max())
-    if longest > MAX_LENGTH:
-        raise ValueError(f"no plausible unit cell: a lattice vector of {longest:g} Å")
     if abs(np.linalg.det(matrix)) < MIN_VOLUME:
         raise ValueError(f"no unit cell: its volume is below {MIN_VOLUME} Å³")
 
@@ -200,11 +202,12 @@ def check(cell: AtomicCell) -> AtomicCell:
     check_lattice(cell.matrix)
     if not len(cell.species):
         raise ValueError("no atoms")
-    if len(cell.frac) != len(cell.species) or not np.isfinite(cell.frac).all():
+    largest = float(np.abs(cell.frac).max(initial=0))
+    if len(cell.frac) != len(cell.species) or not largest < np.inf:
         raise ValueError("atoms without a position")
-    if np.abs(cell.frac).max() > MAX_COORDINATE:
-        raise ValueError(f"an atom {np.abs(cell.frac).max():g} cells away from the origin")
-    if cell.species.min() < 1 or cell.species.max() > 118:
+    if largest > MAX_COORDINATE:
+        raise ValueError(f"an atom {largest:g} cells away from the origin")
+    if cell.species.min() < 1 or cell.species.max() > len(SYMBOLS):
         raise ValueError("an atom of no known element")
     require_few(len(cell.species))
     pair = coinciding(cell.frac, cell.matrix)
@@ -225,18 +228,35 @@ def require_few(n_atoms: int) -> None:
 
 def coinciding(frac: np.ndarray, matrix: np.ndarray) -> tuple[int, int] | None:
     """A pair of atoms within `COINCIDENCE` of each other, modulo the lattice, if there is one."""
+    pairs = _all_pairs(len(frac)) if len(frac) <= FEW_ATOMS else _near_pairs(frac, matrix)
+    offset = frac[pairs[:, 0]] - frac[pairs[:, 1]]
+    offset -= np.round(offset)
+    close = ((offset @ matrix) ** 2).sum(axis=1) < COINCIDENCE**2
+    if not close.any():
+        return None
+    first, second = pairs[np.argmax(close)]
+    return int(first), int(second)
+
+
+FEW_ATOMS = 64
+"""Up to this many, comparing all pairs is faster than a tree."""
+
+
+@cache
+def _all_pairs(n: int) -> np.ndarray:
+    return np.stack(np.triu_indices(n, 1), axis=1)
+
+
+def _near_pairs(frac: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """int [n, 2]: all pairs that may be within `COINCIDENCE`, and some more."""
     from scipy.spatial import cKDTree
 
-    # A step of |Δr| changes fractional coordinate i by at most |Δr| / (spacing of planes i).
+    # A step of length d changes fractional coordinate i by at most d / (spacing of planes i).
     reach = COINCIDENCE * np.linalg.norm(np.linalg.inv(matrix), axis=0).max()
     wrapped = frac - np.floor(frac)
     wrapped[wrapped >= 1] = 0
     tree = cKDTree(wrapped, boxsize=1)
-    pairs = tree.query_pairs(min(reach * np.sqrt(3), 0.5), output_type="ndarray")
-    offset = frac[pairs[:, 0]] - frac[pairs[:, 1]]
-    offset -= np.round(offset)
-    close = np.flatnonzero(np.square(offset @ matrix).sum(axis=-1) < COINCIDENCE**2)
-    return (int(pairs[close[0], 0]), int(pairs[close[0], 1])) if len(close) else None
+    return tree.query_pairs(min(reach * np.sqrt(3), 0.5), output_type="ndarray")
 
 
 def scalars(row: dict[str, Any]) -> Properties:
