@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pymatgen.core import Lattice, Structure
 
 from crystaljax.crystal import AtomicCell
-from crystaljax.data import csv_format, records
+from crystaljax.data import csv_format
+from crystaljax.data.cells import MAX_ATOMS
 from crystaljax.data.dataset import load
 from crystaljax.data.readers import Record, read
-from crystaljax.data.records import COINCIDENCE, MAX_ATOMS, check
 
 STRUCTURE = {
     "lattice": {"matrix": [[4.0, 0, 0], [0, 4.5, 0], [0, 0, 5]]},
@@ -503,24 +502,3 @@ def test_a_last_row_that_is_cut_is_no_smaller_crystal(tmp_path: Path) -> None:
         assert is_salt(first) and "ends inside" in str(cut.reason)
     (tmp_path / "x.csv").write_text(whole.removesuffix("\n"))
     assert all(is_salt(record) for record in read(tmp_path / "x.csv"))
-
-
-@pytest.mark.parametrize("few", [0, 64])
-def test_coinciding_atoms_against_pymatgen(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the tree as by comparing all pairs, in cells of every shape."""
-    monkeypatch.setattr(records, "FEW_ATOMS", few)
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        matrix = Lattice.from_parameters(*rng.uniform(2, 40, 3), *rng.uniform(62, 115, 3)).matrix
-        frac = rng.uniform(-1, 2, (12, 3))
-        step = rng.normal(size=3)
-        step *= COINCIDENCE * rng.choice([0.5, 0.98, 1.02, 3]) / np.linalg.norm(step)
-        frac[7] = frac[3] + rng.integers(-2, 3, 3) + np.linalg.solve(matrix.T, step)
-        distances = Structure(matrix, ["H"] * 12, frac).distance_matrix
-        closest = np.min(distances[np.triu_indices(12, 1)])
-        cell = AtomicCell(matrix, frac, np.full(12, 1))
-        if closest < COINCIDENCE:
-            with pytest.raises(ValueError, match="atoms 3 and 7"):
-                check(cell)
-        else:
-            assert check(cell) is cell

@@ -9,15 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.records import (
-    MAX_ATOMS,
-    Entry,
-    Item,
-    Source,
-    cartesian_cell,
-    require_few,
-    scalars,
-)
+from crystaljax.data.cells import MAX_ATOMS, cartesian_cell, require_few
+from crystaljax.data.records import Entry, Item, Source, scalars
 from crystaljax.data.text_files import open_text
 
 

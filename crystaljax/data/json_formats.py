@@ -11,15 +11,8 @@ from typing import Any
 
 from crystaljax.composition import atomic_number
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.records import (
-    Entry,
-    Item,
-    Source,
-    atomic_cell,
-    attempt,
-    require_few,
-    scalars,
-)
+from crystaljax.data.cells import atomic_cell, require_few
+from crystaljax.data.records import Entry, Item, Source, attempt, scalars
 from crystaljax.data.text_files import open_text
 
 Row = dict[str, Any]

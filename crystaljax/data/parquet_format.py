@@ -13,16 +13,8 @@ from typing import Any
 
 from crystaljax.composition import atomic_number
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.records import (
-    Entry,
-    Item,
-    Source,
-    Unreadable,
-    attempt,
-    cartesian_cell,
-    require_few,
-    scalars,
-)
+from crystaljax.data.cells import cartesian_cell, require_few
+from crystaljax.data.records import Entry, Item, Source, Unreadable, attempt, scalars
 
 _ROWS = 1000
 """Rows of an item."""
