@@ -16,8 +16,9 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 
 from crystaljax.data import build, shards
-from crystaljax.data.dataset import Dataset, load
+from crystaljax.data.dataset import load
 from crystaljax.data.registry import RESOURCES
+from crystaljax.data.rows import Dataset
 
 LENGTHS = np.linspace(4.0, 6.0, 12)
 

@@ -6,58 +6,24 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from crystaljax.crystal import Crystals, Index
+from crystaljax.crystal import Crystals
 from crystaljax.data.build import Settings, build
 from crystaljax.data.files import cache_dir as default_cache_dir
 from crystaljax.data.files import make_folder
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.registry import RESOURCES, fetch
+from crystaljax.data.rows import Dataset
 from crystaljax.symmetry.tables import PATH as TABLES_PATH
 
 PROTOTYPES = "prototypes"
 """The name of the embedded dataset."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Crystals with their names and properties, row by row.
-
-    Arrays may be memory-mapped and read-only: select with `dataset[rows]`, which reads only those.
-    """
-
-    ids: np.ndarray
-    """str [B]"""
-    crystals: Crystals
-    properties: dict[str, np.ndarray]
-    """float64 [B] (nan where missing) or str [B] by column name, in the units of the source."""
-    n_skipped: int = 0
-    """Rows of the source that could not be used."""
-    folder: Path | None = None
-    """The cache folder, with skipped.csv: the id of each skipped row and the reason."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: Index) -> Dataset:
-        """Select rows by an int array, a boolean mask or a slice; an integer keeps the axis."""
-        if isinstance(index, int | np.integer):
-            index = slice(index, index + 1 or None)
-        properties = {name: column[index] for name, column in self.properties.items()}
-        return Dataset(
-            self.ids[index], self.crystals[index], properties, self.n_skipped, self.folder
-        )
-
-    @property
-    def space_group_counts(self) -> np.ndarray:
-        """int [230]: how many crystals each space group has; group g stands at g - 1."""
-        return np.bincount(self.crystals.space_group, minlength=231)[1:]
 
 
 def load(
