@@ -11,6 +11,7 @@ import numpy as np
 
 from crystaljax.crystal import AtomicCell
 from crystaljax.data import cif
+from crystaljax.data.cif_sites import check_apart
 
 
 class Record(NamedTuple):
@@ -77,7 +78,7 @@ def checked_cell(matrix: Any, frac: Any, species: Any) -> AtomicCell:
         raise ValueError("atoms without a position")
     if cell.species.min() < 1 or cell.species.max() > 118:
         raise ValueError("an atom of no known element")
-    cif.merge(cell.frac, cell.species, cell.matrix)  # for its errors: disorder, far too many atoms
+    check_apart(cell.frac, cell.species, cell.matrix)
     return cell
 
 

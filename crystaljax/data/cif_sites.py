@@ -1,0 +1,274 @@
+"""Sites of an asymmetric unit and their orbits: which atoms a cell holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import gemmi
+import numpy as np
+from scipy.spatial import cKDTree
+
+from crystaljax.composition import SYMBOLS, atomic_number
+from crystaljax.crystal import AtomicCell
+from crystaljax.symmetry.settings import Operations
+
+COINCIDENCE = 0.01
+"""Å: distinct sites closer than this are one site listed twice, or a disordered one, and are
+refused. The atoms of one orbit are kept however close they are."""
+
+ROUNDING = 0.7
+"""Units of the last decimal by which a coordinate may be off (0.5 rounded, 0.67 in 0.66)."""
+
+MIN_ROUNDING = 1e-5
+"""Fractional: what a coordinate may be off however many decimals it has (float32, 5 decimals)."""
+
+SITE_TOLERANCE = 0.05
+"""Å: how far a site may be from a special position if the file states its multiplicity."""
+
+SAME_ATOM = 0.25
+"""Å: a symmetry that the cell is only said to have may move an atom this far from another."""
+
+MAX_ATOMS = 5000
+"""Larger cells are turned down: no part of crystaljax is made for them."""
+
+Columns = Mapping[str, Sequence[str]]
+"""The values of each tag of a CIF block, as written."""
+
+_TYPE = re.compile(r"([A-Za-z]{1,2})(?![A-Za-z])[0-9+.()-]*")
+_LETTERS = re.compile(r"[A-Za-z]*")
+
+
+class Sites(NamedTuple):
+    """The S sites that a CIF block lists."""
+
+    labels: list[str]
+    species: np.ndarray
+    """int [S]: atomic numbers."""
+    frac: np.ndarray
+    """float64 [S, 3]."""
+    decimals: list[tuple[str, ...]]
+    """[S]: the three coordinates as written, for their precision."""
+    multiplicity: np.ndarray
+    """float64 [S]: as stated, nan where it is not."""
+
+
+def read_sites(columns: Columns) -> Sites:
+    """The fully occupied sites of a block; ValueError naming one that is not an atom."""
+    axes = [columns.get(f"_atom_site_fract_{axis}", ()) for axis in "xyz"]
+    n = max(len(axis) for axis in axes)
+    if not n:
+        raise ValueError("no atoms: the CIF's list of atom sites is empty")
+    for axis, values in zip("xyz", axes, strict=True):
+        if len(values) != n:
+            raise ValueError(
+                f"no positions: _atom_site_fract_{axis} has {len(values)} values for {n} sites"
+            )
+    if n > MAX_ATOMS:
+        raise ValueError(f"{n} atom sites, more than the {MAX_ATOMS} atoms that are read")
+    types, labels = _texts(columns, "type_symbol", n), _texts(columns, "label", n)
+    labels = [label or kind for label, kind in zip(labels, types, strict=True)]
+    written = list(zip(*axes, strict=True))
+    frac = np.array([[number(text) for text in site] for site in written])
+    finite = np.isfinite(frac).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"site {labels[int(np.argmin(finite))]} has no coordinates")
+    _check_whole_atoms(columns, labels)
+    species = np.array([_species(*texts) for texts in zip(types, labels, strict=True)])
+    stated = _texts(columns, "site_symmetry_multiplicity", n)
+    if not any(stated):
+        stated = _texts(columns, "symmetry_multiplicity", n)
+    multiplicity = np.array([number(text) for text in stated])
+    return Sites(labels, species, frac, written, multiplicity)
+
+
+def number(text: str) -> float:
+    """A number with or without its uncertainty, such as 5.64(2); nan for anything else."""
+    return gemmi.cif.as_number(text)
+
+
+def _texts(columns: Columns, name: str, n: int) -> list[str]:
+    """A column of n texts, "" where there is none."""
+    tag = f"_atom_site_{name}"
+    values = columns.get(tag)
+    if values is None:
+        return [""] * n
+    if len(values) != n:
+        raise ValueError(f"{tag} has {len(values)} values for {n} sites")
+    return [gemmi.cif.as_string(value) for value in values]
+
+
+def _check_whole_atoms(columns: Columns, labels: list[str]) -> None:
+    """ValueError for a site that is partly occupied or stands for more than its atom."""
+    for label, text in zip(labels, _texts(columns, "occupancy", len(labels)), strict=True):
+        occupancy = number(text) if text else 1.0
+        if not abs(occupancy - 1) <= 1e-3:
+            raise ValueError(
+                f"partial occupancy: site {label} is occupied {occupancy:g} (only ordered"
+                " structures can be read; order it first, for example with pymatgen)"
+            )
+    for label, text in zip(labels, _texts(columns, "attached_hydrogens", len(labels)), strict=True):
+        if number(text) > 0:
+            raise ValueError(f"site {label} stands for {text} hydrogen atoms without a position")
+
+
+def _species(kind: str, label: str) -> int:
+    """Atomic number by the type symbol or, without one, by the first letters of the label."""
+    match = _TYPE.fullmatch(kind)
+    letters = match[1] if match else ""
+    if not kind:
+        letters = _LETTERS.match(label)[0]  # type: ignore[index]  # it always matches
+        two = letters[:2].capitalize()
+        letters = two if two in SYMBOLS else letters[:1]  # "Feoct" is Fe, "OW" is O
+    if letters in ("D", "T"):
+        raise ValueError(f"site {label} is an isotope of hydrogen ({letters}): write H instead")
+    try:
+        return atomic_number(letters if letters == "Nh" else letters.capitalize().replace("Nh", ""))
+    except ValueError:
+        raise ValueError(f"unknown element {kind or label!r} at site {label}") from None
+
+
+def _rounding(written: tuple[str, ...]) -> list[float]:
+    """How far the three coordinates of a site may be off, from their decimals.
+
+    Zeros at the end count as decimals only as far as another coordinate of the site has some.
+    """
+    decimals = [text.partition("(")[0].partition(".")[2] for text in written]
+    longest = max(len(text.rstrip("0")) for text in decimals)
+    counts = [min(len(d), longest) if d.endswith("0") else len(d) for d in decimals]
+    return [max(ROUNDING * 10.0**-n, MIN_ROUNDING) if n > 1 else MIN_ROUNDING for n in counts]
+
+
+def expand(
+    sites: Sites, matrix: np.ndarray, operations: Operations
+) -> tuple[np.ndarray, np.ndarray]:
+    """All atoms of the cell: float [N, 3] in [0, 1), and int [N] the site of each.
+
+    The site symmetry of each site is decided once: it is on a special position if it cannot be
+    told from it at the precision of its coordinates, or if the file states that position's
+    multiplicity and it is within `SITE_TOLERANCE` of it. It is then moved onto the position, and
+    the operations that keep it give one atom. No other images are merged. ValueError where two
+    sites share an atom, or where the multiplicities are others than those stated.
+    """
+    if len(operations.rotation) == 1:
+        frac, site = _inside(sites.frac), np.arange(len(sites.frac))
+        counts = np.ones(len(frac), int)
+    else:
+        orbits = _orbits(sites.frac, np.array([_rounding(w) for w in sites.decimals]), operations)
+        counts = np.array([len(orbit) for orbit in orbits])
+        for i in np.flatnonzero(np.isfinite(sites.multiplicity) & (sites.multiplicity != counts)):
+            reach = SITE_TOLERANCE / np.linalg.norm(matrix, axis=1)
+            orbit = _orbits(sites.frac[i : i + 1], reach[None], operations)[0]
+            if len(orbit) == sites.multiplicity[i]:
+                orbits[i], counts[i] = orbit, len(orbit)
+        frac, site = np.concatenate(orbits), np.repeat(np.arange(len(orbits)), counts)
+    _check_multiplicities(sites, counts, len(operations.rotation))
+    check_apart(frac, sites.species[site], matrix, site, sites.labels)
+    return frac, site
+
+
+def _orbits(frac: np.ndarray, rounding: np.ndarray, operations: Operations) -> list[np.ndarray]:
+    """The orbit [m, 3] of each site [S, 3] whose coordinates may be off by `rounding` [S, 3]."""
+    rotation, translation = operations.rotation, operations.translation
+    offset = frac @ np.swapaxes(rotation, 1, 2) + translation[:, None] - frac  # [O, S, 3]
+    offset -= np.round(offset)
+    reach = rounding @ np.swapaxes(np.abs(rotation - np.eye(3)), 1, 2)
+    stays = (np.abs(offset) <= reach + 1e-9).all(axis=2)[..., None]
+    shift = (offset * stays).sum(axis=0) / stays.sum(axis=0)
+    frac = np.where(
+        (np.abs(shift) <= rounding + 1e-9).all(axis=1, keepdims=True), frac + shift, frac
+    )
+    images = frac @ np.swapaxes(rotation, 1, 2) + translation[:, None]
+    # Equal images now agree to rounding error. The bins' odd origin keeps the decimal numbers
+    # that files hold away from a bin's edge.
+    scale = 10**6
+    bins = np.floor(images * scale + 0.318309886).astype(np.int64) % scale
+    keys = (bins[..., 0] * scale + bins[..., 1]) * scale + bins[..., 2]
+    images = _inside(images)
+    return [images[np.unique(keys[:, i], return_index=True)[1], i] for i in range(len(frac))]
+
+
+def _check_multiplicities(sites: Sites, counts: np.ndarray, order: int) -> None:
+    """ValueError unless those stated are the orbits' or, as some programs write, site symmetries'.
+
+    `counts` [S]: atoms of each orbit; `order`: the number of operations.
+    """
+    stated = np.isfinite(sites.multiplicity)
+    differs = stated & (sites.multiplicity != counts)
+    if differs.any() and (sites.multiplicity * counts != order)[stated].any():
+        i = int(np.argmax(differs))
+        raise ValueError(
+            f"site {sites.labels[i]} has the multiplicity {counts[i]} by the symmetry operations,"
+            f" but {sites.multiplicity[i]:g} is stated"
+        )
+
+
+def check_apart(
+    frac: np.ndarray,
+    species: np.ndarray,
+    matrix: np.ndarray,
+    site: np.ndarray | None = None,
+    labels: Sequence[str] = (),
+) -> None:
+    """ValueError where atoms of two sites are closer than `COINCIDENCE`, or atoms are too many.
+
+    Args:
+      frac: float [N, 3]; species: int [N]; matrix: float [3, 3] Å.
+      site: int [N], the site of each atom; each atom is its own without it.
+      labels: names of the sites.
+    """
+    if len(frac) > MAX_ATOMS:
+        raise ValueError(f"{len(frac)} atoms in the cell, more than the {MAX_ATOMS} that are read")
+    pairs = close_pairs(frac, matrix, COINCIDENCE)
+    if site is not None:
+        pairs = pairs[site[pairs[:, 0]] != site[pairs[:, 1]]]
+    if not len(pairs):
+        return
+    other = pairs[species[pairs[:, 0]] != species[pairs[:, 1]]]
+    i, j = (other if len(other) else pairs)[0]
+    first, second = (labels[site[i]], labels[site[j]]) if site is not None and labels else (i, j)
+    if len(other):
+        raise ValueError(
+            "atoms of different elements share a position (a disordered site): those of"
+            f" {first} and {second}"
+        )
+    raise ValueError(f"an atom is listed twice: sites {first} and {second} coincide")
+
+
+def close_pairs(frac: np.ndarray, matrix: np.ndarray, distance: float) -> np.ndarray:
+    """Pairs int [P, 2] of atoms [N, 3] of a periodic cell that are closer than `distance` Å."""
+    spacing = _spacing(matrix)
+    tree = cKDTree(_inside(frac) * spacing, boxsize=spacing)
+    pairs = tree.query_pairs(distance, p=np.inf, output_type="ndarray")
+    offset = frac[pairs[:, 0]] - frac[pairs[:, 1]]
+    offset -= np.round(offset)
+    return pairs[np.square(offset @ matrix).sum(axis=1) < distance**2]
+
+
+def has_symmetry(crystal: AtomicCell, operations: Operations) -> bool:
+    """Whether each image of an atom is within `SAME_ATOM` of an atom of its element."""
+    spacing = _spacing(crystal.matrix)
+    tree = cKDTree(_inside(crystal.frac) * spacing, boxsize=spacing)
+    for rotation, translation in zip(operations.rotation, operations.translation, strict=True):
+        images = _inside(crystal.frac @ rotation.T + translation)
+        distance, nearest = tree.query(images * spacing, p=np.inf)
+        if distance.max() > SAME_ATOM or (crystal.species[nearest] != crystal.species).any():
+            return False
+    return True
+
+
+def _spacing(matrix: np.ndarray) -> np.ndarray:
+    """Distances [3] between lattice planes, in Å.
+
+    Atoms within a distance of one another differ by at most distance / spacing in each fractional
+    coordinate.
+    """
+    return 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
+
+
+def _inside(frac: np.ndarray) -> np.ndarray:
+    """Coordinates modulo the lattice, in [0, 1)."""
+    frac = frac - np.floor(frac)
+    frac[frac >= 1] = 0
+    return frac
