@@ -124,7 +124,8 @@ def _columns(block: gemmi.cif.Block) -> Columns:
 
 def _said(columns: Columns, tags: tuple[str, ...]) -> list[str]:
     """The distinct texts of some tags, without those that say nothing."""
-    texts = [gemmi.cif.as_string(v).strip() for tag in tags for v in columns.get(tag, ())]
+    there = [tag for tag in tags if tag in columns]
+    texts = [gemmi.cif.as_string(value).strip() for tag in there for value in columns[tag]]
     return list(dict.fromkeys(text for text in texts if text not in ("", "?", ".")))
 
 
@@ -151,7 +152,7 @@ def _crystal(columns: Columns) -> AtomicCell:
     names = _names(columns)
     if names == Names():
         return _atoms(columns, sites, matrix, parse_operations(()))
-    settings = choose(settings_of(names), matrix)
+    settings = choose(names, matrix)
     if not settings:
         raise ValueError(f"the cell does not have the symmetry of the space group {names}")
     crystals, faults = [], []
@@ -184,15 +185,15 @@ def _matrix(columns: Columns) -> np.ndarray:
             raise ValueError(f"no unit cell: _cell_{name} is {texts[0]}, no number")
     sensible = min(values) > 0 and max(values[3:]) < 180 and max(values[3:]) > np.pi
     try:
-        matrix = np.array(gemmi.UnitCell(*values).orth.mat.tolist()).T if sensible else None
+        cell = gemmi.UnitCell(*values) if sensible else None
     except (ValueError, RuntimeError):  # angles that no three vectors have
-        matrix = None
-    if matrix is None or not np.isfinite(matrix).all() or np.linalg.det(matrix) < MIN_VOLUME:
+        cell = None
+    if cell is None or not MIN_VOLUME <= cell.volume < np.inf:
         raise ValueError(f"the cell parameters {values} make no unit cell")
     stated = _one(columns, ("_cell_volume",))
     if stated is not None:
-        check_volume(float(np.linalg.det(matrix)), stated)
-    return matrix
+        check_volume(cell.volume, stated)
+    return np.array(cell.orth.mat.tolist()).T
 
 
 def _listed(lists: list[tuple[str, ...]], matrix: np.ndarray) -> Operations:
@@ -214,7 +215,7 @@ def _names(columns: Columns) -> Names:
     if text is not None and not (text.isdigit() and int(text) <= 230):
         raise ValueError(f"there is no space group of number {text}")
     hall, code = _one(columns, _HALL), _one(columns, _CODE)
-    return Names(hall, tuple(_said(columns, _SYMBOLS)), int(text) if text else None, code)
+    return Names(hall, tuple(_said(columns, _SYMBOLS)), int(text or 0) or None, code)
 
 
 def _check_names(columns: Columns, crystal: AtomicCell, operations: Operations) -> None:
@@ -235,7 +236,7 @@ def _check_names(columns: Columns, crystal: AtomicCell, operations: Operations) 
     number = number_of(operations)
     if number in {setting.number for setting in settings}:
         return
-    groups = [from_hall(setting.hall) for setting in choose(settings, crystal.matrix)]
+    groups = [from_hall(setting.hall) for setting in choose(names, crystal.matrix)]
     if groups and not any(has_symmetry(crystal, group) for group in groups):
         raise ValueError(
             f"the symmetry operations are those of space group {number}, but the CIF says {names},"

@@ -10,7 +10,7 @@ from crystaljax.composition import N_SPECIES, formula, parse_formula
 from crystaljax.data.cif_sites import number
 
 ROUNDING = 0.7
-"""Units of the last decimal of a formula by which an amount may be off."""
+"""Units of the last decimal of a formula that an amount may be off, if it has two or more."""
 
 VOLUME_TOLERANCE = 0.005
 """Relative difference of a stated volume: cell parameters and volumes are rounded."""
@@ -53,11 +53,7 @@ def check_composition(species: np.ndarray, stated: str, z: float) -> None:
         raise ValueError(
             f"the atoms read are {formula(counts)}, but _chemical_formula_sum says {stated!r}"
         )
-    if np.isfinite(z) and not any(
-        units[0] <= z / part <= units[1]
-        for amounts, units in fitting
-        for part in _common_divisors(amounts)
-    ):
+    if np.isfinite(z) and not any(_is_units(z, *fit) for fit in fitting):
         raise ValueError(
             f"the cell holds {formula(counts)} with {len(species)} atoms, but {stated!r} with"
             f" Z = {z:g} is stated"
@@ -71,7 +67,7 @@ def _readings(text: str) -> list[tuple[np.ndarray, float]]:
     if text.upper() == text:  # NA1 CL1
         texts.append(" ".join(part.capitalize() for part in text.split()))
     decimals = [len(digits) for digits in re.findall(r"\.(\d+)", text)]
-    error = ROUNDING * 10.0 ** -min(decimals) if decimals else 0.0
+    error = ROUNDING * 10.0 ** -min(decimals) if min(decimals, default=0) > 1 else 0.0
     readings = []
     for reading in texts:
         try:
@@ -92,9 +88,7 @@ def _units(counts: np.ndarray, amounts: np.ndarray, error: float) -> tuple[float
     return (low - 1e-9 * low, high + 1e-9 * low) if low <= high * (1 + 1e-9) else None
 
 
-def _common_divisors(amounts: np.ndarray) -> list[int]:
-    """The whole numbers that divide every amount [119]."""
-    if (amounts % 1).any():
-        return [1]
-    divisor = int(np.gcd.reduce(amounts.astype(int)))
-    return [part for part in range(1, divisor + 1) if divisor % part == 0]
+def _is_units(z: float, amounts: np.ndarray, units: tuple[float, float]) -> bool:
+    """Whether the cell can hold z units, of these amounts [119] or of a whole fraction of them."""
+    part = max(round(z / units[1]), 1)
+    return units[0] <= z / part <= units[1] and (part == 1 or not (amounts % part).any())

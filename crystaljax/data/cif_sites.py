@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import gemmi
@@ -30,14 +31,17 @@ SITE_TOLERANCE = 0.05
 SAME_ATOM = 0.25
 """Å: a symmetry that the cell is only said to have may move an atom this far from another."""
 
+_FEW_ATOMS = 100  # among fewer, looking at all pairs is faster than a search tree
+
 MAX_ATOMS = 5000
 """Larger cells are turned down: no part of crystaljax is made for them."""
+
+_EXACT = 1e-9  # fractional: the rounding error of coordinates in double precision
 
 Columns = Mapping[str, Sequence[str]]
 """The values of each tag of a CIF block, as written."""
 
 _TYPE = re.compile(r"([A-Za-z]{1,2})(?![A-Za-z])[0-9+.()-]*")
-_LETTERS = re.compile(r"[A-Za-z]*")
 
 
 class Sites(NamedTuple):
@@ -52,6 +56,8 @@ class Sites(NamedTuple):
     """[S]: the three coordinates as written, for their precision."""
     multiplicity: np.ndarray
     """float64 [S]: as stated, nan where it is not."""
+    has_letters: bool = False
+    """Whether Wyckoff letters are stated, and multiplicities are therefore those of ITA."""
 
 
 def read_sites(columns: Columns) -> Sites:
@@ -71,16 +77,17 @@ def read_sites(columns: Columns) -> Sites:
     labels = [label or kind for label, kind in zip(labels, types, strict=True)]
     written = list(zip(*axes, strict=True))
     frac = np.array([[number(text) for text in site] for site in written])
-    finite = np.isfinite(frac).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"site {labels[int(np.argmin(finite))]} has no coordinates")
+    if not np.isfinite(frac).all():
+        label = labels[int(np.argmin(np.isfinite(frac).all(axis=1)))]
+        raise ValueError(f"site {label} has no coordinates")
     _check_whole_atoms(columns, labels)
     species = np.array([_species(*texts) for texts in zip(types, labels, strict=True)])
     stated = _texts(columns, "site_symmetry_multiplicity", n)
     if not any(stated):
         stated = _texts(columns, "symmetry_multiplicity", n)
     multiplicity = np.array([number(text) for text in stated])
-    return Sites(labels, species, frac, written, multiplicity)
+    letters = _texts(columns, "wyckoff_symbol", n)
+    return Sites(labels, species, frac, written, multiplicity, any(letters))
 
 
 def number(text: str) -> float:
@@ -102,31 +109,42 @@ def _texts(columns: Columns, name: str, n: int) -> list[str]:
 def _check_whole_atoms(columns: Columns, labels: list[str]) -> None:
     """ValueError for a site that is partly occupied or stands for more than its atom."""
     for label, text in zip(labels, _texts(columns, "occupancy", len(labels)), strict=True):
-        occupancy = number(text) if text else 1.0
-        if not abs(occupancy - 1) <= 1e-3:
+        if text and not abs(number(text) - 1) <= 1e-3:
             raise ValueError(
-                f"partial occupancy: site {label} is occupied {occupancy:g} (only ordered"
+                f"partial occupancy: site {label} is occupied {text} (only ordered"
                 " structures can be read; order it first, for example with pymatgen)"
             )
     for label, text in zip(labels, _texts(columns, "attached_hydrogens", len(labels)), strict=True):
-        if number(text) > 0:
+        if text and number(text) > 0:
             raise ValueError(f"site {label} stands for {text} hydrogen atoms without a position")
 
 
 def _species(kind: str, label: str) -> int:
-    """Atomic number by the type symbol or, without one, by the first letters of the label."""
+    """Atomic number by the type symbol or, without one, by the label; ValueError naming the site.
+
+    Programs that write no type may write the label "Feoct" for Fe and "OW" for O.
+    """
+    element = _element(kind) if kind else _element_of_label(label)
+    if element in ("D", "T"):
+        raise ValueError(f"site {label} is an isotope of hydrogen ({element}): write H instead")
+    if not element:
+        raise ValueError(f"unknown element {kind or label!r} at site {label}")
+    return atomic_number(element)
+
+
+@lru_cache(maxsize=1024)
+def _element(kind: str) -> str:
+    """Symbol in a type symbol such as "Fe", "FE3+" or "O-2"; "" if there is none."""
     match = _TYPE.fullmatch(kind)
-    letters = match[1] if match else ""
-    if not kind:
-        letters = _LETTERS.match(label)[0]  # type: ignore[index]  # it always matches
-        two = letters[:2].capitalize()
-        letters = two if two in SYMBOLS else letters[:1]  # "Feoct" is Fe, "OW" is O
-    if letters in ("D", "T"):
-        raise ValueError(f"site {label} is an isotope of hydrogen ({letters}): write H instead")
-    try:
-        return atomic_number(letters if letters == "Nh" else letters.capitalize().replace("Nh", ""))
-    except ValueError:
-        raise ValueError(f"unknown element {kind or label!r} at site {label}") from None
+    symbol = match[1].capitalize() if match else ""
+    if symbol == "Nh" and kind[:2] != "Nh":  # NH4
+        return ""
+    return symbol if symbol in SYMBOLS or symbol in ("D", "T") else ""
+
+
+def _element_of_label(label: str) -> str:
+    letters = re.split(r"[^A-Za-z]", label, maxsplit=1)[0]
+    return _element(letters) or _element(letters[:2]) or _element(letters[:1])
 
 
 def _rounding(written: tuple[str, ...]) -> list[float]:
@@ -146,10 +164,11 @@ def expand(
     """All atoms of the cell: float [N, 3] in [0, 1), and int [N] the site of each.
 
     The site symmetry of each site is decided once: it is on a special position if it cannot be
-    told from it at the precision of its coordinates, or if the file states that position's
-    multiplicity and it is within `SITE_TOLERANCE` of it. It is then moved onto the position, and
-    the operations that keep it give one atom. No other images are merged. ValueError where two
-    sites share an atom, or where the multiplicities are others than those stated.
+    told from it at the precision of its coordinates. Where the file states another multiplicity,
+    that decides between it, a position within `SITE_TOLERANCE` and the general one. The site is
+    moved onto its position, and the operations that keep it give one atom. No other images are
+    merged. ValueError where two sites share an atom, or where no site symmetry gives the
+    multiplicity that is stated.
     """
     if len(operations.rotation) == 1:
         frac, site = _inside(sites.frac), np.arange(len(sites.frac))
@@ -158,10 +177,10 @@ def expand(
         orbits = _orbits(sites.frac, np.array([_rounding(w) for w in sites.decimals]), operations)
         counts = np.array([len(orbit) for orbit in orbits])
         for i in np.flatnonzero(np.isfinite(sites.multiplicity) & (sites.multiplicity != counts)):
-            reach = SITE_TOLERANCE / np.linalg.norm(matrix, axis=1)
-            orbit = _orbits(sites.frac[i : i + 1], reach[None], operations)[0]
-            if len(orbit) == sites.multiplicity[i]:
-                orbits[i], counts[i] = orbit, len(orbit)
+            for reach in (SITE_TOLERANCE / np.linalg.norm(matrix, axis=1), np.zeros(3)):
+                orbit = _orbits(sites.frac[i : i + 1], reach[None], operations)[0]
+                if len(orbit) == sites.multiplicity[i]:
+                    orbits[i], counts[i] = orbit, len(orbit)
         frac, site = np.concatenate(orbits), np.repeat(np.arange(len(orbits)), counts)
     _check_multiplicities(sites, counts, len(operations.rotation))
     check_apart(frac, sites.species[site], matrix, site, sites.labels)
@@ -171,14 +190,15 @@ def expand(
 def _orbits(frac: np.ndarray, rounding: np.ndarray, operations: Operations) -> list[np.ndarray]:
     """The orbit [m, 3] of each site [S, 3] whose coordinates may be off by `rounding` [S, 3]."""
     rotation, translation = operations.rotation, operations.translation
-    offset = frac @ np.swapaxes(rotation, 1, 2) + translation[:, None] - frac  # [O, S, 3]
+    turn = np.swapaxes(rotation - np.eye(3), 1, 2)
+    offset = frac @ turn + translation[:, None]  # [O, S, 3]
     offset -= np.round(offset)
-    reach = rounding @ np.swapaxes(np.abs(rotation - np.eye(3)), 1, 2)
-    stays = (np.abs(offset) <= reach + 1e-9).all(axis=2)[..., None]
+    may_stay = (np.abs(offset) <= rounding @ np.abs(turn) + _EXACT).all(axis=2, keepdims=True)
+    shift = (offset * may_stay).sum(axis=0) / may_stay.sum(axis=0)
+    # Not all of these operations may have points in common: those stay that keep the mean.
+    stays = may_stay & (np.abs(offset + shift @ turn) <= _EXACT).all(axis=2, keepdims=True)
     shift = (offset * stays).sum(axis=0) / stays.sum(axis=0)
-    frac = np.where(
-        (np.abs(shift) <= rounding + 1e-9).all(axis=1, keepdims=True), frac + shift, frac
-    )
+    frac = frac + shift * (np.abs(shift) <= rounding + _EXACT).all(axis=1, keepdims=True)
     images = frac @ np.swapaxes(rotation, 1, 2) + translation[:, None]
     # Equal images now agree to rounding error. The bins' odd origin keeps the decimal numbers
     # that files hold away from a bin's edge.
@@ -190,13 +210,15 @@ def _orbits(frac: np.ndarray, rounding: np.ndarray, operations: Operations) -> l
 
 
 def _check_multiplicities(sites: Sites, counts: np.ndarray, order: int) -> None:
-    """ValueError unless those stated are the orbits' or, as some programs write, site symmetries'.
+    """ValueError unless the multiplicities stated are those of the orbits.
 
+    SHELXL writes the orders of the site symmetries in that column, and no Wyckoff letters.
     `counts` [S]: atoms of each orbit; `order`: the number of operations.
     """
     stated = np.isfinite(sites.multiplicity)
     differs = stated & (sites.multiplicity != counts)
-    if differs.any() and (sites.multiplicity * counts != order)[stated].any():
+    orders = not (sites.multiplicity * counts != order)[stated].any() and not sites.has_letters
+    if differs.any() and not orders:
         i = int(np.argmax(differs))
         raise ValueError(
             f"site {sites.labels[i]} has the multiplicity {counts[i]} by the symmetry operations,"
@@ -238,12 +260,20 @@ def check_apart(
 
 def close_pairs(frac: np.ndarray, matrix: np.ndarray, distance: float) -> np.ndarray:
     """Pairs int [P, 2] of atoms [N, 3] of a periodic cell that are closer than `distance` Å."""
-    spacing = _spacing(matrix)
-    tree = cKDTree(_inside(frac) * spacing, boxsize=spacing)
-    pairs = tree.query_pairs(distance, p=np.inf, output_type="ndarray")
+    if len(frac) <= _FEW_ATOMS:
+        pairs = _all_pairs(len(frac))
+    else:
+        spacing = _spacing(matrix)
+        tree = cKDTree(_inside(frac) * spacing, boxsize=spacing)
+        pairs = tree.query_pairs(distance, p=np.inf, output_type="ndarray")
     offset = frac[pairs[:, 0]] - frac[pairs[:, 1]]
-    offset -= np.round(offset)
+    offset -= np.rint(offset)
     return pairs[np.square(offset @ matrix).sum(axis=1) < distance**2]
+
+
+@lru_cache(maxsize=_FEW_ATOMS)
+def _all_pairs(n: int) -> np.ndarray:
+    return np.stack(np.triu_indices(n, 1), axis=1)
 
 
 def has_symmetry(crystal: AtomicCell, operations: Operations) -> bool:

@@ -29,7 +29,7 @@ _DENOMINATOR = gemmi.Op.DEN
 
 _MAX_OPERATIONS = 4 * 192
 _STANDARD_CODES = ("", "b", "b1", "h", "r", "1", "2")
-"""Codes of the settings that a number alone may stand for: the axes are standard."""
+"""Codes of the settings with standard axes."""
 
 _SUFFIXES = (re.compile(r"(.+?)[:(]([-a-z0-9]+)\)*"), re.compile(r"(.+?)(s|z|hr?|r|o[12])"))
 _CODE_OF_SUFFIX = {
@@ -105,6 +105,8 @@ def misfit(operations: Operations, matrix: np.ndarray) -> float:
     In units of the product of the two vectors' lengths (rows of `matrix`), so that it is twice a
     relative error of lengths, or an error of an angle in radians.
     """
+    if len(operations.rotation) == 1:
+        return 0.0
     metric = matrix @ matrix.T
     lengths = np.sqrt(np.diagonal(metric))
     moved = np.swapaxes(operations.rotation, 1, 2) @ metric @ operations.rotation
@@ -134,25 +136,28 @@ def settings_of(names: Names) -> tuple[Setting, ...]:
         pool = [setting for setting in pool if setting.number == names.number]
     if names.code is not None:
         pool = _with_code(pool, names.code)
-    elif names.hall is None and not names.symbols:
-        pool = [setting for setting in pool if setting.code in _STANDARD_CODES]
     if not pool:
         raise ValueError(f"the names of the space group contradict one another: {names}")
     return tuple({setting.key: setting for setting in pool[::-1]}.values())[::-1]
 
 
-def choose(settings: Sequence[Setting], matrix: np.ndarray) -> tuple[Setting, ...]:
-    """Those of the settings that a lattice [3, 3] (Å) fits, and fits best; () if none.
+def choose(names: Names, matrix: np.ndarray) -> tuple[Setting, ...]:
+    """The settings of the names that a lattice [3, 3] (Å) fits best, () if it fits none.
 
-    Where the unique axis of a monoclinic group is open even then, it is b.
+    Where that leaves the axes open, a number alone stands for the standard ones, and the unique
+    axis of a monoclinic symbol is b. ValueError as `settings_of`.
     """
+    settings = settings_of(names)
     errors = [misfit(from_hall(setting.hall), matrix) for setting in settings]
     for limit in (EXACT_METRIC, MAX_MISFIT):
         fitting = [s for s, error in zip(settings, errors, strict=True) if error <= limit]
         if fitting:
             break
-    by_axis = [s for s in fitting if 3 <= s.number <= 15 and s.code.lstrip("-").startswith("b")]
-    return tuple(by_axis or fitting)
+    if names.hall is None and names.code is None and not names.symbols:
+        usual = [setting for setting in fitting if setting.code in _STANDARD_CODES]
+    else:
+        usual = [s for s in fitting if 3 <= s.number <= 15 and s.code.lstrip("-").startswith("b")]
+    return tuple(usual or fitting)
 
 
 def number_of(operations: Operations) -> int | None:
