@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import cast
 
 import gemmi
 import numpy as np
@@ -110,13 +111,14 @@ def _columns(block: gemmi.cif.Block) -> Columns:
         columns[name] = values
 
     for item in block:
-        if item.pair is not None:
-            tag, value = item.pair
+        pair, loop = item.pair, item.loop
+        if pair is not None:
+            tag, value = cast(tuple[str, str], pair)
             if not value:
                 raise ValueError(f"the tag {tag} has no value")
             add(tag, [value])
-        elif item.loop is not None:
-            values, tags = item.loop.values, item.loop.tags
+        elif loop is not None:
+            values, tags = loop.values, loop.tags
             for i, tag in enumerate(tags):
                 add(tag, values[i :: len(tags)])
     return columns

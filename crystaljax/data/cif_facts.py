@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import numpy as np
 
@@ -47,8 +48,11 @@ def check_composition(species: np.ndarray, stated: str, z: float) -> None:
                 f" {z:g} formula units as _cell_formula_units_Z says"
             )
         return
-    fitting = [(amounts, _units(counts, amounts, error)) for amounts, error in readings]
-    fitting = [(amounts, units) for amounts, units in fitting if units]
+    fitting = [
+        (amounts, units)
+        for amounts, error in readings
+        if (units := _units(counts, amounts, error)) is not None
+    ]
     if not fitting:
         raise ValueError(
             f"the atoms read are {formula(counts)}, but _chemical_formula_sum says {stated!r}"
@@ -60,6 +64,7 @@ def check_composition(species: np.ndarray, stated: str, z: float) -> None:
         )
 
 
+@lru_cache(maxsize=4096)
 def _readings(text: str) -> list[tuple[np.ndarray, float]]:
     """Amounts [119] that a formula can mean, and how far each is off by rounding."""
     text = re.sub(r"(?<=\d)\(\d+\)", "", text)  # an uncertainty
@@ -79,13 +84,13 @@ def _readings(text: str) -> list[tuple[np.ndarray, float]]:
 
 def _units(counts: np.ndarray, amounts: np.ndarray, error: float) -> tuple[float, float] | None:
     """Fewest and most formula units that the counts [119] can be; None if they are none."""
-    if ((counts > 0) & (amounts == 0)).any() or ((counts == 0) & (amounts > error)).any():
+    there = np.flatnonzero(counts)
+    counts, stated = counts[there], amounts[there]
+    if not stated.all() or amounts.sum() > stated.sum() + error:
         return None
-    there = counts > 0
-    low = (counts[there] / (amounts[there] + error)).max()
-    with np.errstate(divide="ignore"):
-        high = (counts[there] / np.maximum(amounts[there] - error, 0)).min()
-    return (low - 1e-9 * low, high + 1e-9 * low) if low <= high * (1 + 1e-9) else None
+    low = float((counts / (stated + error)).max())
+    high = float((counts / np.maximum(stated - error, 1e-9)).min())
+    return (low * (1 - 1e-9), high * (1 + 1e-9)) if low <= high * (1 + 1e-9) else None
 
 
 def _is_units(z: float, amounts: np.ndarray, units: tuple[float, float]) -> bool:

@@ -36,6 +36,7 @@ _FEW_ATOMS = 100  # among fewer, looking at all pairs is faster than a search tr
 MAX_ATOMS = 5000
 """Larger cells are turned down: no part of crystaljax is made for them."""
 
+_NO_PAIRS = np.zeros((0, 2), int)
 _EXACT = 1e-9  # fractional: the rounding error of coordinates in double precision
 
 Columns = Mapping[str, Sequence[str]]
@@ -243,7 +244,7 @@ def check_apart(
     if len(frac) > MAX_ATOMS:
         raise ValueError(f"{len(frac)} atoms in the cell, more than the {MAX_ATOMS} that are read")
     pairs = close_pairs(frac, matrix, COINCIDENCE)
-    if site is not None:
+    if site is not None and len(pairs):
         pairs = pairs[site[pairs[:, 0]] != site[pairs[:, 1]]]
     if not len(pairs):
         return
@@ -261,19 +262,16 @@ def check_apart(
 def close_pairs(frac: np.ndarray, matrix: np.ndarray, distance: float) -> np.ndarray:
     """Pairs int [P, 2] of atoms [N, 3] of a periodic cell that are closer than `distance` Å."""
     if len(frac) <= _FEW_ATOMS:
-        pairs = _all_pairs(len(frac))
-    else:
-        spacing = _spacing(matrix)
-        tree = cKDTree(_inside(frac) * spacing, boxsize=spacing)
-        pairs = tree.query_pairs(distance, p=np.inf, output_type="ndarray")
+        offset = frac[:, None] - frac
+        offset -= np.rint(offset)
+        close = np.square(offset @ matrix).sum(axis=2) < distance**2
+        return np.argwhere(np.triu(close, 1)) if close.sum() > len(frac) else _NO_PAIRS
+    spacing = _spacing(matrix)
+    tree = cKDTree(_inside(frac) * spacing, boxsize=spacing)
+    pairs = tree.query_pairs(distance, p=np.inf, output_type="ndarray")
     offset = frac[pairs[:, 0]] - frac[pairs[:, 1]]
     offset -= np.rint(offset)
     return pairs[np.square(offset @ matrix).sum(axis=1) < distance**2]
-
-
-@lru_cache(maxsize=_FEW_ATOMS)
-def _all_pairs(n: int) -> np.ndarray:
-    return np.stack(np.triu_indices(n, 1), axis=1)
 
 
 def has_symmetry(crystal: AtomicCell, operations: Operations) -> bool:

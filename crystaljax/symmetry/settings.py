@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
+from itertools import zip_longest
 from typing import NamedTuple
 
 import gemmi
@@ -87,7 +88,9 @@ def parse_operations(triplets: tuple[str, ...]) -> Operations:
         parsed = [gemmi.Op(triplet) for triplet in triplets]
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"a symmetry operation of the CIF cannot be read: {error}") from None
-    return _operations(parsed, triplets)
+    operations = _operations(parsed, triplets)
+    _check_group(operations)
+    return operations
 
 
 @lru_cache(maxsize=1024)
@@ -173,7 +176,7 @@ def _number_by_search(operations: Operations) -> int | None:
 
 
 def _operations(parsed: Sequence[gemmi.Op], triplets: Sequence[str]) -> Operations:
-    """Distinct operations modulo the lattice, checked to be a group."""
+    """Distinct operations modulo the lattice; ValueError if one is no symmetry of any."""
     rotation = np.array([np.eye(3, dtype=int) * _DENOMINATOR, *(op.rot for op in parsed)])
     translation = np.array([[0, 0, 0], *(op.tran for op in parsed)]) % _DENOMINATOR
     whole = (rotation % _DENOMINATOR == 0).all((1, 2))
@@ -188,26 +191,38 @@ def _operations(parsed: Sequence[gemmi.Op], triplets: Sequence[str]) -> Operatio
         raise ValueError(f"{len(first)} symmetry operations are more than a space group has")
     chosen = [i for _, i in first]
     rotation, translation = rotation[chosen], translation[chosen]
-    product = np.einsum("aij,bjk->abik", rotation, rotation).reshape(-1, 9)
-    moved = np.einsum("aij,bj->abi", rotation, translation) + translation[:, None]
-    weights = np.random.default_rng(0).integers(2**62, size=12)  # a hash: one number for each
-    codes = np.concatenate([product, moved.reshape(-1, 3) % _DENOMINATOR], axis=1) @ weights
-    known = np.concatenate([rotation.reshape(-1, 9), translation], axis=1) @ weights
-    if not np.isin(codes, known).all():
-        raise ValueError("the symmetry operations form no group: their products are not all listed")
     return Operations(
         rotation.astype(float), translation / _DENOMINATOR, frozenset(key for key, _ in first)
     )
 
 
+def _check_group(operations: Operations) -> None:
+    """ValueError unless the product of each two operations is one of them, modulo the lattice."""
+    rotation = operations.rotation.astype(int)
+    translation = np.rint(operations.translation * _DENOMINATOR).astype(int)
+    product = (rotation[:, None] @ rotation).reshape(-1, 9)
+    moved = (rotation @ translation.T).swapaxes(1, 2) + translation[:, None]
+    weights = np.random.default_rng(0).integers(2**62, size=12)  # a hash: one number for each
+    codes = np.concatenate([product, moved.reshape(-1, 3) % _DENOMINATOR], axis=1) @ weights
+    known = np.concatenate([rotation.reshape(-1, 9), translation], axis=1) @ weights
+    if not np.isin(codes, known).all():
+        raise ValueError("the symmetry operations form no group: their products are not all listed")
+
+
+@cache
+def _kinds() -> tuple[spglib.SpaceGroupType, ...]:
+    """What spglib says of the 530 settings of ITA."""
+    kinds = [spglib.get_spacegroup_type(index) for index in range(1, 531)]
+    return tuple(kind for kind in kinds if kind is not None)
+
+
 @cache
 def _tabulated() -> tuple[Setting, ...]:
-    """The 530 settings of ITA (spglib's), then those that only gemmi knows."""
-    found = []
-    for index in range(1, 531):
-        kind = spglib.get_spacegroup_type(index)
-        hall = kind.hall_symbol
-        found.append(Setting(kind.number, kind.choice.lower(), hall, from_hall(hall).key))
+    """The settings of ITA, then those that only gemmi knows."""
+    found = [
+        Setting(kind.number, kind.choice.lower(), kind.hall_symbol, from_hall(kind.hall_symbol).key)
+        for kind in _kinds()
+    ]
     known = {setting.key for setting in found}
     extra = (group for group in gemmi.spacegroup_table() if from_hall(group.hall).key not in known)
     found += (Setting(g.number, _own_code(g), g.hall, from_hall(g.hall).key) for g in extra)
@@ -226,10 +241,9 @@ def _symbols() -> dict[str, set[Setting]]:
     gemmis: dict[frozenset[bytes], list[str]] = {}
     for group in gemmi.spacegroup_table():
         gemmis.setdefault(from_hall(group.hall).key, []).append(group.hm)
-    for index, setting in enumerate(_tabulated(), start=1):
+    for setting, kind in zip_longest(_tabulated(), _kinds()):
         symbols = list(gemmis.get(setting.key, ()))
-        if index <= 530:
-            kind = spglib.get_spacegroup_type(index)
+        if kind is not None:
             own = kind.international.split("=")
             symbols += [kind.international_full, *own[1 if len(own) > 1 else 0 :]]
         for symbol in symbols:
@@ -259,8 +273,7 @@ def _variants(symbol: str, others: list[str], number: int) -> Iterator[str]:
 @cache
 def _type_symbols() -> dict[str, int]:
     """The numbers of the short symbols of space-group types."""
-    kinds = [spglib.get_spacegroup_type(index) for index in range(1, 531)]
-    standard = [kind for kind in kinds if kind.choice.lower() in _STANDARD_CODES]
+    standard = [kind for kind in _kinds() if kind.choice.lower() in _STANDARD_CODES]
     return {_plain(kind.international_short): kind.number for kind in standard}
 
 
