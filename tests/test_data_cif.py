@@ -155,7 +155,7 @@ def test_what_is_wrong_is_said(text: str, reason: str) -> None:
 
 def test_every_block_is_read_and_a_bad_one_costs_itself() -> None:
     good, bad = cif_text("Fe1 Fe 0 0 0 1"), cif_text("Fe1 Fe 0 0 0 0.5")
-    text = good + bad.replace("data_test", "data_bad") + "data_publication\n_author me\n"
+    text = good + bad.replace("data_test", "data_bad") + "data_publication\n_author\n_author me\n"
     crystals = cif.parse(text)
     assert [name for name, _ in crystals] == ["test", "bad"]
     assert isinstance(crystals[0][1], AtomicCell)

@@ -120,6 +120,7 @@ def test_what_is_stated_must_agree(lines: list[str], reason: str) -> None:
         ["_chemical_formula_sum 'Na0.33(1) Cl0.333'"],
         ["_chemical_formula_sum ?", "_cell_formula_units_Z ?", "_cell_volume ."],
         ["_chemical_formula_sum 'rock salt'", "_cell_formula_units_Z 0"],
+        ["_chemical_formula_sum\n;\nNa1\nCl1\n;"],
         ["_cell_volume 179.4"],
         ["_cell_volume 179"],
         ["_cell_volume 179.41(12)"],

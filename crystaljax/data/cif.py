@@ -54,10 +54,9 @@ def parse(text: str) -> list[tuple[str, AtomicCell | ValueError]]:
         try:
             if isinstance(block, ValueError):
                 raise block
-            columns = _columns(block)
-            if not any(f"_atom_site_fract_{axis}" in columns for axis in "xyz"):
+            if not _has_sites(block):
                 continue
-            crystal: AtomicCell | ValueError = _crystal(columns)
+            crystal: AtomicCell | ValueError = _crystal(_columns(block))
         except ValueError as error:
             crystal = error
         seen[name] += 1
@@ -100,6 +99,11 @@ def _read(text: str) -> gemmi.cif.Document:
         raise ValueError(f"not a CIF: {error}") from None
 
 
+def _has_sites(block: gemmi.cif.Block) -> bool:
+    tags = (f"_atom_site{dot}fract_{axis}" for dot in "_." for axis in "xyz")
+    return any(block.find_values(tag) for tag in tags)
+
+
 def _columns(block: gemmi.cif.Block) -> Columns:
     """The values of each tag, as written; tags in small letters, with _ for the dot of DDLm."""
     columns: dict[str, list[str]] = {}
@@ -126,9 +130,13 @@ def _columns(block: gemmi.cif.Block) -> Columns:
 
 def _said(columns: Columns, tags: tuple[str, ...]) -> list[str]:
     """The distinct texts of some tags, without those that say nothing."""
-    there = [tag for tag in tags if tag in columns]
-    texts = [gemmi.cif.as_string(value).strip() for tag in there for value in columns[tag]]
-    return list(dict.fromkeys(text for text in texts if text not in ("", "?", ".")))
+    texts: dict[str, None] = {}
+    for tag in tags:
+        for value in columns.get(tag, ()):
+            text = " ".join(gemmi.cif.as_string(value).split())
+            if text not in ("", "?", "."):
+                texts[text] = None
+    return list(texts)
 
 
 def _one(columns: Columns, tags: tuple[str, ...]) -> str | None:

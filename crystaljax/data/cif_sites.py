@@ -83,12 +83,11 @@ def read_sites(columns: Columns) -> Sites:
         raise ValueError(f"site {label} has no coordinates")
     _check_whole_atoms(columns, labels)
     species = np.array([_species(*texts) for texts in zip(types, labels, strict=True)])
-    stated = _texts(columns, "site_symmetry_multiplicity", n)
-    if not any(stated):
-        stated = _texts(columns, "symmetry_multiplicity", n)
-    multiplicity = np.array([number(text) for text in stated])
-    letters = _texts(columns, "wyckoff_symbol", n)
-    return Sites(labels, species, frac, written, multiplicity, any(letters))
+    stated = _values(columns, "site_symmetry_multiplicity", n)
+    stated = stated or _values(columns, "symmetry_multiplicity", n)
+    multiplicity = np.array([number(text) for text in stated] or [np.nan] * n)
+    letters = _values(columns, "wyckoff_symbol", n)
+    return Sites(labels, species, frac, written, multiplicity, bool(set(letters) - {"?", "."}))
 
 
 def number(text: str) -> float:
@@ -96,27 +95,33 @@ def number(text: str) -> float:
     return gemmi.cif.as_number(text)
 
 
+def _values(columns: Columns, name: str, n: int) -> Sequence[str]:
+    """The n values of a column as written; none where the column is not there."""
+    values = columns.get(f"_atom_site_{name}", ())
+    if values and len(values) != n:
+        raise ValueError(f"_atom_site_{name} has {len(values)} values for {n} sites")
+    return values
+
+
 def _texts(columns: Columns, name: str, n: int) -> list[str]:
     """A column of n texts, "" where there is none."""
-    tag = f"_atom_site_{name}"
-    values = columns.get(tag)
-    if values is None:
-        return [""] * n
-    if len(values) != n:
-        raise ValueError(f"{tag} has {len(values)} values for {n} sites")
-    return [gemmi.cif.as_string(value) for value in values]
+    values = _values(columns, name, n)
+    return [gemmi.cif.as_string(value) for value in values] or [""] * n
 
 
 def _check_whole_atoms(columns: Columns, labels: list[str]) -> None:
     """ValueError for a site that is partly occupied or stands for more than its atom."""
-    for label, text in zip(labels, _texts(columns, "occupancy", len(labels)), strict=True):
-        if text and not abs(number(text) - 1) <= 1e-3:
+    occupancies = _values(columns, "occupancy", len(labels))
+    for text in set(occupancies) - {"1", "?", "."}:
+        if not abs(number(text) - 1) <= 1e-3:
             raise ValueError(
-                f"partial occupancy: site {label} is occupied {text} (only ordered"
-                " structures can be read; order it first, for example with pymatgen)"
+                f"partial occupancy: site {labels[occupancies.index(text)]} is occupied {text}"
+                " (only ordered structures can be read; order it first, for example with pymatgen)"
             )
-    for label, text in zip(labels, _texts(columns, "attached_hydrogens", len(labels)), strict=True):
-        if text and number(text) > 0:
+    hydrogens = _values(columns, "attached_hydrogens", len(labels))
+    for text in set(hydrogens):
+        if number(text) > 0:
+            label = labels[hydrogens.index(text)]
             raise ValueError(f"site {label} stands for {text} hydrogen atoms without a position")
 
 
@@ -216,8 +221,11 @@ def _check_multiplicities(sites: Sites, counts: np.ndarray, order: int) -> None:
     SHELXL writes the orders of the site symmetries in that column, and no Wyckoff letters.
     `counts` [S]: atoms of each orbit; `order`: the number of operations.
     """
+    differs = sites.multiplicity != counts
+    if not differs.any():
+        return
     stated = np.isfinite(sites.multiplicity)
-    differs = stated & (sites.multiplicity != counts)
+    differs &= stated
     orders = not (sites.multiplicity * counts != order)[stated].any() and not sites.has_letters
     if differs.any() and not orders:
         i = int(np.argmax(differs))
