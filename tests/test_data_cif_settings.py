@@ -9,10 +9,18 @@ import spglib
 from crystaljax.data import cif
 
 WAYS = ("Hall", "Hall, number", "short symbol, Hall", "full symbol, number", "number, code")
-OPEN = {"full symbol, number": 72, "suffixed symbol": 1}
+OPEN = {"full symbol, number": 72, "suffixed symbol": 1, "type, code": 1}
 """Settings that a way does not tell, and no lattice: one of two origins in 66, and the
-axes of the six of group 67, of which two each share a symbol. Suffixes tell all but the one that
-has none."""
+axes of the six of group 67, of which two each share a symbol. Suffixes tell all but the one
+that has none."""
+
+
+TYPES = {
+    kind.number: kind.international_short
+    for kind in map(spglib.get_spacegroup_type, range(530, 0, -1))
+    if kind is not None
+}
+"""The short symbol of each type: that of its first setting."""
 
 
 @cache
@@ -55,6 +63,7 @@ def names(hall: int, way: str) -> list[str]:
         "short symbol": f"_symmetry_space_group_name_H-M '{kind.international_short}'",
         "full symbol": f"_symmetry_space_group_name_H-M '{kind.international_full}'",
         "suffixed symbol": f"_space_group_name_H-M_alt '{suffixed}'",
+        "type": f"_space_group_name_H-M_alt '{TYPES[kind.number]}'",
         "code": f"_space_group_IT_coordinate_system_code '{kind.choice}'",
     }
     return [lines[part] for part in way.split(", ")]
@@ -92,7 +101,7 @@ def outcome(hall: int, way: str) -> str:
     return "right" if is_right(hall, cell.frac, cell.species) else "wrong"
 
 
-@pytest.mark.parametrize("way", [*WAYS, "suffixed symbol"])
+@pytest.mark.parametrize("way", [*WAYS, "suffixed symbol", "type, code", "type, Hall"])
 def test_every_setting(way: str) -> None:
     found = [outcome(hall, way) for hall in range(1, 531)]
     wrong = [hall for hall, result in enumerate(found, start=1) if result == "wrong"]

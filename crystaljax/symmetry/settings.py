@@ -130,7 +130,8 @@ def settings_of(names: Names) -> tuple[Setting, ...]:
         if not exact and names.hall is None:
             raise ValueError(f"the space group {symbol!r} is unknown")
         numbers: set[int] = set()
-        if names.hall is not None:  # the short symbol of a type may stand for all its settings
+        if names.hall is not None or names.code is not None:
+            # The setting is told, so that the short symbol may be that of its type.
             own = pool[:1] and pool[0].key not in _numbers()  # a setting that no symbol tells
             numbers = {s.number for s in exact if own or _is_of_type(symbol, s)}
         if exact:
@@ -169,9 +170,12 @@ def number_of(operations: Operations) -> int | None:
 
 
 def _number_by_search(operations: Operations) -> int | None:
-    found = spglib.get_spacegroup_type_from_symmetry(
-        operations.rotation.astype(np.int32), operations.translation
-    )
+    try:
+        found = spglib.get_spacegroup_type_from_symmetry(
+            operations.rotation.astype(np.int32), operations.translation
+        )
+    except spglib.SpglibError:
+        return None
     return found.number if found else None
 
 
