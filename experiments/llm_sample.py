@@ -34,8 +34,8 @@ from rich.console import Console
 
 from crystaljax.composition import element_counts, symbol
 from crystaljax.data.files import replacing
-from crystaljax.evaluation.limits import writable_folder
 from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
 from crystaljax.symmetry.tables import letter, tables
@@ -83,7 +83,7 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
-    folder = writable_folder(config.setup.output)
+    folder = open_run(config.setup.output, config)
     train, validation = read_texts(config.setup.texts, chats(config.setup.model))
     policy = load_text_policy(config.setup.model)
     examine = Examiner(config.setup, policy, validation)

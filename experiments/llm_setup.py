@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,12 +163,6 @@ def prompts(policy: TextPolicy, texts: Texts) -> list[Prompt]:
 def chats(model: TextModelConfig) -> bool:
     """The model has a chat template, which its prompts should follow."""
     return bool(model.base) and bool(Tokenizer.load(fetched(model.base)).fast.chat_template)
-
-
-def new_folder(folder: Path) -> Path:
-    """The folder, without what a former run left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
 
 
 class Answers(NamedTuple):

@@ -18,6 +18,7 @@ import tyro
 
 from crystaljax.checkpoints import latest_step
 from crystaljax.data.dataset import load
+from crystaljax.experiment import open_run
 from crystaljax.models.wyckoff_transformer import ModelConfig
 from crystaljax.policies import WyckoffPolicy
 from crystaljax.runtime import prepare
@@ -44,6 +45,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    open_run(config.output, config)
     train, validation = load(config.train), load(config.validation)
     policy = WyckoffPolicy(config.model, train.space_group_counts)
     resume_step = latest_step(config.output)
