@@ -154,7 +154,7 @@ def find_pairs(config: Config, policy: TextPolicy, train: Texts, kept: Path) -> 
 
 def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[TokenPair]:
     """Answers to training prompts, better ones beside worse ones to the same prompt."""
-    some = train[np.arange(min(config.pairs.n_prompts, len(train.examples)))]
+    some = train.take(np.arange(min(config.pairs.n_prompts, len(train.examples))))
     bounds = RewardBounds(invalid=0.0, low=0.0, high=1.0)
     reward = FormulaAnswers()
     task = TextTask(policy, prompts(policy, some), reward, config.setup.generation, bounds)
