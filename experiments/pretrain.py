@@ -3,8 +3,8 @@
     python experiments/pretrain.py --train mp20_bt/train.csv.gz --validation mp20_bt/val.csv.gz
 
 Any file or folder of crystals will do, also a registered name (mp20-train). Run it again with the
-same --output to go on after an interruption. The result is in OUTPUT/model, for
-`crystaljax sample --model OUTPUT/model`.
+same settings to go on after an interruption. The result is in OUTPUT/model, for
+`crystaljax sample --model OUTPUT/model --output FILE.zip`.
 """
 
 from __future__ import annotations
