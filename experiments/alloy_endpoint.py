@@ -26,9 +26,15 @@ from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, AlloyReference
 from crystaljax.alloys.evaluation.table_one import table_one
 from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
-from crystaljax.evaluation.limits import writable_folder
 from crystaljax.evaluation.report import Report
+from crystaljax.experiment import open_run
 from crystaljax.rewards.pool import PoolConfig
+
+HOW_TO_ASK = (
+    *("base_url", "key_variable", "limit_name", "at_once", "timeout", "retries"),
+    *("most_failures", "max_requests", "max_total_tokens"),
+)
+"""Settings of endpoints that a run may go on with others of."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    folder = writable_folder(config.output)
+    folder = open_run(config.output, config, vary=HOW_TO_ASK)
     lists = load_lists(config.lists)
     train, validation = candidates(lists.bcc, lists.b2)
     reference = AlloyReference.of(f"{config.lists}/train", train, validation)

@@ -26,6 +26,7 @@ from rich.console import Console
 
 from crystaljax.alloys.baselines.optimize import SearchConfig
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
+from crystaljax.experiment import open_run
 from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.runtime import prepare
@@ -178,7 +179,7 @@ def main(config: Config) -> None:
 
 def run(config: Config, judge: AlloyReward, seed: int) -> Run:
     """The whole way of one seed."""
-    folder = config.output / f"seed_{seed}"
+    folder = open_run(config.output / f"seed_{seed}", config, vary=("seeds",))
     bench = Bench(
         config.data, config.model, config.generation, config.tracking, judge, folder, seed
     )

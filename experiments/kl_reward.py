@@ -27,12 +27,14 @@ from setup import Bench, Setup
 from crystaljax import plots
 from crystaljax.assessment import Assessment, evaluate_tokens
 from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
 from crystaljax.mcmc import MCMCConfig, run_chains
 from crystaljax.policies import Params
 from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, read_metrics
+from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.preference import PreferenceConfig, prefer
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 
@@ -62,7 +64,7 @@ class Config:
 PRESETS = {
     "small": ("Two CPU cores, some 15 minutes.", Config()),
     "paper": (
-        "More steps of more samples, for a GPU.",
+        "PPO with the settings of arXiv 2504.02367, which does not compare it; for a GPU.",
         Config(
             setup=Setup(
                 output=Path("runs/kl_reward"),
@@ -70,12 +72,15 @@ PRESETS = {
                 sampling=SamplingConfig(batch_size=1000),
             ),
             taus=(0.01, 0.03, 0.1, 0.3, 1.0),
-            ppo=ReinforceConfig(n_steps=200, batch_size=1000),
+            ppo=ReinforceConfig(
+                n_steps=200, batch_size=1000, optimizer=fine_tuning(1e-4, b2=0.999)
+            ),
             grpo=ReinforceConfig(
                 algorithm="grpo",
                 n_steps=200,
                 batch_size=1000,
                 tau=0.04,
+                optimizer=fine_tuning(1e-4, b2=0.999),
             ),
             dpo=PreferenceConfig(
                 n_iterations=20,
@@ -101,6 +106,7 @@ class Outcome:
 
 def main(config: Config) -> None:
     start = time.perf_counter()
+    open_run(config.setup.output, config)
     with Bench(config.setup) as bench:
         base = bench.assess(bench.base, 0)
         runs: dict[str, Callable[..., Params]] = {}

@@ -26,7 +26,6 @@ from llm_setup import (
     Texts,
     chats,
     evaluations_of,
-    new_folder,
     paper_setup,
     prompts,
     read_texts,
@@ -37,6 +36,7 @@ from rich.console import Console
 from crystaljax import plots
 from crystaljax.checkpoints import latest_step
 from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.experiment import open_run, remade
 from crystaljax.hardware import hardware
 from crystaljax.rewards.answers import FormulaAnswers
 from crystaljax.runtime import prepare
@@ -115,7 +115,7 @@ PRESETS = {
 
 def main(config: Config) -> None:
     start = time.perf_counter()
-    folder = config.setup.output
+    folder = open_run(config.setup.output, config)
     train, validation = read_texts(config.setup.texts, chats(config.setup.model))
     policy = load_text_policy(config.setup.model)
     examine = Examiner(config.setup, policy, validation)
@@ -134,7 +134,8 @@ def main(config: Config) -> None:
             run_id=tracker.run_id,
         )
         after = examine(state.averaged, 1)
-        policy.save(new_folder(folder / "model"), state.averaged)
+        with remade(folder / "model") as made:
+            policy.save(made, state.averaged)
         page = report(config, len(pairs), before, after, time.perf_counter() - start)
         tracker.log_artifact(folder / "model", "model", "model")
     Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")
@@ -153,7 +154,7 @@ def find_pairs(config: Config, policy: TextPolicy, train: Texts, kept: Path) -> 
 
 def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[TokenPair]:
     """Answers to training prompts, better ones beside worse ones to the same prompt."""
-    some = train[np.arange(min(config.pairs.n_prompts, len(train.examples)))]
+    some = train.take(np.arange(min(config.pairs.n_prompts, len(train.examples))))
     bounds = RewardBounds(invalid=0.0, low=0.0, high=1.0)
     reward = FormulaAnswers()
     task = TextTask(policy, prompts(policy, some), reward, config.setup.generation, bounds)

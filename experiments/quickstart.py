@@ -23,6 +23,7 @@ from crystaljax import plots
 from crystaljax.assessment import Assessment
 from crystaljax.data.writers import write
 from crystaljax.evaluation.report import Picture, Report
+from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
 from crystaljax.tracking import Tracker, read_metrics
@@ -41,6 +42,7 @@ class Config:
 
 def main(config: Config) -> None:
     start = time.perf_counter()
+    open_run(config.setup.output, config)
     with Bench(config.setup) as bench:
         folder, resume_step = bench.run_folder("rl")
         settings = dataclasses.asdict(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -11,7 +10,6 @@ from crystaljax.assessment import Assessment, assess
 from crystaljax.checkpoints import latest_step
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Reference
-from crystaljax.evaluation.limits import writable_folder
 from crystaljax.policies import Params, load_policy
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.stability import Stability, StabilityConfig
@@ -44,9 +42,7 @@ class Setup:
     n_samples: int = 200
     """Fresh samples evaluated of each model."""
     output: Path = Path("runs/experiment")
-    """Folder of the report and the run."""
-    resume: bool = False
-    """Go on with an interrupted run in the output folder, in place of starting anew."""
+    """Folder of the report and the run; one with the same settings is gone on with."""
     seed: int = 0
     """Of the samples."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -58,7 +54,7 @@ class Bench:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.output = writable_folder(setup.output)
+        self.output = setup.output
         self.policy, self.base = load_policy(setup.model)
         self.stability = Stability(setup.stability)
         self.reward: Reward = load_reward(setup.reward) if setup.reward else self.stability
@@ -68,10 +64,8 @@ class Bench:
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
 
     def run_folder(self, name: str) -> tuple[Path, int | None]:
-        """The folder of a training run, and the step to go on from if it is to be resumed."""
+        """The folder of a training run, and the step to go on from if it was interrupted."""
         folder = self.output / name
-        if not self.setup.resume:
-            shutil.rmtree(folder, ignore_errors=True)
         return folder, latest_step(folder)
 
     def task(self, reward: Reward | None = None) -> CrystalTask:

@@ -141,11 +141,11 @@ class Hanging:
 
 
 def test_an_engine_that_hangs_costs_one_candidate(config: AlloyConfig) -> None:
-    pool = PoolConfig("processes", n_workers=1, chunk=4, attempts=1, timeout=1.0)
+    pool = PoolConfig("processes", n_workers=1, chunk=4, attempts=1, timeout=3.0)
     with AlloyReward(config) as reward, Pool(Hanging, pool) as reward.served:
         judged = reward.judge_texts([GOOD, LOST, POOR])
     np.testing.assert_allclose(judged.value, [-0.015, config.failed, -0.015])
-    assert judged.reasons == [None, "timed out after 1 s", None]
+    assert judged.reasons == [None, "timed out after 3 s", None]
     np.testing.assert_array_equal(judged.transient, [False, True, False])
 
 

@@ -172,6 +172,7 @@ def test_hulls_by_name_by_file_and_as_they_are(tmp_path: Path) -> None:
         load_hull("demo")
 
 
+@pytest.mark.slow
 def test_the_demonstration_hull_is_that_of_the_prototypes() -> None:
     """No prototype lies below it, and some lie on it."""
     pytest.importorskip("chgnet", reason="needs the chgnet extra")

@@ -56,10 +56,15 @@ class OptimizerConfig:
         )
 
 
-def fine_tuning() -> OptimizerConfig:
-    """For training by reward: small constant steps, and the last weights."""
+def fine_tuning(learning_rate: float = 3e-5, b2: float = 0.99) -> OptimizerConfig:
+    """For fine-tuning: Adam at a constant rate without decay of the weights, and the last ones."""
     return OptimizerConfig(
-        learning_rate=3e-5, schedule="constant", warmup_steps=0, weight_decay=0.0, ema_decay=0.0
+        learning_rate,
+        schedule="constant",
+        warmup_steps=0,
+        weight_decay=0.0,
+        b2=b2,
+        ema_decay=0.0,
     )
 
 

@@ -31,6 +31,8 @@ class PretrainConfig(FitConfig):
     """Crystals in a step, over all devices."""
     augment: bool = False
     """Give each crystal in a random equivalent description, another one every epoch."""
+    dropout: bool = True
+    """Drop out at the model's rate; off for fine-tuning."""
 
 
 def pretrain(
@@ -92,7 +94,9 @@ def _make_update(
 
     @jax.jit
     def update(state: TrainState, packed: Packed) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = None
+        if config.dropout:
+            key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
         def loss(params: Params) -> tuple[Array, LogProb]:
             parts = policy.log_prob(params, packed, config.batch_size, key)
