@@ -29,12 +29,13 @@ from crystaljax.data.writers import write
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.hardware import hardware
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.property import FigureOfMerit, create_figure_of_merit
 from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
-from crystaljax.training.rollouts import RewardBounds, judge
+from crystaljax.training.rollouts import judge
 
 MAX_MERIT = 60.0
 """eV: predictions beyond count as this; the best of the training data have some 30."""
