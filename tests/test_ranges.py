@@ -66,9 +66,7 @@ def test_what_cannot_be_is_refused_by_name(config: Any) -> None:
 
 @pytest.mark.parametrize("config", REFUSED, ids=lambda config: config.__name__)
 def test_every_number_is_checked(config: Any) -> None:
-    numbers = {
-        field.name for field in dataclasses.fields(config) if field.type in ("int", "float")
-    }
+    numbers = {field.name for field in dataclasses.fields(config) if field.type in ("int", "float")}
     assert numbers - set(REFUSED[config]) <= {"seed", "start_timeout"}
 
 

@@ -182,8 +182,8 @@ def test_a_file(tmp_path: Path) -> None:
 
 def test_a_file_says_what_it_measures(tmp_path: Path) -> None:
     path = tmp_path / "rewards.py"
-    path.write_text(FILE)
-    assert quantity_of(load_reward(f"{path}:density")).label == "test_from_file (g/cm³)"
+    path.write_text(FILE.replace("test_from_file", "test_of_unit"))
+    assert quantity_of(load_reward(f"{path}:density")).label == "test_of_unit (g/cm³)"
     assert quantity_of(load_reward(f"{path}:edge")) == Quantity("edge")
 
 

@@ -33,7 +33,7 @@ class LevelError(ValueError):
 def split_level(source: str) -> tuple[str, str | None]:
     """A name or path and the level after its last "@", None without; levels in any case."""
     name, at, level = source.rpartition("@")
-    if not at or not name or Path(source).exists():
+    if not at or not name or "/" in level or Path(source).exists():
         return source, None
     return name, known_level(level)
 
