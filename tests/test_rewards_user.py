@@ -107,14 +107,17 @@ def test_overlapping_atoms_are_not_judged() -> None:
 @pytest.mark.parametrize("raised", [SystemExit(1), AttributeError("x"), KeyError("y")])
 def test_whatever_a_function_raises_costs_its_item(raised: BaseException) -> None:
     worst = max(densities())
+    calls = []
 
     def fragile(structure: Structure) -> float:
+        calls.append(structure)
         if structure.density == pytest.approx(worst):
             raise raised
         return structure.density
 
     batch = from_function(fragile)(some_crystals())
-    assert batch.ok.sum() == 11
+    assert batch.ok.sum() == 11 and len(calls) == 12
+    assert batch.transient.sum() == (not isinstance(raised, KeyError))
     assert type(raised).__name__ in next(iter(batch.failures()))
 
 

@@ -16,6 +16,9 @@ from crystaljax.rewards.base import Reasons, Reward, RewardBatch, RewardError
 from crystaljax.rewards.bounds import Quantity, quantity_of
 from crystaljax.rewards.items import Items, take
 
+PASSING = (KeyboardInterrupt, RewardError)
+"""Exceptions that cost no item, but end what is under way; all others cost their item."""
+
 _DATA_FAILURES = (ArithmeticError, LookupError, ValueError)
 # Others may be of the moment: memory or a disk that is full, code that is not finished.
 
@@ -181,13 +184,15 @@ class Guarded:
             calls += 1
             try:
                 batch = self._checked(items if len(rows) == n else take(items, rows))
-            except (KeyboardInterrupt, RewardError):
+            except PASSING:
                 raise
             except BaseException as error:  # noqa: BLE001 (users' code may raise anything)
                 if len(rows) > 1:
                     waiting.extend(np.array_split(rows, 2))
                     continue
-                batch = _failed(error)
+                reason, transient = failure(error)
+                nan = np.array([np.nan])
+                batch = RewardBatch.from_values(nan, None, [reason], np.array([transient]))
             done.append((rows, batch))
             left -= len(rows)
         order = np.argsort(np.concatenate([rows for rows, _ in done]))
@@ -202,9 +207,8 @@ class Guarded:
         return batch
 
 
-def _failed(error: BaseException) -> RewardBatch:
-    """The reward of one item that raised."""
+def failure(error: BaseException) -> tuple[str, bool]:
+    """The reason an item is not ok for that raised, and whether it is transient."""
     text = " ".join(str(error).split())
     reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    transient = np.array([not isinstance(error, _DATA_FAILURES)])
-    return RewardBatch.from_values(np.array([np.nan]), None, [reason], transient)
+    return reason, not isinstance(error, _DATA_FAILURES)

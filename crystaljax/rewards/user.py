@@ -18,7 +18,7 @@ import numpy as np
 from crystaljax.crystal import Crystals
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch, RewardError, register
 from crystaljax.rewards.bounds import UNBOUNDED, Quantity, RewardBounds, quantity_of
-from crystaljax.rewards.compose import Guarded, ValidOnly
+from crystaljax.rewards.compose import PASSING, Guarded, ValidOnly, failure
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.served import Served
 from crystaljax.structures import to_structures
@@ -30,7 +30,8 @@ Function = Callable[..., Any]
 class OfStructures:
     """A reward by a function of one pymatgen structure, the conventional cell, to a number.
 
-    A crystal that has no structure (no atoms, no cell) is not ok. `options` go to the function.
+    A crystal that has no structure (no atoms, no cell), or for which the function raises, is not
+    ok. `options` go to the function.
     """
 
     function: Function
@@ -43,13 +44,20 @@ class OfStructures:
 
     def __call__(self, crystals: Crystals) -> RewardBatch:
         """Rewards of B crystals."""
-        value = np.full(len(crystals), np.nan)
-        structures = to_structures(crystals)
-        for row, structure in enumerate(structures):
-            if structure is not None:
+        n = len(crystals)
+        value, transient = np.full(n, np.nan), np.zeros(n, bool)
+        reasons: Reasons = ["no structure"] * n
+        for row, structure in enumerate(to_structures(crystals)):
+            if structure is None:
+                continue
+            try:
                 value[row] = _number(self.function, self.function(structure, **self.options))
-        reasons: Reasons = [None if structure else "no structure" for structure in structures]
-        return RewardBatch.from_values(value, reasons=reasons)
+                reasons[row] = None
+            except PASSING:
+                raise
+            except BaseException as error:  # noqa: BLE001 (see `Guarded`; so each is called once)
+                reasons[row], transient[row] = failure(error)
+        return RewardBatch.from_values(value, None, reasons, transient)
 
 
 @dataclass(frozen=True)
