@@ -18,7 +18,10 @@ class RewardBounds:
     """How rewards are made fit to be trained on; what is not given is the reward's own.
 
     Rewards are clipped to [low, high], then scaled. Only then do samples that cannot be judged get
-    their penalty, so that no bound makes them as good as a judged one.
+    their penalty, so that no bound makes them as good as a judged one. A penalty that is not given
+    has the rewards' own size, whatever their unit, so that it neither vanishes beside them nor
+    rules PPO's gradient (the baseline is taken off all samples alike); in GRPO it is one for all
+    groups, and a group of which nothing could be judged has no advantage.
     """
 
     invalid: float | None = None

@@ -244,7 +244,7 @@ def reinforce(
                     reward = jnp.asarray(played.reward, jnp.float32)
                     state, metrics = update(state, base, task.frozen, parts, reward)
                     numbers |= {f"rl/{name}": float(x) for name, x in metrics.items()}
-            numbers["reward/skipped"] = unjudged.skipped
+            numbers["reward/skipped"] = float(unjudged.skipped)
             if not math.isfinite(numbers.get("rl/loss", 0.0)):
                 raise FloatingPointError(
                     f"the loss of step {step} is {numbers['rl/loss']}: lower the learning "
