@@ -30,6 +30,7 @@ from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.hardware import hardware
 from crystaljax.mcmc import MCMCConfig, run_chains
 from crystaljax.policies import Params
+from crystaljax.ranges import NOT_NEGATIVE, check
 from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, read_metrics
@@ -57,6 +58,9 @@ class Config:
     """Iterated DPO."""
     mcmc: MCMCConfig = field(default_factory=lambda: MCMCConfig(n_chains=100, n_steps=20))
     """Markov chains from the base model's samples."""
+
+    def __post_init__(self) -> None:
+        check(self, taus=NOT_NEGATIVE)
 
 
 PRESETS = {

@@ -87,6 +87,15 @@ def test_which_energies_may_meet() -> None:
         needs_correction("a", None, "hull", "MP2020")
 
 
+def test_what_is_kept_belongs_to_the_weights(tmp_path: Path) -> None:
+    path, pool = tmp_path / "mine.nqx", PoolConfig(kind="processes")
+    path.write_bytes(b"one")
+    with Stability(StabilityConfig(f"nequix:{path}@MP", pool=pool)) as stability:
+        first = stability._identity()
+        path.write_bytes(b"two")
+        assert stability._identity() != first
+
+
 def test_any_potential_is_checked() -> None:
     with pytest.raises(LevelError, match="fixed gives energies of the level OMat24"):
         EnergyAboveHull(Fixed(-5.0, "OMat24"), load_hull("demonstration"))
