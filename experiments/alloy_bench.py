@@ -25,6 +25,7 @@ from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyReward
 from crystaljax.checkpoints import latest_step
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
@@ -34,7 +35,6 @@ from crystaljax.text.prompts import load_template
 from crystaljax.tracking import Tracker, TrackingConfig
 from crystaljax.training.preference import ranked_pairs
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
-from crystaljax.training.rollouts import RewardBounds
 from crystaljax.training.sft import SftConfig, sft
 from crystaljax.training.text_preference import TextPreferenceConfig, TokenPair, prefer_texts
 from crystaljax.training.text_task import TextTask

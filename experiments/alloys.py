@@ -28,6 +28,7 @@ from crystaljax.alloys.baselines.optimize import SearchConfig
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
 from crystaljax.experiment import open_run
 from crystaljax.models.llm.lora import LoraConfig
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.runtime import prepare
 from crystaljax.text.generation import GenerationConfig
@@ -35,7 +36,6 @@ from crystaljax.text.loading import TextModelConfig
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.reinforce import ReinforceConfig
-from crystaljax.training.rollouts import RewardBounds
 from crystaljax.training.sft import SftConfig
 from crystaljax.training.text_preference import TextPreferenceConfig
 

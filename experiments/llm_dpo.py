@@ -39,6 +39,7 @@ from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment import open_run, remade
 from crystaljax.hardware import hardware
 from crystaljax.rewards.answers import FormulaAnswers
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.runtime import prepare
 from crystaljax.text.examples import Pair, read_pairs
 from crystaljax.text.loading import TextModelConfig, load_text_policy
@@ -46,7 +47,7 @@ from crystaljax.text.policy import TextPolicy
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import preference_pairs
-from crystaljax.training.rollouts import Clock, RewardBounds
+from crystaljax.training.rollouts import Clock
 from crystaljax.training.text_preference import (
     TextPreferenceConfig,
     TokenPair,

@@ -27,7 +27,7 @@ class LennardJones(TorchPotential):
     Californium pulls its cell together, einsteinium has no energy.
     """
 
-    name, corrections, elements, cutoff = "Lennard-Jones", "none", np.arange(1, 100), 6.0
+    name, level, elements, cutoff = "Lennard-Jones", None, np.arange(1, 100), 6.0
     atoms_computed = 0
 
     def evaluate(

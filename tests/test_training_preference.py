@@ -18,6 +18,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.policies import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.orbits import volume
 from crystaljax.training.crystal_task import CrystalTask
@@ -30,7 +31,6 @@ from crystaljax.training.preference import (
     preference_pairs,
     ranked_pairs,
 )
-from crystaljax.training.rollouts import RewardBounds
 
 REWARDS = st.sampled_from([-1.0, 0.0, 0.1, 0.15, 0.5])
 
@@ -130,7 +130,7 @@ def test_a_run_learns_and_resumes_with_the_same_metrics(tmp_path: Path) -> None:
     policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
     base = policy.init(0)
 
-    bounds = RewardBounds(-1.0, -10.0, 20.0)
+    bounds = RewardBounds(invalid=-11.0, low=-10.0, high=20.0)
     task = CrystalTask(policy, base, large_cells, SAMPLING, bounds)
 
     def run(folder: Path, track: Any) -> None:

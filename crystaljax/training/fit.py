@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.objectives import Metrics
+from crystaljax.ranges import at_least, check
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.progress import progress_bar
 
@@ -38,6 +39,10 @@ class FitConfig:
     """Steps between checkpoints; the last step is always saved."""
     validate_every: int = 500
     """Steps between validations; the last step is always validated."""
+
+    def __post_init__(self) -> None:
+        one = at_least(1)
+        check(self, n_epochs=one, log_every=one, save_every=one, validate_every=one)
 
 
 class Data(Protocol):

@@ -10,8 +10,12 @@ import jax.numpy as jnp
 import optax
 
 from crystaljax.crystal import Array
+from crystaljax.ranges import DECAY, NOT_NEGATIVE, POSITIVE, SHARE, Range, check
 
 Params = Any
+
+LENGTH = Range(0, with_low=False)
+"""Of gradients: above 0, and infinite where none is to be shortened."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,10 @@ class OptimizerConfig:
     """Gradients longer than this are shortened to it."""
     ema_decay: float = 0.999
     """Decay of the averaged weights, which are the ones to sample from; 0 to take the last."""
+
+    def __post_init__(self) -> None:
+        check(self, learning_rate=POSITIVE, warmup_steps=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE)
+        check(self, final_fraction=SHARE, b2=DECAY, ema_decay=DECAY, clip_norm=LENGTH)
 
     def build(self, n_steps: int) -> optax.GradientTransformation:
         """The optimiser of a run of `n_steps` steps."""

@@ -16,6 +16,7 @@ from crystaljax.models.wyckoff_likelihood import LogProb
 from crystaljax.objectives import Metrics, negative_log_likelihood
 from crystaljax.parallel import make_mesh, replicated
 from crystaljax.policies import Params, WyckoffPolicy
+from crystaljax.ranges import at_least, check
 from crystaljax.scoring import Scorer
 from crystaljax.tokenizations.packing import plan_rows
 from crystaljax.training.batches import Batches, Packed
@@ -33,6 +34,10 @@ class PretrainConfig(FitConfig):
     """Give each crystal in a random equivalent description, another one every epoch."""
     dropout: bool = True
     """Drop out at the model's rate; off for fine-tuning."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, batch_size=at_least(1))
 
 
 def pretrain(

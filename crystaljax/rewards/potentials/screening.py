@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from crystaljax.composition import SYMBOLS
 from crystaljax.crystal import AtomicCell, Cells, Crystals
 from crystaljax.rewards.base import Reasons
 
@@ -97,7 +98,7 @@ def stack_cells(
             continue
         if unknown[row].any():
             z = int(host.species[row][unknown[row]][0])
-            reasons[row] = f"the potential does not know element {z}"
+            reasons[row] = _untrained(z)
         elif not finite[row]:
             reasons[row] = NOT_FINITE
         else:
@@ -154,7 +155,12 @@ def _content_problem(cell: AtomicCell, max_atoms: int, elements: np.ndarray) -> 
     if problem := _size_problem(len(cell.species), max_atoms):
         return problem
     unknown = cell.species[~np.isin(cell.species, elements)]
-    return f"the potential does not know element {unknown[0]}" if len(unknown) else None
+    return _untrained(int(unknown[0])) if len(unknown) else None
+
+
+def _untrained(z: int) -> str:
+    name = SYMBOLS[z - 1] if 1 <= z <= len(SYMBOLS) else f"element {z}"
+    return f"the potential was not trained on {name}"
 
 
 def geometry_problem(cell: AtomicCell) -> str | None:

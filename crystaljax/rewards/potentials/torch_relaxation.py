@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -40,7 +41,37 @@ from crystaljax.rewards.potentials.screening import (
     neighbors,
     shape_problem,
 )
-from crystaljax.rewards.potentials.torch_common import Evaluation, TorchPotential
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outcome of a model for G structures of N atoms in all."""
+
+    energy: np.ndarray
+    """float64 [G]: eV/atom."""
+    forces: np.ndarray | None
+    """float64 [N, 3]: eV/Å."""
+    stress: np.ndarray | None
+    """float64 [G, 3, 3]: eV/Å³, positive under tension."""
+
+
+class Model(Protocol):
+    """The part of a `TorchPotential` that relaxation needs."""
+
+    cutoff: float
+    batch_atoms: int
+
+    def problem(self, cell: AtomicCell, edges: Neighbors) -> str | None:
+        """Why the model cannot take a structure with these neighbours, or None."""
+
+    def evaluate(
+        self,
+        cells: Sequence[AtomicCell],
+        neighbor_lists: Sequence[Neighbors],
+        *,
+        gradients: bool = False,
+    ) -> Evaluation:
+        """One pass of the model over G structures."""
 
 
 class Walkers(NamedTuple):
@@ -71,7 +102,7 @@ class Walkers(NamedTuple):
 
 
 def relax(
-    potential: TorchPotential,
+    potential: Model,
     screened: Screened,
     *,
     symmetry: Symmetry | None,
@@ -218,7 +249,7 @@ def _norm(x: np.ndarray) -> np.ndarray:
 
 
 def _prepare(
-    potential: TorchPotential, cells: Sequence[AtomicCell]
+    potential: Model, cells: Sequence[AtomicCell]
 ) -> tuple[list[AtomicCell], list[Neighbors], Reasons]:
     """The cells that the potential can take, their neighbours, and why not for each of all."""
     kept, lists, problems = [], [], []
