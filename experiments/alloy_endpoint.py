@@ -67,6 +67,7 @@ def main(config: Config) -> None:
     reward = replace(config.reward, cache=config.reward.cache or folder / "rewards.sqlite")
     found: dict[str, AlloyEvaluation] = {}
     with AlloyReward(reward) as judge:
+        lists.check(judge)
         for shots in config.shots:
             label = f"{shots} examples"
             settings = ShotsConfig(lists.elements, shots, seed=config.seed)

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("pycalphad")
 
-from crystaljax.alloys.composition import master, read_candidate
+from crystaljax.alloys.composition import fractions, read_candidate
 from crystaljax.alloys.engines.calphad import Calphad
 from crystaljax.alloys.engines.database import database_path, load_database
 from crystaljax.alloys.engines.minimum import Minimum, System
@@ -17,6 +17,7 @@ from crystaljax.alloys.engines.search import find_minima, improve
 from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Equilibria
 from crystaljax.alloys.lattice import ERROR
 from crystaljax.alloys.reward import rule_rewards
+from crystaljax.alloys.volumes import ATOMIC_VOLUME
 
 EVERY_SECOND = TEMPERATURES[1::2]
 WRONG = 10.0  # J/mol above the best of many starts
@@ -264,13 +265,19 @@ def test_share_of_wrong_minima() -> None:
 def test_the_papers_example() -> None:
     """Figure 9 of arXiv 2511.12036: at 373 K 0.16 BCC and 0.83 B2, at 1073 K one B2 (TCHEA7).
 
-    COST507 lacks Cr-Fe, and adds a little Cr3Mn5 at 373 K.
+    COST507 lacks Cr-Fe, and adds a little Cr3Mn5 at 373 K. The paper mixes by "molar volume", here
+    that of the elements: by the lattices there is more B2, and no BCC beside it.
     """
     text = "<BCC>Cr33Fe67</BCC> <B2>MnAl2Fe</B2> <B2 Volume>61.65</B2 Volume>"
     candidate, _ = read_candidate(text)
     assert candidate is not None
+    mixture: dict[str, float] = {}
+    for amounts, share in [(candidate.bcc, 0.3835), (candidate.b2, 0.6165)]:
+        volume = sum(ATOMIC_VOLUME[element] * n for element, n in amounts.items())
+        for element, n in amounts.items():
+            mixture[element] = mixture.get(element, 0.0) + share * n / volume
     engine = Calphad("COST507.tdb", ("Al", "Cr", "Fe", "Mn"))
-    table = engine.equilibria([master(candidate)], np.array([373.15, 1073.15]))
+    table = engine.equilibria([fractions(mixture)], np.array([373.15, 1073.15]))
     assert table.amount("bcc", ordered=False)[0] == pytest.approx([0.16, 0.0], abs=0.03)
     assert table.amount("bcc", ordered=True)[0] == pytest.approx([0.83, 1.0], abs=0.05)
     first = table.step == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -22,6 +23,9 @@ from crystaljax.alloys.engines.thermodynamics import (
     problem,
 )
 from crystaljax.alloys.lattice import lattice_from_molar_volume, lattice_parameter
+from crystaljax.alloys.volumes import ATOMIC_VOLUME
+
+log = logging.getLogger(__name__)
 
 ALGORITHM = 3
 """Changes when the same composition may get another equilibrium."""
@@ -52,6 +56,12 @@ class Calphad:
         (about 150 MB each).
         """
         self.database: AlloyDatabase = load_database(database, elements, exclude)
+        unknown = [element for element in self.elements if element not in ATOMIC_VOLUME]
+        if unknown and not self.database.has_volumes:
+            log.warning(
+                "no lattice parameters are known of %s: with these no mismatch can be computed",
+                ", ".join(unknown),
+            )
         self._density = density
         self._keep = keep
         self._systems: OrderedDict[tuple[str, ...], _Phases] = OrderedDict()
