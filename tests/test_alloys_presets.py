@@ -58,11 +58,3 @@ def test_pairs_are_as_many_as_in_the_paper(experiment: Any) -> None:
     rewards = np.random.default_rng(0).normal(size=best.n_samples)
     rows = ranked_pairs(rewards, best.best, best.worst, best.n_rejected, np.random.default_rng(1))
     assert len(rows) == 125_000
-
-
-def test_what_is_unlike_the_paper_is_said(experiment: Any) -> None:
-    source = (EXPERIMENTS / "alloys.py").read_text(encoding="utf-8")
-    said = source[source.index("PAPER = Config(") : source.index("PRESETS = {")]
-    for word in ("TCHEA7", "207 BCC and 88 B2", "uniformly", "three seeds", "GRPO", "lattices"):
-        assert word in said
-    assert "PAPER" in experiment.PRESETS["paper"][0]
