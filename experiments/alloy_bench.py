@@ -183,6 +183,7 @@ class Bench:
         """n fresh samples, judged; those of different streams are independent."""
         path = self.folder / f"{name}.jsonl"
         header = {"samples": n, "seed": self.seed, "stream": stream}
+        header["reward"] = self.reward.identity
         how = {"generation": dataclasses.asdict(generation), "held": bool(self.grammar)}
         journal = Journal(path, header | how)
         if len(journal.entries) < n:
@@ -201,7 +202,8 @@ class Bench:
         """Candidates that a search without a model looks through, in order."""
         path = self.folder / f"{config.method}.jsonl"
         config = replace(config, journal=path, seed=self.seed)
-        return Samples(*search(Space(self.grid), self.reward.judge_texts, config), [])
+        space, judge = Space(self.grid), self.reward.judge_texts
+        return Samples(*search(space, judge, config, self.reward.identity), [])
 
     def evaluation(self, samples: Samples) -> AlloyEvaluation:
         """What samples are worth."""

@@ -97,7 +97,7 @@ def dialogues(
     )
     settings = DialogueConfig(elements, config.revisions, journal=folder / "dialogues.jsonl")
     prompts = shot_prompts(config.n_dialogues, config=ShotsConfig(elements))
-    rounds = dialogue(prompts, generator, evaluator, judge.judge_texts, settings)
+    rounds = dialogue(prompts, generator, evaluator, judge.judge_texts, settings, judge.identity)
     return {
         f"dialogue, round {n}": evaluate_alloys(each.texts, each.rewards, reference)
         for n, each in enumerate(rounds, 1)

@@ -134,9 +134,11 @@ def test_the_order_of_temperatures_does_not_matter(config: AlloyConfig, tmp_path
     for way in ways:
         with AlloyReward(way) as reward:
             values.append(reward.judge_texts([GOOD, POOR, LOST]).value)
-            identities.append(reward._identity())
+            identities.append(reward.identity)
     np.testing.assert_array_equal(*values)
     assert identities[0] == identities[1]
+    with AlloyReward(replace(config, mix_by="mole")) as reward:
+        assert reward.identity != identities[0]
     rewards = [
         MixtureReward(Table(equilibria()), temperatures=np.array(t))(
             [composition_key(mixture(GOOD))]

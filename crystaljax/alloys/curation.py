@@ -60,7 +60,7 @@ class PhasePurity:
 
 @dataclass(frozen=True)
 class PurityConfig:
-    """What judges candidates of phases, and where."""
+    """What judges candidates of phases, and where. ValueError: see `ascending`."""
 
     engine: EngineConfig = field(default_factory=EngineConfig)
     """What computes equilibria."""
@@ -71,6 +71,9 @@ class PurityConfig:
     not given."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     """Where equilibria are computed."""
+
+    def __post_init__(self) -> None:
+        ascending(self.temperatures)
 
 
 class ServedPurity(Served):

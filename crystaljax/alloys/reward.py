@@ -261,6 +261,12 @@ class AlloyReward(Served):
         except CompositionError as error:
             return "", str(error)
 
+    @property
+    def identity(self) -> str:
+        """All that rewards depend on besides the text, for journals of them."""
+        config = self.config
+        return f"{self._identity()} {config.mix_by} {config.invalid} {config.failed}"
+
     def _identity(self) -> str:
         """All that rewards depend on besides the mixture."""
         config = self.config

@@ -1,4 +1,4 @@
-"""The preset `paper` of experiments/alloys.py has the numbers of arXiv 2511.12036."""
+"""experiments/alloys.py: the numbers of arXiv 2511.12036, and what is seen before it trains."""
 
 from importlib import import_module
 from pathlib import Path
@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from alloy_tables import bcc, table
 
+from crystaljax.alloys.engines.table import write_table
+from crystaljax.alloys.reward import AlloyConfig, EngineConfig
 from crystaljax.alloys.rules import OTHERS, RULES
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -58,3 +61,20 @@ def test_pairs_are_as_many_as_in_the_paper(experiment: Any) -> None:
     rewards = np.random.default_rng(0).normal(size=best.n_samples)
     rows = ranked_pairs(rewards, best.best, best.worst, best.n_rejected, np.random.default_rng(1))
     assert len(rows) == 125_000
+
+
+def test_lists_that_the_engine_cannot_judge_end_the_run_before_it_trains(
+    experiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = import_module("alloy_bench")
+    monkeypatch.setattr(bench, "load_text_policy", None)  # is not reached
+    path = tmp_path / "table.npz"
+    write_table(path, table([[bcc(1.0)], [bcc(1.0)]]))  # of Al, Cr and Ni
+    engine = EngineConfig(str(path), "table")
+    config = experiment.Config(
+        data=experiment.DataConfig(lists="al-fe-mn-ti"),
+        reward=AlloyConfig(engine, temperatures=(400.0, 500.0)),
+        output=tmp_path / "run",
+    )
+    with pytest.raises(ValueError, match=r"table\.npz has no Fe, Mn, Ti, only Al, Cr, Ni: choose"):
+        experiment.main(config)
