@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 pytest.importorskip("pycalphad")
 
-from crystaljax.alloys.composition import fractions, read_candidate
+from crystaljax.alloys.composition import fractions, master, read_candidate
+from crystaljax.alloys.dataset import candidates
 from crystaljax.alloys.engines.calphad import Calphad
 from crystaljax.alloys.engines.database import database_path, load_database
 from crystaljax.alloys.engines.minimum import Minimum, System
@@ -16,7 +18,9 @@ from crystaljax.alloys.engines.sampling import Points
 from crystaljax.alloys.engines.search import find_minima, improve
 from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Equilibria
 from crystaljax.alloys.lattice import ERROR
+from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import rule_rewards
+from crystaljax.alloys.rules import RULES
 from crystaljax.alloys.volumes import ATOMIC_VOLUME
 
 EVERY_SECOND = TEMPERATURES[1::2]
@@ -183,6 +187,39 @@ def test_volumes_of_the_database_come_first(tmp_path: Path) -> None:
     volume = (0.95 * 7.2e-6 + 0.05 * 6.6e-6) * np.exp(2e-5 * 1500)
     expected = (2 * volume / 6.02214076e23) ** (1 / 3) * 1e10
     np.testing.assert_allclose(table.lattice, expected, rtol=1e-4)
+
+
+def test_without_a_phase_the_others_take_its_place() -> None:
+    """AlNi3 and nickel without L12, of which FCC is the disordered part."""
+    mixtures = [{"Al": 0.25, "Ni": 0.75}, {"Ni": 1.0}]
+    engine = Calphad(elements=("Al", "Ni"), exclude=("L12_FCC",))
+    table = engine.equilibria(mixtures, np.array([1273.15]))
+    phases = [set(table.phase[table.composition == n]) for n in range(2)]
+    assert phases == [{"FCC_A1", "BCC_B2"}, {"FCC_A1"}]
+    assert set(table.kind[table.phase == "FCC_A1"]) == {"other"}
+    assert engine.identity.endswith(" -L12_FCC")
+
+
+@pytest.mark.slow
+def test_rewards_do_not_depend_on_where_the_grid_begins(engine: Calphad) -> None:
+    """Candidates that keep all rules, on grids that are half a step apart: in the same order.
+
+    By the least mismatch at the temperatures alone the rank correlation is about 0.5.
+    """
+    lists = load_lists("alcocrni")
+    some, _ = candidates(lists.bcc, lists.b2)
+    chosen = np.random.default_rng(0).choice(len(some), 80, replace=False)
+    mixtures = [master(some[n]) for n in chosen]
+    first, second = (
+        rule_rewards(engine.equilibria(mixtures, temperatures))
+        for temperatures in (TEMPERATURES, TEMPERATURES[:-1] + 50)
+    )
+    kept = [
+        np.all([judged.info[name] == 1 for name in RULES], axis=0) for judged in (first, second)
+    ]
+    both = kept[0] & kept[1] & first.ok & second.ok
+    assert both.sum() >= 10
+    assert spearmanr(first.value[both], second.value[both])[0] > 0.9
 
 
 def triples(n: int, n_elements: int, seed: int) -> np.ndarray:
