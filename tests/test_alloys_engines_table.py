@@ -68,7 +68,7 @@ def test_tables_of_other_makers_are_checked(tmp_path: Path) -> None:
     write_table(path, replace(good, fraction=np.where(good.ordered, np.nan, good.fraction)))
     back = read_table(path)
     np.testing.assert_array_equal(back.solved, [[0, 0, 1]])
-    assert back.reasons[0, 0] == "phase fractions that sum to nan, not to 1"
+    assert back.reasons[0, 0] == "phases whose fractions or compositions are no numbers"
     assert back.points(0)[0] == back.reasons[0, 0]
     for wrong in (
         replace(good, temperatures=good.temperatures[::-1]),

@@ -72,6 +72,7 @@ def test_temperatures_are_checked(temperatures: list[float]) -> None:
     [
         [bcc(0.4), b2(float("nan"))],
         [bcc(float("inf")), b2(0.6)],
+        [bcc(0.4), b2(0.6)._replace(composition={"Al": float("nan"), "Ni": 0.5})],
         [bcc(1.4), b2(-0.4)],
         [bcc(0.4), b2(0.4)],
         [],
@@ -80,7 +81,7 @@ def test_temperatures_are_checked(temperatures: list[float]) -> None:
 def test_fractions_that_cannot_be_are_failures(point: list[Row]) -> None:
     equilibria = table([point, [bcc(0.16), b2(0.83)]])
     np.testing.assert_array_equal(equilibria.solved, [[False, True]])
-    assert "phase fractions that sum to" in equilibria.reasons[0, 0]
+    assert "fractions" in equilibria.reasons[0, 0]
     assert len(equilibria.fraction) == 2
     assert np.isnan(equilibria.amount("bcc")[0, 0])
 

@@ -102,11 +102,18 @@ def test_what_is_unknown_is_never_the_best() -> None:
     np.testing.assert_array_equal(judged.ok, False)
     assert np.isnan(judged.value).all()
     assert "a lattice parameter of BCC or B2 is unknown" in (judged.reasons[0] or "")
-    for reason, why in zip(judged.reasons[1:], ["it hung", "sum to nan", "it hung"], strict=True):
+    for reason, why in zip(judged.reasons[1:], ["it hung", "no numbers", "it hung"], strict=True):
         assert reason is not None
         assert "unknown, for temperatures failed: b2_at_room_temperature" in reason
         assert why in reason
     np.testing.assert_array_equal(judged.info["b2_at_room_temperature"], [1, *[np.nan] * 3])
+
+
+def test_a_mismatch_of_failed_temperatures_is_unknown() -> None:
+    points: list[Point] = [*POINTS[GOOD][:2], "it hung", "it hung"]
+    table = Equilibria.from_points([mixture(GOOD)], np.array(TEMPERATURES), [points])
+    judged = rule_rewards(table, RulesConfig(mismatch_from=1500.0))
+    assert judged.reasons == ["unknown, for temperatures failed: mismatch (it hung)"]
 
 
 def test_a_failure_elsewhere_is_passed_over() -> None:

@@ -98,7 +98,8 @@ def rule_rewards(equilibria: Equilibria, config: RulesConfig = RulesConfig()) ->
     reasons: Reasons = []
     for n, points in enumerate(equilibria.reasons):
         first = next((reason for reason in points if reason is not None), "")
-        unknown = [name for name in RULES if np.isnan(kept[name][n])]
+        told = {name: values[n] for name, values in kept.items()} | {"mismatch": where_looked[n]}
+        unknown = [name for name, value in told.items() if np.isnan(value)]
         reason = None
         if failed[n] > allowed:
             reason = f"{failed[n]} temperatures failed: {first}"

@@ -31,6 +31,8 @@ A point that failed makes the grid of temperatures coarser, no more, unless the 
 temperature.
 """
 
+_Rows = tuple[np.ndarray, np.ndarray]  # rows of a table: of BCC and of B2 phases, for one
+
 _SAME_PHASE = 0.2  # largest difference of mole fractions of a phase at neighbouring temperatures
 
 
@@ -108,11 +110,7 @@ def _differences(equilibria: Equilibria, bcc: np.ndarray, b2: np.ndarray) -> np.
     return np.asarray(equilibria.lattice[b2] - equilibria.lattice[bcc][:, None])
 
 
-Rows = tuple[np.ndarray, np.ndarray]
-"""Rows of the BCC and of the B2 phases at one temperature."""
-
-
-def _crosses(equilibria: Equilibria, before: Rows, now: Rows) -> bool:
+def _crosses(equilibria: Equilibria, before: _Rows, now: _Rows) -> bool:
     """Whether a BCC and a B2 that are there at two temperatures have the same lattice between."""
     (bcc, bcc_now), (b2, b2_now) = (
         _followed(equilibria, *rows) for rows in zip(before, now, strict=True)
@@ -121,7 +119,7 @@ def _crosses(equilibria: Equilibria, before: Rows, now: Rows) -> bool:
     return bool((change <= 0).any())
 
 
-def _followed(equilibria: Equilibria, before: np.ndarray, now: np.ndarray) -> Rows:
+def _followed(equilibria: Equilibria, before: np.ndarray, now: np.ndarray) -> _Rows:
     """Rows of one temperature and, in the same order, those that are the same phases at another."""
     apart = np.abs(equilibria.contents[before][:, None] - equilibria.contents[now]).max(axis=-1)
     first, second = linear_sum_assignment(apart)

@@ -137,7 +137,7 @@ class Equilibria:
         )
 
     def checked(self) -> Self:
-        """The table, with points as failed ones whose fractions are not those of one mole.
+        """The table, with points as failed ones that are not of one mole, or not of numbers.
 
         ValueError: temperatures that are not ascending, or columns that do not fit together.
         """
@@ -147,12 +147,17 @@ class Equilibria:
         if self.reasons.shape != shape:
             raise ValueError(f"reasons of shape {self.reasons.shape} for {shape} points")
         cells = np.ravel_multi_index((self.composition, self.step), shape)
-        sums = np.bincount(cells, self.fraction, minlength=self.reasons.size)
-        below = np.bincount(cells, np.clip(self.fraction, None, 0), minlength=self.reasons.size)
+        amounts = np.where(np.isfinite(self.contents).all(axis=1), self.fraction, np.nan)
+        sums = np.bincount(cells, amounts, minlength=self.reasons.size)
+        below = np.bincount(cells, np.clip(amounts, None, 0), minlength=self.reasons.size)
         balanced = (np.abs(sums - 1) <= _BALANCE) & (below >= -_BALANCE)  # nan is not
         reasons = self.reasons.copy()
         for place in np.flatnonzero(self.solved.ravel() & ~balanced):
-            reasons.flat[place] = f"phase fractions that sum to {sums[place]:g}, not to 1"
+            reasons.flat[place] = (
+                f"phase fractions that sum to {sums[place]:g}, not to 1"
+                if np.isfinite(sums[place])
+                else "phases whose fractions or compositions are no numbers"
+            )
         rows = (balanced & self.solved.ravel())[cells]
         columns = {name: getattr(self, name)[rows] for name in ("composition", *_ROW_COLUMNS)}
         return replace(self, reasons=reasons, **columns)
@@ -166,8 +171,8 @@ class Equilibria:
     ) -> Self:
         """A table from what is at each temperature, in any order, of each composition.
 
-        Points whose fractions are not those of one mole count as failed. ValueError: the numbers
-        of compositions, temperatures and points disagree; see also `ascending`.
+        Points that are not of one mole, or not of numbers, count as failed. ValueError: the
+        numbers of compositions, temperatures and points disagree; see also `ascending`.
         """
         if len(points) != len(compositions) or any(len(p) != len(temperatures) for p in points):
             raise ValueError(
