@@ -112,17 +112,14 @@ def ranked_pairs(
     """int [P, 2]: samples (chosen, rejected): each of the best against several that are worse.
 
     Of all samples the share `best` each meet `n_rejected` of the share `worst`, drawn at random
-    among those with a lower reward [B] (all of them where there are fewer). In arXiv 2511.12036 a
-    quarter meets samples of lower rank; from which share they are is open there. ValueError if the
-    shares overlap.
+    among those with a lower reward [B] (all of them where there are fewer). In arXiv 2511.12036 the
+    best quarter meets 100 of all samples of lower rank. ValueError for shares out of range.
     """
-    if not best > 0 < worst or best + worst > 1 + 1e-9:
-        raise ValueError(
-            f"best {best:g} and worst {worst:g}: they must be above 0, and together 1 at most"
-        )
+    if not (0 < best <= 1 and 0 < worst <= 1):
+        raise ValueError(f"best {best:g} and worst {worst:g}: they must be above 0, 1 at most")
     order = np.argsort(-reward, kind="stable")
     n_best, n_worst = round(best * len(order)), round(worst * len(order))
-    chosen_ones, others = order[:n_best], order[max(n_best, len(order) - n_worst) :]
+    chosen_ones, others = order[:n_best], order[len(order) - n_worst :]
     pairs = [np.zeros((0, 2), np.int64)]
     for chosen in chosen_ones:
         worse = others[reward[others] < reward[chosen]]
