@@ -12,7 +12,7 @@ from flax import nnx
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.likelihood import token_log_probs
-from crystaljax.models.llm.linear import LoRAParam
+from crystaljax.models.llm.linear import AdapterParam
 from crystaljax.models.llm.lora import LoraConfig, add_lora, trained_filter
 from crystaljax.models.llm.memory import memory_report
 from crystaljax.models.llm.quantization import quantize
@@ -63,9 +63,13 @@ def test_counts_are_those_of_arrays(form: str | None, lora: bool) -> None:
     cache = model.empty_cache(3, 8)
     report = memory_report(model, optimizer, sequences=3, slots=8)
     assert sum(report.weights.values()) + report.adapters == n_bytes(nnx.state(model))
-    assert report.adapters == n_bytes(nnx.state(model, LoRAParam))
-    assert report.gradients == n_bytes(trained)
-    assert report.optimizer == n_bytes(optimizer.init(nnx.to_pure_dict(trained)))
+    assert report.adapters == n_bytes(nnx.state(model, AdapterParam))
+    masters = jax.tree.map(lambda x: x.astype(jnp.float32), nnx.to_pure_dict(trained))
+    assert report.gradients == report.masters == n_bytes(masters)
+    assert report.working == (0 if lora else n_bytes(trained))
+    assert report.optimizer == n_bytes(optimizer.init(masters))
+    twice = memory_report(model, optimizer, averaged=True, sequences=3, slots=8)
+    assert twice.total - report.total == report.masters
     assert report.cache == n_bytes(cache) + n_bytes(jnp.zeros((3, 8), jnp.int32))
     assert report.activations == 0
     if form:
