@@ -39,7 +39,8 @@ class MemoryReport:
     working: int
     """Of what is trained in the network's own types, which a step makes where they are others."""
     gradients: int
-    """Of what is trained, in float32."""
+    """Of what is trained, in float32; those of a micro-batch, in the network's types, beside them
+    where there are several."""
     optimizer: int
     """Of the optimiser's state."""
     cache: int
@@ -88,6 +89,7 @@ def memory_report(
     optimizer: optax.GradientTransformation | None = None,
     *,
     averaged: bool = False,
+    n_parts: int = 1,
     rows: int = 1,
     length: int = 0,
     remat: Remat = "all",
@@ -100,15 +102,16 @@ def memory_report(
       model: with arrays or, as of `nnx.eval_shape`, with their shapes: nothing is allocated.
       optimizer: of a training run; all that training needs is zero without it.
       averaged: an average of the weights is kept.
-      rows, length, remat: of the packed texts of a training step.
+      n_parts: micro-batches of a training step.
+      rows, length, remat: of the packed texts of a micro-batch.
       sequences, slots: of the cache in sampling.
     """
     masters = working = gradients = state = activations = 0
     if optimizer is not None:
         trained = nnx.to_pure_dict(nnx.state(model, trained_filter(model)))
         exact = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), trained)
-        gradients = _bytes(exact)
-        masters = gradients * (2 if averaged else 1)
+        masters = _bytes(exact) * (2 if averaged else 1)
+        gradients = _bytes(exact) + (_bytes(trained) if n_parts > 1 else 0)
         working = _bytes([x for x in jax.tree.leaves(trained) if x.dtype != jnp.float32])
         state = _bytes(jax.eval_shape(optimizer.init, exact))
         activations = _activations(model, rows, length, remat) if rows * length else 0
