@@ -219,15 +219,22 @@ def test_a_run_of_another_model_is_not_resumed(tmp_path: Path) -> None:
 SCRIPT = """
 import json, sys
 from pathlib import Path
+import jax
 import numpy as np
 sys.path.insert(0, sys.argv[3])
 from small_policy import tiny_policy, triples
 from test_training_sft import QUICK
 from crystaljax.parallel import MeshConfig, make_mesh
 from crystaljax.text.generation import GenerationConfig
+from crystaljax.training.optimizer import TrainState
 from crystaljax.training.sft import sft
 
 policy = tiny_policy(mesh=make_mesh(MeshConfig(fsdp=int(sys.argv[2]))))
+fresh = TrainState.create(policy.start, QUICK.optimizer.build(1))
+moments = [x for x in jax.tree.leaves(fresh.opt_state) if x.ndim]
+start = jax.tree.leaves(policy.start)
+for x, like in zip([*jax.tree.leaves(fresh.params), *moments], 3 * start, strict=True):
+    assert x.sharding == like.sharding
 losses = []
 def track(metrics, step):
     losses.append(metrics.get("train/nll", metrics.get("validation/nll")))
