@@ -70,7 +70,7 @@ class PairsConfig:
     file: Path | None = None
     """JSONL of "prompt", "chosen" and "rejected", texts or lists of messages; a model that has a
     chat template is asked through it. Pairs are made of samples if not given."""
-    n_prompts: int = 300
+    n_prompts: int = 600
     """Training prompts that are answered."""
     n_answers: int = 8
     """Answers to each; the better ones are paired with the worse ones."""
@@ -94,6 +94,7 @@ class Config:
     """What is preferred to what."""
     dpo: TextPreferenceConfig = field(
         default_factory=lambda: TextPreferenceConfig(
+            anchor=1.0,
             n_epochs=2,
             batch_size=32,
             log_every=2,
