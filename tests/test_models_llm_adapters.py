@@ -212,7 +212,17 @@ def test_a_vocabulary_that_was_resized_for_peft(case: str, base: Any, tmp_path: 
     model = load_model(base(case))
     load_adapter(model, tmp_path / "adapter")
     assert model.config.vocabulary == 100
-    np.testing.assert_allclose(logits(model), torch_logits(peft_model), atol=1e-4)
+    expected = torch_logits(peft_model)
+    np.testing.assert_allclose(logits(model), expected, atol=1e-4)
+
+    save_adapter(model, tmp_path / "ours")
+    other = load_model(base(case))
+    load_adapter(other, tmp_path / "ours")
+    np.testing.assert_array_equal(logits(other), logits(model))
+    fresh = from_folder(base(case))
+    fresh.resize_token_embeddings(100)
+    again = peft.PeftModel.from_pretrained(fresh, tmp_path / "ours").eval()
+    np.testing.assert_allclose(torch_logits(again), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("case", ["llama", "qwen2"])

@@ -157,6 +157,12 @@ def save_adapter(model: LanguageModel, folder: str | Path, base: str | None = No
         if rows is not None:
             arrays[f"{PREFIX}{name}.{ROWS}"] = on_host(rows.rows.get_value(), transposed=False)
             tokens[name.removeprefix("model.")] = list(rows.tokens)
+    if model.tables_of_adapter:
+        tables = {EMBEDDING: (model.embed.embedding, False), HEAD: (model.head_kernel, True)}
+        for name, (table, transposed) in tables.items():
+            if table is not None:
+                suffix = TABLES[trained[name] is not None]
+                arrays[f"{PREFIX}{name}.{suffix}"] = on_host(table.get_value(), transposed)
     targets = sorted({str(path[-1]) for path in loras})
     if any(path[-1] in targets and path not in loras for path in names):
         targets = [names[path] for path in loras]
@@ -307,6 +313,7 @@ def _drop_tied(arrays: dict[str, Any], file: Path) -> None:
 
 def _put_tables(model: LanguageModel, tables: dict[str, Any]) -> None:
     """Put whole tables in place of the base's; a head that is the embedding has none."""
+    model.tables_of_adapter = bool(tables)
     if EMBEDDING in tables:
         old = model.embed.embedding
         old.set_value(jnp.asarray(tables[EMBEDDING], old.dtype))

@@ -160,6 +160,8 @@ class LanguageModel(nnx.Module):
         self.embed_rows: TokenRows | None = nnx.data(None)
         # Where the head is the embedding's transpose, it has the embedding's rows.
         self.head_rows: TokenRows | None = nnx.data(None)
+        self.tables_of_adapter = False
+        """Embedding and head came with an adapter, in place of the base's, and are kept with it."""
 
     @property
     def head_kernel(self) -> nnx.Param | None:
