@@ -196,7 +196,7 @@ def run_chains(
             track({k: float(x) for k, x in numbers.items()} | clock.seconds, step + 1)
             text = f"MCMC, reward {numbers['reward/mean']:.3f}"
             progress.update(bar, completed=step + 1, description=text)
-            if (step + 1) % config.save_every == 0 or step + 1 == config.n_steps:
+            if checkpoints.due(step + 1, config.save_every) or step + 1 == config.n_steps:
                 checkpoints.save(step + 1, chains, about)
     return chains.items
 

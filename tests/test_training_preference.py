@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -106,13 +107,14 @@ def test_dpo_reaches_the_closed_form_optimum(n_parts: int) -> None:
     update = make_update(actions, optimizer, DpoConfig(beta), 0.0)
     state = TrainState.create(base, optimizer)
     known = log_probs(base, jnp.asarray(SEQUENCES))
-    rng = np.random.default_rng(2)
+    rng, first = np.random.default_rng(2), state
     for _ in range(n_steps):
         a, b = rng.integers(len(SEQUENCES), size=(2, n_pairs))
         a_wins = rng.random(n_pairs) < 1 / (1 + np.exp(reward[b] - reward[a]))
         chosen, rejected = np.where(a_wins, a, b), np.where(a_wins, b, a)
         both = np.stack([chosen, rejected], axis=1).reshape(n_parts, -1)
         state, metrics = update(state, (), jnp.asarray(SEQUENCES[both]), known[both])
+    assert all(x.is_deleted() for x in jax.tree.leaves(first.params))  # the update took them
     assert distance(start, optimum) > 0.1
     assert distance(probabilities(state.params), optimum) < 0.03
     assert 0.5 < float(metrics["accuracy"]) < 1

@@ -89,6 +89,27 @@ def test_rollouts_are_scored_as_they_were_sampled() -> None:
     np.testing.assert_array_equal(again.reward, played.reward)
 
 
+def test_what_is_trained_on_ends_with_the_stop_string() -> None:
+    """The text judged is without it; a policy that is rewarded for it learns to write it."""
+    policy, judged = tiny_policy(), []
+
+    def reward(answers: Sequence[Answer]) -> RewardBatch:
+        judged.extend(answers)
+        return RewardBatch.from_values(np.ones(len(answers)))
+
+    generation = GenerationConfig(max_new_tokens=40, stop=("0", "1"))
+    task = TextTask(policy, prompts(policy, "<BCC>"), reward, generation)
+    samples = task.play(policy.start, 16, 0, Clock()).samples
+    last = {int(policy.tokenizer.encode([text])[0][0]): text for text in generation.stop}
+    stopped = [i for i, sample in enumerate(samples) if int(sample.tokens[-1]) in last]
+    assert len(stopped) > 3
+    for i in stopped:
+        (text,) = policy.tokenizer.decode([samples[i].tokens[samples[i].n_prompt :]])
+        assert text == judged[i].text + last[int(samples[i].tokens[-1])]
+        assert not set(judged[i].text) & set("01")
+        assert judged[i].whole
+
+
 def two_digit_probabilities(policy: TextPolicy, params: Any) -> np.ndarray:
     """Of all two-digit texts, given that it is one."""
     texts = ["".join(pair) for pair in itertools.product(DIGITS, repeat=2)]

@@ -140,10 +140,11 @@ def make_update(
     """One update by DPO on a batch of pairs, for any policy that has log-probabilities; jitted.
 
     The update takes the state, the frozen arrays, A micro-batches of 2 P samples (chosen and
-    rejected in turn), and their log-probabilities [A, 2 P] under the reference.
+    rejected in turn), and their log-probabilities [A, 2 P] under the reference. It uses the
+    state's memory: only the new state is of use afterwards.
     """
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=0)
     def update(
         state: TrainState, frozen: Any, parts: Any, reference: Array
     ) -> tuple[TrainState, Metrics]:

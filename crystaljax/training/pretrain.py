@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -95,9 +96,9 @@ def pretrain(
 def _make_update(
     policy: WyckoffPolicy, optimizer: optax.GradientTransformation, config: PretrainConfig
 ) -> Callable[[TrainState, Packed], tuple[TrainState, Metrics]]:
-    """One step on a batch of packed crystals, jitted."""
+    """One step on a batch of packed crystals, jitted; it uses the state's memory."""
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, packed: Packed) -> tuple[TrainState, dict[str, Array]]:
         key = None
         if config.dropout:

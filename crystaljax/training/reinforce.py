@@ -78,7 +78,7 @@ class ReinforceConfig:
     seed: int = 0
     """Of the rollouts."""
     save_every: int = 10
-    """Steps between checkpoints; the last step is always saved."""
+    """Steps between checkpoints; the first comes within two minutes, the last step is saved."""
 
     def __post_init__(self) -> None:
         one = at_least(1)
@@ -122,7 +122,7 @@ def make_update(
 
     The update takes the state, the base model's parameters, the frozen arrays, the B samples drawn
     with the state's parameters as A micro-batches, and their rewards [B]; it makes `inner_steps`
-    updates.
+    updates. It uses the state's memory: only the new state is of use afterwards.
     """
 
     def advantages(
@@ -158,7 +158,7 @@ def make_update(
         tau = jnp.float32(config.tau)
         return improve(state, frozen, parts, reward, logp_old, logp_base, tau)
 
-    @jax.jit
+    @partial(jax.jit, donate_argnums=0)
     def improve(
         state: ReinforceState,
         frozen: Any,
@@ -254,6 +254,6 @@ def reinforce(
             track(numbers | clock.seconds, done)
             text = f"{title}, reward {numbers['reward/mean']:.3f}"
             progress.update(bar, completed=done, description=text)
-            if done % config.save_every == 0 or done == config.n_steps:
+            if checkpoints.due(done, config.save_every) or done == config.n_steps:
                 checkpoints.save(done, state, about)
     return state.train.params

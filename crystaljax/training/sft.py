@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -84,12 +83,7 @@ def sft(
     )
     optimizer = config.optimizer.build(config.n_epochs * batches.steps_per_epoch)
     start = policy.start if start is None else start
-    # A copy, because updates give their state's memory away.
-    state = policy.place(
-        TrainState.create(
-            jax.tree.map(jnp.copy, start), optimizer, bool(config.optimizer.ema_decay)
-        )
-    )
+    state = policy.place(TrainState.create(start, optimizer, bool(config.optimizer.ema_decay)))
     update = make_update(policy, optimizer, config)
     score = make_score(policy, validation, config.batch_size // config.n_parts)
     return fit(
@@ -115,7 +109,10 @@ Update = Callable[[TrainState, Any, TextRows], tuple[TrainState, Metrics]]
 def make_update(
     policy: TextPolicy, optimizer: optax.GradientTransformation, config: SftConfig
 ) -> Update:
-    """One step on micro-batches [A, R, T], jitted; takes the frozen arrays too."""
+    """One step on micro-batches [A, R, T], jitted; takes the frozen arrays too.
+
+    It uses the state's memory: only the new state is of use afterwards.
+    """
 
     @partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, frozen: Any, rows: TextRows) -> tuple[TrainState, Metrics]:

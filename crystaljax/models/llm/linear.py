@@ -33,8 +33,8 @@ class QuantizedParam(nnx.Variable):
     """Part of a quantised kernel; no `nnx.Param`, because it is never trained."""
 
 
-class LoRAParam(nnx.Param):
-    """A factor of an adapter, which a filter tells from the weights of the base."""
+class AdapterParam(nnx.Param):
+    """Part of an adapter, which a filter tells from the weights of the base."""
 
 
 @partial(jax.jit, static_argnames=("format", "tile"))
@@ -153,7 +153,7 @@ class LoRA(nnx.Module):
         # Kaiming's uniform distribution with a = √5, as PEFT and PyTorch's linear layers have it.
         bound = n_in**-0.5
         a = jax.random.uniform(rngs.params(), (n_in, rank), dtype, -bound, bound)
-        self.a, self.b = LoRAParam(a), LoRAParam(jnp.zeros((rank, n_out), dtype))
+        self.a, self.b = AdapterParam(a), AdapterParam(jnp.zeros((rank, n_out), dtype))
 
     @property
     def rank(self) -> int:
