@@ -193,12 +193,11 @@ def test_agreement_is_in_norm_and_by_sample() -> None:
         compare({"x": np.zeros(2)}, {"x": np.zeros(3)})
 
 
-def test_results_are_stored_for_every_check_that_has_no_other_reference() -> None:
-    checks, absent = agree.checks_of(None)
-    assert not absent
-    against_itself = {name for name in checks if " against " in name}
+def test_results_are_stored_for_every_step() -> None:
+    checks = agree.checks_of(None)
+    assert not checks.absent
     stored = {name for name in agree.read_expected() if not name.startswith(agree.POTENTIAL)}
-    assert stored == set(checks) - against_itself
+    assert stored == set(checks.steps)
 
 
 def test_crystals_come_back(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     asked = arguments()
     if asked.encode:
-        split = crystals.encode(asked.encode[0], *asked.encode[1:] or [None], asked.to)
+        split = crystals.encode(asked.encode, asked.to)
         print(f"{len(split.train)} crystals and {len(split.validation)} for validation: {asked.to}")
         return 0
     if asked.unpack:

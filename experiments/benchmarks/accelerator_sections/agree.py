@@ -6,12 +6,13 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple, get_args
 
 import jax
 import numpy as np
 
 from accelerator_sections.agreement import TOLERANCES, Mode, Results, compare
-from accelerator_sections.checks import CHECKS, Check, DType
+from accelerator_sections.checks import CHECKS, PAIRS, Check, DType, Pair
 from accelerator_sections.run import Budget, Found, Measurement, Run
 from crystaljax.crystal import Crystals
 
@@ -26,8 +27,19 @@ FLOAT32_ONLY = ("crystals to cells", "sampling", "decoding with a cache", "GRPO 
 """Checks of what has one type, whose tokens change with the rounding, or that compile much the
 same as others."""
 
+MODES: tuple[Mode, ...] = get_args(Mode)
+
 POTENTIAL = "Nequix"
 """Begins the names of checks of weights, one a file."""
+
+
+class Checks(NamedTuple):
+    """What can be compared here."""
+
+    steps: Mapping[str, Check]
+    pairs: Mapping[str, Pair]
+    absent: Mapping[str, ImportError]
+    """Why others cannot."""
 
 
 def agree(
@@ -35,57 +47,68 @@ def agree(
 ) -> Iterator[Measurement]:
     """All checks in full precision, then in bfloat16, some by default."""
     del run, budget
-    checks, absent = checks_of(potential)
+    checks = checks_of(potential)
     stored = read_expected()
-    for name, error in absent.items():
+    for name, error in checks.absent.items():
         yield name, partial(_raise, error)
-    modes: tuple[Mode, ...] = ("full", "bfloat16")
-    for mode in modes:
-        for name, check in checks.items():
-            if mode == "bfloat16" and (name in FLOAT32_ONLY or name.startswith(POTENTIAL)):
-                continue
-            yield f"{name}, {mode}", partial(_agreement, name, check, crystals, mode, stored)
-    if jax.default_backend() != "cpu":
-        for name in DEFAULT_TOO:
-            if name in checks:
-                check = checks[name]
-                measure = partial(_agreement, name, check, crystals, "default", stored)
-                yield f"{name}, default", measure
+    for mode in MODES:
+        for name, step in checks.steps.items():
+            if _is_wanted(name, mode):
+                expected = stored.get(name)
+                yield f"{name}, {mode}", partial(_with_cpu, step, crystals, mode, expected)
+        for name, pair in checks.pairs.items():
+            if _is_wanted(name, mode):
+                yield f"{name}, {mode}", partial(_two_ways, pair, crystals, mode)
 
 
-def checks_of(potential: Path | None) -> tuple[dict[str, Check], dict[str, Exception]]:
-    """The checks that can be made here, and why others cannot."""
-    checks, absent = dict(CHECKS), dict[str, Exception]()
+def checks_of(potential: Path | None) -> Checks:
+    """The checks that can be made here."""
+    steps, pairs, absent = dict(CHECKS), dict(PAIRS), dict[str, ImportError]()
     try:
-        from accelerator_sections.text_checks import TEXT_CHECKS
+        from accelerator_sections.text_checks import TEXT_CHECKS, TEXT_PAIRS
 
-        checks |= TEXT_CHECKS
+        steps |= TEXT_CHECKS
+        pairs |= TEXT_PAIRS
     except ImportError as error:
         absent["language models"] = error
     if potential is not None:
         from accelerator_sections.potential import check
 
-        checks[f"{POTENTIAL} {potential.stem}"] = partial(check, potential)
-    return checks, absent
+        steps[f"{POTENTIAL} {potential.stem}"] = partial(check, potential)
+    return Checks(steps, pairs, absent)
+
+
+def _is_wanted(name: str, mode: Mode) -> bool:
+    if mode == "default":
+        return name in DEFAULT_TOO and jax.default_backend() != "cpu"
+    return mode == "full" or not (name in FLOAT32_ONLY or name.startswith(POTENTIAL))
 
 
 def _raise(error: Exception) -> Found:
     raise error
 
 
-def _agreement(
-    name: str, check: Check, crystals: Crystals, mode: Mode, stored: Mapping[str, Results]
-) -> Found:
+def _settings(mode: Mode) -> tuple[DType, contextlib.AbstractContextManager]:
+    full = jax.default_matmul_precision("highest")
     dtype: DType = "bfloat16" if mode == "bfloat16" else "float32"
-    precision = jax.default_matmul_precision("highest")
-    with precision if mode == "full" else contextlib.nullcontext():
-        outcome = check(crystals, dtype)
-    if isinstance(outcome, tuple):
-        found, expected = outcome
-    elif name not in stored:
+    return dtype, full if mode == "full" else contextlib.nullcontext()
+
+
+def _with_cpu(step: Check, crystals: Crystals, mode: Mode, expected: Results | None) -> Found:
+    if expected is None:
         raise FileNotFoundError(f"no CPU results of it in {EXPECTED.name}: use --write-expected")
-    else:
-        found, expected = outcome, stored[name]
+    dtype, precision = _settings(mode)
+    with precision:
+        return _found(step(crystals, dtype), expected, mode)
+
+
+def _two_ways(pair: Pair, crystals: Crystals, mode: Mode) -> Found:
+    dtype, precision = _settings(mode)
+    with precision:
+        return _found(*pair(crystals, dtype), mode)
+
+
+def _found(found: Results, expected: Results, mode: Mode) -> Found:
     comparison, tolerance = compare(found, expected), TOLERANCES[mode]
     note = f"{comparison}; tolerance {tolerance.error:.0e}"
     return Found(comparison.error, "rel. error", note, agrees=comparison.within(tolerance))
@@ -110,19 +133,18 @@ def write_expected(crystals: Crystals, potential: Path | None) -> list[str]:
     """
     if jax.default_backend() != "cpu":
         raise ValueError("expected results are a CPU's: run with JAX_PLATFORMS=cpu")
-    checks, absent = checks_of(potential)
-    if absent:
-        raise next(iter(absent.values()))
+    checks = checks_of(potential)
+    if checks.absent:
+        raise next(iter(checks.absent.values()))
     arrays = {
         f"{check}/{name}": x
         for check, results in read_expected().items()
-        if check.startswith(POTENTIAL) and check not in checks
+        if check.startswith(POTENTIAL) and check not in checks.steps
         for name, x in results.items()
     }
-    for check_name, check in checks.items():
+    for check, step in checks.steps.items():
         with jax.default_matmul_precision("highest"):
-            outcome = check(crystals, "float32")
-        if not isinstance(outcome, tuple):
-            arrays |= {f"{check_name}/{name}": x for name, x in outcome.items()}
+            results = step(crystals, "float32")
+        arrays |= {f"{check}/{name}": x for name, x in results.items()}
     np.savez_compressed(EXPECTED, allow_pickle=False, **arrays)
-    return list(checks)
+    return list(checks.steps)

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-Mode = Literal["full", "default", "bfloat16"]
-"""How a device computes: float32 in full precision, float32 as JAX does it by default (TF32 in
-products of matrices on GPUs), or in bfloat16."""
+Mode = Literal["full", "bfloat16", "default"]
+"""How a device computes: float32 in full precision, bfloat16, or float32 as JAX does it by default
+(TF32 in products of matrices on GPUs)."""
 
 
 @dataclass(frozen=True)

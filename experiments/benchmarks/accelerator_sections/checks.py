@@ -36,10 +36,11 @@ QUICK = OptimizerConfig(
 
 DType = Literal["float32", "bfloat16"]
 
-Outcome = Results | tuple[Results, Results]
-"""What a check found, to be compared with the CPU's; or two ways to the same on one device."""
+Check = Callable[[Crystals, DType], Results]
+"""What a step gives, to be compared with what it gives on a CPU."""
 
-Check = Callable[[Crystals, DType], Outcome]
+Pair = Callable[[Crystals, DType], tuple[Results, Results]]
+"""Two ways to the same, to be compared on one device."""
 
 
 def _policy(dtype: DType) -> tuple[WyckoffPolicy, Params]:
@@ -52,12 +53,12 @@ def _numbers(**arrays: Array) -> Results:
     return {name: np.asarray(x) for name, x in arrays.items()}
 
 
-def likelihood(crystals: Crystals, dtype: DType) -> Outcome:
+def likelihood(crystals: Crystals, dtype: DType) -> Results:
     """Log-probabilities by part."""
     return _numbers(**score(*_policy(dtype), crystals[:N], N)._asdict())
 
 
-def training_step(crystals: Crystals, dtype: DType) -> Outcome:
+def training_step(crystals: Crystals, dtype: DType) -> Results:
     """Loss and norm of the gradient in two steps, with dropout."""
     policy, params = _policy(dtype)
     packed = _packed(policy, policy.tokenization.encode(crystals[:N]))
@@ -72,7 +73,7 @@ def training_step(crystals: Crystals, dtype: DType) -> Outcome:
     return _numbers(nll=np.array(losses), gradient_norm=np.array(norms))
 
 
-def sampling(crystals: Crystals, dtype: DType) -> Outcome:
+def sampling(crystals: Crystals, dtype: DType) -> Results:
     """Samples with their log-probabilities."""
     del crystals
     policy, params = _policy(dtype)
@@ -87,7 +88,7 @@ def sampling(crystals: Crystals, dtype: DType) -> Outcome:
     )
 
 
-def sampled_and_scored(crystals: Crystals, dtype: DType) -> Outcome:
+def sampled_and_scored(crystals: Crystals, dtype: DType) -> tuple[Results, Results]:
     """Log-probabilities by the sampler, token by token, and by the network, all at once."""
     del crystals
     policy, params = _policy(dtype)
@@ -97,12 +98,12 @@ def sampled_and_scored(crystals: Crystals, dtype: DType) -> Outcome:
     return _numbers(logp=rollout.logp_model), _numbers(logp=found)
 
 
-def ppo_update(crystals: Crystals, dtype: DType) -> Outcome:
+def ppo_update(crystals: Crystals, dtype: DType) -> Results:
     """Three inner steps of PPO."""
     return _by_reward(crystals, dtype, reinforce.ReinforceConfig(optimizer=QUICK))
 
 
-def grpo_update(crystals: Crystals, dtype: DType) -> Outcome:
+def grpo_update(crystals: Crystals, dtype: DType) -> Results:
     """Three inner steps of GRPO."""
     config = reinforce.ReinforceConfig(
         algorithm="grpo", group_size=6, batch_size=N, optimizer=QUICK
@@ -110,7 +111,7 @@ def grpo_update(crystals: Crystals, dtype: DType) -> Outcome:
     return _by_reward(crystals, dtype, config)
 
 
-def dpo_update(crystals: Crystals, dtype: DType) -> Outcome:
+def dpo_update(crystals: Crystals, dtype: DType) -> Results:
     """One step of DPO on neighbours, from weights that are not the reference's."""
     policy, base, moved, parts, log_probs = _two_models(crystals, dtype)
     before = _totals(policy, base, parts)
@@ -121,7 +122,7 @@ def dpo_update(crystals: Crystals, dtype: DType) -> Outcome:
     return _numbers(loss=metrics["loss"], logp=_totals(policy, state.params, parts))
 
 
-def cells(crystals: Crystals, dtype: DType) -> Outcome:
+def cells(crystals: Crystals, dtype: DType) -> Results:
     """Full cells; coordinates as sines and cosines, which have no edge."""
     del dtype
     found = expand(crystals[:N], 64, primitive=True)
@@ -131,7 +132,7 @@ def cells(crystals: Crystals, dtype: DType) -> Outcome:
     )
 
 
-def _by_reward(crystals: Crystals, dtype: DType, config: reinforce.ReinforceConfig) -> Outcome:
+def _by_reward(crystals: Crystals, dtype: DType, config: reinforce.ReinforceConfig) -> Results:
     policy, base, moved, parts, log_probs = _two_models(crystals, dtype)
     optimizer = QUICK.build(3)
     update = reinforce.make_update(log_probs, optimizer, config)
@@ -178,8 +179,9 @@ CHECKS: Mapping[str, Check] = {
     "likelihood": likelihood,
     "training step": training_step,
     "sampling": sampling,
-    "sampling against likelihood": sampled_and_scored,
     "PPO update": ppo_update,
     "GRPO update": grpo_update,
     "DPO update": dpo_update,
 }
+
+PAIRS: Mapping[str, Pair] = {"sampling against likelihood": sampled_and_scored}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from crystaljax.crystal import Crystals
@@ -26,17 +28,20 @@ class Split(NamedTuple):
     validation: Crystals
 
 
-def encode(train: str, validation: str | None, to: Path) -> Split:
-    """Read data sets by any reader, symmetrise them, and write their crystals to one file."""
+def encode(sources: Sequence[str], to: Path) -> Split:
+    """Read training data and, if they are apart, validation data; write them to one file.
+
+    Sources are what `data.dataset.load` takes.
+    """
     from crystaljax.data.dataset import load
 
-    crystals = load(train).crystals
-    if validation is None:
+    crystals, *others = (load(source).crystals for source in sources)
+    if not others:
         held_out = np.arange(len(crystals)) % HELD_OUT == HELD_OUT - 1
         split = Split(crystals[~held_out], crystals[held_out])
     else:
-        split = Split(crystals, load(validation).crystals)
-    arrays = {}
+        split = Split(crystals, others[0])
+    arrays: dict[str, np.ndarray] = {}
     for name, part in zip(SETS, split, strict=True):
         small = _narrow(part)
         arrays |= {f"{name}/{field.name}": getattr(small, field.name) for field in fields(small)}
@@ -62,11 +67,10 @@ def read(path: Path) -> Split:
 
 def _narrow(crystals: Crystals) -> Crystals:
     """Whole numbers in a byte each, none of which is above 255."""
-    batch = crystals.to_numpy()
-    small = (x.astype(np.uint8) for x in (batch.space_group, batch.wyckoff, batch.species))
-    return Crystals(*small, batch.frac.astype(np.float32), batch.lattice.astype(np.float32))
+    return jax.tree.map(
+        lambda x: x.astype(np.uint8 if x.dtype.kind == "i" else np.float32), crystals.to_numpy()
+    )
 
 
 def _wide(crystals: Crystals) -> Crystals:
-    wide = (x.astype(np.int32) for x in (crystals.space_group, crystals.wyckoff, crystals.species))
-    return Crystals(*wide, crystals.frac, crystals.lattice)
+    return jax.tree.map(lambda x: x.astype(np.int32 if x.dtype.kind == "u" else x.dtype), crystals)

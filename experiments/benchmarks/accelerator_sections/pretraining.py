@@ -53,13 +53,11 @@ def _train(run: Run, budget: Budget, size: Size, split: Split, to: Path) -> dict
     batches = Batches(split.train, policy.tokenization, batch, 0, mesh)
     update = make_update(policy, optimizer, settings)
     state = jax.device_put(TrainState.create(policy.init(0), optimizer), replicated(mesh))
-    stream = batches.stream(0, planned)
-    for step, packed in stream:
+    for step, packed in batches.stream(0, planned):
         state, metrics = update(state, packed)
         loss, done = float(metrics["nll"]), step + 1
         if budget.left < reserved:
             break
-    stream.close()
     kept = _keep(split, policy, state.averaged, to)
     nll = -float(np.mean(score(policy, state.averaged, split.validation, batch, mesh).total))
     epochs = done / batches.steps_per_epoch

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from accelerator_sections.agreement import Results
-from accelerator_sections.checks import QUICK, Check, DType, Outcome
+from accelerator_sections.checks import QUICK, Check, DType, Pair
 from accelerator_sections.tokens import NoTexts
 from crystaljax.crystal import Crystals
 from crystaljax.models.llm.config import LlmConfig
@@ -19,7 +19,13 @@ from crystaljax.models.llm.likelihood import token_log_probs
 from crystaljax.models.llm.lora import LoraConfig, add_lora
 from crystaljax.models.llm.quantization import quantize
 from crystaljax.text.generation import GenerationConfig, Generator
-from crystaljax.text.packing import TextRows, TokenSequence, pack_micro_batches, pack_rows
+from crystaljax.text.packing import (
+    TextRows,
+    TokenSequence,
+    pack_micro_batches,
+    pack_rows,
+    per_sequence,
+)
 from crystaljax.text.policy import TextPolicy
 from crystaljax.training.optimizer import TrainState
 from crystaljax.training.sft import SftConfig, make_update
@@ -71,37 +77,33 @@ def _score(model: LanguageModel, rows: TextRows) -> jax.Array:
     return token_log_probs(model, rows)
 
 
-def llama_logits(crystals: Crystals, dtype: DType) -> Outcome:
+def llama_logits(crystals: Crystals, dtype: DType) -> Results:
     """Log-probabilities of tokens in packed rows."""
     del crystals
     return {"logp": np.asarray(_score(_model("llama", dtype), pack_rows(_texts(8), 64)))}
 
 
-def gemma_logits(crystals: Crystals, dtype: DType) -> Outcome:
+def gemma_logits(crystals: Crystals, dtype: DType) -> Results:
     """The same of the family with windows and caps."""
     del crystals
     return {"logp": np.asarray(_score(_model("gemma2", dtype), pack_rows(_texts(8), 64)))}
 
 
-def decoding(crystals: Crystals, dtype: DType) -> Outcome:
+def decoding(crystals: Crystals, dtype: DType) -> Results:
     """Tokens drawn with a cache, more sequences than there are rows."""
     del crystals
     return _drawn(_model("llama", dtype))[0]
 
 
-def decoded_and_scored(crystals: Crystals, dtype: DType) -> Outcome:
+def decoded_and_scored(crystals: Crystals, dtype: DType) -> tuple[Results, Results]:
     """Log-probabilities of tokens drawn with a cache, and of the same ones all at once."""
     del crystals
     model = _model("gemma2", dtype)
     drawn, texts = _drawn(model)
-    rows = pack_rows(texts, 64, rows=len(texts))
-    order = np.asarray([rows.sequence[i, 0] for i in range(len(texts))])
-    logp = np.asarray(_score(model, rows))
-    scored = np.zeros_like(drawn["logp"])
-    for row, sequence in enumerate(order):
-        start = texts[sequence].n_prompt
-        scored[sequence] = logp[row, start : start + scored.shape[1]]
-    return {"logp": drawn["logp"]}, {"logp": scored}
+    rows = pack_rows(texts, 64)
+    logp = np.asarray(per_sequence(_score(model, rows), rows, len(texts)))
+    scored = [x[text.n_prompt : len(text.tokens)] for x, text in zip(logp, texts, strict=True)]
+    return {"logp": drawn["logp"]}, {"logp": np.stack(scored)}
 
 
 def _drawn(model: LanguageModel) -> tuple[Results, list[TokenSequence]]:
@@ -116,13 +118,13 @@ def _drawn(model: LanguageModel) -> tuple[Results, list[TokenSequence]]:
     return {"tokens": found.tokens, "logp": found.logp_model}, texts
 
 
-def lora_step(crystals: Crystals, dtype: DType) -> Outcome:
+def lora_step(crystals: Crystals, dtype: DType) -> Results:
     """Two steps of fine-tuning of adapters, whose gradients vanish in half of them at first."""
     del crystals
     return _fine_tuned(_model("llama", dtype))
 
 
-def lora_step_int8(crystals: Crystals, dtype: DType) -> Outcome:
+def lora_step_int8(crystals: Crystals, dtype: DType) -> Results:
     """The same on a quantised base."""
     del crystals
     model = _model("llama", dtype)
@@ -130,7 +132,7 @@ def lora_step_int8(crystals: Crystals, dtype: DType) -> Outcome:
     return _fine_tuned(model)
 
 
-def _fine_tuned(model: LanguageModel) -> Outcome:
+def _fine_tuned(model: LanguageModel) -> Results:
     add_lora(model, LoraConfig(rank=4), nnx.Rngs(1))
     policy = TextPolicy(model, NoTexts())
     optimizer = QUICK.build(2)
@@ -149,7 +151,8 @@ TEXT_CHECKS: Mapping[str, Check] = {
     "Llama logits": llama_logits,
     "Gemma 2 logits": gemma_logits,
     "decoding with a cache": decoding,
-    "decoding against logits": decoded_and_scored,
     "LoRA step": lora_step,
     "LoRA step, int8 base": lora_step_int8,
 }
+
+TEXT_PAIRS: Mapping[str, Pair] = {"decoding against logits": decoded_and_scored}

@@ -73,7 +73,6 @@ def _training(
         float(metrics["nll"])
 
     whole = timed(streamed, budget)
-    stream.close()
     if keeps and config.dtype == "float32":
         run.step_seconds = whole.median
     note, details = run.limit(work, on_device.median)
