@@ -45,7 +45,9 @@ def _train(run: Run, budget: Budget, size: Size, split: Split, to: Path) -> dict
     policy = WyckoffPolicy(size.models["published"], counts)
     batch = min(size.batches[0], len(split.train))
     reserved = min(AFTERWARDS_S, budget.left / 4)
-    planned = max(int(USED * (budget.left - 2 * reserved) / run.step_seconds), 1)
+    steps_per_epoch = len(split.train) // batch
+    affordable = int(USED * (budget.left - 2 * reserved) / run.step_seconds)
+    planned = max(min(affordable, size.epochs * steps_per_epoch), 1)
     optimizing = OptimizerConfig(warmup_steps=min(200, planned // 10))
     settings = PretrainConfig(batch_size=batch, optimizer=optimizing)
     optimizer = settings.optimizer.build(planned)
@@ -60,7 +62,7 @@ def _train(run: Run, budget: Budget, size: Size, split: Split, to: Path) -> dict
             break
     kept = _keep(split, policy, state.averaged, to)
     nll = -float(np.mean(score(policy, state.averaged, split.validation, batch, mesh).total))
-    epochs = done / batches.steps_per_epoch
+    epochs = done / steps_per_epoch
     note = (
         f"validation, after {done} of {planned} steps, {epochs:.1f} epochs; last batch {loss:.2f}"
     )

@@ -70,7 +70,9 @@ class Row:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        value = "" if self.value is None else f"{self.value:,.4g}"
+        value = (
+            "" if self.value is None else f"{self.value:{',.0f' if self.value >= 1e3 else '.4g'}}"
+        )
         first = "" if self.first_s is None else f"{self.first_s:.1f} s"
         cells = (self.section, self.name, self.status, value, self.unit, first)
         widths = zip(cells, WIDTHS.values(), strict=True)
@@ -249,7 +251,7 @@ class Timing:
 
 
 def timed(
-    work: Callable[[], Any], budget: Budget, *, at_least: int = 3, most_s: float = 5.0
+    work: Callable[[], Any], budget: Budget, *, at_least: int = 3, most_s: float = 2.0
 ) -> Timing:
     """Do some work, which waits for its own end, `at_least` times after the first.
 

@@ -34,6 +34,8 @@ class Size:
     """Crystals in a training step of the largest of them; the first for the others."""
     sampled: int
     """Crystals sampled at a time, and in a rollout."""
+    epochs: int
+    """Of pretraining at most, however much time there is."""
     structures: int
     """Structures for a potential."""
     relaxation_steps: int
@@ -71,6 +73,7 @@ TINY = Size(
     models={"published": ModelConfig(n_layers=2, n_heads=2, head_size=8, width=16, max_sites=16)},
     batches=(32,),
     sampled=32,
+    epochs=1,
     structures=8,
     relaxation_steps=20,
     llms={"1 M": LlmSize(LlmConfig(), 0.0)},
@@ -87,6 +90,7 @@ FULL = Size(
     models={str(name): config for name, config in MODELS.items()},
     batches=(100, 2000),
     sampled=1000,
+    epochs=1000,
     structures=512,
     relaxation_steps=100,
     llms={
