@@ -17,6 +17,9 @@ import jax
 
 from crystaljax.crystal import Array
 
+FULL = " in full precision"
+"""After the type of factors, where products of float32 may not be rounded to fewer bits."""
+
 NEAR = 0.5
 """A computation that reaches this share of a peak is called limited by it."""
 
@@ -26,7 +29,8 @@ class Work:
     """What the products of matrices of a computation take; convolutions have none here."""
 
     flops: Mapping[str, float]
-    """Additions and multiplications, by the type of the factors, such as "float32"."""
+    """Additions and multiplications, by the type of the factors: "bfloat16", "float32" (on GPUs
+    rounded to TF32 by default), or "float32" + `FULL`."""
     bytes: float
     """Of all factors and products, each counted as read or written once. What lies between
     products (sums, softmax, random numbers) is reckoned to be fused with them."""
@@ -130,9 +134,12 @@ def _jaxprs(params: Mapping[str, Any]) -> Iterator[Any]:
 def _of_product(equation: Any) -> Work:
     (contracted, _), _ = equation.params["dimension_numbers"]
     first, out = equation.invars[0].aval, equation.outvars[0].aval
+    precision = equation.params["precision"]
+    is_full = isinstance(precision, tuple) and jax.lax.Precision.HIGHEST in precision
+    kind = first.dtype.name + (FULL if is_full and first.dtype == "float32" else "")
     flops = 2.0 * prod(out.shape) * prod(first.shape[axis] for axis in contracted)
     moved = sum(_size(x.aval) for x in (*equation.invars, *equation.outvars))
-    return Work({first.dtype.name: flops}, float(moved))
+    return Work({kind: flops}, float(moved))
 
 
 def _size(array: Array) -> int:

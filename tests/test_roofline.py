@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from crystaljax.roofline import NOTHING, Peak, Share, Work, count, share
+from crystaljax.roofline import FULL, NOTHING, Peak, Share, Work, count, share
 
 A, B = jnp.zeros((4, 5)), jnp.zeros((5, 6))
 
@@ -26,6 +26,14 @@ def test_batches_and_the_type_of_the_factors() -> None:
     work = count(product, x, y)
     assert work.flops == {"bfloat16": 2 * 3 * 4 * 5 * 6}
     assert work.bytes == 2 * 3 * (4 * 5 + 5 * 6) + 4 * 3 * 4 * 6
+
+
+def test_full_precision_is_told_apart() -> None:
+    with jax.default_matmul_precision("highest"):
+        assert set(count(jnp.matmul, A, B).flops) == {"float32" + FULL}
+    by_argument = count(lambda x, y: jnp.matmul(x, y, precision="highest"), A, B)
+    assert set(by_argument.flops) == {"float32" + FULL}
+    assert set(count(jnp.matmul, A.astype("bfloat16"), B.astype("bfloat16")).flops) == {"bfloat16"}
 
 
 def test_scans_conditionals_and_what_is_compiled_or_computed_again() -> None:

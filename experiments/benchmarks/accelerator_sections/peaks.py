@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from accelerator_sections.run import Budget, Found, Measurement, Run, timed
 from accelerator_sections.sizes import Size
 from crystaljax.crystal import Array
-from crystaljax.roofline import Peak
+from crystaljax.roofline import FULL, Peak
+
+Product = Callable[[Array, Array], Array]
 
 REPEATS = 8
 """Products and copies that are started before the last one is waited for."""
@@ -30,14 +32,18 @@ def peaks(run: Run, budget: Budget, size: Size) -> Iterator[Measurement]:
         return Found(found[name] / scale, unit, first_s=timing.first)
 
     n = size.product
-    product = jax.jit(lambda x: x @ x)
-    for dtype, what in (("bfloat16", "bfloat16"), ("float32", "float32, as by default")):
+    for dtype, precision, kind in (
+        ("bfloat16", None, "bfloat16"),
+        ("float32", None, "float32"),
+        ("float32", "highest", "float32" + FULL),
+    ):
         x = jax.random.uniform(jax.random.key(0), (n, n), dtype)
+        product = jax.jit(partial(jnp.matmul, precision=precision))
 
-        def multiply(x: Array = x) -> None:
-            jax.block_until_ready([product(x) for _ in range(REPEATS)])
+        def multiply(product: Product = product, x: Array = x) -> None:
+            jax.block_until_ready([product(x, x) for _ in range(REPEATS)])
 
-        yield f"product of {n} x {n}, {what}", partial(measured, dtype, multiply, 2.0 * n**3)
+        yield f"product of {n} x {n}, {kind}", partial(measured, kind, multiply, 2.0 * n**3)
     copied = jnp.ones(size.copied // 4, jnp.float32)
     add = jax.jit(lambda x: x + 1, donate_argnums=0)  # new memory would be what takes its time
 

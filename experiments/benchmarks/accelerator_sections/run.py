@@ -154,7 +154,10 @@ class Run:
         """What limits some work that took so many seconds, in words and as shares of the peaks."""
         if self.peak is None:
             return "no peaks were measured", {}
-        found = share(work, seconds, self.peak)
+        try:
+            found = share(work, seconds, self.peak)
+        except ValueError as error:
+            return str(error), {}
         return str(found), {"share_of_peak": found.compute, "share_of_bandwidth": found.memory}
 
     @property
