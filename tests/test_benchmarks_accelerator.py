@@ -164,6 +164,18 @@ def test_what_does_not_fit_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "8 s left" in run.rows[1].note
 
 
+def test_a_run_ends_in_time_with_its_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    ended: list[int] = []
+    monkeypatch.setattr("os._exit", ended.append)
+    run = Run({}, Budget(0.05), say=lines.append)
+    run.section("a", section(("wrong", lambda: Found(1.0, "", agrees=False))), Budget(1.0))
+    run.stop_at_the_end().join()
+    assert ended == [1]
+    names = [row["name"] for row in json.loads(lines[-1])["rows"]]
+    assert names == ["wrong", "stopped"]
+
+
 def test_the_first_time_is_told_apart() -> None:
     calls: list[int] = []
     timing = timed(lambda: calls.append(1), Budget(0.0), at_least=4)

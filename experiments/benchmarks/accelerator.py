@@ -7,7 +7,8 @@ PPO step, a language model and, with --nequix FILE.nqx, a potential: rates, shar
 device can do (a product of matrices and a copy, timed first), and what limits each. The time,
 compilation included, is shared out among the sections; what does not fit is skipped with a line.
 A row is printed and kept in --output as soon as it is known; the last line printed is all of it as
-one JSON. Something that differs or fails makes the exit status 1.
+one JSON. Something that differs or fails makes the exit status 1. Peaks are of one device: with
+several, choose one (CUDA_VISIBLE_DEVICES=0).
 
 jax, flax, optax and numpy are enough; what else is absent (qwix for quantised models, nequix) costs
 its own rows. --encode, on a machine where the package is installed, turns a data set into a small

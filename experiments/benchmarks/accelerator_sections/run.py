@@ -90,6 +90,11 @@ Section = Callable[["Run", Budget], Iterator[Measurement]]
 if it fails."""
 
 
+def show(line: str) -> None:
+    """Print a line at once: the process may be killed."""
+    print(line, flush=True)
+
+
 class Run:
     """Collects rows, prints them, and writes all of them to a file after each.
 
@@ -105,7 +110,7 @@ class Run:
         about: dict[str, Any],
         budget: Budget,
         output: Path | None = None,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = show,
     ) -> None:
         self.about, self.budget, self.output, self.say = about, budget, output, say
         self.rows: list[Row] = []

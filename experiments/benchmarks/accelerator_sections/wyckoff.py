@@ -95,11 +95,13 @@ def _computed_tokens(plan: RowPlan) -> int:
 
 
 def sampling(run: Run, budget: Budget, size: Size) -> Iterator[Measurement]:
-    """Batches of samples, from the model that ships and from random weights of other sizes."""
-    cases = {"the model that ships": partial(load_policy, CHECKPOINT)}
+    """Batches of samples, from random weights of several sizes and from the model that ships."""
     counts = np.ones(230, int)
-    for name, config in size.models.items():
-        cases[f"{name}, random weights"] = partial(_random, config, counts)
+    cases = {
+        f"{name}, random weights": partial(_random, config, counts)
+        for name, config in reversed(size.models.items())
+    }
+    cases["the model that ships"] = partial(load_policy, CHECKPOINT)
     for name, make in cases.items():
         yield (
             f"sampling, {name}, {size.sampled} at a time",
