@@ -88,10 +88,10 @@ def main() -> int:
         pretraining.unpack(asked.unpack, asked.to)
         print(f"load_policy({str(asked.to)!r})")
         return 0
-    split = crystals.read(asked.crystals)
     if asked.write_expected:
-        print("\n".join(agree.write_expected(split.train, asked.nequix)))
+        print("\n".join(agree.write_expected(asked.nequix)))
         return 0
+    split = crystals.read(asked.crystals)
     left = 60 * asked.minutes - MARGIN_S - (time.monotonic() - START)
     on_cpu = jax.default_backend() == "cpu"
     size_name = asked.size or ("tiny" if on_cpu else "full")
@@ -130,7 +130,7 @@ def sections(
     given, nequix = split.train, asked.nequix
     every: dict[str, Section] = {
         "peaks": partial(peaks.peaks, size=size),
-        "agreement": partial(agree.agree, crystals=given, potential=nequix),
+        "agreement": partial(agree.agree, potential=nequix),
         "training": partial(wyckoff.training, size=size, crystals=given),
         "sampling": partial(wyckoff.sampling, size=size),
         "ppo": partial(ppo.ppo, size=size, weights=nequix),

@@ -13,6 +13,7 @@ import numpy as np
 
 from accelerator_sections.agreement import TOLERANCES, Mode, Results, compare
 from accelerator_sections.checks import CHECKS, PAIRS, Check, DType, Pair
+from accelerator_sections.crystals import DEFAULT, read
 from accelerator_sections.run import Budget, Found, Measurement, Run
 from crystaljax.crystal import Crystals
 
@@ -21,7 +22,6 @@ EXPECTED = Path(__file__).with_name("expected.npz")
 
 DEFAULT_TOO = ("likelihood", "Llama logits")
 """Checks that run as JAX multiplies float32 by default as well, which differs on GPUs alone."""
-
 
 FLOAT32_ONLY = ("crystals to cells", "sampling", "decoding with a cache", "GRPO update")
 """Checks of what has one type, whose tokens change with the rounding, or that compile much the
@@ -42,12 +42,10 @@ class Checks(NamedTuple):
     """Why others cannot."""
 
 
-def agree(
-    run: Run, budget: Budget, crystals: Crystals, potential: Path | None = None
-) -> Iterator[Measurement]:
+def agree(run: Run, budget: Budget, potential: Path | None = None) -> Iterator[Measurement]:
     """All checks in full precision, then in bfloat16, some by default."""
     del run, budget
-    checks = checks_of(potential)
+    checks, crystals = checks_of(potential), read(DEFAULT).train
     stored = read_expected()
     for name, error in checks.absent.items():
         yield name, partial(_raise, error)
@@ -126,14 +124,14 @@ def read_expected() -> dict[str, Results]:
     return dict(stored)
 
 
-def write_expected(crystals: Crystals, potential: Path | None) -> list[str]:
+def write_expected(potential: Path | None) -> list[str]:
     """Store what this device, which has to be a CPU, finds in full precision; names of checks.
 
     Results of potentials that are not given now stay. ValueError on another device.
     """
     if jax.default_backend() != "cpu":
         raise ValueError("expected results are a CPU's: run with JAX_PLATFORMS=cpu")
-    checks = checks_of(potential)
+    checks, crystals = checks_of(potential), read(DEFAULT).train
     if checks.absent:
         raise next(iter(checks.absent.values()))
     arrays = {

@@ -17,7 +17,7 @@ class LlmSize:
 
     config: LlmConfig
     seconds: float
-    """What it is given at the least: its depth is compiled four times."""
+    """An estimate of what it needs at the least: its depth is compiled three times."""
 
 
 @dataclass(frozen=True)
