@@ -92,10 +92,11 @@ def main() -> int:
         print("\n".join(agree.write_expected(asked.nequix)))
         return 0
     split = crystals.read(asked.crystals)
-    left = 60 * asked.minutes - MARGIN_S - (time.monotonic() - START)
     on_cpu = jax.default_backend() == "cpu"
     size_name = asked.size or ("tiny" if on_cpu else "full")
-    run = Run(about(size_name, asked.minutes), Budget(left), asked.output)
+    device = about(size_name, asked.minutes)
+    left = 60 * asked.minutes - MARGIN_S - (time.monotonic() - START)
+    run = Run(device, Budget(left), asked.output)
     timer = run.stop_at_the_end()
     run.sections(sections(SIZES[size_name], split, asked))
     timer.cancel()
