@@ -77,7 +77,7 @@ def pretrain(
 
     params = policy.init(config.seed) if start is None else start
     return fit(
-        _make_update(policy, optimizer, config),
+        make_update(policy, optimizer, config),
         place(TrainState.create(params, optimizer, bool(config.optimizer.ema_decay))),
         batches,
         config,
@@ -93,7 +93,7 @@ def pretrain(
     )
 
 
-def _make_update(
+def make_update(
     policy: WyckoffPolicy, optimizer: optax.GradientTransformation, config: PretrainConfig
 ) -> Callable[[TrainState, Packed], tuple[TrainState, Metrics]]:
     """One step on a batch of packed crystals, jitted; it uses the state's memory."""
