@@ -25,7 +25,7 @@ SLACK = 1e-6
 """By how much tolerances are wider here than there, relative; far above rounding errors."""
 
 _REACH = 3
-_POINTS = np.stack(np.indices(3 * (2 * _REACH + 1,)), axis=-1).reshape(-1, 3) - _REACH
+_POINTS = np.indices(3 * (2 * _REACH + 1,)).reshape(3, -1).T - _REACH
 _POINTS = _POINTS[np.abs(_POINTS).sum(1) > 0]
 
 

@@ -12,7 +12,13 @@ import numpy as np
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
 from crystaljax.rewards.potentials.fire import Symmetry
-from crystaljax.rewards.potentials.screening import Neighbors, Screened, neighbors, screen
+from crystaljax.rewards.potentials.screening import (
+    Neighbors,
+    Screened,
+    neighbors,
+    rows_for,
+    screen,
+)
 from crystaljax.rewards.potentials.torch_relaxation import Evaluation, relax, room_for
 
 if TYPE_CHECKING:
@@ -119,7 +125,8 @@ class TorchPotential(ABC):
         screened = self.screened(crystals)
         symmetry = None
         if keep_symmetry and isinstance(crystals, Crystals) and screened.cells:
-            symmetry = Symmetry.of(crystals[screened.rows], room_for(screened.cells))
+            of_cells = crystals[screened.rows].padded(rows_for(len(screened.rows)))
+            symmetry = Symmetry.of(of_cells, room_for(screened.cells))
         return relax(self, screened, symmetry=symmetry, fmax=fmax, max_steps=max_steps)
 
     def screened(self, crystals: Crystals | Sequence[AtomicCell]) -> Screened:

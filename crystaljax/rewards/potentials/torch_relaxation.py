@@ -40,6 +40,7 @@ from crystaljax.rewards.potentials.screening import (
     distance_problem,
     neighbors,
     shape_problem,
+    slots_for,
 )
 
 
@@ -205,7 +206,7 @@ def filter_forces(walkers: Walkers, outcome: Evaluation) -> np.ndarray:
 
 
 def _symmetric(forces: np.ndarray, items: np.ndarray, symmetry: Symmetry) -> np.ndarray:
-    """That part of the forces that keeps each space group; all items have a row, for one shape."""
+    """That part of the forces that keeps each space group; all items have a row, for few shapes."""
     full = np.zeros((len(symmetry.system), *forces.shape[1:]), np.float32)
     full[items] = forces
     strain, atoms = _projected(symmetry, full[:, :3], full[:, 3:])
@@ -218,8 +219,9 @@ def _projected(symmetry: Symmetry, strain: Array, atoms: Array) -> tuple[Array, 
 
 
 def room_for(cells: Sequence[AtomicCell]) -> int:
-    """Atoms that walkers of these cells have room for."""
-    return max((len(cell.species) for cell in cells), default=0)
+    """Atoms that walkers of these cells have room for: one of the few sizes of `screening`."""
+    largest = max((len(cell.species) for cell in cells), default=1)
+    return slots_for(largest)
 
 
 def _cells(walkers: Walkers, cells: Sequence[AtomicCell]) -> list[AtomicCell]:
