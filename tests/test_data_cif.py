@@ -187,6 +187,16 @@ def test_a_block_that_is_no_cif_costs_itself(fault: str, reason: str) -> None:
     assert isinstance(crystals["last"], AtomicCell)
 
 
+@pytest.mark.parametrize("formula", ["_chemical_formula_sum 'Fe1'", "_chemical_formula_sum ''"])
+def test_a_second_value_that_says_nothing(formula: str) -> None:
+    """As in CIFs of the American Mineralogist database."""
+    empty = "_chemical_formula_sum ''"
+    for extra in (f"{formula}\n{empty}", f"{empty}\n{formula}", f"{formula}\n{empty}\n{empty}"):
+        assert len(cif.parse_one(cif_text("Fe1 Fe 0 0 0 1", extra=extra)).species) == 1
+    with pytest.raises(ValueError, match="but _chemical_formula_sum says 'Fe O'"):
+        cif.parse_one(cif_text("Fe1 Fe 0 0 0 1", extra=f"{empty}\n_chemical_formula_sum 'Fe O'"))
+
+
 def test_blocks_of_one_name_are_told_apart() -> None:
     names = [name for name, _ in cif.parse(cif_text("Fe1 Fe 0 0 0 1") * 3)]
     assert names == ["test", "test_2", "test_3"]
