@@ -53,7 +53,7 @@ class Sites(NamedTuple):
     """int [S]: atomic numbers."""
     frac: np.ndarray
     """float64 [S, 3]."""
-    decimals: list[tuple[str, ...]]
+    written: list[tuple[str, ...]]
     """[S]: the three coordinates as written, for their precision."""
     multiplicity: np.ndarray
     """float64 [S]: as stated, nan where it is not."""
@@ -180,7 +180,7 @@ def expand(
         frac, site = _inside(sites.frac), np.arange(len(sites.frac))
         counts = np.ones(len(frac), int)
     else:
-        orbits = _orbits(sites.frac, np.array([_rounding(w) for w in sites.decimals]), operations)
+        orbits = _orbits(sites.frac, np.array([_rounding(w) for w in sites.written]), operations)
         counts = np.array([len(orbit) for orbit in orbits])
         for i in np.flatnonzero(np.isfinite(sites.multiplicity) & (sites.multiplicity != counts)):
             for reach in (SITE_TOLERANCE / np.linalg.norm(matrix, axis=1), np.zeros(3)):
