@@ -32,7 +32,8 @@ def template(name: str) -> str:
 
 
 def rocksalt(a: float) -> str:
-    return template("rocksalt").replace("5.00000000", f"{a:.8f}")
+    text = template("rocksalt").replace("125.00000000", f"{a**3:.8f}")
+    return text.replace("5.00000000", f"{a:.8f}")
 
 
 def rutile() -> str:

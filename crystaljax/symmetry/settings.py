@@ -10,7 +10,9 @@ spglib; gemmi adds unusual centrings.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from itertools import zip_longest
 from typing import NamedTuple
@@ -171,9 +173,10 @@ def number_of(operations: Operations) -> int | None:
 
 def _number_by_search(operations: Operations) -> int | None:
     try:
-        found = spglib.get_spacegroup_type_from_symmetry(
-            operations.rotation.astype(np.int32), operations.translation
-        )
+        with _quiet_spglib():
+            found = spglib.get_spacegroup_type_from_symmetry(
+                operations.rotation.astype(np.int32), operations.translation
+            )
     except spglib.SpglibError:
         return None
     return found.number if found else None
@@ -216,8 +219,17 @@ def _check_group(operations: Operations) -> None:
 @cache
 def _kinds() -> tuple[spglib.SpaceGroupType, ...]:
     """What spglib says of the 530 settings of ITA."""
-    kinds = [spglib.get_spacegroup_type(index) for index in range(1, 531)]
+    with _quiet_spglib():
+        kinds = [spglib.get_spacegroup_type(index) for index in range(1, 531)]
     return tuple(kind for kind in kinds if kind is not None)
+
+
+@contextmanager
+def _quiet_spglib() -> Iterator[None]:
+    """Hold back spglib's remark at every call that its errors will be exceptions some day."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 @cache
