@@ -99,7 +99,7 @@ def test_general_positions_have_the_full_multiplicity(group: int, seed: int) -> 
     offset -= np.round(offset)
     if np.sort(np.abs(offset).max(axis=1))[1] < 1e-4:
         return  # the rare point that is near a special position
-    written = [tuple(f"{x:.8f}" for x in point[0])]
+    written = [[f"{x:.8f}"] for x in point[0]]
     sites = Sites(["C1"], np.array([6]), point, written, np.array([np.nan]))
     matrix = Lattice.hexagonal(50, 50).matrix if group in (186, 194, 167) else np.eye(3) * 50
     frac, site = expand(sites, matrix, operations)

@@ -53,8 +53,8 @@ class Sites(NamedTuple):
     """int [S]: atomic numbers."""
     frac: np.ndarray
     """float64 [S, 3]."""
-    written: list[tuple[str, ...]]
-    """[S]: the three coordinates as written, for their precision."""
+    written: list[Sequence[str]]
+    """[3, S]: the coordinates as written, for their precision."""
     multiplicity: np.ndarray
     """float64 [S]: as stated, nan where it is not."""
     has_letters: bool = False
@@ -75,19 +75,19 @@ def read_sites(columns: Columns) -> Sites:
     if n > MAX_ATOMS:
         raise ValueError(f"{n} atom sites, more than the {MAX_ATOMS} atoms that are read")
     types, labels = _texts(columns, "type_symbol", n), _texts(columns, "label", n)
-    labels = [label or kind for label, kind in zip(labels, types, strict=True)]
-    written = list(zip(*axes, strict=True))
-    frac = np.array([[number(text) for text in site] for site in written])
+    if "" in labels:
+        labels = [label or kind for label, kind in zip(labels, types, strict=True)]
+    frac = np.array([number(text) for axis in axes for text in axis]).reshape(3, n).T
     if not np.isfinite(frac).all():
         label = labels[int(np.argmin(np.isfinite(frac).all(axis=1)))]
         raise ValueError(f"site {label} has no coordinates")
     _check_whole_atoms(columns, labels)
-    species = np.array([_species(*texts) for texts in zip(types, labels, strict=True)])
+    species = np.array(list(map(_species, types, labels)))
     stated = _values(columns, "site_symmetry_multiplicity", n)
     stated = stated or _values(columns, "symmetry_multiplicity", n)
     multiplicity = np.array([number(text) for text in stated] or [np.nan] * n)
     letters = _values(columns, "wyckoff_symbol", n)
-    return Sites(labels, species, frac, written, multiplicity, bool(set(letters) - {"?", "."}))
+    return Sites(labels, species, frac, axes, multiplicity, bool(set(letters) - {"?", "."}))
 
 
 def number(text: str) -> float:
@@ -180,7 +180,8 @@ def expand(
         frac, site = _inside(sites.frac), np.arange(len(sites.frac))
         counts = np.ones(len(frac), int)
     else:
-        orbits = _orbits(sites.frac, np.array([_rounding(w) for w in sites.written]), operations)
+        rounding = [_rounding(site) for site in zip(*sites.written, strict=True)]
+        orbits = _orbits(sites.frac, np.array(rounding), operations)
         counts = np.array([len(orbit) for orbit in orbits])
         for i in np.flatnonzero(np.isfinite(sites.multiplicity) & (sites.multiplicity != counts)):
             for reach in (SITE_TOLERANCE / np.linalg.norm(matrix, axis=1), np.zeros(3)):
