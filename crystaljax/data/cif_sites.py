@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import gemmi
 import numpy as np
-from scipy.spatial import cKDTree
 
 from crystaljax.composition import SYMBOLS, atomic_number
 from crystaljax.crystal import AtomicCell
 from crystaljax.symmetry.settings import Operations
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 COINCIDENCE = 0.01
 """Å: distinct sites closer than this are one site listed twice, or a disordered one, and are
@@ -275,8 +277,7 @@ def close_pairs(frac: np.ndarray, matrix: np.ndarray, distance: float) -> np.nda
         offset -= np.rint(offset)
         close = np.square(offset @ matrix).sum(axis=2) < distance**2
         return np.argwhere(np.triu(close, 1)) if close.sum() > len(frac) else _NO_PAIRS
-    spacing = _spacing(matrix)
-    tree = cKDTree(_inside(frac) * spacing, boxsize=spacing)
+    tree, _ = _tree(frac, matrix)
     pairs = tree.query_pairs(distance, p=np.inf, output_type="ndarray")
     offset = frac[pairs[:, 0]] - frac[pairs[:, 1]]
     offset -= np.rint(offset)
@@ -285,8 +286,7 @@ def close_pairs(frac: np.ndarray, matrix: np.ndarray, distance: float) -> np.nda
 
 def has_symmetry(crystal: AtomicCell, operations: Operations) -> bool:
     """Whether each image of an atom is within `SAME_ATOM` of an atom of its element."""
-    spacing = _spacing(crystal.matrix)
-    tree = cKDTree(_inside(crystal.frac) * spacing, boxsize=spacing)
+    tree, spacing = _tree(crystal.frac, crystal.matrix)
     for rotation, translation in zip(operations.rotation, operations.translation, strict=True):
         images = _inside(crystal.frac @ rotation.T + translation)
         distance, nearest = tree.query(images * spacing, p=np.inf)
@@ -295,13 +295,16 @@ def has_symmetry(crystal: AtomicCell, operations: Operations) -> bool:
     return True
 
 
-def _spacing(matrix: np.ndarray) -> np.ndarray:
-    """Distances [3] between lattice planes, in Å.
+def _tree(frac: np.ndarray, matrix: np.ndarray) -> tuple[cKDTree, np.ndarray]:
+    """A search tree of the atoms of a periodic cell, and the scale [3] of its coordinates.
 
-    Atoms within a distance of one another differ by at most distance / spacing in each fractional
-    coordinate.
+    Atoms within a distance of one another differ by at most distance / spacing of lattice planes
+    in each fractional coordinate; so scaled by the spacings (Å), by at most the distance.
     """
-    return 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
+    from scipy.spatial import cKDTree  # slow to import, and most cells are small
+
+    spacing = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
+    return cKDTree(_inside(frac) * spacing, boxsize=spacing), spacing
 
 
 def _inside(frac: np.ndarray) -> np.ndarray:

@@ -48,8 +48,8 @@ class Operations(NamedTuple):
     """float64 [n, 3, 3]: act on columns of fractional coordinates."""
     translation: np.ndarray
     """float64 [n, 3] in [0, 1)."""
-    key: frozenset[bytes]
-    """The set of the operations, equal for equal settings."""
+    key: bytes
+    """The operations in order, equal for equal settings."""
 
 
 class Setting(NamedTuple):
@@ -59,7 +59,7 @@ class Setting(NamedTuple):
     code: str
     """ITA coordinate system code without "abc": "b1", "cab", "2", "2cab", "h"; "" for standard."""
     hall: str
-    key: frozenset[bytes]
+    key: bytes
 
 
 class Names(NamedTuple):
@@ -198,9 +198,8 @@ def _operations(parsed: Sequence[gemmi.Op], triplets: Sequence[str]) -> Operatio
         raise ValueError(f"{len(first)} symmetry operations are more than a space group has")
     chosen = [i for _, i in first]
     rotation, translation = rotation[chosen], translation[chosen]
-    return Operations(
-        rotation.astype(float), translation / _DENOMINATOR, frozenset(key for key, _ in first)
-    )
+    key = b"".join(sorted(code for code, _ in first))
+    return Operations(rotation.astype(float), translation / _DENOMINATOR, key)
 
 
 def _check_group(operations: Operations) -> None:
@@ -254,7 +253,7 @@ def _own_code(group: gemmi.SpaceGroup) -> str:
 def _symbols() -> dict[str, set[Setting]]:
     """Settings by their Hermann-Mauguin symbols: short and full ones, in the usual variants."""
     table: dict[str, set[Setting]] = {}
-    gemmis: dict[frozenset[bytes], list[str]] = {}
+    gemmis: dict[bytes, list[str]] = {}
     for group in gemmi.spacegroup_table():
         gemmis.setdefault(from_hall(group.hall).key, []).append(group.hm)
     for setting, kind in zip_longest(_tabulated(), _kinds()):
@@ -329,7 +328,7 @@ def _with_code(settings: list[Setting], code: str) -> list[Setting]:
 
 
 @cache
-def _numbers() -> dict[frozenset[bytes], int]:
+def _numbers() -> dict[bytes, int]:
     return {setting.key: setting.number for setting in _tabulated()}
 
 
