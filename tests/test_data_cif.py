@@ -99,7 +99,7 @@ def test_general_positions_have_the_full_multiplicity(group: int, seed: int) -> 
     offset -= np.round(offset)
     if np.sort(np.abs(offset).max(axis=1))[1] < 1e-4:
         return  # the rare point that is near a special position
-    written = [tuple(f"{x:.8f}" for x in point[0])]
+    written = [[f"{x:.8f}"] for x in point[0]]
     sites = Sites(["C1"], np.array([6]), point, written, np.array([np.nan]))
     matrix = Lattice.hexagonal(50, 50).matrix if group in (186, 194, 167) else np.eye(3) * 50
     frac, site = expand(sites, matrix, operations)
@@ -185,6 +185,16 @@ def test_a_block_that_is_no_cif_costs_itself(fault: str, reason: str) -> None:
     assert isinstance(crystals["bad"], ValueError)
     assert isinstance(crystals["test"], AtomicCell)
     assert isinstance(crystals["last"], AtomicCell)
+
+
+@pytest.mark.parametrize("formula", ["_chemical_formula_sum 'Fe1'", "_chemical_formula_sum ''"])
+def test_a_second_value_that_says_nothing(formula: str) -> None:
+    """As in CIFs of the American Mineralogist database."""
+    empty = "_chemical_formula_sum ''"
+    for extra in (f"{formula}\n{empty}", f"{empty}\n{formula}", f"{formula}\n{empty}\n{empty}"):
+        assert len(cif.parse_one(cif_text("Fe1 Fe 0 0 0 1", extra=extra)).species) == 1
+    with pytest.raises(ValueError, match="but _chemical_formula_sum says 'Fe O'"):
+        cif.parse_one(cif_text("Fe1 Fe 0 0 0 1", extra=f"{empty}\n_chemical_formula_sum 'Fe O'"))
 
 
 def test_blocks_of_one_name_are_told_apart() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import cast
 
 import gemmi
@@ -36,6 +37,7 @@ _SYMBOLS = (
 )
 _NUMBER = ("_space_group_it_number", "_symmetry_int_tables_number")
 _CODE = ("_space_group_it_coordinate_system_code",)
+_NOTHING = {"", "?", "."}
 _MAGNETIC = ("_space_group_symop_magn", "_space_group_magn")
 
 
@@ -108,7 +110,9 @@ def _columns(block: gemmi.cif.Block) -> Columns:
 
     def add(tag: str, values: list[str]) -> None:
         name = tag.lower().replace(".", "_")
-        if name in columns:
+        if name in columns and _says_nothing(values):  # AMCSD's second _chemical_formula_sum
+            return
+        if name in columns and not _says_nothing(columns[name]):
             raise ValueError(f"the tag {tag} is there twice")
         columns[name] = values
 
@@ -126,13 +130,17 @@ def _columns(block: gemmi.cif.Block) -> Columns:
     return columns
 
 
+def _says_nothing(values: Sequence[str]) -> bool:
+    return not {gemmi.cif.as_string(value).strip() for value in values} - _NOTHING
+
+
 def _said(columns: Columns, tags: tuple[str, ...]) -> list[str]:
     """The distinct texts of some tags, without those that say nothing."""
     texts: dict[str, None] = {}
     for tag in tags:
         for value in columns.get(tag, ()):
             text = " ".join(gemmi.cif.as_string(value).split())
-            if text not in ("", "?", "."):
+            if text not in _NOTHING:
                 texts[text] = None
     return list(texts)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import gemmi
 import numpy as np
-from scipy.spatial import cKDTree
 
 from crystaljax.composition import SYMBOLS, atomic_number
 from crystaljax.crystal import AtomicCell
 from crystaljax.data.cells import close_pairs, require_few
 from crystaljax.symmetry.settings import Operations
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 COINCIDENCE = 0.01
 """Å: distinct sites closer than this are one site listed twice, or a disordered one, and are
@@ -48,8 +50,8 @@ class Sites(NamedTuple):
     """int [S]: atomic numbers."""
     frac: np.ndarray
     """float64 [S, 3]."""
-    decimals: list[tuple[str, ...]]
-    """[S]: the three coordinates as written, for their precision."""
+    written: list[Sequence[str]]
+    """[3, S]: the coordinates as written, for their precision."""
     multiplicity: np.ndarray
     """float64 [S]: as stated, nan where it is not."""
     has_letters: bool = False
@@ -69,19 +71,19 @@ def read_sites(columns: Columns) -> Sites:
             )
     require_few(n)
     types, labels = _texts(columns, "type_symbol", n), _texts(columns, "label", n)
-    labels = [label or kind for label, kind in zip(labels, types, strict=True)]
-    written = list(zip(*axes, strict=True))
-    frac = np.array([[number(text) for text in site] for site in written])
+    if "" in labels:
+        labels = [label or kind for label, kind in zip(labels, types, strict=True)]
+    frac = np.array([number(text) for axis in axes for text in axis]).reshape(3, n).T
     if not np.isfinite(frac).all():
         label = labels[int(np.argmin(np.isfinite(frac).all(axis=1)))]
         raise ValueError(f"site {label} has no coordinates")
     _check_whole_atoms(columns, labels)
-    species = np.array([_species(*texts) for texts in zip(types, labels, strict=True)])
+    species = np.array(list(map(_species, types, labels)))
     stated = _values(columns, "site_symmetry_multiplicity", n)
     stated = stated or _values(columns, "symmetry_multiplicity", n)
     multiplicity = np.array([number(text) for text in stated] or [np.nan] * n)
     letters = _values(columns, "wyckoff_symbol", n)
-    return Sites(labels, species, frac, written, multiplicity, bool(set(letters) - {"?", "."}))
+    return Sites(labels, species, frac, axes, multiplicity, bool(set(letters) - {"?", "."}))
 
 
 def number(text: str) -> float:
@@ -174,7 +176,8 @@ def expand(
         frac, site = _inside(sites.frac), np.arange(len(sites.frac))
         counts = np.ones(len(frac), int)
     else:
-        orbits = _orbits(sites.frac, np.array([_rounding(w) for w in sites.decimals]), operations)
+        rounding = [_rounding(site) for site in zip(*sites.written, strict=True)]
+        orbits = _orbits(sites.frac, np.array(rounding), operations)
         counts = np.array([len(orbit) for orbit in orbits])
         for i in np.flatnonzero(np.isfinite(sites.multiplicity) & (sites.multiplicity != counts)):
             for reach in (SITE_TOLERANCE / np.linalg.norm(matrix, axis=1), np.zeros(3)):
@@ -261,8 +264,7 @@ def check_apart(
 
 def has_symmetry(crystal: AtomicCell, operations: Operations) -> bool:
     """Whether each image of an atom is within `SAME_ATOM` of an atom of its element."""
-    spacing = _spacing(crystal.matrix)
-    tree = cKDTree(_inside(crystal.frac) * spacing, boxsize=spacing)
+    tree, spacing = _tree(crystal.frac, crystal.matrix)
     for rotation, translation in zip(operations.rotation, operations.translation, strict=True):
         images = _inside(crystal.frac @ rotation.T + translation)
         distance, nearest = tree.query(images * spacing, p=np.inf)
@@ -271,13 +273,16 @@ def has_symmetry(crystal: AtomicCell, operations: Operations) -> bool:
     return True
 
 
-def _spacing(matrix: np.ndarray) -> np.ndarray:
-    """Distances [3] between lattice planes, in Å.
+def _tree(frac: np.ndarray, matrix: np.ndarray) -> tuple[cKDTree, np.ndarray]:
+    """A search tree of the atoms of a periodic cell, and the scale [3] of its coordinates.
 
-    Atoms within a distance of one another differ by at most distance / spacing in each fractional
-    coordinate.
+    Atoms within a distance of one another differ by at most distance / spacing of lattice planes
+    in each fractional coordinate; so scaled by the spacings (Å), by at most the distance.
     """
-    return 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
+    from scipy.spatial import cKDTree  # slow to import, and most cells are small
+
+    spacing = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
+    return cKDTree(_inside(frac) * spacing, boxsize=spacing), spacing
 
 
 def _inside(frac: np.ndarray) -> np.ndarray:

@@ -10,7 +10,9 @@ spglib; gemmi adds unusual centrings.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from itertools import zip_longest
 from typing import NamedTuple
@@ -46,8 +48,8 @@ class Operations(NamedTuple):
     """float64 [n, 3, 3]: act on columns of fractional coordinates."""
     translation: np.ndarray
     """float64 [n, 3] in [0, 1)."""
-    key: frozenset[bytes]
-    """The set of the operations, equal for equal settings."""
+    key: bytes
+    """The operations in order, equal for equal settings."""
 
 
 class Setting(NamedTuple):
@@ -57,7 +59,7 @@ class Setting(NamedTuple):
     code: str
     """ITA coordinate system code without "abc": "b1", "cab", "2", "2cab", "h"; "" for standard."""
     hall: str
-    key: frozenset[bytes]
+    key: bytes
 
 
 class Names(NamedTuple):
@@ -171,9 +173,10 @@ def number_of(operations: Operations) -> int | None:
 
 def _number_by_search(operations: Operations) -> int | None:
     try:
-        found = spglib.get_spacegroup_type_from_symmetry(
-            operations.rotation.astype(np.int32), operations.translation
-        )
+        with _quiet_spglib():
+            found = spglib.get_spacegroup_type_from_symmetry(
+                operations.rotation.astype(np.int32), operations.translation
+            )
     except spglib.SpglibError:
         return None
     return found.number if found else None
@@ -195,9 +198,8 @@ def _operations(parsed: Sequence[gemmi.Op], triplets: Sequence[str]) -> Operatio
         raise ValueError(f"{len(first)} symmetry operations are more than a space group has")
     chosen = [i for _, i in first]
     rotation, translation = rotation[chosen], translation[chosen]
-    return Operations(
-        rotation.astype(float), translation / _DENOMINATOR, frozenset(key for key, _ in first)
-    )
+    key = b"".join(sorted(code for code, _ in first))
+    return Operations(rotation.astype(float), translation / _DENOMINATOR, key)
 
 
 def _check_group(operations: Operations) -> None:
@@ -216,8 +218,17 @@ def _check_group(operations: Operations) -> None:
 @cache
 def _kinds() -> tuple[spglib.SpaceGroupType, ...]:
     """What spglib says of the 530 settings of ITA."""
-    kinds = [spglib.get_spacegroup_type(index) for index in range(1, 531)]
+    with _quiet_spglib():
+        kinds = [spglib.get_spacegroup_type(index) for index in range(1, 531)]
     return tuple(kind for kind in kinds if kind is not None)
+
+
+@contextmanager
+def _quiet_spglib() -> Iterator[None]:
+    """Hold back spglib's remark at every call that its errors will be exceptions some day."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 @cache
@@ -242,7 +253,7 @@ def _own_code(group: gemmi.SpaceGroup) -> str:
 def _symbols() -> dict[str, set[Setting]]:
     """Settings by their Hermann-Mauguin symbols: short and full ones, in the usual variants."""
     table: dict[str, set[Setting]] = {}
-    gemmis: dict[frozenset[bytes], list[str]] = {}
+    gemmis: dict[bytes, list[str]] = {}
     for group in gemmi.spacegroup_table():
         gemmis.setdefault(from_hall(group.hall).key, []).append(group.hm)
     for setting, kind in zip_longest(_tabulated(), _kinds()):
@@ -317,7 +328,7 @@ def _with_code(settings: list[Setting], code: str) -> list[Setting]:
 
 
 @cache
-def _numbers() -> dict[frozenset[bytes], int]:
+def _numbers() -> dict[bytes, int]:
     return {setting.key: setting.number for setting in _tabulated()}
 
 
