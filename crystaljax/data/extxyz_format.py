@@ -15,7 +15,8 @@ from crystaljax.data.text_files import open_text
 
 
 class _Frame(NamedTuple):
-    count: str
+    announced: str
+    """The count of atoms as the frame has it."""
     comment: str
     lines: list[str]
     """The lines of atoms, at most one more than a cell may have."""
@@ -77,13 +78,13 @@ def _parse(data: tuple[_Frame, dict[str, Any]]) -> AtomicCell:
     from ase.io.extxyz import read_xyz
 
     frame, form = data
-    require_few(int(frame.count))
-    if frame.n_lines != int(frame.count):
+    require_few(int(frame.announced))
+    if frame.n_lines != int(frame.announced):
         raise ValueError(
-            f"the frame announces {frame.count} atoms and lists {frame.n_lines} (or the next"
+            f"the frame announces {frame.announced} atoms and lists {frame.n_lines} (or the next"
             " frame's count is missing)"
         )
-    text = "\n".join([frame.count, "-", *frame.lines, ""])
+    text = "\n".join([frame.announced, "-", *frame.lines, ""])
     parser = partial(_given, form)
     atoms = next(read_xyz(io.StringIO(text), slice(0, 1), properties_parser=parser))
     if atoms.cell.rank != 3:
