@@ -172,6 +172,10 @@ def test_no_exception_of_a_library_leaves(
 BAD_FRAMES = {
     "a huge count": (FRAME.replace("2\n", "99999999999\n", 1), "99999999999 atoms"),
     "a count of five thousand digits": (FRAME.replace("2\n", "9" * 5000 + "\n", 1), ""),
+    **{
+        f"a count of {count}": (FRAME.replace("2\n", f"{count}\n", 1), "no count of atoms")
+        for count in ("-2", "2.0", "1e9", "1_0", "nan", "-inf", "+2")
+    },
     "no atoms": (FRAME.replace("2\n", "0\n", 1), "announces 0"),
     "an atom too few": (FRAME.replace("2\n", "3\n", 1), "announces 3 atoms and lists 2"),
     "an atom too many": (FRAME.replace("2\n", "1\n", 1), "announces 1 atoms and lists 2"),

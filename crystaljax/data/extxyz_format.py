@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ def open_extxyz(path: Path) -> Source:
 
 
 def _frames(path: Path, text: Iterator[str]) -> Iterator[_Frame]:
-    """The frames of a file. A line that holds one whole number, and nothing else, starts one.
+    """The frames of a file. A line that holds one number, of whatever kind, and no more starts one.
 
     So a frame with too few or too many lines costs itself alone, whatever its count says, and
     nothing has to be believed before it is read.
@@ -61,7 +62,10 @@ def _frames(path: Path, text: Iterator[str]) -> Iterator[_Frame]:
 
 
 def _is_count(line: str) -> bool:
-    return line.isascii() and line.isdigit()
+    return bool(_NUMBER.fullmatch(line))
+
+
+_NUMBER = re.compile(r"[+-]?[0-9._]+([eE][+-]?[0-9]+)?|nan|[+-]?inf", re.IGNORECASE)
 
 
 def _decode(index: str, frame: _Frame) -> Iterator[Entry]:
@@ -78,6 +82,8 @@ def _parse(data: tuple[_Frame, dict[str, Any]]) -> AtomicCell:
     from ase.io.extxyz import read_xyz
 
     frame, form = data
+    if not re.fullmatch(r"[0-9]+", frame.announced):
+        raise ValueError(f"{frame.announced[:80]!r} is no count of atoms")
     require_few(int(frame.announced))
     if frame.n_lines != int(frame.announced):
         raise ValueError(
