@@ -127,10 +127,11 @@ class Evaluate(Command):
     in every rate. If not given, as many as the file has rows."""
     potential: str = "chgnet"
     """Interatomic potential, with weights after a colon: chgnet, nequix, nequix:FILE.nqx,
-    matgl:FOLDER, orb:MODEL; none leaves stability out."""
+    matgl:FOLDER, orb:MODEL; none leaves stability out. The level of theory of weights of your own
+    follows, as in nequix:FILE.nqx@MP."""
     hull: str = "demonstration"
     """Hull to measure against: the demonstration hull, or a table of formulas and formation
-    energies."""
+    energies of the potential's level of theory; see --setup.stability.hull in the README."""
     relax: bool = False
     """Relax the crystals before their energy is taken: seconds to minutes each."""
     output: Path = Path("evaluation")

@@ -23,7 +23,6 @@ from llm_setup import (
     LlmSetup,
     chats,
     evaluations_of,
-    new_folder,
     paper_setup,
     plain,
     read_texts,
@@ -35,6 +34,7 @@ from rich.console import Console
 from crystaljax import plots
 from crystaljax.checkpoints import latest_step
 from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.experiment import open_run, remade
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
 from crystaljax.text.loading import TextModelConfig, load_text_policy
@@ -83,10 +83,10 @@ PRESETS = {
 
 def main(config: Config) -> None:
     start = time.perf_counter()
+    folder = open_run(config.setup.output, config)
     train, validation = read_texts(config.setup.texts, chats(config.setup.model))
     policy = load_text_policy(config.setup.model, [*plain(train), *plain(validation)])
     examine = Examiner(config.setup, policy, validation)
-    folder = config.setup.output
     settings = dataclasses.asdict(config)
     with Tracker(folder, config.setup.tracking, settings, latest_step(folder)) as tracker:
         before = examine(policy.start, 0)
@@ -100,7 +100,8 @@ def main(config: Config) -> None:
             run_id=tracker.run_id,
         )
         after = examine(state.averaged, 1)
-        policy.save(new_folder(folder / "model"), state.averaged)
+        with remade(folder / "model") as made:
+            policy.save(made, state.averaged)
         page = report(config, before, after, time.perf_counter() - start)
         tracker.log_artifact(folder / "model", "model", "model")
     Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")
