@@ -7,7 +7,8 @@ from pymatgen.core import Lattice
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.data import cif
 from crystaljax.data.cif_sites import COINCIDENCE, close_pairs
-from crystaljax.data.writers import to_cells, to_cif
+from crystaljax.data.writers import to_cif
+from crystaljax.structures import to_cells
 from crystaljax.symmetry.orbits import FIXED_ANGLES, FREE_LATTICE, LENGTH_SOURCE, project
 from crystaljax.symmetry.tables import tables
 

@@ -14,8 +14,10 @@ from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.cif import CifWriter
 
 from crystaljax.crystal import AtomicCell
+from crystaljax.data.dataset import load
 from crystaljax.data.readers import Record, read
 from crystaljax.data.text_files import number
+from crystaljax.data.writers import write
 
 NACL = Structure.from_spacegroup(225, Lattice.cubic(5.64), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
 TIO2 = Structure.from_spacegroup(
@@ -270,3 +272,49 @@ def test_shared_tables(shared: Path) -> None:
         records = [record for _, record in zip(range(300), read(shared / "data" / name))]  # noqa: B905
         assert [record.reason for record in records] == [None] * 300
         assert ids <= {record.id for record in records}
+
+
+INPUTS = {
+    "30_huge_count.extxyz": [("0", "99999999999 atoms in the cell")],
+    "32_not_periodic.extxyz": [("0", 'pbc="T T F"')],
+    "40_bom.csv": [("mp-1", None)],
+    "41_header_twice_ids_with_dots.csv": [("a", None), ("a", None), ("../up", None)],
+    "42_columns_that_clash.csv": [("a", None)],
+    "43_empty_text_property.csv": [("a", None), ("b", None)],
+    "45_poscar_huge_count.csv": [("0", "9999999999999 atoms in the cell")],
+    "50_species_strings.json": [("0", "the species of site 0")],
+}
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_shared_inputs(shared: Path, tmp_path: Path, name: str) -> None:
+    """What use has found: read, built and written in every format, as the commands do."""
+    path = shared / "fixtures" / "inputs" / name
+    if not path.exists():
+        pytest.skip(f"needs {path}")
+    records = list(read(path))
+    assert [record.id for record in records] == [id for id, _ in INPUTS[name]]
+    for record, (_, words) in zip(records, INPUTS[name], strict=True):
+        assert record.reason is None if words is None else words in str(record.reason)
+    if any(record.cell is None for record in records):
+        return
+    data = load(path, cache_dir=tmp_path / "cache", workers=1)
+    for output in ("x.zip", "x.csv", "x.extxyz", "x.json"):
+        write(data.crystals, tmp_path / output, {"material_id": data.ids, **data.properties})
+        again = list(read(tmp_path / output))
+        assert [record.id for record in again] == [record.id for record in records]
+        for before, after in zip(records, again, strict=True):
+            assert before.cell is not None and after.cell is not None
+            assert sorted(after.cell.species) == sorted(before.cell.species)
+
+
+def test_shared_inputs_that_break_off(shared: Path) -> None:
+    folder = shared / "fixtures" / "inputs"
+    if not folder.exists():
+        pytest.skip(f"needs {folder}")
+    with pytest.warns(UserWarning, match="cannot be read on after entry"):
+        records = list(read(folder / "52_truncated.jsonl.gz"))
+    assert len(records) == 1435
+    assert records[-1].id == "the rest of 52_truncated.jsonl.gz"
+    with pytest.raises(ValueError, match=r"53_corrupt\.json\.gz is damaged"):
+        list(read(folder / "53_corrupt.json.gz"))

@@ -6,7 +6,7 @@ import ast
 import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -54,7 +54,7 @@ def open_csv(path: Path) -> Source:
     return Source(path, items(), partial(_decode, names, column))
 
 
-def _rows(path: Path) -> Iterator[_Row]:
+def _rows(path: Path) -> Generator[_Row, None, None]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a CIF outgrows the default 128 KiB
     with open_text(path) as (text, fraction):
         lines: list[str] = []  # of the row that is read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,8 @@ from crystaljax.data.text_files import open_text
 
 
 class _Frame(NamedTuple):
-    count: str
+    announced: str
+    """The count of atoms as the frame has it."""
     comment: str
     lines: list[str]
     """The lines of atoms, at most one more than a cell may have."""
@@ -35,7 +37,7 @@ def open_extxyz(path: Path) -> Source:
 
 
 def _frames(path: Path, text: Iterator[str]) -> Iterator[_Frame]:
-    """The frames of a file. A line that holds one whole number, and nothing else, starts one.
+    """The frames of a file. A line that holds one number, of whatever kind, and no more starts one.
 
     So a frame with too few or too many lines costs itself alone, whatever its count says, and
     nothing has to be believed before it is read.
@@ -60,7 +62,10 @@ def _frames(path: Path, text: Iterator[str]) -> Iterator[_Frame]:
 
 
 def _is_count(line: str) -> bool:
-    return line.isascii() and line.isdigit()
+    return bool(_NUMBER.fullmatch(line))
+
+
+_NUMBER = re.compile(r"[+-]?[0-9._]+([eE][+-]?[0-9]+)?|nan|[+-]?inf", re.IGNORECASE)
 
 
 def _decode(index: str, frame: _Frame) -> Iterator[Entry]:
@@ -77,13 +82,15 @@ def _parse(data: tuple[_Frame, dict[str, Any]]) -> AtomicCell:
     from ase.io.extxyz import read_xyz
 
     frame, form = data
-    require_few(int(frame.count))
-    if frame.n_lines != int(frame.count):
+    if not re.fullmatch(r"[0-9]+", frame.announced):
+        raise ValueError(f"{frame.announced[:80]!r} is no count of atoms")
+    require_few(int(frame.announced))
+    if frame.n_lines != int(frame.announced):
         raise ValueError(
-            f"the frame announces {frame.count} atoms and lists {frame.n_lines} (or the next"
+            f"the frame announces {frame.announced} atoms and lists {frame.n_lines} (or the next"
             " frame's count is missing)"
         )
-    text = "\n".join([frame.count, "-", *frame.lines, ""])
+    text = "\n".join([frame.announced, "-", *frame.lines, ""])
     parser = partial(_given, form)
     atoms = next(read_xyz(io.StringIO(text), slice(0, 1), properties_parser=parser))
     if atoms.cell.rank != 3:

@@ -24,7 +24,7 @@ def open_json(path: Path) -> Source:
     An item's data is the JSON of one entry, as in a .jsonl file.
     """
     text, damage = _whole_text(path)
-    start = _SPACE.match(text).end()
+    start = _after_space(text, 0)
     if text[start : start + 1] == "[":
         return Source(path, _list_items(text, start + 1, damage), _decode)
     if damage is not None:
@@ -60,7 +60,7 @@ def _list_items(text: str, place: int, damage: Exception | None) -> Iterator[Ite
     """The entries of the list that begins before `place`; an error where it breaks off."""
     decoder = json.JSONDecoder()
     index = 0
-    place = _SPACE.match(text, place).end()
+    place = _after_space(text, place)
     if text[place : place + 1] == "]":
         raise ValueError("an empty list")
     while True:
@@ -70,17 +70,22 @@ def _list_items(text: str, place: int, damage: Exception | None) -> Iterator[Ite
             raise (damage or error) from None
         yield Item(end / len(text), str(index), text[place:end])
         index += 1
-        place = _SPACE.match(text, end).end()
+        place = _after_space(text, end)
         match text[place : place + 1]:
             case "]":
                 return
             case ",":
-                place = _SPACE.match(text, place + 1).end()
+                place = _after_space(text, place + 1)
             case _:
                 raise damage or ValueError(f"the list is not closed after entry {index - 1}")
 
 
-_SPACE = re.compile(r"[ \t\r\n]*")
+def _after_space(text: str, place: int) -> int:
+    match = _SPACE.match(text, place)
+    return match.end() if match else place
+
+
+_SPACE = re.compile(r"[ \t\r\n]+")
 
 
 def open_jsonl(path: Path) -> Source:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,15 +127,17 @@ def records(decode: Callable[[str, Any], Iterable[Entry]], item: Item) -> Iterat
         yield Record(_short(item.id, MAX_ID), None, _short(entries.reason, MAX_REASON), {})
         return
     for entry in entries:
-        cell = attempt(lambda entry=entry: check(entry.parse(entry.data)))
-        reason = None
-        if isinstance(cell, Unreadable):
-            cell, reason = None, _short(cell.reason, MAX_REASON)
+        cell = attempt(partial(_cell, entry))
+        reason = _short(cell.reason, MAX_REASON) if isinstance(cell, Unreadable) else None
         properties = {
             clean(name): clean(value) if isinstance(value, str) else value
             for name, value in entry.properties.items()
         }
-        yield Record(_short(entry.id, MAX_ID), cell, reason, properties)
+        yield Record(_short(entry.id, MAX_ID), cell if reason is None else None, reason, properties)
+
+
+def _cell(entry: Entry) -> AtomicCell:
+    return check(entry.parse(entry.data))
 
 
 def reason_of(error: Exception) -> str:

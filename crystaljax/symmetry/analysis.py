@@ -103,7 +103,7 @@ def _search(cell: AtomicCell, symprec: float) -> _Found | str:
             symprec=symprec,
             setting=moyopy.Setting.standard(),
         )
-    except ValueError as error:
+    except Exception as error:  # noqa: BLE001 (one structure costs no batch)
         return f"no symmetry found at symprec {symprec:g}: {error}"
     except BaseException as error:
         # a panic of the Rust code: its class derives from BaseException and is not importable
