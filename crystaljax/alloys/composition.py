@@ -154,8 +154,11 @@ def write_volume(percentage: float, decimals: int = 0) -> str:
 
     `decimals`: how many there are at least: "45.0" with one.
     """
-    trim = "k" if decimals else "-"
-    return str(np.format_float_positional(percentage, trim=trim, min_digits=decimals))
+    return str(
+        np.format_float_positional(
+            percentage, trim="k" if decimals else "-", min_digits=decimals or None
+        )
+    )
 
 
 def _join(parts: Mapping[str, str]) -> str:

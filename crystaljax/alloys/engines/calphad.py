@@ -149,8 +149,8 @@ class _Phases:
         kind = self._database.kind(name)
         lattice = float("nan")
         if kind == "bcc":
-            pair = (self._elementwise(y) for y in (first, second)) if ordering else (x, x)
-            lattice = self._lattice(*pair, temperature)
+            by_element = [self._elementwise(y) if ordering else x for y in (first, second)]
+            lattice = self._lattice(by_element[0], by_element[1], temperature)
         return Row(name, kind, ordered, float(fraction), composition, lattice)
 
     def _lattice(self, first: np.ndarray, second: np.ndarray, temperature: float) -> float:
