@@ -2,6 +2,7 @@
 
 import ast
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,23 @@ def test_commands_parse(name: str, arguments: list[str]) -> None:
         assert arguments[0] in COMMANDS
     else:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, args=arguments)
+
+
+PYTHON = re.findall(r"```python\n(.*?)```", TEXTS["README.md"], re.S)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [pytest.param(x, id=x.split()[1]) for x in PYTHON])
+def test_python_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    if "FOLDER" in code:
+        small = pytest.importorskip("small_policy", exc_type=ImportError)
+        policy = small.tiny_policy()
+        policy.save(tmp_path / "FOLDER", policy.start)
+    elif "alloys" in code:
+        pytest.importorskip("pycalphad")
+    exec(compile(code, "README.md", "exec"), {})
 
 
 def options(config: Any) -> set[str]:
