@@ -138,16 +138,13 @@ def test_train_dielectric(monkeypatch: pytest.MonkeyPatch, shared: Path) -> None
 
 
 def test_language_models(monkeypatch: pytest.MonkeyPatch, crystals: Path, tmp_path: Path) -> None:
-    pairs = [
-        json.dumps({"prompt": f"Na{n}Cl:", "chosen": "225\na Na", "rejected": "1"})
-        for n in range(20)
-    ]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(pairs))
+    pair = json.dumps({"prompt": "NaCl", "chosen": "225", "rejected": "1"}) + "\n"
+    (tmp_path / "pairs.jsonl").write_text(20 * pair)
     texts = f"--setup.texts.crystals {crystals} --setup.n-samples 4"
     how = "--setup.generation.max-new-tokens 8 --setup.generation.batch-size 4"
     run(
         *(monkeypatch, "llm_sft.py", "small", texts, how, "--setup.output sft"),
-        "--sft.n-epochs 1 --sft.batch-size 8 --sft.log-every 1",
+        "--sft.n-epochs 1 --sft.batch-size 64 --sft.log-every 1",
     )
     base = "--setup.model.base sft/model"
     run(
