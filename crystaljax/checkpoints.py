@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from crystaljax.models.wyckoff_transformer import ModelConfig
 
@@ -24,6 +26,9 @@ log = logging.getLogger(__name__)
 
 METADATA_FILE = "metadata.json"
 WEIGHTS = "weights"
+
+FIRST_SAVE, LONGEST_GAP = 120.0, 1800.0
+"""Seconds of a run until its first checkpoint, and from one checkpoint to the next, at most."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ class RunCheckpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._saved = self._asked = time.monotonic()
+        self._patience = FIRST_SAVE
 
     def __enter__(self) -> RunCheckpoints:
         return self
@@ -117,8 +124,22 @@ class RunCheckpoints:
         """The last step that was saved completely, if any."""
         return self._manager.latest_step()
 
+    def due(self, step: int, every: int) -> bool:
+        """A step that is done should be saved: one of `every`, or one before it gets too late.
+
+        Too late is `FIRST_SAVE` after the start (or `LONGEST_GAP` after the last checkpoint), if
+        the next step takes as long as the time since the last call. Call it once a step.
+        """
+        now = time.monotonic()
+        next_one, self._asked = 2 * now - self._asked, now
+        late = next_one - self._saved > self._patience
+        if jax.process_count() > 1:  # all have to save together
+            late = bool(multihost_utils.broadcast_one_to_all(np.array(late)))
+        return step % every == 0 or late
+
     def save(self, step: int, state: Any, about: About) -> None:
         """Start to save; a kill before it is complete leaves the checkpoint before this one."""
+        self._saved, self._patience = time.monotonic(), LONGEST_GAP
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -133,19 +154,25 @@ class RunCheckpoints:
         ValueError if the run in this folder has another identity, naming the difference, or if
         the checkpoint is damaged.
         """
+        about, path = self.about(), self.folder / str(self.latest)
+        _require_same(about.identity, expected.identity, path)
+        plain = _restore(path / "state", _plain(template), self._remedy(path))
+        return _with_structure(plain, template), about.run
+
+    def about(self) -> About:
+        """What the latest checkpoint says about its run; ValueError if it is damaged."""
         step = self.latest
         path = self.folder / str(step)
-        remedy = f"remove {path} to go on from the checkpoint before it"
         try:
             saved = self._manager.restore(
                 step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
             )
-            about = About(**saved.metadata)
+            return About(**saved.metadata)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(path / "metadata", str(error), remedy) from error
-        _require_same(about.identity, expected.identity, path)
-        plain = _restore(path / "state", _plain(template), remedy)
-        return _with_structure(plain, template), about.run
+            raise _damaged(path / "metadata", str(error), self._remedy(path)) from error
+
+    def _remedy(self, path: Path) -> str:
+        return f"remove {path} to go on from the checkpoint before it"
 
 
 def latest_step(folder: Path) -> int | None:

@@ -73,6 +73,7 @@ def main(config: Config) -> None:
     reward = replace(config.reward, cache=config.reward.cache or folder / "rewards.sqlite")
     found: dict[str, AlloyEvaluation] = {}
     with AlloyReward(reward) as judge:
+        lists.check(judge)
         for shots in config.shots:
             label = f"{shots} examples"
             settings = ShotsConfig(lists.elements, shots, seed=config.seed)
@@ -102,7 +103,7 @@ def dialogues(
     )
     settings = DialogueConfig(elements, config.revisions, journal=folder / "dialogues.jsonl")
     prompts = shot_prompts(config.n_dialogues, config=ShotsConfig(elements))
-    rounds = dialogue(prompts, generator, evaluator, judge.judge_texts, settings)
+    rounds = dialogue(prompts, generator, evaluator, judge.judge_texts, settings, judge.identity)
     return {
         f"dialogue, round {n}": evaluate_alloys(each.texts, each.rewards, reference)
         for n, each in enumerate(rounds, 1)

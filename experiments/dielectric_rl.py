@@ -31,6 +31,7 @@ from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.property import FigureOfMerit, create_figure_of_merit
 from crystaljax.rewards.stability import StabilityConfig
 from crystaljax.runtime import prepare
@@ -38,7 +39,7 @@ from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
-from crystaljax.training.rollouts import RewardBounds, judge
+from crystaljax.training.rollouts import judge
 
 
 def of_size(n_samples: int, batch_size: int, potential: str = "chgnet") -> Setup:

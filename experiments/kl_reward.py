@@ -31,6 +31,7 @@ from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
 from crystaljax.mcmc import MCMCConfig, run_chains
 from crystaljax.policies import Params
+from crystaljax.ranges import NOT_NEGATIVE, check
 from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, read_metrics
@@ -46,7 +47,7 @@ class Config:
     setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/kl_reward")))
     """Model, hull, potentials, folders."""
     taus: tuple[float, ...] = (0.03, 0.1, 0.3)
-    """τ of the PPO runs, eV/atom."""
+    """τ of the PPO runs, in the reward's unit."""
     ppo: ReinforceConfig = field(default_factory=lambda: ReinforceConfig(n_steps=20))
     """PPO, its τ aside."""
     grpo: ReinforceConfig = field(
@@ -59,6 +60,9 @@ class Config:
     """Iterated DPO."""
     mcmc: MCMCConfig = field(default_factory=lambda: MCMCConfig(n_chains=100, n_steps=20))
     """Markov chains from the base model's samples."""
+
+    def __post_init__(self) -> None:
+        check(self, taus=NOT_NEGATIVE)
 
 
 PRESETS = {
@@ -155,13 +159,14 @@ def report(
         label: np.stack([np.linspace(0, 1, len(x.reward)), x.reward], axis=1)
         for label, x in outcomes.items()
     }
+    mean = f"mean {bench.quantity.label}"
     figures = {
         "trade_off": (
-            plots.trade_off(curves, "KL from the base model (nats)", "mean reward (eV/atom)"),
+            plots.trade_off(curves, "KL from the base model (nats)", mean),
             "Mean reward of the rollouts against KL; a large dot ends each run",
         ),
         "reward": (
-            plots.training_curves(reward, "mean reward (eV/atom)", "share of the run"),
+            plots.training_curves(reward, mean, "share of the run"),
             "Mean reward along the runs",
         ),
     }
@@ -169,7 +174,7 @@ def report(
         Picture(plots.save(figure, bench.output / f"{name}.png"), caption)
         for name, (figure, caption) in figures.items()
     ]
-    rows = [["method", "last KL (nats)", "last mean reward (eV/atom)"]]
+    rows = [["method", "last KL (nats)", f"last {mean}"]]
     for label, x in outcomes.items():
         kl = "–" if x.kl is None else f"{x.kl[-1]:.2f}"
         rows.append([label, kl, f"{x.reward[-1]:.3f}"])

@@ -4,9 +4,9 @@
 
 `small` goes on from what `llm_sft.py small` left: it samples answers to the training prompts, pairs
 those nearer to the composition asked for with those farther from it, and learns from the pairs;
-some 2 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected" for
-pairs of your own. Run it again with the same --setup.output to go on after an interruption. The
-result is in OUTPUT/model.
+some 2 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected"
+(texts, or lists of messages) for pairs of your own. Run it again with the same --setup.output to go
+on after an interruption. The result is in OUTPUT/model.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,11 +25,13 @@ from llm_setup import (
     Examiner,
     LlmSetup,
     Texts,
+    asked_of,
     chats,
     evaluations_of,
     paper_setup,
     prompts,
     read_texts,
+    sequences,
     shown,
 )
 from rich.console import Console
@@ -39,20 +42,22 @@ from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment import open_run, remade
 from crystaljax.hardware import hardware
 from crystaljax.rewards.answers import FormulaAnswers
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.runtime import prepare
-from crystaljax.text.examples import Pair, read_pairs
+from crystaljax.text.examples import read_pairs
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.policy import TextPolicy
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import preference_pairs
-from crystaljax.training.rollouts import Clock, RewardBounds
+from crystaljax.training.rollouts import Clock
 from crystaljax.training.text_preference import (
     TextPreferenceConfig,
     TokenPair,
     load_pairs,
     prefer_texts,
     save_pairs,
+    split_pairs,
 )
 from crystaljax.training.text_task import TextTask
 
@@ -64,11 +69,14 @@ class PairsConfig:
     """Pairs: a file of them, or samples of the model, judged as crystals."""
 
     file: Path | None = None
-    """JSONL of "prompt", "chosen" and "rejected"; pairs are made of samples if not given."""
-    n_prompts: int = 300
+    """JSONL of "prompt", "chosen" and "rejected", texts or lists of messages; a model that has a
+    chat template is asked through it. Pairs are made of samples if not given."""
+    n_prompts: int = 600
     """Training prompts that are answered."""
     n_answers: int = 8
     """Answers to each; the better ones are paired with the worse ones."""
+    validation: float = 0.1
+    """Share of the prompts whose pairs are not learnt."""
     min_gap: float = 0.25
     """Least difference in worth of a pair: 1 for the composition asked for, 0 for no crystal."""
 
@@ -87,6 +95,7 @@ class Config:
     """What is preferred to what."""
     dpo: TextPreferenceConfig = field(
         default_factory=lambda: TextPreferenceConfig(
+            anchor=1.0,
             n_epochs=2,
             batch_size=32,
             log_every=2,
@@ -116,18 +125,18 @@ PRESETS = {
 def main(config: Config) -> None:
     start = time.perf_counter()
     folder = open_run(config.setup.output, config)
-    train, validation = read_texts(config.setup.texts, chats(config.setup.model))
     policy = load_text_policy(config.setup.model)
-    examine = Examiner(config.setup, policy, validation)
+    find = pairs_of_samples if config.pairs.file is None else pairs_of_file
     settings = dataclasses.asdict(config)
     with Tracker(folder, config.setup.tracking, settings, latest_step(folder)) as tracker:
+        pairs, asked = find(config, policy)
+        rows, held_out = split_pairs(pairs, config.pairs.validation, config.setup.seed)
+        examine = Examiner(config.setup, policy, asked(held_out))
         before = examine(policy.start, 0)
-        pairs = find_pairs(config, policy, train, folder / "pairs.npz")
-        n_validation = max(1, len(pairs) // 10)
         state = prefer_texts(
             policy,
-            pairs[n_validation:],
-            pairs[:n_validation],
+            [pairs[i] for i in rows],
+            [pairs[i] for i in held_out],
             config.dpo,
             folder,
             tracker.log,
@@ -141,15 +150,34 @@ def main(config: Config) -> None:
     Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")
 
 
-def find_pairs(config: Config, policy: TextPolicy, train: Texts, kept: Path) -> list[TokenPair]:
-    """The pairs of the file, those that an interrupted run has made, or new ones."""
-    if config.pairs.file is not None:
-        return tokens_of(policy, read_pairs(config.pairs.file))
+Found = tuple[list[TokenPair], Callable[[np.ndarray], Texts]]
+"""Pairs, and what the model is asked before and after, by the rows of the pairs held out."""
+
+
+def pairs_of_file(config: Config, policy: TextPolicy) -> Found:
+    """The pairs of the file; the prompts of those held out are asked."""
+    assert config.pairs.file is not None
+    chat = chats(config.setup.model)
+    both = [asked_of(pair.examples(), chat) for pair in read_pairs(config.pairs.file)]
+    chosen, rejected = (Texts.given(side) for side in zip(*both, strict=True))
+    tokens = (sequences(policy, texts) for texts in (chosen, rejected))
+
+    def asked(rows: np.ndarray) -> Texts:
+        first = {chosen.examples[i].asked: i for i in reversed(rows.tolist())}
+        return chosen[np.array(sorted(first.values()))]
+
+    return [TokenPair(a, b) for a, b in zip(*tokens, strict=True)], asked
+
+
+def pairs_of_samples(config: Config, policy: TextPolicy) -> Found:
+    """New pairs, or those that an interrupted run has made; validation formulas are asked."""
+    train, validation = read_texts(config.setup.texts, chats(config.setup.model))
+    if not train.are_crystals:
+        raise ValueError("samples are judged as crystals only: give --pairs.file")
+    kept = config.setup.output / "pairs.npz"
     if not kept.is_file():
-        if not train.are_crystals:
-            raise ValueError("samples are judged as crystals only: give --pairs.file")
         save_pairs(kept, sampled_pairs(config, policy, train))
-    return load_pairs(kept)
+    return load_pairs(kept), lambda _: validation
 
 
 def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[TokenPair]:
@@ -167,14 +195,6 @@ def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[Toke
             "the answers to each prompt are worth the same: sample more, or at another temperature"
         )
     return [TokenPair(played.samples[a], played.samples[b]) for a, b in rows]
-
-
-def tokens_of(policy: TextPolicy, pairs: list[Pair]) -> list[TokenPair]:
-    """Tokens of the pairs."""
-    asked = [pair.prompt for pair in pairs]
-    chosen = policy.tokenizer.sequences(asked, [pair.chosen for pair in pairs])
-    rejected = policy.tokenizer.sequences(asked, [pair.rejected for pair in pairs])
-    return [TokenPair(a, b) for a, b in zip(chosen, rejected, strict=True)]
 
 
 def report(config: Config, n_pairs: int, before: Answers, after: Answers, seconds: float) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +18,16 @@ from crystaljax.rewards.answers import Answer, read_answers
 from crystaljax.text.engine import Generation
 from crystaljax.text.examples import Chat, Example, read_examples
 from crystaljax.text.generation import GenerationConfig, Grammar
-from crystaljax.text.loading import TextModelConfig, fetched
+from crystaljax.text.loading import TextModelConfig, load_tokenizer
 from crystaljax.text.packing import TokenSequence
 from crystaljax.text.policy import Params, TextPolicy
 from crystaljax.text.prompts import load_template
-from crystaljax.text.tokenizer import Tokenizer
 from crystaljax.tokenizations.text import WyckoffText
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.text_task import Prompt
+
+SHOWN = 80
+"""Characters of a prompt in a table."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class TextsConfig:
     """Texts to learn: a file of examples, or crystals written as texts."""
 
     file: Path | None = None
-    """JSONL of "prompt" and "completion", or of "messages"; crystals if not given."""
+    """JSONL of "prompt" and "completion", or of "messages"; crystals if not given. A model that has
+    a chat template is asked prompts through it too, as what the user says."""
     crystals: str = "prototypes"
     """Crystals to write as texts: a file, a folder or a registered dataset."""
     template: str = "formula"
@@ -84,7 +87,7 @@ class Texts(NamedTuple):
 
     examples: list[Example | Chat]
     fields: list[dict[str, str]]
-    """Empty for examples from a file."""
+    """The formula of a crystal; the prompt of an example from a file."""
 
     def take(self, rows: np.ndarray) -> Texts:
         """Some of them."""
@@ -93,14 +96,18 @@ class Texts(NamedTuple):
     @property
     def are_crystals(self) -> bool:
         """The completions are crystals."""
-        return bool(self.fields[0])
+        return "formula" in self.fields[0]
+
+    @staticmethod
+    def given(examples: Sequence[Example | Chat]) -> Texts:
+        """Examples from a file."""
+        return Texts(list(examples), [{"prompt": example.asked} for example in examples])
 
 
 def read_texts(config: TextsConfig, chat: bool) -> tuple[Texts, Texts]:
-    """Examples to learn, and others to validate with; crystals as chats for models that chat."""
+    """Examples to learn, and others to validate with; all as chats for models that chat."""
     if config.file is not None:
-        examples = read_examples(config.file)
-        texts = Texts(examples, [{} for _ in examples])
+        texts = Texts.given(asked_of(read_examples(config.file), chat))
     else:
         texts = crystal_texts(config, chat)
     n = len(texts.examples)
@@ -124,6 +131,11 @@ def crystal_texts(config: TextsConfig, chat: bool) -> Texts:
     ]
     make = template.chat if chat else template.example
     return Texts([make(value) for value in values], [{"formula": name} for name in names])
+
+
+def asked_of(examples: Iterable[Example | Chat], chat: bool) -> list[Example | Chat]:
+    """The examples as a model is asked them, one that chats by chats."""
+    return [x.chat() if chat and isinstance(x, Example) else x for x in examples]
 
 
 def plain(texts: Texts) -> list[str]:
@@ -164,7 +176,7 @@ def prompts(policy: TextPolicy, texts: Texts) -> list[Prompt]:
 
 def chats(model: TextModelConfig) -> bool:
     """The model has a chat template, which its prompts should follow."""
-    return bool(model.base) and bool(Tokenizer.load(fetched(model.base)).fast.chat_template)
+    return bool(model.base) and bool(load_tokenizer(model).fast.chat_template)
 
 
 class Answers(NamedTuple):
@@ -227,6 +239,6 @@ def shown(answers: Answers, n: int = 6) -> list[list[str]]:
     """Header and rows of a table of some answers."""
     rows = [["asked for", "answer", "ended by"]]
     for answer, reason in zip(answers.answers[:n], answers.generation.reason, strict=False):
-        asked = ", ".join(answer.fields.values())
+        asked = ", ".join(answer.fields.values())[:SHOWN]
         rows.append([asked, " / ".join(answer.text.splitlines()), str(reason)])
     return rows

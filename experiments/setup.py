@@ -11,13 +11,14 @@ from crystaljax.checkpoints import latest_step
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Reference
 from crystaljax.policies import Params, load_policy
+from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import Reward
+from crystaljax.rewards.bounds import Quantity, RewardBounds
 from crystaljax.rewards.stability import Stability, StabilityConfig
-from crystaljax.rewards.user import load_reward
+from crystaljax.rewards.user import UserReward
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.crystal_task import CrystalTask
-from crystaljax.training.rollouts import RewardBounds
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,17 @@ class Setup:
     """What judges, and rewards if no other reward is given."""
     reward: str = ""
     """Another reward than stability: FILE.py:FUNCTION of a pymatgen structure (a number) or of
-    Crystals (an array); what it returns is maximised, within --setup.bounds."""
+    Crystals (an array), which gets valid structures only. What it returns is maximised. Pool and
+    cache are those of --setup.stability."""
     bounds: RewardBounds = field(default_factory=RewardBounds)
-    """What rewards are kept within."""
+    """Bounds of the reward, and the penalty of samples that cannot be judged, if not the reward's
+    own: energies above hull have bounds, rewards of your own have none."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
     """How rollouts and evaluated samples are drawn."""
     judge: str = ""
     """Another potential to judge with too, such as nequix; none if not given."""
+    judge_hull: str = ""
+    """Hull of the judge's level of theory; that of --setup.stability if not given."""
     n_samples: int = 200
     """Fresh samples evaluated of each model."""
     output: Path = Path("runs/experiment")
@@ -47,6 +52,9 @@ class Setup:
     """Of the samples."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
+
+    def __post_init__(self) -> None:
+        check(self, n_samples=at_least(1))
 
 
 class Bench:
@@ -57,10 +65,15 @@ class Bench:
         self.output = setup.output
         self.policy, self.base = load_policy(setup.model)
         self.stability = Stability(setup.stability)
-        self.reward: Reward = load_reward(setup.reward) if setup.reward else self.stability
+        self.user_reward = None
+        if setup.reward:
+            pool, cache = setup.stability.pool, setup.stability.cache
+            self.user_reward = UserReward(setup.reward, pool, cache)
+        self.reward: Stability | UserReward = self.user_reward or self.stability
         self.judge = None
         if setup.judge:
-            self.judge = Stability(StabilityConfig(setup.judge, setup.stability.hull))
+            hull = setup.judge_hull or setup.stability.hull
+            self.judge = Stability(StabilityConfig(setup.judge, hull))
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
 
     def run_folder(self, name: str) -> tuple[Path, int | None]:
@@ -98,6 +111,11 @@ class Bench:
         return self.setup.reward or f"minus the energy above hull by {self.stability.potential}"
 
     @property
+    def quantity(self) -> Quantity:
+        """What the reward measures, for axes and tables."""
+        return self.reward.quantity
+
+    @property
     def notes(self) -> list[str]:
         """What has to be said about the hull."""
         if self.setup.stability.hull != "demonstration":
@@ -111,6 +129,6 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stability.close()
-        if self.judge is not None:
-            self.judge.close()
+        for served in (self.stability, self.user_reward, self.judge):
+            if served is not None:
+                served.close()

@@ -257,7 +257,7 @@ def report(
             plots.rates_by_group(by_group, config.groups),
             f"Metastable S.U.N. rates, {config.n_per_group} samples of each space group",
         ),
-        "reward": (plots.training_curves(reward, "reward (eV/atom)"), "Reward during RL"),
+        "reward": (plots.training_curves(reward, bench.quantity.label), "Reward during RL"),
         "kl": (
             plots.training_curves({"KL": metrics["rl/kl_base"]}, "KL from the base model (nats)"),
             "Divergence of the policy from the base model",

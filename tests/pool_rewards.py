@@ -31,10 +31,10 @@ class Commands:
     """A reward of texts "what value": what happens on the way to the value.
 
     "ok", "exit" (code 3), "kill" (SIGKILL), "segfault", "hang", "sleep" (50 ms), "bad"
-    (ValueError), "bug" (TypeError), "once" (SIGKILL unless the folder has a file of that name),
-    "meet" (waits for another worker that judges such an item), "wait" (until the folder has the
-    file "go"), "program" (hangs in a program of its own, whose process id it writes to the folder).
-    With a folder, each value judged is added to its file "log".
+    (ValueError), "bug" (TypeError), "quit" (SystemExit), "once" (SIGKILL unless the folder has a
+    file of that name), "meet" (waits for another worker that judges such an item), "wait" (until
+    the folder has the file "go"), "program" (hangs in a program of its own, whose process id it
+    writes to the folder). With a folder, each value judged is added to its file "log".
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -63,6 +63,8 @@ class Commands:
                 raise ValueError(f"{value} is bad")
             case "bug":
                 raise TypeError(f"{value} met a bug")
+            case "quit":
+                sys.exit(f"{value} quits")
             case "once":
                 mark = folder / value
                 if not mark.exists():

@@ -59,6 +59,31 @@ def assert_same(a: Any, b: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def test_checkpoints_are_due_by_steps_and_by_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first before two minutes are over, if a step takes less; then every half an hour."""
+    now = [1000.0]
+    monkeypatch.setattr("crystaljax.checkpoints.time.monotonic", lambda: now[0])
+
+    def due_at(seconds: list[int], every: int, saves: bool = True) -> list[int]:
+        found = []
+        with RunCheckpoints(tmp_path) as checkpoints:
+            start = now[0]
+            for step, second in enumerate(seconds, 1):
+                now[0] = start + second
+                if checkpoints.due(step, every):
+                    found.append(second)
+                    if saves:
+                        checkpoints.save(step, {"w": np.zeros(2)}, About({}))
+        return found
+
+    assert due_at(list(range(30, 4000, 30)), 1000) == [120, 1920, 3720]
+    assert due_at([50, 100, 150], 1000, saves=False) == [100, 150]
+    assert due_at([10, 20, 30, 40], 2, saves=False) == [20, 40]
+    assert due_at([300], 1000, saves=False) == [300]
+
+
 def test_a_model_comes_back(model: Path) -> None:
     policy, params = load_policy(model)
     assert policy.config == SMALL

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from crystaljax.models.llm.adapters import CONFIG, WEIGHTS, load_adapter, save_adapter
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.folder import load_model
-from crystaljax.models.llm.linear import LoRAParam
+from crystaljax.models.llm.linear import AdapterParam
 from crystaljax.models.llm.lora import (
     LoraConfig,
     adapters,
@@ -29,6 +29,7 @@ from crystaljax.models.llm.lora import (
     projections,
 )
 from crystaljax.models.llm.quantization import quantize
+from crystaljax.models.llm.vocabulary import resize_vocabulary
 
 peft = pytest.importorskip("peft")
 
@@ -117,7 +118,7 @@ def test_peft_and_we_agree(case: str, base: Any, tmp_path: Path) -> None:
         weight.requires_grad_("lora_" in name)
     peft_model(tokens, labels=tokens).loss.backward()
     slopes = {name: w.grad.numpy() for name, w in peft_model.named_parameters() if w.requires_grad}
-    graph, factors, rest = nnx.split(model, LoRAParam, ...)
+    graph, factors, rest = nnx.split(model, AdapterParam, ...)
     ours = nnx.to_flat_state(gradient(graph, factors, rest))
     assert len(ours) == len(slopes)
     for (_, layer, part, name, _, factor), value in ours:
@@ -140,6 +141,128 @@ def test_peft_and_we_agree(case: str, base: Any, tmp_path: Path) -> None:
 
     merge_lora(model)
     np.testing.assert_allclose(logits(model), expected, atol=1e-4)
+
+
+ROWS: dict[str, Any] = {
+    "llama": {"embed_tokens": [5, 3, 9], "lm_head": [3, 7]},
+    "gemma2": [3, 5],
+    "qwen2": {"embed_tokens": [3, 5], "lm_head": [3, 5]},
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_rows_of_tokens_are_those_of_peft(case: str, base: Any, tmp_path: Path) -> None:
+    """Logits and gradients of `trainable_token_indices`; its files and ours, both ways."""
+    config = peft.LoraConfig(
+        r=3, task_type="CAUSAL_LM", target_modules=["q_proj"], trainable_token_indices=ROWS[case]
+    )
+    peft_model = peft.get_peft_model(copy.deepcopy(reference(case)), config).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in peft_model.parameters():
+            if weight.requires_grad:
+                weight.copy_(0.3 * torch.randn_like(weight))
+    expected = torch_logits(peft_model)
+    peft_model.save_pretrained(tmp_path / "theirs")
+    model = load_model(base(case))
+    load_adapter(model, tmp_path / "theirs")
+    np.testing.assert_allclose(logits(model), expected, atol=1e-4)
+    assert count_parameters(model) == peft_model.get_nb_trainable_parameters()
+
+    tokens = torch.tensor(TOKENS)
+    peft_model(tokens, labels=tokens).loss.backward()
+    slopes = {
+        next(table for table in ("embed", "head") if table in name): weight.grad.numpy()
+        for name, weight in peft_model.named_parameters()
+        if "trainable_tokens_delta" in name and weight.requires_grad
+    }
+    graph, factors, rest = nnx.split(model, AdapterParam, ...)
+    found = gradient(graph, factors, rest)
+    assert np.abs(slopes["embed"]).max() > 1e-4
+    np.testing.assert_allclose(found["embed_rows"]["rows"][...], slopes["embed"], atol=1e-5)
+    if model.head is not None:
+        np.testing.assert_allclose(found["head_rows"]["rows"][...], slopes["head"], atol=1e-5)
+
+    save_adapter(model, tmp_path / "ours")
+    again = peft.PeftModel.from_pretrained(from_folder(base(case)), tmp_path / "ours").eval()
+    np.testing.assert_allclose(torch_logits(again), expected, atol=1e-4)
+    other = load_model(base(case))
+    load_adapter(other, tmp_path / "ours")
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(model), nnx.state(other))
+
+    merge_lora(model)
+    assert model.embed_rows is None
+    np.testing.assert_allclose(logits(model), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["llama", "qwen2"])
+def test_a_vocabulary_that_was_resized_for_peft(case: str, base: Any, tmp_path: Path) -> None:
+    """PEFT then keeps all embeddings, here of one row more than the trained ones."""
+    grown = from_folder(base(case))
+    grown.resize_token_embeddings(100)
+    config = peft.LoraConfig(
+        r=3, task_type="CAUSAL_LM", target_modules=["q_proj"], trainable_token_indices=[97, 98]
+    )
+    peft_model = peft.get_peft_model(grown, config).eval()
+    with torch.no_grad():
+        for weight in peft_model.parameters():
+            if weight.requires_grad:
+                weight.copy_(0.3 * torch.randn_like(weight))
+    peft_model.save_pretrained(tmp_path / "adapter")
+    model = load_model(base(case))
+    load_adapter(model, tmp_path / "adapter")
+    assert model.config.vocabulary == 100
+    expected = torch_logits(peft_model)
+    np.testing.assert_allclose(logits(model), expected, atol=1e-4)
+
+    save_adapter(model, tmp_path / "ours")
+    other = load_model(base(case))
+    load_adapter(other, tmp_path / "ours")
+    np.testing.assert_array_equal(logits(other), logits(model))
+    fresh = from_folder(base(case))
+    fresh.resize_token_embeddings(100)
+    again = peft.PeftModel.from_pretrained(fresh, tmp_path / "ours").eval()
+    np.testing.assert_allclose(torch_logits(again), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["llama", "qwen2"])
+def test_peft_loads_tokens_that_were_added_here(case: str, base: Any, tmp_path: Path) -> None:
+    model = load_model(base(case))
+    resize_vocabulary(model, 99)
+    add_lora(model, LoraConfig(rank=2), nnx.Rngs(0), tokens=[97, 98])
+    graph, factors, rest = nnx.split(model, AdapterParam, ...)
+    key = jax.random.key(0)
+    factors = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(key, x.shape), factors)
+    model = nnx.merge(graph, factors, rest)
+    save_adapter(model, tmp_path)
+    theirs = from_folder(base(case))
+    theirs.resize_token_embeddings(99)
+    again = peft.PeftModel.from_pretrained(theirs, tmp_path).eval()
+    np.testing.assert_allclose(logits(model), torch_logits(again), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("case", "rows", "message"),
+    [
+        ("llama", [3, 97], "token 97 cannot be trained: the model has the tokens 0 to 96"),
+        ("llama", [3, 3], "more than once"),
+        ("llama", {"norm": [3]}, "trainable_token_indices of 'norm'"),
+        ("qwen2", {"lm_head": [3]}, "they are one table"),
+        ("qwen2", {"embed_tokens": [3], "lm_head": [4]}, "they are one table"),
+        ("llama", [3, 4], r"1 arrays are missing \(.*embed_tokens.token_adapter"),
+    ],
+)
+def test_rows_that_cannot_be_read(
+    case: str, rows: Any, message: str, base: Any, tmp_path: Path
+) -> None:
+    model = load_model(base(case))
+    add_lora(model, LoraConfig(rank=2), nnx.Rngs(0))
+    save_adapter(model, tmp_path)
+    edit(tmp_path, trainable_token_indices=rows)
+    other = load_model(base(case))
+    with pytest.raises(ValueError, match=message):
+        load_adapter(other, tmp_path)
+    assert not adapters(other)
 
 
 def test_an_adapter_goes_on_a_quantised_base(saved: tuple[LanguageModel, Path]) -> None:

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from llm_reference import CASES, checkpoint, from_folder, ours, reference, torch
+from llm_reference import (
+    CASES,
+    checkpoint,
+    from_folder,
+    logits,
+    ours,
+    random_tokens,
+    reference,
+    torch,
+)
 from safetensors.numpy import load_file, save_file
 
 from crystaljax.models.llm.config import LlmConfig
@@ -80,6 +89,28 @@ def test_a_tied_head_may_stand_in_the_file(tmp_path: Path) -> None:
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
     equal(load_model(tmp_path), ours("qwen2"))
+
+
+def test_a_head_beside_the_embedding_it_should_be_is_used_as_transformers_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors = load_file(checkpoint("qwen2", tmp_path / "theirs") / "model.safetensors")
+    head = tensors["model.embed_tokens.weight"].copy()
+    head[5:9] += 1.0
+    tensors["lm_head.weight"] = head
+    save_file(tensors, tmp_path / "theirs" / "model.safetensors", metadata={"format": "pt"})
+    tokens = random_tokens(2, 12)
+    with torch.no_grad():
+        expected = from_folder(tmp_path / "theirs")(torch.tensor(tokens)).logits.numpy()
+        tied = reference("qwen2")(torch.tensor(tokens)).logits.numpy()
+    assert np.abs(expected - tied).max() > 0.1
+    model = load_model(tmp_path / "theirs")
+    np.testing.assert_allclose(logits(model, tokens), expected, atol=1e-4)
+    assert "lm_head.weight is another matrix than model.embed_tokens.weight" in caplog.text
+    export_model(model, tmp_path / "ours")
+    caplog.clear()
+    equal(load_model(tmp_path / "ours"), model)
+    assert not caplog.records
 
 
 def edit(folder: Path, **fields: object) -> None:

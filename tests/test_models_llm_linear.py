@@ -8,7 +8,7 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystaljax.models.llm.linear import Linear, LoRA, LoRAParam, QuantizedKernel
+from crystaljax.models.llm.linear import AdapterParam, Linear, LoRA, QuantizedKernel
 
 NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453]
 NF4 += [-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0]
@@ -125,7 +125,7 @@ def test_an_adapter_starts_at_zero_and_can_learn() -> None:
     assert np.all(layer.lora.b[...] == 0)
     assert np.ptp(layer.lora.a[...]) > 0.25  # uniform within 1/sqrt(16)
     assert np.abs(layer.lora.a[...]).max() <= 0.25
-    graph, factors, rest = nnx.split(layer, LoRAParam, ...)
+    graph, factors, rest = nnx.split(layer, AdapterParam, ...)
     slope = jax.grad(lambda f: jnp.sin(nnx.merge(graph, f, rest)(x)).sum())(factors)
     assert np.all(slope["lora"]["b"][...] != 0)
 

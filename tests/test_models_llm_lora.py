@@ -10,7 +10,7 @@ from flax import nnx
 
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
-from crystaljax.models.llm.linear import LoRAParam
+from crystaljax.models.llm.linear import AdapterParam
 from crystaljax.models.llm.lora import (
     LoraConfig,
     adapters,
@@ -70,10 +70,10 @@ def test_what_is_trained() -> None:
     with pytest.raises(ValueError, match="give it adapters"):
         trained_filter(model)
     add_lora(model, LoraConfig(rank=2), nnx.Rngs(0))
-    assert trained_filter(model) is LoRAParam
+    assert trained_filter(model) is AdapterParam
     n = 2 * 2 * ((32 + 32) + (32 + 16))
     assert count_parameters(model) == (n, everything + n)
-    assert len(jax.tree.leaves(nnx.state(model, LoRAParam))) == 8
+    assert len(jax.tree.leaves(nnx.state(model, AdapterParam))) == 8
 
 
 @pytest.mark.parametrize("form", ["int8", "nf4"])

@@ -8,14 +8,20 @@ import jax.numpy as jnp
 import optax
 import pytest
 from flax import nnx
+from small_policy import triples
+from small_text import words
 
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.likelihood import token_log_probs
-from crystaljax.models.llm.linear import LoRAParam
+from crystaljax.models.llm.linear import AdapterParam
 from crystaljax.models.llm.lora import LoraConfig, add_lora, trained_filter
 from crystaljax.models.llm.memory import memory_report
 from crystaljax.models.llm.quantization import quantize
+from crystaljax.text.batches import TextBatches
+from crystaljax.text.policy import TextPolicy
+from crystaljax.training.optimizer import TrainState
+from crystaljax.training.sft import SftConfig, make_update
 
 SMALL = {"vocabulary": 512, "width": 128, "mlp_width": 256, "n_heads": 4, "n_kv_heads": 2}
 LLAMA_8B = {
@@ -63,9 +69,13 @@ def test_counts_are_those_of_arrays(form: str | None, lora: bool) -> None:
     cache = model.empty_cache(3, 8)
     report = memory_report(model, optimizer, sequences=3, slots=8)
     assert sum(report.weights.values()) + report.adapters == n_bytes(nnx.state(model))
-    assert report.adapters == n_bytes(nnx.state(model, LoRAParam))
-    assert report.gradients == n_bytes(trained)
-    assert report.optimizer == n_bytes(optimizer.init(nnx.to_pure_dict(trained)))
+    assert report.adapters == n_bytes(nnx.state(model, AdapterParam))
+    masters = jax.tree.map(lambda x: x.astype(jnp.float32), nnx.to_pure_dict(trained))
+    assert report.gradients == report.masters == n_bytes(masters)
+    assert report.working == (0 if lora else n_bytes(trained))
+    assert report.optimizer == n_bytes(optimizer.init(masters))
+    twice = memory_report(model, optimizer, averaged=True, sequences=3, slots=8)
+    assert twice.total - report.total == report.masters
     assert report.cache == n_bytes(cache) + n_bytes(jnp.zeros((3, 8), jnp.int32))
     assert report.activations == 0
     if form:
@@ -129,6 +139,27 @@ def test_activations_without_remat_are_near_those_of_xla() -> None:
     needed = compiled.memory_analysis().temp_size_in_bytes
     estimate = memory_report(model, optax.sgd(1e-3), rows=2, length=256, remat="none").activations
     assert needed < estimate < 2 * needed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_parts", [1, 4])
+def test_all_of_a_training_step_is_near_what_xla_takes(n_parts: int) -> None:
+    """Arguments, results and temporaries of the compiled update of all parameters."""
+    config = LlmConfig(**SMALL, n_layers=2)
+    policy = TextPolicy(build(config, lora=False), words(), remat="all")
+    texts = TextBatches([[text] for text in triples(8)], 8, 0, n_parts)
+    optimizer = optax.adamw(1e-3)
+    state = TrainState.create(policy.start, optimizer, averaged=False)
+    rows = texts.packed(0)
+    update = make_update(policy, optimizer, SftConfig(batch_size=8, n_parts=n_parts))
+    found = update.lower(state, policy.frozen, rows).compile().memory_analysis()
+    needed = n_bytes(policy.start) + found.argument_size_in_bytes + found.temp_size_in_bytes
+    needed += found.output_size_in_bytes - found.alias_size_in_bytes
+    _, n_rows, length = rows.tokens.shape
+    report = memory_report(
+        policy.model(policy.start), optimizer, n_parts=n_parts, rows=n_rows, length=length
+    )
+    assert 0.95 * needed < report.total < 1.25 * needed
 
 
 def test_eight_billion_parameters_fit_24_gb() -> None:

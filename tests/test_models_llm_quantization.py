@@ -132,7 +132,7 @@ from dataclasses import replace
 from test_models_llm_quantization import CONFIG, small
 from crystaljax.models.llm.folder import export_model, load_model
 from crystaljax.models.llm.likelihood import token_log_probs
-from crystaljax.models.llm.linear import LoRAParam
+from crystaljax.models.llm.linear import AdapterParam
 from crystaljax.models.llm.lora import LoraConfig, add_lora
 from crystaljax.parallel import MeshConfig, batch_sharding, make_mesh, parameter_placement
 
@@ -143,7 +143,7 @@ tokens = rng.integers(0, 61, (8, 16))
 def losses(placement, spread, form, tile):
     model = load_model(sys.argv[1], placement=placement, quantized=form, tile=tile)
     add_lora(model, LoraConfig(rank=4, targets=("q_proj", "down_proj")), nnx.Rngs(0))
-    graph, factors, rest = nnx.split(model, LoRAParam, ...)
+    graph, factors, rest = nnx.split(model, AdapterParam, ...)
     if placement:
         factors = jax.tree.map(lambda x: jax.device_put(x, placement(x.shape)), factors)
         split = [x for x in jax.tree.leaves(rest) if not x.sharding.is_fully_replicated]

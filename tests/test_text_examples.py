@@ -1,6 +1,8 @@
 """JSONL files of examples: what is written comes back, and bad lines are named."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from crystaljax.text.examples import (
     ROLES,
     Chat,
+    ChatPair,
     Example,
     Pair,
     read_examples,
@@ -34,10 +37,69 @@ def test_examples_come_back(tmp_path: Path, examples: list[Example | Chat]) -> N
 
 
 @in_one_file
-@given(st.lists(st.builds(Pair, text, text, text), min_size=1, max_size=5))
-def test_pairs_come_back(tmp_path: Path, pairs: list[Pair]) -> None:
+@given(
+    st.lists(
+        st.builds(Pair, text, text, text)
+        | st.builds(ChatPair, st.lists(message, min_size=1, max_size=3).map(tuple), text, text),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_pairs_come_back(tmp_path: Path, pairs: list[Pair | ChatPair]) -> None:
     write_examples(tmp_path / "a.jsonl", pairs)
     assert read_pairs(tmp_path / "a.jsonl") == pairs
+
+
+ASKED = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+GOOD_ANSWER, BAD_ANSWER = ({"role": "assistant", "content": x} for x in "gb")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"prompt": ASKED, "chosen": [GOOD_ANSWER], "rejected": [BAD_ANSWER]},
+        {"prompt": ASKED, "chosen": "g", "rejected": [BAD_ANSWER]},
+        {"messages": ASKED, "chosen": "g", "rejected": "b"},
+        {"chosen": [*ASKED, GOOD_ANSWER], "rejected": [*ASKED, BAD_ANSWER]},
+        {"prompt": "u", "chosen": [*ASKED, GOOD_ANSWER], "rejected": [*ASKED, BAD_ANSWER]},
+    ],
+)
+def test_pairs_of_messages(tmp_path: Path, line: dict[str, Any]) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(line))
+    (pair,) = read_pairs(path)
+    assert pair == ChatPair(tuple(ASKED), "g", "b")
+    chosen, rejected = pair.examples()
+    assert chosen == Chat((*ASKED, GOOD_ANSWER))
+    assert rejected == Chat((*ASKED, BAD_ANSWER))
+    assert chosen.asked == "u"
+
+
+def test_a_text_prompt_before_messages(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    line = {"prompt": "u", "chosen": [GOOD_ANSWER], "rejected": [BAD_ANSWER]}
+    path.write_text(json.dumps(line))
+    assert read_pairs(path) == [ChatPair((ASKED[1],), "g", "b")]
+    assert Example("u", "g").chat() == Chat((ASKED[1], GOOD_ANSWER))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"chosen": [*ASKED, GOOD_ANSWER], "rejected": [BAD_ANSWER]}, "differ before their last"),
+        ({"chosen": [GOOD_ANSWER], "rejected": [BAD_ANSWER]}, '"prompt" is missing'),
+        ({"prompt": ASKED, "chosen": [], "rejected": "b"}, '"chosen" must be a list with a'),
+        ({"prompt": ASKED, "chosen": "g"}, '"rejected" is missing'),
+        ({"prompt": ASKED, "chosen": ASKED, "rejected": ASKED}, 'of "chosen" must be the assist'),
+        ({"prompt": 3, "chosen": [GOOD_ANSWER], "rejected": "b"}, '"prompt" must be a text'),
+        ({"chosen": "g", "rejected": "b"}, '"prompt" is missing'),
+    ],
+)
+def test_bad_pairs(tmp_path: Path, line: dict[str, Any], message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(line))
+    with pytest.raises(ValueError, match=f"line 1: .*{message}"):
+        read_pairs(path)
 
 
 def test_duplicates_blank_lines_and_other_fields(tmp_path: Path) -> None:

@@ -221,12 +221,13 @@ def test_texts_end_before_stop_strings() -> None:
     free = sample(GenerationConfig(max_new_tokens=30, batch_size=4), n=4, tokenizer=Letters())
     assert (found.reason == "stop").sum() > 3
     for i, text in enumerate(free.text):
-        ends = [text.find(stop) for stop in config.stop if stop in text]
-        n = min(ends, default=len(text))
-        assert found.text[i] == text[:n]
+        ends = [(text.find(stop) + len(stop), stop) for stop in config.stop if stop in text]
+        n, first = min(ends, default=(len(text), ""))
+        assert found.text[i] == text[:n].removesuffix(first)
         assert found.reason[i] == ("stop" if ends else free.reason[i])
         if ends:
-            assert found.length[i] == n  # letters are tokens
+            assert found.length[i] == n  # letters are tokens, and the last completes the string
+            assert Letters().decode([found.sequence(i)])[0] == text[:n]
             np.testing.assert_allclose(found.logp[i, :n], free.logp[i, :n], atol=1e-5)
             assert not found.tokens[i, n:].any()
             assert not found.logp[i, n:].any()

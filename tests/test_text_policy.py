@@ -15,9 +15,12 @@ from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.text.generation import GenerationConfig
+from crystaljax.text.grammar import Grammar
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.packing import pack_rows
 from crystaljax.text.policy import TextPolicy
+from crystaljax.training.optimizer import OptimizerConfig
+from crystaljax.training.sft import SftConfig, sft
 
 SMALL = TextModelConfig(
     small=LlmConfig(width=16, mlp_width=32, n_layers=1, n_heads=2, n_kv_heads=2, head_size=8),
@@ -70,6 +73,71 @@ def test_added_tokens_get_embeddings(tmp_path: Path) -> None:
     wider = load_text_policy(config)
     assert wider.config.vocabulary >= wider.tokenizer.n_vocabulary() > policy.config.vocabulary
     assert len(wider.tokenizer.encode(["<BCC>"])[0]) == 1
+
+
+TAGS = ("<BCC>", "</BCC>", "<B2>", "</B2>")
+
+
+def test_added_tokens_are_learnt_beside_adapters(tmp_path: Path) -> None:
+    """Their rows are trained, and come back with the adapter's tokenizer."""
+    first = load_text_policy(SMALL, TRIPLES)
+    first.save(tmp_path / "base", first.start)
+    base = TextModelConfig(base=str(tmp_path / "base"))
+    lora = LoraConfig(rank=2)
+    policy = load_text_policy(dataclasses.replace(base, added_tokens=TAGS, lora=lora))
+    new = policy.tokenizer.encode(["".join(TAGS)])[0].tolist()
+    model = policy.model(policy.start)
+    assert model.embed_rows is not None
+    assert sorted(model.embed_rows.tokens) == sorted(new)
+    texts = policy.tokenizer.sequences([""] * 16, [TRIPLES[i % 4] for i in range(16)])
+    config = SftConfig(
+        n_epochs=10,
+        batch_size=8,
+        optimizer=OptimizerConfig(learning_rate=0.05, warmup_steps=0, ema_decay=0.0),
+    )
+    trained = sft(policy, texts, texts, config, tmp_path / "run", lambda *_: None).params
+    rows = trained["embed_rows"]["rows"][...]
+    assert np.abs(rows - policy.start["embed_rows"]["rows"][...]).max(axis=1).min() > 0.01
+    assert np.abs(rows[0] - rows[1]).max() > 0.01  # they began as one mean
+
+    policy.save(tmp_path / "adapter", trained)
+    again = load_text_policy(dataclasses.replace(base, adapter=str(tmp_path / "adapter")))
+    assert again.tokenizer.encode(["".join(TAGS)])[0].tolist() == new
+    assert again.identity == policy.identity
+    rows = pack_rows(texts[:4], 64)
+    expected = policy.log_probs(trained, policy.frozen, rows, 4)[0]
+    found = again.log_probs(again.start, again.frozen, rows, 4)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="does not know 1 of the added tokens"):
+        load_text_policy(
+            dataclasses.replace(base, adapter=str(tmp_path / "adapter"), added_tokens=("<L12>",))
+        )
+
+
+def test_a_generator_is_kept_for_what_a_grammar_says() -> None:
+    policy = tiny_policy()
+    config, prompt = GenerationConfig(max_new_tokens=4), [triples(1)[0].tokens[:1]]
+    size, end = policy.config.vocabulary, policy.tokenizer.end_id
+
+    def only(token: int) -> Grammar:
+        """Texts of that token."""
+        next_state = np.full((2, size), -1, np.int32)
+        next_state[:, token] = 1
+        return Grammar(next_state, np.array([False, False]))
+
+    def drawn(grammar: Grammar) -> set[int]:
+        return set(policy.sample(policy.start, prompt, 0, config, grammar=grammar).tokens.ravel())
+
+    grammar = only(10)
+    assert drawn(grammar) == {10}
+    generator = policy._generator
+    assert drawn(only(10)) == {10}
+    assert policy._generator is generator
+    grammar.next_state[:] = only(11).next_state  # the same object says something else
+    assert drawn(grammar) == {11}
+    assert drawn(only(12)) == {12}
+    free = policy.sample(policy.start, prompt, 0, config).tokens.ravel()
+    assert end in free or set(free.tolist()) != {12}
 
 
 def test_samples_are_scored_as_they_were_drawn() -> None:

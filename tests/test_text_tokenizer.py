@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -109,7 +110,7 @@ def test_a_template_without_an_end() -> None:
         (chatting(), [], "chat 0 does not end with a message of the assistant"),
         (
             chatting(),
-            [{"role": "system", "content": "a"}, *CHAT],
+            [*CHAT[:2], {"role": "system", "content": "a"}, CHAT[-1]],
             "chat 0: the chat template refuses it: no system, please",
         ),
         (
@@ -124,11 +125,37 @@ def test_bad_chats(tokenizer: Tokenizer, chat: Any, message: str) -> None:
         tokenizer.chat_sequences([chat])
 
 
+REFUSAL = "{{ raise_exception('no system, please') }}{% endif %}"
+SILENT = TEMPLATE.replace(REFUSAL, "{% else %}").replace("{% endfor %}", "{% endif %}{% endfor %}")
+KNOWING = TEMPLATE.replace(REFUSAL, "{% endif %}")
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, SILENT])
+def test_what_the_system_says_goes_to_the_user_where_no_system_is_known(template: str) -> None:
+    """Templates that refuse the role, as Gemma's, and those that pass over it."""
+    tokenizer = chatting(template)
+    system = {"role": "system", "content": "Be brief."}
+    merged = {"role": "user", "content": f"Be brief.\n\n{CHAT[0]['content']}"}
+    found = tokenizer.chat_sequences([[system, *CHAT]])
+    expected = tokenizer.chat_sequences([[merged, *CHAT[1:]]])
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    found = tokenizer.chat_prompts([[system, *CHAT[:3]]])
+    np.testing.assert_array_equal(found, tokenizer.chat_prompts([[merged, *CHAT[1:3]]]))
+
+
+def test_a_system_that_is_known_stays() -> None:
+    tokenizer = chatting(KNOWING)
+    (prompt,) = tokenizer.chat_prompts([[{"role": "system", "content": "Be brief."}, CHAT[0]]])
+    assert (prompt == tokenizer.fast.convert_tokens_to_ids("<|turn|>")).sum() == 3
+    assert "Be brief." in tokenizer.decode([prompt])[0]
+
+
 def test_added_tokens() -> None:
     tokenizer = train_bpe(TRIPLES, 300)
     before = tokenizer.n_vocabulary()
-    assert tokenizer.add_tokens(["<BCC>", "</BCC>", "<B2>"]) == 3
-    assert tokenizer.add_tokens(["<BCC>"]) == 0
+    first = tokenizer.n_vocabulary()
+    assert tokenizer.add_tokens(["<BCC>", "</BCC>", "<B2>"]) == [first, first + 1, first + 2]
+    assert tokenizer.add_tokens(["<BCC>"]) == []
     assert tokenizer.n_vocabulary() == before + 3
     assert tokenizer.n_vocabulary(128) == 384
     tokens = tokenizer.encode(["<BCC>Nb</BCC>"])[0]

@@ -90,3 +90,22 @@ def test_averaged_weights() -> None:
 def test_no_average() -> None:
     last = run(OptimizerConfig(ema_decay=0.0))[-1]
     np.testing.assert_array_equal(last.ema["matrix"], last.params["matrix"])
+
+
+def test_small_steps_of_bfloat16_weights_add_up() -> None:
+    """Neighbours of 1 are 0.008 away in bfloat16, and a step is 1e-5."""
+    config = OptimizerConfig(learning_rate=1e-5, schedule="constant", warmup_steps=0, clip_norm=9.0)
+    optimizer = config.build(N_STEPS)
+    start = {"w": jnp.ones(3, jnp.bfloat16)}
+    state = TrainState.create(start, optimizer)
+    for _ in range(N_STEPS):
+        state = state.apply({"w": jnp.ones(3)}, optimizer, config.ema_decay)
+    assert {x.dtype for x in jax.tree.leaves((state.params, state.ema))} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(state.params["w"], 1 - N_STEPS * 1e-5, rtol=1e-6)
+
+
+def test_a_state_has_arrays_of_its_own() -> None:
+    start = {"w": jnp.ones(3)}
+    state = TrainState.create(start, OptimizerConfig().build(1))
+    for x in jax.tree.leaves((state.params, state.ema)):
+        assert x.unsafe_buffer_pointer() != start["w"].unsafe_buffer_pointer()

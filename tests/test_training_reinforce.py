@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -107,8 +108,11 @@ def test_without_reward_the_base_model_stays() -> None:
     update = make_update(actions, optimizer, config)
     state = ReinforceState.create(base, optimizer)
     tokens = jnp.asarray(SEQUENCES)[None]
+    first = state
     for _ in range(10):
         state, metrics = update(state, base, (), tokens, jnp.zeros(len(SEQUENCES)))
+    # Its memory was used for the next one; the base has its own.
+    assert all(x.is_deleted() for x in jax.tree.leaves(first.train.params))
     assert float(metrics["kl_base"]) == pytest.approx(0.0, abs=1e-6)
     for name, table in base.items():
         np.testing.assert_allclose(state.train.params[name], table, atol=1e-6)

@@ -5,25 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from llm_adapters import by_key, random_adapter, slopes_by_key
 from llm_reference import torch
 from resuming import killed_and_resumed
-from small_policy import tiny_policy, triples
+from small_policy import TINY, tiny_policy, triples
 from small_text import words
 
+from crystaljax.checkpoints import About, RunCheckpoints
+from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.text.batches import TextBatches
 from crystaljax.text.packing import TokenSequence
 from crystaljax.text.policy import TextPolicy
+from crystaljax.training.fit import best_weights
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.sft import SftConfig, make_score, make_update, sft
 
@@ -79,6 +85,95 @@ def test_loss_and_gradients_are_those_of_transformers(n_parts: int, tmp_path: Pa
     assert score["nll"] == pytest.approx(float(loss), rel=1e-5)
 
 
+@pytest.mark.slow
+def test_bfloat16_weights_move_as_float32_ones_do() -> None:
+    """100 steps of 1e-5, which are lost beside weights in bfloat16; in micro-batches."""
+    config = dataclasses.replace(
+        QUICK,
+        n_parts=4,
+        optimizer=OptimizerConfig(
+            learning_rate=1e-5, schedule="constant", warmup_steps=0, ema_decay=0.0
+        ),
+    )
+    optimizer = config.optimizer.build(100)
+    texts = TextBatches([[text] for text in triples()], 8, 0, 4)
+    rounded = jax.tree.map(
+        lambda x: x.astype(jnp.bfloat16), nnx.state(LanguageModel(TINY, nnx.Rngs(0)))
+    )
+    start, moved, kept = {}, {}, {}
+    for dtype in ("float32", "bfloat16"):
+        model = LanguageModel(TINY, nnx.Rngs(0), dtype)
+        nnx.update(model, jax.tree.map(lambda x: x.astype(dtype), rounded))  # noqa: B023
+        policy = TextPolicy(model, words())
+        update = make_update(policy, optimizer, config)
+        state = policy.place(TrainState.create(policy.start, optimizer, averaged=False))
+        start[dtype] = flat(state.params)
+        for step in range(100):
+            state, _ = update(state, policy.frozen, texts.packed(step))
+        assert {x.dtype for x in jax.tree.leaves(state)} == {
+            jnp.dtype("int32"),
+            jnp.dtype("float32"),
+        }
+        moved[dtype] = flat(state.params) - start[dtype]
+        kept[dtype] = flat(jax.tree.map(lambda x: x.astype(jnp.bfloat16), state.params))
+        own = {x.dtype for x in jax.tree.leaves(policy.in_own_types(state.params))}
+        assert own == {jnp.dtype(dtype)}
+    np.testing.assert_array_equal(start["float32"], start["bfloat16"])
+    ours, expected = moved["bfloat16"], moved["float32"]
+    cosine = ours @ expected / np.linalg.norm(ours) / np.linalg.norm(expected)
+    assert cosine > 0.98
+    assert np.linalg.norm(ours) == pytest.approx(np.linalg.norm(expected), rel=0.03)
+    # What is exported has moved as often as float32 weights, rounded, have.
+    changed = {name: (x != start[name]).mean() for name, x in kept.items()}
+    assert changed["bfloat16"] == pytest.approx(changed["float32"], abs=0.02)
+    assert changed["bfloat16"] > 0.5
+
+
+def flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(tree)])
+
+
+def test_an_update_takes_the_memory_of_its_state_and_what_is_saved_stays(tmp_path: Path) -> None:
+    policy, optimizer = tiny_policy(), QUICK.optimizer.build(10)
+    update = make_update(policy, optimizer, QUICK)
+    batches = TextBatches([[text] for text in triples()], 8, 0, 2)
+    state = policy.place(TrainState.create(policy.start, optimizer, averaged=False))
+    before = jax.tree.map(lambda x: np.array(x, copy=True), state)
+    with RunCheckpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state, About({}))
+        after, _ = update(state, policy.frozen, batches.packed(0))
+        after, _ = update(after, policy.frozen, batches.packed(1))
+        assert all(x.is_deleted() for x in jax.tree.leaves(state.params))
+        assert all(x.is_deleted() for x in jax.tree.leaves(state.opt_state))
+        assert not any(x.is_deleted() for x in jax.tree.leaves(policy.start))
+    with RunCheckpoints(tmp_path) as checkpoints:
+        saved, _ = checkpoints.restore(after, About({}))
+    jax.tree.map(np.testing.assert_array_equal, saved, before)
+
+
+def test_the_best_weights_are_kept(tmp_path: Path) -> None:
+    """A rate that is far too high: the validation loss is lowest at some step before the last."""
+    policy, losses = tiny_policy(), {}
+
+    def track(metrics: dict[str, Any], step: int) -> None:
+        if "validation/nll" in metrics:
+            losses[step] = metrics["validation/nll"]
+
+    wild = dataclasses.replace(QUICK.optimizer, learning_rate=0.3, schedule="constant")
+    config = dataclasses.replace(QUICK, n_epochs=3, validate_every=1, optimizer=wild)
+    last = sft(policy, triples(), triples(8), config, tmp_path, track)
+    best, step = best_weights(tmp_path, last.averaged, policy.identity)
+    assert step == min(losses, key=losses.get)
+    score = make_score(policy, triples(8), 4)
+    assert score(best)["nll"] == pytest.approx(min(losses.values()), rel=1e-5)
+    assert min(losses.values()) < losses[12]
+    # A run that starts anew forgets it.
+    shutil.rmtree(tmp_path / "checkpoints")
+    brief = dataclasses.replace(config, n_epochs=1, validate_every=4)
+    last = sft(policy, triples(), triples(8), brief, tmp_path, lambda *_: None)
+    assert best_weights(tmp_path, last.averaged, policy.identity)[1] == 4
+
+
 def test_it_learns(tmp_path: Path) -> None:
     policy = tiny_policy()
     lines: list[dict[str, Any]] = []
@@ -124,15 +219,22 @@ def test_a_run_of_another_model_is_not_resumed(tmp_path: Path) -> None:
 SCRIPT = """
 import json, sys
 from pathlib import Path
+import jax
 import numpy as np
 sys.path.insert(0, sys.argv[3])
 from small_policy import tiny_policy, triples
 from test_training_sft import QUICK
 from crystaljax.parallel import MeshConfig, make_mesh
 from crystaljax.text.generation import GenerationConfig
+from crystaljax.training.optimizer import TrainState
 from crystaljax.training.sft import sft
 
 policy = tiny_policy(mesh=make_mesh(MeshConfig(fsdp=int(sys.argv[2]))))
+fresh = TrainState.create(policy.start, QUICK.optimizer.build(1))
+moments = [x for x in jax.tree.leaves(fresh.opt_state) if x.ndim]
+start = jax.tree.leaves(policy.start)
+for x, like in zip([*jax.tree.leaves(fresh.params), *moments], 3 * start, strict=True):
+    assert x.sharding == like.sharding
 losses = []
 def track(metrics, step):
     losses.append(metrics.get("train/nll", metrics.get("validation/nll")))

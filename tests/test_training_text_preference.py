@@ -30,6 +30,7 @@ from crystaljax.training.text_preference import (
     make_pair_score,
     prefer_texts,
     save_pairs,
+    split_pairs,
 )
 
 BETA, SMOOTHING, ANCHOR = 0.3, 0.1, 0.3
@@ -141,6 +142,19 @@ def test_a_resumed_run_has_the_same_losses(tmp_path: Path) -> None:
     whole, first, second = killed_and_resumed(run, tmp_path, stop_after=5)
     assert sorted(second) == [5, 6, 7, 8, 9, 10]  # step 5 was tracked but not saved
     assert first | second == whole
+
+
+def test_pairs_of_a_prompt_stay_together() -> None:
+    pairs = [pair for pair in random_pairs(10) for _ in range(3)]
+    rows, held = split_pairs(pairs, 0.2, 0)
+    assert len(held) == 6
+    assert sorted([*rows, *held]) == list(range(30))
+    prompts = [pair.chosen.tokens[: pair.chosen.n_prompt].tobytes() for pair in pairs]
+    assert not {prompts[i] for i in rows} & {prompts[i] for i in held}
+    one = [pairs[0]] * 4
+    assert [len(x) for x in split_pairs(one, 0.1, 0)] == [3, 1]
+    with pytest.raises(ValueError, match="1 pairs: one to learn"):
+        split_pairs(one[:1], 0.1, 0)
 
 
 def test_pairs_come_back(tmp_path: Path) -> None:

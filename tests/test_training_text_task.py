@@ -20,13 +20,14 @@ from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.rewards.answers import Answer
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.packing import TokenSequence, pack_rows
 from crystaljax.text.policy import TextPolicy
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import PreferenceConfig, prefer
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
-from crystaljax.training.rollouts import Clock, RewardBounds
+from crystaljax.training.rollouts import Clock
 from crystaljax.training.text_task import Prompt, TextTask
 
 WIDE = RewardBounds(invalid=-5.0, low=-5.0, high=5.0)
@@ -86,6 +87,27 @@ def test_rollouts_are_scored_as_they_were_sampled() -> None:
     np.testing.assert_array_equal(np.asarray(is_action.sum(-1)).ravel(), drawn.length)
     again = task.play(policy.start, 16, 3, Clock(), repeat=4)
     np.testing.assert_array_equal(again.reward, played.reward)
+
+
+def test_what_is_trained_on_ends_with_the_stop_string() -> None:
+    """The text judged is without it; a policy that is rewarded for it learns to write it."""
+    policy, judged = tiny_policy(), []
+
+    def reward(answers: Sequence[Answer]) -> RewardBatch:
+        judged.extend(answers)
+        return RewardBatch.from_values(np.ones(len(answers)))
+
+    generation = GenerationConfig(max_new_tokens=40, stop=("0", "1"))
+    task = TextTask(policy, prompts(policy, "<BCC>"), reward, generation)
+    samples = task.play(policy.start, 16, 0, Clock()).samples
+    last = {int(policy.tokenizer.encode([text])[0][0]): text for text in generation.stop}
+    stopped = [i for i, sample in enumerate(samples) if int(sample.tokens[-1]) in last]
+    assert len(stopped) > 3
+    for i in stopped:
+        (text,) = policy.tokenizer.decode([samples[i].tokens[samples[i].n_prompt :]])
+        assert text == judged[i].text + last[int(samples[i].tokens[-1])]
+        assert not set(judged[i].text) & set("01")
+        assert judged[i].whole
 
 
 def two_digit_probabilities(policy: TextPolicy, params: Any) -> np.ndarray:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from flax import nnx
 
 from crystaljax.crystal import Array
 from crystaljax.evaluation.rates import Measure
@@ -77,7 +76,7 @@ def token_divergence(
 
     @jax.jit
     def divergences(p: Params, q: Params, frozen: Params, rows: TextRows) -> Array:
-        one, other = (nnx.merge(policy.graph, params, frozen) for params in (p, q))
+        one, other = (policy.network(params, frozen) for params in (p, q))
         return per_sequence(token_divergences(one, other, rows), rows, batch_size)
 
     found: list[np.ndarray] = []

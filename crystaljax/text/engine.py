@@ -48,7 +48,8 @@ class Generation:
     prompt: np.ndarray
     """int [N]: number of the prompt."""
     tokens: np.ndarray
-    """int32 [N, max_new_tokens]: with the end token, where there is one; 0 after the last."""
+    """int32 [N, max_new_tokens]: with the end token, or those of the stop string, where there is
+    one; 0 after the last."""
     length: np.ndarray
     """int32 [N]: number of tokens."""
     logp: np.ndarray
@@ -59,7 +60,8 @@ class Generation:
     reason: np.ndarray
     """str [N]: what ended it: "end" token, "stop" string, "length"."""
     text: list[str]
-    """Completions as text, without end token and stop string; empty without a tokenizer."""
+    """Completions as text, without end token and stop string (and what follows it in its last
+    token); empty without a tokenizer."""
 
     @staticmethod
     def empty(n_prompts: int, n: int, max_new_tokens: int) -> Generation:
@@ -84,7 +86,7 @@ class Generation:
         return self.tokens[i, : self.length[i]]
 
     def cut(self, i: int, cut: Cut) -> None:
-        """End the i-th completion before a stop string."""
+        """End the i-th completion with a stop string."""
         for values in (self.tokens, self.logp, self.logp_model):
             values[i, cut.n_tokens :] = 0
         self.length[i], self.reason[i], self.text[i] = cut.n_tokens, "stop", cut.text

@@ -15,19 +15,34 @@ E = TypeVar("E")
 
 
 @dataclass(frozen=True)
+class Chat:
+    """A chat to learn: the last message is the assistant's, and is what is learnt."""
+
+    messages: tuple[dict[str, str], ...]
+    """Each has a "role", one of `ROLES`, and a "content"."""
+
+    @property
+    def asked(self) -> str:
+        """The last of the user's messages."""
+        said = [message["content"] for message in self.messages if message["role"] == "user"]
+        return said[-1] if said else ""
+
+
+@dataclass(frozen=True)
 class Example:
     """A text to learn: how it starts, and how it should go on."""
 
     prompt: str
     completion: str
 
+    @property
+    def asked(self) -> str:
+        """The prompt."""
+        return self.prompt
 
-@dataclass(frozen=True)
-class Chat:
-    """A chat to learn: the last message is the assistant's, and is what is learnt."""
-
-    messages: tuple[dict[str, str], ...]
-    """Each has a "role", one of `ROLES`, and a "content"."""
+    def chat(self) -> Chat:
+        """The same for a model that chats: the user asks, the assistant answers."""
+        return Chat((_message("user", self.prompt), _message("assistant", self.completion)))
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,28 @@ class Pair:
     prompt: str
     chosen: str
     rejected: str
+
+    def examples(self) -> tuple[Example, Example]:
+        """The prompt with the better completion, and with the other."""
+        return Example(self.prompt, self.chosen), Example(self.prompt, self.rejected)
+
+
+@dataclass(frozen=True)
+class ChatPair:
+    """Two answers of the assistant in a chat, of which one is the better."""
+
+    messages: tuple[dict[str, str], ...]
+    """The chat before them."""
+    chosen: str
+    rejected: str
+
+    def examples(self) -> tuple[Chat, Chat]:
+        """The chat with the better answer, and with the other."""
+        chosen, rejected = (
+            Chat((*self.messages, _message("assistant", answer)))
+            for answer in (self.chosen, self.rejected)
+        )
+        return chosen, rejected
 
 
 def read_examples(path: Path) -> list[Example | Chat]:
@@ -49,12 +86,17 @@ def read_examples(path: Path) -> list[Example | Chat]:
     return list(_read(path, _example))
 
 
-def read_pairs(path: Path) -> list[Pair]:
-    """Lines with "prompt", "chosen" and "rejected"; else as `read_examples`."""
-    return list(_read(path, lambda line: Pair(*_texts(line, "prompt", "chosen", "rejected"))))
+def read_pairs(path: Path) -> list[Pair | ChatPair]:
+    """Lines with "prompt", "chosen" and "rejected"; else as `read_examples`.
+
+    All three are texts, or lists of messages: the answers alone after those of the prompt (which
+    may also be called "messages"), or whole chats that differ in their last message. An answer to
+    a prompt of messages may be a text.
+    """
+    return list(_read(path, _pair))
 
 
-def write_examples(path: Path, examples: Iterable[Example | Chat | Pair]) -> None:
+def write_examples(path: Path, examples: Iterable[Example | Chat | Pair | ChatPair]) -> None:
     """Write what `read_examples` or `read_pairs` reads."""
     with path.open("w", encoding="utf-8") as file:
         for example in examples:
@@ -65,18 +107,60 @@ def _example(line: dict[str, Any]) -> Example | Chat:
     """ValueError if it is none."""
     if "messages" not in line:
         return Example(*_texts(line, "prompt", "completion"))
-    messages = line["messages"]
+    messages = _messages(line, "messages")
+    if messages[-1]["role"] != "assistant":
+        raise ValueError("the last message must be the assistant's: it is what is learnt")
+    return Chat(messages)
+
+
+def _pair(line: dict[str, Any]) -> Pair | ChatPair:
+    """ValueError if it is none."""
+    asked = "messages" if "messages" in line else "prompt"
+    values = [line.get(name) for name in (asked, "chosen", "rejected")]
+    if not any(isinstance(value, list) for value in values):
+        return Pair(*_texts(line, asked, "chosen", "rejected"))
+    (*before, chosen), (*same, rejected) = (
+        _whole_chat(line, asked, name) for name in ("chosen", "rejected")
+    )
+    if before != same:
+        raise ValueError('the chats "chosen" and "rejected" differ before their last message')
+    for name, message in {"chosen": chosen, "rejected": rejected}.items():
+        if message["role"] != "assistant":
+            raise ValueError(f'the last message of "{name}" must be the assistant\'s')
+    if not before:
+        raise ValueError('"prompt" is missing, and the chats have a message alone')
+    return ChatPair(tuple(before), chosen["content"], rejected["content"])
+
+
+def _whole_chat(line: dict[str, Any], asked: str, name: str) -> tuple[dict[str, str], ...]:
+    """The messages of a prompt and of an answer, which may have the prompt's before it."""
+    if isinstance(line.get(name), list):
+        answer = _messages(line, name)
+        if answer[0]["role"] != "assistant" or asked not in line:
+            return answer
+    else:
+        answer = (_message("assistant", *_texts(line, name)),)
+    if isinstance(line.get(asked), list):
+        return (*_messages(line, asked), *answer)
+    return (_message("user", *_texts(line, asked)), *answer)
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _messages(line: dict[str, Any], name: str) -> tuple[dict[str, str], ...]:
+    """The messages under a name; ValueError if they are none."""
+    messages = line[name]
     if not isinstance(messages, list) or not messages:
-        raise ValueError('"messages" must be a list with a message in it')
+        raise ValueError(f'"{name}" must be a list with a message in it')
     for i, message in enumerate(messages):
         if not isinstance(message, dict):
             raise ValueError(f"message {i} must be an object with role and content")
         role, _ = _texts(message, "role", "content", of=f" of message {i}")
         if role not in ROLES:
             raise ValueError(f"the role of message {i} is {role!r}, none of {', '.join(ROLES)}")
-    if messages[-1]["role"] != "assistant":
-        raise ValueError("the last message must be the assistant's: it is what is learnt")
-    return Chat(tuple({key: m[key] for key in ("role", "content")} for m in messages))
+    return tuple({key: m[key] for key in ("role", "content")} for m in messages)
 
 
 def _texts(line: dict[str, Any], *names: str, of: str = "") -> list[str]:

@@ -33,7 +33,7 @@ class GenerationConfig:
     max_new_tokens: int = 128
     """Tokens of a completion at most, the end token included."""
     stop: tuple[str, ...] = ()
-    """A completion ends before the first of these strings."""
+    """A completion ends with the first of these strings that it has, which its text is without."""
     batch_size: int = 64
     """Completions sampled at a time; the result does not depend on it."""
 
@@ -106,8 +106,17 @@ class Generator:
         self.stops = StopStrings(config.stop, tokenizer.decode if tokenizer else lambda x: [])
         self.sharding = None if mesh is None else batch_sharding(mesh)
         self._everywhere = None if mesh is None else replicated(mesh)
-        table = None if grammar is None else _table(grammar, self.end_tokens)
-        self.grammar = jax.device_put(table, self._everywhere)
+        self._table = None if grammar is None else _table(grammar, self.end_tokens)
+        self.grammar = jax.device_put(self._table, self._everywhere)
+
+    def is_of(self, config: GenerationConfig, grammar: Grammar | None) -> bool:
+        """The generator samples so: with this configuration, and a grammar of the same content."""
+        if self.config != config or (self._table is None) != (grammar is None):
+            return False
+        if self._table is None or grammar is None:
+            return True
+        other = grammar.next_state, grammar.accepting
+        return all(map(np.array_equal, self._table, other))
 
     def __call__(
         self,

@@ -19,7 +19,7 @@ from crystaljax.models.llm.lora import LoraConfig, add_lora
 from crystaljax.models.llm.vocabulary import resize_vocabulary
 from crystaljax.parallel import MeshConfig, make_mesh, parameter_placement
 from crystaljax.text.policy import TextPolicy
-from crystaljax.text.tokenizer import Tokenizer
+from crystaljax.text.tokenizer import TOKENIZER_FILE, Tokenizer
 from crystaljax.text.tokenizer_training import train_bpe, train_words
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class TextModelConfig:
     base: str = ""
     """Folder of a Hugging Face model, or its name on the hub; a small one from scratch if empty."""
     adapter: str = ""
-    """PEFT folder of an adapter to go on from."""
+    """PEFT folder of an adapter to go on from; its tokenizer, if it has one, is used."""
     small: LlmConfig = field(default_factory=LlmConfig)
     """Size of the model from scratch; its vocabulary is the tokenizer's."""
     n_vocabulary: int = 512
@@ -43,7 +43,8 @@ class TextModelConfig:
     pattern: str = ""
     """Regular expression whose matches are the tokens of a model from scratch instead."""
     added_tokens: tuple[str, ...] = ()
-    """Texts that become one token each, such as tags."""
+    """Texts that become one token each, such as tags. With `lora` their rows of the embedding and
+    the head are trained beside the adapters."""
     lora: LoraConfig | None = None
     """New adapters; without them, and without `adapter`, all parameters are trained."""
     quantized: Literal["no", "int8", "nf4"] = "no"
@@ -68,13 +69,13 @@ def load_text_policy(config: TextModelConfig, texts: Sequence[str] = ()) -> Text
     Errors: see `folder.load_model`, `adapters.load_adapter` and `Tokenizer.load`.
     """
     mesh = make_mesh(config.mesh)
+    added: list[int] = []
     if config.base:
-        folder = fetched(config.base)
-        tokenizer = Tokenizer.load(folder)
-        tokenizer.add_tokens(config.added_tokens)
+        tokenizer = load_tokenizer(config)
+        added = tokenizer.add_tokens(config.added_tokens)
         quantized = None if config.quantized == "no" else config.quantized
         placement = parameter_placement(mesh)
-        model = load_model(folder, config.dtype, placement, quantized)
+        model = load_model(fetched(config.base), config.dtype, placement, quantized)
     elif config.quantized != "no":
         raise ValueError("a quantised base is asked for, and no base: give its folder or name")
     else:
@@ -84,12 +85,29 @@ def load_text_policy(config: TextModelConfig, texts: Sequence[str] = ()) -> Text
             tokenizer = train_bpe(texts, config.n_vocabulary, config.added_tokens)
         shape = replace(config.small, vocabulary=tokenizer.n_vocabulary())
         model = LanguageModel(shape, nnx.Rngs(config.seed), jnp.dtype(config.dtype))
+    old = model.config.vocabulary
     resize_vocabulary(model, tokenizer.n_vocabulary())
     if config.adapter:
+        if added:
+            raise ValueError(
+                f"the adapter {config.adapter} does not know {len(added)} of the added tokens, so "
+                "they could not be learnt: merge it into its base first, or start a new one (lora)"
+            )
         load_adapter(model, config.adapter, config.base or None)
     elif config.lora is not None:
-        add_lora(model, config.lora, nnx.Rngs(config.seed))
+        tokens = sorted({*added, *range(old, model.config.vocabulary)})
+        add_lora(model, config.lora, nnx.Rngs(config.seed), tokens)
     return TextPolicy(model, tokenizer, mesh, config.remat, config.base)
+
+
+def load_tokenizer(config: TextModelConfig) -> Tokenizer:
+    """The tokenizer of the adapter's folder, which may have tokens more, or else of the base's.
+
+    Errors: see `fetched`, `Tokenizer.load`.
+    """
+    adapter = Path(config.adapter)
+    has_one = bool(config.adapter) and (adapter / TOKENIZER_FILE).is_file()
+    return Tokenizer.load(adapter if has_one else fetched(config.base))
 
 
 def fetched(name: str) -> Path:

@@ -15,9 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from crystaljax.crystal import Array
-from crystaljax.models.llm.adapters import save_adapter
 from crystaljax.models.llm.decoder import LanguageModel, Remat
-from crystaljax.models.llm.folder import export_model
 from crystaljax.models.llm.likelihood import token_log_probs
 from crystaljax.models.llm.lora import adapters, trained_filter
 from crystaljax.parallel import make_mesh, parameter_placement
@@ -33,7 +31,8 @@ class TextPolicy:
     """p(completion | prompt) by a language model; the trained parameters are passed in.
 
     Trained are the model's adapters if it has any, else all its parameters; adapters start as
-    what the model came with.
+    what the model came with. Parameters may be passed in a higher precision, as training keeps
+    them; the network always computes with its own types.
 
     Args:
       model: gives its arrays away; use the policy from here on.
@@ -64,7 +63,7 @@ class TextPolicy:
         params, frozen = states
         self.start: Params = self.place(params)
         self.frozen: Params = self.place(frozen)
-        self._generators: dict[Any, Generator] = {}
+        self._generator: Generator | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -80,15 +79,26 @@ class TextPolicy:
         placement = parameter_placement(self.mesh)
         return jax.tree.map(lambda x: jax.device_put(x, placement(np.shape(x))), tree)
 
+    def in_own_types(self, params: Params) -> Params:
+        """The parameters in the types that the network has them in."""
+        return jax.tree.map(lambda x, own: x.astype(own.dtype), params, self.start)
+
+    def network(self, params: Params, frozen: Params) -> LanguageModel:
+        """The network with trained and frozen parameters, which a jitted caller gets as arguments.
+
+        Gradients of parameters in float32 are float32, whatever the network computes in.
+        """
+        return nnx.merge(self.graph, self.in_own_types(params), frozen)
+
     def model(self, params: Params) -> LanguageModel:
         """The network with these parameters."""
-        return nnx.merge(self.graph, params, self.frozen)
+        return self.network(params, self.frozen)
 
     def token_log_probs(
         self, params: Params, frozen: Params, rows: TextRows, key: Array | None = None
     ) -> Array:
         """float32 [R, T] of packed texts; a key switches the adapters' dropout on."""
-        return token_log_probs(nnx.merge(self.graph, params, frozen), rows, key, self.remat)
+        return token_log_probs(self.network(params, frozen), rows, key, self.remat)
 
     def log_probs(
         self, params: Params, frozen: Params, rows: TextRows, n_samples: int
@@ -113,19 +123,20 @@ class TextPolicy:
 
         Errors: see `text.generation.Generator`.
         """
-        generator = self._generators.get((config, id(grammar)))
-        if generator is None:
-            generator = Generator(
+        if self._generator is None or not self._generator.is_of(config, grammar):
+            self._generator = Generator(
                 self.graph, config, self.tokenizer.end_ids, self.tokenizer, grammar, self.mesh
             )
-            self._generators = {(config, id(grammar)): generator}
-        return generator((params, self.frozen), prompts, seed, n)
+        return self._generator((self.in_own_types(params), self.frozen), prompts, seed, n)
 
     def save(self, folder: str | Path, params: Params) -> None:
         """Write the adapters as a PEFT folder, or the model as one of Hugging Face, and tokenizer.
 
         FileExistsError if the folder has weights already.
         """
+        from crystaljax.models.llm.adapters import save_adapter
+        from crystaljax.models.llm.folder import export_model
+
         model = self.model(params)
         if self.has_adapters:
             save_adapter(model, folder, self.name or None)

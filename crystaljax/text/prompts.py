@@ -57,10 +57,7 @@ class PromptTemplate:
         return "\n\n".join(parts) + "\n"
 
     def messages(self, values: Mapping[str, object]) -> tuple[dict[str, str], ...]:
-        """The prompt for a model that chats, as a system message, if any, and the user's.
-
-        Some chat templates know no system role: give such models a template without.
-        """
+        """The prompt for a model that chats, as a system message, if any, and the user's."""
         parts = {"system": self.system, "user": self.user}
         return tuple(
             {"role": role, "content": self._filled(part, values)}

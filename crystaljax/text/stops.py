@@ -19,12 +19,14 @@ class Cut(NamedTuple):
     """Where a text ends."""
 
     n_tokens: int
-    """Tokens that the text takes, the last of them maybe in part."""
+    """Tokens up to the one that completes the stop string: a model that is trained on them learns
+    to stop."""
     text: str
+    """What stands before the stop string."""
 
 
 class StopStrings:
-    """Finds the first of some strings, which may span tokens.
+    """Finds where a text first has one of some strings, which may span tokens.
 
     Args:
       stops: strings; ValueError if one is empty.
@@ -56,13 +58,14 @@ class StopStrings:
         ]
 
     def _cut(self, tokens: np.ndarray) -> Cut | None:
-        text = self.decode([tokens])[0]
-        ends = [end for stop in self.stops if (end := text.find(stop)) >= 0]
-        if not ends:
+        """The fewest tokens whose text has a stop string, and what is before it; None for none."""
+
+        def place(n: int) -> int:
+            """Where the first stop string is in the text of n tokens; -1 for none."""
+            text = self.decode([tokens[:n]])[0]
+            return min((at for stop in self.stops if (at := text.find(stop)) >= 0), default=-1)
+
+        if place(len(tokens)) < 0:  # a text may begin another way than a part of it
             return None
-        kept = text[: min(ends)]
-
-        def reaches(n: int) -> bool:
-            return self.decode([tokens[:n]])[0].startswith(kept)
-
-        return Cut(bisect_left(range(len(tokens)), True, key=reaches), kept)
+        n = bisect_left(range(len(tokens)), True, key=lambda n: place(n) >= 0)
+        return Cut(n, self.decode([tokens[:n]])[0][: place(n)])

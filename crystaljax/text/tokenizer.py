@@ -114,13 +114,14 @@ class Tokenizer:
         largest = max(self.fast.get_vocab().values())
         return (largest // multiple + 1) * multiple
 
-    def add_tokens(self, texts: Iterable[str]) -> int:
-        """Make each text one token of its own, kept in decoded texts; the number that were new.
+    def add_tokens(self, texts: Iterable[str]) -> list[int]:
+        """Make each text one token of its own, kept in decoded texts; the tokens that are new.
 
         The model then needs `n_vocabulary` embeddings.
         """
-        added = transformers_module().AddedToken
-        return int(self.fast.add_tokens([added(text, normalized=False) for text in texts]))
+        added, known = transformers_module().AddedToken, set(self.fast.get_vocab().values())
+        self.fast.add_tokens([added(text, normalized=False) for text in texts])
+        return sorted(set(self.fast.get_vocab().values()) - known)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Tokens (int32 [n]) of each text, without start and end.
@@ -224,8 +225,23 @@ class Tokenizer:
             return completion[: ends[-1] + 1]
         return np.append(completion, np.int32(self.end_id))
 
+    @cached_property
+    def _knows_system(self) -> bool:
+        """The chat template writes what a system message says."""
+        from jinja2 import TemplateError
+
+        probe = [{"role": "system", "content": "zyx"}, *_PROBE]
+        try:
+            return "zyx" in str(self.fast.apply_chat_template(probe, tokenize=False))
+        except TemplateError:
+            return False
+
     def _written(self, chat: Sequence[Message], prompt: bool, number: int) -> str:
-        """A chat as text, with the assistant's cue at the end for a prompt."""
+        """A chat as text, with the assistant's cue at the end for a prompt.
+
+        Where the template knows no system role, as Gemma's, the user's first message begins with
+        what it says.
+        """
         if not self.fast.chat_template:
             raise ValueError(
                 f"the tokenizer {self.fast.name_or_path!r} has no chat template: use prompt and "
@@ -233,9 +249,15 @@ class Tokenizer:
             )
         from jinja2 import TemplateError
 
+        messages = [dict(message) for message in chat]
+        roles = [message["role"] for message in messages[:2]]
+        if roles == ["system", "user"] and not self._knows_system:
+            system, user, *rest = messages
+            both = f"{system['content']}\n\n{user['content']}"
+            messages = [{**user, "content": both}, *rest]
         try:
             written = self.fast.apply_chat_template(
-                [dict(message) for message in chat], tokenize=False, add_generation_prompt=prompt
+                messages, tokenize=False, add_generation_prompt=prompt
             )
         except TemplateError as error:
             raise ValueError(f"chat {number}: the chat template refuses it: {error}") from error

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
+
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.objectives import Metrics
-from crystaljax.training.optimizer import OptimizerConfig, TrainState
+from crystaljax.ranges import at_least, check
+from crystaljax.training.optimizer import OptimizerConfig, Params, TrainState
 from crystaljax.training.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -35,9 +39,13 @@ class FitConfig:
     log_every: int = 20
     """Steps between lines of metrics."""
     save_every: int = 500
-    """Steps between checkpoints; the last step is always saved."""
+    """Steps between checkpoints; the first comes within two minutes, the last step is saved."""
     validate_every: int = 500
-    """Steps between validations; the last step is always validated."""
+    """Steps between validations; the last step is always validated, and the best kept."""
+
+    def __post_init__(self) -> None:
+        one = at_least(1)
+        check(self, n_epochs=one, log_every=one, save_every=one, validate_every=one)
 
 
 class Data(Protocol):
@@ -74,24 +82,30 @@ def fit(
 ) -> TrainState:
     """Train to the end, going on from the folder's last checkpoint if there is one.
 
-    A run that was killed and started again has the same losses as one that was not.
+    A run that was killed and started again has the same losses as one that was not. The folder
+    keeps the last states, and the weights of the lowest validation loss (`best_weights`).
 
     Args:
       update: a state and a batch -> the next state and metrics.
       state: the first one, on the devices.
-      folder: where checkpoints go.
+      folder: where `checkpoints` and `best` go.
       title, loss, unit: what the run is called, which metric has to stay finite, and what the
         items of a batch are.
       identity: what a run must have in common with one that it goes on from.
       place: puts a restored state on the devices.
-      validate: metrics of the validation data.
+      validate: metrics of the validation data, the loss among them.
       run_id: the W&B run, kept in the checkpoints.
 
     FloatingPointError if the loss is not finite, naming the file that its batch is in.
     """
     n_steps = config.n_epochs * data.steps_per_epoch
-    about = About(identity, {"config": dataclasses.asdict(config), "wandb_run_id": run_id})
-    with RunCheckpoints(folder / "checkpoints") as checkpoints, progress_bar() as progress:
+    run = {"config": dataclasses.asdict(config), "wandb_run_id": run_id}
+    about = About(identity, run)
+    with (
+        RunCheckpoints(folder / "checkpoints") as checkpoints,
+        Best(folder, about, anew=checkpoints.latest is None) as best,
+        progress_bar() as progress,
+    ):
         if checkpoints.latest is not None:
             state = place(checkpoints.restore(state, about)[0])
             log.info("going on from step %d", int(state.step))
@@ -112,12 +126,52 @@ def fit(
                 epoch = done / data.steps_per_epoch
                 track(numbers | {"epoch": epoch, f"train/{unit}_per_second": speed}, done)
             if done % config.validate_every == 0 or done == n_steps:
-                found = validate(state)
-                track({f"validation/{name}": float(x) for name, x in found.items()}, done)
+                found = {name: float(x) for name, x in validate(state).items()}
+                track({f"validation/{name}": x for name, x in found.items()}, done)
+                best.offer(done, found[loss], state.averaged)
                 clock, counted = time.perf_counter(), done
-            if done % config.save_every == 0 or done == n_steps:
+            if checkpoints.due(done, config.save_every) or done == n_steps:
                 checkpoints.save(done, state, about)
     return state
+
+
+class Best:
+    """The weights of the lowest validation loss of a run, kept in its folder; a context manager.
+
+    anew: the run starts anew, and forgets what a former one left.
+    """
+
+    def __init__(self, folder: Path, about: About, anew: bool) -> None:
+        if anew and jax.process_index() == 0:
+            shutil.rmtree(folder / "best", ignore_errors=True)
+        self._checkpoints = RunCheckpoints(folder / "best", keep=1)
+        self._about = about
+        self.loss = math.inf
+        if self._checkpoints.latest is not None:
+            self.loss = self._checkpoints.about().run["loss"]
+
+    def __enter__(self) -> Best:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._checkpoints.__exit__()
+
+    def offer(self, step: int, loss: float, weights: Params) -> None:
+        """Keep the weights of a step if their loss is the lowest so far."""
+        if loss < self.loss:
+            self.loss = loss
+            run = self._about.run | {"loss": loss, "step": step}
+            self._checkpoints.save(step, weights, About(self._about.identity, run))
+
+
+def best_weights(folder: Path, template: Params, identity: dict[str, Any]) -> tuple[Params, int]:
+    """The weights of the lowest validation loss of a run of `fit`, and their step.
+
+    template: arrays or shapes of the weights. Errors as `RunCheckpoints.restore`.
+    """
+    with RunCheckpoints(folder / "best") as checkpoints:
+        weights, run = checkpoints.restore(template, About(identity))
+        return weights, run["step"]
 
 
 def _not_finite(loss: float, step: int, path: Path) -> FloatingPointError:

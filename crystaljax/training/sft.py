@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from crystaljax.crystal import Array
 from crystaljax.objectives import Metrics
+from crystaljax.ranges import at_least, check
 from crystaljax.text.batches import TextBatches, fixed_batches
 from crystaljax.text.packing import TextRows, TokenSequence
 from crystaljax.text.policy import TextPolicy
@@ -40,6 +40,10 @@ class TextFitConfig(FitConfig):
     """Examples, or pairs of them, of a step, over all devices."""
     n_parts: int = 1
     """Micro-batches that a step is split into, to save memory; divides the batch size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, batch_size=at_least(1), n_parts=at_least(1))
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,7 @@ def sft(
     )
     optimizer = config.optimizer.build(config.n_epochs * batches.steps_per_epoch)
     start = policy.start if start is None else start
-    # A copy, because updates give their state's memory away.
-    state = policy.place(
-        TrainState.create(
-            jax.tree.map(jnp.copy, start), optimizer, bool(config.optimizer.ema_decay)
-        )
-    )
+    state = policy.place(TrainState.create(start, optimizer, bool(config.optimizer.ema_decay)))
     update = make_update(policy, optimizer, config)
     score = make_score(policy, validation, config.batch_size // config.n_parts)
     return fit(
@@ -110,7 +109,10 @@ Update = Callable[[TrainState, Any, TextRows], tuple[TrainState, Metrics]]
 def make_update(
     policy: TextPolicy, optimizer: optax.GradientTransformation, config: SftConfig
 ) -> Update:
-    """One step on micro-batches [A, R, T], jitted; takes the frozen arrays too."""
+    """One step on micro-batches [A, R, T], jitted; takes the frozen arrays too.
+
+    It uses the state's memory: only the new state is of use afterwards.
+    """
 
     @partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, frozen: Any, rows: TextRows) -> tuple[TrainState, Metrics]:

@@ -37,6 +37,10 @@ class TextPreferenceConfig(DpoConfig, TextFitConfig):
     n_epochs: int = 1
     """Passes through the pairs."""
 
+    def __post_init__(self) -> None:
+        DpoConfig.__post_init__(self)
+        TextFitConfig.__post_init__(self)
+
 
 class TokenPair(NamedTuple):
     """Two completions of a prompt."""
@@ -60,6 +64,27 @@ def load_pairs(path: Path) -> list[TokenPair]:
         parts = np.split(kept["tokens"], kept["ends"][:-1])
         texts = [TokenSequence(x, int(n)) for x, n in zip(parts, kept["n_prompt"], strict=True)]
     return [TokenPair(a, b) for a, b in zip(texts[::2], texts[1::2], strict=True)]
+
+
+def split_pairs(
+    pairs: Sequence[TokenPair], share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (int) of the pairs to learn, and of a share of the prompts to validate with.
+
+    No prompt is in both, unless all pairs are of one. ValueError if there are fewer than two pairs.
+    """
+    if len(pairs) < 2:
+        raise ValueError(f"{len(pairs)} pairs: one to learn and one to validate with are needed")
+    number: dict[bytes, int] = {}
+    prompts = [np.asarray(x.tokens[: x.n_prompt], np.int32).tobytes() for x, _ in pairs]
+    group = np.array([number.setdefault(prompt, len(number)) for prompt in prompts])
+    if group.max() == 0:
+        group = np.arange(len(pairs))
+    n_groups = int(group.max()) + 1
+    n_held = min(max(1, round(share * n_groups)), n_groups - 1)
+    held = np.random.default_rng(seed).permutation(n_groups)[:n_held]
+    is_held = np.isin(group, held)
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
 class Pairs:

@@ -1,4 +1,7 @@
-"""LoRA adapters as PEFT's folders: adapter_model.safetensors and adapter_config.json."""
+"""LoRA adapters as PEFT's folders: adapter_model.safetensors and adapter_config.json.
+
+With the rows of tokens that were trained beside them (`trainable_token_indices`).
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_dtypes  # noqa: F401  (safetensors needs it for bfloat16 in numpy)
+import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from crystaljax.models.llm.decoder import LanguageModel
+from crystaljax.models.llm.decoder import LanguageModel, TokenRows
 from crystaljax.models.llm.folder import on_host
 from crystaljax.models.llm.linear import LoRA
-from crystaljax.models.llm.lora import adapters, projections
+from crystaljax.models.llm.lora import adapters, check_tokens, projections
 from crystaljax.models.llm.names import Path as ModelPath
 from crystaljax.models.llm.names import tensor_name
+from crystaljax.models.llm.vocabulary import resize_vocabulary
 
 log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+ROWS = "token_adapter.trainable_tokens_delta"
+"""PEFT's name of the rows of tokens, after that of their table."""
+TABLES = ("weight", "token_adapter.base_layer.weight")
+"""Its names of whole tables, which it keeps where the vocabulary was resized."""
 
 READ = {
     "peft_type",
@@ -40,6 +51,7 @@ READ = {
     "alpha_pattern",
     "layers_to_transform",
     "init_lora_weights",
+    "trainable_token_indices",
 }
 """Settings that we follow."""
 WITHOUT_EFFECT = {
@@ -63,7 +75,10 @@ PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 
 
 def load_adapter(model: LanguageModel, folder: str | Path, base: str | None = None) -> None:
-    """Put the adapter of a PEFT folder on the model, its factors in float32.
+    """Put the adapter of a PEFT folder on the model, its arrays in float32.
+
+    A vocabulary that was resized for the adapter, so that PEFT kept all embeddings beside it, is
+    resized here too.
 
     Args:
       model: without adapters; its base may be quantised.
@@ -93,16 +108,34 @@ def load_adapter(model: LanguageModel, folder: str | Path, base: str | None = No
         arrays = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} cannot be read ({error}): fetch it again") from error
-    layers = projections(model)
-    expected = {}
+    tables = _take_tables(arrays)
+    resize_vocabulary(model, max((len(x) for x in tables.values()), default=1))
+    try:
+        tokens = _trained_tokens(model, config)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
+    if model.head is None:
+        _drop_tied(arrays, folder / WEIGHTS)
+    expected = {
+        f"{PREFIX}{name}.{ROWS}": (len(ids), model.config.width) for name, ids in tokens.items()
+    }
     for path, lora in loras.items():
         for factor, key in zip((lora.a, lora.b), _keys(names[path]), strict=True):
             expected[key] = factor.shape[::-1]
-    _compare(folder / WEIGHTS, {key: x.shape for key, x in arrays.items()}, expected)
+    expected |= dict.fromkeys(tables, (model.config.vocabulary, model.config.width))
+    found = {key: x.shape for key, x in (arrays | tables).items()}
+    _compare(folder / WEIGHTS, found, expected)
+    _put_tables(model, tables)
+    layers = projections(model)
     for path, lora in loras.items():
         for factor, key in zip((lora.a, lora.b), _keys(names[path]), strict=True):
             factor.set_value(jnp.asarray(arrays[key].T, jnp.float32))
         layers[path].lora = lora
+    rows = {
+        name: TokenRows(ids, jnp.asarray(arrays[f"{PREFIX}{name}.{ROWS}"], jnp.float32))
+        for name, ids in tokens.items()
+    }
+    model.embed_rows, model.head_rows = rows.get(EMBEDDING), rows.get(HEAD)
 
 
 def save_adapter(model: LanguageModel, folder: str | Path, base: str | None = None) -> None:
@@ -118,6 +151,18 @@ def save_adapter(model: LanguageModel, folder: str | Path, base: str | None = No
     for path, lora in loras.items():
         for factor, key in zip((lora.a, lora.b), _keys(names[path]), strict=True):
             arrays[key] = on_host(factor.get_value(), transposed=True)
+    trained = {EMBEDDING: model.embed_rows, HEAD: model.head_rows}
+    tokens = {}
+    for name, rows in trained.items():
+        if rows is not None:
+            arrays[f"{PREFIX}{name}.{ROWS}"] = on_host(rows.rows.get_value(), transposed=False)
+            tokens[name.removeprefix("model.")] = list(rows.tokens)
+    if model.tables_of_adapter:
+        tables = {EMBEDDING: (model.embed.embedding, False), HEAD: (model.head_kernel, True)}
+        for name, (table, transposed) in tables.items():
+            if table is not None:
+                suffix = TABLES[trained[name] is not None]
+                arrays[f"{PREFIX}{name}.{suffix}"] = on_host(table.get_value(), transposed)
     targets = sorted({str(path[-1]) for path in loras})
     if any(path[-1] in targets and path not in loras for path in names):
         targets = [names[path] for path in loras]
@@ -137,6 +182,7 @@ def save_adapter(model: LanguageModel, folder: str | Path, base: str | None = No
         "rank_pattern": {names[p]: x.rank for p, x in loras.items() if x.rank != rank},
         "alpha_pattern": {names[p]: x.alpha for p, x in loras.items() if x.alpha != alpha},
         "bias": "none",
+        "trainable_token_indices": tokens or None,
     }
     if jax.process_index() != 0:
         return
@@ -223,6 +269,56 @@ def _describe(
         )
 
     return {path: nnx.eval_shape(lambda path=path: describe(path)) for path in paths}
+
+
+def _trained_tokens(model: LanguageModel, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tokens whose rows the adapter has, by the name of their table.
+
+    A head that is the embedding's transpose has no rows of its own.
+    """
+    given = config.get("trainable_token_indices") or {}
+    found: dict[str, tuple[int, ...]] = {}
+    for name, ids in (given if isinstance(given, dict) else {EMBEDDING: given}).items():
+        table = next((t for t in (EMBEDDING, HEAD) if t == name or t.endswith("." + name)), None)
+        if table is None:
+            raise ValueError(f"trainable_token_indices of {name!r}: tables are {EMBEDDING}, {HEAD}")
+        check_tokens(model, ids)
+        found[table] = tuple(ids)
+    of_head = found.pop(HEAD, None) if model.head is None else None
+    if of_head and of_head != found.get(EMBEDDING):
+        raise ValueError(
+            "trainable_token_indices of the head alone, or of other tokens than those of the "
+            "embedding: in this model they are one table"
+        )
+    return found
+
+
+def _take_tables(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Take whole tables, [V, width], out of the arrays of an adapter; by name."""
+    found = {}
+    for table in (EMBEDDING, HEAD):
+        for suffix in TABLES:
+            if (key := f"{PREFIX}{table}.{suffix}") in arrays:
+                found[table] = arrays.pop(key)
+    return found
+
+
+def _drop_tied(arrays: dict[str, Any], file: Path) -> None:
+    """Take out rows of a head that is the embedding; ValueError if they are not the embedding's."""
+    rows = arrays.pop(f"{PREFIX}{HEAD}.{ROWS}", None)
+    same = arrays.get(f"{PREFIX}{EMBEDDING}.{ROWS}")
+    if rows is not None and not np.array_equal(rows, same):
+        raise ValueError(f"{file} has other rows for the head than for the embedding it is tied to")
+
+
+def _put_tables(model: LanguageModel, tables: dict[str, Any]) -> None:
+    """Put whole tables in place of the base's; a head that is the embedding has none."""
+    model.tables_of_adapter = bool(tables)
+    if EMBEDDING in tables:
+        old = model.embed.embedding
+        old.set_value(jnp.asarray(tables[EMBEDDING], old.dtype))
+    if HEAD in tables and (kernel := model.head_kernel) is not None:
+        kernel.set_value(jnp.asarray(tables[HEAD].T, kernel.dtype))
 
 
 def _compare(

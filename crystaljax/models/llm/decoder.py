@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from crystaljax.models.llm.attention import (
     row_mask,
 )
 from crystaljax.models.llm.config import LlmConfig
-from crystaljax.models.llm.linear import PRODUCT, STD, Linear
+from crystaljax.models.llm.linear import PRODUCT, STD, AdapterParam, Linear
 from crystaljax.models.llm.norm import RMSNorm
 from crystaljax.models.llm.rotary import Turn, rotation
 
@@ -99,6 +99,37 @@ class Block(nnx.Module):
         return x + (h if self.after_mlp is None else self.after_mlp(h)), kept
 
 
+class TokenRows(nnx.Module):
+    """Rows of some tokens, trained in place of those that the frozen embedding, or head, has.
+
+    PEFT's `trainable_token_indices`.
+
+    Args:
+      tokens: the K tokens, each once.
+      rows: float [K, width], what they start as.
+    """
+
+    def __init__(self, tokens: tuple[int, ...], rows: Array) -> None:
+        self.tokens = tokens
+        self.rows = AdapterParam(rows)
+
+    def embedded(self, tokens: Array, x: Array) -> Array:
+        """Embeddings [N, width] of tokens int [N], from the base's x [N, width]."""
+        same = tokens[:, None] == jnp.asarray(self.tokens)
+        rows = self.rows[...].astype(x.dtype)[same.argmax(axis=1)]
+        return jnp.where(same.any(axis=1)[:, None], rows, x)
+
+    def scored(self, hidden: Array, logits: Array) -> Array:
+        """float32 [..., V]: logits of outputs [..., width], from the base's logits."""
+        rows = self.rows[...].astype(hidden.dtype)
+        own = jnp.einsum("...d,kd->...k", hidden, rows, preferred_element_type=jnp.float32)
+        return logits.at[..., jnp.asarray(self.tokens)].set(own)
+
+    def put(self, table: Array) -> Array:
+        """The base's table [V, width] with the rows in it."""
+        return table.at[jnp.asarray(self.tokens)].set(self.rows[...].astype(table.dtype))
+
+
 class LanguageModel(nnx.Module):
     """Embedding, blocks and last layer of a language model.
 
@@ -126,6 +157,16 @@ class LanguageModel(nnx.Module):
         if not config.tied:
             head = Linear(config.width, config.vocabulary, dtype=self.dtype, rngs=rngs)
         self.head = nnx.data(head)
+        self.embed_rows: TokenRows | None = nnx.data(None)
+        # Where the head is the embedding's transpose, it has the embedding's rows.
+        self.head_rows: TokenRows | None = nnx.data(None)
+        self.tables_of_adapter = False
+        """Embedding and head came with an adapter, in place of the base's, and are kept with it."""
+
+    @property
+    def head_kernel(self) -> nnx.Param | None:
+        """Kernel [width, V] of a head of its own, which of all matrices is never quantised."""
+        return None if self.head is None else cast(nnx.Param, self.head.kernel)
 
     def hidden(
         self,
@@ -182,6 +223,9 @@ class LanguageModel(nnx.Module):
             logits = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
         else:
             logits = self.head(hidden, out_dtype=jnp.dtype("float32"))
+        rows = self.embed_rows if self.head is None else self.head_rows
+        if rows is not None:
+            logits = rows.scored(hidden, logits)
         cap = self.config.logit_cap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
@@ -216,6 +260,8 @@ class LanguageModel(nnx.Module):
     ) -> tuple[Array, list[LayerCache | None]]:
         """Outputs [N, width] of N tokens, int [N], and what each layer's attention keeps."""
         x = self.embed(tokens)
+        if self.embed_rows is not None:
+            x = self.embed_rows.embedded(tokens, x)
         if self.config.traits.scaled_embedding:
             x = x * jnp.asarray(self.config.width**0.5, x.dtype)
         turn = rotation(position, self.config)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,17 @@ from crystaljax.models.llm.lora import projections
 from crystaljax.models.llm.names import tensor_name
 from crystaljax.models.llm.quantization import quantize
 
+log = logging.getLogger(__name__)
+
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+"""Tensors that may be one."""
+
+COMPARED = 4096
+"""Rows of the two that are compared at a time."""
 
 TEXT_FILES = (
     "tokenizer.json",
@@ -169,14 +179,25 @@ def load_model(
       quantized, tile: format of the blocks' projections, as in `quantize`; plain if not given.
 
     Every tensor goes on its own from the file to its devices, a host reading only what its devices
-    hold, and is quantised there before the next one is read. FileNotFoundError: folder,
-    configuration or a shard is missing. ValueError: unknown architecture, a tile that does not
-    fit, or tensors that are missing, of other shapes than the configuration says, or unknown to it.
+    hold, and is quantised there before the next one is read. A head that stands beside the
+    embedding it should be the transpose of, and differs, is used, with a warning, as transformers
+    5 does.
+
+    FileNotFoundError: folder, configuration or a shard is missing. ValueError: unknown
+    architecture, a tile that does not fit, or tensors that are missing, of other shapes than the
+    configuration says, or unknown to it.
     """
     config = load_config(folder)
     with Tensors(folder) as tensors:
+        if config.tied and not _is_tied(tensors):
+            config = replace(config, tied=False)
+            log.warning(
+                "%s: tie_word_embeddings is true in %s, but %s is another matrix than %s: they are"
+                " read as two; set it to false",
+                *(folder, CONFIG, HEAD, EMBEDDING),
+            )
         if dtype is None:
-            dtype = tensors.slices("model.embed_tokens.weight")[:1].dtype
+            dtype = tensors.slices(EMBEDDING)[:1].dtype
         graph = nnx.graphdef(abstract_model(config, dtype, quantized, tile))
         plain = abstract_model(config, dtype)
         projected = {(*path, "kernel") for path in projections(plain)}
@@ -197,6 +218,18 @@ def load_model(
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
+def _is_tied(tensors: Tensors) -> bool:
+    """There is no head, or it is the embedding once more."""
+    if not {EMBEDDING, HEAD} <= tensors.names:
+        return True
+    one, other = tensors.slices(EMBEDDING), tensors.slices(HEAD)
+    if one.get_shape() != other.get_shape():
+        return False
+    size = one.get_shape()[0]
+    parts = [slice(i, min(i + COMPARED, size)) for i in range(0, size, COMPARED)]
+    return all(np.array_equal(one[part], other[part]) for part in parts)
+
+
 def _first_device() -> Sharding:
     return SingleDeviceSharding(jax.local_devices()[0])
 
@@ -205,7 +238,7 @@ def _check_unknown(tensors: Tensors, known: set[str], config: LlmConfig) -> None
     """ValueError if there are tensors that the model has no place for."""
     unknown = {name for name in tensors.names - known if not name.endswith("rotary_emb.inv_freq")}
     if config.tied:
-        unknown -= {"lm_head.weight"}  # the embedding once more
+        unknown -= {HEAD}  # the embedding once more
     if unknown:
         some = ", ".join(sorted(unknown)[:3])
         raise ValueError(

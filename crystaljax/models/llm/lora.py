@@ -1,8 +1,12 @@
-"""Adapters (LoRA, arXiv 2106.09685) on the projections of a language model."""
+"""Adapters (LoRA, arXiv 2106.09685) on the projections of a language model.
+
+With them the rows of tokens that are new to the model can be trained.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -11,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from crystaljax.models.llm.decoder import LanguageModel
-from crystaljax.models.llm.linear import Linear, LoRA, LoRAParam, QuantizedKernel
+from crystaljax.crystal import Array
+from crystaljax.models.llm.decoder import LanguageModel, TokenRows
+from crystaljax.models.llm.linear import AdapterParam, Linear, LoRA, QuantizedKernel
 from crystaljax.models.llm.names import Path
 
 log = logging.getLogger(__name__)
@@ -52,11 +57,17 @@ def adapters(model: LanguageModel) -> dict[Path, LoRA]:
     return {path: layer.lora for path, layer in layers.items() if layer.lora is not None}
 
 
-def add_lora(model: LanguageModel, config: LoraConfig, rngs: nnx.Rngs) -> None:
+def add_lora(
+    model: LanguageModel, config: LoraConfig, rngs: nnx.Rngs, tokens: Sequence[int] = ()
+) -> None:
     """Put a new adapter on every target, which does not change what the model computes.
 
+    Args:
+      tokens: those whose rows of the embedding, and of the head, are trained too; a model learns
+        tokens that were added to it in no other way.
+
     The base may be quantised, before or after. ValueError for a rank below one, a target that is
-    no projection, and a model that has adapters.
+    no projection, a token that the model does not have, and a model that has adapters.
     """
     layers = projections(model)
     names = {str(path[-1]) for path in layers}
@@ -67,6 +78,9 @@ def add_lora(model: LanguageModel, config: LoraConfig, rngs: nnx.Rngs) -> None:
         raise ValueError(f"the rank of LoRA is {config.rank}, and must be positive")
     if adapters(model):
         raise ValueError("the model has adapters already: merge or remove them first")
+    check_tokens(model, tokens)
+    if tokens:
+        model.embed_rows, model.head_rows = _token_rows(model, tuple(tokens), config.dtype)
     for path, layer in layers.items():
         if path[-1] in config.targets:
             layer.lora = LoRA(
@@ -80,14 +94,38 @@ def add_lora(model: LanguageModel, config: LoraConfig, rngs: nnx.Rngs) -> None:
             )
 
 
+def check_tokens(model: LanguageModel, tokens: Sequence[int]) -> None:
+    """ValueError for a token that is there twice, or that the model does not have."""
+    if len(set(tokens)) < len(tokens):
+        raise ValueError(f"tokens to train: {list(tokens)} has one more than once")
+    if wrong := [token for token in tokens if not 0 <= token < model.config.vocabulary]:
+        raise ValueError(
+            f"token {wrong[0]} cannot be trained: the model has the tokens 0 to "
+            f"{model.config.vocabulary - 1}; its vocabulary must be resized first"
+        )
+
+
+def _token_rows(
+    model: LanguageModel, tokens: tuple[int, ...], dtype: str
+) -> tuple[TokenRows, TokenRows | None]:
+    """Rows of the embedding, and of a head of its own, that start as those they stand for."""
+
+    def rows(table: Array) -> TokenRows:
+        return TokenRows(tokens, table[jnp.asarray(tokens)].astype(dtype))
+
+    head = model.head_kernel
+    return rows(model.embed.embedding[...]), None if head is None else rows(head[...].T)
+
+
 def remove_lora(model: LanguageModel) -> None:
     """Take the adapters off: the base again, such as the reference of DPO."""
     for path in adapters(model):
         projections(model)[path].lora = None
+    model.embed_rows = model.head_rows = None
 
 
 def merge_lora(model: LanguageModel) -> None:
-    """Fold the adapters into the kernels and take them off.
+    """Fold the adapters into the kernels, and rows of tokens into their tables; take them off.
 
     A quantised kernel with an adapter becomes a plain one in the type it was quantised from, and
     a warning says so: quantising it again would round the adapter away.
@@ -102,6 +140,12 @@ def merge_lora(model: LanguageModel) -> None:
             kernel = nnx.Param(kernel.dense())
         merged = kernel[...].astype(jnp.float32) + layer.lora.product().astype(jnp.float32)
         layer.kernel, layer.lora = nnx.Param(merged.astype(kernel.dtype)), None
+    table, head = model.embed.embedding, model.head_kernel
+    if model.embed_rows is not None:
+        table.set_value(model.embed_rows.put(table.get_value()))
+    if model.head_rows is not None and head is not None:
+        head.set_value(model.head_rows.put(head.get_value().T).T)
+    model.embed_rows = model.head_rows = None
     if quantized:
         log.warning(
             "%d quantised kernels became plain ones of %s as adapters were merged into them",
@@ -116,7 +160,7 @@ def trained_filter(model: LanguageModel) -> Any:
     ValueError for a quantised base without adapters, of which little could be trained.
     """
     if adapters(model):
-        return LoRAParam
+        return AdapterParam
     if any(isinstance(layer.kernel, QuantizedKernel) for layer in projections(model).values()):
         raise ValueError("a quantised model cannot be trained: give it adapters (add_lora) first")
     return nnx.Param
@@ -130,5 +174,5 @@ def count_parameters(model: LanguageModel) -> tuple[int, int]:
     every = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
     kernels = (layer.kernel for layer in projections(model).values())
     every += sum(prod(kernel.shape) for kernel in kernels if isinstance(kernel, QuantizedKernel))
-    chosen = LoRAParam if adapters(model) else nnx.Param
+    chosen = AdapterParam if adapters(model) else nnx.Param
     return sum(x.size for x in jax.tree.leaves(nnx.state(model, chosen))), every

@@ -7,12 +7,13 @@ from math import prod
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
 from crystaljax.models.llm.decoder import LanguageModel, Remat
 from crystaljax.models.llm.likelihood import CHUNK
-from crystaljax.models.llm.linear import LoRAParam, QuantizedKernel
+from crystaljax.models.llm.linear import AdapterParam, QuantizedKernel
 from crystaljax.models.llm.lora import (
     adapters,
     count_parameters,
@@ -29,11 +30,17 @@ class MemoryReport:
     """Bytes by purpose, and parameters."""
 
     weights: dict[str, int]
-    """Of the base, by type; the scales of quantised kernels on their own."""
+    """Of the base, by type; the scales of quantised kernels on their own. In training of all
+    parameters this is the model as it started, the reference of DPO and of rewards."""
     adapters: int
-    """Of LoRA's factors."""
+    """Of LoRA's factors and rows of tokens, as they started."""
+    masters: int
+    """Of what is trained, in float32; twice if an average of it is kept."""
+    working: int
+    """Of what is trained in the network's own types, which a step makes where they are others."""
     gradients: int
-    """Of what is trained."""
+    """Of what is trained, in float32; those of a micro-batch, in the network's types, beside them
+    where there are several."""
     optimizer: int
     """Of the optimiser's state."""
     cache: int
@@ -48,8 +55,8 @@ class MemoryReport:
     @property
     def total(self) -> int:
         """Bytes of everything."""
-        rest = self.adapters, self.gradients, self.optimizer, self.cache, self.activations
-        return sum(self.weights.values()) + sum(rest)
+        training = self.masters, self.working, self.gradients, self.optimizer, self.activations
+        return sum(self.weights.values()) + self.adapters + self.cache + sum(training)
 
     @property
     def trained_fraction(self) -> float:
@@ -61,6 +68,8 @@ class MemoryReport:
         rows = {f"weights, {kind}": size for kind, size in sorted(self.weights.items())}
         rows |= {
             "adapters": self.adapters,
+            "float32 copy of trained": self.masters,
+            "working copy of trained": self.working,
             "gradients": self.gradients,
             "optimiser": self.optimizer,
             "KV cache": self.cache,
@@ -79,6 +88,8 @@ def memory_report(
     model: LanguageModel,
     optimizer: optax.GradientTransformation | None = None,
     *,
+    averaged: bool = False,
+    n_parts: int = 1,
     rows: int = 1,
     length: int = 0,
     remat: Remat = "all",
@@ -89,21 +100,28 @@ def memory_report(
 
     Args:
       model: with arrays or, as of `nnx.eval_shape`, with their shapes: nothing is allocated.
-      optimizer: of a training run; gradients, optimiser and activations are zero without it.
-      rows, length, remat: of the packed texts of a training step.
+      optimizer: of a training run; all that training needs is zero without it.
+      averaged: an average of the weights is kept.
+      n_parts: micro-batches of a training step.
+      rows, length, remat: of the packed texts of a micro-batch.
       sequences, slots: of the cache in sampling.
     """
-    gradients = state = activations = 0
+    masters = working = gradients = state = activations = 0
     if optimizer is not None:
         trained = nnx.to_pure_dict(nnx.state(model, trained_filter(model)))
-        gradients = _bytes(trained)
-        state = _bytes(jax.eval_shape(optimizer.init, trained))
+        exact = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), trained)
+        masters = _bytes(exact) * (2 if averaged else 1)
+        gradients = _bytes(exact) + (_bytes(trained) if n_parts > 1 else 0)
+        working = _bytes([x for x in jax.tree.leaves(trained) if x.dtype != jnp.float32])
+        state = _bytes(jax.eval_shape(optimizer.init, exact))
         activations = _activations(model, rows, length, remat) if rows * length else 0
     cache = jax.eval_shape(lambda: model.empty_cache(sequences, slots))
     n_trained, n_parameters = count_parameters(model)
     return MemoryReport(
         weights=_weights(model),
-        adapters=_bytes(nnx.state(model, LoRAParam)),
+        adapters=_bytes(nnx.state(model, AdapterParam)),
+        masters=masters,
+        working=working,
         gradients=gradients,
         optimizer=state,
         cache=_bytes(cache) + 4 * sequences * slots,
@@ -124,7 +142,7 @@ def _weights(model: LanguageModel) -> dict[str, int]:
     def add(kind: str, tree: Any) -> None:
         sizes[kind] = sizes.get(kind, 0) + _bytes(tree)
 
-    for x in jax.tree.leaves(nnx.state(model, nnx.All(nnx.Param, nnx.Not(LoRAParam)))):
+    for x in jax.tree.leaves(nnx.state(model, nnx.All(nnx.Param, nnx.Not(AdapterParam)))):
         add(x.dtype.name, x)
     for layer in projections(model).values():
         if isinstance(layer.kernel, QuantizedKernel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
 import jax.numpy as jnp
 from flax import nnx
@@ -34,8 +33,7 @@ def resize_vocabulary(model: LanguageModel, n_tokens: int, multiple: int = 1) ->
     table = model.embed.embedding
     table.set_value(grown(table.get_value(), 0))
     model.embed.num_embeddings = size
-    if model.head is not None:
-        kernel = cast(nnx.Param, model.head.kernel)  # of all matrices it alone is never quantised
+    if (kernel := model.head_kernel) is not None:
         kernel.set_value(grown(kernel.get_value(), 1))
     for _, module in nnx.iter_modules(model):
         if hasattr(module, "config"):

@@ -1,0 +1,140 @@
+"""Pairs and prompts of the experiments on language models, for models that chat and others."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from small_policy import TINY
+from small_text import TRIPLES
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+import llm_dpo
+from llm_setup import LlmSetup, TextsConfig, chats, read_texts, sequences
+
+from crystaljax.text.loading import TextModelConfig, load_text_policy
+from crystaljax.text.policy import TextPolicy
+
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}"
+    "<|turn|>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n"
+    "{{ m['content'] | trim }}<|over|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn|>model\n{% endif %}"
+)
+"""A chat template without a system role."""
+
+
+@pytest.fixture(scope="module", params=["plain", "chat"])
+def model(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[TextModelConfig, bool]:
+    """A tiny model's folder, and whether it has a chat template."""
+    folder, chat = tmp_path_factory.mktemp(request.param) / "model", request.param == "chat"
+    config = TextModelConfig(small=TINY, n_vocabulary=300, added_tokens=("<|turn|>", "<|over|>"))
+    policy = load_text_policy(config, TRIPLES)
+    if chat:
+        special = {"additional_special_tokens": ["<|turn|>", "<|over|>"]}
+        policy.tokenizer.fast.add_special_tokens(special)
+        policy.tokenizer.fast.chat_template = GEMMA
+    policy.save(folder, policy.start)
+    return TextModelConfig(base=str(folder)), chat
+
+
+def test_pairs_of_a_file_are_asked_as_examples_are(
+    model: tuple[TextModelConfig, bool], tmp_path: Path
+) -> None:
+    config, chat = model
+    policy = load_text_policy(config)
+    prompts, answers = [f"Alloy {i}" for i in range(12)], list(TRIPLES)
+    pairs = [
+        {"prompt": prompt, "chosen": answers[i % 4], "rejected": answers[(i + 1) % 4]}
+        for i, prompt in enumerate(prompts)
+    ]
+    examples = [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
+    for name, lines in {"pairs": pairs, "examples": examples}.items():
+        (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
+    setup = LlmSetup(
+        texts=TextsConfig(file=tmp_path / "examples"), model=config, output=tmp_path / "run"
+    )
+    dpo = llm_dpo.Config(setup=setup, pairs=llm_dpo.PairsConfig(file=tmp_path / "pairs"))
+    found, asked = llm_dpo.pairs_of_file(dpo, policy)
+
+    train, validation = read_texts(setup.texts, chats(config))
+    learnt = [*sequences(policy, train), *sequences(policy, validation)]
+    by_tokens = {sequence.tokens.tobytes(): sequence.n_prompt for sequence in learnt}
+    for pair in found:
+        assert by_tokens[pair.chosen.tokens.tobytes()] == pair.chosen.n_prompt
+        np.testing.assert_array_equal(
+            pair.rejected.tokens[: pair.rejected.n_prompt],
+            pair.chosen.tokens[: pair.chosen.n_prompt],
+        )
+    text = policy.tokenizer.fast.decode(found[0].chosen.tokens)
+    assert ("<|turn|>user\nAlloy 0<|over|>\n<|turn|>model\n" in text) == chat
+
+    # What is examined are the pairs' own prompts, each once.
+    some = asked(np.array([3, 5]))
+    assert some.fields == [{"prompt": "Alloy 3"}, {"prompt": "Alloy 5"}]
+    assert not some.are_crystals
+
+
+def test_pairs_of_messages(model: tuple[TextModelConfig, bool], tmp_path: Path) -> None:
+    config, chat = model
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Alloy?"}]
+    answers = [{"role": "assistant", "content": text} for text in TRIPLES[:2]]
+    line = {"prompt": asked, "chosen": [answers[0]], "rejected": [answers[1]]}
+    (tmp_path / "pairs").write_text(json.dumps(line))
+    setup = LlmSetup(model=config, output=tmp_path / "run")
+    dpo = llm_dpo.Config(setup=setup, pairs=llm_dpo.PairsConfig(file=tmp_path / "pairs"))
+    policy = load_text_policy(config)
+    if not chat:
+        with pytest.raises(ValueError, match="has no chat template: use prompt and completion"):
+            llm_dpo.pairs_of_file(dpo, policy)
+        return
+    ((chosen, rejected),), _ = llm_dpo.pairs_of_file(dpo, policy)
+    expected = policy.tokenizer.chat_sequences([[*asked, answer] for answer in answers])
+    jax.tree.map(np.testing.assert_array_equal, [chosen, rejected], expected)
+
+
+def test_crystals_are_asked_of_models_without_a_system_role(
+    model: tuple[TextModelConfig, bool],
+) -> None:
+    config, chat = model
+    texts = TextsConfig(template="crystal_of_formula", max_sites=1)
+    train, _ = read_texts(texts, chats(config))
+    policy: TextPolicy = load_text_policy(config)
+    (sequence,) = sequences(policy, train[np.arange(1)])
+    prompt = policy.tokenizer.fast.decode(sequence.tokens[: sequence.n_prompt])
+    formula = train.fields[0]["formula"]
+    assert "You know which structures" in prompt
+    assert f"Describe a stable crystal of {formula}." in prompt
+    assert ("<|turn|>user\nYou know which" in prompt) == chat
+
+
+@pytest.mark.slow
+def test_dpo_on_a_file_of_pairs(tmp_path: Path) -> None:
+    """The whole script, at a tiny size; the report shows the prompts of the file."""
+    policy = load_text_policy(TextModelConfig(small=TINY, n_vocabulary=300), TRIPLES)
+    policy.save(tmp_path / "model", policy.start)
+    lines = [
+        {"prompt": f"Alloy {i}", "chosen": TRIPLES[i % 4], "rejected": "none"} for i in range(12)
+    ]
+    (tmp_path / "pairs").write_text("\n".join(map(json.dumps, lines)))
+    small = llm_dpo.PRESETS["small"][1]
+    setup = dataclasses.replace(
+        small.setup,
+        model=TextModelConfig(base=str(tmp_path / "model")),
+        generation=dataclasses.replace(small.setup.generation, max_new_tokens=8),
+        output=tmp_path / "run",
+    )
+    dpo = dataclasses.replace(small.dpo, batch_size=4)
+    pairs = llm_dpo.PairsConfig(file=tmp_path / "pairs")
+    llm_dpo.main(dataclasses.replace(small, setup=setup, dpo=dpo, pairs=pairs))
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "Alloy " in report
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
