@@ -3,11 +3,10 @@
 import ast
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tyro
-from scripts import DOCUMENTS, ROOT, SCRIPTS, commands, load_script, parse
+from scripts import DOCUMENTS, ROOT, SCRIPTS, commands, options, options_of, parse
 
 from crystaljax.cli import COMMANDS
 
@@ -67,17 +66,9 @@ def test_python_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     exec(compile(code, "README.md", "exec"), {})
 
 
-def options(config: Any) -> set[str]:
-    """All that a command line may have, and their groups ("--setup.tracking")."""
-    parser = tyro.extras.get_parser(config)
-    found = {option for action in parser._actions for option in action.option_strings}
-    parts = [option.split(".") for option in found]
-    return found | {".".join(words[:n]) for words in parts for n in range(1, len(words))}
-
-
 def test_options_exist() -> None:
-    known = OTHERS.union(*(options(command) for command in COMMANDS.values()))
-    known |= set().union(*(options(load_script(name).Config) for name in SCRIPTS))
+    known = OTHERS.union(*(options_of(command) for command in COMMANDS.values()))
+    known |= set().union(*(options(name) for name in SCRIPTS))
     for where, text in TEXTS.items():
         quoted = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*[a-z]", text))
         assert quoted - known == set(), where

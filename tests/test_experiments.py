@@ -229,4 +229,5 @@ def test_benchmarks(
 
 def test_every_script_is_run() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    assert all(f'"{name}"' in text for name in SCRIPTS)
+    elsewhere = {"accelerator.py"}  # tests/test_benchmarks_accelerator.py
+    assert all(f'"{name}"' in text for name in SCRIPTS.keys() - elsewhere)
