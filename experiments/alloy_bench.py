@@ -182,7 +182,7 @@ class Bench:
     ) -> Samples:
         """n fresh samples, judged; those of different streams are independent."""
         path = self.folder / f"{name}.jsonl"
-        header = {"samples": n, "seed": self.seed, "stream": stream}
+        header: dict[str, Any] = {"samples": n, "seed": self.seed, "stream": stream}
         header["reward"] = self.reward.identity
         how = {"generation": dataclasses.asdict(generation), "held": bool(self.grammar)}
         journal = Journal(path, header | how)

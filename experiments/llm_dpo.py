@@ -164,7 +164,7 @@ def pairs_of_file(config: Config, policy: TextPolicy) -> Found:
 
     def asked(rows: np.ndarray) -> Texts:
         first = {chosen.examples[i].asked: i for i in reversed(rows.tolist())}
-        return chosen[np.array(sorted(first.values()))]
+        return chosen.take(np.array(sorted(first.values())))
 
     return [TokenPair(a, b) for a, b in zip(*tokens, strict=True)], asked
 

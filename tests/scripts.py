@@ -7,20 +7,23 @@ import itertools
 import re
 import shlex
 import sys
+from contextlib import redirect_stdout, suppress
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import tyro
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = (ROOT / "experiments", ROOT / "experiments" / "benchmarks")
+FILES = {path.name: path for folder in FOLDERS for path in sorted(folder.glob("*.py"))}
 SCRIPTS = {
-    path.name: path
-    for folder in FOLDERS
-    for path in sorted(folder.glob("*.py"))
+    name: path
+    for name, path in FILES.items()
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 }
 DOCUMENTS = {
@@ -44,9 +47,12 @@ def load_script(name: str) -> ModuleType:
     sys.modules[spec.name] = module  # where dataclasses look for the types of their fields
     try:
         spec.loader.exec_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         del sys.modules[spec.name]
-        pytest.skip(f"{name} needs {error.name}")
+        absent = str(error.name).partition(".")[0]
+        if (ROOT / absent).exists() or f"{absent}.py" in FILES:
+            raise  # ours
+        pytest.skip(f"{name} needs {absent}")
     return module
 
 
@@ -55,7 +61,28 @@ def parse(name: str, arguments: list[str]) -> Any:
     module = load_script(name)
     if hasattr(module, "PRESETS"):
         return tyro.extras.overridable_config_cli(module.PRESETS, args=arguments)
-    return tyro.cli(module.Config, args=arguments)
+    if hasattr(module, "Config"):
+        return tyro.cli(module.Config, args=arguments)
+    with patch.object(sys, "argv", [name, *arguments]):
+        return module.arguments()
+
+
+def options(name: str) -> set[str]:
+    """All that the script's command line may have, and their groups ("--setup.tracking")."""
+    module = load_script(name)
+    if hasattr(module, "Config"):
+        return options_of(module.Config)
+    with redirect_stdout(StringIO()) as printed, suppress(SystemExit):
+        parse(name, ["--help"])
+    return set(re.findall(r"--[a-z][\w-]*", printed.getvalue()))
+
+
+def options_of(config: Any) -> set[str]:
+    """The same of a dataclass that tyro parses."""
+    parser = tyro.extras.get_parser(config)
+    found = {option for action in parser._actions for option in action.option_strings}
+    parts = [option.split(".") for option in found]
+    return found | {".".join(words[:n]) for words in parts for n in range(1, len(words))}
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
@@ -81,7 +108,7 @@ def _alternatives(line: str) -> list[str]:
 
 def _command(line: str) -> tuple[str, list[str]] | None:
     """A script and its arguments, if the line is such a command."""
-    line = re.sub(r"[\[\]]|\s#.*", " ", line.removeprefix("taskset -c 0 "))
+    line = re.sub(r"[\[\]]|\s#.*", " ", re.sub(r"^(taskset -c 0|\w+=\S*) ", "", line))
     match = re.match(r"(python )?(?:[\w/]*/)?(\w+\.py|crystaljax)(?= |$)(.*)", line)
     if match is None or match[2] not in {*SCRIPTS, "crystaljax"}:
         return None

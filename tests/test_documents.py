@@ -2,11 +2,11 @@
 
 import ast
 import re
-from typing import Any
+from pathlib import Path
 
 import pytest
 import tyro
-from scripts import DOCUMENTS, ROOT, SCRIPTS, commands, load_script, parse
+from scripts import DOCUMENTS, ROOT, SCRIPTS, commands, options, options_of, parse
 
 from crystaljax.cli import COMMANDS
 
@@ -49,17 +49,26 @@ def test_commands_parse(name: str, arguments: list[str]) -> None:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, args=arguments)
 
 
-def options(config: Any) -> set[str]:
-    """All that a command line may have, and their groups ("--setup.tracking")."""
-    parser = tyro.extras.get_parser(config)
-    found = {option for action in parser._actions for option in action.option_strings}
-    parts = [option.split(".") for option in found]
-    return found | {".".join(words[:n]) for words in parts for n in range(1, len(words))}
+PYTHON = re.findall(r"```python\n(.*?)```", TEXTS["README.md"], re.S)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [pytest.param(x, id=x.split()[1]) for x in PYTHON])
+def test_python_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    if "FOLDER" in code:
+        small = pytest.importorskip("small_policy", exc_type=ImportError)
+        policy = small.tiny_policy()
+        policy.save(tmp_path / "FOLDER", policy.start)
+    elif "alloys" in code:
+        pytest.importorskip("pycalphad")
+    exec(compile(code, "README.md", "exec"), {})
 
 
 def test_options_exist() -> None:
-    known = OTHERS.union(*(options(command) for command in COMMANDS.values()))
-    known |= set().union(*(options(load_script(name).Config) for name in SCRIPTS))
+    known = OTHERS.union(*(options_of(command) for command in COMMANDS.values()))
+    known |= set().union(*(options(name) for name in SCRIPTS))
     for where, text in TEXTS.items():
         quoted = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*[a-z]", text))
         assert quoted - known == set(), where
