@@ -158,7 +158,7 @@ def test_only_the_models_of_the_materials_projects_settings_meet_its_hull() -> N
     from crystaljax.rewards.potentials.orb import MODELS as KNOWN
 
     assert set(KNOWN) <= set(ORB_PRETRAINED_MODELS)
-    assert {name for name, kind in KNOWN.items() if kind == "none"} == {
+    assert {name for name, kind in KNOWN.items() if kind == "OMat24"} == {
         name for name in KNOWN if name.endswith("omat")
     }
 

@@ -199,7 +199,7 @@ def test_shares_are_of_all_samples(caplog: pytest.LogCaptureFixture) -> None:
     assert metrics["reward/not_ok"] == pytest.approx(0.2)
     assert not caplog.records
     prepare(judged(-3.0, -2.0, 2.0, 0.1, np.nan), E_ABOVE_HULL.bounds)
-    assert "3 of 5 rewards (75 % of those judged) lie outside [-1.0, 0.5]" in caplog.text
+    assert "3 of 5 rewards (75 % of those judged) lie outside [-1, 0.5]" in caplog.text
 
 
 def test_rewards_that_are_all_equal_warn(caplog: pytest.LogCaptureFixture) -> None:

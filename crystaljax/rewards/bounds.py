@@ -37,7 +37,7 @@ class RewardBounds:
 
     def __post_init__(self) -> None:
         check(self, invalid=FINITE, low=_NUMBER, high=_NUMBER)
-        low, high = self._limits
+        low, high = self.limits
         if not low < high:
             raise ValueError(f"no reward lies within [{low:g}, {high:g}]: low must be below high")
         if self.invalid is not None and np.isfinite(low) and self.invalid > low:
@@ -51,23 +51,24 @@ class RewardBounds:
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         given = {name: value for name, value in given.items() if value is not None}
         result = replace(own, **given)
-        if result.scale == "log" and not np.isfinite(result._limits[1]):
+        if result.scale == "log" and not np.isfinite(result.limits[1]):
             raise ValueError("the scale log needs an upper bound, from which decades are counted")
         return result
 
     @property
-    def _limits(self) -> tuple[float, float]:
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest reward; infinite where there is no bound."""
         low = -np.inf if self.low is None else self.low
         return low, np.inf if self.high is None else self.high
 
     def clips(self, judged: RewardBatch) -> np.ndarray:
         """bool [B]: rewards that are outside the bounds."""
-        low, high = self._limits
+        low, high = self.limits
         return judged.ok & ((judged.value < low) | (judged.value > high))
 
     def __call__(self, judged: RewardBatch) -> np.ndarray:
         """Rewards to train on, float64 [B]."""
-        low, high = self._limits
+        low, high = self.limits
         value = self._scaled(np.clip(judged.value, low, high))
         return np.where(judged.ok, value, self._penalty(value[judged.ok]))
 
@@ -75,7 +76,7 @@ class RewardBounds:
         """Reward of what cannot be judged, from the scaled rewards of what can be."""
         if self.invalid is not None:
             return float(self._scaled(self.invalid))
-        low = self._limits[0]
+        low = self.limits[0]
         if np.isfinite(low):
             lowest = float(self._scaled(low))
         else:
@@ -86,7 +87,7 @@ class RewardBounds:
     def _scaled(self, value: Any) -> Any:
         if self.scale != "log":
             return value
-        return -np.log10(1 + self._limits[1] - value)
+        return -np.log10(1 + self.limits[1] - value)
 
 
 UNBOUNDED = RewardBounds()

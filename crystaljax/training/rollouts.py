@@ -99,9 +99,9 @@ def _warn_if_flat(
     n, n_judged, n_clipped = len(judged), int(judged.ok.sum()), int(clipped.sum())
     if n_clipped > MOSTLY * n_judged:
         log.warning(
-            "%d of %d rewards (%.0f %% of those judged) lie outside [%s, %s] and are clipped: their"
+            "%d of %d rewards (%.0f %% of those judged) lie outside [%g, %g] and are clipped: their"
             " differences are lost; give other bounds if this goes on",
-            *(n_clipped, n, 100 * n_clipped / n_judged, bounds.low, bounds.high),
+            *(n_clipped, n, 100 * n_clipped / n_judged, *bounds.limits),
         )
     elif n_judged > 1 and np.ptp(value[judged.ok]) == 0:
         log.warning(
