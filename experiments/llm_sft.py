@@ -29,6 +29,7 @@ from llm_setup import (
     read_texts,
     sequences,
     shown,
+    weights_of,
 )
 from rich.console import Console
 
@@ -99,8 +100,9 @@ def main(config: Config) -> None:
             tracker.log,
             run_id=tracker.run_id,
         )
-        after = examine(state.averaged, 1)
-        policy.save(new_folder(folder / "model"), state.averaged)
+        params = weights_of(state, config.setup, policy)
+        after = examine(params, 1)
+        policy.save(new_folder(folder / "model"), params)
         page = report(config, before, after, time.perf_counter() - start)
         tracker.log_artifact(folder / "model", "model", "model")
     Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")
