@@ -4,7 +4,7 @@
 
 `small` goes on from what `llm_sft.py small` left: it samples answers to the training prompts, pairs
 those nearer to the composition asked for with those farther from it, and learns from the pairs;
-some 2 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected"
+some 3 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected"
 (texts, or lists of messages) for pairs of your own. Run it again with the same --setup.output to go
 on after an interruption. The result is in OUTPUT/model.
 """
@@ -95,7 +95,7 @@ class Config:
     """What is preferred to what."""
     dpo: TextPreferenceConfig = field(
         default_factory=lambda: TextPreferenceConfig(
-            anchor=1.0,
+            anchor=1.0,  # without it both answers of a pair become unlikely
             n_epochs=2,
             batch_size=32,
             log_every=2,
@@ -109,7 +109,7 @@ class Config:
 
 
 PRESETS = {
-    "small": ("Goes on from `llm_sft.py small`; two CPU cores, 2 minutes.", Config()),
+    "small": ("Goes on from `llm_sft.py small`; two CPU cores, 3 minutes.", Config()),
     "paper": (
         "LoRA on a model of 7-9 billion parameters, int8 base: one GPU of 24 GB or more. Give"
         " --setup.model.base, and --setup.model.adapter of `llm_sft.py paper`.",
@@ -220,7 +220,8 @@ def report(config: Config, n_pairs: int, before: Answers, after: Answers, second
         first, last = metrics[name][[0, -1], 1]
         rows.append([name, f"{first:.3f}", f"{last:.3f}"])
     notes = [
-        f"{n_pairs} pairs, β = {config.dpo.beta:g}, {config.dpo.n_epochs} epochs;"
+        f"{n_pairs} pairs, β = {config.dpo.beta:g}, anchor {config.dpo.anchor:g},"
+        f" {config.dpo.n_epochs} epochs;"
         f" {seconds:.0f} s on {hardware()}."
     ]
     result = Report(
