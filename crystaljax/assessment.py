@@ -10,7 +10,7 @@ import numpy as np
 
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
-from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
+from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
 from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.stability import Judged, Thresholds
 from crystaljax.policies import Params, WyckoffPolicy
@@ -103,11 +103,11 @@ def by_space_group(
         decoded = policy.tokenization.decode(policy.sample(params, n, seed, asked).tokens)
         above = _judged(energy, decoded).e_above_hull
         samples = StructureSet.from_crystals(decoded.crystals, "samples")
-        new = unique_mask(samples) & novel_mask(samples, reference) & decoded.ok
+        cluster, novel = clusters(samples), novel_mask(samples, reference) & decoded.ok
         for (name, found), limit in zip(
             rates.items(), (limits.stable, limits.metastable), strict=True
         ):
             text = f"energy above hull ≤ {limit:g} eV/atom, unique and novel"
             with np.errstate(invalid="ignore"):
-                found.append(Rate.of(name, new & (above <= limit), text))
+                found.append(Rate.of(name, once(novel & (above <= limit), cluster), text))
     return rates

@@ -18,7 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
+MAX_SAMPLES = 10_000_000
+"""Samples of one file: all of them are held in memory."""
+
+MAX_SEED = 2**32 - 1
+"""JAX uses no more bits of a seed: a larger one would give the samples of another."""
+
+USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError, MemoryError)
 """Errors that a user can cause: they are shown as one line."""
 
 
@@ -66,9 +72,8 @@ class Sample(Command):
     def run(self, console: Console) -> None:
         import numpy as np
 
-        from crystaljax.data.writers import check_format, write
+        from crystaljax.data.writers import check_target, write
         from crystaljax.evaluation.files import in_words
-        from crystaljax.evaluation.limits import writable_folder
         from crystaljax.policies import load_policy
         from crystaljax.sampling import SamplingConfig
 
@@ -76,8 +81,11 @@ class Sample(Command):
             raise ValueError(
                 f"--n {self.n} --batch-size {self.batch_size}: give at least 1 of each"
             )
-        check_format(self.output)
-        writable_folder(self.output.parent)
+        if self.n > MAX_SAMPLES:
+            raise ValueError(f"--n {self.n}: give {MAX_SAMPLES} at most, and other seeds for more")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"--seed {self.seed}: give a whole number from 0 to {MAX_SEED}")
+        check_target(self.output)
         asked = {field.name: getattr(self, field.name) for field in fields(SamplingConfig)}
         for name in ("elements", "space_groups", "template"):
             asked[name] = asked[name] or None
@@ -119,10 +127,11 @@ class Evaluate(Command):
     in every rate. If not given, as many as the file has rows."""
     potential: str = "chgnet"
     """Interatomic potential, with weights after a colon: chgnet, nequix, nequix:FILE.nqx,
-    matgl:FOLDER, orb:MODEL; none leaves stability out."""
+    matgl:FOLDER, orb:MODEL; none leaves stability out. The level of theory of weights of your own
+    follows, as in nequix:FILE.nqx@MP."""
     hull: str = "demonstration"
     """Hull to measure against: the demonstration hull, or a table of formulas and formation
-    energies."""
+    energies of the potential's level of theory; see --setup.stability.hull in the README."""
     relax: bool = False
     """Relax the crystals before their energy is taken: seconds to minutes each."""
     output: Path = Path("evaluation")
@@ -139,6 +148,8 @@ class Evaluate(Command):
 
         if self.relax and self.potential == "none":
             raise ValueError("--relax needs a potential: leave --potential none out")
+        if self.n_generated is not None and self.n_generated < 1:
+            raise ValueError(f"--n-generated {self.n_generated}: give at least 1")
         folder = writable_folder(self.output)
         energy = (
             None if self.potential == "none" else create_e_above_hull(self.potential, self.hull)
@@ -173,20 +184,21 @@ class Data(Command):
     symprec: float = 0.01
     """Å, tolerance of the symmetry search."""
     max_sites: int = 20
-    """Crystals with more Wyckoff sites are skipped."""
+    """Crystals with more Wyckoff sites (1 at least) are skipped."""
     output: Path | None = None
     """Also write them here: .zip, .csv, .extxyz or .json.gz"""
 
     def run(self, console: Console) -> None:
         from crystaljax.data.dataset import load
-        from crystaljax.data.writers import check_format, write
-        from crystaljax.evaluation.limits import writable_folder
+        from crystaljax.data.writers import check_target, write
         from crystaljax.symmetry.orbits import n_atoms
         from crystaljax.symmetry.tables import tables
 
         if self.output is not None:
-            check_format(self.output)
-            writable_folder(self.output.parent)
+            check_target(self.output)
+            source = Path(self.source)
+            if self.output.exists() and source.exists() and self.output.samefile(source):
+                raise FileExistsError(f"{self.output} is the source: give another --output")
         data = load(self.source, symprec=self.symprec, max_sites=self.max_sites)
         crystals = data.crystals.to_numpy()
         counts = data.space_group_counts

@@ -21,6 +21,8 @@ import numpy as np
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.composition import atomic_number
 from crystaljax.policies import Params
+from crystaljax.ranges import NOT_NEGATIVE, POSITIVE, at_least, check
+from crystaljax.rewards.base import RewardBatch
 from crystaljax.scoring import Scorer
 from crystaljax.symmetry.orbits import lattice_free
 from crystaljax.symmetry.tables import tables
@@ -28,7 +30,7 @@ from crystaljax.tokenizations.packing import plan_rows
 from crystaljax.tokenizations.wyckoff import WyckoffTokens
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.progress import progress_bar
-from crystaljax.training.rollouts import Clock, judge
+from crystaljax.training.rollouts import Clock, Unjudged, judge
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,9 @@ class Moves:
     angle: float = 0.03
     """Of a free cell angle, in radians."""
 
+    def __post_init__(self) -> None:
+        check(self, coordinate=NOT_NEGATIVE, length=NOT_NEGATIVE, angle=NOT_NEGATIVE)
+
     def propose(
         self, tokens: WyckoffTokens, elements: np.ndarray, rng: np.random.Generator
     ) -> WyckoffTokens:
@@ -113,7 +118,7 @@ class MCMCConfig:
     n_steps: int = 500
     """Proposals of every chain."""
     tau: float = 0.1
-    """τ in the reward's unit (eV/atom): as in PPO, what a nat of improbability is worth."""
+    """τ in the reward's unit: as in PPO, what a nat of improbability is worth."""
     elements: tuple[str, ...] = ()
     """Elements to propose; those of the samples the chains start from if none are given."""
     moves: Moves = field(default_factory=Moves)
@@ -122,6 +127,10 @@ class MCMCConfig:
     """Of the first states and the proposals."""
     save_every: int = 20
     """Steps between checkpoints; the last step is always saved."""
+
+    def __post_init__(self) -> None:
+        one = at_least(1)
+        check(self, n_chains=one, n_steps=one, save_every=one, tau=POSITIVE)
 
 
 def run_chains(
@@ -133,7 +142,10 @@ def run_chains(
 ) -> WyckoffTokens:
     """Where the chains are after all steps, going on from the folder's last checkpoint.
 
-    The task's policy draws the first states. `track` takes metrics and the step.
+    The task's policy draws the first states. `track` takes metrics and the step. A chain never
+    goes where nothing can be judged, unless the task's bounds name a penalty: one that follows from
+    the other samples, as in training, would be no fixed distribution. NothingJudged if no first
+    state can be judged.
     """
     policy = task.policy
     start = policy.sample(params, config.n_chains, config.seed, task.sampling).tokens
@@ -143,14 +155,19 @@ def run_chains(
     if not len(elements):
         elements = np.unique(start.species[start.species > 0])
 
-    def evaluate(tokens: WyckoffTokens) -> Chains[WyckoffTokens]:
+    def examine(tokens: WyckoffTokens) -> tuple[Chains[WyckoffTokens], RewardBatch]:
         decoded = policy.tokenization.decode(tokens)
         filled = policy.tokenization.encode(decoded.crystals)
         judged = judge(task.reward, decoded.crystals, decoded.ok)
         value = task.bounds(judged)
+        if task.bounds.invalid is None:
+            value = np.where(judged.ok, value, -np.inf)
         logp = np.where(decoded.ok, score(params, filled).total, -np.inf).astype(np.float64)
         found = {"reward": value, "logp": logp}
-        return Chains(filled, logp + value / config.tau, found)
+        return Chains(filled, logp + value / config.tau, found), judged
+
+    def evaluate(tokens: WyckoffTokens) -> Chains[WyckoffTokens]:
+        return examine(tokens)[0]
 
     def propose(tokens: WyckoffTokens, rng: np.random.Generator) -> WyckoffTokens:
         return config.moves.propose(tokens, elements, rng)
@@ -164,7 +181,8 @@ def run_chains(
             chains = jax.tree.map(np.asarray, checkpoints.restore(shape, about)[0])
             log.info("going on from step %d", first)
         else:
-            chains = evaluate(start)
+            chains, judged = examine(start)
+            Unjudged()(judged)
         bar = progress.add_task("MCMC", total=config.n_steps, completed=first)
         for step in range(first, config.n_steps):
             clock = Clock()
@@ -172,10 +190,11 @@ def run_chains(
             with clock("step"):
                 chains, accepted = metropolis(chains, propose, evaluate, rng)
             reached = chains.found["reward"]
-            numbers = {"mcmc/accepted": accepted.mean(), "reward/mean": reached.mean()}
-            numbers |= {"mcmc/logp": _mean(chains.found["logp"])}
+            numbers = {"mcmc/accepted": accepted.mean(), "mcmc/logp": _mean(chains.found["logp"])}
+            numbers |= {"reward/mean": _mean(reached)}
+            numbers |= {"reward/not_ok": 1 - np.isfinite(reached).mean()}
             track({k: float(x) for k, x in numbers.items()} | clock.seconds, step + 1)
-            text = f"MCMC, reward {reached.mean():.3f}"
+            text = f"MCMC, reward {numbers['reward/mean']:.3f}"
             progress.update(bar, completed=step + 1, description=text)
             if checkpoints.due(step + 1, config.save_every) or step + 1 == config.n_steps:
                 checkpoints.save(step + 1, chains, about)

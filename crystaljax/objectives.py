@@ -10,8 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from crystaljax.crystal import Array
+from crystaljax.ranges import DECAY, NOT_NEGATIVE, POSITIVE, Range, at_least, require
 
 Metrics = dict[str, Array]
+
+BELOW_HALF = Range(0, 0.5, with_high=False)
+"""Of the share of preferences that are the wrong way round: at a half they would say nothing."""
 
 
 def negative_log_likelihood(logp: Array) -> Array:
@@ -30,6 +34,7 @@ def kl_regularized(reward: Array, logp: Array, logp_base: Array, tau: Array | fl
 
 def update_baseline(baseline: Array, rewards: Array, decay: float, is_first: Array | bool) -> Array:
     """Exponential moving average of the batches' mean reward; the first batch's mean starts it."""
+    require("baseline", "decay", decay, DECAY)
     mean = rewards.mean()
     return jnp.where(is_first, mean, decay * baseline + (1 - decay) * mean)
 
@@ -59,6 +64,7 @@ def ppo(
     Returns the loss [], and metrics: the share of clipped actions, mean ratio, and the estimate
     of KL(old ‖ new) that is never negative (mean of ratio − 1 − ln ratio).
     """
+    require("PPO", "clip", clip, POSITIVE)
     log_ratio = logp - jax.lax.stop_gradient(logp_old)
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - clip, 1 + clip)
@@ -84,6 +90,8 @@ def group_advantages(reward: Array, group_size: int, floor: float) -> tuple[Arra
     Returns (r − mean) / max(std, floor) [B] with mean and std of each group, and metrics: the
     share of groups without any variance, which teach nothing, and the mean std.
     """
+    require("GRPO", "group_size", group_size, at_least(2))
+    require("GRPO", "floor", floor, POSITIVE)
     groups = reward.reshape(-1, group_size)
     std = groups.std(axis=1, keepdims=True)
     advantage = (groups - groups.mean(axis=1, keepdims=True)) / jnp.maximum(std, floor)
@@ -146,6 +154,9 @@ def dpo(
     chosen one, the mean difference of the two, the mean implicit rewards, and −ln p by action of
     the chosen ones.
     """
+    require("DPO", "beta", beta, POSITIVE)
+    require("DPO", "label_smoothing", label_smoothing, BELOW_HALF)
+    require("DPO", "anchor", anchor, NOT_NEGATIVE)
     chosen = beta * (logp_chosen - jax.lax.stop_gradient(reference_chosen))
     rejected = beta * (logp_rejected - jax.lax.stop_gradient(reference_rejected))
     margin = chosen - rejected

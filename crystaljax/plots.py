@@ -243,7 +243,7 @@ def _drawable(crystals: Crystals) -> tuple[Crystals, np.ndarray]:
 
 def _titled(crystals: Crystals) -> list[tuple[AtomicCell, str]]:
     """The conventional cell of each crystal, and its formula with its space group."""
-    from crystaljax.data.writers import to_cells
+    from crystaljax.structures import to_cells
 
     return [
         (cell, f"{formula_text(formula)}  {space_group_text(int(group))}")

@@ -53,8 +53,8 @@ class SamplingConfig:
 
 def make_constraints(config: SamplingConfig, max_sites: int) -> Constraints:
     """The arrays that a sampling configuration asks for; ValueError if it contradicts itself."""
-    if config.temperature <= 0:
-        raise ValueError(f"temperature {config.temperature}: it must be positive")
+    if not 0 < config.temperature < float("inf"):
+        raise ValueError(f"temperature {config.temperature}: it must be positive and finite")
     if not 0 < config.top_p <= 1:
         raise ValueError(f"top-p {config.top_p}: it must be above 0, and 1 at most")
     allowed = np.arange(N_SPECIES) > 0

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystaljax.composition import N_SPECIES
 from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.symmetry.tables import tables
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 CHUNK = 512
 """Crystals expanded at a time."""
+
+CHUNK_ELEMENTS = 1 << 27
+"""Crystals times atoms times site slots expanded at a time: fewer crystals where some are large."""
 
 MIN_VOLUME = 0.1
 """Å³: the smallest unit cell taken for a real one."""
@@ -25,31 +30,43 @@ def to_structures(crystals: Crystals, primitive: bool = False) -> list[Structure
     None for a row that is no crystal: no atoms, a site whose species is no element (1-118), or
     no unit cell.
     """
-    from pymatgen.core import Element, Lattice, Structure
+    cells = to_cells(crystals, primitive)
+    return [to_structure(cell) if _is_crystal(*cell) else None for cell in cells]
 
-    from crystaljax.symmetry.orbits import expand, n_atoms
+
+def to_cells(crystals: Crystals, primitive: bool = False) -> Iterator[AtomicCell]:
+    """The conventional (or primitive) cell of each crystal, all its atoms listed."""
+    from crystaljax.symmetry.orbits import expand
 
     batch = crystals.to_numpy()
-    structures: list[Structure | None] = []
-    for start in range(0, len(batch), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(batch)))
+    counts = _n_atoms(batch, primitive)
+    start = 0
+    while start < len(batch):
+        n = CHUNK
+        while n > 1 and n * _slots(counts[start : start + n]) * batch.n_slots > CHUNK_ELEMENTS:
+            n //= 8
+        rows = np.arange(start, min(start + n, len(batch)))
         # few shapes to compile
-        padding = (64 if len(rows) <= 64 else CHUNK) - len(rows)
+        padding = (min(n, 64) if len(rows) <= 64 else n) - len(rows)
         chunk = batch[np.pad(rows, (0, padding), mode="edge")]
-        counts = np.asarray(n_atoms(chunk, primitive=primitive))
-        slots = 4 ** max(int(np.ceil(np.log2(counts.max(initial=1)) / 2)), 2)
-        cells = expand(chunk, max_atoms=slots, primitive=primitive).to_numpy()
-        for i in range(len(rows)):
-            atoms = slice(int(counts[i]))
-            frac, species, matrix = cells.frac[i, atoms], cells.species[i, atoms], cells.matrix[i]
-            if not _is_crystal(frac, species, matrix):
-                structures.append(None)
-                continue
-            elements = [Element.from_Z(z) for z in species.tolist()]
-            structures.append(
-                Structure(Lattice(matrix.astype(float)), elements, frac.astype(float))
-            )
-    return structures
+        cells = expand(chunk, max_atoms=_slots(counts[rows]), primitive=primitive).to_numpy()
+        for i, row in enumerate(rows):
+            atoms = slice(int(counts[row]))
+            yield AtomicCell(cells.matrix[i], cells.frac[i, atoms], cells.species[i, atoms])
+        start += len(rows)
+
+
+def _n_atoms(batch: Crystals, primitive: bool) -> np.ndarray:
+    """As `orbits.n_atoms`, on the host: nothing is compiled for the length of a batch."""
+    group = np.clip(batch.space_group, 1, 230)[:, None] - 1
+    letter = np.clip(batch.wyckoff, 0, tables().multiplicity.shape[1] - 1)
+    counts = tables().multiplicity[group, letter].astype(int).sum(axis=1)
+    return counts // tables().n_centering[group[:, 0]] if primitive else counts
+
+
+def _slots(counts: np.ndarray) -> int:
+    """A power of four that the largest cell fits in."""
+    return 4 ** max(int(np.ceil(np.log2(counts.max(initial=1)) / 2)), 2)
 
 
 def to_structure(cell: AtomicCell) -> Structure:
@@ -57,7 +74,7 @@ def to_structure(cell: AtomicCell) -> Structure:
     from pymatgen.core import Element, Lattice, Structure
 
     elements = [Element.from_Z(z) for z in cell.species.tolist()]
-    return Structure(Lattice(np.asarray(cell.matrix, float)), elements, cell.frac)
+    return Structure(Lattice(np.asarray(cell.matrix, float)), elements, cell.frac.astype(float))
 
 
 def from_structure(structure: Structure) -> AtomicCell:
@@ -77,7 +94,7 @@ def from_structure(structure: Structure) -> AtomicCell:
     )
 
 
-def _is_crystal(frac: np.ndarray, species: np.ndarray, matrix: np.ndarray) -> bool:
+def _is_crystal(matrix: np.ndarray, frac: np.ndarray, species: np.ndarray) -> bool:
     """Whether a cell has atoms of known elements at finite places in a cell with a volume."""
     if not (np.isfinite(matrix).all() and np.isfinite(frac).all()):
         return False

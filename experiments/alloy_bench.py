@@ -25,6 +25,7 @@ from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyReward
 from crystaljax.checkpoints import latest_step
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
@@ -34,7 +35,6 @@ from crystaljax.text.prompts import load_template
 from crystaljax.tracking import Tracker, TrackingConfig
 from crystaljax.training.preference import ranked_pairs
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
-from crystaljax.training.rollouts import RewardBounds
 from crystaljax.training.sft import SftConfig, sft
 from crystaljax.training.text_preference import TextPreferenceConfig, TokenPair, prefer_texts
 from crystaljax.training.text_task import TextTask
@@ -64,7 +64,7 @@ class BestConfig:
     best: float = 0.25
     """Share of them that is preferred ..."""
     worst: float = 0.2
-    """... each to some of this share; 0.75 is all others. The paper leaves it open ..."""
+    """... each to some of this share, those of lower reward; 1, all, in the paper ..."""
     n_rejected: int = 10
     """... so many; 100 in the paper."""
 
@@ -84,7 +84,10 @@ class Samples(NamedTuple):
 
 
 class Bench:
-    """One seed's data and policy. Args: `folder` of this seed; `reward` judges for all seeds."""
+    """One seed's data and policy. Args: `folder` of this seed; `reward` judges for all seeds.
+
+    ValueError: the reward's engine cannot judge candidates of these data.
+    """
 
     def __init__(
         self,
@@ -99,6 +102,7 @@ class Bench:
         self.reward, self.folder, self.seed = reward, folder, seed
         self.generation, self.tracking = generation, tracking
         lists = load_lists(data.lists)
+        lists.check(reward)
         self.grid, self.elements = lists.grid, lists.elements
         train, validation = candidates(lists.bcc, lists.b2, replace(data.pairs, seed=seed))
         self.reference = AlloyReference.of(f"{data.lists}/train", train, validation)
@@ -143,8 +147,10 @@ class Bench:
         rng = np.random.default_rng(self.seed)
         rows = ranked_pairs(samples.judged.value, best.best, best.worst, best.n_rejected, rng)
         if not len(rows):
+            failures = samples.judged.failures()
+            why = "".join(f"; {n} of {len(samples.texts)}: {w}" for w, n in failures.items())
             raise ValueError(
-                "all samples are worth the same: sample more, or at a higher temperature"
+                f"all samples are worth the same: sample more, or at a higher temperature{why}"
             )
         texts = self.sequences(samples)
         pairs = [TokenPair(texts[a], texts[b]) for a, b in rng.permutation(rows)]
@@ -177,6 +183,7 @@ class Bench:
         """n fresh samples, judged; those of different streams are independent."""
         path = self.folder / f"{name}.jsonl"
         header = {"samples": n, "seed": self.seed, "stream": stream}
+        header["reward"] = self.reward.identity
         how = {"generation": dataclasses.asdict(generation), "held": bool(self.grammar)}
         journal = Journal(path, header | how)
         if len(journal.entries) < n:
@@ -195,7 +202,8 @@ class Bench:
         """Candidates that a search without a model looks through, in order."""
         path = self.folder / f"{config.method}.jsonl"
         config = replace(config, journal=path, seed=self.seed)
-        return Samples(*search(Space(self.grid), self.reward.judge_texts, config), [])
+        space, judge = Space(self.grid), self.reward.judge_texts
+        return Samples(*search(space, judge, config, self.reward.identity), [])
 
     def evaluation(self, samples: Samples) -> AlloyEvaluation:
         """What samples are worth."""

@@ -26,9 +26,15 @@ from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, AlloyReference
 from crystaljax.alloys.evaluation.table_one import table_one
 from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
-from crystaljax.evaluation.limits import writable_folder
 from crystaljax.evaluation.report import Report
+from crystaljax.experiment import open_run
 from crystaljax.rewards.pool import PoolConfig
+
+HOW_TO_ASK = (
+    *("base_url", "key_variable", "limit_name", "at_once", "timeout", "retries"),
+    *("most_failures", "max_requests", "max_total_tokens"),
+)
+"""Settings of endpoints that a run may go on with others of."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,14 @@ class Config:
 
 
 def main(config: Config) -> None:
-    folder = writable_folder(config.output)
+    folder = open_run(config.output, config, vary=HOW_TO_ASK)
     lists = load_lists(config.lists)
     train, validation = candidates(lists.bcc, lists.b2)
     reference = AlloyReference.of(f"{config.lists}/train", train, validation)
     reward = replace(config.reward, cache=config.reward.cache or folder / "rewards.sqlite")
     found: dict[str, AlloyEvaluation] = {}
     with AlloyReward(reward) as judge:
+        lists.check(judge)
         for shots in config.shots:
             label = f"{shots} examples"
             settings = ShotsConfig(lists.elements, shots, seed=config.seed)
@@ -96,7 +103,7 @@ def dialogues(
     )
     settings = DialogueConfig(elements, config.revisions, journal=folder / "dialogues.jsonl")
     prompts = shot_prompts(config.n_dialogues, config=ShotsConfig(elements))
-    rounds = dialogue(prompts, generator, evaluator, judge.judge_texts, settings)
+    rounds = dialogue(prompts, generator, evaluator, judge.judge_texts, settings, judge.identity)
     return {
         f"dialogue, round {n}": evaluate_alloys(each.texts, each.rewards, reference)
         for n, each in enumerate(rounds, 1)

@@ -20,6 +20,7 @@ from crystaljax.alloys.curation import PURITY, PurityConfig
 from crystaljax.alloys.grid import ROLES, GridConfig, Roles
 from crystaljax.alloys.lists import curate_lists, write_lists
 from crystaljax.alloys.reward import EngineConfig
+from crystaljax.cli import require_absent
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
+    require_absent(config.output)
     lists = curate_lists(config.judge, config.grid, config.purity)
     write_lists(config.output, lists)
     tried, failed = lists.provenance["tried"], len(lists.provenance["failed"])

@@ -27,12 +27,15 @@ from setup import Bench, Setup
 from crystaljax import plots
 from crystaljax.assessment import Assessment, evaluate_tokens
 from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
 from crystaljax.mcmc import MCMCConfig, run_chains
 from crystaljax.policies import Params
+from crystaljax.ranges import NOT_NEGATIVE, check
 from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, read_metrics
+from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.preference import PreferenceConfig, prefer
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 
@@ -44,7 +47,7 @@ class Config:
     setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/kl_reward")))
     """Model, hull, potentials, folders."""
     taus: tuple[float, ...] = (0.03, 0.1, 0.3)
-    """τ of the PPO runs, eV/atom."""
+    """τ of the PPO runs, in the reward's unit."""
     ppo: ReinforceConfig = field(default_factory=lambda: ReinforceConfig(n_steps=20))
     """PPO, its τ aside."""
     grpo: ReinforceConfig = field(
@@ -58,11 +61,14 @@ class Config:
     mcmc: MCMCConfig = field(default_factory=lambda: MCMCConfig(n_chains=100, n_steps=20))
     """Markov chains from the base model's samples."""
 
+    def __post_init__(self) -> None:
+        check(self, taus=NOT_NEGATIVE)
+
 
 PRESETS = {
     "small": ("Two CPU cores, some 15 minutes.", Config()),
     "paper": (
-        "More steps of more samples, for a GPU.",
+        "PPO with the settings of arXiv 2504.02367, which does not compare it; for a GPU.",
         Config(
             setup=Setup(
                 output=Path("runs/kl_reward"),
@@ -70,12 +76,15 @@ PRESETS = {
                 sampling=SamplingConfig(batch_size=1000),
             ),
             taus=(0.01, 0.03, 0.1, 0.3, 1.0),
-            ppo=ReinforceConfig(n_steps=200, batch_size=1000),
+            ppo=ReinforceConfig(
+                n_steps=200, batch_size=1000, optimizer=fine_tuning(1e-4, b2=0.999)
+            ),
             grpo=ReinforceConfig(
                 algorithm="grpo",
                 n_steps=200,
                 batch_size=1000,
                 tau=0.04,
+                optimizer=fine_tuning(1e-4, b2=0.999),
             ),
             dpo=PreferenceConfig(
                 n_iterations=20,
@@ -101,6 +110,7 @@ class Outcome:
 
 def main(config: Config) -> None:
     start = time.perf_counter()
+    open_run(config.setup.output, config)
     with Bench(config.setup) as bench:
         base = bench.assess(bench.base, 0)
         runs: dict[str, Callable[..., Params]] = {}
@@ -149,13 +159,14 @@ def report(
         label: np.stack([np.linspace(0, 1, len(x.reward)), x.reward], axis=1)
         for label, x in outcomes.items()
     }
+    mean = f"mean {bench.quantity.label}"
     figures = {
         "trade_off": (
-            plots.trade_off(curves, "KL from the base model (nats)", "mean reward (eV/atom)"),
+            plots.trade_off(curves, "KL from the base model (nats)", mean),
             "Mean reward of the rollouts against KL; a large dot ends each run",
         ),
         "reward": (
-            plots.training_curves(reward, "mean reward (eV/atom)", "share of the run"),
+            plots.training_curves(reward, mean, "share of the run"),
             "Mean reward along the runs",
         ),
     }
@@ -163,7 +174,7 @@ def report(
         Picture(plots.save(figure, bench.output / f"{name}.png"), caption)
         for name, (figure, caption) in figures.items()
     ]
-    rows = [["method", "last KL (nats)", "last mean reward (eV/atom)"]]
+    rows = [["method", "last KL (nats)", f"last {mean}"]]
     for label, x in outcomes.items():
         kl = "–" if x.kl is None else f"{x.kl[-1]:.2f}"
         rows.append([label, kl, f"{x.reward[-1]:.3f}"])

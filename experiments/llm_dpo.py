@@ -28,7 +28,6 @@ from llm_setup import (
     asked_of,
     chats,
     evaluations_of,
-    new_folder,
     paper_setup,
     prompts,
     read_texts,
@@ -41,8 +40,10 @@ from rich.console import Console
 from crystaljax import plots
 from crystaljax.checkpoints import latest_step
 from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.experiment import open_run, remade
 from crystaljax.hardware import hardware
 from crystaljax.rewards.answers import FormulaAnswers
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.runtime import prepare
 from crystaljax.text.examples import read_pairs
 from crystaljax.text.loading import TextModelConfig, load_text_policy
@@ -50,7 +51,7 @@ from crystaljax.text.policy import TextPolicy
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import preference_pairs
-from crystaljax.training.rollouts import Clock, RewardBounds
+from crystaljax.training.rollouts import Clock
 from crystaljax.training.text_preference import (
     TextPreferenceConfig,
     TokenPair,
@@ -124,7 +125,7 @@ PRESETS = {
 
 def main(config: Config) -> None:
     start = time.perf_counter()
-    folder = config.setup.output
+    folder = open_run(config.setup.output, config, vary=("result",))
     policy = load_text_policy(config.setup.model)
     find = pairs_of_samples if config.pairs.file is None else pairs_of_file
     settings = dataclasses.asdict(config)
@@ -144,7 +145,8 @@ def main(config: Config) -> None:
         )
         params = weights_of(state, config.setup, policy)
         after = examine(params, 1)
-        policy.save(new_folder(folder / "model"), params)
+        with remade(folder / "model") as made:
+            policy.save(made, params)
         page = report(config, len(pairs), before, after, time.perf_counter() - start)
         tracker.log_artifact(folder / "model", "model", "model")
     Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")
@@ -164,7 +166,7 @@ def pairs_of_file(config: Config, policy: TextPolicy) -> Found:
 
     def asked(rows: np.ndarray) -> Texts:
         first = {chosen.examples[i].asked: i for i in reversed(rows.tolist())}
-        return chosen[np.array(sorted(first.values()))]
+        return chosen.take(np.array(sorted(first.values())))
 
     return [TokenPair(a, b) for a, b in zip(*tokens, strict=True)], asked
 
@@ -182,7 +184,7 @@ def pairs_of_samples(config: Config, policy: TextPolicy) -> Found:
 
 def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[TokenPair]:
     """Answers to training prompts, better ones beside worse ones to the same prompt."""
-    some = train[np.arange(min(config.pairs.n_prompts, len(train.examples)))]
+    some = train.take(np.arange(min(config.pairs.n_prompts, len(train.examples))))
     bounds = RewardBounds(invalid=0.0, low=0.0, high=1.0)
     reward = FormulaAnswers()
     task = TextTask(policy, prompts(policy, some), reward, config.setup.generation, bounds)

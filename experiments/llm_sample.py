@@ -34,12 +34,12 @@ from rich.console import Console
 
 from crystaljax.composition import element_counts, symbol
 from crystaljax.data.files import replacing
-from crystaljax.evaluation.limits import writable_folder
 from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
 from crystaljax.symmetry.tables import letter, tables
-from crystaljax.text.generation import GenerationConfig
+from crystaljax.text.generation import GenerationConfig, Grammar
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.tokenizer import Tokenizer
@@ -83,14 +83,14 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
-    folder = writable_folder(config.setup.output)
+    folder = open_run(config.setup.output, config)
     train, validation = read_texts(config.setup.texts, chats(config.setup.model))
     policy = load_text_policy(config.setup.model)
     examine = Examiner(config.setup, policy, validation)
     pattern = config.pattern
     if not pattern and train.are_crystals:
         pattern = wyckoff_pattern(plain(train), config.n_groups, policy.tokenizer)
-    grammars = {"free": None}
+    grammars: dict[str, Grammar | None] = {"free": None}
     if pattern:
         vocabulary = policy.config.vocabulary
         grammars["held to the grammar"] = from_regex(pattern, policy.tokenizer, vocabulary)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,7 +93,8 @@ class Texts(NamedTuple):
     fields: list[dict[str, str]]
     """The formula of a crystal; the prompt of an example from a file."""
 
-    def __getitem__(self, rows: np.ndarray) -> Texts:  # type: ignore[override]
+    def take(self, rows: np.ndarray) -> Texts:
+        """Some of them."""
         return Texts([self.examples[i] for i in rows], [self.fields[i] for i in rows])
 
     @property
@@ -119,7 +119,7 @@ def read_texts(config: TextsConfig, chat: bool) -> tuple[Texts, Texts]:
     n_validation = max(1, round(config.validation * n))
     if n <= n_validation:
         raise ValueError(f"{n} examples, and {n_validation} of them to validate with: give more")
-    return texts[order[n_validation:]], texts[order[:n_validation]]
+    return texts.take(order[n_validation:]), texts.take(order[:n_validation])
 
 
 def crystal_texts(config: TextsConfig, chat: bool) -> Texts:
@@ -157,14 +157,15 @@ def sequences(policy: TextPolicy, texts: Texts) -> list[TokenSequence]:
     """Tokens of examples, to learn from."""
     tokenizer = policy.tokenizer
     found: list[TokenSequence | None] = [None] * len(texts.examples)
-    chats = [i for i, x in enumerate(texts.examples) if isinstance(x, Chat)]
-    others = [i for i, x in enumerate(texts.examples) if isinstance(x, Example)]
-    made = tokenizer.chat_sequences([texts.examples[i].messages for i in chats]) if chats else []
-    for i, sequence in zip(chats, made, strict=True):
-        found[i] = sequence
-    plain = [texts.examples[i] for i in others]
-    made = tokenizer.sequences([x.prompt for x in plain], [x.completion for x in plain])
-    for i, sequence in zip(others, made, strict=True):
+    chats = {i: x for i, x in enumerate(texts.examples) if isinstance(x, Chat)}
+    plain = {i: x for i, x in enumerate(texts.examples) if isinstance(x, Example)}
+    if chats:
+        made = tokenizer.chat_sequences([x.messages for x in chats.values()])
+        for i, sequence in zip(chats, made, strict=True):
+            found[i] = sequence
+    asked = [x.prompt for x in plain.values()]
+    made = tokenizer.sequences(asked, [x.completion for x in plain.values()])
+    for i, sequence in zip(plain, made, strict=True):
         found[i] = sequence
     return [sequence for sequence in found if sequence is not None]
 
@@ -187,12 +188,6 @@ def weights_of(state: TrainState, setup: LlmSetup, policy: TextPolicy) -> Params
     if setup.result == "last":
         return state.averaged
     return policy.place(best_weights(setup.output, state.averaged, policy.identity)[0])
-
-
-def new_folder(folder: Path) -> Path:
-    """The folder, without what a former run left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
 
 
 class Answers(NamedTuple):

@@ -23,7 +23,6 @@ from llm_setup import (
     LlmSetup,
     chats,
     evaluations_of,
-    new_folder,
     paper_setup,
     plain,
     read_texts,
@@ -36,6 +35,7 @@ from rich.console import Console
 from crystaljax import plots
 from crystaljax.checkpoints import latest_step
 from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.experiment import open_run, remade
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
 from crystaljax.text.loading import TextModelConfig, load_text_policy
@@ -84,10 +84,10 @@ PRESETS = {
 
 def main(config: Config) -> None:
     start = time.perf_counter()
+    folder = open_run(config.setup.output, config, vary=("result",))
     train, validation = read_texts(config.setup.texts, chats(config.setup.model))
     policy = load_text_policy(config.setup.model, [*plain(train), *plain(validation)])
     examine = Examiner(config.setup, policy, validation)
-    folder = config.setup.output
     settings = dataclasses.asdict(config)
     with Tracker(folder, config.setup.tracking, settings, latest_step(folder)) as tracker:
         before = examine(policy.start, 0)
@@ -102,7 +102,8 @@ def main(config: Config) -> None:
         )
         params = weights_of(state, config.setup, policy)
         after = examine(params, 1)
-        policy.save(new_folder(folder / "model"), params)
+        with remade(folder / "model") as made:
+            policy.save(made, params)
         page = report(config, before, after, time.perf_counter() - start)
         tracker.log_artifact(folder / "model", "model", "model")
     Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")

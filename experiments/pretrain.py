@@ -3,8 +3,8 @@
     python experiments/pretrain.py --train mp20_bt/train.csv.gz --validation mp20_bt/val.csv.gz
 
 Any file or folder of crystals will do, also a registered name (mp20-train). Run it again with the
-same --output to go on after an interruption. The result is in OUTPUT/model, for
-`crystaljax sample --model OUTPUT/model`.
+same settings to go on after an interruption. The result is in OUTPUT/model, for
+`crystaljax sample --model OUTPUT/model --output FILE.zip`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tyro
 
 from crystaljax.checkpoints import latest_step
 from crystaljax.data.dataset import load
+from crystaljax.experiment import open_run
 from crystaljax.models.wyckoff_transformer import ModelConfig
 from crystaljax.policies import WyckoffPolicy
 from crystaljax.runtime import prepare
@@ -44,6 +45,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    open_run(config.output, config)
     train, validation = load(config.train), load(config.validation)
     policy = WyckoffPolicy(config.model, train.space_group_counts)
     resume_step = latest_step(config.output)

@@ -23,6 +23,7 @@ from crystaljax import plots
 from crystaljax.assessment import Assessment
 from crystaljax.data.writers import write
 from crystaljax.evaluation.report import Picture, Report
+from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
 from crystaljax.tracking import Tracker, read_metrics
@@ -41,6 +42,7 @@ class Config:
 
 def main(config: Config) -> None:
     start = time.perf_counter()
+    open_run(config.setup.output, config)
     with Bench(config.setup) as bench:
         folder, resume_step = bench.run_folder("rl")
         settings = dataclasses.asdict(config)
@@ -76,7 +78,7 @@ def report(
             plots.structure_grid(after.crystals[shown], captions),
             "Samples after PPO of lowest energy above hull",
         ),
-        "reward": (plots.training_curves(curves, "reward (eV/atom)"), "Reward during PPO"),
+        "reward": (plots.training_curves(curves, bench.quantity.label), "Reward during PPO"),
         "kl": (
             plots.training_curves({"KL": metrics["rl/kl_base"]}, "KL from the base model (nats)"),
             "Divergence of the policy from the model it started from",
@@ -88,7 +90,7 @@ def report(
     ]
     notes = [
         f"Model {config.setup.model.name}; {config.rl.n_steps} {config.rl.algorithm.upper()} steps"
-        f" of {config.rl.batch_size} samples, τ = {config.rl.tau:g}, reward"
+        f" of {config.rl.batch_size} samples, τ = {bench.quantity.of(config.rl.tau)}, reward"
         f" {bench.rewarded_by}; {seconds:.0f} s on {hardware()}.",
         *bench.notes,
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -11,15 +10,15 @@ from crystaljax.assessment import Assessment, assess
 from crystaljax.checkpoints import latest_step
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Reference
-from crystaljax.evaluation.limits import writable_folder
 from crystaljax.policies import Params, load_policy
+from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import Reward
+from crystaljax.rewards.bounds import Quantity, RewardBounds
 from crystaljax.rewards.stability import Stability, StabilityConfig
-from crystaljax.rewards.user import load_reward
+from crystaljax.rewards.user import UserReward
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.crystal_task import CrystalTask
-from crystaljax.training.rollouts import RewardBounds
 
 
 @dataclass(frozen=True)
@@ -34,23 +33,28 @@ class Setup:
     """What judges, and rewards if no other reward is given."""
     reward: str = ""
     """Another reward than stability: FILE.py:FUNCTION of a pymatgen structure (a number) or of
-    Crystals (an array); what it returns is maximised, within --setup.bounds."""
+    Crystals (an array), which gets valid structures only. What it returns is maximised. Pool and
+    cache are those of --setup.stability."""
     bounds: RewardBounds = field(default_factory=RewardBounds)
-    """What rewards are kept within."""
+    """Bounds of the reward, and the penalty of samples that cannot be judged, if not the reward's
+    own: energies above hull have bounds, rewards of your own have none."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
     """How rollouts and evaluated samples are drawn."""
     judge: str = ""
     """Another potential to judge with too, such as nequix; none if not given."""
+    judge_hull: str = ""
+    """Hull of the judge's level of theory; that of --setup.stability if not given."""
     n_samples: int = 200
     """Fresh samples evaluated of each model."""
     output: Path = Path("runs/experiment")
-    """Folder of the report and the run."""
-    resume: bool = False
-    """Go on with an interrupted run in the output folder, in place of starting anew."""
+    """Folder of the report and the run; one with the same settings is gone on with."""
     seed: int = 0
     """Of the samples."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
+
+    def __post_init__(self) -> None:
+        check(self, n_samples=at_least(1))
 
 
 class Bench:
@@ -58,20 +62,23 @@ class Bench:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.output = writable_folder(setup.output)
+        self.output = setup.output
         self.policy, self.base = load_policy(setup.model)
         self.stability = Stability(setup.stability)
-        self.reward: Reward = load_reward(setup.reward) if setup.reward else self.stability
+        self.user_reward = None
+        if setup.reward:
+            pool, cache = setup.stability.pool, setup.stability.cache
+            self.user_reward = UserReward(setup.reward, pool, cache)
+        self.reward: Stability | UserReward = self.user_reward or self.stability
         self.judge = None
         if setup.judge:
-            self.judge = Stability(StabilityConfig(setup.judge, setup.stability.hull))
+            hull = setup.judge_hull or setup.stability.hull
+            self.judge = Stability(StabilityConfig(setup.judge, hull))
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
 
     def run_folder(self, name: str) -> tuple[Path, int | None]:
-        """The folder of a training run, and the step to go on from if it is to be resumed."""
+        """The folder of a training run, and the step to go on from if it was interrupted."""
         folder = self.output / name
-        if not self.setup.resume:
-            shutil.rmtree(folder, ignore_errors=True)
         return folder, latest_step(folder)
 
     def task(self, reward: Reward | None = None) -> CrystalTask:
@@ -104,6 +111,11 @@ class Bench:
         return self.setup.reward or f"minus the energy above hull by {self.stability.potential}"
 
     @property
+    def quantity(self) -> Quantity:
+        """What the reward measures, for axes and tables."""
+        return self.reward.quantity
+
+    @property
     def notes(self) -> list[str]:
         """What has to be said about the hull."""
         if self.setup.stability.hull != "demonstration":
@@ -117,6 +129,6 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stability.close()
-        if self.judge is not None:
-            self.judge.close()
+        for served in (self.stability, self.user_reward, self.judge):
+            if served is not None:
+                served.close()

@@ -23,6 +23,7 @@ import tyro
 
 from crystaljax.composition import N_SPECIES, formula
 from crystaljax.data.readers import read
+from crystaljax.experiment import open_run
 from crystaljax.rewards.properties.dielectric import features, save, to_constant, train
 from crystaljax.rewards.properties.gaussian_process import predict
 from crystaljax.rewards.properties.pretrained import Description, band_gap
@@ -52,6 +53,7 @@ class Config:
 
 def main(config: Config) -> None:
     """Describe the crystals, cross-validate, train on all and save."""
+    open_run(config.output, config)
     records = [record for record in read(config.data) if record.cell is not None]
     described = band_gap(config.megnet).describe([r.cell for r in records if r.cell])
     taken = np.flatnonzero([reason is None for reason in described.reasons])

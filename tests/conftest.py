@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,11 +37,38 @@ def pytest_report_header() -> list[str]:
     ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Several runs of CI, in environments with more and more extras, share the work."""
+    parser.addoption("--passed", type=Path, help="file of passed tests, not to be run again")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Many tests compile the same; nothing is left in the user's cache."""
     folder = tempfile.TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder.name)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what has passed before."""
+    path = config.getoption("passed")
+    if path is None or not path.exists():
+        return
+    passed = set(path.read_text(encoding="utf-8").splitlines())
+    again = [item for item in items if item.nodeid in passed]
+    items[:] = [item for item in items if item.nodeid not in passed]
+    config.hook.pytest_deselected(items=again)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Add the test to those that passed; a line of one write, for several workers have the file."""
+    outcome = yield
+    report = outcome.get_result()
+    path = item.config.getoption("passed")
+    if path is not None and report.when == "call" and report.passed:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(item.nodeid + "\n")
 
 
 @pytest.fixture(scope="session")

@@ -31,9 +31,10 @@ class Commands:
     """A reward of texts "what value": what happens on the way to the value.
 
     "ok", "exit" (code 3), "kill" (SIGKILL), "segfault", "hang", "sleep" (50 ms), "bad"
-    (ValueError), "bug" (TypeError), "once" (SIGKILL unless the folder has a file of that name),
-    "program" (hangs in a program of its own, whose process id it writes to the folder). With a
-    folder, each value judged is added to its file "log".
+    (ValueError), "bug" (TypeError), "quit" (SystemExit), "once" (SIGKILL unless the folder has a
+    file of that name), "meet" (waits for another worker that judges such an item), "wait" (until
+    the folder has the file "go"), "program" (hangs in a program of its own, whose process id it
+    writes to the folder). With a folder, each value judged is added to its file "log".
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -56,14 +57,14 @@ class Commands:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "segfault":
                 os.kill(os.getpid(), signal.SIGSEGV)
-            case "hang":
-                time.sleep(3600)
-            case "sleep":
-                time.sleep(0.05)
+            case "hang" | "sleep" | "meet" | "wait":
+                pause(what, folder)
             case "bad":
                 raise ValueError(f"{value} is bad")
             case "bug":
                 raise TypeError(f"{value} met a bug")
+            case "quit":
+                sys.exit(f"{value} quits")
             case "once":
                 mark = folder / value
                 if not mark.exists():
@@ -75,6 +76,22 @@ class Commands:
                 (folder / "program").write_text(str(program.pid))
                 program.wait()
         return float(value)
+
+
+def pause(what: str, folder: Path) -> None:
+    """Wait as told."""
+    match what:
+        case "hang":
+            time.sleep(3600)
+        case "sleep":
+            time.sleep(0.05)
+        case "meet":
+            (folder / f"met_{os.getpid()}").touch()
+            while len(list(folder.glob("met_*"))) < 2:
+                time.sleep(0.01)
+        case "wait":
+            while not (folder / "go").exists():
+                time.sleep(0.01)
 
 
 def make_cached_commands(folder: Path) -> Reward:

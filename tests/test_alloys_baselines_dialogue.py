@@ -132,6 +132,8 @@ def test_goes_on_after_an_interruption(tmp_path: Path) -> None:
     np.testing.assert_array_equal(longer[0].rewards.value, first[0].rewards.value)
     with pytest.raises(ValueError, match="journal of something else: prompts is"):
         dialogue(PROMPTS[:1], generator, evaluator, judge, config)
+    with pytest.raises(ValueError, match="journal of something else: reward is '' there and 'new'"):
+        dialogue(PROMPTS, generator, evaluator, judge, config, "new")
 
 
 def test_verdicts() -> None:

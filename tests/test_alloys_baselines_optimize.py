@@ -114,6 +114,8 @@ def test_another_search(tmp_path: Path) -> None:
         search(SPACE, judge, replace(config, seed=1))
     with pytest.raises(ValueError, match="journal of something else: space is"):
         search(Space(GridConfig(parts=(2,))), judge, config)
+    with pytest.raises(ValueError, match="journal of something else: reward is '' there and 'new'"):
+        search(SPACE, judge, config, "new")
     with pytest.raises(ValueError, match="calls and batch must be at least 1"):
         search(SPACE, judge, SearchConfig(calls=0))
 

@@ -1,5 +1,6 @@
 """Tables of equilibria in files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,11 @@ def test_a_table_is_an_engine(tmp_path: Path) -> None:
     other = {"Al": 0.5, "Cr": 0.5}
     asked = [other, shuffled, {"Pu": 1.0}]
     found = engine.equilibria(asked, np.array([600.0, 400.0, 450.0]))
-    assert [r.phase for r in found.points(1)[0]] == ["LIQUID"]
-    np.testing.assert_allclose(found.amount("bcc", True)[1], [0, 0.6, np.nan])
+    np.testing.assert_array_equal(found.temperatures, [400, 450, 600])
+    assert [r.phase for r in found.points(1)[2]] == ["LIQUID"]
+    np.testing.assert_allclose(found.amount("bcc", True)[1], [0.6, np.nan, 0])
     assert found.reasons[0, 0] == "the composition is not in the table"
-    assert found.reasons[1, 2] == "the temperature is not in the table"
+    assert found.reasons[1, 1] == "the temperature is not in the table"
     assert found.reasons[2, 0] == "the engine has no Pu"
     assert engine.identity != Table(table(POINTS)).identity
 
@@ -58,6 +60,32 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         read_table(path)
     with pytest.raises(TableError):
         read_table(tmp_path / "absent.npz")
+
+
+def test_tables_of_other_makers_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "table.npz"
+    good = table(POINTS)
+    write_table(path, replace(good, fraction=np.where(good.ordered, np.nan, good.fraction)))
+    back = read_table(path)
+    np.testing.assert_array_equal(back.solved, [[0, 0, 1]])
+    assert back.reasons[0, 0] == "phases whose fractions or compositions are no numbers"
+    assert back.points(0)[0] == back.reasons[0, 0]
+    for wrong in (
+        replace(good, temperatures=good.temperatures[::-1]),
+        replace(good, step=good.step + 7),
+        replace(good, reasons=good.reasons[:, :2]),
+    ):
+        write_table(path, wrong)
+        with pytest.raises(TableError, match=r"table\.npz: a damaged table"):
+            read_table(path)
+
+
+@pytest.mark.parametrize("amounts", [{"Al": np.nan, "Cr": 1.0}, {"Al": -1, "Cr": 2}, {"Al": 0}, {}])
+def test_what_is_no_composition_has_no_key(amounts: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="no composition"):
+        composition_key(amounts)
+    found = Table(table(POINTS)).equilibria([amounts], np.array([400.0]))
+    assert not found.solved.any()
 
 
 @given(st.lists(st.floats(1e-4, 1), min_size=1, max_size=6))

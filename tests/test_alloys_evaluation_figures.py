@@ -1,6 +1,9 @@
 """What the figures of alloys show."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,7 +20,15 @@ from crystaljax.alloys.evaluation.figures import (
 )
 from crystaljax.plots import save
 
-TOKENS = divergence(PIECES + VOLUME, list(np.linspace(0, 2, len(PIECES + VOLUME))), copies=2)
+if TYPE_CHECKING:
+    from crystaljax.text.divergence import TokenDivergence
+
+
+@pytest.fixture
+def tokens() -> TokenDivergence:
+    """Two texts."""
+    pieces = PIECES + VOLUME
+    return divergence(pieces, np.linspace(0, 2, len(pieces)).tolist(), copies=2)
 
 
 def test_phases_are_stacked_by_name(tmp_path: Path) -> None:
@@ -63,8 +74,8 @@ def test_trade_off_shows_means() -> None:
     np.testing.assert_allclose(first, expected)
 
 
-def test_token_map_has_every_token(tmp_path: Path) -> None:
-    figure = token_heat_map(TOKENS, range(5))
+def test_token_map_has_every_token(tokens: TokenDivergence, tmp_path: Path) -> None:
+    figure = token_heat_map(tokens, range(5))
     words = [text.get_text() for text in figure.axes[0].texts]
     expected = [piece.strip() or "·" for piece in PIECES + VOLUME]
     assert words == expected * 2
@@ -72,8 +83,8 @@ def test_token_map_has_every_token(tmp_path: Path) -> None:
     save(figure, tmp_path / "tokens.png")
 
 
-def test_element_map_has_every_element(tmp_path: Path) -> None:
-    figure = element_heat_map(TOKENS)
+def test_element_map_has_every_element(tokens: TokenDivergence, tmp_path: Path) -> None:
+    figure = element_heat_map(tokens)
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert rows == ["Al", "Cr", "Ni"]
     assert len(figure.axes[0].texts) == 6

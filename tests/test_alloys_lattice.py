@@ -12,6 +12,7 @@ from pymatgen.core import Composition, Element, Structure
 from crystaljax.alloys.lattice import (
     ERROR,
     ROOM,
+    atomic_volume,
     lattice_from_molar_volume,
     lattice_parameter,
     pair_lattice,
@@ -82,6 +83,24 @@ def test_bcc_metals_have_their_molar_volume() -> None:
     for element in ("Cr", "Fe", "Mo", "Nb", "Ta", "V", "W"):
         volume = float(Element(element).molar_volume) / AVOGADRO * 1e24
         assert ATOMIC_VOLUME[element] == pytest.approx(volume, rel=0.01)
+
+
+def test_b2_is_ordered_in_the_way_that_makes_it_smallest() -> None:
+    nial = atomic_volume(["Ni", "Al"], np.array([1.0, 1.0]), ordered=True)
+    assert nial == pytest.approx(2.887**3 / 2)
+    assert atomic_volume(["Ni"], np.ones(1), ordered=True) == pytest.approx(ATOMIC_VOLUME["Ni"])
+    random = np.random.default_rng(0)
+    for elements in (["Al", "Ti", "Ru", "Ni"], ["Al", "Fe", "Mn"]):
+        x = random.dirichlet(np.ones(len(elements)))
+        least = atomic_volume(elements, x, ordered=True)
+        # No random occupation of the two sublattices is smaller.
+        weights = random.dirichlet(np.full(len(elements), 0.3), 3000)
+        first = weights * np.clip(2 * x / weights, None, 1).min(axis=1, keepdims=True)
+        rest = 2 * x - first
+        first += (1 - first.sum(1, keepdims=True)) * rest / rest.sum(1, keepdims=True)
+        others = lattice_parameter(elements, first, 2 * x - first, ROOM) ** 3 / 2
+        assert least <= others.min() + 1e-9
+        assert least <= atomic_volume(elements, x, ordered=False)
 
 
 def test_unknown_elements_are_nan_only_where_present() -> None:

@@ -1,6 +1,8 @@
 """Lists of phases: files, what is wrong with them, and that curating again gives the same."""
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from crystaljax.alloys.lists import (
     load_lists,
     write_lists,
 )
-from crystaljax.alloys.reward import EngineConfig
+from crystaljax.alloys.reward import AlloyConfig, AlloyReward, EngineConfig
 
 GRID = GridConfig(Roles(("Al", "Cr"), ("Al",), ("Ni",)), parts=(2, 3), site_parts=(1,), most_site=1)
 
@@ -57,7 +59,7 @@ def keys(lists: PhaseLists) -> tuple[list[str], list[str]]:
 
 def test_elements_that_the_engine_lacks(config: PurityConfig) -> None:
     grid = GridConfig(Roles(("Cr", "W"), ("Al",), ("Ru",)))
-    with pytest.raises(ValueError, match=r"t\.npz has no Ru, W: choose other roles, of Al, Cr, Ni"):
+    with pytest.raises(ValueError, match=r"t\.npz has no Ru, W, only Al, Cr, Ni: choose"):
         curate_lists(config, grid)
 
 
@@ -80,6 +82,33 @@ def test_files_that_are_none(
     path.write_text(text)
     with pytest.raises(ListError, match=message):
         load_lists(path)
+
+
+def test_lists_and_rewards_are_compared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    elements = ("Al", "Co", "Cr", "Ni", "Si")
+    points: list[list[Point]] = [[[bcc(1.0)]]]
+    path = tmp_path / "other.npz"
+    write_table(path, Equilibria.from_points([dict.fromkeys(elements, 0.2)], [900.0], points))
+    config = AlloyConfig(EngineConfig(str(path), "table"), temperatures=(900.0,))
+    with AlloyReward(config) as reward:
+        with caplog.at_level(logging.WARNING):
+            load_lists("alcocrni").check(reward)
+        assert "alcocrni.tdb (calphad) found single are judged by" in caplog.text
+        with pytest.raises(ValueError, match=r"no Fe, Mn, Ti, only Al, Co, Cr, Ni, Si: choose"):
+            load_lists("al-fe-mn-ti").check(reward)
+        silicon = replace(load_lists("alcocrni"), grid=GridConfig(Roles(("Si",), ("Al",), ("Ni",))))
+        with pytest.raises(ValueError, match="no atomic volume is known of Si: mix by mole"):
+            silicon.check(reward)
+
+
+def test_the_default_engine_judges_the_default_lists(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("pycalphad")
+    with AlloyReward() as reward:
+        with caplog.at_level(logging.WARNING, "crystaljax.alloys.lists"):
+            load_lists("alcocrni").check(reward)
+        assert not caplog.text
+        with pytest.raises(ValueError, match=r"alcocrni\.tdb has no Fe, Mn, Ti, only Al, Cr"):
+            load_lists("al-fe-mn-ti").check(reward)
 
 
 def test_unknown_names() -> None:

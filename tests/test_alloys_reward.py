@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from crystaljax.alloys.reward import (
     EngineConfig,
     MixtureReward,
     RulesConfig,
+    create_engine,
     rule_rewards,
 )
+from crystaljax.alloys.rules import NO_MISMATCH
 from crystaljax.rewards.answers import Answer
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.items import Items
@@ -74,12 +77,108 @@ def test_each_rule_has_its_price() -> None:
         ("coexist_from", 1000),
         ("bcc_first_from", 100),
         ("b2_from", 10),
-        ("mismatch_from", -0.015),
+        ("mismatch_from", NO_MISMATCH - 0.015),
     ]:
         judged = rule_rewards(equilibria()[:1], RulesConfig(**{option: 1700.0}))
         assert judged.value[0] == pytest.approx(-0.015 - cost)
     poor = rule_rewards(equilibria()[1:2], RulesConfig(others_from=500.0))
     assert poor.value[0] == pytest.approx(-1110)
+    never = rule_rewards(equilibria()[1:2], RulesConfig(mismatch_from=1700.0))
+    assert never.value[0] == pytest.approx(-1111)  # it has paid for that already
+
+
+def test_what_is_unknown_is_never_the_best() -> None:
+    """A candidate of which something is unknown is not ok, and says what."""
+    series = POINTS[GOOD]
+    unknown: list[list[Point]] = [
+        [[bcc(0.6), b2(0.4, float("nan"))], *series[1:]],
+        ["it hung", *series[1:]],
+        [[bcc(0.6), b2(float("nan"))], *series[1:]],
+        ["it hung", *series[1:3], "it hung"],
+    ]
+    judged = rule_rewards(
+        Equilibria.from_points([mixture(GOOD)] * 4, np.array(TEMPERATURES), unknown)
+    )
+    np.testing.assert_array_equal(judged.ok, False)
+    assert np.isnan(judged.value).all()
+    assert "a lattice parameter of BCC or B2 is unknown" in (judged.reasons[0] or "")
+    for reason, why in zip(judged.reasons[1:], ["it hung", "no numbers", "it hung"], strict=True):
+        assert reason is not None
+        assert "unknown, for temperatures failed: b2_at_room_temperature" in reason
+        assert why in reason
+    np.testing.assert_array_equal(judged.info["b2_at_room_temperature"], [1, *[np.nan] * 3])
+
+
+def test_a_mismatch_of_failed_temperatures_is_unknown() -> None:
+    points: list[Point] = [*POINTS[GOOD][:2], "it hung", "it hung"]
+    table = Equilibria.from_points([mixture(GOOD)], np.array(TEMPERATURES), [points])
+    judged = rule_rewards(table, RulesConfig(mismatch_from=1500.0))
+    assert judged.reasons == ["unknown, for temperatures failed: mismatch (it hung)"]
+
+
+def test_a_failure_elsewhere_is_passed_over() -> None:
+    series = POINTS[GOOD]
+    points: list[Point] = [series[0], "it hung", *series[2:]]
+    judged = rule_rewards(Equilibria.from_points([mixture(GOOD)], np.array(TEMPERATURES), [points]))
+    assert judged.value[0] == pytest.approx(-0.03)
+
+
+def test_an_unknown_lattice_does_not_matter_without_coexistence() -> None:
+    nan = float("nan")
+    points: list[Point] = [[bcc(1.0, nan)], [bcc(1.0, nan)], [liquid(1.0)], [liquid(1.0)]]
+    judged = rule_rewards(Equilibria.from_points([mixture(GOOD)], np.array(TEMPERATURES), [points]))
+    assert judged.value[0] == -1010
+
+
+def test_the_order_of_temperatures_does_not_matter(config: AlloyConfig, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    cache = tmp_path / "rewards.sqlite"
+    ways = [
+        replace(config, cache=cache, temperatures=t) for t in (TEMPERATURES, TEMPERATURES[::-1])
+    ]
+    values, identities = [], []
+    for way in ways:
+        with AlloyReward(way) as reward:
+            values.append(reward.judge_texts([GOOD, POOR, LOST]).value)
+            identities.append(reward.identity)
+    np.testing.assert_array_equal(*values)
+    assert identities[0] == identities[1]
+    with AlloyReward(replace(config, mix_by="mole")) as reward:
+        assert reward.identity != identities[0]
+    rewards = [
+        MixtureReward(Table(equilibria()), temperatures=np.array(t))(
+            [composition_key(mixture(GOOD))]
+        )
+        for t in (TEMPERATURES, TEMPERATURES[::-1])
+    ]
+    assert rewards[0].value == rewards[1].value == pytest.approx(-0.015)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperatures": (400.0, float("nan"))}, "different finite numbers"),
+        ({"temperatures": ()}, "different finite numbers"),
+        ({"temperatures": (400.0, 400.0)}, "different finite numbers"),
+        ({"rules": RulesConfig(mismatch_from=2500.0)}, "mismatch_from is 2500 K, and the highest"),
+        ({"invalid": float("nan")}, "invalid must be a finite reward"),
+    ],
+)
+def test_configurations_that_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AlloyConfig(**changes)
+    with pytest.raises(ValueError, match="coexist_from must be a temperature"):
+        RulesConfig(coexist_from=float("nan"))
+    with pytest.raises(ValueError, match="max_failed"):
+        RulesConfig(max_failed=-1)
+
+
+def test_options_of_other_engines_are_refused() -> None:
+    with pytest.raises(ValueError, match="table cannot leave out phases"):
+        create_engine(EngineConfig("t.npz", "table", exclude=("SIGMA",)))
+    with pytest.raises(ValueError, match="a table has the elements that it has"):
+        create_engine(EngineConfig("t.npz", "table", elements=("Al",)))
 
 
 def test_texts_are_judged_and_failures_counted(config: AlloyConfig) -> None:
@@ -141,11 +240,11 @@ class Hanging:
 
 
 def test_an_engine_that_hangs_costs_one_candidate(config: AlloyConfig) -> None:
-    pool = PoolConfig("processes", n_workers=1, chunk=4, attempts=1, timeout=1.0)
+    pool = PoolConfig("processes", n_workers=1, chunk=4, attempts=1, timeout=3.0)
     with AlloyReward(config) as reward, Pool(Hanging, pool) as reward.served:
         judged = reward.judge_texts([GOOD, LOST, POOR])
     np.testing.assert_allclose(judged.value, [-0.015, config.failed, -0.015])
-    assert judged.reasons == [None, "timed out after 1 s", None]
+    assert judged.reasons == [None, "timed out after 3 s", None]
     np.testing.assert_array_equal(judged.transient, [False, True, False])
 
 

@@ -24,8 +24,8 @@ class Fixed(Stability):
     """Every crystal is as far above the hull as its space group's number over 1000."""
 
     def __init__(self, name: str, sign: int) -> None:
-        super().__init__(StabilityConfig(name))
-        self.sign = sign
+        super().__init__(StabilityConfig())
+        self.name, self.sign = name, sign
 
     def __call__(self, crystals: Crystals, /) -> RewardBatch:
         above = self.sign * np.asarray(crystals.space_group) / 1000
@@ -37,7 +37,7 @@ class Fixed(Stability):
 
     @property
     def potential(self) -> str:
-        return self.config.potential
+        return self.name
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from small import SMALL
 
 from crystaljax.cli import main
 from crystaljax.data.dataset import load
+from crystaljax.data.writers import write
 from crystaljax.models.crystalformer import export_checkpoint
 from crystaljax.policies import WyckoffPolicy, load_policy
 
@@ -108,3 +109,67 @@ def test_convert_there_and_back(tmp_path: Path) -> None:
 def test_an_empty_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.csv").write_text("")
     assert "empty.csv" in refused(capsys, "data", tmp_path / "empty.csv")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *[("--temperature", x) for x in ("nan", "inf", "-1", "0")],
+        *[("--top-p", x) for x in ("nan", "0", "1.5")],
+        *[("--seed", x) for x in ("-1", 2**32, 2**64, 10**30)],
+        *[("--n", x) for x in ("0", "-5", 10**12)],
+        ("--batch-size", "0"),
+        *[("--space-groups", x) for x in ("0", "231", "-1")],
+        ("--template", "?"),
+        ("--formula", "NaCl0.5"),
+    ],
+)
+def test_numbers_that_cannot_be(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: object
+) -> None:
+    """They are refused in one line that says which, before anything is sampled."""
+    output = tmp_path / "x.csv"
+    said = refused(capsys, "sample", "--model", model, "--output", output, option, value)
+    assert str(value).lstrip("-") in said
+    assert len(said) < 300
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *[("--symprec", x) for x in ("nan", "inf", "0", "-0.1")],
+        *[("--max-sites", x) for x in ("0", "-3")],
+    ],
+)
+def test_data_with_numbers_that_cannot_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    path = write(load("prototypes").crystals[:2], tmp_path / "x.json")
+    said = refused(capsys, "data", path, option, value)
+    assert option.removeprefix("--").replace("-", "_") in said
+    assert value in said
+
+
+@pytest.mark.parametrize("command", ["sample", "data"])
+def test_where_no_file_can_be_written(
+    command: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder, a file for a folder and an unknown extension are refused before any work."""
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").write_text("")
+    source = ("--model", model) if command == "sample" else (tmp_path / "not.looked.for",)
+    for output, words in {
+        tmp_path / "folder.csv": "is a folder",
+        tmp_path / "file" / "x.csv": "cannot write in",
+        tmp_path / "file" / "deep" / "x.csv": "cannot write in",
+        tmp_path / "x.doc": "extensions",
+    }.items():
+        assert words in refused(capsys, command, *source, "--output", output)
+
+
+def test_the_source_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(load("prototypes").crystals[:2], tmp_path / "x.json")
+    before = path.read_bytes()
+    assert "is the source" in refused(capsys, "data", path, "--output", path)
+    assert path.read_bytes() == before

@@ -1,5 +1,6 @@
 """CIF text to atoms, against pymatgen."""
 
+import gemmi
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,8 @@ from pymatgen.io.cif import CifWriter
 
 from crystaljax.crystal import AtomicCell
 from crystaljax.data import cif
+from crystaljax.data.cif_sites import Sites, expand
+from crystaljax.symmetry.settings import from_hall
 
 PROTOTYPES = {  # space group, lattice, species and positions of the asymmetric unit
     "rocksalt": (225, Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
@@ -90,21 +93,17 @@ def test_rounded_special_positions_are_restored(digits: int) -> None:
 @given(st.sampled_from([225, 227, 186, 136, 167, 14, 62, 194, 230]), st.integers(0, 2**32 - 1))
 def test_general_positions_have_the_full_multiplicity(group: int, seed: int) -> None:
     """The orbit of a random point is the space group's order times that point."""
-    import gemmi
-
-    operations = gemmi.get_spacegroup_reference_setting(group).operations()
-    triplets = tuple(op.triplet() for op in operations)
-    rotation, translation = cif._parse_operations(triplets)
+    operations = from_hall(gemmi.get_spacegroup_reference_setting(group).hall)
     point = np.random.default_rng(seed).uniform(0, 1, (1, 3))
-    matrix = np.eye(3) * 500.0  # so large that no random point is near a special one
-    if group in (186, 194, 167):
-        matrix = Lattice.hexagonal(500.0, 500.0).matrix
-    frac, species = cif.expand(point, np.array([6]), matrix, rotation, translation)
-    offset = np.einsum("oij,j->oi", rotation, point[0]) + translation - point
+    offset = operations.rotation @ point[0] + operations.translation - point[0]
     offset -= np.round(offset)
-    if np.sort(np.linalg.norm(offset @ matrix, axis=1))[1] < 2 * cif.SITE_TOLERANCE:
+    if np.sort(np.abs(offset).max(axis=1))[1] < 1e-4:
         return  # the rare point that is near a special position
-    assert len(frac) == len(species) == len(triplets)
+    written = [tuple(f"{x:.8f}" for x in point[0])]
+    sites = Sites(["C1"], np.array([6]), point, written, np.array([np.nan]))
+    matrix = Lattice.hexagonal(50, 50).matrix if group in (186, 194, 167) else np.eye(3) * 50
+    frac, site = expand(sites, matrix, operations)
+    assert len(frac) == len(site) == len(operations.rotation)
     assert (frac >= 0).all()
     assert (frac < 1).all()
 
@@ -114,12 +113,6 @@ def test_space_group_symbol_without_operations() -> None:
     cell = cif.parse_one(cif_text("Fe1 Fe 0 0 0 1", extra=extra))
     assert cell.species.tolist() == [26, 26]
     np.testing.assert_allclose(np.sort(cell.frac, axis=0), [[0, 0, 0], [0.5, 0.5, 0.5]])
-
-
-def test_atoms_listed_in_full_beside_operations_are_not_doubled() -> None:
-    extra = "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'x+1/2,y+1/2,z+1/2'"
-    sites = "Fe1 Fe 0 0 0 1\nFe2 Fe 0.5 0.5 0.5 1"
-    assert len(cif.parse_one(cif_text(sites, extra=extra)).species) == 2
 
 
 def test_element_from_label_charge_and_uncertainty() -> None:
@@ -149,7 +142,10 @@ def test_element_from_label_charge_and_uncertainty() -> None:
             cif_text("Fe1 Fe 0 0 0 1", extra="loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,w'"),
             "symmetry operation",
         ),
-        (cif_text("Fe1 Fe 0 0 0 1", extra="_symmetry_space_group_name_H-M 'Q 9'"), "unknown space"),
+        (
+            cif_text("Fe1 Fe 0 0 0 1", extra="_symmetry_space_group_name_H-M 'Q 9'"),
+            "'Q 9' is unknown",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(text: str, reason: str) -> None:
@@ -159,8 +155,68 @@ def test_what_is_wrong_is_said(text: str, reason: str) -> None:
 
 def test_every_block_is_read_and_a_bad_one_costs_itself() -> None:
     good, bad = cif_text("Fe1 Fe 0 0 0 1"), cif_text("Fe1 Fe 0 0 0 0.5")
-    text = good + bad.replace("data_test", "data_bad") + "data_publication\n_author me\n"
+    text = good + bad.replace("data_test", "data_bad") + "data_publication\n_author\n_author me\n"
     crystals = cif.parse(text)
     assert [name for name, _ in crystals] == ["test", "bad"]
     assert isinstance(crystals[0][1], AtomicCell)
     assert isinstance(crystals[1][1], ValueError)
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("_cell_length_a 4", "_cell_length_a is there twice"),
+        ("_CELL_Length_A 4", "there twice"),
+        ("_author", "_author has no value"),
+        ("loop_\n_p\n_q\n1 2 3", "not a CIF: .*number of values in loop"),
+        ("_note 'never closed", "not a CIF: .*unterminated"),
+        ("_note\n;never closed\n", "not a CIF"),
+        ("_note a b", "not a CIF"),
+        ("loop_\n", "not a CIF"),
+    ],
+)
+def test_a_block_that_is_no_cif_costs_itself(fault: str, reason: str) -> None:
+    good = cif_text("Fe1 Fe 0 0 0 1")
+    bad = cif_text("Fe1 Fe 0 0 0 1", extra=fault).replace("data_test", "data_bad")
+    with pytest.raises(ValueError, match=reason):
+        cif.parse_one(bad)
+    crystals = dict(cif.parse(good + bad + good.replace("data_test", "data_last")))
+    assert list(crystals) == ["test", "bad", "last"]
+    assert isinstance(crystals["bad"], ValueError)
+    assert isinstance(crystals["test"], AtomicCell)
+    assert isinstance(crystals["last"], AtomicCell)
+
+
+def test_blocks_of_one_name_are_told_apart() -> None:
+    names = [name for name, _ in cif.parse(cif_text("Fe1 Fe 0 0 0 1") * 3)]
+    assert names == ["test", "test_2", "test_3"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_other_exception_leaves(data: st.DataObject) -> None:
+    """Lines left out, doubled or changed, bytes put in: a crystal or a ValueError."""
+    extra = "_symmetry_space_group_name_H-M 'P 21/c'\n_cell_volume 80\n_chemical_formula_sum Fe2"
+    extra += "\nloop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'-x,-y,-z'"
+    lines = cif_text("Fe1 Fe 0.1 0.2 0.3 1\nO1 O 0.5 0.5 0 1", extra=extra).splitlines()
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(lines) - 1))
+        kind = data.draw(st.sampled_from(["drop", "double", "put", "value"]))
+        if kind == "drop" and len(lines) > 1:
+            del lines[place]
+        elif kind == "double":
+            lines.insert(place, lines[place])
+        elif kind == "put":
+            where = data.draw(st.integers(0, len(lines[place])))
+            put = data.draw(st.text(max_size=3) | st.sampled_from(["'", ";", "\n;", "loop_", "\0"]))
+            lines[place] = lines[place][:where] + put + lines[place][where:]
+        else:
+            values = ["0", "-1", "1e999", "?", ".", "nan", "inf", "''", "1e300", "180", "x,x,z"]
+            words = lines[place].split()
+            lines[place] = " ".join([*words[:-1], data.draw(st.sampled_from(values))])
+    try:
+        crystals = cif.parse("\n".join(lines))
+    except ValueError:
+        return
+    for _, crystal in crystals:
+        assert isinstance(crystal, AtomicCell | ValueError)

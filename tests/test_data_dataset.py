@@ -16,8 +16,9 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
 
 from crystaljax.data import build, shards
-from crystaljax.data.dataset import Dataset, load
+from crystaljax.data.dataset import load
 from crystaljax.data.registry import RESOURCES
+from crystaljax.data.rows import Dataset
 
 LENGTHS = np.linspace(4.0, 6.0, 12)
 
@@ -32,7 +33,8 @@ def template(name: str) -> str:
 
 
 def rocksalt(a: float) -> str:
-    return template("rocksalt").replace("5.00000000", f"{a:.8f}")
+    text = template("rocksalt").replace("_cell_volume   125.00000000", f"_cell_volume {a**3:.8f}")
+    return text.replace(" 5.00000000", f" {a:.8f}")
 
 
 def rutile() -> str:
@@ -259,3 +261,111 @@ def test_all_of_mp20_bt(shared: Path, tmp_path: Path) -> None:
         assert dataset.n_skipped == 0
         agree = dataset.crystals.space_group == dataset.properties["spacegroup.number"]
         assert agree.mean() > 0.95  # the table was made at symprec 0.1 from unrounded structures
+
+
+def test_the_cache_knows_the_code_that_read_it(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that changes reads again; so does another version of a library."""
+    from crystaljax.data import dataset
+
+    with pytest.warns(UserWarning):
+        first = load(table, cache_dir=tmp_path / "cache", workers=1)
+    content = dataset._content
+    for change in ("cif.py", "csv_format.py", "analysis.py", "shards.py", "composition.py"):
+        with monkeypatch.context() as patch, pytest.warns(UserWarning):
+            dataset._code.cache_clear()
+            patch.setattr(
+                dataset,
+                "_content",
+                lambda file, change=change: content(file) + b"!" * (file.name == change),
+            )
+            assert load(table, cache_dir=tmp_path / "cache", workers=1).folder != first.folder
+    dataset._code.cache_clear()
+    with monkeypatch.context() as patch, pytest.warns(UserWarning):
+        patch.setattr(dataset, "version", lambda name: "0" if name == "gemmi" else "1")
+        assert load(table, cache_dir=tmp_path / "cache", workers=1).folder != first.folder
+    dataset._code.cache_clear()
+    assert load(table, cache_dir=tmp_path / "cache", workers=1).folder == first.folder
+
+
+@pytest.mark.parametrize("damage", ["meta.json", "frac.npy", "property-0.npy", "cut", "empty"])
+def test_a_damaged_dataset_is_built_again(tmp_path: Path, table: Path, damage: str) -> None:
+    """As a full disk, or a deletion that broke off, leaves it."""
+    with pytest.warns(UserWarning):
+        folder = load(table, cache_dir=tmp_path / "cache", workers=1).folder
+    assert folder is not None
+    if damage == "cut":
+        (folder / "frac.npy").write_bytes((folder / "frac.npy").read_bytes()[:200])
+    elif damage == "empty":
+        (folder / "meta.json").write_text("")
+    else:
+        (folder / damage).unlink()
+    with pytest.warns(UserWarning):
+        check_table(load(table, cache_dir=tmp_path / "cache", workers=1))
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", None])
+def test_damaged_shards_of_a_killed_build_are_made_again(
+    tmp_path: Path, table: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(28, "no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(build, "merge", fails)
+        load(table, cache_dir=tmp_path, workers=1)
+    shard = next(tmp_path.glob("*.partial/0000001.npz"))
+    data = shard.read_bytes()
+    shard.write_bytes(data[: len(data) // 2] if damage is None else damage)
+    with pytest.warns(UserWarning):
+        check_table(load(table, cache_dir=tmp_path, workers=1))
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_build_that_failed_works_once_the_source_is_mended(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "x.csv", [{"cif": "nonsense", "gap": 1}])
+    for _ in range(2):
+        with pytest.raises(ValueError, match="none of the 1 structures"):
+            load(path, cache_dir=tmp_path / "cache", workers=1)
+    write_csv(path, [{"cif": rocksalt(5.0), "gap": 1}])
+    assert len(load(path, cache_dir=tmp_path / "cache", workers=1)) == 1
+
+
+def test_a_truncated_source_is_warned_of_and_counted(tmp_path: Path, small_chunks: None) -> None:
+    import gzip
+
+    rows: list[dict[str, object]] = [{"cif": rocksalt(a), "n": a} for a in np.linspace(4, 6, 40)]
+    data = gzip.compress(write_csv(tmp_path / "x.csv", rows).read_bytes())
+    (tmp_path / "y.csv.gz").write_bytes(data[: len(data) * 2 // 3])
+    with pytest.warns(UserWarning) as caught:
+        dataset = load(tmp_path / "y.csv.gz", cache_dir=tmp_path / "cache", workers=1)
+    texts = [str(warning.message) for warning in caught]
+    assert any("cannot be read on after entry" in text for text in texts)
+    assert dataset.n_skipped == 1 and 0 < len(dataset) < 40
+    assert dataset.folder is not None
+    assert "the rest of y.csv.gz" in (dataset.folder / "skipped.csv").read_text()
+
+
+def test_names_and_texts_of_any_kind(tmp_path: Path, small_chunks: None) -> None:
+    """Names that no archive could hold, over several shards; long text does not widen a shard."""
+    names = ["a/b", "../c", "x.npy", "é", "n" * 70000, 'quo"te', "new\nline", "ids", "property 1"]
+    row: dict[str, object] = {"cif": rocksalt(5.0), **dict.fromkeys(names, "v")}
+    rows = [row | {"long": "y" * 10**6} for _ in range(9)]
+    dataset = load(write_csv(tmp_path / "x.csv", rows), cache_dir=tmp_path / "c", workers=1)
+    assert dataset.properties.keys() == set(names)
+    assert all(column.tolist() == ["v"] * 9 for column in dataset.properties.values())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *[{"symprec": x} for x in (0.0, -1.0, float("nan"), float("inf"))],
+        *[{name: x} for name in ("max_sites", "max_atoms") for x in (0, -1)],
+    ],
+    ids=str,
+)
+def test_settings_that_no_crystal_meets(tmp_path: Path, table: Path, setting: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        load(table, cache_dir=tmp_path / "cache", workers=1, **setting)
+    assert not (tmp_path / "cache").exists()

@@ -1,11 +1,14 @@
 """Files appear whole or not at all; a folder that cannot be written to says so."""
 
 import os
-from pathlib import Path
+import unicodedata
+from pathlib import Path, PureWindowsPath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from crystaljax.data.files import cache_dir, make_folder, replacing
+from crystaljax.data.files import cache_dir, file_names, make_folder, replacing
 
 
 def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -59,3 +62,15 @@ def test_a_folder_made_by_another_process_stays(tmp_path: Path) -> None:
         (target / "theirs").touch()
     assert [path.name for path in target.iterdir()] == ["theirs"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+@given(st.lists(st.text(max_size=12) | st.sampled_from(["a", "A", "CON", "..", "a/b", "x" * 300])))
+def test_file_names_are_unique_and_safe(ids: list[str]) -> None:
+    names = file_names(ids)
+    assert len({unicodedata.normalize("NFKC", name).casefold() for name in names}) == len(ids)
+    for name in names:
+        assert not set(name) & set('/\\:*?"<>|\0\n') and ".." not in name
+        assert name == name.strip(". ") and 0 < len(name.encode()) <= 120
+        assert not PureWindowsPath(name).is_reserved()
+    good = [name for name in names if name == name.casefold()]
+    assert file_names(good) == good  # names that are well leave as they came

@@ -5,8 +5,9 @@ import pytest
 from pymatgen.core import Element
 
 from crystaljax.composition import SYMBOLS, element_counts
-from crystaljax.data.dataset import Dataset, load
+from crystaljax.data.dataset import load
 from crystaljax.data.prototypes import FAMILIES, prototypes, substitutions
+from crystaljax.data.rows import Dataset
 from crystaljax.structures import to_structures
 
 

@@ -15,8 +15,8 @@ from pymatgen.core import Structure
 from crystaljax.crystal import Crystals
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.readers import read
-from crystaljax.data.writers import to_cells, write
-from crystaljax.structures import to_structures
+from crystaljax.data.writers import write
+from crystaljax.structures import to_cells, to_structures
 from crystaljax.symmetry.analysis import symmetrize
 
 

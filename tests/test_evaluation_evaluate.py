@@ -68,8 +68,8 @@ def test_rates(before: Evaluation) -> None:
     columns = before.columns
     metastable = columns["e_above_hull"] <= 0.1
     assert count["metastable"] == metastable.sum()
-    new = columns["unique"] & columns["novel"]
-    assert count["metastable S.U.N."] == (metastable & new).sum() > 0
+    found = columns["cluster"][metastable & columns["novel"]]
+    assert count["metastable S.U.N."] == len(np.unique(found)) > 0
 
 
 def test_every_metric_says_what_it_is(before: Evaluation, after: Evaluation) -> None:
@@ -99,9 +99,11 @@ def test_a_second_potential_has_its_own_rows(samples: Crystals, reference: Refer
     result = evaluate(
         samples, reference, e_above_hull=energy, hull=HULL, second=second, config=QUIET
     )
-    new = result.columns["unique"] & result.columns["novel"]
+    novel, cluster = result.columns["novel"], result.columns["cluster"]
     assert result["stable (another)"].value == result["stable"].value == 0.5
-    assert result["S.U.N. (another)"].value == (new & (second.e_above_hull <= 0)).mean()
+    assert result["S.U.N. (another)"].value == (
+        len(np.unique(cluster[novel & (second.e_above_hull <= 0)])) / len(samples)
+    )
     assert "another" in result["S.U.N. (another)"].reference
     assert "a hull, another" in "\n".join(result.context)
     np.testing.assert_array_equal(result.columns["e_above_hull_another"], second.e_above_hull)

@@ -19,7 +19,7 @@ from crystaljax.rewards.potentials.base import no_relaxation
 from crystaljax.symmetry.analysis import symmetrize
 
 ENERGY = np.array([-0.1, 0.0, 0.05, 0.1, 0.2, math.nan, -1.0, 0.0])
-UNIQUE = np.array([1, 1, 1, 0, 1, 1, 0, 1], bool)
+CLUSTER = np.array([0, 1, 2, 2, 4, 5, 7, 7])
 NOVEL = np.array([1, 0, 1, 1, 1, 1, 1, 1], bool)
 GROUP = np.array([1, 1, 0, 1, 1, 1, 1, 1], bool)
 
@@ -31,14 +31,23 @@ def counts(**options: object) -> dict[str, int]:
 
 
 def test_rates_are_over_all_samples() -> None:
-    assert counts(unique=UNIQUE, novel=NOVEL, correct_group=GROUP) == {
+    assert counts(cluster=CLUSTER, novel=NOVEL, correct_group=GROUP) == {
         "energy known": 7,
         "stable": 4,
         "metastable": 6,
         "S.U.N.": 2,
         "metastable S.U.N.": 3,
-        "S.S.U.N.": 2,
+        "S.S.U.N.": 3,
     }
+
+
+@pytest.mark.parametrize("stable_one", range(3))
+def test_of_a_cluster_the_best_member_counts(stable_one: int) -> None:
+    energy = np.full(3, 0.5)
+    energy[stable_one] = -0.1
+    metrics = stability_metrics(energy, "a hull", cluster=np.zeros(3, int), novel=np.ones(3, bool))
+    found = {m.name: m.count for m in metrics if isinstance(m, Rate)}
+    assert found["S.U.N."] == found["metastable S.U.N."] == found["stable"] == 1
 
 
 def test_thresholds_are_arguments_and_are_said() -> None:
@@ -52,8 +61,8 @@ def test_thresholds_are_arguments_and_are_said() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    assert "S.U.N." not in counts(unique=UNIQUE)
-    assert "S.S.U.N." not in counts(unique=UNIQUE, novel=NOVEL)
+    assert "S.U.N." not in counts(cluster=CLUSTER)
+    assert "S.S.U.N." not in counts(cluster=CLUSTER, novel=NOVEL)
 
 
 def test_energies_are_of_those_that_have_one() -> None:

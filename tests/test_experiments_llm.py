@@ -108,7 +108,7 @@ def test_crystals_are_asked_of_models_without_a_system_role(
     texts = TextsConfig(template="crystal_of_formula", max_sites=1)
     train, _ = read_texts(texts, chats(config))
     policy: TextPolicy = load_text_policy(config)
-    (sequence,) = sequences(policy, train[np.arange(1)])
+    (sequence,) = sequences(policy, train.take(np.arange(1)))
     prompt = policy.tokenizer.fast.decode(sequence.tokens[: sequence.n_prompt])
     formula = train.fields[0]["formula"]
     assert "You know which structures" in prompt

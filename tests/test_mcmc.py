@@ -26,12 +26,12 @@ from crystaljax.data.dataset import load
 from crystaljax.mcmc import Chains, MCMCConfig, Moves, metropolis, run_chains
 from crystaljax.policies import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization
 from crystaljax.training.crystal_task import CrystalTask
-from crystaljax.training.rollouts import RewardBounds
 
-NO_BOUNDS = RewardBounds(0.0, -10.0, 20.0)
+NO_BOUNDS = RewardBounds()
 
 
 def test_chains_reach_the_tilted_distribution() -> None:

@@ -16,7 +16,6 @@ from crystaljax.rewards.ehull import EnergyAboveHull, load_hull
 from crystaljax.rewards.formation import mp_references
 from crystaljax.rewards.hull import Hull
 from crystaljax.rewards.potentials import Energies, Relaxed
-from crystaljax.rewards.potentials.base import Corrections
 from crystaljax.rewards.potentials.screening import screen
 
 
@@ -47,9 +46,9 @@ class Fixed:
 
     name = "fixed"
 
-    def __init__(self, energy: float, corrections: Corrections = "included") -> None:
+    def __init__(self, energy: float, level: str | None = "MP2020") -> None:
         self.energy = energy
-        self.corrections = corrections
+        self.level = level
         self.asked = 0
 
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
@@ -83,7 +82,7 @@ def test_corrections_are_added_where_the_potential_lacks_them() -> None:
     hull = Hull.from_entries(["NaCl", "Fe"], [-2.0, 0.0])
     crystals = crystals_of(NACL, CRUSHED, IRON)
     corrected = EnergyAboveHull(Fixed(-5.0), hull)(crystals)
-    raw = EnergyAboveHull(Fixed(-5.0, "mp2020"), hull)(crystals)
+    raw = EnergyAboveHull(Fixed(-5.0, "MP"), hull)(crystals)
     expected = mp2020_correction(screen(crystals, max_atoms=8, elements=np.arange(1, 95)).cells)
     assert expected[0] == pytest.approx(-0.614 / 2) and expected[1] == 0
     np.testing.assert_allclose(raw.info["correction"][[0, 2]], expected, atol=1e-12)
@@ -129,7 +128,7 @@ def test_primitive_cells_are_screened() -> None:
     assert volume == pytest.approx(5.64**3 / 4, rel=1e-5)
     assert result.reasons[0] is None
     assert "Å³ per atom" in str(result.reasons[1])
-    assert "does not know element 95" in str(result.reasons[3])
+    assert "not trained on Am" in str(result.reasons[3])
     few = screen(crystals_of(NACL, IRON), max_atoms=1, elements=np.arange(1, 95))
     assert few.reasons == ["2 atoms, more than 1", None]
 
@@ -172,6 +171,7 @@ def test_hulls_by_name_by_file_and_as_they_are(tmp_path: Path) -> None:
         load_hull("demo")
 
 
+@pytest.mark.slow
 def test_the_demonstration_hull_is_that_of_the_prototypes() -> None:
     """No prototype lies below it, and some lie on it."""
     pytest.importorskip("chgnet", reason="needs the chgnet extra")

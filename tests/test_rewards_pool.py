@@ -25,7 +25,7 @@ from pool_rewards import (
 from test_rewards_base import batch_of
 
 from crystaljax.rewards import Reward
-from crystaljax.rewards.compose import Guarded
+from crystaljax.rewards.base import RewardError
 from crystaljax.rewards.pool import Pool, PoolConfig, WorkerError
 
 TWO = PoolConfig(kind="processes", n_workers=2, chunk=4, attempts=1, timeout=60)
@@ -39,7 +39,7 @@ def pool() -> Iterator[Pool]:
         yield pool
 
 
-def gone(pid: int, patience: float = 10) -> bool:
+def gone(pid: int, patience: float = 300) -> bool:
     """Whether a process has ended, or does so soon; one that nobody waited for has ended too."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
@@ -53,8 +53,9 @@ def gone(pid: int, patience: float = 10) -> bool:
     return False
 
 
-def test_results_come_in_order_and_from_both_workers(pool: Pool) -> None:
-    batch = pool([f"sleep {n}" for n in range(40)])
+def test_results_come_in_order_and_from_both_workers(tmp_path: Path) -> None:
+    with Pool(partial(Commands, tmp_path), TWO) as pool:
+        batch = pool([f"meet {n}" for n in range(40)])
     np.testing.assert_array_equal(batch.value, np.arange(40))
     assert batch.ok.all() and not batch.transient.any()
     assert len(set(batch.info["pid"])) == 2
@@ -104,16 +105,26 @@ def test_items_that_end_their_worker_are_found(
     assert "worker died (signal 9) on items 8 to 11" in caplog.text
 
 
-def test_a_worker_killed_from_outside_loses_no_item(pool: Pool) -> None:
-    texts = [f"sleep {n}" for n in range(48)]
-    pids = {int(pid) for pid in pool(texts[:16]).info["pid"]}
-    timer = threading.Timer(0.3, lambda: [os.kill(pid, signal.SIGKILL) for pid in pids])
-    timer.start()
-    batch = pool(texts)
-    timer.join()
+def test_workers_killed_from_outside_lose_no_item(tmp_path: Path) -> None:
+    with Pool(partial(Commands, tmp_path), TWO) as pool:
+        pids = {int(pid) for pid in pool([f"meet {n}" for n in range(8)]).info["pid"]}
+        (tmp_path / "log").unlink()
+
+        def kill() -> None:
+            while not (tmp_path / "log").exists():
+                time.sleep(0.01)
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            (tmp_path / "go").touch()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        batch = pool([f"wait {n}" for n in range(48)])
+        killer.join()
+    assert len(pids) == 2
     assert batch.ok.all()
     np.testing.assert_array_equal(batch.value, np.arange(48))
-    assert set(batch.info["pid"]) - pids  # new workers did the rest
+    assert not pids & set(batch.info["pid"])  # new workers did it all
 
 
 @pytest.mark.slow
@@ -127,11 +138,14 @@ def test_workers_that_died_while_idle_are_replaced(pool: Pool) -> None:
     assert not set(batch.info["pid"]) & pids
 
 
-def test_mistakes_in_the_code_come_to_the_caller(pool: Pool) -> None:
-    with pytest.raises(WorkerError, match=r"(?s)in judge.*TypeError: 7 met a bug"):
-        pool([*OK, "bug 7"])
-    with pytest.raises(WorkerError, match="met a bug"):  # though it guards against the items'
-        Guarded(pool)(["bug 8"])  # type: ignore[arg-type]
+def test_whatever_is_raised_costs_its_item(pool: Pool) -> None:
+    texts = [*OK, "bug 7", "quit 8"]
+    expected: list[str | None] = [None] * len(OK)
+    expected += ["TypeError: 7 met a bug", "SystemExit: 8 quits"]
+    for judge in (pool, Pool(Commands)):
+        batch = judge(texts)
+        assert batch.reasons == expected
+        assert batch.transient.tolist() == [reason is not None for reason in expected]
     assert pool(OK).ok.all()
 
 
@@ -146,11 +160,11 @@ def test_several_attempts(tmp_path: Path) -> None:
 
 
 def test_time_limits_end_the_worker_and_its_programs(tmp_path: Path) -> None:
-    config = PoolConfig(kind="processes", n_workers=2, chunk=1, attempts=1, timeout=1)
+    config = PoolConfig(kind="processes", n_workers=2, chunk=1, attempts=1, timeout=3)
     with Pool(partial(Commands, tmp_path), config) as pool:
         batch = pool(["ok 0", "program 1", "ok 2", "hang 3", "ok 4"])
     np.testing.assert_array_equal(batch.value, [0, np.nan, 2, np.nan, 4])
-    assert batch.reasons == [None, "timed out after 1 s", None, "timed out after 1 s", None]
+    assert batch.reasons == [None, "timed out after 3 s", None, "timed out after 3 s", None]
     assert batch.transient[[1, 3]].all()
     assert gone(int((tmp_path / "program").read_text()))
 
@@ -175,7 +189,7 @@ def test_a_reward_that_takes_forever_to_build() -> None:
 
 
 def test_a_reward_of_another_length_is_a_mistake() -> None:
-    with pytest.raises(TypeError, match="3 values for 4 items"):
+    with pytest.raises(RewardError, match="3 values for 4 items"):
         Pool(make_too_short)(OK[:4])
 
 
@@ -186,7 +200,7 @@ def test_what_cannot_be_sent_to_processes_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ["n_workers", "chunk", "attempts", "threads", "timeout"])
 def test_settings_are_checked(name: str) -> None:
-    with pytest.raises(ValueError, match=f"a pool's {name} must be"):
+    with pytest.raises(ValueError, match=f"PoolConfig: {name} must be"):
         PoolConfig(**{name: 0})
 
 
@@ -194,8 +208,6 @@ def test_inline_has_the_semantics_of_a_worker() -> None:
     pool = Pool(Commands)
     batch = pool(["ok 1", "bad 2", "ok 3"])
     assert batch.reasons == [None, "ValueError: 2 is bad", None]
-    with pytest.raises(TypeError, match="met a bug"):
-        pool(["bug 1"])
     with pytest.raises(FileNotFoundError, match="absent"):
         Pool(make_nothing)
 
@@ -212,14 +224,18 @@ def test_workers_keep_to_their_threads() -> None:
 
 
 SCRIPT = """
+import signal
 from functools import partial
 from pathlib import Path
 
 from pool_rewards import Commands
 
+from crystaljax.rewards.base import RewardError
 from crystaljax.rewards.pool import Pool, PoolConfig
 
 if __name__ == "__main__":
+    # A shell that runs tests in the background has them, and what they start, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     pool = Pool(partial(Commands, Path()), PoolConfig(kind="processes", n_workers=1))
     Path("worker").write_text(str(int(pool(["ok 1"]).info["pid"][0])))
     pool(["program 2"])
@@ -248,6 +264,6 @@ def test_nothing_is_left_of_runs_that_are_ended(tmp_path: Path) -> None:
             assert run.poll() is None, run.stderr and run.stderr.read()
             time.sleep(0.05)
         run.send_signal(sent)
-        _, errors = run.communicate(timeout=120)  # machines are busy
+        _, errors = run.communicate()  # all who can write to it have ended
         assert ("KeyboardInterrupt" in errors) == (sent == signal.SIGINT)
         assert all(gone(int((folder / name).read_text())) for name in ("worker", "program"))

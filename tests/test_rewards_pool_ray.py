@@ -11,7 +11,7 @@ from test_rewards_base import batch_of
 
 from crystaljax.rewards.pool import Pool, PoolConfig, WorkerError
 
-CONFIG = PoolConfig(kind="ray", n_workers=2, chunk=4, attempts=1, timeout=5)
+CONFIG = PoolConfig(kind="ray", n_workers=2, chunk=4, attempts=1, timeout=15)
 
 
 @pytest.mark.slow
@@ -21,8 +21,10 @@ def test_order_deaths_and_mistakes_on_a_cluster_of_its_own(tmp_path: Path) -> No
     texts[5], texts[10], texts[12], texts[18] = "bad 5", "hang 10", "once 12", "kill 18"
     with Pool(partial(Commands, tmp_path), CONFIG) as pool:
         batch = pool(texts)
-        with pytest.raises(WorkerError, match=r"(?s)in judge.*TypeError: 7 met a bug"):
-            pool(["bug 7"])
+        assert pool(["bug 7", "quit 8"]).reasons == [
+            "TypeError: 7 met a bug",
+            "SystemExit: 8 quits",
+        ]
         np.testing.assert_array_equal(pool(["ok 3", "ok 4"]).value, [3, 4])
     assert not ray.is_initialized()
     failed = [5, 10, 18]
@@ -30,7 +32,7 @@ def test_order_deaths_and_mistakes_on_a_cluster_of_its_own(tmp_path: Path) -> No
     np.testing.assert_array_equal(batch.value[batch.ok], np.delete(np.arange(20), failed))
     assert [batch.reasons[n] for n in failed] == [
         "ValueError: 5 is bad",
-        "timed out after 5 s",
+        "timed out after 15 s",
         "worker died (ActorDiedError)",
     ]
     np.testing.assert_array_equal(batch.transient[failed], [False, True, True])

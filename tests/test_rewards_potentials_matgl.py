@@ -81,7 +81,7 @@ def assert_equals_calculator(folder: Path, potential: Any, some: list[AtomicCell
 def test_energies_forces_and_stress_equal_the_calculator(weights: Path, potential: Any) -> None:
     assert_equals_calculator(weights, potential, cells())
     assert potential.name == "small"
-    assert potential.corrections == "none"
+    assert potential.level is None  # the folder's name tells of no training data
 
 
 @pytest.mark.parametrize("n", [5, pytest.param(100, marks=pytest.mark.slow)])
@@ -106,7 +106,7 @@ def test_an_atom_alone_and_an_unknown_element_among_others(potential: Any) -> No
     unknown = cells()[0]._replace(species=np.array([11, 84]))
     result = potential.energies([cells()[0], alone, unknown])
     assert result.ok.tolist() == [True, True, False]
-    assert result.reasons[2] == "the potential does not know element 84"
+    assert result.reasons[2] == "the potential was not trained on Po"
     assert result.energy[1] == pytest.approx(potential.energies([alone]).energy[0], abs=1e-6)
     both = potential.evaluate([alone] * 2, [neighbors(alone, 5.0)] * 2, gradients=True)
     np.testing.assert_array_equal(both.forces, 0)

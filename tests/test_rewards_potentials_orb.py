@@ -96,7 +96,7 @@ def test_an_unknown_element_and_energies_that_are_not_numbers(potential: Any) ->
     unknown = ALONE._replace(species=np.array([86]))
     result = potential.energies([unknown, cells()[0]])
     assert result.ok.tolist() == [False, True]
-    assert result.reasons[0] == "the potential does not know element 86"
+    assert result.reasons[0] == "the potential was not trained on Rn"
     head = potential.model.heads["energy"].mlp
     before = {key: value.clone() for key, value in head.state_dict().items()}
     for parameter in head.parameters():

@@ -5,15 +5,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from crystaljax import AtomicCell, Crystals
+from crystaljax.data.prototypes import prototypes
 from crystaljax.data.readers import read
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.rewards.potentials.screening import Neighbors, neighbors, screen
 from crystaljax.rewards.potentials.torch_common import Evaluation, TorchPotential, collate
 from crystaljax.rewards.potentials.torch_relaxation import Walkers, _cells, _start, filter_forces
+from crystaljax.symmetry.orbits import n_atoms
 
 pytest.importorskip("torch", reason="needs an extra that brings PyTorch")
 
@@ -27,7 +30,7 @@ class LennardJones(TorchPotential):
     Californium pulls its cell together, einsteinium has no energy.
     """
 
-    name, corrections, elements, cutoff = "Lennard-Jones", "none", np.arange(1, 100), 6.0
+    name, level, elements, cutoff = "Lennard-Jones", None, np.arange(1, 100), 6.0
     atoms_computed = 0
 
     def evaluate(
@@ -255,6 +258,23 @@ def test_the_symmetry_of_crystals_is_kept() -> None:
         np.testing.assert_allclose(moved - moved.round(), 0, atol=1e-5)
         scale = np.cbrt(np.linalg.det(fell.matrix) / np.linalg.det(before.matrix))
         assert np.abs(fell.matrix - scale * before.matrix).max() > 0.1
+
+
+def test_batches_of_other_sizes_compile_nothing() -> None:
+    crystals = prototypes(1).crystals
+    few = crystals[np.asarray(n_atoms(crystals, primitive=True)) <= 8]
+    compiled = []
+    potential = Pushing(device="cpu")
+    potential.relax(few[:9], max_steps=0)
+
+    def note(event: str, seconds: float, **_: object) -> None:
+        if "backend_compile" in event:
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    for part in (few[9:15], few[15:16], few[16:28]):
+        assert potential.relax(part, max_steps=0).ok.any()
+    assert not compiled
 
 
 def test_an_empty_batch() -> None:

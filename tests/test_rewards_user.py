@@ -12,7 +12,10 @@ from pymatgen.core import Structure
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.rewards import RewardBatch, create
-from crystaljax.rewards.user import from_function, load_reward, reward
+from crystaljax.rewards.base import RewardError
+from crystaljax.rewards.bounds import Quantity, quantity_of
+from crystaljax.rewards.pool import PoolConfig
+from crystaljax.rewards.user import UserReward, from_function, load_reward, reward
 from crystaljax.structures import to_structures
 
 
@@ -81,6 +84,43 @@ def test_no_structure_and_no_number_are_not_ok() -> None:
     assert batch.reasons[:2] == ["no structure", "the reward is nan"]
 
 
+def test_overlapping_atoms_are_not_judged() -> None:
+    crystals = some_crystals()
+    lattice = crystals.lattice.copy()
+    lattice[3, :3] /= 20
+    crushed = Crystals(
+        crystals.space_group, crystals.wyckoff, crystals.species, crystals.frac, lattice
+    )
+    seen = []
+
+    def judged(structure: Structure) -> float:
+        seen.append(structure)
+        return structure.density
+
+    for function in (judged, lambda structure: structure.density):
+        batch = from_function(function)(crushed)
+        assert np.flatnonzero(~batch.ok).tolist() == [3]
+        assert str(batch.reasons[3]).startswith("atoms closer than 0.5 Å")
+    assert len(seen) == 11
+
+
+@pytest.mark.parametrize("raised", [SystemExit(1), AttributeError("x"), KeyError("y")])
+def test_whatever_a_function_raises_costs_its_item(raised: BaseException) -> None:
+    worst = max(densities())
+    calls = []
+
+    def fragile(structure: Structure) -> float:
+        calls.append(structure)
+        if structure.density == pytest.approx(worst):
+            raise raised
+        return structure.density
+
+    batch = from_function(fragile)(some_crystals())
+    assert batch.ok.sum() == 11 and len(calls) == 12
+    assert batch.transient.sum() == (not isinstance(raised, KeyError))
+    assert type(raised).__name__ in next(iter(batch.failures()))
+
+
 def test_mistakes_in_the_code_surface() -> None:
     def without() -> float:
         return 0.0
@@ -93,13 +133,12 @@ def test_mistakes_in_the_code_surface() -> None:
     def vector(structure: Structure) -> Any:
         return np.zeros(3)
 
-    with pytest.raises(TypeError, match="return one number"):
-        from_function(vector)(some_crystals())
+    assert "return one number" in next(iter(from_function(vector)(some_crystals()).failures()))
 
     def short(crystals: Crystals) -> Any:
         return np.zeros(1)
 
-    with pytest.raises(TypeError, match="for 12 crystals: return one number each"):
+    with pytest.raises(RewardError, match="for 12 crystals: return one number each"):
         from_function(short)(some_crystals())
 
 
@@ -108,7 +147,7 @@ from __future__ import annotations
 from crystaljax import Crystals
 from crystaljax.rewards.user import reward
 
-@reward("test_from_file")
+@reward("test_from_file", unit="g/cm³")
 def density(structure, factor=1.0):
     return factor * structure.density
 
@@ -139,3 +178,42 @@ def test_a_file(tmp_path: Path) -> None:
             load_reward(source)
     with pytest.raises(FileNotFoundError, match=r"nothing\.py"):
         load_reward(f"{tmp_path}/nothing.py:density")
+    path.write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(ValueError, match=r"ends the program when it is loaded \(exit code 0\)"):
+        load_reward(f"{path}:density")
+
+
+def test_a_file_says_what_it_measures(tmp_path: Path) -> None:
+    path = tmp_path / "rewards.py"
+    path.write_text(FILE.replace("test_from_file", "test_of_unit"))
+    assert quantity_of(load_reward(f"{path}:density")).label == "test_of_unit (g/cm³)"
+    assert quantity_of(load_reward(f"{path}:edge")) == Quantity("edge")
+
+
+COUNTED = """
+from pathlib import Path
+
+def density(structure):
+    with Path(__file__).with_suffix(".log").open("a") as log:
+        log.write("x")
+    return {factor} * structure.density
+"""
+
+
+@pytest.mark.parametrize("kind", ["inline", pytest.param("processes", marks=pytest.mark.slow)])
+def test_what_is_kept_belongs_to_the_text_of_the_file(tmp_path: Path, kind: Any) -> None:
+    path, cache = tmp_path / "rewards.py", tmp_path / "cache.sqlite"
+    pool = PoolConfig(kind=kind, n_workers=1)
+
+    def judged(factor: float) -> tuple[np.ndarray, int]:
+        path.write_text(COUNTED.format(factor=factor))
+        with UserReward(f"{path}:density", pool, cache) as reward:
+            value = reward(some_crystals()).value
+        return value, len(path.with_suffix(".log").read_text())
+
+    first, n_first = judged(1.0)
+    again, n_again = judged(1.0)
+    other, n_other = judged(2.0)
+    assert (n_first, n_again, n_other) == (12, 12, 24)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_allclose(other, 2 * first)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import spglib
 
+from crystaljax.composition import formulas
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.structures import to_structures
 from crystaljax.symmetry import orbits
@@ -211,3 +212,22 @@ def test_all_real_crystals_match_their_originals(shared: Path):
         cells += [record.cell for record in records if record.cell is not None]
     assert len(cells) == 14258
     check_real_crystals(cells, required=0.999)
+
+
+def test_the_composition_is_kept_or_the_row_is_refused() -> None:
+    """Atoms on one position: the search would make one of them, and another formula."""
+    for distance in (0.0, 1e-3, 9e-3, 0.03, 0.3):
+        cell = AtomicCell(
+            np.diag([5.0, 6, 7]),
+            np.array([[0, 0, 0], [distance / 5, 0, 0], [0.5, 0.5, 0.5]]),
+            np.array([11, 11, 17]),
+        )
+        crystals, (reason,) = symmetrize([cell])
+        if reason is None:
+            assert formulas(crystals) == ["Na2Cl"]
+        else:
+            assert distance == 0 and "atoms coincide" in reason
+    for species in (0, -3, 119, 10**9):
+        cell = AtomicCell(np.eye(3) * 4, np.zeros((1, 3)), np.array([species]))
+        _, (reason,) = symmetrize([cell])
+        assert reason == "an atom of no known element"

@@ -1,12 +1,15 @@
 """Canonical and random descriptions: the same crystal, and one canonical form for all."""
 
+import tracemalloc
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crystaljax.crystal import Crystals
 from crystaljax.structures import to_structures
-from crystaljax.symmetry import orbits
+from crystaljax.symmetry import equivalence, orbits
 from crystaljax.symmetry.equivalence import canonicalize, random_equivalent
 from crystaljax.symmetry.tables import tables
 
@@ -180,3 +183,64 @@ def test_the_mirror_image_of_an_enantiomorph_keeps_its_group():
     crystals = random_crystals(2)
     drawn = random_equivalent(np.random.default_rng(4), crystals)
     np.testing.assert_array_equal(drawn.space_group, crystals.space_group)
+
+
+@pytest.mark.parametrize("grid", [None, 4])
+def test_first_sites_rule_out_no_canonical_description(
+    monkeypatch: pytest.MonkeyPatch, grid: int | None
+) -> None:
+    """Ruling out descriptions by their first sites changes no result, in any group."""
+    crystals = random_crystals(5, n_sites=6, grid=grid)
+    monkeypatch.setattr(equivalence, "MANY_SITES", 10**9)
+    expected = canonicalize(crystals)
+    monkeypatch.setattr(equivalence, "MANY_SITES", 0)
+    found = canonicalize(crystals)
+    for field in ("wyckoff", "species", "frac", "lattice"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+
+
+def large(n: int, n_species: int, layered: bool = False) -> Crystals:
+    """A crystal of P1 with n atoms around the points of a grid."""
+    rng = np.random.default_rng(n)
+    k = int(np.ceil(n ** (1 / 3)))
+    grid = np.stack(np.meshgrid(*[np.arange(k)] * 3), axis=-1).reshape(-1, 3)[:n]
+    jitter = rng.uniform(-0.2, 0.2, (n, 3)) * [not layered, 1, 1]
+    frac = ((grid + 0.5 + jitter) / k).astype(np.float32)
+    species = rng.integers(1, n_species + 1, (1, n)).astype(np.int32)
+    lattice = np.array([[k * 3, k * 3.1, k * 3.2, 88, 91, 94]], np.float32)
+    return Crystals(np.ones(1, int), np.ones((1, n), np.int32), species, frac[None], lattice)
+
+
+@pytest.mark.parametrize(
+    ("n", "n_species", "layered"), [(216, 1, False), (216, 2, False), (125, 1, True)]
+)
+def test_large_cells_have_the_same_canonical_form_as_before(
+    monkeypatch: pytest.MonkeyPatch, n: int, n_species: int, layered: bool
+) -> None:
+    crystals = large(n, n_species, layered)
+    found = canonicalize(crystals)
+    other = random_equivalent(np.random.default_rng(0), crystals)
+    assert same(canonicalize(other), found).all()
+    monkeypatch.setattr(equivalence, "MANY_SITES", 10**9)
+    assert same(canonicalize(crystals), found).all()
+
+
+def test_thousands_of_sites_take_seconds_and_little_memory() -> None:
+    """All descriptions together would be millions of sites: gigabytes."""
+    crystals = large(3000, 1)
+    tracemalloc.start()
+    found = canonicalize(crystals)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200e6
+    assert np.abs(found.frac[0, 0]).max() == 0
+    assert (np.diff(found.frac[0, :, 0]) > -1e-4).all()  # in order, but for ties
+
+
+def test_a_large_crystal_does_not_widen_the_others() -> None:
+    """Rows are handled fewer at a time where one has very many sites; the results are theirs."""
+    few = random_crystals(0)[:20]
+    both = Crystals.concatenate([few, large(1000, 3), few])
+    found = canonicalize(both)
+    assert same(found[:20].with_slots(3), canonicalize(few)).all()
+    assert same(found[21:].with_slots(3), canonicalize(few)).all()

@@ -191,9 +191,9 @@ def test_tables_are_small_and_quick():
     assert size < 10e6
     assert module.PATH.stat().st_size < 1e6
     tables.cache_clear()
-    start = time.perf_counter()
+    start = time.process_time()  # other processes do not count
     tables()
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2
 
 
 def test_letters_and_their_indices():

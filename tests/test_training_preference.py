@@ -19,6 +19,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.policies import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.orbits import volume
 from crystaljax.training.crystal_task import CrystalTask
@@ -31,7 +32,6 @@ from crystaljax.training.preference import (
     preference_pairs,
     ranked_pairs,
 )
-from crystaljax.training.rollouts import RewardBounds
 
 REWARDS = st.sampled_from([-1.0, 0.0, 0.1, 0.15, 0.5])
 
@@ -55,20 +55,20 @@ def test_pairs_are_of_one_group_and_the_right_way_round(
 
 @given(
     st.lists(REWARDS, max_size=30),
-    st.floats(0.01, 0.99),
+    st.floats(0.01, 1.0),
     st.floats(0.01, 1.0),
     st.integers(1, 12),
 )
 def test_the_best_are_paired_with_some_of_the_worst(
-    rewards: list[float], best: float, part: float, n_rejected: int
+    rewards: list[float], best: float, worst: float, n_rejected: int
 ) -> None:
-    reward, worst = np.array(rewards, float), part * (1 - best)
+    reward = np.array(rewards, float)
     pairs = ranked_pairs(reward, best, worst, n_rejected, np.random.default_rng(0))
     chosen, rejected = pairs.T
     assert (reward[chosen] > reward[rejected]).all()
     assert len(np.unique(pairs, axis=0)) == len(pairs)
     n_best = round(best * len(reward))
-    n_worst = min(round(worst * len(reward)), len(reward) - n_best)
+    n_worst = round(worst * len(reward))
     ordered = np.sort(reward)
     least = ordered[len(reward) - n_best] if n_best else np.inf
     most = ordered[n_worst - 1] if n_worst else -np.inf
@@ -77,9 +77,18 @@ def test_the_best_are_paired_with_some_of_the_worst(
         assert (chosen == one).sum() == min(n_rejected, n_worst)
 
 
-@pytest.mark.parametrize(("best", "worst"), [(0.0, 0.5), (0.5, 0.0), (0.6, 0.5)])
-def test_shares_that_overlap_are_told(best: float, worst: float) -> None:
-    with pytest.raises(ValueError, match="together 1 at most"):
+def test_the_best_meet_all_that_are_worse() -> None:
+    """With all as `worst`, as in arXiv 2511.12036: rank j > i, of the best quarter too."""
+    reward = np.arange(8.0)[::-1]
+    pairs = ranked_pairs(reward, 0.25, 1.0, 100, np.random.default_rng(0))
+    assert {(int(a), int(b)) for a, b in pairs} == {
+        (i, j) for i in range(2) for j in range(i + 1, 8)
+    }
+
+
+@pytest.mark.parametrize(("best", "worst"), [(0.0, 0.5), (0.5, 0.0), (1.1, 0.5), (0.5, 1.1)])
+def test_shares_out_of_range_are_told(best: float, worst: float) -> None:
+    with pytest.raises(ValueError, match="above 0, 1 at most"):
         ranked_pairs(np.arange(4.0), best, worst, 1, np.random.default_rng(0))
 
 
@@ -132,7 +141,7 @@ def test_a_run_learns_and_resumes_with_the_same_metrics(tmp_path: Path) -> None:
     policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
     base = policy.init(0)
 
-    bounds = RewardBounds(-1.0, -10.0, 20.0)
+    bounds = RewardBounds(invalid=-11.0, low=-10.0, high=20.0)
     task = CrystalTask(policy, base, large_cells, SAMPLING, bounds)
 
     def run(folder: Path, track: Any) -> None:

@@ -20,7 +20,8 @@ from crystaljax.policies import WyckoffPolicy
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization
 from crystaljax.tracking import read_metrics
 from crystaljax.training.batches import Batches
-from crystaljax.training.pretrain import PretrainConfig, pretrain
+from crystaljax.training.optimizer import TrainState
+from crystaljax.training.pretrain import PretrainConfig, _make_update, pretrain
 
 SCRIPT = """
 import sys
@@ -111,6 +112,17 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
         pretrain(policy, crystals, crystals, config, tmp_path, lambda metrics, step: None)
     with np.load(tmp_path / "bad_batch.npz") as batch:
         assert np.isnan(batch["lattice"]).all()
+
+
+@pytest.mark.parametrize("dropout", [True, False])
+def test_fine_tuning_draws_no_dropout(dropout: bool) -> None:
+    policy = WyckoffPolicy(SMALL, np.ones(230))
+    config = PretrainConfig(batch_size=16, dropout=dropout)
+    batch = Batches(small_crystals(), policy.tokenization, 16, seed=0).packed(0)
+    optimizer = config.optimizer.build(10)
+    state = jax.eval_shape(lambda: TrainState.create(policy.init(0), optimizer))
+    step = jax.make_jaxpr(_make_update(policy, optimizer, config))(state, batch)
+    assert ("random_bits" in str(step)) == dropout
 
 
 @pytest.mark.slow

@@ -20,13 +20,14 @@ from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.rewards.answers import Answer
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.packing import TokenSequence, pack_rows
 from crystaljax.text.policy import TextPolicy
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import PreferenceConfig, prefer
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
-from crystaljax.training.rollouts import Clock, RewardBounds
+from crystaljax.training.rollouts import Clock
 from crystaljax.training.text_task import Prompt, TextTask
 
 WIDE = RewardBounds(invalid=-5.0, low=-5.0, high=5.0)

@@ -6,9 +6,12 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from math import gcd, isfinite, lcm
+from math import isfinite, lcm
 from typing import Literal
 
+import numpy as np
+
+from crystaljax.alloys.lattice import MOST_ELEMENTS, atomic_volume
 from crystaljax.alloys.volumes import ATOMIC_VOLUME
 from crystaljax.composition import atomic_number
 
@@ -18,8 +21,12 @@ PAPER_ELEMENTS = tuple("Al Ti V Cr Mn Fe Co Ni Zn Y Zr Nb Mo Ru Rh Hf Ta W Ir".s
 Amounts = Mapping[str, float]
 """Element symbol -> amount above zero, in the order of the formula."""
 
-_PART = re.compile(r"([A-Z][a-z]?)(\d+\.?\d*|\.\d+)?")
-_LONGEST = 200  # characters of a formula
+_AMOUNT = r"[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+"  # with a point or, as some languages, a comma
+_PART = re.compile(rf"([A-Z][a-z]?)\s*(?:_?\{{({_AMOUNT})\}}|_?({_AMOUNT}))?\s*")
+_PLAIN = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_THOUSANDS = re.compile(r"[1-9][0-9]{0,2},[0-9]{3}")  # 1.234 or 1234
+_LONGEST = 400  # characters of a formula or a number: the least float has 344
+_DIGITS = 6  # of a percentage that is no whole number
 _MOST_ELEMENTS = 4  # of a formula that is sampled: two on each site of a B2
 _DENOMINATOR = 100  # amounts are written as whole numbers of at most this sum, if they are such
 _CLOSE = 1e-6  # of mole fractions that count as the same
@@ -28,7 +35,7 @@ _TAGS = {
     "B2": re.compile(r"<B2>(.*?)</B2>", re.DOTALL),
     "B2_Volume": re.compile(r"<B2[_ ]Volume>(.*?)</B2[_ ]Volume>", re.DOTALL),
 }
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
+_PERCENTAGE = re.compile(rf"([+-]?(?:{_AMOUNT}))\s*(?:(?:vol\.?)?\s*%)?", re.IGNORECASE)
 
 
 class CompositionError(ValueError):
@@ -37,7 +44,10 @@ class CompositionError(ValueError):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A BCC matrix with B2 precipitates, as the paper describes one."""
+    """A BCC matrix with B2 precipitates, as the paper describes one.
+
+    CompositionError: the volume is not between 0 and 100 %.
+    """
 
     bcc: Amounts
     """Composition of the BCC; amounts on any scale."""
@@ -46,21 +56,27 @@ class Candidate:
     b2_volume: float
     """Percentage of the volume (or of the moles, see `master`) that is B2, between 0 and 100."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.b2_volume < 100:
+            raise CompositionError(
+                f"a B2 volume of {self.b2_volume:g} %, which is not between 0 and 100"
+            )
+
     def __str__(self) -> str:
         """The candidate as the paper writes it, with an underscore in the last tag."""
-        volume = f"{self.b2_volume:.4f}".rstrip("0").rstrip(".")
         return (
             f"<BCC>{write_percentages(self.bcc)}</BCC> <B2>{write_formula(self.b2)}</B2>"
-            f" <B2_Volume>{volume}</B2_Volume>"
+            f" <B2_Volume>{write_volume(self.b2_volume)}</B2_Volume>"
         )
 
 
 def read_formula(text: str, elements: Collection[str] | None = None) -> dict[str, float]:
     """Amounts in a formula such as "Cr33Fe67", "MnAl2Fe" or "TiV", in its order.
 
+    Also as "Cr 33 Fe 67", "Al₂Ni", "Al_2Ni", "Al_{2}Ni", and with decimal points or commas.
     CompositionError: no formula, an unknown element or one outside `elements`, an amount of zero.
     """
-    text = text.strip()
+    text = text.translate(_PLAIN).strip()
     if not text:
         raise CompositionError("no element")
     if len(text) > _LONGEST:
@@ -71,14 +87,21 @@ def read_formula(text: str, elements: Collection[str] | None = None) -> dict[str
         part = _PART.match(text, position)
         if part is None:
             raise CompositionError(f"{text[position]!r} in {text!r} is no element or amount")
-        element, number = part.groups()
-        amount = float(number or 1)
+        element = part[1]
+        amount = _number(part[2] or part[3] or "1")
         _check_element(element, elements)
         if not amount > 0 or not isfinite(amount):
-            raise CompositionError(f"the amount {number} of {element}")
+            raise CompositionError(f"the amount {amount:g} of {element}")
         amounts[element] = amounts.get(element, 0.0) + amount
         position = part.end()
     return amounts
+
+
+def _number(text: str) -> float:
+    """The value of a number with a decimal point or comma."""
+    if _THOUSANDS.fullmatch(text):
+        raise CompositionError(f"{text}, which may be a decimal number or thousands")
+    return float(text.replace(",", "."))
 
 
 def _check_element(element: str, elements: Collection[str] | None) -> None:
@@ -91,26 +114,26 @@ def _check_element(element: str, elements: Collection[str] | None) -> None:
 
 
 def fractions(amounts: Amounts) -> dict[str, float]:
-    """Amounts scaled to sum to 1."""
+    """Amounts scaled to sum to 1. CompositionError: one is not above zero, or there is none."""
     total = sum(amounts.values())
+    if not isfinite(total) or not amounts or not all(x > 0 for x in amounts.values()):
+        raise CompositionError(f"a composition needs amounts above zero, not {dict(amounts)}")
     return {element: amount / total for element, amount in amounts.items()}
 
 
 def write_formula(amounts: Amounts) -> str:
-    """A formula in whole numbers: the least that give the composition, else percentages.
+    """A formula in the least whole numbers of at most 100 in sum: "Cr33Fe67", "TiV".
 
-    "Cr33Fe67", "TiV"; percentages are rounded so that they sum to 100, what rounds to nothing is
-    left out. CompositionError: an amount is not above zero.
+    What they cannot give is written in per cent with decimals: "Cr33.3Fe66.7".
+    `read_formula` reads the same mole fractions from it, up to rounding in the sixth digit.
+    CompositionError: an amount is not above zero.
     """
-    if not amounts or not all(amount > 0 and isfinite(amount) for amount in amounts.values()):
-        raise CompositionError(f"a formula needs amounts above zero, not {dict(amounts)}")
     shares = fractions(amounts)
     numbers = _whole_numbers(list(shares.values()))
-    return "".join(
-        f"{element}{number if number > 1 else ''}"
-        for element, number in zip(shares, numbers, strict=True)
-        if number
-    )
+    if numbers is None:
+        return _join({element: _decimal(100 * share) for element, share in shares.items()})
+    written = (str(number) if number > 1 else "" for number in numbers)
+    return _join(dict(zip(shares, written, strict=True)))
 
 
 def write_percentages(amounts: Amounts) -> str:
@@ -123,23 +146,39 @@ def write_percentages(amounts: Amounts) -> str:
     exact = all(abs(percentages[e] - n) < 100 * _CLOSE and n for e, n in whole.items())
     if not exact or len(set(whole.values())) == 1:
         return write_formula(amounts)
-    return "".join(f"{element}{number}" for element, number in whole.items())
+    return _join({element: str(number) for element, number in whole.items()})
 
 
-def _whole_numbers(shares: list[float]) -> list[int]:
-    """The least whole numbers in proportion to shares that sum to 1, else percentages."""
+def write_volume(percentage: float, decimals: int = 0) -> str:
+    """A percentage in as few digits as give the same float: "45", "50.6", "0.00004".
+
+    `decimals`: how many there are at least: "45.0" with one.
+    """
+    trim = "k" if decimals else "-"
+    return str(np.format_float_positional(percentage, trim=trim, min_digits=decimals))
+
+
+def _join(parts: Mapping[str, str]) -> str:
+    return "".join(f"{element}{amount}" for element, amount in parts.items())
+
+
+def _decimal(value: float) -> str:
+    """A number with a few significant digits and no exponent."""
+    return str(
+        np.format_float_positional(
+            value, precision=_DIGITS, unique=False, fractional=False, trim="-"
+        )
+    )
+
+
+def _whole_numbers(shares: list[float]) -> list[int] | None:
+    """The least whole numbers in proportion to shares that sum to 1, if they are small."""
     parts = [Fraction(share).limit_denominator(_DENOMINATOR) for share in shares]
-    close = all(abs(part - s) < _CLOSE for part, s in zip(parts, shares, strict=True))
+    close = all(part > 0 and abs(part - s) < _CLOSE for part, s in zip(parts, shares, strict=True))
     common = lcm(*(part.denominator for part in parts))
     if close and sum(parts) == 1 and common <= _DENOMINATOR:
         return [int(part * common) for part in parts]
-    exact = [share * _DENOMINATOR for share in shares]
-    numbers = [int(value) for value in exact]
-    largest = sorted(range(len(exact)), key=lambda n: numbers[n] - exact[n])
-    for n in largest[: _DENOMINATOR - sum(numbers)]:
-        numbers[n] += 1
-    factor = gcd(*numbers)
-    return [number // factor for number in numbers]
+    return None
 
 
 def read_candidate(
@@ -184,37 +223,40 @@ def _named(tag: str, text: str, elements: Collection[str] | None) -> dict[str, f
 
 
 def _percentage(text: str) -> float:
-    number = text.removesuffix("%").strip()
-    if len(number) > _LONGEST or _NUMBER.fullmatch(number) is None:
+    number = _PERCENTAGE.fullmatch(text) if len(text) <= _LONGEST else None
+    if number is None:
         raise CompositionError("the B2 volume is no number")
-    value = float(number)
-    if not 0 < value < 100:
-        raise CompositionError(f"a B2 volume of {value:g} %, which is not between 0 and 100")
-    return value
+    try:
+        return _number(number[1])
+    except CompositionError as error:
+        raise CompositionError(f"the B2 volume is {error}") from None
 
 
 def master(candidate: Candidate, by: Literal["volume", "mole"] = "volume") -> dict[str, float]:
     """Mole fractions of the whole alloy, by element in alphabetical order.
 
-    `by`: whether the B2 percentage is of volume, by the mean atomic volume of each part
-    (`volumes.ATOMIC_VOLUME`), or of moles of atoms. CompositionError: an element whose volume is
-    not in the table.
+    `by`: whether the B2 percentage is of volume at room temperature, by the lattices of disordered
+    BCC and of ordered B2 (`lattice.atomic_volume`), or of moles of atoms. CompositionError: an
+    element whose volume is not known, or a B2 of too many elements.
     """
     parts = [
-        (1 - candidate.b2_volume / 100, candidate.bcc),
-        (candidate.b2_volume / 100, candidate.b2),
+        (1 - candidate.b2_volume / 100, candidate.bcc, False),
+        (candidate.b2_volume / 100, candidate.b2, True),
     ]
     moles: dict[str, float] = {}
-    for share, amounts in parts:
-        volume = _atomic_volume(amounts) if by == "volume" else 1.0
+    for share, amounts, ordered in parts:
+        volume = _atomic_volume(amounts, ordered) if by == "volume" else 1.0
         for element, x in fractions(amounts).items():
             moles[element] = moles.get(element, 0.0) + share / volume * x
     return fractions(dict(sorted(moles.items())))
 
 
-def _atomic_volume(amounts: Amounts) -> float:
+def _atomic_volume(amounts: Amounts, ordered: bool) -> float:
     """Mean atomic volume in Å³."""
     unknown = [element for element in amounts if element not in ATOMIC_VOLUME]
     if unknown:
         raise CompositionError(f"no atomic volume is known of {', '.join(unknown)}: mix by mole")
-    return sum(ATOMIC_VOLUME[element] * x for element, x in fractions(amounts).items())
+    if ordered and len(amounts) > MOST_ELEMENTS:
+        raise CompositionError(f"a B2 of {len(amounts)} elements, more than {MOST_ELEMENTS}")
+    shares = fractions(amounts)
+    return atomic_volume(tuple(shares), np.array(list(shares.values())), ordered=ordered)

@@ -13,7 +13,7 @@ import numpy as np
 
 from crystaljax.alloys.composition import write_formula
 from crystaljax.alloys.engines.table import composition_key, read_key
-from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Thermodynamics
+from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Thermodynamics, ascending
 from crystaljax.alloys.grid import GridConfig, b2_candidates, bcc_candidates
 from crystaljax.alloys.reward import AT_ONCE, EngineConfig, create_engine
 from crystaljax.rewards.base import RewardBatch
@@ -35,7 +35,7 @@ class PhasePurity:
 
     def __init__(self, engine: Thermodynamics, temperatures: np.ndarray = TEMPERATURES) -> None:
         self._engine = engine
-        self._temperatures = temperatures
+        self._temperatures = ascending(temperatures)
 
     def __call__(self, keys: Items, /) -> RewardBatch:
         """Fractions in `info`, "bcc" and "b2", and the larger one as the value.
@@ -60,17 +60,20 @@ class PhasePurity:
 
 @dataclass(frozen=True)
 class PurityConfig:
-    """What judges candidates of phases, and where."""
+    """What judges candidates of phases, and where. ValueError: see `ascending`."""
 
     engine: EngineConfig = field(default_factory=EngineConfig)
     """What computes equilibria."""
     temperatures: tuple[float, ...] = tuple(TEMPERATURES.tolist())
-    """K, ascending."""
+    """K, in any order."""
     cache: Path | None = None
     """File that keeps what was computed, so that a run that was stopped goes on; none is kept if
     not given."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     """Where equilibria are computed."""
+
+    def __post_init__(self) -> None:
+        ascending(self.temperatures)
 
 
 class ServedPurity(Served):
@@ -89,7 +92,7 @@ class ServedPurity(Served):
             partial(_create_purity, config.engine, config.temperatures),
             config.pool,
             config.cache,
-            lambda: f"purity {self.engine.identity} {config.temperatures}",
+            lambda: f"purity {self.engine.identity} {ascending(config.temperatures).tolist()}",
             AT_ONCE,
         )
 
@@ -108,7 +111,7 @@ class Curated(NamedTuple):
     n_tried: dict[str, int]
     """How many candidates of "bcc" and of "b2" were tried."""
     failed: dict[str, str]
-    """Formula -> reason, of candidates of which no temperature could be computed."""
+    """Formula -> reason, of candidates that may be single where an equilibrium failed."""
 
 
 def curate(judge: Judge, config: GridConfig, purity: float = PURITY) -> Curated:
@@ -128,6 +131,8 @@ def curate(judge: Judge, config: GridConfig, purity: float = PURITY) -> Curated:
                 failed[write_formula(one)] = result
             elif result[phase] > purity:
                 kept[phase].append(one)
+            elif result["failed_points"]:
+                failed[write_formula(one)] = f"{result['failed_points']:g} temperatures failed"
     n_tried = {phase: len(ones) for phase, ones in tried.items()}
     return Curated(kept["bcc"], kept["b2"], n_tried, failed)
 

@@ -17,6 +17,7 @@ from crystaljax.alloys.composition import (
     Candidate,
     write_formula,
     write_percentages,
+    write_volume,
 )
 from crystaljax.text.examples import Chat, Example
 from crystaljax.text.prompts import PromptTemplate
@@ -27,7 +28,7 @@ NORMAL_MEAN = 0.45
 
 @dataclass(frozen=True)
 class PairsConfig:
-    """How phases are paired."""
+    """How phases are paired. ValueError for numbers out of range."""
 
     volumes: Literal["normal", "uniform"] = "normal"
     """How B2 volumes are drawn: N(0.45, `spread`) clipped to the range, or uniformly in it; the
@@ -38,10 +39,27 @@ class PairsConfig:
     """Least and largest B2 volume fraction."""
     volumes_of_pair: int = 3
     """Candidates of each pair of phases."""
+    decimals: int = 1
+    """Of the B2 volumes in per cent; in the paper's examples there are up to two."""
     validation: float = 0.1
     """Share of the pairs of phases that is kept for validation."""
     seed: int = 0
     """Of the drawn volumes and the split."""
+
+    def __post_init__(self) -> None:
+        low, high = self.volume_range
+        least = 10.0**-self.decimals / 100  # what rounds to no volume is no candidate
+        wrong = {
+            f"volume_range {self.volume_range}: it must lie between 0 and 1": not (
+                least <= low <= high <= 1 - least
+            ),
+            f"spread {self.spread}: it must be positive": not 0 < self.spread < np.inf,
+            f"volumes_of_pair {self.volumes_of_pair}: one at least": self.volumes_of_pair < 1,
+            f"decimals {self.decimals}: it must not be negative": self.decimals < 0,
+            f"validation {self.validation}: a share below 1": not 0 <= self.validation < 1,
+        }
+        for message in (message for message, is_wrong in wrong.items() if is_wrong):
+            raise ValueError(message)
 
 
 def candidates(
@@ -51,8 +69,7 @@ def candidates(
 ) -> tuple[list[Candidate], list[Candidate]]:
     """All pairs of phases with their volumes, for training and for validation.
 
-    All volumes of a pair are on the same side of the split. The volumes have one decimal, as in
-    the paper.
+    All volumes of a pair are on the same side of the split.
     """
     random = np.random.default_rng(config.seed)
     pairs = list(product(bcc, b2))
@@ -62,7 +79,7 @@ def candidates(
         drawn = random.normal(NORMAL_MEAN, config.spread, (len(pairs), n)).clip(low, high)
     else:
         drawn = random.uniform(low, high, (len(pairs), n))
-    volumes = np.round(100 * drawn, 1)
+    volumes = np.round(100 * drawn, config.decimals)
     held = set(random.permutation(len(pairs))[: round(config.validation * len(pairs))].tolist())
     sides: tuple[list[Candidate], list[Candidate]] = ([], [])
     for place, (matrix, precipitate) in enumerate(pairs):
@@ -77,7 +94,7 @@ def alloy_fields(candidate: Candidate) -> dict[str, str]:
     return {
         "bcc": write_percentages(candidate.bcc),
         "b2": write_formula(candidate.b2),
-        "volume": f"{candidate.b2_volume:.1f}",
+        "volume": write_volume(candidate.b2_volume, decimals=1),
     }
 
 

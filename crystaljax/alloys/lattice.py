@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
@@ -14,6 +15,9 @@ ROOM = 298.15
 
 CONTRACTION = 0.134
 """Å by which B2 compounds of aluminium are smaller than the mean of their elements."""
+
+MOST_ELEMENTS = 8
+"""Of a B2 whose best order is looked for."""
 
 ERROR = 0.03
 """Å: the model's error. Left out one by one, the tabulated compounds of aluminium with metals of
@@ -43,6 +47,38 @@ def lattice_parameter(
     volume = np.where(weights > 0, weights * volumes, 0.0).sum((-2, -1))
     growth = np.where(mean > 0, mean * expansion, 0.0).sum(-1)
     return np.cbrt(volume) * np.exp(growth * (np.asarray(temperature) - ROOM))
+
+
+def atomic_volume(elements: Sequence[str], x: np.ndarray, *, ordered: bool) -> float:
+    """Mean volume of an atom in Å³ at room temperature, of mole fractions [E] above zero.
+
+    Of disordered BCC, or of a B2 ordered in the way that makes it smallest, as compounds are
+    smaller than their elements: MnAl2Fe has Al on one sublattice. ValueError: a B2 of more than
+    `MOST_ELEMENTS`, whose ways are too many.
+    """
+    x = _normalised(x)
+    first, second = _orders(x) if ordered else (x, x)
+    return float(lattice_parameter(elements, first, second, ROOM).min() ** 3 / 2)
+
+
+def _orders(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Site fractions [W, E] of both sublattices in all ways to order mole fractions [E].
+
+    Of those that split one element at most between the sublattices: where pairs are smaller than
+    the mean of their elements, exchanging two elements is concave, and the least is among them.
+    """
+    n = len(x)
+    if n > MOST_ELEMENTS:
+        raise ValueError(f"a B2 of {n} elements: {MOST_ELEMENTS} at most")
+    whole = np.array(list(product((0.0, 1.0), repeat=n)))  # which are on the first sublattice
+    split = np.repeat(np.arange(n), len(whole))
+    first = np.tile(whole * 2 * x, (n, 1))
+    rows = np.arange(len(first))
+    first[rows, split] = 0.0
+    first[rows, split] = 1 - first.sum(axis=1)
+    possible = (first[rows, split] >= -1e-9) & (first[rows, split] <= 2 * x[split] + 1e-9)
+    first = first[possible].clip(0, None)
+    return first, (2 * x - first).clip(0, None)
 
 
 def lattice_from_molar_volume(molar_volume: float | np.ndarray) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -13,9 +14,13 @@ from typing import Any
 
 from crystaljax.alloys.composition import read_formula, write_formula, write_percentages
 from crystaljax.alloys.curation import PURITY, PurityConfig, ServedPurity, curate
+from crystaljax.alloys.engines.thermodynamics import Thermodynamics
 from crystaljax.alloys.grid import GridConfig, Roles
-from crystaljax.alloys.reward import EngineConfig
+from crystaljax.alloys.reward import AlloyReward, EngineConfig
+from crystaljax.alloys.volumes import ATOMIC_VOLUME
 from crystaljax.data.files import replacing
+
+log = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).with_name("lists")
 """The lists that crystaljax ships, one JSON file each."""
@@ -51,8 +56,27 @@ class PhaseLists:
     @property
     def elements(self) -> tuple[str, ...]:
         """Those that were tried, in alphabetical order."""
-        roles = self.grid.roles
-        return tuple(sorted({*roles.bcc, *roles.first_site, *roles.second_site}))
+        return grid_elements(self.grid)
+
+    def check(self, reward: AlloyReward) -> None:
+        """See that a reward can judge candidates of these phases.
+
+        Warns if another database found them single. ValueError: its engine lacks elements, or it
+        mixes by volume and the volumes of some are not known.
+        """
+        engine = reward.config.engine
+        _require_elements(self.elements, engine, reward.engine)
+        unknown = [element for element in self.elements if element not in ATOMIC_VOLUME]
+        if unknown and reward.config.mix_by == "volume":
+            raise ValueError(f"no atomic volume is known of {', '.join(unknown)}: mix by mole")
+        if (self.engine.kind, self.engine.database) != (engine.kind, engine.database):
+            log.warning(
+                "phases that %s (%s) found single are judged by %s (%s)",
+                self.engine.database,
+                self.engine.kind,
+                engine.database,
+                engine.kind,
+            )
 
 
 def curate_lists(config: PurityConfig, grid: GridConfig, purity: float = PURITY) -> PhaseLists:
@@ -61,14 +85,7 @@ def curate_lists(config: PurityConfig, grid: GridConfig, purity: float = PURITY)
     ValueError: the grid has an element that the engine has not.
     """
     with ServedPurity(config) as judge:
-        roles = grid.roles
-        wanted = {*roles.bcc, *roles.first_site, *roles.second_site}
-        if unknown := sorted(wanted - set(judge.engine.elements)):
-            known = ", ".join(judge.engine.elements)
-            raise ValueError(
-                f"{config.engine.database} has no {', '.join(unknown)}: choose other roles, of"
-                f" {known}"
-            )
+        _require_elements(grid_elements(grid), config.engine, judge.engine)
         found = curate(judge.served, grid, purity)
         provenance = {
             "engine": judge.engine.identity,
@@ -79,6 +96,24 @@ def curate_lists(config: PurityConfig, grid: GridConfig, purity: float = PURITY)
         }
     bcc, b2 = tuple(found.bcc), tuple(found.b2)
     return PhaseLists(bcc, b2, config.engine, grid, purity, config.temperatures, provenance)
+
+
+def grid_elements(grid: GridConfig) -> tuple[str, ...]:
+    """Elements of a grid, in alphabetical order."""
+    roles = grid.roles
+    return tuple(sorted({*roles.bcc, *roles.first_site, *roles.second_site}))
+
+
+def _require_elements(
+    elements: Sequence[str], config: EngineConfig, engine: Thermodynamics
+) -> None:
+    """ValueError: the engine lacks some of the elements."""
+    if unknown := [element for element in elements if element not in engine.elements]:
+        raise ValueError(
+            f"the phases are of {', '.join(elements)}, and the engine {config.database} has no"
+            f" {', '.join(unknown)}, only {', '.join(engine.elements)}: choose phases of these"
+            " elements, or a database that has the others (engine.database, engine.elements)"
+        )
 
 
 def _pycalphad(engine: EngineConfig) -> str | None:

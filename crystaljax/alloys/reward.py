@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +17,13 @@ from crystaljax.alloys.composition import (
     read_candidate,
 )
 from crystaljax.alloys.engines.table import Table, composition_key, read_key
-from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Equilibria, Thermodynamics
-from crystaljax.alloys.rules import RULES, smallest_mismatch
+from crystaljax.alloys.engines.thermodynamics import (
+    TEMPERATURES,
+    Equilibria,
+    Thermodynamics,
+    ascending,
+)
+from crystaljax.alloys.rules import NO_MISMATCH, RULES, VERSION, coexist, smallest_mismatch
 from crystaljax.rewards.answers import Answer
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.items import Items
@@ -45,13 +51,34 @@ class RulesConfig:
     max_failed: int = 2
     """Temperatures that may fail; with more the candidate counts as failed."""
 
+    def __post_init__(self) -> None:
+        for name in _FROM:
+            if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} must be a temperature in K, not {getattr(self, name)}")
+        if self.max_failed < 0:
+            raise ValueError(f"max_failed must not be negative, and is {self.max_failed}")
+
+    def check(self, temperatures: np.ndarray) -> None:
+        """ValueError: a rule looks above all of the temperatures (K)."""
+        for name in _FROM:
+            if getattr(self, name) > temperatures[-1]:
+                raise ValueError(
+                    f"{name} is {getattr(self, name):g} K, and the highest temperature"
+                    f" {temperatures[-1]:g} K: no alloy could keep the rule"
+                )
+
+
+_FROM = ("coexist_from", "bcc_first_from", "b2_from", "others_from", "mismatch_from")
+
 
 def rule_rewards(equilibria: Equilibria, config: RulesConfig = RulesConfig()) -> RewardBatch:
     """Eq. 1: minus the cost of each broken rule, minus the smallest lattice mismatch in Å.
 
-    `info` has each rule (1 kept, 0 broken), "mismatch" (Å; nan, and nothing taken off, where BCC
-    and B2 never coexist) and "failed_points". A candidate with too many failed temperatures is
-    not ok.
+    `info` has each rule (1 kept, 0 broken, nan unknown), "mismatch" (Å; nan where there is none)
+    and "failed_points". Where BCC and B2 never coexist nothing is taken off for the mismatch, and
+    where they do, but not from `mismatch_from` on, `rules.NO_MISMATCH`. Not ok is a candidate with
+    too many failed temperatures, one of which a rule is unknown, and one whose mismatch is unknown
+    for want of lattice parameters.
     """
     lowest = {
         "coexist": config.coexist_from,
@@ -61,16 +88,27 @@ def rule_rewards(equilibria: Equilibria, config: RulesConfig = RulesConfig()) ->
     }
     kept = {name: rule(equilibria, lowest[name]) for name, (rule, _) in RULES.items()}
     mismatch = smallest_mismatch(equilibria, config.mismatch_from)
-    value = -np.nan_to_num(mismatch)
+    ever, where_looked = coexist(equilibria), coexist(equilibria, config.mismatch_from)
+    known = np.select([ever == 0, where_looked == 0], [0.0, NO_MISMATCH], mismatch)
+    value = 0.0 - known
     for name, (_, cost) in RULES.items():
-        value = value - cost * ~kept[name]
+        value = value - cost * (1 - kept[name])
     failed = (~equilibria.solved).sum(axis=1)
     allowed = min(config.max_failed, len(equilibria.temperatures) - 1)
-    reasons: Reasons = [
-        f"{n} temperatures failed: {next(r for r in row if r is not None)}" if n > allowed else None
-        for n, row in zip(failed, equilibria.reasons, strict=True)
-    ]
-    info = {name: values.astype(float) for name, values in kept.items()}
+    reasons: Reasons = []
+    for n, points in enumerate(equilibria.reasons):
+        first = next((reason for reason in points if reason is not None), "")
+        told = {name: values[n] for name, values in kept.items()} | {"mismatch": where_looked[n]}
+        unknown = [name for name, value in told.items() if np.isnan(value)]
+        reason = None
+        if failed[n] > allowed:
+            reason = f"{failed[n]} temperatures failed: {first}"
+        elif unknown:
+            reason = f"unknown, for temperatures failed: {', '.join(unknown)} ({first})"
+        elif np.isnan(known[n]):
+            reason = "a lattice parameter of BCC or B2 is unknown, and so is their mismatch"
+        reasons.append(reason)
+    info = dict(kept)
     info |= {"mismatch": mismatch, "failed_points": failed.astype(float)}
     return RewardBatch.from_values(value, info, reasons)
 
@@ -86,10 +124,16 @@ class EngineConfig:
     """pycalphad, Thermo-Calc (needs a licence and TC-Python), or equilibria from a file."""
     elements: tuple[str, ...] = ()
     """Elements that candidates may have; by default all that the database has of the paper's."""
+    exclude: tuple[str, ...] = ()
+    """calphad: phases of the database to leave out, such as one that pycalphad cannot model."""
 
 
 def create_engine(config: EngineConfig) -> Thermodynamics:
-    """The engine of a configuration; errors as its class."""
+    """The engine of a configuration; errors as its class. ValueError: an option it has not."""
+    if config.exclude and config.kind != "calphad":
+        raise ValueError(f"the engine {config.kind} cannot leave out phases {config.exclude}")
+    if config.elements and config.kind == "table":
+        raise ValueError("a table has the elements that it has: give no others")
     if config.kind == "table":
         return Table.read(config.database)
     if config.kind == "tc-python":
@@ -98,7 +142,7 @@ def create_engine(config: EngineConfig) -> Thermodynamics:
         return ThermoCalc(config.database, config.elements)
     from crystaljax.alloys.engines.calphad import Calphad
 
-    return Calphad(config.database, config.elements or None)
+    return Calphad(config.database, config.elements or None, config.exclude)
 
 
 class MixtureReward:
@@ -110,9 +154,11 @@ class MixtureReward:
         rules: RulesConfig = RulesConfig(),
         temperatures: np.ndarray = TEMPERATURES,
     ) -> None:
+        """ValueError: see `ascending`, `RulesConfig.check`."""
         self.engine = engine
         self._rules = rules
-        self._temperatures = temperatures
+        self._temperatures = ascending(temperatures)
+        rules.check(self._temperatures)
 
     def __call__(self, keys: Items, /) -> RewardBatch:
         """Rewards of B compositions, a list of texts."""
@@ -137,7 +183,7 @@ class AlloyConfig:
     rules: RulesConfig = field(default_factory=RulesConfig)
     """The reward's rules."""
     temperatures: tuple[float, ...] = tuple(TEMPERATURES.tolist())
-    """K, ascending."""
+    """K, in any order."""
     mix_by: Literal["volume", "mole"] = "volume"
     """Whether the B2 percentage is of volume or of moles."""
     invalid: float = -2000.0
@@ -148,6 +194,12 @@ class AlloyConfig:
     """File that keeps rewards by composition for later runs; none is kept if not given."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     """Where equilibria are computed."""
+
+    def __post_init__(self) -> None:
+        self.rules.check(ascending(self.temperatures))
+        for name in ("invalid", "failed"):
+            if not isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be a finite reward, not {getattr(self, name)}")
 
 
 class AlloyReward(Served):
@@ -162,7 +214,7 @@ class AlloyReward(Served):
         self.config = config
         # Also this process needs the engine: for its elements and for what caches depend on.
         self.engine = create_engine(config.engine)
-        temperatures = np.array(config.temperatures)
+        temperatures = ascending(config.temperatures)
         super().__init__(
             lambda: MixtureReward(self.engine, config.rules, temperatures),
             partial(_create_mixture_reward, config.engine, config.rules, config.temperatures),
@@ -210,11 +262,18 @@ class AlloyReward(Served):
         except CompositionError as error:
             return "", str(error)
 
+    @property
+    def identity(self) -> str:
+        """All that rewards depend on besides the text, for journals of them."""
+        config = self.config
+        return f"{self._identity()} {config.mix_by} {config.invalid} {config.failed}"
+
     def _identity(self) -> str:
         """All that rewards depend on besides the mixture."""
         config = self.config
         costs = [cost for _, cost in RULES.values()]
-        return f"alloy {self.engine.identity} {config.rules} {costs} {config.temperatures}"
+        temperatures = ascending(config.temperatures).tolist()
+        return f"alloy {VERSION} {self.engine.identity} {config.rules} {costs} {temperatures}"
 
 
 _COLUMNS = (*RULES, "mismatch", "failed_points")

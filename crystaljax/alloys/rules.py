@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from crystaljax.alloys.engines.thermodynamics import Equilibria
 
@@ -15,67 +16,115 @@ PRESENT = 1e-3
 OTHERS = 0.10
 """Mole fraction of phases other than BCC, B2 and liquid that is still allowed."""
 
+NO_MISMATCH = 1.0
+"""Å taken off where BCC and B2 coexist, but nowhere that the mismatch is looked for: more than any
+mismatch of two metals, and as much as the least rule costs."""
+
+VERSION = 2
+"""Changes when the same equilibria may get another reward."""
+
 Rule = Callable[[Equilibria, float], np.ndarray]
-"""Equilibria of C compositions and the lowest temperature (K) to be looked at -> bool [C]."""
+"""Equilibria of C compositions and the lowest temperature (K) to be looked at -> float64 [C]: 1
+where the rule is kept, 0 where it is broken, nan where that is unknown.
+
+A point that failed makes the grid of temperatures coarser, no more, unless the rule is about that
+temperature.
+"""
+
+_Rows = tuple[np.ndarray, np.ndarray]  # rows of a table: of BCC and of B2 phases, for one
+
+_SAME_PHASE = 0.2  # largest difference of mole fractions of a phase at neighbouring temperatures
 
 
 def coexist(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
-    """bool [C]: BCC and B2 coexist at some temperature."""
-    return np.asarray((_both(equilibria) & (equilibria.temperatures >= lowest)).any(axis=1))
+    """BCC and B2 coexist at some temperature; see `Rule`."""
+    looked_at = _looked_at(equilibria, lowest)
+    return _told(looked_at, (_both(equilibria) & looked_at).any(axis=1))
 
 
 def bcc_first(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
-    """bool [C]: what forms first on cooling is BCC.
+    """What forms first on cooling is BCC; see `Rule`.
 
     That is, at the highest temperature with a solid there is more disordered BCC than B2 and than
     all other solids: at steps of 100 K several phases may appear in one step.
     """
     bcc, b2, others = _solids(equilibria)
-    looked_at = equilibria.solved & (equilibria.temperatures >= lowest)
+    looked_at = _looked_at(equilibria, lowest)
     solid = looked_at & (bcc + b2 + others > PRESENT)
     hottest = solid.shape[1] - 1 - np.argmax(solid[:, ::-1], axis=1)
     rows = np.arange(len(solid))
     most = bcc[rows, hottest] > np.maximum(b2, others)[rows, hottest]
-    return np.asarray(solid.any(axis=1) & most)
+    return _told(looked_at, solid.any(axis=1) & most)
 
 
 def b2_at_room_temperature(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
-    """bool [C]: there is B2 at the lowest temperature that is known, 373 K in the paper."""
-    looked_at = equilibria.solved & (equilibria.temperatures >= lowest)
-    coldest = np.argmax(looked_at, axis=1)
-    amount = equilibria.amount("bcc", ordered=True)[np.arange(len(looked_at)), coldest]
-    return np.asarray(looked_at.any(axis=1) & (amount > PRESENT))
+    """There is B2 at the lowest temperature that is looked at, 373 K in the paper; see `Rule`."""
+    looked_at = equilibria.temperatures >= lowest
+    if not looked_at.any():
+        return np.full(len(equilibria), np.nan)
+    amount = equilibria.amount("bcc", ordered=True)[:, np.argmax(looked_at)]
+    return np.where(np.isnan(amount), np.nan, amount > PRESENT)
 
 
 def few_other_phases(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
-    """bool [C]: at every temperature phases other than BCC, B2 and liquid are at most 10 %.
-
-    Points that failed are passed over; a composition of which nothing is known fails.
-    """
-    looked_at = equilibria.solved & (equilibria.temperatures >= lowest)
+    """Phases other than BCC, B2 and liquid are at most 10 % at every temperature; see `Rule`."""
+    looked_at = _looked_at(equilibria, lowest)
     few = _solids(equilibria)[2] <= OTHERS + 1e-9
-    return np.asarray(looked_at.any(axis=1) & (few | ~looked_at).all(axis=1))
+    return _told(looked_at, (few | ~looked_at).all(axis=1))
 
 
 def smallest_mismatch(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
     """float64 [C]: least difference of the lattice parameters of BCC and B2 where both are, in Å.
 
-    Over all temperatures and composition sets; nan where they never coexist or one is unknown.
+    Over all temperatures and composition sets; zero where the difference changes its sign between
+    neighbouring temperatures. nan where they never coexist, or where a lattice parameter that it
+    may depend on is unknown.
     """
+    looked_at = _looked_at(equilibria, lowest)
+    both = _both(equilibria) & looked_at
+    cell = equilibria.composition * both.shape[1] + equilibria.step
+    order = np.argsort(cell, kind="stable")
+    order = order[both.ravel()[cell[order]] & (equilibria.fraction[order] > PRESENT)]
+    sides = [order[equilibria.rows_of("bcc", ordered)[order]] for ordered in (False, True)]
     smallest = np.full(len(equilibria), np.nan)
-    here = (equilibria.fraction > PRESENT) & np.isfinite(equilibria.lattice)
-    here &= equilibria.temperatures[equilibria.step] >= lowest
-    cell = equilibria.composition * len(equilibria.temperatures) + equilibria.step
-    matrix = np.flatnonzero(here & equilibria.rows_of("bcc", ordered=False))
-    b2 = np.flatnonzero(here & equilibria.rows_of("bcc", ordered=True))
-    b2 = b2[np.argsort(cell[b2], kind="stable")]
-    for row in matrix:
-        start, end = np.searchsorted(cell[b2], [cell[row], cell[row] + 1])
-        if start < end:
-            difference = np.abs(equilibria.lattice[b2[start:end]] - equilibria.lattice[row]).min()
-            n = equilibria.composition[row]
-            smallest[n] = np.fmin(smallest[n], difference)
-    return smallest
+    for n in np.flatnonzero(both.any(axis=1)):
+        found, before = [], None
+        for step in np.flatnonzero(looked_at[n]):
+            # A point that failed is not among these: its neighbours become each other's.
+            here = n * both.shape[1] + step
+            bcc, b2 = (
+                rows[slice(*np.searchsorted(cell[rows], [here, here + 1]))] for rows in sides
+            )
+            now = (bcc, b2) if both[n, step] else None
+            if now is not None:
+                found.append(np.abs(_differences(equilibria, bcc, b2)).ravel())
+                if before is not None and _crosses(equilibria, before, now):
+                    found.append(np.zeros(1))
+            before = now
+        smallest[n] = np.concatenate(found).min(initial=np.inf)  # nan if one is
+    return np.where(np.isfinite(smallest), smallest, np.nan)
+
+
+def _differences(equilibria: Equilibria, bcc: np.ndarray, b2: np.ndarray) -> np.ndarray:
+    """Å [rows of BCC, rows of B2]: by how much the lattice parameter of B2 is larger."""
+    return np.asarray(equilibria.lattice[b2] - equilibria.lattice[bcc][:, None])
+
+
+def _crosses(equilibria: Equilibria, before: _Rows, now: _Rows) -> bool:
+    """Whether a BCC and a B2 that are there at two temperatures have the same lattice between."""
+    (bcc, bcc_now), (b2, b2_now) = (
+        _followed(equilibria, *rows) for rows in zip(before, now, strict=True)
+    )
+    change = _differences(equilibria, bcc, b2) * _differences(equilibria, bcc_now, b2_now)
+    return bool((change <= 0).any())
+
+
+def _followed(equilibria: Equilibria, before: np.ndarray, now: np.ndarray) -> _Rows:
+    """Rows of one temperature and, in the same order, those that are the same phases at another."""
+    apart = np.abs(equilibria.contents[before][:, None] - equilibria.contents[now]).max(axis=-1)
+    first, second = linear_sum_assignment(apart)
+    same = apart[first, second] < _SAME_PHASE
+    return before[first[same]], now[second[same]]
 
 
 RULES: Mapping[str, tuple[Rule, float]] = MappingProxyType(
@@ -99,3 +148,13 @@ def _both(equilibria: Equilibria) -> np.ndarray:
     """bool [C, T]: BCC and B2 are both there."""
     bcc, b2, _ = _solids(equilibria)
     return np.asarray((bcc > PRESENT) & (b2 > PRESENT))
+
+
+def _looked_at(equilibria: Equilibria, lowest: float) -> np.ndarray:
+    """bool [C, T]: points that are known and not below a temperature."""
+    return np.asarray(equilibria.solved & (equilibria.temperatures >= lowest))
+
+
+def _told(looked_at: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """float64 [C]: whether a rule is kept; nan where no point was looked at."""
+    return np.where(looked_at.any(axis=1), kept, np.nan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -21,8 +21,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from crystaljax.crystal import Crystals
 from crystaljax.data.files import make_folder
 from crystaljax.data.readers import open_source
-from crystaljax.data.records import Record
-from crystaljax.data.shards import merge, write_shard
+from crystaljax.data.records import Entry, Item, Record, records, stream
+from crystaljax.data.shards import is_whole, merge, write_shard
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.tables import tables
 
@@ -59,10 +59,10 @@ def build(path: Path, folder: Path, settings: Settings, workers: int) -> None:
         shards: list[Path] = []
 
         def jobs() -> Iterator[tuple[float, tuple[Any, ...]]]:
-            for index, (fraction, items) in enumerate(_chunks(source.items, n_items)):
+            for index, (fraction, items) in enumerate(_chunks(stream(source), n_items)):
                 shard = partial / f"{index:07d}.npz"
                 shards.append(shard)
-                if not shard.exists():
+                if not is_whole(shard):
                     yield fraction, (source.decode, items, settings, shard)
 
         for fraction in _run(jobs(), workers):
@@ -79,17 +79,10 @@ def build(path: Path, folder: Path, settings: Settings, workers: int) -> None:
         )
 
 
-def _chunks(items: Any, size: int) -> Iterator[tuple[float, list[Any]]]:
+def _chunks(items: Iterator[Item], size: int) -> Iterator[tuple[float, list[Item]]]:
     """Lists of up to `size` items with the fraction of the file read by then."""
-    chunk: list[Any] = []
-    fraction = 0.0
-    for fraction, item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield fraction, chunk
-            chunk = []
-    if chunk:
-        yield fraction, chunk
+    while chunk := list(islice(items, size)):
+        yield chunk[-1].fraction, chunk
 
 
 def _run(jobs: Iterator[tuple[float, tuple[Any, ...]]], workers: int) -> Iterator[float]:
@@ -111,7 +104,7 @@ def _run(jobs: Iterator[tuple[float, tuple[Any, ...]]], workers: int) -> Iterato
             while pending:
                 yield _finish(pending)
         except BrokenProcessPool:
-            raise RuntimeError(
+            raise ChildProcessError(
                 "a worker process died, perhaps for lack of memory: run again, with fewer workers,"
                 " and the build goes on where it was (a script that starts workers must guard its"
                 ' entry with `if __name__ == "__main__":`)'
@@ -134,10 +127,13 @@ def _use_cpu() -> None:
 
 
 def _write_shard(
-    decode: Callable[[Any], list[Record]], items: list[Any], settings: Settings, shard: Path
+    decode: Callable[[str, Any], Iterable[Entry]],
+    items: list[Item],
+    settings: Settings,
+    shard: Path,
 ) -> None:
-    records = [record for item in items for record in decode(item)]
-    write_shard(shard, records, *analyse(records, settings))
+    rows = [record for item in items for record in records(decode, item)]
+    write_shard(shard, rows, *analyse(rows, settings))
 
 
 def analyse(

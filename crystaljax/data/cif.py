@@ -3,45 +3,64 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from collections import Counter
+from typing import cast
 
 import gemmi
 import numpy as np
 
-from crystaljax.composition import atomic_number
 from crystaljax.crystal import AtomicCell
+from crystaljax.data.cif_facts import check_composition, check_volume
+from crystaljax.data.cif_sites import Columns, Sites, expand, has_symmetry, number, read_sites
+from crystaljax.structures import MIN_VOLUME
+from crystaljax.symmetry.settings import (
+    MAX_MISFIT,
+    Names,
+    Operations,
+    choose,
+    from_hall,
+    misfit,
+    number_of,
+    parse_operations,
+    settings_of,
+)
 
-SITE_TOLERANCE = 0.05
-"""Å: images of a site this close together are one atom on a special position. It covers
-coordinates rounded to three decimals (0.333 for 1/3) and is far below any bond length."""
-
-MIN_VOLUME = 0.1
-"""Å³: the smallest unit cell taken for a real one."""
-
-MAX_ATOMS = 5000
-"""Larger cells are turned down: no part of crystaljax is made for them."""
-
-_LETTERS = re.compile(r"[A-Za-z]+")
+_CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+_OPERATIONS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
+_HALL = ("_space_group_name_hall", "_symmetry_space_group_name_hall")
+_SYMBOLS = (
+    "_space_group_name_h-m_alt",
+    "_space_group_name_h-m_full",
+    "_space_group_name_h-m",
+    "_symmetry_space_group_name_h-m",
+)
+_NUMBER = ("_space_group_it_number", "_symmetry_int_tables_number")
+_CODE = ("_space_group_it_coordinate_system_code",)
+_MAGNETIC = ("_space_group_symop_magn", "_space_group_magn")
 
 
 def parse(text: str) -> list[tuple[str, AtomicCell | ValueError]]:
     """Every crystal of a CIF: (block name, cell), or the ValueError that says what is wrong.
 
-    Blocks without atom sites (publication data and the like) are passed over. ValueError if
-    the text is no CIF or no block has atom sites.
+    Blocks without atom sites (publication data and the like) are passed over, and a later block
+    of a name that was there before gets a number. ValueError if the text is no CIF or no block
+    has atom sites; any other fault costs the block that it is in.
     """
-    try:
-        blocks = [block for block in gemmi.cif.read_string(text) if _has_sites(block)]
-    except ValueError as error:
-        raise ValueError(f"not a CIF: {error}") from None
-    if not blocks:
-        raise ValueError("no atoms: the CIF has no loop with _atom_site_fract_x")
     crystals: list[tuple[str, AtomicCell | ValueError]] = []
-    for block in blocks:
+    seen: Counter[str] = Counter()
+    for name, block in _blocks(text):
         try:
-            crystals.append((block.name, _cell(block)))
+            if isinstance(block, ValueError):
+                raise block
+            if not _has_sites(block):
+                continue
+            crystal: AtomicCell | ValueError = _crystal(_columns(block))
         except ValueError as error:
-            crystals.append((block.name, error))
+            crystal = error
+        seen[name] += 1
+        crystals.append((f"{name}_{seen[name]}" if seen[name] > 1 else name, crystal))
+    if not crystals:
+        raise ValueError("no atoms: the CIF has no loop with _atom_site_fract_x")
     return crystals
 
 
@@ -53,140 +72,196 @@ def parse_one(text: str) -> AtomicCell:
     return crystal
 
 
-def _has_sites(block: gemmi.cif.Block) -> bool:
-    return bool(block.find_loop("_atom_site_fract_x"))
-
-
-def _cell(block: gemmi.cif.Block) -> AtomicCell:
-    structure = gemmi.make_small_structure_from_block(block)
-    matrix = np.array(structure.cell.orth.mat.tolist()).T
-    if block.find_value("_cell_length_a") is None:
-        raise ValueError("no unit cell: the CIF lacks _cell_length_a and its companions")
-    parameters = np.array(structure.cell.parameters)
-    sensible = np.isfinite(matrix).all() and (parameters > 0).all() and parameters[3:].max() < 180
-    if not sensible or np.linalg.det(matrix) < MIN_VOLUME:
-        raise ValueError(f"the cell parameters {parameters.tolist()} make no unit cell")
-    sites = list(structure.sites)
-    if not sites:
-        raise ValueError("no atoms: the CIF's list of atom sites is empty")
-    species = np.array([_species(site) for site in sites])
-    frac = np.array([site.fract.tolist() for site in sites])
-    if not np.isfinite(frac).all():
-        site = sites[int(np.argmin(np.isfinite(frac).all(axis=1)))]
-        raise ValueError(f"site {site.label} has no coordinates")
-    rotation, translation = _operations(structure)
-    if len(rotation) > 1:
-        frac, species = expand(frac, species, matrix, rotation, translation)
-    frac, species = merge(frac, species, matrix)
-    return AtomicCell(matrix, frac, species)
-
-
-def _species(site: gemmi.SmallStructure.Site) -> int:
-    """Atomic number of a fully occupied site; ValueError for any other site."""
-    if abs(site.occ - 1) > 1e-3 or np.isnan(site.occ):
-        raise ValueError(
-            f"partial occupancy: site {site.label} is occupied {site.occ:g} (only ordered"
-            " structures can be read; order it first, for example with pymatgen)"
-        )
-    match = _LETTERS.match(site.type_symbol or site.label)
-    name = match.group() if match else ""
-    if name in ("D", "T"):
-        raise ValueError(f"site {site.label} is an isotope of hydrogen ({name}): write H instead")
-    symbol = name.capitalize()
-    if site.type_symbol == site.label:  # gemmi falls back on the label, which may say more: "Feoct"
-        symbol = site.element.name if site.element.atomic_number else symbol
+def _blocks(text: str) -> list[tuple[str, gemmi.cif.Block | ValueError]]:
+    """The data blocks; where the text as a whole is no CIF, each block for itself."""
     try:
-        return atomic_number(symbol)
+        return [(block.name, block) for block in _read(text)]
     except ValueError:
-        wrong = site.type_symbol or site.label
-        raise ValueError(f"unknown element {wrong!r} at site {site.label}") from None
+        parts = re.split(r"^(?=data_\S)", text, flags=re.IGNORECASE | re.MULTILINE)[1:]
+        if len(parts) < 2:
+            raise
+    blocks: list[tuple[str, gemmi.cif.Block | ValueError]] = []
+    for part in parts:
+        try:
+            blocks += [(block.name, block) for block in _read(part)]
+        except ValueError as error:
+            blocks.append((part.split(maxsplit=1)[0][len("data_") :], error))
+    return blocks
 
 
-def _operations(structure: gemmi.SmallStructure) -> tuple[np.ndarray, np.ndarray]:
-    """The CIF's symmetry operations or, where it lists none, those its space group stands for.
-
-    A symbol that leaves the setting open is read in origin choice 2 and hexagonal axes, or
-    rhombohedral axes where the cell angles say so.
-    """
-    if structure.symops:
-        return _parse_operations(tuple(structure.symops))
-    cell = structure.cell
-    name, number = structure.spacegroup_hm, structure.spacegroup_number
-    group = None
-    if name:
-        group = gemmi.find_spacegroup_by_name(name, cell.alpha, cell.gamma, prefer="2")
-    if group is None and 1 <= number <= 230:
-        group = gemmi.get_spacegroup_reference_setting(number)
-    if group is None and name:
-        raise ValueError(f"unknown space group {name!r}, and the CIF lists no symmetry operations")
-    if group is None:
-        return np.eye(3)[None], np.zeros((1, 3))
-    return _parse_operations(tuple(op.triplet() for op in group.operations()))
-
-
-@lru_cache(maxsize=1024)
-def _parse_operations(triplets: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Rotations [n, 3, 3] and translations [n, 3] of operations written like 'x+1/2, -y, z'."""
+def _read(text: str) -> gemmi.cif.Document:
     try:
-        operations = np.array([gemmi.Op(triplet).float_seitz() for triplet in triplets])
+        # Level 0: what is there twice in one block must not cost the others.
+        return gemmi.cif.read_string(text.removeprefix("\ufeff").encode("utf-8", "replace"), 0)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"a symmetry operation of the CIF cannot be read: {error}") from None
-    return operations[:, :3, :3], operations[:, :3, 3]
+        raise ValueError(f"not a CIF: {error}") from None
 
 
-def expand(
-    frac: np.ndarray,
-    species: np.ndarray,
-    matrix: np.ndarray,
-    rotation: np.ndarray,
-    translation: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """All atoms of the cell from the asymmetric unit; images of a special position are one atom.
+def _has_sites(block: gemmi.cif.Block) -> bool:
+    tags = (f"_atom_site{dot}fract_{axis}" for dot in "_." for axis in "xyz")
+    return any(block.find_values(tag) for tag in tags)
 
-    A site whose images fall together within `SITE_TOLERANCE` is first moved to their mean, which
-    lies exactly on the special position, so that rounded coordinates lose nothing.
 
-    Args:
-      frac: float [N, 3]; species: int [N]; matrix: float [3, 3] Å.
-      rotation: float [n, 3, 3]; translation: float [n, 3]: the operations, the identity anywhere.
+def _columns(block: gemmi.cif.Block) -> Columns:
+    """The values of each tag, as written; tags in small letters, with _ for the dot of DDLm."""
+    columns: dict[str, list[str]] = {}
 
-    Returns:
-      frac float [M, 3] in [0, 1) and species int [M].
+    def add(tag: str, values: list[str]) -> None:
+        name = tag.lower().replace(".", "_")
+        if name in columns:
+            raise ValueError(f"the tag {tag} is there twice")
+        columns[name] = values
+
+    for item in block:
+        pair, loop = item.pair, item.loop
+        if pair is not None:
+            tag, value = cast(tuple[str, str], pair)
+            if not value:
+                raise ValueError(f"the tag {tag} has no value")
+            add(tag, [value])
+        elif loop is not None:
+            values, tags = loop.values, loop.tags
+            for i, tag in enumerate(tags):
+                add(tag, values[i :: len(tags)])
+    return columns
+
+
+def _said(columns: Columns, tags: tuple[str, ...]) -> list[str]:
+    """The distinct texts of some tags, without those that say nothing."""
+    texts: dict[str, None] = {}
+    for tag in tags:
+        for value in columns.get(tag, ()):
+            text = " ".join(gemmi.cif.as_string(value).split())
+            if text not in ("", "?", "."):
+                texts[text] = None
+    return list(texts)
+
+
+def _one(columns: Columns, tags: tuple[str, ...]) -> str | None:
+    """The one text of some tags, None if there is none; ValueError if there are several."""
+    texts = _said(columns, tags)
+    if len(texts) > 1:
+        raise ValueError(f"{tags[0]} and its equivalents have several values: {', '.join(texts)}")
+    return texts[0] if texts else None
+
+
+def _crystal(columns: Columns) -> AtomicCell:
+    """The atoms of a block; ValueError if they, or what else it states, make no crystal."""
+    matrix = _matrix(columns)
+    sites = read_sites(columns)
+    listed = [tuple(texts) for tag in _OPERATIONS if (texts := _said(columns, (tag,)))]
+    if listed:
+        operations = _listed(listed, matrix)
+        crystal = _atoms(columns, sites, matrix, operations)
+        _check_names(columns, crystal, operations)
+        return crystal
+    if any(tag.startswith(_MAGNETIC) for tag in columns):
+        raise ValueError("the CIF has magnetic symmetry alone: give the operations without time")
+    names = _names(columns)
+    if names == Names():
+        return _atoms(columns, sites, matrix, parse_operations(()))
+    settings = choose(names, matrix)
+    if not settings:
+        raise ValueError(f"the cell does not have the symmetry of the space group {names}")
+    crystals, faults = [], []
+    for setting in settings:
+        try:
+            crystals.append(_atoms(columns, sites, matrix, from_hall(setting.hall)))
+        except ValueError as error:
+            faults.append(error)
+    if not crystals:
+        raise faults[0]
+    if len(crystals) > 1:
+        raise ValueError(
+            f"the space group {names} is open between {len(crystals)} settings (Hall symbols"
+            f" {', '.join(setting.hall for setting in settings)}) and nothing that the CIF states"
+            " settles it: list the symmetry operations, or give the Hall symbol"
+        )
+    return crystals[0]
+
+
+def _matrix(columns: Columns) -> np.ndarray:
+    """Lattice vectors float64 [3, 3] Å, one a row: a along x, b in the plane of x and y."""
+    values = []
+    for name in _CELL:
+        texts = columns.get(f"_cell_{name}", ())
+        if len(texts) != 1:
+            has = f"has {len(texts)} values of" if texts else "lacks"
+            raise ValueError(f"no unit cell: the CIF {has} _cell_{name}")
+        values.append(number(texts[0]))
+        if not np.isfinite(values[-1]):
+            raise ValueError(f"no unit cell: _cell_{name} is {texts[0]}, no number")
+    sensible = min(values) > 0 and max(values[3:]) < 180 and max(values[3:]) > np.pi
+    try:
+        cell = gemmi.UnitCell(*values) if sensible else None
+    except (ValueError, RuntimeError):  # angles that no three vectors have
+        cell = None
+    if cell is None or not MIN_VOLUME <= cell.volume < np.inf:
+        raise ValueError(f"the cell parameters {values} make no unit cell")
+    stated = _one(columns, ("_cell_volume",))
+    if stated is not None:
+        check_volume(cell.volume, stated)
+    return np.array(cell.orth.mat.tolist()).T
+
+
+def _listed(lists: list[tuple[str, ...]], matrix: np.ndarray) -> Operations:
+    """The listed operations, checked to be a group that keeps the lattice."""
+    operations = parse_operations(lists[0])
+    if any(parse_operations(others).key != operations.key for others in lists[1:]):
+        raise ValueError("the CIF's two lists of symmetry operations differ")
+    if (change := misfit(operations, matrix)) > MAX_MISFIT:
+        raise ValueError(
+            "the symmetry operations are no symmetry of the cell: they change its metric by"
+            f" {change:.1%}"
+        )
+    return operations
+
+
+def _names(columns: Columns) -> Names:
+    """The names of the space group; ValueError for a number that there is not."""
+    text = _one(columns, _NUMBER)
+    if text is not None and not (text.isdigit() and int(text) <= 230):
+        raise ValueError(f"there is no space group of number {text}")
+    hall, code = _one(columns, _HALL), _one(columns, _CODE)
+    return Names(hall, tuple(_said(columns, _SYMBOLS)), int(text or 0) or None, code)
+
+
+def _check_names(columns: Columns, crystal: AtomicCell, operations: Operations) -> None:
+    """ValueError where the group that is named has more atoms than the listed operations give.
+
+    The operations are trusted. Another group beside them is harmless if it is of the same type in
+    another setting, if it is not that of this cell (a primitive one), or if the atoms have its
+    symmetry (all of them listed, in P 1); otherwise operations are missing. Names that cannot be
+    read say nothing.
     """
-    images = np.einsum("oij,sj->soi", rotation, frac) + translation
-    offset = images - frac[:, None]
-    offset -= np.round(offset)
-    stays = (np.square(offset @ matrix).sum(axis=-1) < SITE_TOLERANCE**2)[..., None]
-    frac = frac + (offset * stays).sum(axis=1) / stays.sum(axis=1).clip(1)
-    images = np.einsum("oij,sj->soi", rotation, frac) + translation
-    # Equal images now agree to rounding error. The bins' odd origin keeps the decimal numbers
-    # that files hold away from a bin's edge.
-    scale = 10**6
-    bins = np.floor(images * scale + 0.318309886).astype(np.int64) % scale
-    keys = (bins[..., 0] * scale + bins[..., 1]) * scale + bins[..., 2]
-    atoms = [
-        orbit[np.unique(key, return_index=True)[1]] for orbit, key in zip(images, keys, strict=True)
-    ]
-    counts = [len(orbit) for orbit in atoms]
-    return np.concatenate(atoms) % 1.0, np.repeat(species, counts)
+    try:
+        names = _names(columns)
+        settings = settings_of(names)
+    except ValueError:
+        return
+    if names == Names() or operations.key in {setting.key for setting in settings}:
+        return
+    number = number_of(operations)
+    if number in {setting.number for setting in settings}:
+        return
+    groups = [from_hall(setting.hall) for setting in choose(names, crystal.matrix)]
+    if groups and not any(has_symmetry(crystal, group) for group in groups):
+        raise ValueError(
+            f"the symmetry operations are those of space group {number}, but the CIF says {names},"
+            " whose symmetry the atoms do not have: operations or atoms are missing"
+        )
 
 
-def merge(
-    frac: np.ndarray, species: np.ndarray, matrix: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Drop atoms listed twice (within `SITE_TOLERANCE`, modulo the lattice).
-
-    ValueError where atoms of different elements share a position (that is a disordered site), or
-    where there are more than `MAX_ATOMS`.
-    """
-    if len(frac) > MAX_ATOMS:
-        raise ValueError(f"{len(frac)} atoms in the cell, more than the {MAX_ATOMS} that are read")
-    offset = frac[:, None] - frac
-    offset -= np.round(offset)
-    close = np.square(offset @ matrix).sum(axis=-1) < SITE_TOLERANCE**2
-    if close.sum() == len(frac):
-        return frac, species
-    if (close & (species[:, None] != species)).any():
-        raise ValueError("atoms of different elements share a position (a disordered site)")
-    first = np.argmax(close, axis=1) == np.arange(len(frac))
-    return frac[first], species[first]
+def _atoms(
+    columns: Columns, sites: Sites, matrix: np.ndarray, operations: Operations
+) -> AtomicCell:
+    """The atoms by some operations; ValueError if the CIF states other contents of the cell."""
+    frac, site = expand(sites, matrix, operations)
+    species = sites.species[site]
+    z = _one(columns, ("_cell_formula_units_z",))
+    check_composition(
+        species,
+        _one(columns, ("_chemical_formula_sum",)) or "",
+        float("nan") if z is None else number(z),
+    )
+    return AtomicCell(matrix, frac, species)

@@ -5,59 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, fields
+import shutil
+from dataclasses import fields
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from crystaljax.crystal import Crystals, Index
+from crystaljax.crystal import Crystals
 from crystaljax.data.build import Settings, build
 from crystaljax.data.files import cache_dir as default_cache_dir
 from crystaljax.data.files import make_folder
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.registry import RESOURCES, fetch
+from crystaljax.data.rows import Dataset
 from crystaljax.symmetry.tables import PATH as TABLES_PATH
 
 PROTOTYPES = "prototypes"
 """The name of the embedded dataset."""
-
-_FORMAT = 1  # raise it when the files of a cached dataset change their meaning
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Crystals with their names and properties, row by row.
-
-    Arrays may be memory-mapped and read-only: select with `dataset[rows]`, which reads only those.
-    """
-
-    ids: np.ndarray
-    """str [B]"""
-    crystals: Crystals
-    properties: dict[str, np.ndarray]
-    """float64 [B] (nan where missing) or str [B] by column name, in the units of the source."""
-    n_skipped: int = 0
-    """Rows of the source that could not be used."""
-    folder: Path | None = None
-    """The cache folder, with skipped.csv: the id of each skipped row and the reason."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: Index) -> Dataset:
-        """Select rows by an int array, a boolean mask or a slice; an integer keeps the axis."""
-        if isinstance(index, int | np.integer):
-            index = slice(index, index + 1 or None)
-        properties = {name: column[index] for name, column in self.properties.items()}
-        return Dataset(
-            self.ids[index], self.crystals[index], properties, self.n_skipped, self.folder
-        )
-
-    @property
-    def space_group_counts(self) -> np.ndarray:
-        """int [230]: how many crystals each space group has; group g stands at g - 1."""
-        return np.bincount(self.crystals.space_group, minlength=231)[1:]
 
 
 def load(
@@ -93,24 +59,51 @@ def load(
     if not path.exists():
         names = ", ".join((PROTOTYPES, *RESOURCES))
         raise FileNotFoundError(f"no file or folder {path}, nor a dataset of that name ({names})")
-    settings = Settings(symprec, max_sites, max_atoms)
+    settings = _settings(symprec, max_sites, max_atoms)
     root = Path(cache_dir) if cache_dir else default_cache_dir() / "datasets"
     folder = root / f"{path.name.split('.')[0] or 'data'}-{_key(path, settings)}"
-    if not (folder / "meta.json").exists():
+    try:
+        return _open(folder)
+    except (OSError, ValueError, KeyError, EOFError):  # not there, or not whole
         make_folder(root)
-        build(path, folder, settings, workers or os.cpu_count() or 1)
+        shutil.rmtree(folder, ignore_errors=True)
+    build(path, folder, settings, workers or os.cpu_count() or 1)
     return _open(folder)
 
 
+def _settings(symprec: float, max_sites: int | None, max_atoms: int | None) -> Settings:
+    """The settings of a build; ValueError for one that no crystal can meet."""
+    if not 0 < symprec < float("inf"):
+        raise ValueError(f"symprec is a distance in Å and must be positive, not {symprec}")
+    for name, limit in {"max_sites": max_sites, "max_atoms": max_atoms}.items():
+        if limit is not None and limit < 1:
+            raise ValueError(f"{name} = {limit} leaves no crystal: give 1 or more, or no limit")
+    return Settings(symprec, max_sites, max_atoms)
+
+
 def _key(path: Path, settings: Settings) -> str:
-    """A digest of all that the dataset depends on: file contents, settings, tables, search."""
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(f"{_FORMAT} {settings} moyopy {version('moyopy')}".encode())
+    """A digest of all that the dataset depends on: file contents, settings, code, tables."""
+    digest = hashlib.blake2b(_code(), digest_size=8)
+    digest.update(repr(settings).encode())
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    digest.update(_content(TABLES_PATH))
     for file in files:
         digest.update(file.relative_to(path).as_posix().encode() + b"\0" + _content(file))
     return digest.hexdigest()
+
+
+@cache
+def _code() -> bytes:
+    """A digest of the code that reads and symmetrises: our sources, and the libraries' versions."""
+    digest = hashlib.blake2b()
+    package = Path(__file__).parents[1]
+    sources = [*package.glob("data/*.py"), *package.glob("symmetry/*.py"), package / "crystal.py"]
+    for file in sorted([*sources, package / "composition.py", TABLES_PATH]):
+        digest.update(file.name.encode() + _content(file))
+    digest.update(" ".join(f"{name} {version(name)}" for name in _LIBRARIES).encode())
+    return digest.digest()
+
+
+_LIBRARIES = ("moyopy", "gemmi", "ase", "numpy")
 
 
 def _content(file: Path) -> bytes:

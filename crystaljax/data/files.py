@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -56,3 +58,39 @@ def replacing(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def file_names(ids: Iterable[str]) -> list[str]:
+    """A name for the file of each id: safe on every system, and unique also where case is lost.
+
+    Separators and other marks become "_", names that a system keeps for itself get one in front,
+    long ones are cut, and one that was there before gets a number.
+    """
+    taken: set[str] = set()
+    counts: dict[str, int] = {}
+    names = []
+    for id in ids:
+        name = re.sub(
+            r"\.{2,}", ".", re.sub(r"[^\w.+,=@() -]", "_", unicodedata.normalize("NFC", id))
+        )
+        name = name.encode()[:MAX_NAME].decode(errors="ignore").strip(". ")
+        if not name or name.partition(".")[0].strip().upper() in _RESERVED:
+            name = f"_{name}"
+        unique, key = name, _without_case(name)
+        while _without_case(unique) in taken:
+            counts[key] = counts.get(key, 1) + 1
+            unique = f"{name}-{counts[key]}"
+        taken.add(_without_case(unique))
+        names.append(unique)
+    return names
+
+
+def _without_case(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+MAX_NAME = 100
+"""Bytes of an id that go into a file's name; file systems allow 255 in all."""
+
+_RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{x}{i}" for x in ("COM", "LPT") for i in "0123456789"}
+"""What Windows keeps for itself."""

@@ -13,7 +13,7 @@ import importlib.util
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -21,12 +21,10 @@ import numpy as np
 from crystaljax.composition import SYMBOLS, atomic_number, formulas
 from crystaljax.crystal import Crystals
 from crystaljax.data.json_formats import structure_dict
+from crystaljax.data.rows import Dataset
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.equivalence import canonicalize
 from crystaljax.symmetry.tables import tables
-
-if TYPE_CHECKING:
-    from crystaljax.data.dataset import Dataset
 
 MAX_SITES = 20
 """Prototypes with more Wyckoff sites are left out."""
@@ -74,8 +72,6 @@ def prototypes(n_per_prototype: int = 8, seed: int = 0) -> Dataset:
       the text properties `prototype` (AFLOW's label), `mineral` and `strukturbericht` (empty
       where there is none).
     """
-    from crystaljax.data.dataset import Dataset
-
     entries = _entries()
     cells = [structure_dict(entry["snl"]) for entry in entries]
     crystals, reasons = symmetrize(cells)

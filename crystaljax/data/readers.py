@@ -1,8 +1,7 @@
 """Structures from files: CDVAE-style CSV, CIF, extxyz, pymatgen JSON, LeMat-Bulk parquet.
 
-A format is a function `path -> Source`: a stream of picklable items that cost only input, and a
-`decode` that turns an item into records, which costs the processor. `read` does both in turn;
-the dataset builder streams the items to worker processes and decodes there.
+`read` goes through a file in this process; the dataset builder streams its items to worker
+processes and decodes there.
 """
 
 from __future__ import annotations
@@ -10,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from crystaljax.data.cif_files import open_cif, open_folder, open_zip
+from crystaljax.data.csv_format import open_csv
+from crystaljax.data.extxyz_format import open_extxyz
 from crystaljax.data.json_formats import open_json, open_jsonl
 from crystaljax.data.parquet_format import open_parquet
-from crystaljax.data.records import Record, Source
-from crystaljax.data.text_formats import open_cif, open_csv, open_extxyz, open_folder, open_zip
+from crystaljax.data.records import Record, Source, records, stream, unreadable
 
 FORMATS = (
-    ".csv, .csv.gz (a cif, structure or poscar column), .cif, a folder of CIFs, .zip (of CIFs),"
-    " .extxyz, .xyz, .json, .jsonl (pymatgen; also .gz, .bz2), .parquet or a folder of them"
+    ".csv (a cif, structure or poscar column), .extxyz, .xyz, .json, .jsonl (pymatgen), each"
+    " also .gz or .bz2; .cif, a folder of CIFs, .zip (of CIFs), .parquet or a folder of them"
 )
 """What can be read, for help texts and errors."""
 
@@ -25,12 +26,13 @@ FORMATS = (
 def read(path: str | Path) -> Iterator[Record]:
     """Records of a file or folder, in order, one by one; formats as in `FORMATS`.
 
-    An entry that cannot be read is a record with a reason. Errors: FileNotFoundError for a
-    missing file, ValueError for an unknown extension, an empty file or a missing column.
+    An entry that cannot be read is a record with a reason, and so is the rest of a file that
+    breaks off. Errors: FileNotFoundError for a missing file, ValueError for an unknown extension,
+    an empty file, a missing column, or a file of which nothing can be read.
     """
     source = open_source(path)
-    for _, item in source.items:
-        yield from source.decode(item)
+    for item in stream(source):
+        yield from records(source.decode, item)
 
 
 def open_source(path: str | Path) -> Source:
@@ -38,13 +40,21 @@ def open_source(path: str | Path) -> Source:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no file or folder {path}: give one of {FORMATS}")
+    try:
+        return _opener(path)(path)
+    except Exception as error:  # noqa: BLE001 (any library's)
+        raise unreadable(path, error) from None
+
+
+def _opener(path: Path) -> Callable[[Path], Source]:
     if path.is_dir():
-        tables = sorted(path.rglob("*.parquet"))
-        return open_parquet(tables) if tables else open_folder(path)
-    name = path.name.lower().removesuffix(".gz").removesuffix(".bz2")
+        return open_parquet if any(path.rglob("*.parquet")) else open_folder
+    name = path.name.lower()
+    packed = name.endswith((".gz", ".bz2"))
+    name = name.removesuffix(".gz").removesuffix(".bz2")
     for extension, opener in _OPENERS.items():
-        if name.endswith(extension):
-            return opener(path)
+        if name.endswith(extension) and not (packed and opener in _NEVER_PACKED):
+            return opener
     raise ValueError(f"cannot tell the format of {path}: its extension is none of {FORMATS}")
 
 
@@ -58,3 +68,5 @@ _OPENERS: dict[str, Callable[[Path], Source]] = {
     ".jsonl": open_jsonl,
     ".parquet": open_parquet,
 }
+
+_NEVER_PACKED = (open_zip, open_parquet)

@@ -1,16 +1,32 @@
-"""What every reader yields, and the checks that every format shares."""
+"""From a file's items to records: what all formats share, and the one guard around each entry.
+
+A format is a function `path -> Source`. Its items cost only input; its `decode` makes entries of
+an item, and an entry's `parse` its atoms. Whatever any library raises on the way, of whatever
+class, is the reason of one record and ends nothing.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from crystaljax.crystal import AtomicCell
-from crystaljax.data import cif
+from crystaljax.data.cells import check
+from crystaljax.data.text_files import clean
+
+MAX_REASON = 500
+"""Characters of a reason that are kept."""
+
+MAX_ID = 200
+"""Characters of an id that are kept."""
+
+Properties = dict[str, float | str]
 
 
 class Record(NamedTuple):
@@ -20,75 +36,140 @@ class Record(NamedTuple):
     cell: AtomicCell | None
     reason: str | None
     """Why `cell` is None; None for a good record."""
-    properties: dict[str, float | str]
+    properties: Properties
     """The entry's other columns: float where the text is a number or missing (nan)."""
+
+
+class Unreadable(NamedTuple):
+    """What stands in an item for data that could not be read."""
+
+    reason: str
+
+
+class Item(NamedTuple):
+    """A piece of a file, not decoded yet; picklable."""
+
+    fraction: float
+    """How much of the file is read by then."""
+    id: str
+    """Its name, for the record of an item that cannot be decoded."""
+    data: Any
+    """What `Source.decode` takes, or `Unreadable`."""
+
+
+class Entry(NamedTuple):
+    """A structure of a file that is not parsed yet."""
+
+    id: str
+    properties: Properties
+    parse: Callable[[Any], AtomicCell]
+    """The atoms of `data`; may raise anything."""
+    data: Any
 
 
 @dataclass(frozen=True)
 class Source:
     """A file opened for reading."""
 
-    items: Iterable[tuple[float, Any]]
-    """(fraction of the file read, item) pairs."""
-    decode: Callable[[Any], list[Record]]
-    """The records of one item; picklable."""
+    path: Path
+    items: Iterable[Item]
+    decode: Callable[[str, Any], Iterable[Entry]]
+    """The entries of an item's id and data; picklable. May raise anything."""
     rows_per_item: int = 1
 
 
-def number(text: str) -> float | str:
-    """A float where the text is written like one, nan where it is empty; else the text itself.
+def stream(source: Source) -> Iterator[Item]:
+    """The items of a source, as far as it can be read.
 
-    Stricter than float(): the formulas InF and NaN, and 1_2, stay text.
+    Where a file breaks off (a truncated archive, a damaged block), what came before is kept, the
+    last item says so, and there is a warning. ValueError if not even the first item can be read.
     """
-    text = text.strip()
-    if text in ("", "nan"):
-        return float("nan")
-    return float(text) if _NUMBER.fullmatch(text) else text
-
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
-
-def record(
-    id: str, properties: dict[str, float | str], parse: Callable[[Any], AtomicCell], data: Any
-) -> Record:
-    """A record whose cell comes from `parse(data)`, or whose reason is the error of that."""
+    last = None
     try:
-        return Record(id, parse(data), None, properties)
-    except ValueError as error:
-        return Record(id, None, str(error), properties)
-    except (KeyError, TypeError, IndexError) as error:
-        reason = f"the structure's data lack a field or have an odd shape ({error!r})"
-        return Record(id, None, reason, properties)
+        for item in source.items:
+            yield item
+            last = item.id
+    except Exception as error:  # noqa: BLE001 (any library's)
+        if last is None:
+            raise unreadable(source.path, error) from None
+        what = f"{source.path} cannot be read on after entry {last!r}: {reason_of(error)}"
+        warnings.warn(f"{what} (what comes before is kept)", stacklevel=2)
+        yield Item(1.0, f"the rest of {source.path.name}", Unreadable(what))
+    if last is None:
+        raise ValueError(f"{source.path} is empty")
 
 
-def checked_cell(matrix: Any, frac: Any, species: Any) -> AtomicCell:
-    """An AtomicCell, with a ValueError for shapes, numbers or elements that make no crystal."""
-    cell = AtomicCell(
-        np.asarray(matrix, float), np.asarray(frac, float).reshape(-1, 3), np.asarray(species, int)
-    )
-    if cell.matrix.shape != (3, 3) or not np.isfinite(cell.matrix).all():
-        raise ValueError("no unit cell: the lattice is not three finite vectors")
-    if abs(np.linalg.det(cell.matrix)) < cif.MIN_VOLUME:
-        raise ValueError(f"the unit cell's volume is below {cif.MIN_VOLUME} Å³")
-    if not len(cell.species):
-        raise ValueError("no atoms")
-    if len(cell.frac) != len(cell.species) or not np.isfinite(cell.frac).all():
-        raise ValueError("atoms without a position")
-    if cell.species.min() < 1 or cell.species.max() > 118:
-        raise ValueError("an atom of no known element")
-    cif.merge(cell.frac, cell.species, cell.matrix)  # for its errors: disorder, far too many atoms
-    return cell
+def unreadable(path: Path, error: Exception) -> Exception:
+    """The error for a file that cannot be opened or whose first entry cannot be read."""
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | ImportError):
+        return error
+    reason = reason_of(error)
+    if isinstance(error, ValueError) and str(path) in reason:  # it says all there is to say
+        return error
+    return ValueError(f"{path} is damaged, or not of the format that its name says: {reason}")
 
 
-def scalars(row: dict[str, Any]) -> dict[str, float | str]:
+def attempt(read: Callable[[], Any]) -> Any:
+    """`read()`, or `Unreadable` for whatever it raises: for parts that fail alone."""
+    try:
+        return read()
+    except Exception as error:  # noqa: BLE001 (any library's)
+        return Unreadable(reason_of(error))
+
+
+def records(decode: Callable[[str, Any], Iterable[Entry]], item: Item) -> Iterator[Record]:
+    """The records of an item. No exception leaves: it is the reason of the record it belongs to."""
+    entries = item.data
+    if not isinstance(entries, Unreadable):
+        entries = attempt(lambda: list(decode(item.id, item.data)))
+    if isinstance(entries, Unreadable):
+        yield Record(_short(item.id, MAX_ID), None, _short(entries.reason, MAX_REASON), {})
+        return
+    for entry in entries:
+        cell = attempt(lambda entry=entry: check(entry.parse(entry.data)))
+        reason = None
+        if isinstance(cell, Unreadable):
+            cell, reason = None, _short(cell.reason, MAX_REASON)
+        properties = {
+            clean(name): clean(value) if isinstance(value, str) else value
+            for name, value in entry.properties.items()
+        }
+        yield Record(_short(entry.id, MAX_ID), cell, reason, properties)
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says to somebody who has the file and not the traceback."""
+    match error:
+        case RecursionError():
+            return "nested too deeply"
+        case MemoryError():
+            return "more than the memory holds"
+        case LookupError() | TypeError() | AttributeError() | ArithmeticError() | AssertionError():
+            return f"its data lack something or have an odd shape ({error!r})"
+        case _:
+            return str(error) or type(error).__name__
+
+
+def _short(text: str, longest: int) -> str:
+    text = clean(text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def scalars(row: dict[str, Any]) -> Properties:
     """The entries that are numbers, strings or None (nan); lists and dicts are left out."""
-    kept: dict[str, float | str] = {}
+    kept: Properties = {}
     for name, value in row.items():
         if value is None:
-            kept[name] = float("nan")
-        elif isinstance(value, int | float | np.number | np.bool_):
-            kept[name] = float(value)
+            kept[str(name)] = float("nan")
+        elif isinstance(value, int | float | np.number | np.bool_ | Decimal):
+            kept[str(name)] = _float(value)
         elif isinstance(value, str):
-            kept[name] = value
+            kept[str(name)] = str(value)
     return kept
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return float("inf") if value > 0 else float("-inf")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.files import replacing
@@ -19,7 +22,6 @@ MAX_TEXT = 128
 """Columns with longer text are not kept: text is stored at the width of its longest entry."""
 
 ARRAYS = [field.name for field in fields(Crystals)]
-_PROPERTY = "property "
 
 
 class Merged(NamedTuple):
@@ -37,11 +39,12 @@ def write_shard(
     reasons: list[str | None],
 ) -> None:
     """Write one shard: the records `kept` as `crystals`, and the others with their reasons."""
-    names = dict.fromkeys(name for i in kept for name in records[i].properties)
+    names = list(dict.fromkeys(name for i in kept for name in records[i].properties))
     arrays = {name: getattr(crystals, name) for name in ARRAYS}
-    for name in names:
+    arrays["names"] = np.array(json.dumps(names))  # any text, which names in an archive are not
+    for k, name in enumerate(names):
         values = [records[i].properties.get(name, np.nan) for i in kept]
-        arrays[_PROPERTY + name] = _column(values)
+        arrays[f"column {k}"] = _column(values)
     arrays["ids"] = np.array([records[i].id for i in kept], dtype=str)
     skipped = [i for i, reason in enumerate(reasons) if reason is not None]
     arrays["skipped_ids"] = np.array([records[i].id for i in skipped], dtype=str)
@@ -50,11 +53,31 @@ def write_shard(
         np.savez(file, allow_pickle=False, **arrays)
 
 
+def is_whole(path: Path) -> bool:
+    """Whether a shard is there and can be read: the disk may have filled while it was written."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
 def _column(values: list[float | str]) -> np.ndarray:
-    """float64 where every value is a number, else str with missing values empty."""
+    """float64 where every value is a number, else str with missing values empty.
+
+    Of text too long to be kept, as much is stored as says so: the array is as wide as its
+    longest entry.
+    """
     if all(isinstance(value, float) for value in values):
         return np.array(values, dtype=np.float64)
-    return np.array([value if isinstance(value, str) else _text(value) for value in values])
+    texts = [value if isinstance(value, str) else _text(value) for value in values]
+    return np.array([text[: MAX_TEXT + 1] for text in texts])
+
+
+def _columns(shard: NpzFile) -> dict[str, np.ndarray]:
+    """The properties in a shard by name."""
+    names = json.loads(str(shard["names"]))
+    return {name: shard[f"column {k}"] for k, name in enumerate(names)}
 
 
 def _text(value: float) -> str:
@@ -73,22 +96,22 @@ class _Schema:
 
     def __init__(self, shards: list[Path]) -> None:
         self.n_rows = self.n_skipped = self.n_slots = 0
-        self.widths: dict[str, int] = {}
-        """Characters of each text column, 0 for a column of numbers."""
+        self.id_width = 1
+        widths: dict[str, int] = {}
         for shard in shards:
             with np.load(shard) as data:
                 self.n_rows += len(data["ids"])
                 self.n_skipped += len(data["skipped_ids"])
                 self.n_slots = max(self.n_slots, data["wyckoff"].shape[1])
-                for name in data.files:
-                    if name == "ids" or name.startswith(_PROPERTY):
-                        width = data[name].itemsize // 4 if data[name].dtype.kind == "U" else 0
-                        self.widths[name] = max(self.widths.get(name, 0), width)
+                self.id_width = max(self.id_width, data["ids"].itemsize // 4)
+                for name, column in _columns(data).items():
+                    width = column.itemsize // 4 if column.dtype.kind == "U" else 0
+                    widths[name] = max(widths.get(name, 0), width)
+        self.omitted = [name for name, width in widths.items() if width > MAX_TEXT]
         # Numbers beside text are written out, in at most 24 characters.
-        self.omitted = [n for n, width in self.widths.items() if width > MAX_TEXT and n != "ids"]
         self.dtypes = {
-            name: f"<U{max(width, 24 * (name != 'ids'))}" if width else "<f8"
-            for name, width in self.widths.items()
+            name: f"<U{max(width, 24)}" if width else "<f8"
+            for name, width in widths.items()
             if name not in self.omitted
         }
 
@@ -105,11 +128,10 @@ def merge(shards: list[Path], folder: Path, meta: dict[str, Any]) -> Merged:
             f"none of the {schema.n_skipped} structures of {meta['source']} can be used; the"
             f" first is {id!r}: {reason}"
         )
-    names = [name for name in schema.dtypes if name != "ids"]
-    files = {name: f"property-{i}" for i, name in enumerate(names)}
+    files = {name: f"property-{i}" for i, name in enumerate(schema.dtypes)}
     with replacing(folder) as temporary:
         temporary.mkdir()
-        _join(shards, schema, {"ids": "ids", **files}, temporary)
+        _join(shards, schema, files, temporary)
         with (temporary / "skipped.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "reason"])
@@ -117,8 +139,8 @@ def merge(shards: list[Path], folder: Path, meta: dict[str, Any]) -> Merged:
         meta = meta | {
             "n_rows": schema.n_rows,
             "n_skipped": schema.n_skipped,
-            "properties": {name.removeprefix(_PROPERTY): file for name, file in files.items()},
-            "omitted_properties": [name.removeprefix(_PROPERTY) for name in schema.omitted],
+            "properties": files,
+            "omitted_properties": schema.omitted,
         }
         text = json.dumps(meta, indent=1, ensure_ascii=False)
         (temporary / "meta.json").write_text(text + "\n", encoding="utf-8")
@@ -139,6 +161,7 @@ def _join(shards: list[Path], schema: _Schema, files: dict[str, str], folder: Pa
         "frac": create("frac", "<f4", schema.n_slots, 3),
         "lattice": create("lattice", "<f4", 6),
     }
+    ids = create("ids", f"<U{schema.id_width}")
     columns = {name: create(file, schema.dtypes[name]) for name, file in files.items()}
     start = 0
     for shard in shards:
@@ -148,11 +171,13 @@ def _join(shards: list[Path], schema: _Schema, files: dict[str, str], folder: Pa
             batch = Crystals(*(data[name] for name in ARRAYS)).with_slots(schema.n_slots)
             for name, array in crystals.items():
                 array[rows] = getattr(batch, name)
+            ids[rows] = data["ids"]
+            found = _columns(data)
             for name, array in columns.items():
                 is_text = array.dtype.kind == "U"
-                if name not in data.files:
+                if name not in found:
                     array[rows] = "" if is_text else np.nan
-                elif is_text and data[name].dtype.kind != "U":
-                    array[rows] = [_text(value) for value in data[name]]
+                elif is_text and found[name].dtype.kind != "U":
+                    array[rows] = [_text(value) for value in found[name]]
                 else:
-                    array[rows] = data[name]
+                    array[rows] = found[name]

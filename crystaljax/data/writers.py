@@ -6,8 +6,10 @@ import csv
 import gzip
 import io
 import json
+import math
+import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,32 +18,35 @@ import gemmi
 import numpy as np
 
 from crystaljax.composition import formulas, symbol
-from crystaljax.crystal import AtomicCell, Crystals
-from crystaljax.data.files import replacing
-from crystaljax.symmetry.orbits import expand, n_atoms, project
+from crystaljax.crystal import Crystals
+from crystaljax.data.cif_files import TABLE
+from crystaljax.data.files import file_names, make_folder, replacing
+from crystaljax.data.text_files import clean, unique
+from crystaljax.structures import to_cells
+from crystaljax.symmetry.orbits import project
 from crystaljax.symmetry.tables import letter, tables
 
 Properties = Mapping[str, Any]
 """Column name -> array of length B, of numbers or text."""
 
-_CHUNK = 512
-
 
 def write(crystals: Crystals, path: str | Path, properties: Properties | None = None) -> Path:
     """Write crystals in the format of the file's extension; the file appears whole or not at all.
 
-    .zip: one CIF a crystal with its symmetry operations and Wyckoff letters, and properties.csv.
-    .csv, .csv.gz: the columns of CDVAE (material_id, formula, spacegroup.number, the properties,
-    cif). .extxyz: conventional cells. .json, .json.gz: a list of pymatgen Structure dicts.
-    A property named material_id gives the ids; otherwise they count from 0.
+    .zip: one CIF a crystal with its symmetry operations and Wyckoff letters, and properties.csv
+    with the id and the properties of each file. .csv, .csv.gz: the columns of CDVAE (material_id,
+    formula, spacegroup.number, the properties, cif). .extxyz: conventional cells. .json,
+    .json.gz: a list of pymatgen Structure dicts. A property named material_id gives the ids;
+    otherwise they count from 0. One with the name of a column of ours is called source_... where
+    it says something else.
 
     Errors: ValueError for an unknown extension, a row that is no crystal, or a property of
-    another length; OSError (PermissionError) when the folder cannot be written.
+    another length; OSError (PermissionError) when the file cannot be written.
     """
     path = Path(path)
-    writer = _writer(path)
+    check_target(path)
     crystals = crystals.to_numpy()
-    columns = {key: np.asarray(values) for key, values in (properties or {}).items()}
+    columns = {clean(str(key)): _column(values) for key, values in (properties or {}).items()}
     for key, values in columns.items():
         if values.shape != (len(crystals),):
             raise ValueError(f"property {key!r} has shape {values.shape}, not ({len(crystals)},)")
@@ -50,13 +55,29 @@ def write(crystals: Crystals, path: str | Path, properties: Properties | None = 
         raise ValueError(f"row {bad[0]} is no crystal ({bad.size} such rows): select valid rows")
     ids = [str(id) for id in columns.pop("material_id", np.arange(len(crystals)))]
     with replacing(path) as temporary:
-        writer(temporary, crystals, ids, columns)
+        _writer(path)(temporary, crystals, ids, columns)
     return path
 
 
-def check_format(path: str | Path) -> None:
-    """ValueError if `write` knows no format for the extension: ask before hours of work."""
-    _writer(Path(path))
+def check_target(path: str | Path) -> None:
+    """The error that `write` would end with, if any: ask before hours of work.
+
+    ValueError for an unknown extension, IsADirectoryError for a folder, OSError where the folder
+    of the file cannot be made or written in.
+    """
+    path = Path(path)
+    _writer(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file to write")
+    make_folder(path.parent)
+
+
+def _column(values: Any) -> np.ndarray:
+    """An array of numbers or text; anything else as text."""
+    column = np.asarray(values)
+    if column.dtype.kind in "biuf" or column.ndim != 1:
+        return column
+    return np.array([clean(str(value)) for value in column], str)
 
 
 def to_cif(crystals: Crystals, names: list[str] | None = None) -> Iterator[str]:
@@ -121,39 +142,43 @@ def _triplet(rotation: np.ndarray, translation: np.ndarray) -> str:
     return operation.triplet()
 
 
-def to_cells(crystals: Crystals) -> Iterator[AtomicCell]:
-    """The conventional cell of each crystal, all its atoms listed."""
-    for start in range(0, len(crystals), _CHUNK):
-        chunk = crystals[start : start + _CHUNK]
-        counts = np.asarray(n_atoms(chunk))
-        size = 1 << int(counts.max() - 1).bit_length()  # powers of two: few shapes to compile
-        cells = expand(chunk, max_atoms=size).to_numpy()
-        for frac, species, matrix, count in zip(
-            cells.frac, cells.species, cells.matrix, counts, strict=True
-        ):
-            yield AtomicCell(matrix, frac[:count], species[:count])
+def _beside(
+    own: Mapping[str, Any], columns: Properties, taken: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Our own columns, then the source's, which never take the place of ours.
+
+    A column that has the name of ours is left out if it says the same, else renamed, and so is
+    one that has a name in `taken`.
+    """
+    table = dict(own)
+    for name, values in columns.items():
+        if name in own and np.array_equal(np.asarray(own[name]), values):
+            continue
+        new = name
+        while new in table or new in taken or (new != name and new in columns):
+            new = f"source_{new}"
+        table[new] = values
+    return table
 
 
 def _write_zip(path: Path, crystals: Crystals, ids: list[str], columns: Properties) -> None:
+    files = [f"{name}.cif" for name in file_names(ids)]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for id, text in zip(ids, to_cif(crystals), strict=True):
-            archive.writestr(f"{id}.cif", text)
-        if columns:
-            file = io.StringIO(newline="")
-            _write_rows(file, {"material_id": ids, **columns})
-            archive.writestr("properties.csv", file.getvalue())
+        for file, text in zip(files, to_cif(crystals), strict=True):
+            archive.writestr(file, text)
+        table = io.StringIO(newline="")
+        _write_rows(table, _beside({"file": files, "material_id": ids}, columns))
+        archive.writestr(TABLE, table.getvalue())
 
 
 def _write_csv(path: Path, crystals: Crystals, ids: list[str], columns: Properties) -> None:
-    table = {
+    own = {
         "material_id": ids,
         "formula": formulas(crystals),
         "spacegroup.number": crystals.space_group,
-        **columns,
-        "cif": to_cif(crystals),
     }
     with _open_text(path) as file:
-        _write_rows(file, table)
+        _write_rows(file, {**_beside(own, columns, {"cif"}), "cif": to_cif(crystals)})
 
 
 def _write_rows(file: TextIO, table: Mapping[str, Any]) -> None:
@@ -163,16 +188,43 @@ def _write_rows(file: TextIO, table: Mapping[str, Any]) -> None:
 
 
 def _write_extxyz(path: Path, crystals: Crystals, ids: list[str], columns: Properties) -> None:
+    own = {"material_id": np.array(ids, str), "space_group": crystals.space_group}
+    lines = unique([" ".join(name.splitlines()).strip() or "unnamed" for name in columns])
+    columns = dict(zip(lines, columns.values(), strict=True))
+    table = _beside(own, columns, _EXTXYZ_TAKEN)
+    names = [_extxyz_text(name) for name in table]
     with _open_text(path) as file:
         for i, cell in enumerate(to_cells(crystals)):
-            info = {"material_id": ids[i], "space_group": int(crystals.space_group[i])}
-            info |= {key: values[i].item() for key, values in columns.items()}
             lattice = " ".join(f"{x:.6f}" for x in cell.matrix.ravel())
-            fields = " ".join(f"{key}={json.dumps(value)}" for key, value in info.items())
+            values = (_extxyz_value(column[i].item()) for column in table.values())
+            fields = " ".join(map("=".join, zip(names, values, strict=True)))
             file.write(f'{len(cell.species)}\nLattice="{lattice}" ')
             file.write(f'Properties=species:S:1:pos:R:3 {fields} pbc="T T T"\n')
             for z, position in zip(cell.species, cell.frac @ cell.matrix, strict=True):
                 file.write(f"{symbol(int(z))} " + " ".join(f"{x:.6f}" for x in position) + "\n")
+
+
+_EXTXYZ_TAKEN = {"Lattice", "Properties", "pbc", "virial", "stress", "uid"}
+"""Keys to which the format, or ASE, gives a meaning that a column of that name would not have."""
+
+
+def _extxyz_value(value: Any) -> str:
+    """A value as ASE reads it back: text that can be taken for something else is put in JSON."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    plain = re.fullmatch(r"[A-Za-z][\w.:/+-]*( [A-Za-z][\w.:/+-]*)*", value, re.ASCII)
+    if plain and not _MEANS_MORE.search(value):
+        return _extxyz_text(value)
+    return _extxyz_text(f"_JSON {json.dumps(value)}")
+
+
+_MEANS_MORE = re.compile(r"\b(T|F|true|false|nan|inf|infinity)\b", re.IGNORECASE)
+
+
+def _extxyz_text(text: str) -> str:
+    """Text in the quotes of the format, if it needs them."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return escaped if re.fullmatch(r"[\w.-]+", escaped, re.ASCII) else f'"{escaped}"'
 
 
 def _write_json(path: Path, crystals: Crystals, ids: list[str], columns: Properties) -> None:
@@ -182,21 +234,26 @@ def _write_json(path: Path, crystals: Crystals, ids: list[str], columns: Propert
                 {"species": [{"element": symbol(int(z)), "occu": 1}], "abc": frac, "properties": {}}
                 for z, frac in zip(cell.species, cell.frac.tolist(), strict=True)
             ]
+            values = {name: _json_value(column[i].item()) for name, column in columns.items()}
             structure = {
                 "@module": "pymatgen.core.structure",
                 "@class": "Structure",
                 "charge": 0,
                 "lattice": {"matrix": cell.matrix.tolist(), "pbc": [True, True, True]},
                 "sites": sites,
-                "properties": {"material_id": ids[i]}
-                | {key: values[i].item() for key, values in columns.items()},
+                "properties": {"material_id": ids[i], **values},
             }
             file.write(("[" if i == 0 else ",\n") + json.dumps(structure))
         file.write("]\n" if len(crystals) else "[]\n")
 
 
+def _json_value(value: Any) -> Any:
+    """A value in the JSON that all programs read, which know no nan."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _open_text(path: Path) -> TextIO:
-    if path.suffix == ".gz":
+    if path.suffix.lower() == ".gz":
         return gzip.open(path, "wt", encoding="utf-8", newline="")
     return path.open("w", encoding="utf-8", newline="")
 

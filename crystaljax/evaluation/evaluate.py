@@ -15,8 +15,9 @@ from crystaljax.crystal import Crystals
 from crystaljax.evaluation.distribution import Distributions, distribution_metrics
 from crystaljax.evaluation.matching import (
     StructureSet,
-    first_of_cluster,
+    clusters,
     novel_mask,
+    once,
     rms_to_relaxed,
 )
 from crystaljax.evaluation.rates import Measure, Metric, MetricSet, Rate
@@ -216,10 +217,14 @@ class _Task:
         return StructureSet.from_crystals(self.crystals, "samples", self.config.seconds)
 
     def uniqueness(self) -> None:
-        first = first_of_cluster(self._samples)
-        unique = (first == np.arange(len(first))) & self.columns["decoded"]
-        self.notes.append("unique and novel: pymatgen StructureMatcher, default tolerances")
-        self._add("unique", unique, "matches no earlier sample")
+        cluster = np.where(self.columns["decoded"], clusters(self._samples), -1)
+        self.columns["cluster"] = cluster
+        self.notes.append(
+            "unique and novel: pymatgen StructureMatcher, default tolerances; of samples that "
+            "match each other, one counts"
+        )
+        everyone = np.ones(len(cluster), bool)
+        self._add("unique", once(everyone, cluster), "the first of the samples that it matches")
 
     def novelty(self) -> None:
         if self.reference is not None:
@@ -227,8 +232,8 @@ class _Task:
             novel &= self.columns["decoded"]
             name = str(self.reference)
             self._add("novel", novel, "matches nothing in the reference set", name)
-            both = novel & self.columns["unique"]
-            self._add("unique and novel", both, "novel, and matches no earlier sample", name)
+            both = once(novel, self.columns["cluster"])
+            self._add("unique and novel", both, "novel, the first of such that it matches", name)
         failed = np.zeros(len(self.crystals), bool)
         failed[list(self._samples.failures)] = True
         failed &= self.columns["decoded"]
@@ -250,7 +255,7 @@ class _Task:
         return stability_metrics(
             e_above_hull,
             hull,
-            unique=self.columns["unique"],
+            cluster=self.columns["cluster"],
             novel=self.columns.get("novel"),
             correct_group=self.columns["keeps_space_group"],
             reference="" if self.reference is None else str(self.reference),

@@ -93,7 +93,7 @@ def unrelaxed(energy: EnergyAboveHull, crystals: Crystals) -> Stability:
     starts = range(0, len(crystals), ENERGY_CHUNK)
     batches = [energy(crystals[start : start + ENERGY_CHUNK]) for start in _bar(starts, "energies")]
     return Stability(
-        np.concatenate([batch.info["e_above_hull"] for batch in batches]),
+        np.concatenate([np.zeros(0), *(batch.info["e_above_hull"] for batch in batches)]),
         [reason for batch in batches for reason in batch.reasons],
         "unrelaxed",
     )

@@ -1,16 +1,15 @@
 """Which crystals are the same by pymatgen's StructureMatcher, without comparing every pair.
 
-Two crystals can match only if their reduced formulas agree, if their primitive cells hold the
-same number of atoms, and if one lattice has vectors as short as the other's basis needs. These
-tests cost next to nothing and reject only pairs that StructureMatcher would reject too, so the
-result is that of comparing all pairs.
+Two crystals can match only if their reduced formulas agree and if they pass the tests of
+`rejection`, which turn down only pairs that StructureMatcher would turn down too, so the result is
+that of comparing all pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +17,7 @@ from crystaljax.composition import N_SPECIES, element_counts
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.lattices import minkowski_reduce
 from crystaljax.evaluation.limits import time_limit
-
-LTOL = 0.2
-"""StructureMatcher's default tolerance on lattice vectors, which the lattice test is made for."""
+from crystaljax.evaluation.rejection import Pool, Reduced
 
 MAX_ELONGATION = 2000.0
 """Cube of the longest minimum of a lattice over its volume, above which it is not compared:
@@ -31,17 +28,6 @@ FAILURES = (ArithmeticError, LookupError, RuntimeError, TimeoutError, TypeError,
 """What pymatgen raises on cells it cannot handle (numpy's LinAlgError is a ValueError)."""
 
 Structure = Any  # pymatgen's, imported only where used
-
-
-class Reduced(NamedTuple):
-    """A structure as StructureMatcher compares it."""
-
-    structure: Structure
-    """Primitive and Niggli reduced."""
-    lengths: np.ndarray
-    """[3] lengths of its lattice vectors, ascending, of a volume scaled to 1."""
-    minima: np.ndarray
-    """[3] successive minima of the same lattice."""
 
 
 @dataclass(frozen=True)
@@ -125,10 +111,8 @@ class StructureSet:
                 self.failures[row] = f"cannot be reduced: {error}"
         minimal, _ = minkowski_reduce(_matrices(reduced.values()))
         for (row, structure), basis in zip(reduced.items(), minimal, strict=True):
-            scale = structure.volume ** (-1 / 3)
-            lengths = np.sort(structure.lattice.abc) * scale
-            minima = np.linalg.norm(basis, axis=-1) * scale
-            self._reduced[row] = Reduced(structure, lengths, minima)
+            minima = np.linalg.norm(basis, axis=-1) * structure.volume ** (-1 / 3)
+            self._reduced[row] = Reduced(structure, minima)
 
 
 def first_matches(samples: StructureSet, reference: StructureSet) -> np.ndarray:
@@ -138,41 +122,56 @@ def first_matches(samples: StructureSet, reference: StructureSet) -> np.ndarray:
     """
     found = np.full(len(samples), -1)
     shared = [f for f in samples.rows if f in reference.rows]
-    pool = reference.reduce([row for f in shared for row in reference.rows[f]])
+    known = reference.reduce([row for f in shared for row in reference.rows[f]])
     queries = samples.reduce([row for f in shared for row in samples.rows[f]])
     for formula in shared:
-        candidates = [(row, pool[row]) for row in reference.rows[formula] if row in pool]
+        pool = Pool(len(reference.rows[formula]))
+        for row in (row for row in reference.rows[formula] if row in known):
+            pool.add(row, known[row])
         for row in samples.rows[formula]:
             if row in queries:
-                found[row] = _first_match(queries[row], candidates, samples, row)
+                found[row] = _first_match(queries[row], pool, samples, row)
     return found
 
 
-def first_of_cluster(samples: StructureSet) -> np.ndarray:
-    """For each sample the first sample that it matches, or itself; -1 for failures: int [N].
+def clusters(samples: StructureSet) -> np.ndarray:
+    """The cluster of each sample, named by the row of its leader; -1 for failures: int [N].
 
-    As StructureMatcher.group_structures: each sample is compared with the first of every
-    cluster before it, and starts a cluster of its own if none matches.
+    As StructureMatcher.group_structures: each sample is compared with the leaders so far, in the
+    order in which they came, and leads a cluster of its own if none matches. Samples come in the
+    order of their cells' volumes, so that the clusters do not depend on the order of the rows.
     """
-    first = np.full(len(samples), -1)
+    leader = np.full(len(samples), -1)
     several = [row for rows in samples.rows.values() if len(rows) > 1 for row in rows]
     reduced = samples.reduce(several)
     for rows in samples.rows.values():
         if len(rows) == 1:  # needs no comparison
-            first[rows] = rows
-        representatives: list[tuple[int, Reduced]] = []
-        for row in (row for row in rows if row in reduced):
-            match = _first_match(reduced[row], representatives, samples, row)
-            first[row] = row if match < 0 else match
+            leader[rows] = rows
+        pool = Pool(len(rows))
+        for row in sorted((row for row in rows if row in reduced), key=lambda r: reduced[r].order):
+            match = _first_match(reduced[row], pool, samples, row)
+            leader[row] = row if match < 0 else match
             if match < 0 and row not in samples.failures:
-                representatives.append((row, reduced[row]))
-    first[list(samples.failures)] = -1
-    return first
+                pool.add(row, reduced[row])
+    leader[list(samples.failures)] = -1
+    return leader
+
+
+def once(mask: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """The first sample of each cluster for which a mask holds: bool [N].
+
+    `mask` bool [N], `cluster` int [N] as of `clusters`. A cluster of samples that match each other
+    counts once, if one of them is all that the mask asks, whichever it is.
+    """
+    kept = np.zeros(len(mask), bool)
+    rows = np.flatnonzero(mask & (cluster >= 0))
+    kept[rows[np.unique(cluster[rows], return_index=True)[1]]] = True
+    return kept
 
 
 def unique_mask(samples: StructureSet) -> np.ndarray:
-    """Which samples match no earlier one (the first of each cluster): bool [N]."""
-    return first_of_cluster(samples) == np.arange(len(samples))
+    """The first sample of each cluster: bool [N]; failures are not unique."""
+    return once(np.ones(len(samples), bool), clusters(samples))
 
 
 def novel_mask(samples: StructureSet, reference: StructureSet) -> np.ndarray:
@@ -229,16 +228,12 @@ def _matrices(structures: Iterable[Structure]) -> np.ndarray:
     return np.array([structure.lattice.matrix for structure in structures]).reshape(-1, 3, 3)
 
 
-def _first_match(
-    sample: Reduced, pool: Sequence[tuple[int, Reduced]], samples: StructureSet, row: int
-) -> int:
+def _first_match(sample: Reduced, pool: Pool, samples: StructureSet, row: int) -> int:
     """The row of the first structure in `pool` that matches, or -1; failures are noted."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     matcher = StructureMatcher()
-    for index, other in pool:
-        if not _may_match(other, sample):
-            continue
+    for index, other in pool.candidates(sample):
         try:
             with time_limit(samples.seconds):
                 if matcher.fit(other.structure, sample.structure, skip_structure_reduction=True):
@@ -247,18 +242,6 @@ def _first_match(
             samples.failures[row] = f"cannot be compared: {error}"
             return -1
     return -1
-
-
-def _may_match(first: Reduced, second: Reduced) -> bool:
-    """False only where StructureMatcher().fit(first, second) is sure to be False.
-
-    Without supercells it needs equal numbers of atoms. It then looks for three independent
-    vectors of the first lattice (at equal volumes) that are at most 1 + ltol times as long as
-    those of the second; sorted, they are no shorter than the first lattice's successive minima.
-    """
-    if len(first.structure) != len(second.structure):
-        return False
-    return bool((first.minima <= second.lengths * ((1 + LTOL) * (1 + 1e-9))).all())
 
 
 def _formula_keys(counts: np.ndarray) -> list[bytes]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crystaljax.crystal import Crystals
+from crystaljax.evaluation.matching import once
 from crystaljax.evaluation.rates import Measure, Rate
 from crystaljax.rewards.potentials.base import Relaxed
 
@@ -38,8 +39,8 @@ def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
 
     `symprec` in Å. A description may have more symmetry than its group says, and then fails.
     """
-    from crystaljax.data.writers import to_cells
     from crystaljax.evaluation.validity import is_crystal
+    from crystaljax.structures import to_cells
     from crystaljax.symmetry.analysis import symmetrize
 
     crystals = crystals.to_numpy()
@@ -55,7 +56,7 @@ def stability_metrics(
     e_above_hull: np.ndarray,
     hull: str,
     *,
-    unique: np.ndarray | None = None,
+    cluster: np.ndarray | None = None,
     novel: np.ndarray | None = None,
     correct_group: np.ndarray | None = None,
     reference: str = "",
@@ -67,11 +68,13 @@ def stability_metrics(
       e_above_hull: [N] eV/atom, of every generated sample; nan (never stable) where it has none.
       hull: name of the reference hull and of the potential, for the table.
       reference: name of the training set that `novel` refers to.
-      unique, novel, correct_group: bool [N]; the rates that need a missing one are left out.
+      cluster: int [N], as of `matching.clusters`; without it there is no S.U.N. rate.
+      novel, correct_group: bool [N]; the rates that need a missing one are left out.
 
-    All rates are over all N generated samples. S.U.N. and metastable S.U.N. follow MatterGen
-    (Zeni et al., Nature 639 (2025), 624), S.S.U.N. (the right space group as well) SymmCD
-    (Levy et al., ICLR 2025).
+    All rates are over all N generated samples. Of samples that match each other one counts, if any
+    of them is stable (and all else that is asked), so that their order does not matter. S.U.N. and
+    metastable S.U.N. follow MatterGen (Zeni et al., Nature 639 (2025), 624), S.S.U.N. (the right
+    space group as well) SymmCD (Levy et al., ICLR 2025).
     """
     limits = thresholds or Thresholds()
     energy = np.asarray(e_above_hull, np.float64)
@@ -83,15 +86,15 @@ def stability_metrics(
         Rate.of("stable", stable, low, reference=hull),
         Rate.of("metastable", metastable, high, reference=hull),
     ]
-    if unique is not None and novel is not None:
-        new, both = unique & novel, f"{hull}; {reference}".strip("; ")
+    if cluster is not None and novel is not None:
+        both = f"{hull}; {reference}".strip("; ")
         found = {
-            "S.U.N.": (stable & new, f"{low}, unique and novel"),
-            "metastable S.U.N.": (metastable & new, f"{high}, unique and novel"),
+            "S.U.N.": (once(stable & novel, cluster), f"{low}, unique and novel"),
+            "metastable S.U.N.": (once(metastable & novel, cluster), f"{high}, unique and novel"),
         }
         if correct_group is not None:
             found["S.S.U.N."] = (
-                metastable & new & correct_group,
+                once(metastable & novel & correct_group, cluster),
                 f"{high}, unique, novel, and of the space group it was generated in",
             )
         metrics += [Rate.of(k, mask, text, reference=both) for k, (mask, text) in found.items()]

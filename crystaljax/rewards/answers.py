@@ -12,6 +12,7 @@ from crystaljax.composition import element_counts, parse_formulas
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.validity import structure_valid
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch
+from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
 from crystaljax.tokenizations.text import WyckoffText
 
 
@@ -84,6 +85,7 @@ class FormulaAnswers:
 
     format: WyckoffText = field(default_factory=WyckoffText)
     """How crystals are written."""
+    quantity = Quantity("likeness of the composition", bounds=RewardBounds(low=0.0, high=1.0))
 
     def __call__(self, answers: Sequence[Answer]) -> RewardBatch:
         """Rewards of B answers; `info` has which could be read, are valid, and as asked."""
@@ -100,6 +102,11 @@ class CrystalAnswers:
     """Judges the crystals."""
     format: WyckoffText = field(default_factory=WyckoffText)
     """How crystals are written."""
+
+    @property
+    def quantity(self) -> Quantity:
+        """The reward's."""
+        return quantity_of(self.reward)
 
     def __call__(self, answers: Sequence[Answer]) -> RewardBatch:
         """Rewards of B answers; `info` has which could be read, are valid, and as asked."""

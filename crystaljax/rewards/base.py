@@ -25,7 +25,7 @@ class RewardBatch:
     value: np.ndarray
     """float64 [B]: the larger the better; nan where `ok` is False."""
     ok: np.ndarray
-    """bool [B]: whether the item could be judged."""
+    """bool [B]: whether the item could be judged; never where the value is not finite."""
     info: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Arrays [B] of what else was found on the way, for logs and tables; units by each reward."""
     reasons: Reasons = field(default_factory=list)
@@ -35,17 +35,27 @@ class RewardBatch:
     ran out), so that another try may succeed; all False by default."""
 
     def __post_init__(self) -> None:
-        n = len(self.value)
-        if not self.reasons:
-            default: Reasons = [None if ok else "unknown" for ok in self.ok]
-            object.__setattr__(self, "reasons", default)
-        if not len(self.transient):
-            object.__setattr__(self, "transient", np.zeros(n, bool))
-        lengths = {name: len(getattr(self, name)) for name in ("ok", "reasons", "transient")}
+        value, ok = np.asarray(self.value, np.float64), np.asarray(self.ok, bool)
+        if value.ndim != 1:
+            raise ValueError(f"the values of a reward have the shape {value.shape}, not [B]")
+        n = len(value)
+        reasons: Reasons = list(self.reasons) or [None if x else "unknown" for x in ok]
+        transient = self.transient if len(self.transient) else np.zeros(n, bool)
+        lengths = {"ok": len(ok), "reasons": len(reasons), "transient": len(transient)}
         lengths |= {name: len(column) for name, column in self.info.items()}
         for name, length in lengths.items():
             if length != n:
                 raise ValueError(f"a reward of {n} values has {length} entries in {name!r}")
+        for row in np.flatnonzero(ok & ~np.isfinite(value)):
+            reasons[row] = f"the reward is {value[row]}"
+        ok = ok & np.isfinite(value)
+        for name, content in {
+            "value": value,
+            "ok": ok,
+            "reasons": reasons,
+            "transient": np.asarray(transient, bool),
+        }.items():
+            object.__setattr__(self, name, content)
 
     def __len__(self) -> int:
         return len(self.value)
@@ -62,7 +72,7 @@ class RewardBatch:
 
     @staticmethod
     def concatenate(batches: Sequence[RewardBatch]) -> RewardBatch:
-        """Join batches; where one lacks a key of `info` it is nan, or "" in a column of texts."""
+        """Join batches; where one lacks a key of `info`, the column is filled as by `nothing`."""
         if not batches:
             raise ValueError("nothing to concatenate: the list of batches is empty")
         keys = dict.fromkeys(key for batch in batches for key in batch.info)
@@ -77,21 +87,20 @@ class RewardBatch:
     def spread(self, rows: np.ndarray, reasons: Sequence[str | None]) -> RewardBatch:
         """These rewards as those of items `rows` (int) among B, of which the others failed.
 
-        `reasons` [B] say why; the info of the others is nan.
+        `reasons` [B] say why; the info of the others is filled as by `nothing`.
         """
         n, why = len(reasons), list(reasons)
         for row, reason in zip(rows, self.reasons, strict=True):
             why[row] = reason
 
-        def placed(column: np.ndarray) -> np.ndarray:
-            found = np.full(n, np.nan)
+        def placed(column: Any) -> np.ndarray:
+            column = np.asarray(column)
+            found = nothing(column, n)
             found[rows] = column
             return found
 
-        transient = np.zeros(n, bool)
-        transient[rows] = self.transient
         info = {name: placed(column) for name, column in self.info.items()}
-        return RewardBatch.from_values(placed(self.value), info, why, transient)
+        return RewardBatch.from_values(placed(self.value), info, why, placed(self.transient))
 
     def failures(self) -> dict[str, int]:
         """How many items failed for each reason, the most frequent first."""
@@ -114,23 +123,39 @@ class RewardBatch:
         return RewardBatch(np.where(ok, value, np.nan), ok, info or {}, reasons, transient)
 
 
+def nothing(column: np.ndarray, n: int) -> np.ndarray:
+    """n entries like those of a column of `info`, of the same dtype, for items that have none.
+
+    nan in columns of floats, "" in those of texts, False, 0 or None in others.
+    """
+    fills: dict[str, Any] = {"f": np.nan, "c": np.nan, "U": "", "S": b"", "O": None}
+    return np.full((n, *column.shape[1:]), fills.get(column.dtype.kind, 0), column.dtype)
+
+
 def _joined_column(batches: Sequence[RewardBatch], key: str) -> np.ndarray:
     """One column of `info` over all batches."""
     example = next(np.asarray(batch.info[key]) for batch in batches if key in batch.info)
-    missing = "" if example.dtype.kind in "US" else np.nan
     return np.concatenate(
         [
-            np.asarray(batch.info[key])
-            if key in batch.info
-            else np.full((len(batch), *example.shape[1:]), missing)
+            np.asarray(batch.info[key]) if key in batch.info else nothing(example, len(batch))
             for batch in batches
         ]
     )
 
 
+class RewardError(Exception):
+    """A fault of what computes rewards as a whole, such as its cache: no item is to blame.
+
+    The one kind of exception, beside an interrupt, that `compose.Guarded` lets through.
+    """
+
+
 @runtime_checkable
 class Reward(Protocol):
-    """What judges a batch; an item it cannot judge gets ok=False and a reason, no exception."""
+    """A function that judges a batch; an item it cannot judge gets ok=False and a reason.
+
+    It may say what it measures, as an attribute `quantity`; see `bounds.Quantity`.
+    """
 
     def __call__(self, crystals: Crystals, /) -> RewardBatch:
         """Rewards of B crystals."""

@@ -19,7 +19,8 @@ from crystaljax.data.dataset import load
 from crystaljax.rewards.demo_hull import FILE, NAME
 from crystaljax.rewards.formation import formation_energy, mp_references
 from crystaljax.rewards.hull import Hull
-from crystaljax.rewards.potentials import create_potential
+from crystaljax.rewards.levels import MP2020, needs_correction
+from crystaljax.rewards.potentials import create_potential, potential_level
 
 OUTPUT = Path(__file__).with_name(FILE)
 
@@ -33,11 +34,13 @@ class Config:
     length_scales: tuple[float, ...] = (0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06)
     """Factors of the cell's edges that are tried."""
     potential: str = "chgnet"
-    """The potential to compute energies with."""
+    """The potential to compute energies with; they must have MP2020 corrections in them."""
 
 
 def best_formation_energies(crystals: Crystals, config: Config) -> np.ndarray:
     """Lowest formation energy [B] (eV/atom) over the volumes; nan where none could be computed."""
+    if needs_correction(config.potential, potential_level(config.potential), NAME, MP2020):
+        raise ValueError(f"the energies of {config.potential} lack the MP2020 corrections")
     potential = create_potential(config.potential)
     counts = element_counts(crystals)
     best = np.full(len(crystals), np.inf)

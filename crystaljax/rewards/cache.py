@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crystaljax.rewards.base import Reward, RewardBatch
+from crystaljax.rewards.base import Reward, RewardBatch, RewardError
+from crystaljax.rewards.bounds import Quantity, quantity_of
 from crystaljax.rewards.items import Items, item_keys, plain, take
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,8 @@ CREATE TABLE IF NOT EXISTS results (
 """
 
 
-class CacheError(Exception):
-    """The file is no reward cache or is damaged.
-
-    Not a ValueError, so that `Guarded` does not take it for a failure of the items.
-    """
+class CacheError(RewardError):
+    """The file is no reward cache or is damaged."""
 
 
 class Row(NamedTuple):
@@ -181,6 +179,11 @@ class Cached:
         self.identity = identity
         self.save_every = save_every
         self.store = Store(path)
+
+    @property
+    def quantity(self) -> Quantity:
+        """The reward's."""
+        return quantity_of(self.reward)
 
     def __call__(self, items: Items, /) -> RewardBatch:
         """Rewards of B items; CacheError: the file is no cache or is damaged."""

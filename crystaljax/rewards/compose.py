@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from crystaljax.crystal import Crystals
-from crystaljax.rewards.base import Reasons, Reward, RewardBatch
+from crystaljax.evaluation.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
+from crystaljax.rewards.base import Reasons, Reward, RewardBatch, RewardError
+from crystaljax.rewards.bounds import Quantity, quantity_of
+from crystaljax.rewards.items import Items, take
+
+PASSING = (KeyboardInterrupt, RewardError)
+"""Exceptions that cost no item, but end what is under way; all others cost their item."""
 
 _DATA_FAILURES = (ArithmeticError, LookupError, ValueError)
-# May be of the moment: memory or a disk that is full. PyTorch's and JAX's are RuntimeErrors.
-_MACHINE_FAILURES = (MemoryError, OSError, RuntimeError)
+# Others may be of the moment: memory or a disk that is full, code that is not finished.
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,11 @@ class Clip:
         if not self.low <= self.high:
             raise ValueError(f"cannot clip to [{self.low}, {self.high}]: low is above high")
 
+    @property
+    def quantity(self) -> Quantity:
+        """The reward's."""
+        return quantity_of(self.reward)
+
     def __call__(self, crystals: Crystals) -> RewardBatch:
         """Rewards of B crystals."""
         batch = self.reward(crystals)
@@ -101,6 +114,11 @@ class InvalidPenalty:
         if not np.isfinite(self.penalty):
             raise ValueError(f"the penalty of invalid items must be finite, not {self.penalty}")
 
+    @property
+    def quantity(self) -> Quantity:
+        """The reward's."""
+        return quantity_of(self.reward)
+
     def __call__(self, crystals: Crystals) -> RewardBatch:
         """Rewards of B crystals."""
         batch = self.reward(crystals)
@@ -108,28 +126,89 @@ class InvalidPenalty:
 
 
 @dataclass(frozen=True)
+class ValidOnly:
+    """A reward of valid structures alone (see `structure_valid`); others are not ok."""
+
+    reward: Reward
+
+    @property
+    def quantity(self) -> Quantity:
+        """The reward's."""
+        return quantity_of(self.reward)
+
+    def __call__(self, crystals: Crystals) -> RewardBatch:
+        """Rewards of B crystals."""
+        exists, valid = is_crystal(crystals), structure_valid(crystals)
+        overlap = f"atoms closer than {MIN_DISTANCE} Å, or a cell below {MIN_VOLUME} Å³"
+        reasons: Reasons = [
+            None if good else overlap if there else "no structure"
+            for good, there in zip(valid, exists, strict=True)
+        ]
+        rows = np.flatnonzero(valid)
+        if not len(rows):
+            return RewardBatch.from_values(np.full(len(crystals), np.nan), None, reasons)
+        return self.reward(crystals[rows]).spread(rows, reasons)
+
+
+@dataclass(frozen=True)
 class Guarded:
     """A reward that may raise, made safe: an exception costs the items that cause it.
 
     A batch that raises is halved until the culprits stand alone; they get ok=False and the
-    exception as their reason. What is caught are failures of data and numerics (ValueError,
-    ArithmeticError, LookupError) and, marked as transient, what may be the machine's
-    (RuntimeError, OSError, MemoryError); a TypeError and the like are mistakes in the reward's
-    code and pass through. The reward must not depend on the rest of the batch.
+    exception as their reason. All exceptions count, `SystemExit` too, but for an interrupt by the
+    user and a `RewardError`. Those that are not of the data (ValueError, ArithmeticError,
+    LookupError) are marked as transient. Of n items, n + log2(n) calls are made at most: from then
+    on that halving could need more, items are judged one by one. The reward, of any kind of items,
+    must not depend on the rest of the batch.
     """
 
-    reward: Reward
+    reward: Any
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
-        """Rewards of B crystals."""
-        try:
-            return self.reward(crystals)
-        except (*_DATA_FAILURES, *_MACHINE_FAILURES) as error:
-            if not len(crystals):
+    @property
+    def quantity(self) -> Quantity:
+        """The reward's."""
+        return quantity_of(self.reward)
+
+    def __call__(self, items: Items) -> RewardBatch:
+        """Rewards of B items; RewardError if the reward returns no `RewardBatch` of them."""
+        n = len(items)
+        if n == 0:
+            return self._checked(items)
+        waiting, done = deque([np.arange(n)]), []
+        calls, left, most = 0, n, n + math.log2(n)
+        while waiting:
+            rows = waiting.popleft()
+            if len(rows) > 1 and calls + 1 + left > most:  # were it to fail
+                waiting.extendleft(rows[::-1, None])
+                continue
+            calls += 1
+            try:
+                batch = self._checked(items if len(rows) == n else take(items, rows))
+            except PASSING:
                 raise
-            if len(crystals) == 1:
-                transient = np.array([isinstance(error, _MACHINE_FAILURES)])
-                reason = f"{type(error).__name__}: {error}"
-                return RewardBatch.from_values(np.array([np.nan]), None, [reason], transient)
-        half = len(crystals) // 2
-        return RewardBatch.concatenate([self(crystals[:half]), self(crystals[half:])])
+            except BaseException as error:  # noqa: BLE001 (users' code may raise anything)
+                if len(rows) > 1:
+                    waiting.extend(np.array_split(rows, 2))
+                    continue
+                reason, transient = failure(error)
+                nan = np.array([np.nan])
+                batch = RewardBatch.from_values(nan, None, [reason], np.array([transient]))
+            done.append((rows, batch))
+            left -= len(rows)
+        order = np.argsort(np.concatenate([rows for rows, _ in done]))
+        return RewardBatch.concatenate([batch for _, batch in done])[order]
+
+    def _checked(self, items: Items) -> RewardBatch:
+        batch = self.reward(items)
+        if not isinstance(batch, RewardBatch):
+            raise RewardError(f"the reward returned a {type(batch).__name__}, not a RewardBatch")
+        if len(batch) != len(items):
+            raise RewardError(f"the reward returned {len(batch)} values for {len(items)} items")
+        return batch
+
+
+def failure(error: BaseException) -> tuple[str, bool]:
+    """The reason an item is not ok for that raised, and whether it is transient."""
+    text = " ".join(str(error).split())
+    reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return reason, not isinstance(error, _DATA_FAILURES)

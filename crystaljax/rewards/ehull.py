@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import NamedTuple
 
@@ -12,14 +12,21 @@ import numpy as np
 from crystaljax.composition import element_counts
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.base import RewardBatch, register
+from crystaljax.rewards.bounds import Quantity, RewardBounds
 from crystaljax.rewards.corrections import mp2020_correction
 from crystaljax.rewards.formation import formation_energy, missing_elements
 from crystaljax.rewards.hull import Hull
-from crystaljax.rewards.potentials import Potential, create_potential
+from crystaljax.rewards.levels import needs_correction, split_level
+from crystaljax.rewards.potentials import Potential, create_potential, potential_level
 from crystaljax.rewards.potentials.screening import primitive_cells
 
 MAX_ATOMS = 10_000
 """Atoms in a primitive cell whose correction is told; potentials have narrower limits."""
+
+
+E_ABOVE_HULL = Quantity("minus energy above hull", "eV/atom", RewardBounds(low=-1.0, high=0.5))
+"""Crystals more than 1 eV/atom above the hull are all alike, and a potential that puts one more
+than 0.5 eV/atom below it is not believed."""
 
 
 class AboveHull(NamedTuple):
@@ -37,15 +44,24 @@ class AboveHull(NamedTuple):
 class EnergyAboveHull:
     """Minus the energy above hull (eV/atom) of crystals as they stand, not relaxed.
 
-    The potential's energy per atom, with the MP2020 correction if its energies lack it, less the
-    hull's elemental references is the formation energy; less the hull at the same composition, the
-    energy above hull. `info` has them in eV/atom: "energy_per_atom", "correction",
-    "formation_energy", "e_above_hull". Not ok: an element the hull lacks, a structure the
-    potential cannot take (overlapping atoms, a collapsed cell, ...).
+    The potential's energy per atom, with the MP2020 correction if the hull's energies have it and
+    the potential's do not, less the hull's elemental references is the formation energy; less the
+    hull at the same composition, the energy above hull. `info` has them in eV/atom:
+    "energy_per_atom", "correction", "formation_energy", "e_above_hull". Not ok: an element the
+    hull lacks, a structure the potential cannot take (overlapping atoms, a collapsed cell, an
+    element it was not trained on).
+    LevelError if the energies are of another level of theory than the hull's.
     """
 
     potential: Potential
     hull: Hull
+    _lacks_correction: bool = field(init=False, repr=False)
+    quantity = E_ABOVE_HULL
+
+    def __post_init__(self) -> None:
+        potential, hull = self.potential, self.hull
+        lacks = needs_correction(potential.name, potential.level, hull.name, hull.level)
+        object.__setattr__(self, "_lacks_correction", lacks)
 
     @property
     def label(self) -> str:
@@ -84,7 +100,7 @@ class EnergyAboveHull:
         """
         correction = np.zeros(len(energy))
         rows = np.flatnonzero(np.isfinite(energy))
-        if self.potential.corrections == "mp2020" and len(rows):
+        if self._lacks_correction and len(rows):
             if isinstance(crystals, Crystals):
                 cells = primitive_cells(crystals[rows], MAX_ATOMS)[0]
             else:
@@ -99,18 +115,27 @@ def create_e_above_hull(
     potential: str | Potential = "chgnet",
     hull: str | PathLike | Hull = "demonstration",
 ) -> EnergyAboveHull:
-    """`EnergyAboveHull` from names: a potential's, and a hull's or the path of a hull file."""
+    """`EnergyAboveHull` from names: a potential's, and a hull's or the path of a hull file.
+
+    LevelError, before the potential is loaded, if the hull is of another level of theory.
+    """
+    hull = load_hull(hull)
     if isinstance(potential, str):
+        needs_correction(potential, potential_level(potential), hull.name, hull.level)
         potential = create_potential(potential)
-    return EnergyAboveHull(potential, load_hull(hull))
+    return EnergyAboveHull(potential, hull)
 
 
 def load_hull(source: str | PathLike | Hull) -> Hull:
-    """A hull by name ("demonstration"), from a file or folder (`Hull.from_file`), or as it is."""
+    """A hull by name ("demonstration"), from a file or folder (`Hull.from_file`), or as it is.
+
+    A level of theory that the file does not state can stand after its path, as FILE@LEVEL.
+    """
     if isinstance(source, Hull):
         return source
     if source == "demonstration":
         from crystaljax.rewards.demo_hull import demonstration_hull
 
         return demonstration_hull()
-    return Hull.from_file(source)
+    path, level = split_level(str(source))
+    return Hull.from_file(path, level=level)

@@ -13,6 +13,7 @@ import numpy as np
 
 from crystaljax.composition import N_SPECIES, SYMBOLS, atomic_number, parse_formulas
 from crystaljax.rewards.formation import mp_references
+from crystaljax.rewards.levels import MP, MP2020, known_level
 
 System = tuple[int, ...]
 """A chemical system: the atomic numbers of its elements in ascending order."""
@@ -38,6 +39,8 @@ class Hull:
     """For each system of n elements: atomic fractions [M, n], formation energies [M] (eV/atom)."""
     references: np.ndarray
     """float64 [119]: the elemental energies (eV/atom) that the formation energies refer to."""
+    level: str = MP2020
+    """Level of theory of the energies; see `levels.LEVELS`."""
     _facets: dict[System, np.ndarray | None] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -48,14 +51,23 @@ class Hull:
         *,
         references: np.ndarray | None = None,
         name: str = "reference hull",
+        level: str = MP2020,
     ) -> Hull:
         """Build from N compositions and their formation energies (eV/atom).
 
         `formulas` are texts, or an array [N, 119] of amounts. `references` [119] are the
-        elemental energies the formation energies refer to (default: Materials Project). Entries
-        whose energy is not finite are left out. ValueError: lengths differ, nothing is left, or a
-        formula cannot be read.
+        elemental energies the formation energies refer to (default: Materials Project). `level` is
+        the energies' level of theory (see `levels.LEVELS`). Entries whose energy is not finite are
+        left out. ValueError: lengths differ, nothing is left, a formula cannot be read, or
+        energies of another level than the Materials Project's without references.
         """
+        level = known_level(level)
+        if references is None and level not in (MP, MP2020):
+            raise ValueError(
+                f"{name}: formation energies of the level {level} refer to elements of that level,"
+                " which are not known: give a file of computed entries, with total energies and"
+                " the elements among them"
+            )
         is_array = isinstance(formulas, np.ndarray) and formulas.ndim == 2
         counts = formulas if is_array else parse_formulas(formulas)
         counts = np.asarray(counts, np.float64)
@@ -73,7 +85,7 @@ class Hull:
         for system, rows in _by_system(counts):
             entries[system] = (fractions[rows][:, system], energies[rows])
         references = mp_references() if references is None else np.asarray(references)
-        return cls(name, entries, references)
+        return cls(name, entries, references, level)
 
     @classmethod
     def from_table(
@@ -83,6 +95,7 @@ class Hull:
         formula_column: str | None = None,
         energy_column: str | None = None,
         name: str = "reference hull",
+        level: str = MP2020,
     ) -> Hull:
         """Build from named columns, such as a dataset's properties.
 
@@ -92,7 +105,8 @@ class Hull:
         from crystaljax.rewards.tables import find_columns
 
         formula, energy = find_columns(list(columns), formula_column, energy_column, name)
-        return cls.from_entries([str(f) for f in columns[formula]], columns[energy], name=name)
+        formulas = [str(f) for f in columns[formula]]
+        return cls.from_entries(formulas, columns[energy], name=name, level=level)
 
     @classmethod
     def from_file(
@@ -102,6 +116,7 @@ class Hull:
         formula_column: str | None = None,
         energy_column: str | None = None,
         name: str | None = None,
+        level: str | None = None,
     ) -> Hull:
         """Build from one or several files, or a folder of them.
 
@@ -110,11 +125,27 @@ class Hull:
         Alexandria's convex hull, matbench-discovery's entries or patched phase diagram) give total
         energies with their corrections; the lowest elemental entries in the file become the
         hull's `references`. Pickles are refused. FileNotFoundError, ValueError: what is missing.
+
+        The level of theory is `level` or what the files state (`tables.read_hull_table`), by
+        default the Materials Project's with MP2020 corrections; ValueError if the two differ.
         """
         from crystaljax.rewards.tables import read_hull_table
 
-        counts, energies, references, label = read_hull_table(path, formula_column, energy_column)
-        return cls.from_entries(counts, energies, references=references, name=name or label)
+        table = read_hull_table(path, formula_column, energy_column)
+        name = name or table.name
+        asked = None if level is None else known_level(level)
+        if asked and table.level and asked != table.level:
+            raise ValueError(
+                f"{name}: the file states that its energies are of the level {table.level}, not"
+                f" {asked}"
+            )
+        return cls.from_entries(
+            table.counts,
+            table.energies,
+            references=table.references,
+            name=name,
+            level=asked or table.level or MP2020,
+        )
 
     @cached_property
     def elements(self) -> frozenset[int]:
@@ -128,13 +159,15 @@ class Hull:
 
     @property
     def label(self) -> str:
-        """Its name and size, for reports."""
-        return f"{self.name} ({self.n_entries} entries)"
+        """Its name, size and level of theory, for reports."""
+        level = "" if self.level == MP2020 else f", {self.level}"
+        return f"{self.name} ({self.n_entries} entries{level})"
 
     @cached_property
     def digest(self) -> str:
-        """The same for hulls of the same entries and references, and for no others."""
+        """The same for hulls of the same entries, references and level, and for no others."""
         digest = hashlib.sha256(np.nan_to_num(self.references, nan=np.inf).tobytes())
+        digest.update(self.level.encode())
         for system in sorted(self.entries):
             for part in (np.array(system), *self.entries[system]):
                 digest.update(np.ascontiguousarray(part, np.float64).tobytes())

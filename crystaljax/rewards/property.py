@@ -11,7 +11,11 @@ import numpy as np
 
 from crystaljax.crystal import Crystals
 from crystaljax.rewards.base import RewardBatch, register
+from crystaljax.rewards.bounds import UNNAMED, Quantity, RewardBounds
 from crystaljax.rewards.properties import PropertyModel, create_property
+
+UNITS = {"band_gap": "eV", "formation_energy": "eV/atom"}
+"""Of the properties that have one."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Property:
     model: PropertyModel
     of: Callable[[np.ndarray], np.ndarray] = np.positive
     """Rewards [B] of values [B] of the property."""
+    quantity: Quantity = UNNAMED
+    """Name and unit of the reward."""
 
     def __call__(self, crystals: Crystals) -> RewardBatch:
         """Rewards of B crystals."""
@@ -40,6 +46,11 @@ class FigureOfMerit:
     dielectric: PropertyModel
     band_gap: PropertyModel
     maximum: float = 100.0
+
+    @property
+    def quantity(self) -> Quantity:
+        """In eV, from 0 to the maximum."""
+        return Quantity("figure of merit", "eV", RewardBounds(low=0.0, high=self.maximum))
 
     def __call__(self, crystals: Crystals) -> RewardBatch:
         """Rewards of B crystals."""
@@ -94,10 +105,16 @@ def _model(model: str | PropertyModel, options: dict[str, Any]) -> PropertyModel
     return create_property(model, **options) if isinstance(model, str) else model
 
 
+def _name(model: str | PropertyModel) -> str:
+    return model.replace("_", " ") if isinstance(model, str) else "property"
+
+
 @register("property")
 def create_value(model: str | PropertyModel, weight: float = 1.0, **options: Any) -> Property:
     """`weight` times a property, by the name of its model (`create_property`'s options follow)."""
-    return Property(_model(model, options), lambda x: weight * x)
+    name = _name(model) if weight == 1 else f"{weight:g} × {_name(model)}"
+    unit = UNITS.get(model, "") if isinstance(model, str) else ""
+    return Property(_model(model, options), lambda x: weight * x, Quantity(name, unit))
 
 
 @register("target_value")
@@ -110,7 +127,8 @@ def create_target_value(
 ) -> Property:
     """A property near `target`: see `target_value`."""
     nearness = target_value(target, scale, shape)
-    return Property(_model(model, options), nearness)
+    quantity = Quantity(f"nearness of {_name(model)} to {target:g}")
+    return Property(_model(model, options), nearness, quantity)
 
 
 @register("target_range")
@@ -123,7 +141,8 @@ def create_target_range(
 ) -> Property:
     """A property within [low, high]: see `target_range`."""
     outside = target_range(low, high, scale)
-    return Property(_model(model, options), outside)
+    quantity = Quantity(f"nearness of {_name(model)} to {low:g} ... {high:g}")
+    return Property(_model(model, options), outside, quantity)
 
 
 @register("figure_of_merit")

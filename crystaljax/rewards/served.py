@@ -1,4 +1,4 @@
-"""A reward computed in this process or in workers, its results kept on disk or not."""
+"""Rewards computed in this process or in workers, their results kept on disk or not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Self
 
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.cache import SAVE_EVERY, Cached
+from crystaljax.rewards.compose import Guarded
 from crystaljax.rewards.pool import Pool, PoolConfig
 
 
@@ -39,7 +40,7 @@ class Served:
         self._pool: Pool | None = None
         self._cached: Cached | None = None
         if pool.kind == "inline":
-            self.served = here()
+            self.served = Guarded(here())
         else:
             self.served = self._pool = Pool(make, pool)
         if cache is not None:

@@ -9,8 +9,15 @@ from pathlib import Path
 
 from crystaljax.crystal import Crystals
 from crystaljax.rewards.base import RewardBatch
-from crystaljax.rewards.ehull import EnergyAboveHull, create_e_above_hull, load_hull
+from crystaljax.rewards.ehull import (
+    E_ABOVE_HULL,
+    EnergyAboveHull,
+    create_e_above_hull,
+    load_hull,
+)
+from crystaljax.rewards.levels import needs_correction, split_level
 from crystaljax.rewards.pool import PoolConfig
+from crystaljax.rewards.potentials import potential_level
 from crystaljax.rewards.served import Served
 
 
@@ -20,25 +27,33 @@ class StabilityConfig:
 
     potential: str = "chgnet"
     """Interatomic potential, with weights after a colon: chgnet, nequix, nequix:FILE.nqx,
-    matgl:FOLDER, orb:MODEL."""
+    matgl:FOLDER, orb:MODEL; the level of theory of weights of your own follows, as in
+    nequix:FILE.nqx@MP."""
     hull: str = "demonstration"
-    """Hull to measure against: the demonstration hull, or a file of formulas and energies."""
+    """Hull to measure against: the demonstration hull, or a file of formulas and energies. It must
+    be of the potential's level of theory: the Materials Project's with MP2020 corrections, unless
+    the file states another one, or it stands after the path, as in FILE@MatPES-PBE."""
     cache: Path | None = None
-    """File that keeps energies for later runs; none is kept if not given."""
+    """File that keeps energies, and rewards of your own, for later runs; none if not given."""
     pool: PoolConfig = field(default_factory=PoolConfig)
-    """Where energies are computed."""
+    """Where energies, and rewards of your own, are computed."""
 
 
 class Stability(Served):
     """Minus the energy above hull of crystals, computed as configured; see `EnergyAboveHull`.
 
     Use it as a context manager, or `close` it, so that workers end. Errors: see
-    `create_potential`, `load_hull`, `Pool`.
+    `create_potential`, `load_hull`, `Pool`; LevelError if the hull is of another level of theory
+    than the potential.
     """
+
+    quantity = E_ABOVE_HULL
 
     def __init__(self, config: StabilityConfig) -> None:
         self.config = config
         self.hull = load_hull(config.hull)
+        level = potential_level(config.potential)
+        needs_correction(config.potential, level, self.hull.name, self.hull.level)
         make = partial(create_e_above_hull, config.potential, self.hull)
         super().__init__(lambda: self.energy, make, config.pool, config.cache, self._identity)
 
@@ -64,7 +79,7 @@ class Stability(Served):
 
     def _identity(self) -> str:
         """All that the energies depend on: the potential with its weights, and the hull."""
-        weights = [Path(word) for word in self.config.potential.split(":")[1:]]
+        weights = [Path(word) for word in split_level(self.config.potential)[0].split(":")[1:]]
         digests = [
             hashlib.sha256(file.read_bytes()).hexdigest()
             for path in weights

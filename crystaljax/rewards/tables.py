@@ -5,7 +5,9 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import takewhile
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crystaljax.composition import N_SPECIES, atomic_number, parse_formulas
+from crystaljax.rewards.levels import known_level
 
 FORMULA_COLUMNS = ("formula", "pretty_formula", "reduced_formula", "formula_pretty", "composition")
 """Names looked for, in this order, when no formula column is named."""
@@ -40,6 +43,19 @@ class HullTable(NamedTuple):
     """float64 [119]: the elemental energies of the file (eV/atom); None: Materials Project's."""
     name: str
     """A name for the hull, from those of the files."""
+    level: str | None
+    """Level of theory that the files state; None where they do not."""
+
+
+class Contents(NamedTuple):
+    """What one file holds: computed entries, or a table."""
+
+    entries: list[Entry]
+    formulas: list[str]
+    energies: list[float]
+    """Formation energies of the formulas, eV/atom."""
+    level: str | None
+    """Level of theory that the file states."""
 
 
 class Entry(NamedTuple):
@@ -80,34 +96,34 @@ def read_hull_table(
 ) -> HullTable:
     """Read one or several files (or all tables of a folder) into one table of hull entries.
 
-    See `Hull.from_file` for the formats and errors. Tables and entry files cannot be mixed.
+    See `Hull.from_file` for the formats and errors. Tables and entry files cannot be mixed, nor
+    can levels of theory. A file states its level in a first line "# level: MatPES-PBE" (csv), as
+    the entry "level" of its dictionary (json) or of its schema's metadata (parquet).
     """
     asked = [path] if isinstance(path, str | PathLike) else list(path)
     files = [file for one in asked for file in _expand(Path(one))]
     if not files:
         raise ValueError("no file to build a hull from: the list of paths is empty")
-    entries: list[Entry] = []
-    formulas: list[str] = []
-    energies: list[float] = []
-    for file in files:
-        content = _read(file, formula_column, energy_column)
-        if isinstance(content, list):
-            entries += content
-        else:
-            formulas += content[0]
-            energies += content[1]
+    contents = [_read(file, formula_column, energy_column) for file in files]
+    entries = [entry for content in contents for entry in content.entries]
+    formulas = [formula for content in contents for formula in content.formulas]
+    energies = [energy for content in contents for energy in content.energies]
     label = Path(asked[0]).name if len(asked) == 1 else " + ".join(file.name for file in files)
+    level, *others = {content.level for content in contents}
+    if others:
+        told = "; ".join(f"{f.name}: {c.level}" for f, c in zip(files, contents, strict=True))
+        raise ValueError(f"{label}: files of several levels of theory are mixed ({told})")
     if entries and formulas:
         raise ValueError(f"{label}: files of entries and tables of formation energies are mixed")
     if entries:
-        return _from_entries(entries, label)
+        return _from_entries(entries, label, level)
     if not formulas:
         raise ValueError(f"{label}: no rows; a hull needs formulas and formation energies")
     try:
         counts = parse_formulas(formulas)
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from error
-    return HullTable(counts, np.asarray(energies, np.float64), None, label)
+    return HullTable(counts, np.asarray(energies, np.float64), None, label, level)
 
 
 def _expand(path: Path) -> list[Path]:
@@ -128,19 +144,21 @@ def _expand(path: Path) -> list[Path]:
     return [path]
 
 
-def _read(
-    path: Path, formula_column: str | None, energy_column: str | None
-) -> list[Entry] | tuple[list[str], list[float]]:
+def _read(path: Path, formula_column: str | None, energy_column: str | None) -> Contents:
     """The entries of a json file of entries, else the formula and energy columns."""
+    level: str | None = None
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty")
     if path.name.lower().endswith((".json", ".json.gz", ".json.bz2")):
         entries, content = _read_json(path)
+        stated = content.pop("level", None) if isinstance(content, dict) else None
+        if isinstance(stated, str):
+            level = known_level(stated)
         if entries:
-            return entries
+            return Contents(entries, [], [], level)
         columns = _json_columns(content, path)
     else:
-        columns = _arrow_columns(path)
+        columns, level = _arrow_columns(path)
     formula, energy = find_columns(list(columns), formula_column, energy_column, str(path))
     try:
         energies = [np.nan if x is None or x == "" else float(x) for x in columns[energy]]
@@ -148,23 +166,40 @@ def _read(
         raise ValueError(
             f"{path}: the column {energy!r} holds something that is no number: {error}"
         ) from error
-    return [str(x) for x in columns[formula]], energies
+    return Contents([], [str(x) for x in columns[formula]], energies, level)
 
 
-def _arrow_columns(path: Path) -> Mapping[str, Iterable[Any]]:
-    """Columns of a csv or parquet file, converted to python only when asked for."""
+def _arrow_columns(path: Path) -> tuple[Mapping[str, Iterable[Any]], str | None]:
+    """Columns of a csv or parquet file, converted to python only when asked for, and its level."""
     import pyarrow as pa
     from pyarrow import csv, parquet
 
     try:
         if path.name.lower().endswith(".parquet"):
             table = parquet.read_table(path)
+            stated = (table.schema.metadata or {}).get(b"level", b"").decode()
         else:
-            options = csv.ParseOptions(newlines_in_values=True)
-            table = csv.read_csv(path, parse_options=options)
-    except (pa.ArrowInvalid, OSError) as error:
+            comments = _leading_comments(path)
+            stated = next(filter(None, map(_stated_level, comments)), "")
+            parsing = csv.ParseOptions(newlines_in_values=True)
+            reading = csv.ReadOptions(skip_rows=len(comments))
+            table = csv.read_csv(path, read_options=reading, parse_options=parsing)
+    except (pa.ArrowInvalid, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read as a table: {error}") from error
-    return _Columns(table)
+    return _Columns(table), known_level(stated) if stated else None
+
+
+def _leading_comments(path: Path) -> list[str]:
+    """The lines that start with "#" before the header of a csv file."""
+    opener: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
+    with opener(path, "rt", encoding="utf-8-sig", errors="replace") as lines:
+        return list(takewhile(lambda line: line.startswith("#"), lines))
+
+
+def _stated_level(comment: str) -> str:
+    """The level of a line "# level: ...", else nothing."""
+    name, _, level = comment.lstrip("# ").partition(":")
+    return level.strip() if name.strip().lower() == "level" else ""
 
 
 class _Columns(dict[str, Any]):
@@ -231,7 +266,7 @@ def _json_columns(content: Any, path: Path) -> Mapping[str, Iterable[Any]]:
     )
 
 
-def _from_entries(entries: list[Entry], label: str) -> HullTable:
+def _from_entries(entries: list[Entry], label: str, level: str | None) -> HullTable:
     """Formation energies of computed entries, from the elemental entries among them.
 
     Entries with an element of which there is no elemental entry are left out; the hull then lacks
@@ -253,4 +288,4 @@ def _from_entries(entries: list[Entry], label: str) -> HullTable:
     if not known.any():
         raise ValueError(f"{label}: no elemental entries, so no formation energies: add them")
     formation = energies - counts @ np.nan_to_num(references) / n_atoms
-    return HullTable(counts[known], formation[known], references, label)
+    return HullTable(counts[known], formation[known], references, label, level)

@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +16,11 @@ from typing import Any
 import numpy as np
 
 from crystaljax.crystal import Crystals
-from crystaljax.rewards.base import Reward, RewardBatch, register
-from crystaljax.rewards.compose import Guarded
+from crystaljax.rewards.base import Reasons, Reward, RewardBatch, RewardError, register
+from crystaljax.rewards.bounds import UNBOUNDED, Quantity, RewardBounds, quantity_of
+from crystaljax.rewards.compose import PASSING, Guarded, ValidOnly, failure
+from crystaljax.rewards.pool import PoolConfig
+from crystaljax.rewards.served import Served
 from crystaljax.structures import to_structures
 
 Function = Callable[..., Any]
@@ -26,21 +30,34 @@ Function = Callable[..., Any]
 class OfStructures:
     """A reward by a function of one pymatgen structure, the conventional cell, to a number.
 
-    A crystal that has no structure (no atoms, no cell) is not ok. `options` go to the function.
+    A crystal that has no structure (no atoms, no cell), or for which the function raises, is not
+    ok. `options` go to the function.
     """
 
     function: Function
     options: dict[str, Any]
 
+    @property
+    def quantity(self) -> Quantity:
+        """The function's."""
+        return _quantity(self.function)
+
     def __call__(self, crystals: Crystals) -> RewardBatch:
         """Rewards of B crystals."""
-        value = np.full(len(crystals), np.nan)
-        structures = to_structures(crystals)
-        for row, structure in enumerate(structures):
-            if structure is not None:
+        n = len(crystals)
+        value, transient = np.full(n, np.nan), np.zeros(n, bool)
+        reasons: Reasons = ["no structure"] * n
+        for row, structure in enumerate(to_structures(crystals)):
+            if structure is None:
+                continue
+            try:
                 value[row] = _number(self.function, self.function(structure, **self.options))
-        reasons = [None if structure else "no structure" for structure in structures]
-        return RewardBatch.from_values(value, reasons=reasons)
+                reasons[row] = None
+            except PASSING:
+                raise
+            except BaseException as error:  # noqa: BLE001 (see `Guarded`; so each is called once)
+                reasons[row], transient[row] = failure(error)
+        return RewardBatch.from_values(value, None, reasons, transient)
 
 
 @dataclass(frozen=True)
@@ -50,24 +67,38 @@ class OfCrystals:
     function: Function
     options: dict[str, Any]
 
+    @property
+    def quantity(self) -> Quantity:
+        """The function's."""
+        return _quantity(self.function)
+
     def __call__(self, crystals: Crystals) -> RewardBatch:
-        """Rewards of B crystals."""
+        """Rewards of B crystals; RewardError if the function returns another number of them."""
         result = self.function(crystals, **self.options)
         if isinstance(result, RewardBatch):
             return result
         value = np.asarray(result, np.float64)
         if value.shape != (len(crystals),):
-            raise TypeError(
-                f"{self.function.__name__} returned an array of shape {value.shape} for"
+            raise RewardError(
+                f"{_name(self.function)} returned an array of shape {value.shape} for"
                 f" {len(crystals)} crystals: return one number each"
             )
         return RewardBatch.from_values(value)
 
 
+def _name(function: Function) -> str:
+    return getattr(function, "__name__", repr(function))
+
+
+def _quantity(function: Function) -> Quantity:
+    """What the decorator `reward` noted of a function, or its name alone."""
+    return getattr(function, "quantity", None) or Quantity(_name(function))
+
+
 def _number(function: Function, result: Any) -> float:
     if np.ndim(result):
         raise TypeError(
-            f"{function.__name__} returned {type(result).__name__}: return one number, or annotate"
+            f"{_name(function)} returned {type(result).__name__}: return one number, or annotate"
             " its argument as Crystals to judge a batch at once"
         )
     return float(result)
@@ -77,32 +108,36 @@ def from_function(function: Function, **options: Any) -> Reward:
     """The reward by a user's function, whose first argument says what it judges.
 
     Annotated `Crystals`, it gets a batch and returns an array of one number each; otherwise it
-    gets one pymatgen `Structure` and returns a number. `options` are its other arguments. An item
-    for which it raises a ValueError or the like (`Guarded`) is not ok. TypeError, at once, if it
-    does not take what it is to be called with.
+    gets one pymatgen `Structure` and returns a number. `options` are its other arguments. It gets
+    valid structures only (`ValidOnly`), and an item for which it raises is not ok (`Guarded`). Its
+    values are not bounded; see `reward`. TypeError, at once, if it does not take what it is to be
+    called with.
     """
-    name = getattr(function, "__name__", repr(function))
     try:
         inspect.signature(function).bind(object(), **options)
     except TypeError as error:
         raise TypeError(
-            f"{name} must take a Structure or Crystals, and the options {sorted(options)}: {error}"
+            f"{_name(function)} must take a Structure or Crystals, and the options"
+            f" {sorted(options)}: {error}"
         ) from error
     first = next(iter(inspect.signature(function).parameters.values()))
     of_batch = first.annotation is Crystals or (
         isinstance(first.annotation, str) and first.annotation.split(".")[-1] == "Crystals"
     )
-    return Guarded((OfCrystals if of_batch else OfStructures)(function, options))
+    return Guarded(ValidOnly((OfCrystals if of_batch else OfStructures)(function, options)))
 
 
-def reward(name: str) -> Callable[[Function], Function]:
+def reward(
+    name: str, unit: str = "", bounds: RewardBounds = UNBOUNDED
+) -> Callable[[Function], Function]:
     """Decorator: make a function a reward known by `name`; see `from_function`.
 
-        @reward("density")
+        @reward("density", unit="g/cm³")
         def density(structure):
             return structure.density
 
-    Then `create("density")` is a reward. ValueError if the name is taken.
+    Then `create("density")` is a reward. Reports tell its unit, and training keeps its values
+    within `bounds`, if any. ValueError if the name is taken.
     """
 
     def decorate(function: Function) -> Function:
@@ -112,6 +147,7 @@ def reward(name: str) -> Callable[[Function], Function]:
         factory.__module__ = function.__module__
         factory.__qualname__ = function.__qualname__
         register(name)(factory)
+        function.quantity = Quantity(name, unit, bounds)  # type: ignore[attr-defined]
         return function
 
     return decorate
@@ -124,24 +160,60 @@ def load_reward(source: str, **options: Any) -> Reward:
     FileNotFoundError; ValueError for a source without a function's name, or a name that the file
     does not define as a function; whatever the file raises.
     """
-    path, colon, name = source.rpartition(":")
-    if not colon or not name.isidentifier():
-        raise ValueError(f"{source!r} names no function: write path/to/file.py:function")
-    function = getattr(_run(Path(path)), name, None)
+    path, name = _split(source)
+    function = getattr(_run(path), name, None)
     if not callable(function):
         raise ValueError(f"{path} defines no function {name!r}")
     return from_function(function, **options)
 
 
+def _split(source: str) -> tuple[Path, str]:
+    """The file and the name of a function in it."""
+    path, colon, name = source.rpartition(":")
+    if not colon or not name.isidentifier():
+        raise ValueError(f"{source!r} names no function: write path/to/file.py:function")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no Python file {path}")
+    return Path(path), name
+
+
+class UserReward(Served):
+    """The reward by a function in a Python file (`load_reward`), by workers and a cache if asked.
+
+    Use it as a context manager, or `close` it, so that workers end. What is kept belongs to the
+    function's name and to the text of its file; what the file imports may change unnoticed.
+    Errors: see `load_reward`, `Pool`.
+    """
+
+    def __init__(self, source: str, pool: PoolConfig, cache: Path | None) -> None:
+        path, name = _split(source)
+        source = f"{path.resolve()}:{name}"  # workers may start elsewhere
+        here = load_reward(source)  # also tells mistakes in the file before workers start
+        self.quantity = quantity_of(here)
+
+        def identity() -> str:
+            return f"user {name} {sha256(path.read_bytes()).hexdigest()}"
+
+        super().__init__(lambda: here, partial(load_reward, source), pool, cache, identity)
+
+    def __call__(self, crystals: Crystals, /) -> RewardBatch:
+        """Rewards of B crystals."""
+        return self.served(crystals)
+
+
 def _run(path: Path) -> ModuleType:
     """The module of a file, under a name of its own, so that it shadows no other."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no Python file {path}")
     name = f"_user_reward_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} is no Python file: its name must end with .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and the like look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as error:
+        raise ValueError(
+            f"{path} ends the program when it is loaded (exit code {error.code}): put what it does"
+            ' as a script under if __name__ == "__main__"'
+        ) from error
     return module

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import moyopy
 import numpy as np
 
+from crystaljax.composition import SYMBOLS
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.symmetry.equivalence import canonicalize, standard_form
 from crystaljax.symmetry.orbits import FIXED_ANGLES, FREE_LATTICE, LENGTH_SOURCE
@@ -85,13 +86,20 @@ def symmetrize(
 def _search(cell: AtomicCell, symprec: float) -> _Found | str:
     """The symmetry of one structure, or the reason why there is none."""
     frac, matrix = np.asarray(cell.frac, float), np.asarray(cell.matrix, float)
-    if len(frac) == 0:
-        return "the structure has no atoms"
-    if not (np.isfinite(frac).all() and np.isfinite(matrix).all()):
-        return "a coordinate or lattice vector is not finite"
+    species = np.asarray(cell.species)
+    unfit = {
+        "the structure has no atoms": not len(frac),
+        "a coordinate or lattice vector is not finite": not (
+            np.isfinite(frac).all() and np.isfinite(matrix).all()
+        ),
+        "an atom of no known element": not ((species >= 1) & (species <= len(SYMBOLS))).all(),
+    }
+    for reason, applies in unfit.items():
+        if applies:
+            return reason
     try:
         dataset = moyopy.MoyoDataset(
-            moyopy.Cell(matrix.tolist(), frac.tolist(), np.asarray(cell.species).tolist()),
+            moyopy.Cell(matrix.tolist(), frac.tolist(), species.tolist()),
             symprec=symprec,
             setting=moyopy.Setting.standard(),
         )
@@ -102,6 +110,9 @@ def _search(cell: AtomicCell, symprec: float) -> _Found | str:
         if type(error).__name__ != "PanicException":
             raise
         return f"no symmetry found at symprec {symprec:g}: the search broke off ({error})"
+    before, after = np.bincount(species), np.bincount(dataset.std_cell.numbers)
+    if not np.array_equal(before * after.sum(), after * before.sum()):
+        return f"atoms coincide: at symprec {symprec:g} the symmetry search makes one of several"
     firsts = [atom for atom, orbit in enumerate(dataset.orbits) if atom == orbit]
     letters, mapping, standard = dataset.wyckoffs, dataset.mapping_std_prim, dataset.std_cell
     # the standard cell lists each atom of its primitive cell with its centring translates

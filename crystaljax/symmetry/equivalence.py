@@ -11,18 +11,34 @@ Choices among different cells of monoclinic and triclinic crystals are not made 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
 from crystaljax.crystal import Crystals
-from crystaljax.symmetry.ragged import first_smallest, ragged, smallest, snap, tolerant_order
+from crystaljax.symmetry.ragged import (
+    TOLERANCE,
+    first_smallest,
+    ragged,
+    smallest,
+    snap,
+    tolerant_order,
+)
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 
 CHUNK = 1000
 """Crystals handled at a time, which bounds memory."""
+
+CHUNK_SLOTS = 100 * CHUNK
+"""Site slots handled at a time."""
+
+MANY_SITES = 1 << 12
+"""Descriptions of a crystal times its sites, above which most are ruled out one by one."""
+
+MAX_POINTS = 1 << 19
+"""Sites of descriptions handled at a time where there are many, which bounds memory."""
 
 CODE_BASE = 256
 """(letter, species) pairs are compared as letter * CODE_BASE + species."""
@@ -123,15 +139,15 @@ def _canonical(crystals: Crystals) -> Crystals:
     origin = np.flatnonzero(is_first)
     origin = origin[np.searchsorted(sites.row[origin], description) + rank]
     shift = -sites.frac[origin] * polar[description]
+    n_sites = np.bincount(sites.row)
+    start = np.cumsum(n_sites) - n_sites
+    kept = _promising(sites, description, element, shift)
+    description, shift = description[kept], shift[kept]
     crystal, element = crystal[description], element[description]
 
     # 3. Every such description, with the smallest representatives in order.
-    n_sites = np.bincount(sites.row)
     row, slot = ragged(n_sites[description])
-    start = (np.cumsum(n_sites) - n_sites)[description]
-    sites = sites.take(start[row] + slot)._replace(row=row)
-    sites = _transform(sites._replace(frac=sites.frac + shift[row]), element)
-    sites = _ordered(_smallest_representatives(sites))
+    sites = _described(sites.take(start[description][row] + slot), row, element, shift)
     species = sites.dense(sites.species, len(crystal), crystals.n_slots)
     frac = sites.dense(sites.frac, len(crystal), crystals.n_slots)
     best = first_smallest(crystal, [*species.T, *frac.reshape(len(crystal), -1).T])
@@ -139,6 +155,119 @@ def _canonical(crystals: Crystals) -> Crystals:
     chosen = sites.take(np.flatnonzero(kept))
     chosen = chosen._replace(row=np.searchsorted(best, chosen.row))
     return _assemble(crystals, chosen, element[best])
+
+
+def _described(sites: Sites, row: np.ndarray, element: np.ndarray, shift: np.ndarray) -> Sites:
+    """Sites of descriptions `row` in standard order, after their shifts and normaliser elements."""
+    sites = sites._replace(row=row, frac=sites.frac + shift[row])
+    return _ordered(_smallest_representatives(_transform(sites, element)))
+
+
+def _promising(
+    sites: Sites, description: np.ndarray, element: np.ndarray, shift: np.ndarray
+) -> np.ndarray:
+    """Indices of the descriptions [D] that may be the smallest of their crystal.
+
+    `description` names the rows of `sites`, whose normaliser elements are `element`. With an
+    origin on every site, the sites of all descriptions are as many as sites squared: where that
+    is much, all but few are ruled out by their first sites.
+    """
+    n_sites = np.bincount(sites.row)
+    start = np.cumsum(n_sites) - n_sites
+    kept = np.ones(len(description), bool)
+    for row in np.flatnonzero(np.bincount(description) * n_sites > MANY_SITES):
+        mine = np.flatnonzero(description == row)
+        own = sites.take(start[row] + np.arange(n_sites[row]))
+        kept[mine] = False
+        kept[mine[_by_first_sites(own, element[row], shift[mine])]] = True
+    return np.flatnonzero(kept)
+
+
+def _by_first_sites(sites: Sites, element: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Indices of those shifts [D, 3] of one crystal whose first sites are smallest.
+
+    More and more of the first sites are compared, until few shifts are left.
+    """
+    letter = tables().equivalent_letter[element, sites.letter]
+    leading = sites.take(np.flatnonzero(letter == letter.min()))
+    leading = leading._replace(row=np.zeros_like(leading.row))
+    pairs = np.unique(np.stack([letter, sites.species]), axis=1)
+    only_places_differ = len(np.unique(pairs[0])) == pairs.shape[1]
+    finder = _FirstSites.of(leading, element)
+    alive, n_images = np.arange(len(shift)), 8
+    while len(alive) * len(sites.row) > MANY_SITES:
+        species, frac = finder.first(shift[alive], n_images)
+        columns = [*species.T]
+        if only_places_differ or species.shape[1] == len(sites.row):
+            columns += [*frac.reshape(len(alive), -1).T]
+        alive = alive[smallest(np.zeros(len(alive), int), columns)]
+        if n_images >= len(finder.x):
+            break
+        n_images *= 4
+    return alive
+
+
+class _FirstSites(NamedTuple):
+    """Finds the first sites of a crystal in its descriptions from other origins."""
+
+    sites: Sites
+    """Those of the letter that comes first."""
+    element: np.ndarray
+    """The normaliser element."""
+    x: np.ndarray
+    """float [m]: the first coordinate of each point of their orbits, sorted, unshifted."""
+    owner: np.ndarray
+    """int [m]: the site of each point."""
+
+    @staticmethod
+    def of(sites: Sites, element: np.ndarray) -> _FirstSites:
+        moved = _transform(sites, element[None])
+        owner, rank = ragged(_form_operations()[1][moved.group, moved.letter])
+        x = _orbit_points(moved, owner, rank)[:, 0]
+        order = np.argsort(x, kind="stable")
+        return _FirstSites(sites, element, x[order], owner[order])
+
+    def first(self, shift: np.ndarray, n_images: int) -> tuple[np.ndarray, np.ndarray]:
+        """Species [D, K] and coordinates [D, K, 3] of the first sites after each shift [D, 3].
+
+        K is what the first `n_images` points suffice for, in every description.
+        """
+        blocks = []
+        size = max(1, MAX_POINTS // min(n_images, len(self.x)))
+        for begin in range(0, len(shift), size):
+            blocks.append(self._block(shift[begin : begin + size], n_images))
+        n = min(species.shape[1] for species, _ in blocks)
+        return (
+            np.concatenate([species[:, :n] for species, _ in blocks]),
+            np.concatenate([frac[:, :n] for _, frac in blocks]),
+        )
+
+    def _block(self, shift: np.ndarray, n_images: int) -> tuple[np.ndarray, np.ndarray]:
+        n, n_points = len(shift), len(self.x)
+        step = shift @ tables().equivalent_rotation[self.element, self.sites.letter[0]][0]
+        origin = -step - 2 * TOLERANCE
+        origin -= np.floor(origin)
+        place = np.searchsorted(self.x, origin)[:, None] + np.arange(min(n_images, n_points))
+        distance = self.x[place % n_points] + place // n_points - origin[:, None]
+        row = np.repeat(np.arange(n), place.shape[1])
+        pairs = np.unique(row * n_points + self.owner[place % n_points].ravel())
+        row, site = pairs // n_points, pairs % n_points
+        found = _described(self.sites.take(site), row, np.repeat(self.element, n), shift)
+        if n_images >= n_points:
+            complete = np.bincount(row, minlength=n)
+        else:  # up to the last gap: beyond it there may be more of the same first coordinate
+            gap = np.diff(distance, axis=1, prepend=0) > 4 * TOLERANCE
+            last = place.shape[1] - 1 - np.argmax(gap[:, ::-1], axis=1)
+            end = distance[np.arange(n), last] - 4 * TOLERANCE
+            end[~gap.any(axis=1)] = 0
+            before = found.frac[:, 0] < end[found.row]
+            complete = np.bincount(found.row, weights=before, minlength=n).astype(int)
+        k = int(complete.min())
+        width = int(np.bincount(row).max())
+        return (
+            found.dense(found.species, n, width)[:, :k],
+            found.dense(found.frac, n, width)[:, :k],
+        )
 
 
 def _sites(crystals: Crystals) -> Sites:
@@ -207,14 +336,26 @@ def _by_chunks(crystals: Crystals, describe: Callable[[Crystals], Crystals]) -> 
         batch.frac.astype(np.float32),
         batch.lattice.astype(np.float32),
     )
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        described = describe(result[chunk])
-        result.wyckoff[chunk] = described.wyckoff
-        result.species[chunk] = described.species
-        result.frac[chunk] = described.frac
+    for chunk in _chunks(rows, batch.n_sites[rows]):
+        n_slots = int(batch.n_sites[chunk].max())
+        described = describe(result[chunk].with_slots(n_slots))
+        result.wyckoff[chunk, :n_slots] = described.wyckoff
+        result.species[chunk, :n_slots] = described.species
+        result.frac[chunk, :n_slots] = described.frac
         result.lattice[chunk] = described.lattice
     return result
+
+
+def _chunks(rows: np.ndarray, n_sites: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows in their order, some at a time: fewer where one has very many sites."""
+    start = 0
+    while start < len(rows):
+        end = min(start + CHUNK, len(rows))
+        largest = np.maximum.accumulate(n_sites[start:end])
+        fitting = np.arange(1, end - start + 1) * largest <= CHUNK_SLOTS
+        end = start + max(1, int(fitting.sum()))
+        yield rows[start:end]
+        start = end
 
 
 def _apply(rotation: np.ndarray, translation: np.ndarray, frac: np.ndarray) -> np.ndarray:

@@ -30,9 +30,10 @@ def smallest(segment: np.ndarray, columns: Iterable[np.ndarray]) -> np.ndarray:
     `columns` are the keys [n], the most significant first; no value may be nan.
     """
     alive = np.arange(len(segment))
-    if len(alive) == 0:
-        return alive
+    n_segments = len(firsts(segment))
     for column in columns:
+        if len(alive) == n_segments:  # one of each is left
+            break
         values, owner = column[alive], segment[alive]
         least = np.minimum.reduceat(values, firsts(owner))
         alive = alive[values <= least[owner] + TOLERANCE]

@@ -15,9 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from crystaljax.crystal import Array
-from crystaljax.models.llm.adapters import save_adapter
 from crystaljax.models.llm.decoder import LanguageModel, Remat
-from crystaljax.models.llm.folder import export_model
 from crystaljax.models.llm.likelihood import token_log_probs
 from crystaljax.models.llm.lora import adapters, trained_filter
 from crystaljax.parallel import make_mesh, parameter_placement
@@ -136,6 +134,9 @@ class TextPolicy:
 
         FileExistsError if the folder has weights already.
         """
+        from crystaljax.models.llm.adapters import save_adapter
+        from crystaljax.models.llm.folder import export_model
+
         model = self.model(params)
         if self.has_adapters:
             save_adapter(model, folder, self.name or None)

@@ -14,15 +14,15 @@ from crystaljax.evaluation.matching import StructureSet
 from crystaljax.parallel import make_mesh, parts_sharding, replicated
 from crystaljax.policies import Params, WyckoffPolicy
 from crystaljax.rewards.base import Reward
+from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.packing import RowPlan, pack
 from crystaljax.tokenizations.wyckoff import WyckoffTokens
 from crystaljax.training.batches import Packed, even
 from crystaljax.training.rollouts import (
     Clock,
-    RewardBounds,
     judge,
-    reward_metrics,
+    prepare,
     rows_for,
     sample_metrics,
 )
@@ -41,10 +41,11 @@ class CrystalTask:
 
     Args:
       base: parameters whose samples tell how large crystals are.
-      reward: judges crystals; what it cannot judge gets the penalty of `bounds`.
+      reward: judges crystals; see `judge`.
       sampling: how samples are drawn. The log-probabilities that are trained are the model's own:
         at another temperature, or under constraints, rollouts are off-policy, and PPO only
         approximate.
+      bounds: how rewards are made fit to be trained on, as far as not the reward's own say.
       reference: training structures, for the share of novel samples.
     """
 
@@ -61,7 +62,8 @@ class CrystalTask:
         reference: StructureSet | None = None,
     ) -> None:
         self.policy, self.reward, self.reference = policy, reward, reference
-        self.sampling, self.bounds = sampling or SamplingConfig(), bounds or RewardBounds()
+        self.sampling = sampling or SamplingConfig()
+        self.bounds = (bounds or UNBOUNDED).over(quantity_of(reward).bounds)
         self._base = base
         self._plans: dict[tuple[int, int], RowPlan] = {}
         self._mesh = make_mesh()
@@ -82,12 +84,11 @@ class CrystalTask:
             decoded = self.policy.tokenization.decode(tokens)
         with clock("reward"):
             judged = judge(self.reward, decoded.crystals, decoded.ok)
-            value = self.bounds(judged)
         with clock("metrics"):
-            metrics = reward_metrics(judged, value)
+            value, metrics = prepare(judged, self.bounds)
             metrics |= sample_metrics(decoded.crystals, decoded.ok, self.reference)
         metrics["samples/temperature"] = temperature
-        return Judged(Drawn(tokens, repeat), value, np.asarray(tokens.space_group), metrics)
+        return Judged(Drawn(tokens, repeat), value, np.asarray(tokens.space_group), metrics, judged)
 
     def place(self, tree: Any) -> Any:
         """A copy on every device."""

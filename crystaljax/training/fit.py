@@ -16,6 +16,7 @@ import jax
 
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.objectives import Metrics
+from crystaljax.ranges import at_least, check
 from crystaljax.training.optimizer import OptimizerConfig, Params, TrainState
 from crystaljax.training.progress import progress_bar
 
@@ -41,6 +42,10 @@ class FitConfig:
     """Steps between checkpoints; the first comes within two minutes, the last step is saved."""
     validate_every: int = 500
     """Steps between validations; the last step is always validated, and the best kept."""
+
+    def __post_init__(self) -> None:
+        one = at_least(1)
+        check(self, n_epochs=one, log_every=one, save_every=one, validate_every=one)
 
 
 class Data(Protocol):

@@ -10,8 +10,12 @@ import jax.numpy as jnp
 import optax
 
 from crystaljax.crystal import Array
+from crystaljax.ranges import DECAY, NOT_NEGATIVE, POSITIVE, SHARE, Range, check
 
 Params = Any
+
+LENGTH = Range(0, with_low=False)
+"""Of gradients: above 0, and infinite where none is to be shortened."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class OptimizerConfig:
     ema_decay: float = 0.999
     """Decay of the averaged weights, which are the ones to sample from; 0 to take the last."""
 
+    def __post_init__(self) -> None:
+        check(self, learning_rate=POSITIVE, warmup_steps=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE)
+        check(self, final_fraction=SHARE, b2=DECAY, ema_decay=DECAY, clip_norm=LENGTH)
+
     def build(self, n_steps: int) -> optax.GradientTransformation:
         """The optimiser of a run of `n_steps` steps."""
         peak, final = self.learning_rate, self.learning_rate * self.final_fraction
@@ -56,10 +64,15 @@ class OptimizerConfig:
         )
 
 
-def fine_tuning() -> OptimizerConfig:
-    """For training by reward: small constant steps, and the last weights."""
+def fine_tuning(learning_rate: float = 3e-5, b2: float = 0.99) -> OptimizerConfig:
+    """For fine-tuning: Adam at a constant rate without decay of the weights, and the last ones."""
     return OptimizerConfig(
-        learning_rate=3e-5, schedule="constant", warmup_steps=0, weight_decay=0.0, ema_decay=0.0
+        learning_rate,
+        schedule="constant",
+        warmup_steps=0,
+        weight_decay=0.0,
+        b2=b2,
+        ema_decay=0.0,
     )
 
 

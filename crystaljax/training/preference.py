@@ -23,10 +23,11 @@ import optax
 
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.crystal import Array
-from crystaljax.objectives import Metrics, dpo
+from crystaljax.objectives import BELOW_HALF, Metrics, dpo
+from crystaljax.ranges import FINITE, NOT_NEGATIVE, POSITIVE, at_least, check
 from crystaljax.training.optimizer import OptimizerConfig, TrainState, fine_tuning
 from crystaljax.training.progress import progress_bar
-from crystaljax.training.rollouts import Clock
+from crystaljax.training.rollouts import Clock, Unjudged
 from crystaljax.training.tasks import (
     LogProbs,
     Params,
@@ -51,6 +52,9 @@ class DpoConfig:
     anchor: float = 0.0
     """Weight of the preferred samples' −ln p by action, against drifting from the data."""
 
+    def __post_init__(self) -> None:
+        check(self, beta=POSITIVE, label_smoothing=BELOW_HALF, anchor=NOT_NEGATIVE)
+
 
 @dataclass(frozen=True)
 class PreferenceConfig(DpoConfig):
@@ -74,6 +78,12 @@ class PreferenceConfig(DpoConfig):
     """The optimiser."""
     seed: int = 0
     """Of the samples and of the order of the pairs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one, two = at_least(1), at_least(2)
+        check(self, n_iterations=one, epochs=one, batch_size=one, n_samples=two, group_size=two)
+        check(self, min_gap=NOT_NEGATIVE, temperature_step=FINITE)
 
 
 def preference_pairs(
@@ -102,17 +112,14 @@ def ranked_pairs(
     """int [P, 2]: samples (chosen, rejected): each of the best against several that are worse.
 
     Of all samples the share `best` each meet `n_rejected` of the share `worst`, drawn at random
-    among those with a lower reward [B] (all of them where there are fewer). In arXiv 2511.12036 a
-    quarter meets samples of lower rank; from which share they are is open there. ValueError if the
-    shares overlap.
+    among those with a lower reward [B] (all of them where there are fewer). In arXiv 2511.12036 the
+    best quarter meets 100 of all samples of lower rank. ValueError for shares out of range.
     """
-    if not best > 0 < worst or best + worst > 1 + 1e-9:
-        raise ValueError(
-            f"best {best:g} and worst {worst:g}: they must be above 0, and together 1 at most"
-        )
+    if not (0 < best <= 1 and 0 < worst <= 1):
+        raise ValueError(f"best {best:g} and worst {worst:g}: they must be above 0, 1 at most")
     order = np.argsort(-reward, kind="stable")
     n_best, n_worst = round(best * len(order)), round(worst * len(order))
-    chosen_ones, others = order[:n_best], order[max(n_best, len(order) - n_worst) :]
+    chosen_ones, others = order[:n_best], order[len(order) - n_worst :]
     pairs = [np.zeros((0, 2), np.int64)]
     for chosen in chosen_ones:
         worse = others[reward[others] < reward[chosen]]
@@ -172,8 +179,8 @@ def prefer(
 ) -> Params:
     """Fine-tune from `base` by iterated DPO, going on from the folder's last checkpoint.
 
-    Arguments as of `reinforce.reinforce`; a step of `track` is an iteration. Returns the last
-    parameters. FloatingPointError if they stop being finite.
+    Arguments and errors as of `reinforce.reinforce`; a step of `track` is an iteration. Returns
+    the last parameters.
     """
     most_updates = config.epochs * max(1, config.n_samples // 2 // config.batch_size)
     optimizer = config.optimizer.build(config.n_iterations * most_updates)
@@ -189,6 +196,7 @@ def prefer(
             log.info("going on from iteration %d", checkpoints.latest)
         first = checkpoints.latest or 0
         bar = progress.add_task("DPO", total=config.n_iterations, completed=first)
+        unjudged = Unjudged()
         for iteration in range(first, config.n_iterations):
             clock = Clock()
             rng = np.random.default_rng([config.seed, 3, iteration])
@@ -196,6 +204,7 @@ def prefer(
             played = task.play(
                 state.params, config.n_samples, seed, clock, config.group_size, warmer
             )
+            unjudged(played.judged)  # there will be no pairs
             with clock("update"):
                 reference = score(state.params, played.samples, config.n_samples)
                 kl = (reference - score(base, played.samples, config.n_samples)).mean()

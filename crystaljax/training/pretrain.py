@@ -17,6 +17,7 @@ from crystaljax.models.wyckoff_likelihood import LogProb
 from crystaljax.objectives import Metrics, negative_log_likelihood
 from crystaljax.parallel import make_mesh, replicated
 from crystaljax.policies import Params, WyckoffPolicy
+from crystaljax.ranges import at_least, check
 from crystaljax.scoring import Scorer
 from crystaljax.tokenizations.packing import plan_rows
 from crystaljax.training.batches import Batches, Packed
@@ -32,6 +33,12 @@ class PretrainConfig(FitConfig):
     """Crystals in a step, over all devices."""
     augment: bool = False
     """Give each crystal in a random equivalent description, another one every epoch."""
+    dropout: bool = True
+    """Drop out at the model's rate; off for fine-tuning."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, batch_size=at_least(1))
 
 
 def pretrain(
@@ -70,7 +77,7 @@ def pretrain(
 
     params = policy.init(config.seed) if start is None else start
     return fit(
-        _make_update(policy, optimizer, config),
+        make_update(policy, optimizer, config),
         place(TrainState.create(params, optimizer, bool(config.optimizer.ema_decay))),
         batches,
         config,
@@ -86,14 +93,16 @@ def pretrain(
     )
 
 
-def _make_update(
+def make_update(
     policy: WyckoffPolicy, optimizer: optax.GradientTransformation, config: PretrainConfig
 ) -> Callable[[TrainState, Packed], tuple[TrainState, Metrics]]:
     """One step on a batch of packed crystals, jitted; it uses the state's memory."""
 
     @partial(jax.jit, donate_argnums=0)
     def update(state: TrainState, packed: Packed) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = None
+        if config.dropout:
+            key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
         def loss(params: Params) -> tuple[Array, LogProb]:
             parts = policy.log_prob(params, packed, config.batch_size, key)

@@ -31,9 +31,10 @@ from crystaljax.objectives import (
     ppo,
     update_baseline,
 )
+from crystaljax.ranges import DECAY, NOT_NEGATIVE, POSITIVE, at_least, check
 from crystaljax.training.optimizer import OptimizerConfig, TrainState, fine_tuning
 from crystaljax.training.progress import progress_bar
-from crystaljax.training.rollouts import Clock
+from crystaljax.training.rollouts import Clock, Unjudged
 from crystaljax.training.tasks import (
     LogProbs,
     Params,
@@ -80,6 +81,10 @@ class ReinforceConfig:
     """Steps between checkpoints; the first comes within two minutes, the last step is saved."""
 
     def __post_init__(self) -> None:
+        one = at_least(1)
+        check(self, n_steps=one, batch_size=one, inner_steps=one, save_every=one)
+        check(self, tau=NOT_NEGATIVE, baseline_decay=DECAY, group_size=at_least(2))
+        check(self, std_floor=POSITIVE, clip=POSITIVE)
         if self.algorithm == "grpo" and self.batch_size % self.group_size:
             raise ValueError(
                 f"rollouts of {self.batch_size} cannot be split into groups of {self.group_size}:"
@@ -208,7 +213,9 @@ def reinforce(
       track: takes metrics and the step, e.g. `Tracker.log`.
       run_id: the W&B run, kept in the checkpoints.
 
-    Returns the last parameters. FloatingPointError if they stop being finite.
+    Returns the last parameters. FloatingPointError if they stop being finite; NothingJudged if the
+    reward cannot judge any sample (see `Unjudged`). A rollout of which nothing could be judged is
+    skipped.
     """
     optimizer = config.optimizer.build(config.n_steps * config.inner_steps)
     base = task.place(base)
@@ -223,17 +230,22 @@ def reinforce(
             log.info("going on from step %d", int(state.rollouts))
         first, title = int(state.rollouts), config.algorithm.upper()
         bar = progress.add_task(title, total=config.n_steps, completed=first)
+        unjudged = Unjudged()
         for step in range(first, config.n_steps):
             clock = Clock()
             seed = int(np.random.default_rng([config.seed, 2, step]).integers(2**31))
             played = task.play(state.train.params, config.batch_size, seed, clock, repeat)
+            numbers = dict(played.metrics)
             with clock("update"):
-                parts = task.parts(played.samples, np.arange(config.batch_size))
-                reward = jnp.asarray(played.reward, jnp.float32)
-                state, metrics = update(state, base, task.frozen, parts, reward)
-                numbers = {f"rl/{name}": float(x) for name, x in metrics.items()}
-            numbers |= played.metrics
-            if not math.isfinite(numbers["rl/loss"]):
+                if unjudged(played.judged):
+                    state = dataclasses.replace(state, rollouts=state.rollouts + 1)
+                else:
+                    parts = task.parts(played.samples, np.arange(config.batch_size))
+                    reward = jnp.asarray(played.reward, jnp.float32)
+                    state, metrics = update(state, base, task.frozen, parts, reward)
+                    numbers |= {f"rl/{name}": float(x) for name, x in metrics.items()}
+            numbers["reward/skipped"] = float(unjudged.skipped)
+            if not math.isfinite(numbers.get("rl/loss", 0.0)):
                 raise FloatingPointError(
                     f"the loss of step {step} is {numbers['rl/loss']}: lower the learning "
                     f"rate; the last checkpoint in {folder} is from before it"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
@@ -14,33 +14,24 @@ from crystaljax.crystal import Crystals
 from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
 from crystaljax.evaluation.validity import structure_valid
 from crystaljax.policies import Params, WyckoffPolicy
-from crystaljax.rewards.base import Reasons, Reward, RewardBatch
+from crystaljax.rewards.base import Reasons, RewardBatch
+from crystaljax.rewards.bounds import RewardBounds
+from crystaljax.rewards.compose import Guarded
+from crystaljax.rewards.items import Items, take
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.packing import RowPlan, plan_rows
 from crystaljax.training.batches import N_PLANNED
 
+log = logging.getLogger(__name__)
+
 SPARE = 1.2
 """Crystals that rows are planned for, over those of a batch: compiling again takes a minute."""
 
+MOSTLY = 0.5
+"""Share of the judged rewards that may be clipped without a warning."""
 
-@dataclass(frozen=True)
-class RewardBounds:
-    """How rewards are made fit to be trained on."""
-
-    invalid: float = -1.0
-    """Reward of samples that cannot be judged: sequences that are no crystal, atoms too close."""
-    low: float = -1.0
-    """Rewards below are raised to it, so that single bad samples do not rule the gradient."""
-    high: float = 0.5
-    """Rewards above are lowered to it: a potential errs most where it promises most."""
-    scale: Literal["linear", "log"] = "linear"
-    """log: −log10(1 + high − reward), for rewards over decades, whose worst would rule others."""
-
-    def __call__(self, judged: RewardBatch) -> np.ndarray:
-        """Rewards to train on, float64 [B]."""
-        value = np.where(judged.ok, judged.value, self.invalid)
-        value = np.clip(value, self.low, self.high)
-        return value if self.scale == "linear" else -np.log10(1 + self.high - value)
+MAX_UNJUDGED = 5
+"""Rollouts in a row of which nothing can be judged that end a run."""
 
 
 def rows_for(
@@ -64,31 +55,96 @@ def rows_for(
     return plan_rows(likely, policy.config.max_sites)
 
 
-def judge(reward: Reward, crystals: Crystals, ok: np.ndarray) -> RewardBatch:
-    """Rewards [B] of those samples that are crystals; the others are not ok."""
+def judge(reward: Any, items: Items, ok: np.ndarray) -> RewardBatch:
+    """Rewards [B] of the items that are `ok`; the others are no crystals, and not ok.
+
+    An item for which the reward raises is not ok either; see `Guarded`.
+    """
     rows = np.flatnonzero(ok)
     reasons: Reasons = ["no crystal"] * len(ok)
     if not len(rows):
         return RewardBatch.from_values(np.full(len(ok), np.nan), None, reasons)
-    return reward(crystals[rows]).spread(rows, reasons)
+    return Guarded(reward)(take(items, rows)).spread(rows, reasons)
 
 
-def reward_metrics(judged: RewardBatch, value: np.ndarray) -> dict[str, float]:
-    """Mean and quantiles of rewards as trained, share judged, medians (or shares) of infos."""
+def prepare(judged: RewardBatch, bounds: RewardBounds) -> tuple[np.ndarray, dict[str, float]]:
+    """Rewards to train on, float64 [B], and metrics.
+
+    The metrics are mean and quantiles of the rewards as trained, the shares of all samples that
+    were not ok or clipped, and medians (or shares) of infos. Rewards that are mostly clipped, or
+    all equal, tell samples hardly apart: that is a warning.
+    """
+    value, clipped = bounds(judged), bounds.clips(judged)
     low, median, high = np.quantile(value, [0.1, 0.5, 0.9])
     numbers = {
         "reward/mean": value.mean(),
         "reward/q10": low,
         "reward/median": median,
         "reward/q90": high,
-        "reward/judged": judged.ok.mean(),
+        "reward/not_ok": 1 - judged.ok.mean(),
+        "reward/clipped": clipped.mean(),
     }
     for name, column in judged.info.items():
         if column.dtype == bool:
             numbers[f"reward/{name}"] = column.mean()
-        elif judged.ok.any():
+        elif judged.ok.any() and column.dtype.kind in "iuf":
             numbers[f"reward/median_{name}"] = np.median(column[judged.ok])
-    return {name: float(x) for name, x in numbers.items()}
+    _warn_if_flat(judged, value, clipped, bounds)
+    return value, {name: float(x) for name, x in numbers.items()}
+
+
+def _warn_if_flat(
+    judged: RewardBatch, value: np.ndarray, clipped: np.ndarray, bounds: RewardBounds
+) -> None:
+    n, n_judged, n_clipped = len(judged), int(judged.ok.sum()), int(clipped.sum())
+    if n_clipped > MOSTLY * n_judged:
+        log.warning(
+            "%d of %d rewards (%.0f %% of those judged) lie outside [%s, %s] and are clipped: their"
+            " differences are lost; give other bounds if this goes on",
+            *(n_clipped, n, 100 * n_clipped / n_judged, bounds.low, bounds.high),
+        )
+    elif n_judged > 1 and np.ptp(value[judged.ok]) == 0:
+        log.warning(
+            "all %d rewards of %d samples are %g: there is nothing to learn but to be judged",
+            *(n_judged, n, value[judged.ok][0]),
+        )
+
+
+class NothingJudged(Exception):
+    """No sample of a rollout, or of several in a row, could be judged."""
+
+
+class Unjudged:
+    """Counts the rollouts of a run of which nothing could be judged, and ends the run over them.
+
+    Raises NothingJudged at the first rollout of all, since then the reward or the samples are
+    broken, and at the `MAX_UNJUDGED`th in a row later on.
+    """
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        """Rollouts that were not learnt from."""
+        self._in_a_row = 0
+        self._any_judged = False
+
+    def __call__(self, judged: RewardBatch) -> bool:
+        """Whether there is nothing to learn from in a rollout."""
+        if judged.ok.any():
+            self._in_a_row, self._any_judged = 0, True
+            return False
+        self.skipped += 1
+        self._in_a_row += 1
+        reasons = "; ".join(f"{n} × {reason}" for reason, n in judged.failures().items())
+        problem = f"none of {len(judged)} samples could be judged ({_shortened(reasons)})"
+        if not self._any_judged or self._in_a_row >= MAX_UNJUDGED:
+            when = f", {self._in_a_row} rollouts in a row" if self._any_judged else ""
+            raise NothingJudged(f"{problem}{when}: there is nothing to learn from")
+        log.warning("%s: this rollout is skipped", problem)
+        return True
+
+
+def _shortened(text: str, length: int = 1000) -> str:
+    return text if len(text) <= length else f"{text[:length]} ..."
 
 
 def sample_metrics(

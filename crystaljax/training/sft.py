@@ -14,6 +14,7 @@ import optax
 
 from crystaljax.crystal import Array
 from crystaljax.objectives import Metrics
+from crystaljax.ranges import at_least, check
 from crystaljax.text.batches import TextBatches, fixed_batches
 from crystaljax.text.packing import TextRows, TokenSequence
 from crystaljax.text.policy import TextPolicy
@@ -39,6 +40,10 @@ class TextFitConfig(FitConfig):
     """Examples, or pairs of them, of a step, over all devices."""
     n_parts: int = 1
     """Micro-batches that a step is split into, to save memory; divides the batch size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self, batch_size=at_least(1), n_parts=at_least(1))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.crystal import Array
+from crystaljax.rewards.base import RewardBatch
 from crystaljax.training.rollouts import Clock
 
 Params = Any
@@ -35,6 +36,8 @@ class Judged(NamedTuple):
     prompt: np.ndarray
     """int [B]: samples of the same prompt have the same number."""
     metrics: dict[str, float]
+    judged: RewardBatch
+    """[B]: the rewards as they were found, and what could not be judged."""
 
 
 class Task(Protocol):

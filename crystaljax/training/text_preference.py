@@ -37,6 +37,10 @@ class TextPreferenceConfig(DpoConfig, TextFitConfig):
     n_epochs: int = 1
     """Passes through the pairs."""
 
+    def __post_init__(self) -> None:
+        DpoConfig.__post_init__(self)
+        TextFitConfig.__post_init__(self)
+
 
 class TokenPair(NamedTuple):
     """Two completions of a prompt."""

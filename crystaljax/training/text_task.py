@@ -12,10 +12,11 @@ import numpy as np
 from crystaljax.crystal import Array
 from crystaljax.parallel import parts_sharding
 from crystaljax.rewards.answers import Answer, TextReward
+from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
 from crystaljax.text.generation import GenerationConfig, Grammar
 from crystaljax.text.packing import RowPlan, TextRows, TokenSequence, pack_micro_batches, plan_rows
 from crystaljax.text.policy import Params, TextPolicy
-from crystaljax.training.rollouts import Clock, RewardBounds, reward_metrics
+from crystaljax.training.rollouts import Clock, judge, prepare
 from crystaljax.training.tasks import Judged, part_size
 
 
@@ -34,9 +35,10 @@ class TextTask:
     Args:
       prompts: texts to complete; a rollout takes as many of them as it has room for, in a random
         order that goes on from the first when all were taken.
-      reward: judges completions; what it cannot judge gets the penalty of `bounds`.
+      reward: judges completions; an item for which it raises is not ok.
       generation: how completions are drawn. The log-probabilities that are trained are the
         model's own: at another temperature, with top-p or a grammar, rollouts are off-policy.
+      bounds: how rewards are made fit to be trained on, as far as not the reward's own say.
       n_parts: micro-batches that a batch is split into, to save memory.
     """
 
@@ -54,7 +56,8 @@ class TextTask:
             raise ValueError("there are no prompts to complete: give one at least")
         self.policy, self.reward, self.grammar, self.n_parts = policy, reward, grammar, n_parts
         self.prompts = list(prompts)
-        self.generation, self.bounds = generation or GenerationConfig(), bounds or RewardBounds()
+        self.generation = generation or GenerationConfig()
+        self.bounds = (bounds or UNBOUNDED).over(quantity_of(reward).bounds)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -88,19 +91,19 @@ class TextTask:
                 Answer(self.prompts[i].fields, text, reason != "length")
                 for i, text, reason in zip(asked, drawn.text, drawn.reason, strict=False)
             ]
-            judged = self.reward(answers)
-            value = self.bounds(judged)
+            judged = judge(self.reward, answers, np.ones(len(answers), bool))
+            value, metrics = prepare(judged, self.bounds)
         sequences = [
             TokenSequence(np.concatenate([prompt, drawn.sequence(i)]), len(prompt))
             for i, prompt in enumerate(self.prompts[p].tokens for p in asked)
         ]
-        metrics = reward_metrics(judged, value) | {
+        metrics |= {
             "samples/temperature": temperature,
             "samples/tokens": float(drawn.length[:n].mean()),
             "samples/ended": float(np.mean([answer.whole for answer in answers])),
             "samples/unique": len({(i, x.text) for i, x in zip(asked, answers, strict=True)}) / n,
         }
-        return Judged(sequences, value, asked, metrics)
+        return Judged(sequences, value, asked, metrics, judged)
 
     def parts(self, samples: Sequence[TokenSequence], rows: np.ndarray) -> TextRows:
         """Micro-batches [A, R, T] packed into the same rows."""

@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from crystaljax.data.dataset import load
-from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
+from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
 from crystaljax.hardware import hardware, usable_cores
 from crystaljax.policies import load_policy
 from crystaljax.rewards.pool import PoolConfig
@@ -54,7 +54,7 @@ def main(config: Config) -> None:
             judged = judge(stability, decoded.crystals, decoded.ok)
     samples = StructureSet.from_crystals(decoded.crystals, "samples")
     with clock("unique"):
-        unique = unique_mask(samples) & decoded.ok
+        cluster = clusters(samples)
     with clock("novel"):
         novel = novel_mask(samples, known) & decoded.ok
     stable = judged.ok & (-judged.value <= 0)
@@ -71,9 +71,9 @@ def main(config: Config) -> None:
         "seconds": {phase: round(x, 1) for phase, x in clock.seconds.items()},
         "rates": {
             "stable": float(np.mean(stable)),
-            "unique": float(np.mean(unique)),
+            "unique": float(np.mean(once(decoded.ok, cluster))),
             "novel": float(np.mean(novel)),
-            "S.U.N.": float(np.mean(stable & unique & novel)),
+            "S.U.N.": float(np.mean(once(stable & novel, cluster))),
         },
     }
     print(json.dumps(report))

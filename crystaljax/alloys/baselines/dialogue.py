@@ -65,14 +65,16 @@ def dialogue(
     evaluator: Ask,
     judge: Judge,
     config: DialogueConfig = DialogueConfig(),
+    identity: str = "",
 ) -> list[Round]:
     """One dialogue for each prompt; the rounds, fewer where nobody answers any more.
 
     The generator sees its first prompt, its last proposal, the verdict and the advice. It is asked
     anew where it gave no answer, and hears the verdict alone where the evaluator gave none.
-    ValueError: the journal of other prompts or templates.
+    `identity`: what the judge's rewards depend on, such as `AlloyReward.identity`. ValueError: the
+    journal of other prompts, templates or rewards.
     """
-    journal = Journal(config.journal, _header(prompts, config))
+    journal = Journal(config.journal, _header(prompts, config) | {"reward": identity})
     rounds = [_read(entry) for entry in journal.entries[: config.revisions + 1]]
     while len(rounds) <= config.revisions:
         last = rounds[-1] if rounds else None

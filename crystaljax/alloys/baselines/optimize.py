@@ -73,15 +73,18 @@ class Proposer(Protocol):
         ...
 
 
-def search(space: Space, judge: Judge, config: SearchConfig = SearchConfig()) -> Searched:
+def search(
+    space: Space, judge: Judge, config: SearchConfig = SearchConfig(), identity: str = ""
+) -> Searched:
     """Judge `config.calls` different candidates of a space, fewer if it has no more.
 
-    A candidate that was judged is not judged again. ImportError without optuna, ValueError for
-    another search's journal.
+    A candidate that was judged is not judged again. `identity`: what the judge's rewards depend
+    on, such as `AlloyReward.identity`. ImportError without optuna, ValueError for the journal of
+    another search or judge.
     """
     if config.calls < 1 or config.batch < 1:
         raise ValueError(f"calls and batch must be at least 1, not {config.calls}, {config.batch}")
-    journal = Journal(config.journal, _header(space, config))
+    journal = Journal(config.journal, _header(space, config) | {"reward": identity})
     proposer = _proposer(space, config)
     proposer.learn(journal.entries)
     known = {entry["text"] for entry in journal.entries}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -13,15 +14,18 @@ from crystaljax.alloys.engines.database import VACANCY, AlloyDatabase, load_data
 from crystaljax.alloys.engines.minimum import PRESSURE, Minimum, System
 from crystaljax.alloys.engines.search import find_minima
 from crystaljax.alloys.engines.thermodynamics import (
-    ORDERED,
     Equilibria,
-    Kind,
     Point,
     Row,
+    ascending,
+    is_ordered,
     present,
     problem,
 )
 from crystaljax.alloys.lattice import lattice_from_molar_volume, lattice_parameter
+from crystaljax.alloys.volumes import ATOMIC_VOLUME
+
+log = logging.getLogger(__name__)
 
 ALGORITHM = 3
 """Changes when the same composition may get another equilibrium."""
@@ -39,6 +43,7 @@ class Calphad:
         self,
         database: str | PathLike = "alcocrni.tdb",
         elements: tuple[str, ...] | None = None,
+        exclude: Sequence[str] = (),
         *,
         density: int = 40,
         keep: int = 12,
@@ -46,10 +51,17 @@ class Calphad:
         """Errors: see `load_database`.
 
         `database`: a TDB's path, or alcocrni.tdb or COST507.tdb, which pycalphad brings;
-        `elements`: by default all of the paper's that it has; `density`: starting points a degree
-        of freedom; `keep`: sets of elements that stay compiled (about 150 MB each).
+        `elements`: by default all of the paper's that it has; `exclude`: phases that are left out;
+        `density`: starting points a degree of freedom; `keep`: sets of elements that stay compiled
+        (about 150 MB each).
         """
-        self.database: AlloyDatabase = load_database(database, elements)
+        self.database: AlloyDatabase = load_database(database, elements, exclude)
+        unknown = [element for element in self.elements if element not in ATOMIC_VOLUME]
+        if unknown and not self.database.has_volumes:
+            log.warning(
+                "no lattice parameters are known of %s: with these no mismatch can be computed",
+                ", ".join(unknown),
+            )
         self._density = density
         self._keep = keep
         self._systems: OrderedDict[tuple[str, ...], _Phases] = OrderedDict()
@@ -65,14 +77,16 @@ class Calphad:
         from pycalphad import __version__
 
         names = " ".join(self.elements)
+        without = "".join(f" -{name}" for name in self.database.excluded)
         settings = f"{ALGORITHM} {self._density} {__version__}"
-        return f"calphad {settings} {self.database.digest} {names}"
+        return f"calphad {settings} {self.database.digest} {names}{without}"
 
     def equilibria(
         self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
     ) -> Equilibria:
         """Equilibria of C compositions (element -> mole fraction) at T temperatures (K)."""
-        points = [self._points(mixture, np.asarray(temperatures)) for mixture in compositions]
+        temperatures = ascending(temperatures)
+        points = [self._points(mixture, temperatures) for mixture in compositions]
         return Equilibria.from_points(compositions, temperatures, points)
 
     def _points(self, mixture: Mapping[str, float], temperatures: np.ndarray) -> list[Point]:
@@ -118,7 +132,10 @@ class _Phases:
         if np.isnan(minimum.energy):
             return _NOT_CONVERGED
         columns = (minimum.phases, minimum.fractions, minimum.compositions, minimum.sites)
-        return [self._row(*column, temperature) for column in zip(*columns, strict=True)]
+        try:
+            return [self._row(*column, temperature) for column in zip(*columns, strict=True)]
+        except ValueError as error:
+            return str(error)
 
     def _row(
         self, name: str, fraction: float, x: np.ndarray, sites: np.ndarray, temperature: float
@@ -127,23 +144,20 @@ class _Phases:
         first, second = (
             (sites[ordering.first], sites[ordering.second]) if ordering else (sites, sites)
         )
-        ordered = bool(np.abs(first - second).max() > ORDERED)
+        ordered = is_ordered(first, second)
         composition = dict(zip(self._elements, x.tolist(), strict=True))
+        kind = self._database.kind(name)
         lattice = float("nan")
-        database = self._database
-        if name == database.b2.name:
-            lattice = self._lattice(first, second, temperature)
-        kinds: dict[str, Kind] = {database.b2.name: "bcc", database.b2.disordered: "bcc"}
-        kinds[database.liquid] = "liquid"
-        kind = kinds.get(name, "other")
+        if kind == "bcc":
+            pair = (self._elementwise(y) for y in (first, second)) if ordering else (x, x)
+            lattice = self._lattice(*pair, temperature)
         return Row(name, kind, ordered, float(fraction), composition, lattice)
 
     def _lattice(self, first: np.ndarray, second: np.ndarray, temperature: float) -> float:
         """Å; from the database's volumes (of disordered BCC) if it has all, else by our model."""
         if self._volumes is not None:
-            return self._volumes(self._elementwise(first + second), temperature)
-        pair = self._elementwise(first), self._elementwise(second)
-        return float(lattice_parameter(self._elements, *pair, temperature))
+            return self._volumes(first + second, temperature)
+        return float(lattice_parameter(self._elements, first, second, temperature))
 
     def _elementwise(self, sites: np.ndarray) -> np.ndarray:
         """Site fractions [K] of B2's constituents -> those of the elements [E]."""

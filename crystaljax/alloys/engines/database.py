@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crystaljax.alloys.composition import PAPER_ELEMENTS
+from crystaljax.alloys.engines.thermodynamics import Kind
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,21 @@ VACANCY = "VA"
 
 _PARAMETER = re.compile(r"^\s*PAR[A-Z]*\s+\w+\(\s*([\w-]+)[^,]*,([^;)]*)", re.IGNORECASE)
 _ELEMENT = re.compile(r"^\s*EL[A-Z]*\s+(\S+)", re.IGNORECASE)
+_NUMBER = r"[+-]?[0-9.]"  # its beginning
+_COMMAND = re.compile(
+    rf"\s*(EL[A-Z]*\s+\S+\s+\S+\s+{_NUMBER}|SP[A-Z]*\s+\S+\s+[A-Z]\S*[0-9]"
+    rf"|FU[A-Z]*\s+\S+\s+{_NUMBER}[^!]*;|PAR[A-Z]*\s+\w+\([^!)]*\)\s*{_NUMBER}[^!]*;"
+    rf"|PH[A-Z]*\s+\S+\s+\S+\s+{_NUMBER}|CONST[A-Z]*\s+\S+\s*:"
+    r"|TY[A-Z_]*\s+\S+\s+(GES|SEQ)\s)[^!]*!",
+    re.IGNORECASE,
+)
+_ATTACHED = re.compile(r"\bATTACH[A-Z_]*\b", re.IGNORECASE)
+
+_HOW_TO_ORDER = (
+    "a phase of two equal substitutional sublattices with a disordered BCC part (TYPE_DEFINITION"
+    " ... DIS_PART BCC_A2); in some files, of MatCalc for one, this is written"
+    " ATTACH_CONTRIBUTION ... ORDER_DISORDER, which must be rewritten"
+)
 
 
 class DatabaseError(ValueError):
@@ -46,12 +63,20 @@ class AlloyDatabase:
     elements: tuple[str, ...]
     """Symbols that are wanted, as "Al"; a subset of the file's."""
     b2: OrderedPhase
-    liquid: str
-    """The liquid's name."""
+    liquids: tuple[str, ...]
+    """Names of the liquids: LIQUID, or IONIC_LIQ, or both."""
     missing: tuple[str, ...]
     """Binaries without interaction parameters, such as "Cr-Fe (BCC)": ideal mixing there."""
+    excluded: tuple[str, ...]
+    """Names of the phases that were left out."""
     digest: str
     """Of the file's text."""
+
+    def kind(self, phase: str) -> Kind:
+        """What a phase is."""
+        if phase in (self.b2.name, self.b2.disordered):
+            return "bcc"
+        return "liquid" if phase in self.liquids else "other"
 
     @property
     def has_volumes(self) -> bool:
@@ -85,15 +110,18 @@ def database_path(name: str | PathLike) -> Path:
     )
 
 
-def load_database(name: str | PathLike, elements: tuple[str, ...] | None = None) -> AlloyDatabase:
+def load_database(
+    name: str | PathLike, elements: tuple[str, ...] | None = None, exclude: Sequence[str] = ()
+) -> AlloyDatabase:
     """Read a TDB for some elements (by default all of the paper's that it has) and check it.
 
-    Warns of binaries whose BCC or liquid has no interaction parameters. DatabaseError: the file
-    cannot be read, lacks an element, or has no ordered B2 or no liquid; ImportError without
-    pycalphad.
+    `exclude`: phases to leave out; see `_leave_out`. Warns of binaries whose BCC or liquid has no
+    interaction parameters and of functions that are used but not defined. DatabaseError: the file
+    cannot be read, lacks an element or a phase to be left out, has a phase that pycalphad cannot
+    model, or no ordered B2 or no liquid; ImportError without pycalphad.
     """
     path = database_path(name)
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")
     commands = _commands(text)
     held = {m[1].upper() for m in map(_ELEMENT.match, commands) if m}
     if elements is None:
@@ -104,9 +132,11 @@ def load_database(name: str | PathLike, elements: tuple[str, ...] | None = None)
         wanted = ", ".join(absent) or "two of the elements asked for"
         raise DatabaseError(f"{path}: it lacks {wanted}; it has {has}")
     source = _parse(path, _restrict(commands, held, elements))
+    excluded = _leave_out(path, source, exclude)
+    undefined = _check_models(path, source, elements)
     b2 = _ordered_phase(path, source)
-    liquid = _liquid(path, source)
-    missing = _missing_binaries(source, elements, b2, liquid)
+    liquids = _liquids(path, source)
+    missing = _missing_binaries(source, elements, b2, liquids)
     if missing:
         log.warning(
             "%s: no interaction parameters for %s: these mix ideally, so what is computed from"
@@ -114,13 +144,28 @@ def load_database(name: str | PathLike, elements: tuple[str, ...] | None = None)
             path.name,
             ", ".join(missing),
         )
+    if undefined:
+        log.warning(
+            "%s: functions that are used, but not defined, count as zero: %s",
+            path.name,
+            ", ".join(undefined),
+        )
     digest = sha256(text.encode()).hexdigest()
-    return AlloyDatabase(source, tuple(elements), b2, liquid, missing, digest)
+    return AlloyDatabase(source, tuple(elements), b2, liquids, missing, excluded, digest)
 
 
 def _commands(text: str) -> list[str]:
-    """A TDB's commands, without comments; each ends at a "!"."""
-    lines = (line for line in text.splitlines() if not line.lstrip().startswith("$"))
+    """A TDB's commands, without comments: what follows a "$", or the "!" that ends a command.
+
+    As pycalphad reads them, but that a command may follow another on the same line.
+    """
+    lines = []
+    for line in text.splitlines():
+        command, ends, rest = line.split("$", 1)[0].partition("!")
+        while _COMMAND.match(rest):
+            more, _, rest = rest.partition("!")
+            command += f"!{more}"
+        lines.append(command + ends)
     return "\n".join(lines).split("!")
 
 
@@ -149,7 +194,95 @@ def _parse(path: Path, text: str) -> Any:
             warnings.simplefilter("ignore")  # of the file's unused definitions
             return Database.from_string(text, fmt="tdb")
     except Exception as error:
-        raise DatabaseError(f"{path}: not a TDB that pycalphad can read: {error}") from error
+        hint = f"; needed is {_HOW_TO_ORDER}" if _ATTACHED.search(text) else ""
+        raise DatabaseError(f"{path}: not a TDB that pycalphad can read: {error}{hint}") from error
+
+
+def _leave_out(path: Path, source: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """Take phases out of a database; their names as it has them.
+
+    Of a pair of an ordered phase and its disordered part the ordered one may go alone: the
+    disordered part stays as a phase of its own (unless it never is one). DatabaseError: no such
+    phase, or a disordered part that a phase which stays needs.
+    """
+    found = {name.upper() for name in names}
+    if unknown := sorted(found - set(source.phases)):
+        raise DatabaseError(
+            f"{path}: it has no phase {', '.join(unknown)} to leave out; its phases are"
+            f" {', '.join(sorted(source.phases))}"
+        )
+    pairs = {
+        name: phase.model_hints["disordered_phase"]
+        for name, phase in source.phases.items()
+        if phase.model_hints.get("ordered_phase") == name
+    }
+    for ordered in found & set(pairs):
+        if source.phases[ordered].model_hints.get("never_disorder"):
+            found.add(pairs[ordered])
+    staying = {ordered: part for ordered, part in pairs.items() if ordered not in found}
+    for ordered, part in staying.items():
+        if part in found:
+            raise DatabaseError(
+                f"{path}: {part} is the disordered part of {ordered}: leave out {ordered} too, or"
+                " neither"
+            )
+    for name in found:
+        del source.phases[name]
+    for ordered, part in pairs.items():
+        if ordered in found and part in source.phases:
+            # pycalphad drops a disordered part whose ordered phase it does not find.
+            hints = source.phases[part].model_hints
+            for hint in ("ordered_phase", "disordered_phase", "never_disorder"):
+                hints.pop(hint, None)
+            if others := [other for other, shared in staying.items() if shared == part]:
+                hints.update(ordered_phase=others[0], disordered_phase=part)
+    return tuple(sorted(found))
+
+
+def _check_models(path: Path, source: Any, elements: tuple[str, ...]) -> tuple[str, ...]:
+    """Undefined functions in the phases' models, such as "ALTAB2 (BCC_B2)".
+
+    DatabaseError naming the phases of which pycalphad makes no model.
+    """
+    from pycalphad import Model
+    from pycalphad import variables as v
+
+    names = [*(element.upper() for element in elements), VACANCY]
+    broken = [
+        f"{name} ({len(phase.sublattices)} sublattices, constituents of {len(held)})"
+        for name, phase in sorted(source.phases.items())
+        if len(held := phase.constituents or ()) != len(phase.sublattices)
+    ]
+    undefined: list[str] = []
+    phases: list[str] = []
+    if not broken:
+        try:
+            phases = sorted(usable_phases(source, names))
+        except ValueError as error:
+            broken = [str(error)]
+    for phase in phases:
+        try:
+            symbols = Model(source, names, phase).GM.free_symbols
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is this phase's)
+            broken.append(f"{phase} ({type(error).__name__}: {error})")
+            continue
+        undefined += sorted(
+            f"{symbol} ({phase})" for symbol in symbols if not isinstance(symbol, v.StateVariable)
+        )
+    if broken:
+        raise DatabaseError(
+            f"{path}: pycalphad cannot model {', '.join(broken)}: mend the file, or leave these"
+            " phases out (exclude)"
+        )
+    return tuple(undefined)
+
+
+def usable_phases(source: Any, names: Sequence[str]) -> list[str]:
+    """Phases that can be of some components ("AL", "VA" ...), a gas excepted."""
+    from pycalphad.core.utils import filter_phases, unpack_species
+
+    phases = filter_phases(source, unpack_species(source, names))
+    return [name for name in phases if not name.startswith("GAS")]
 
 
 def _ordered_phase(path: Path, source: Any) -> OrderedPhase:
@@ -164,11 +297,7 @@ def _ordered_phase(path: Path, source: Any) -> OrderedPhase:
             continue
         if _is_bcc(source.phases[disordered]):
             return OrderedPhase(name, disordered, pair)
-    raise DatabaseError(
-        f"{path}: it has no ordered B2 phase: needed is a phase of two equal substitutional"
-        " sublattices with a disordered BCC part (TYPE_DEFINITION ... DIS_PART BCC_A2); in some"
-        " files this is written ATTACH_CONTRIBUTION ... ORDER_DISORDER, which must be rewritten"
-    )
+    raise DatabaseError(f"{path}: it has no ordered B2 phase: needed is {_HOW_TO_ORDER}")
 
 
 def substitutional_pair(phase: Any) -> tuple[int, int] | None:
@@ -185,13 +314,13 @@ def _is_bcc(phase: Any) -> bool:
     return "BCC" in phase.name or "A2" in phase.name or (len(ratios) == 2 and ratios[1] == 3)
 
 
-def _liquid(path: Path, source: Any) -> str:
-    for name in sorted(source.phases):
-        if name.startswith(("LIQ", "IONIC_LIQ")):
-            return name
-    raise DatabaseError(
-        f"{path}: it has no liquid, without which it is unknown what forms first on cooling"
-    )
+def _liquids(path: Path, source: Any) -> tuple[str, ...]:
+    found = tuple(name for name in sorted(source.phases) if name.startswith(("LIQ", "IONIC_LIQ")))
+    if not found:
+        raise DatabaseError(
+            f"{path}: it has no liquid, without which it is unknown what forms first on cooling"
+        )
+    return found
 
 
 def _search(source: Any, phases: set[str], kinds: set[str]) -> list[Any]:
@@ -204,15 +333,16 @@ def _search(source: Any, phases: set[str], kinds: set[str]) -> list[Any]:
 
 
 def _missing_binaries(
-    source: Any, elements: tuple[str, ...], b2: OrderedPhase, liquid: str
+    source: Any, elements: tuple[str, ...], b2: OrderedPhase, liquids: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Pairs of elements that have no interaction parameter in the BCC phase or the liquid."""
+    """Pairs of elements that have no interaction parameter in the BCC phase or any liquid."""
     missing = []
-    places = {"BCC": {b2.name, b2.disordered}, "liquid": {liquid}}
+    places = {"BCC": {b2.name, b2.disordered}, "liquid": set(liquids)}
     for label, names in places.items():
         known = set()
         for parameter in _search(source, names, {"G", "L"}):
-            involved = {str(s).upper() for part in parameter["constituent_array"] for s in part}
+            species = [one for part in parameter["constituent_array"] for one in part]
+            involved = {element.upper() for one in species for element in one.constituents}
             known.add(frozenset(involved - {VACANCY}))
         missing += [
             f"{a}-{b} ({label})"

@@ -12,7 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax.alloys.engines.database import VACANCY, AlloyDatabase, substitutional_pair
+from crystaljax.alloys.engines.database import (
+    VACANCY,
+    AlloyDatabase,
+    substitutional_pair,
+    usable_phases,
+)
 from crystaljax.alloys.engines.sampling import Ordering, Points, Surface, from_light_dataset
 
 PRESSURE = 101325.0
@@ -55,15 +60,14 @@ class System:
         from pycalphad import Model
         from pycalphad import variables as v
         from pycalphad.codegen.phase_record_factory import PhaseRecordFactory
-        from pycalphad.core.utils import filter_phases, instantiate_models, unpack_species
+        from pycalphad.core.utils import instantiate_models
 
         self.elements = tuple(sorted(element.upper() for element in elements))
         self.temperatures = np.asarray(temperatures, float)
         self._density = density
         self._source = database.source
         self._names = [*self.elements, VACANCY]
-        usable = filter_phases(self._source, unpack_species(self._source, self._names))
-        self.phases = [name for name in usable if not name.startswith("GAS")]
+        self.phases = usable_phases(self._source, self._names)
         self.models = instantiate_models(self._source, self._names, self.phases, model=Model)
         state = OrderedDict([(v.N, 1.0), (v.P, PRESSURE), (v.T, 300.0)])
         self._records = PhaseRecordFactory(self._source, self._names, state, self.models)

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 
 from crystaljax.alloys.composition import fractions
-from crystaljax.alloys.engines.thermodynamics import Equilibria, Point, problem
+from crystaljax.alloys.engines.thermodynamics import (
+    SAME_TEMPERATURE,
+    Equilibria,
+    Point,
+    ascending,
+    problem,
+)
 from crystaljax.data.files import replacing
 
 VERSION = 1
@@ -20,7 +26,6 @@ VERSION = 1
 
 _TEXTS = ("elements", "reasons", "phase", "kind")
 _STEPS = 1e6  # mole fractions are the same if they agree when rounded to one part in so many
-_SAME_TEMPERATURE = 0.01  # K
 
 
 class TableError(ValueError):
@@ -31,12 +36,14 @@ def composition_key(mixture: Mapping[str, float]) -> str:
     """A text that names a composition to a millionth: "Al:0.25 Cr:0.75"; absent elements left out.
 
     Works for amounts on any scale. The millionths sum to one, so that the key of what a key says
-    is the same key.
+    is the same key. ValueError: amounts that are negative, not finite or all zero.
     """
     elements = sorted(mixture)
-    exact = _STEPS * np.array([mixture[element] for element in elements], float)
-    exact /= exact.sum() / _STEPS if exact.sum() > 0 else 1.0
-    parts = np.floor(np.nan_to_num(exact) + 1e-6)
+    exact = np.array([mixture[element] for element in elements], float)
+    if not (exact >= 0).all() or not 0 < exact.sum() < np.inf:
+        raise ValueError(f"no composition: {dict(mixture)}")
+    exact *= _STEPS / exact.sum()
+    parts = np.floor(exact + 1e-6)
     short = int(min(max(_STEPS - parts.sum(), 0), len(parts)))
     parts[np.argsort(parts - exact, kind="stable")[:short]] += 1
     pairs = zip(elements, parts.tolist(), strict=True)
@@ -78,7 +85,10 @@ def read_table(path: str | PathLike) -> Equilibria:
     reasons = arrays["reasons"].astype(object)
     reasons[reasons == ""] = None
     changed = {"elements": tuple(arrays["elements"].tolist()), "reasons": reasons}
-    return Equilibria(**{name: arrays[name] for name in names} | changed)
+    try:
+        return Equilibria(**{name: arrays[name] for name in names} | changed).checked()
+    except (IndexError, ValueError) as error:
+        raise TableError(f"{path}: a damaged table of equilibria: {error}") from error
 
 
 class Table:
@@ -109,21 +119,24 @@ class Table:
         self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
     ) -> Equilibria:
         """Equilibria of C compositions at T temperatures (K); only those of the table are known."""
+        temperatures = ascending(temperatures)
         points = [self._find(mixture, temperatures) for mixture in compositions]
         return Equilibria.from_points(compositions, temperatures, points)
 
     def _find(self, mixture: Mapping[str, float], temperatures: np.ndarray) -> list[Point]:
         reason = problem(mixture, self.elements)
+        if reason is not None:
+            return [reason] * len(temperatures)
         place = self._places.get(composition_key(mixture))
-        if reason is not None or place is None:
-            return [reason or "the composition is not in the table"] * len(temperatures)
+        if place is None:
+            return ["the composition is not in the table"] * len(temperatures)
         if place not in self._points:
             self._points[place] = self._equilibria.points(place)
         known = self._equilibria.temperatures
         found: list[Point] = []
         for temperature in temperatures:
             step = int(np.argmin(np.abs(known - temperature)))
-            near = abs(known[step] - temperature) < _SAME_TEMPERATURE
+            near = abs(known[step] - temperature) < SAME_TEMPERATURE
             found.append(
                 self._points[place][step] if near else "the temperature is not in the table"
             )

@@ -11,11 +11,12 @@ import numpy as np
 
 from crystaljax.alloys.composition import PAPER_ELEMENTS
 from crystaljax.alloys.engines.thermodynamics import (
-    ORDERED,
     Equilibria,
     Kind,
     Point,
     Row,
+    ascending,
+    is_ordered,
     present,
     problem,
 )
@@ -71,6 +72,7 @@ class ThermoCalc:
         self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
     ) -> Equilibria:
         """Equilibria of C compositions (element -> mole fraction) at T temperatures (K)."""
+        temperatures = ascending(temperatures)
         points = [self._points(mixture, temperatures) for mixture in compositions]
         return Equilibria.from_points(compositions, temperatures, points)
 
@@ -125,10 +127,11 @@ def _row(result: Any, phase: str, elements: tuple[str, ...]) -> Row:
     composition = {e: float(result.get_value_of(f"X({phase},{e})")) for e in elements}
     ordered, lattice = False, float("nan")
     if kind == "bcc":
-        sites = [
-            [result.get_value_of(f"Y({phase},{e.upper()}#{n})") for e in elements] for n in (1, 2)
-        ]
-        ordered = bool(np.abs(np.diff(np.array(sites), axis=0)).max() > ORDERED)
+        first, second = (
+            np.array([result.get_value_of(f"Y({phase},{e.upper()}#{n})") for e in elements])
+            for n in (1, 2)
+        )
+        ordered = is_ordered(first, second)
         lattice = float(lattice_from_molar_volume(result.get_value_of(f"VM({phase})")))
     return Row(phase, kind, ordered, float(fraction), composition, lattice)
 

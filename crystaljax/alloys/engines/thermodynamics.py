@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, Protocol, Self, cast
 
 import numpy as np
@@ -20,9 +20,13 @@ TEMPERATURES = np.linspace(373.15, 2273.15, 20)
 ORDERED = 0.05
 """Difference of site fractions between sublattices, above which a phase is ordered."""
 
-
 ABSENT = 1e-6
 """Mole fraction below which an element is left out."""
+
+SAME_TEMPERATURE = 0.01
+"""K within which temperatures are the same."""
+
+_BALANCE = 0.05  # by which the phases of a point may differ from one mole: tables are rounded
 
 
 class Row(NamedTuple):
@@ -49,7 +53,8 @@ Point = Sequence[Row] | str
 class Equilibria:
     """Phases of C compositions of E elements at T temperatures, as a table of R rows.
 
-    A point that could not be computed has no rows but a reason.
+    A point that could not be computed has no rows but a reason. Engines make it by `from_points`,
+    and a table that comes from elsewhere is to be `checked`.
     """
 
     elements: tuple[str, ...]
@@ -131,6 +136,32 @@ class Equilibria:
             float(self.lattice[row]),
         )
 
+    def checked(self) -> Self:
+        """The table, with points as failed ones that are not of one mole, or not of numbers.
+
+        ValueError: temperatures that are not ascending, or columns that do not fit together.
+        """
+        if not np.array_equal(ascending(self.temperatures), self.temperatures):
+            raise ValueError("the temperatures are not ascending")
+        shape = len(self.compositions), len(self.temperatures)
+        if self.reasons.shape != shape:
+            raise ValueError(f"reasons of shape {self.reasons.shape} for {shape} points")
+        cells = np.ravel_multi_index((self.composition, self.step), shape)
+        amounts = np.where(np.isfinite(self.contents).all(axis=1), self.fraction, np.nan)
+        sums = np.bincount(cells, amounts, minlength=self.reasons.size)
+        below = np.bincount(cells, np.clip(amounts, None, 0), minlength=self.reasons.size)
+        balanced = (np.abs(sums - 1) <= _BALANCE) & (below >= -_BALANCE)  # nan is not
+        reasons = self.reasons.copy()
+        for place in np.flatnonzero(self.solved.ravel() & ~balanced):
+            reasons.flat[place] = (
+                f"phase fractions that sum to {sums[place]:g}, not to 1"
+                if np.isfinite(sums[place])
+                else "phases whose fractions or compositions are no numbers"
+            )
+        rows = (balanced & self.solved.ravel())[cells]
+        columns = {name: getattr(self, name)[rows] for name in ("composition", *_ROW_COLUMNS)}
+        return replace(self, reasons=reasons, **columns)
+
     @classmethod
     def from_points(
         cls,
@@ -138,9 +169,10 @@ class Equilibria:
         temperatures: Sequence[float] | np.ndarray,
         points: Sequence[Sequence[Point]],
     ) -> Self:
-        """A table from what is at each temperature of each composition.
+        """A table from what is at each temperature, in any order, of each composition.
 
-        ValueError: the numbers of compositions, temperatures and points disagree.
+        Points that are not of one mole, or not of numbers, count as failed. ValueError: the
+        numbers of compositions, temperatures and points disagree; see also `ascending`.
         """
         if len(points) != len(compositions) or any(len(p) != len(temperatures) for p in points):
             raise ValueError(
@@ -151,8 +183,9 @@ class Equilibria:
         reasons = np.full((len(compositions), len(temperatures)), None, object)
         places: list[tuple[int, int]] = []
         rows: list[Row] = []
+        order = np.argsort(np.asarray(temperatures, float))
         for n, series in enumerate(points):
-            for step, point in enumerate(series):
+            for step, point in enumerate(series[place] for place in order):
                 if isinstance(point, str):
                     reasons[n, step] = point
                     continue
@@ -162,7 +195,7 @@ class Equilibria:
         return cls(
             elements,
             _matrix(compositions, elements),
-            np.asarray(temperatures, float),
+            ascending(temperatures),
             reasons,
             index[:, 0],
             index[:, 1],
@@ -172,7 +205,7 @@ class Equilibria:
             np.array([row.fraction for row in rows], float),
             _matrix([row.composition for row in rows], elements),
             np.array([row.lattice for row in rows], float),
-        )
+        ).checked()
 
 
 _ROW_COLUMNS = ("step", "phase", "kind", "ordered", "fraction", "contents", "lattice")
@@ -200,8 +233,37 @@ class Thermodynamics(Protocol):
     def equilibria(
         self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
     ) -> Equilibria:
-        """Equilibria at 1 bar of C compositions (element -> mole fraction) at T temperatures, K."""
+        """Equilibria at 1 bar of C compositions (element -> mole fraction) at T temperatures, K.
+
+        Temperatures come in any order and are ascending in what is returned; see `ascending`.
+        """
         ...
+
+
+def ascending(temperatures: Sequence[float] | np.ndarray) -> np.ndarray:
+    """float64 [T]: temperatures in K from low to high.
+
+    ValueError: there are none, or some are not finite, not above zero or twice the same.
+    """
+    values = np.sort(np.asarray(temperatures, float).ravel())
+    finite = bool(len(values)) and bool(np.isfinite(values).all())
+    if not finite or values[0] <= 0 or (np.diff(values) < SAME_TEMPERATURE).any():
+        raise ValueError(
+            "temperatures must be different finite numbers above 0 K, not"
+            f" {', '.join(f'{value:g}' for value in values) or 'none'}"
+        )
+    return values
+
+
+def is_ordered(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether a phase is ordered, from the site fractions [K] of two sublattices.
+
+    ValueError: one is not finite.
+    """
+    difference = float(np.abs(first - second).max())
+    if not np.isfinite(difference):
+        raise ValueError("site fractions that are no numbers")
+    return difference > ORDERED
 
 
 def present(mixture: Mapping[str, float]) -> dict[str, float]:

@@ -15,12 +15,13 @@ from crystaljax.alloys.evaluation.tokens import COLUMNS, by_element
 from crystaljax.alloys.rules import PRESENT, RULES
 from crystaljax.evaluation.rates import Measure
 from crystaljax.plots import COLOURS, chart
-from crystaljax.text.divergence import TokenDivergence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
+
+    from crystaljax.text.divergence import TokenDivergence
 
 _SERIES = {"BCC": ("bcc", False), "B2": ("bcc", True), "liquid": ("liquid", None)}
 _PHASE_COLOURS = {"BCC": COLOURS[2], "B2": COLOURS[1], "liquid": COLOURS[3]}

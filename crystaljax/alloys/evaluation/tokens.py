@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from crystaljax.text.divergence import TokenDivergence
+if TYPE_CHECKING:  # it needs the extra llm, and a divergence at hand does not
+    from crystaljax.text.divergence import TokenDivergence
 
 ALLOY_TOKENS = re.compile(
     rb"(?P<tag></?\w[\w ]*>)|(?P<element>[A-Z][a-z]?)|(?P<number>\d+\.?\d*|\.\d+)"

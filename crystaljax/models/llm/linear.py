@@ -11,7 +11,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import qwix
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
@@ -40,6 +39,8 @@ class AdapterParam(nnx.Param):
 @partial(jax.jit, static_argnames=("format", "tile"))
 def _encode(kernel: Array, format: Format, tile: int) -> tuple[Array, Array]:
     """Codes and float32 scales of a kernel; two NF4 codes of neighbouring rows share a byte."""
+    import qwix
+
     axes = {"tiled_axes": {0: tile}} if tile != len(kernel) else {}
     coded = qwix.quantize(kernel.astype(jnp.float32), format, channelwise_axes=[1], **axes)
     codes = coded.qvalue
@@ -51,6 +52,8 @@ def _encode(kernel: Array, format: Format, tile: int) -> tuple[Array, Array]:
 
 def _decode(codes: Array, scale: Array, format: Format, dtype: jnp.dtype) -> Array:
     """The kernel [n_in, n_out] of some codes and scales."""
+    import qwix
+
     if format == "nf4":
         codes = jnp.stack([codes & 15, codes >> 4], axis=1).reshape(-1, codes.shape[1])
     return qwix.dequantize(qwix.QArray(codes, scale, qtype=format)).astype(dtype)

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 import numpy as np
 
+from crystaljax.ranges import NOT_NEGATIVE, POSITIVE, at_least, check
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.items import Items, on_host
 from crystaljax.rewards.pool.processes import ProcessCrew
@@ -42,15 +43,9 @@ class PoolConfig:
     """Ray cluster: "auto" or host:port; None: one on this machine for the life of the pool."""
 
     def __post_init__(self) -> None:
-        lowest = {"n_workers": 1, "chunk": 1, "attempts": 1, "threads": 1, "gpus": 0}
-        for name, low in lowest.items():
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ValueError(f"a pool's {name} must be at least {low}, not {value}")
-        for name in ("timeout", "start_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"a pool's {name} must be more than 0 s, not {value}")
+        one = at_least(1)
+        check(self, n_workers=one, chunk=one, attempts=one, threads=one, gpus=NOT_NEGATIVE)
+        check(self, timeout=POSITIVE, start_timeout=POSITIVE)
 
 
 class Pool:
@@ -63,8 +58,8 @@ class Pool:
     (signal 9)" or "timed out after 600 s", and marked as transient. Exceptions cost their items,
     as in `Guarded`.
 
-    Errors: WorkerError with the traceback, for mistakes in the reward's code (TypeError and the
-    like) and when no worker can build the reward. In the kind "inline" both come as they are.
+    Errors: WorkerError with the traceback when no worker can build the reward, or if it returns
+    something else than rewards. In the kind "inline" both come as they are.
 
     Use it as a context manager or call `close`; workers also end with the process that made them,
     however it ends. Not for several threads at once.
@@ -94,7 +89,7 @@ class Pool:
             crew,
             chunk=config.chunk,
             attempts=config.attempts,
-            timeout=config.timeout or math.inf,
+            timeout=math.inf if config.timeout is None else config.timeout,
             start_timeout=config.start_timeout,
         )
 

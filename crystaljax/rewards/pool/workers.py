@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from crystaljax.rewards.base import Reward, RewardBatch
+from crystaljax.rewards.base import Reward, RewardBatch, RewardError
 from crystaljax.rewards.compose import Guarded
 from crystaljax.rewards.items import Items
 from crystaljax.runtime import PREALLOCATE
@@ -25,11 +25,8 @@ MakeReward = Callable[[], Reward]
 """Builds the reward; each worker calls it once and keeps what it returns."""
 
 
-class WorkerError(Exception):
-    """A mistake in a reward's code, or a reward that no worker could build; never an item's fault.
-
-    Not a RuntimeError, so that `Guarded` does not take it for a failure of the items.
-    """
+class WorkerError(RewardError):
+    """A reward that no worker could build, or that returns something else than rewards."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +99,10 @@ class Holder:
         return Ready()
 
     def judge(self, items: Items) -> RewardBatch:
-        """Rewards of the items; TypeError if the reward returns anything else."""
+        """Rewards of the items; RewardError if the reward returns anything else."""
         if self._reward is None:
             raise TypeError("a worker was given items before it had a reward")
-        batch = self._reward(items)
-        if not isinstance(batch, RewardBatch):
-            raise TypeError(f"the reward returned a {type(batch).__name__}, not a RewardBatch")
-        if len(batch) != len(items):
-            raise TypeError(f"the reward returned {len(batch)} values for {len(items)} items")
-        return batch
+        return self._reward(items)
 
 
 def worker_environment(threads: int) -> dict[str, str]:

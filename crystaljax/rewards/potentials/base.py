@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.base import Reasons
 
-Corrections = Literal["included", "mp2020", "none"]
-"""How energies meet a hull of the Materials Project: with the MP2020 corrections in them, without
-(they are to be added), or not at all, because other settings than that project's made them."""
+MPTRJ_ELEMENTS = np.array([z for z in range(1, 95) if z not in range(84, 89)])
+"""The 89 elements of MPtrj, OMat24 and MatPES: hydrogen to plutonium without Po, At, Rn, Fr, Ra."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,10 @@ class Potential(Protocol):
 
     name: str
     """What to call it in reports, like "CHGNet 0.3.0"."""
-    corrections: Corrections
-    """See `Corrections`."""
+    level: str | None
+    """Level of theory of its energies (see `levels.LEVELS`); None if its weights do not tell."""
     elements: np.ndarray
-    """int [K]: the atomic numbers it knows."""
+    """int [K]: the atomic numbers that it was trained on."""
 
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
         """Potential energies of a batch as it stands."""

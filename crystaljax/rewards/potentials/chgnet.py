@@ -10,10 +10,16 @@ from typing import Any
 import numpy as np
 
 from crystaljax.crystal import AtomicCell
-from crystaljax.rewards.potentials.base import Corrections
+from crystaljax.rewards.levels import MP2020, MP_R2SCAN
+from crystaljax.rewards.potentials.base import MPTRJ_ELEMENTS
 from crystaljax.rewards.potentials.chgnet_graph import ATOM_CUTOFF, batched_graph
 from crystaljax.rewards.potentials.screening import Neighbors
 from crystaljax.rewards.potentials.torch_common import Evaluation, TorchPotential
+
+
+def level_of(weights: str = "0.3.0") -> str:
+    """Level of theory of a version's energies."""
+    return MP_R2SCAN if weights == "r2scan" else MP2020
 
 
 def _import() -> Any:
@@ -31,17 +37,18 @@ class CHGNetPotential(TorchPotential):
     """Energies and relaxation with CHGNet, in batches of even size.
 
     CHGNet was trained on the corrected (MP2020) energies of MPtrj, so its energies go straight
-    against the Materials Project's elemental references.
+    against the Materials Project's elemental references. Its network has room for 94 elements, of
+    which MPtrj has 89.
     """
 
-    corrections: Corrections = "included"
-    elements = np.arange(1, 95)
+    elements = MPTRJ_ELEMENTS
     cutoff = ATOM_CUTOFF
 
     def __init__(
         self,
         *,
         weights: str = "0.3.0",
+        level: str | None = None,
         batch_atoms: int | None = None,
         max_atoms: int = 200,
         device: str | None = None,
@@ -49,7 +56,8 @@ class CHGNetPotential(TorchPotential):
     ) -> None:
         """Load the model.
 
-        `weights`: a version that the chgnet package carries. Others: see `TorchPotential`.
+        `weights`: a version that the chgnet package carries. `level`: of theory, if not that of
+        `level_of`. Others: see `TorchPotential`.
         ImportError without the chgnet package, ValueError for unknown weights.
         """
         chgnet = _import()
@@ -57,6 +65,7 @@ class CHGNetPotential(TorchPotential):
             batch_atoms=batch_atoms, max_atoms=max_atoms, device=device, threads=threads
         )
         self.name = f"CHGNet {weights}"
+        self.level = level or level_of(weights)
         with contextlib.redirect_stdout(io.StringIO()):  # it announces itself
             model = chgnet.load(model_name=weights, use_device=self.device, verbose=False)
         self.model = model.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from crystaljax.crystal import AtomicCell
-from crystaljax.rewards.potentials.base import Corrections
+from crystaljax.rewards.levels import MATPES_PBE, MATPES_R2SCAN
 from crystaljax.rewards.potentials.screening import Neighbors
 from crystaljax.rewards.potentials.torch_common import (
     UNREADABLE,
@@ -28,20 +28,31 @@ NETWORKS = ("TensorNet",)
 """Networks that may be built: those that need the edges of the graph and no more."""
 
 
+DEFAULT = "TensorNet-MatPES-PBE-v2025.1-PES"
+"""The model that is taken if none is named."""
+
+
+def level_of(weights: str | PathLike = DEFAULT) -> str | None:
+    """Level of theory of released weights, by their name; None for others."""
+    name = Path(weights).name.lower()
+    if "matpes" not in name:
+        return None
+    return MATPES_R2SCAN if "r2scan" in name else MATPES_PBE if "pbe" in name else None
+
+
 class MatGLPotential(TorchPotential):
     """Energies and relaxation with a TensorNet of MatGL (Simeon and De Fabritiis 2023).
 
     MatPES (Kaplan et al., arXiv 2503.04070) has settings of its own, no Hubbard U among them: its
     energies mean nothing against the Materials Project's hull or its elemental references, so a
-    hull has to be made of this potential's own energies.
+    hull has to be of MatPES as well, or be made of this potential's own energies.
     """
-
-    corrections: Corrections = "none"
 
     def __init__(
         self,
-        weights: str | PathLike = "TensorNet-MatPES-PBE-v2025.1-PES",
+        weights: str | PathLike = DEFAULT,
         *,
+        level: str | None = None,
         batch_atoms: int | None = None,
         max_atoms: int = 200,
         device: str | None = None,
@@ -50,9 +61,10 @@ class MatGLPotential(TorchPotential):
         """Load the model.
 
         `weights`: a folder of MatGL, or the name of one in the Hugging Face Hub (of MatGL's own
-        or as "owner/name"), which is downloaded once. Others: see `TorchPotential`. Errors: see
-        `load_potential`.
+        or as "owner/name"), which is downloaded once. `level`: of theory, if not that of
+        `level_of`. Others: see `TorchPotential`. Errors: see `load_potential`.
         """
+        self.level = level or level_of(weights)
         self.model, self.name = load_potential(weights)
         super().__init__(
             batch_atoms=batch_atoms, max_atoms=max_atoms, device=device, threads=threads

@@ -18,7 +18,8 @@ import numpy as np
 from crystaljax.crystal import Array, AtomicCell, Cells, Crystals
 from crystaljax.data.registry import fetch
 from crystaljax.rewards.base import Reasons
-from crystaljax.rewards.potentials.base import Corrections, Energies, Relaxed, scatter
+from crystaljax.rewards.levels import MP
+from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
 from crystaljax.rewards.potentials.descent import relax
 from crystaljax.rewards.potentials.edges import Room, build_graph, default_room, displacements
 from crystaljax.rewards.potentials.fire import Symmetry
@@ -27,6 +28,15 @@ from crystaljax.rewards.potentials.screening import overlap, stack_cells
 
 NAMES = ("nequix-mp-1", "nequix-oam-1")
 """Released weights that are known by name, in `data.registry`."""
+
+
+def level_of(weights: str | PathLike = "nequix-mp-1") -> str | None:
+    """Level of theory of released weights, by their name; None for others.
+
+    nequix-oam-1 was trained last on MPtrj and Alexandria, which have the Materials Project's
+    settings, after OMat24, which has not.
+    """
+    return MP if Path(weights).name.removesuffix(".nqx") in NAMES else None
 
 
 class Weights(NamedTuple):
@@ -79,25 +89,25 @@ def load_weights(path: str | PathLike) -> Weights:
 class NequixPotential:
     """Energies with Nequix, in batches on the device.
 
-    Its models were trained on energies without corrections, `nequix-mp-1` on those of MPtrj with
-    the Materials Project's settings.
+    The released models were trained on energies without corrections, with the Materials Project's
+    settings.
     """
-
-    corrections: Corrections = "mp2020"
 
     def __init__(
         self,
         weights: str | PathLike = "nequix-mp-1",
         *,
+        level: str | None = None,
         room: Room | None = None,
         max_atoms: int = 200,
     ) -> None:
         """Load the model.
 
-        `weights`: a .nqx file, or the name of one that is downloaded once (`NAMES`). `room`: the
-        sizes of a group of cells. `max_atoms`: larger cells are not taken. Errors: see
-        `load_weights` and `data.registry.fetch`.
+        `weights`: a .nqx file, or the name of one that is downloaded once (`NAMES`). `level`: of
+        theory, if not that of `level_of`. `room`: the sizes of a group of cells. `max_atoms`:
+        larger cells are not taken. Errors: see `load_weights` and `data.registry.fetch`.
         """
+        self.level = level or level_of(weights)
         self.weights = load_weights(fetch(weights) if weights in NAMES else weights)
         self.name = f"Nequix {Path(weights).stem.removeprefix('nequix-')}"
         import equinox

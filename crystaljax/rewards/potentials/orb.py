@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystaljax.crystal import AtomicCell
-from crystaljax.rewards.potentials.base import Corrections
+from crystaljax.rewards.levels import MP, OMAT24
+from crystaljax.rewards.potentials.base import MPTRJ_ELEMENTS
 from crystaljax.rewards.potentials.screening import Neighbors
 from crystaljax.rewards.potentials.torch_common import (
-    MPTRJ_ELEMENTS,
     UNREADABLE,
     Collated,
     Evaluation,
@@ -26,23 +26,35 @@ from crystaljax.rewards.potentials.torch_common import (
 if TYPE_CHECKING:
     import torch
 
-MODELS: dict[str, Corrections] = {
-    "orb-v2": "mp2020",
-    "orb-mptraj-only-v2": "mp2020",
-    "orb-v3-conservative-20-mpa": "mp2020",
-    "orb-v3-conservative-inf-mpa": "mp2020",
-    "orb-v3-direct-20-mpa": "mp2020",
-    "orb-v3-direct-inf-mpa": "mp2020",
-    "orb-v3-conservative-20-omat": "none",
-    "orb-v3-conservative-inf-omat": "none",
-    "orb-v3-direct-20-omat": "none",
-    "orb-v3-direct-inf-omat": "none",
+MODELS = {
+    "orb-v2": MP,
+    "orb-mptraj-only-v2": MP,
+    "orb-v3-conservative-20-mpa": MP,
+    "orb-v3-conservative-inf-mpa": MP,
+    "orb-v3-direct-20-mpa": MP,
+    "orb-v3-direct-inf-mpa": MP,
+    "orb-v3-conservative-20-omat": OMAT24,
+    "orb-v3-conservative-inf-omat": OMAT24,
+    "orb-v3-direct-20-omat": OMAT24,
+    "orb-v3-direct-inf-omat": OMAT24,
 }
-"""Which models there are for crystals, and how their energies meet the hull.
+"""Which models there are for crystals, and the level of theory of their energies.
 
 v2 and "mpa" learned MPtrj and Alexandria, which have the Materials Project's settings; "omat"
 learned OMat24, whose pseudopotentials are newer than the Materials Project's.
 """
+
+
+DEFAULT = "orb-v3-conservative-inf-mpa"
+"""The model that is taken if none is named."""
+
+
+def level_of(model: str = DEFAULT, weights: str | PathLike | None = None) -> str:
+    """Level of theory of a model's energies; ValueError for an unknown model."""
+    del weights  # of the same model
+    if model not in MODELS:
+        raise ValueError(f"no Orb model for crystals is named {model!r}: {', '.join(MODELS)}")
+    return MODELS[model]
 
 
 class OrbPotential(TorchPotential):
@@ -57,9 +69,10 @@ class OrbPotential(TorchPotential):
 
     def __init__(
         self,
-        model: str = "orb-v3-conservative-inf-mpa",
+        model: str = DEFAULT,
         *,
         weights: str | PathLike | None = None,
+        level: str | None = None,
         batch_atoms: int | None = None,
         max_atoms: int = 200,
         device: str | None = None,
@@ -68,7 +81,8 @@ class OrbPotential(TorchPotential):
         """Load the model.
 
         `model`: one of `MODELS`. `weights`: a file of its weights (default: orb-models downloads
-        them once). Others: see `TorchPotential`. Errors: see `load_regressor`.
+        them once). `level`: of theory, if not the model's. Others: see `TorchPotential`. Errors:
+        see `load_regressor`.
         """
         self.model = load_regressor(model, weights)
         super().__init__(
@@ -76,7 +90,7 @@ class OrbPotential(TorchPotential):
         )
         self.model.to(self.device)
         self.name = model
-        self.corrections = MODELS[model]
+        self.level = level or level_of(model)
         self.cutoff = float(self.model.system_config.radius)
         self.max_neighbors = int(self.model.system_config.max_num_neighbors)
 
@@ -119,8 +133,7 @@ def load_regressor(model: str, weights: str | PathLike | None = None) -> Any:
     Nothing in the file is run: it is read as plain tensors. ImportError without the orb-models
     package, FileNotFoundError, ValueError for an unknown model and for other files.
     """
-    if model not in MODELS:
-        raise ValueError(f"no Orb model for crystals is named {model!r}: {', '.join(MODELS)}")
+    level_of(model)  # is there such a model?
     try:
         import torch
         from orb_models.forcefield.load import load_forcefield_state_dict

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from crystaljax.composition import SYMBOLS
 from crystaljax.crystal import AtomicCell, Cells, Crystals
 from crystaljax.rewards.base import Reasons
 
@@ -97,7 +98,7 @@ def stack_cells(
             continue
         if unknown[row].any():
             z = int(host.species[row][unknown[row]][0])
-            reasons[row] = f"the potential does not know element {z}"
+            reasons[row] = _untrained(z)
         elif not finite[row]:
             reasons[row] = NOT_FINITE
         else:
@@ -114,14 +115,14 @@ def _expand(crystals: Crystals, max_atoms: int) -> tuple[Cells, np.ndarray]:
     from crystaljax.symmetry import orbits
 
     n = len(crystals)
-    batch = crystals.padded(_padded(n))
+    batch = crystals.padded(rows_for(n))
     n_atoms = np.asarray(orbits.n_atoms(batch, primitive=True))[:n]
     return orbits.expand(batch, _slots(n_atoms, max_atoms), primitive=True), n_atoms
 
 
 def _stack(cells: Sequence[AtomicCell], n_atoms: np.ndarray, max_atoms: int) -> Cells:
     """Cells given one by one as arrays; those with too many atoms stay empty."""
-    n, slots = _padded(len(cells)), _slots(n_atoms, max_atoms)
+    n, slots = rows_for(len(cells)), _slots(n_atoms, max_atoms)
     frac, species = np.zeros((n, slots, 3), np.float32), np.zeros((n, slots), np.int32)
     matrix = np.zeros((n, 3, 3), np.float32)
     for row, cell in enumerate(cells):
@@ -133,15 +134,19 @@ def _stack(cells: Sequence[AtomicCell], n_atoms: np.ndarray, max_atoms: int) -> 
     return Cells(frac, species, matrix)
 
 
-def _padded(n: int) -> int:
+def rows_for(n: int) -> int:
     """16, 32, 64, ...: enough for n items."""
     return 1 << max(4, (n - 1).bit_length())
 
 
 def _slots(n_atoms: np.ndarray, max_atoms: int) -> int:
-    """32, 128, 512, ...: enough for those cells that have no more than `max_atoms`."""
-    largest = int(n_atoms[n_atoms <= max_atoms].max(initial=1))
-    return next(size for k in count() if (size := 32 * 4**k) >= largest)
+    """`slots_for` the largest of those cells that have no more than `max_atoms`."""
+    return slots_for(int(n_atoms[n_atoms <= max_atoms].max(initial=1)))
+
+
+def slots_for(n_atoms: int) -> int:
+    """32, 128, 512, ...: enough for a cell of n atoms."""
+    return next(size for k in count() if (size := 32 * 4**k) >= n_atoms)
 
 
 def _size_problem(n_atoms: int, max_atoms: int) -> str | None:
@@ -154,7 +159,12 @@ def _content_problem(cell: AtomicCell, max_atoms: int, elements: np.ndarray) -> 
     if problem := _size_problem(len(cell.species), max_atoms):
         return problem
     unknown = cell.species[~np.isin(cell.species, elements)]
-    return f"the potential does not know element {unknown[0]}" if len(unknown) else None
+    return _untrained(int(unknown[0])) if len(unknown) else None
+
+
+def _untrained(z: int) -> str:
+    name = SYMBOLS[z - 1] if 1 <= z <= len(SYMBOLS) else f"element {z}"
+    return f"the potential was not trained on {name}"
 
 
 def geometry_problem(cell: AtomicCell) -> str | None:

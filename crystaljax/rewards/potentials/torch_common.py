@@ -5,14 +5,21 @@ from __future__ import annotations
 import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals
-from crystaljax.rewards.potentials.base import Corrections, Energies, Relaxed, scatter
-from crystaljax.rewards.potentials.screening import Neighbors, Screened, neighbors, screen
+from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
+from crystaljax.rewards.potentials.fire import Symmetry
+from crystaljax.rewards.potentials.screening import (
+    Neighbors,
+    Screened,
+    neighbors,
+    rows_for,
+    screen,
+)
+from crystaljax.rewards.potentials.torch_relaxation import Evaluation, relax, room_for
 
 if TYPE_CHECKING:
     import torch
@@ -31,21 +38,6 @@ UNREADABLE = (
 )
 """What PyTorch raises at a file of weights that is none, or is another model's."""
 
-MPTRJ_ELEMENTS = np.array([z for z in range(1, 95) if z not in range(84, 89)])
-"""The 89 elements of MPtrj, OMat24 and MatPES: hydrogen to plutonium without Po, At, Rn, Fr, Ra."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a model says of G structures of N atoms in all."""
-
-    energy: np.ndarray
-    """float64 [G]: eV/atom."""
-    forces: np.ndarray | None
-    """float64 [N, 3]: eV/Å."""
-    stress: np.ndarray | None
-    """float64 [G, 3, 3]: eV/Å³, positive under tension."""
-
 
 class TorchPotential(ABC):
     """A potential that takes a batch of structures as one graph.
@@ -54,7 +46,7 @@ class TorchPotential(ABC):
     """
 
     name: str
-    corrections: Corrections
+    level: str | None
     elements: np.ndarray
     cutoff: float
     """Å: how far its neighbour lists reach."""
@@ -130,13 +122,11 @@ class TorchPotential(ABC):
         `keep_symmetry` lets only the free Wyckoff coordinates and lattice parameters of `Crystals`
         move; cells that are given have no symmetry to keep.
         """
-        from crystaljax.rewards.potentials.fire import Symmetry
-        from crystaljax.rewards.potentials.torch_relaxation import relax, room_for
-
         screened = self.screened(crystals)
         symmetry = None
         if keep_symmetry and isinstance(crystals, Crystals) and screened.cells:
-            symmetry = Symmetry.of(crystals[screened.rows], room_for(screened.cells))
+            of_cells = crystals[screened.rows].padded(rows_for(len(screened.rows)))
+            symmetry = Symmetry.of(of_cells, room_for(screened.cells))
         return relax(self, screened, symmetry=symmetry, fmax=fmax, max_steps=max_steps)
 
     def screened(self, crystals: Crystals | Sequence[AtomicCell]) -> Screened:

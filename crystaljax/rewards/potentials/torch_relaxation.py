@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -39,8 +40,39 @@ from crystaljax.rewards.potentials.screening import (
     distance_problem,
     neighbors,
     shape_problem,
+    slots_for,
 )
-from crystaljax.rewards.potentials.torch_common import Evaluation, TorchPotential
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outcome of a model for G structures of N atoms in all."""
+
+    energy: np.ndarray
+    """float64 [G]: eV/atom."""
+    forces: np.ndarray | None
+    """float64 [N, 3]: eV/Å."""
+    stress: np.ndarray | None
+    """float64 [G, 3, 3]: eV/Å³, positive under tension."""
+
+
+class Model(Protocol):
+    """The part of a `TorchPotential` that relaxation needs."""
+
+    cutoff: float
+    batch_atoms: int
+
+    def problem(self, cell: AtomicCell, edges: Neighbors) -> str | None:
+        """Why the model cannot take a structure with these neighbours, or None."""
+
+    def evaluate(
+        self,
+        cells: Sequence[AtomicCell],
+        neighbor_lists: Sequence[Neighbors],
+        *,
+        gradients: bool = False,
+    ) -> Evaluation:
+        """One pass of the model over G structures."""
 
 
 class Walkers(NamedTuple):
@@ -71,7 +103,7 @@ class Walkers(NamedTuple):
 
 
 def relax(
-    potential: TorchPotential,
+    potential: Model,
     screened: Screened,
     *,
     symmetry: Symmetry | None,
@@ -174,7 +206,7 @@ def filter_forces(walkers: Walkers, outcome: Evaluation) -> np.ndarray:
 
 
 def _symmetric(forces: np.ndarray, items: np.ndarray, symmetry: Symmetry) -> np.ndarray:
-    """That part of the forces that keeps each space group; all items have a row, for one shape."""
+    """That part of the forces that keeps each space group; all items have a row, for few shapes."""
     full = np.zeros((len(symmetry.system), *forces.shape[1:]), np.float32)
     full[items] = forces
     strain, atoms = _projected(symmetry, full[:, :3], full[:, 3:])
@@ -187,8 +219,9 @@ def _projected(symmetry: Symmetry, strain: Array, atoms: Array) -> tuple[Array, 
 
 
 def room_for(cells: Sequence[AtomicCell]) -> int:
-    """Atoms that walkers of these cells have room for."""
-    return max((len(cell.species) for cell in cells), default=0)
+    """Atoms that walkers of these cells have room for: one of the few sizes of `screening`."""
+    largest = max((len(cell.species) for cell in cells), default=1)
+    return slots_for(largest)
 
 
 def _cells(walkers: Walkers, cells: Sequence[AtomicCell]) -> list[AtomicCell]:
@@ -218,7 +251,7 @@ def _norm(x: np.ndarray) -> np.ndarray:
 
 
 def _prepare(
-    potential: TorchPotential, cells: Sequence[AtomicCell]
+    potential: Model, cells: Sequence[AtomicCell]
 ) -> tuple[list[AtomicCell], list[Neighbors], Reasons]:
     """The cells that the potential can take, their neighbours, and why not for each of all."""
     kept, lists, problems = [], [], []

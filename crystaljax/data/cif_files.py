@@ -1,0 +1,107 @@
+"""CIF files, folders and zip archives of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from crystaljax.crystal import AtomicCell
+from crystaljax.data import cif
+from crystaljax.data.records import Entry, Item, Properties, Source, Unreadable, attempt
+from crystaljax.data.text_files import decode_text, number
+
+MAX_BYTES = 1 << 28
+"""Longer files are no CIF of a crystal, and a small archive can hold them."""
+
+TABLE = "properties.csv"
+"""The table in an archive (see `writers`) with the id and the properties of each of its files."""
+
+
+def open_folder(path: Path) -> Source:
+    """Every .cif in a folder and below it, named by its path in the folder."""
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".cif")
+    if not files:
+        raise ValueError(f"the folder {path} holds no .cif and no .parquet file")
+    items = (
+        Item((i + 1) / len(files), _name(file.relative_to(path).as_posix()), (file, {}))
+        for i, file in enumerate(files)
+    )
+    return Source(path, items, _decode)
+
+
+def open_cif(path: Path) -> Source:
+    """A CIF of one block or more."""
+    return Source(path, [Item(1.0, path.stem, (path, {}))], _decode)
+
+
+def open_zip(path: Path) -> Source:
+    """The .cif files of an archive, with the ids and properties of its table if it has one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if _is_cif(info.filename)]
+            table = attempt(partial(_table, archive))
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path} is damaged or no zip archive: {error}") from None
+    if not members:
+        raise ValueError(f"the archive {path} holds no .cif file")
+    known = {} if isinstance(table, Unreadable) else table
+
+    def items() -> Iterator[Item]:
+        with zipfile.ZipFile(path) as archive:
+            for i, info in enumerate(members):
+                id, properties = known.get(info.filename, (_name(info.filename), {}))
+                data = attempt(partial(_member, archive, info))
+                if not isinstance(data, Unreadable):
+                    data = (data, properties)
+                yield Item((i + 1) / len(members), id, data)
+
+    return Source(path, items(), _decode)
+
+
+def _is_cif(name: str) -> bool:
+    return name.lower().endswith(".cif")
+
+
+def _name(file: str) -> str:
+    return str(PurePosixPath(file).with_suffix(""))
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    _require_short(info.file_size)
+    return archive.read(info)
+
+
+def _table(archive: zipfile.ZipFile) -> dict[str, tuple[str, Properties]]:
+    """(id, properties) by file name. KeyError where there is no table of that kind."""
+    info = archive.getinfo(TABLE)
+    text = decode_text(_member(archive, info))
+    table = {}
+    for row in csv.DictReader(io.StringIO(text, newline="")):
+        file, id = row.pop("file"), row.pop("material_id")
+        table[file] = (id, {name: number(value) for name, value in row.items()})
+    return table
+
+
+def _require_short(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ValueError(f"a file of {size} bytes, more than the {MAX_BYTES} that are read")
+
+
+def _decode(id: str, data: tuple[Path | bytes, Properties]) -> Iterator[Entry]:
+    file, properties = data
+    if isinstance(file, Path):
+        _require_short(file.stat().st_size)
+        file = file.read_bytes()
+    blocks = cif.parse(decode_text(file))
+    for name, cell in blocks:
+        yield Entry(id if len(blocks) == 1 else f"{id}:{name}", properties, _parsed, cell)
+
+
+def _parsed(cell: AtomicCell | Exception) -> AtomicCell:
+    if isinstance(cell, Exception):
+        raise cell
+    return cell

@@ -1,0 +1,45 @@
+"""Crystals in the rows of a table: with a name and properties each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crystaljax.crystal import Crystals, Index
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Crystals with their names and properties, row by row.
+
+    Arrays may be memory-mapped and read-only: select with `dataset[rows]`, which reads only those.
+    """
+
+    ids: np.ndarray
+    """str [B]"""
+    crystals: Crystals
+    properties: dict[str, np.ndarray]
+    """float64 [B] (nan where missing) or str [B] by column name, in the units of the source."""
+    n_skipped: int = 0
+    """Rows of the source that could not be used."""
+    folder: Path | None = None
+    """The cache folder, with skipped.csv: the id of each skipped row and the reason."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: Index) -> Dataset:
+        """Select rows by an int array, a boolean mask or a slice; an integer keeps the axis."""
+        if isinstance(index, int | np.integer):
+            index = slice(index, index + 1 or None)
+        properties = {name: column[index] for name, column in self.properties.items()}
+        return Dataset(
+            self.ids[index], self.crystals[index], properties, self.n_skipped, self.folder
+        )
+
+    @property
+    def space_group_counts(self) -> np.ndarray:
+        """int [230]: how many crystals each space group has; group g stands at g - 1."""
+        return np.bincount(self.crystals.space_group, minlength=231)[1:]

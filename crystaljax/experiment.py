@@ -1,0 +1,120 @@
+"""The folder of a run: new, or gone on with; nothing that an earlier run made is ever deleted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import jax
+
+from crystaljax.data.files import replacing
+from crystaljax.evaluation.limits import writable_folder
+
+SETTINGS_FILE = "settings.json"
+
+FREE = frozenset({"output", "tracking", "pool", "cache"})
+"""Settings, at any depth, that change no result: where it goes and who computes it."""
+
+N_NAMED = 5
+"""Differences that an error names."""
+
+
+def open_run(folder: str | Path, config: Any, vary: Collection[str] = ()) -> Path:
+    """Make the folder of a run, or go on with the run in it if that has the same settings.
+
+    The settings are kept in `folder`/settings.json. Those of `FREE` and `vary` may differ. A folder
+    in which nothing was finished yet counts as new.
+
+    Args:
+      config: the experiment's configuration, a dataclass.
+      vary: names of settings, at any depth, that may differ, too.
+
+    FileExistsError if the folder holds anything else, naming what differs and what to do; OSError
+    if it cannot be written to.
+    """
+    folder = writable_folder(folder)
+    path = folder / SETTINGS_FILE
+    free = FREE | set(vary)
+    settings = _plain(dataclasses.asdict(config), free)
+    if _holds_results(folder):
+        _require_same(folder, _plain(_read(path), free), settings)
+    elif jax.process_index() == 0:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+@contextmanager
+def remade(folder: Path) -> Iterator[Path]:
+    """A path for a folder that takes the place of `folder` when the block ends without an error.
+
+    For what a run makes again when it goes on; until then the former one stays.
+    """
+    scratch = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield scratch / "new"
+        if folder.exists():
+            folder.rename(scratch / "former")
+        (scratch / "new").rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether any file but the settings has anything in it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return any(path.stat().st_size for path in files if path != folder / SETTINGS_FILE)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The settings of the run that is there."""
+    remedy = "give another output folder, or move what is there away"
+    if not path.is_file():
+        raise FileExistsError(
+            f"{path.parent} holds files, but no {path.name} of a run to go on with: {remedy}"
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FileExistsError(f"{path} is damaged ({error}): {remedy}") from error
+
+
+def _require_same(folder: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    """FileExistsError naming the settings that differ."""
+    found, asked = _flat(there), _flat(here)
+    different = [
+        f"{name} is {found.get(name, 'absent')} there and {asked.get(name, 'absent')} here"
+        for name in [*asked, *(found.keys() - asked.keys())]
+        if name not in found or name not in asked or found[name] != asked[name]
+    ]
+    if different:
+        more = f"; and {len(different) - N_NAMED} more" * (len(different) > N_NAMED)
+        raise FileExistsError(
+            f"{folder} holds a run with other settings ({'; '.join(different[:N_NAMED])}{more}):"
+            " give another output folder to start anew, or the settings there to go on with it"
+        )
+
+
+def _plain(value: Any, left_out: Collection[str]) -> Any:
+    """Settings as JSON has them, without some fields."""
+    if isinstance(value, dict):
+        kept = {str(k): v for k, v in value.items() if k not in left_out}
+        return {name: _plain(x, left_out) for name, x in kept.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(x, left_out) for x in value]
+    return value if isinstance(value, str | bool | int | float | None) else str(value)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        deeper = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{name}.") if deeper else {prefix + name: value}
+    return flat

@@ -1,0 +1,123 @@
+"""The quantity that a reward measures, and how it is made fit to be trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from crystaljax.ranges import FINITE, Range, check
+from crystaljax.rewards.base import RewardBatch
+
+_NUMBER = Range(-np.inf)
+
+
+@dataclass(frozen=True)
+class RewardBounds:
+    """How rewards are made fit to be trained on; what is not given is the reward's own.
+
+    Rewards are clipped to [low, high], then scaled. Only then do samples that cannot be judged get
+    their penalty, so that no bound makes them as good as a judged one. A penalty that is not given
+    has the rewards' own size, whatever their unit, so that it neither vanishes beside them nor
+    rules PPO's gradient (the baseline is taken off all samples alike); in GRPO it is one for all
+    groups, and a group of which nothing could be judged has no advantage.
+    """
+
+    invalid: float | None = None
+    """Reward of samples that cannot be judged: sequences that are no crystal, atoms too close. If
+    neither this nor the reward says: a standard deviation of the rollout's rewards (1 where they
+    are all equal) below the lower bound, or below the lowest of them where there is no bound."""
+    low: float | None = None
+    """Rewards below are raised to it, so that single bad samples do not rule the gradient."""
+    high: float | None = None
+    """Rewards above are lowered to it: a potential errs most where it promises most."""
+    scale: Literal["linear", "log"] | None = None
+    """log: −log10(1 + high − reward), for rewards over decades, whose worst would rule others."""
+
+    def __post_init__(self) -> None:
+        check(self, invalid=FINITE, low=_NUMBER, high=_NUMBER)
+        low, high = self._limits
+        if not low < high:
+            raise ValueError(f"no reward lies within [{low:g}, {high:g}]: low must be below high")
+        if self.invalid is not None and np.isfinite(low) and self.invalid > low:
+            raise ValueError(
+                f"samples that cannot be judged would get {self.invalid:g}, more than the lowest"
+                f" reward, {low:g}: lower `invalid`, or raise `low`"
+            )
+
+    def over(self, own: RewardBounds) -> RewardBounds:
+        """These bounds with what they leave open taken from a reward's own."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        given = {name: value for name, value in given.items() if value is not None}
+        result = replace(own, **given)
+        if result.scale == "log" and not np.isfinite(result._limits[1]):
+            raise ValueError("the scale log needs an upper bound, from which decades are counted")
+        return result
+
+    @property
+    def _limits(self) -> tuple[float, float]:
+        low = -np.inf if self.low is None else self.low
+        return low, np.inf if self.high is None else self.high
+
+    def clips(self, judged: RewardBatch) -> np.ndarray:
+        """bool [B]: rewards that are outside the bounds."""
+        low, high = self._limits
+        return judged.ok & ((judged.value < low) | (judged.value > high))
+
+    def __call__(self, judged: RewardBatch) -> np.ndarray:
+        """Rewards to train on, float64 [B]."""
+        low, high = self._limits
+        value = self._scaled(np.clip(judged.value, low, high))
+        return np.where(judged.ok, value, self._penalty(value[judged.ok]))
+
+    def _penalty(self, known: np.ndarray) -> float:
+        """Reward of what cannot be judged, from the scaled rewards of what can be."""
+        if self.invalid is not None:
+            return float(self._scaled(self.invalid))
+        low = self._limits[0]
+        if np.isfinite(low):
+            lowest = float(self._scaled(low))
+        else:
+            lowest = float(known.min()) if len(known) else 0.0
+        differ = len(known) > 0 and np.ptp(known) > 0
+        return lowest - (float(known.std()) if differ else 1.0)
+
+    def _scaled(self, value: Any) -> Any:
+        if self.scale != "log":
+            return value
+        return -np.log10(1 + self._limits[1] - value)
+
+
+UNBOUNDED = RewardBounds()
+"""No bounds."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """The quantity that a reward measures; rewards may carry one as their `quantity`."""
+
+    name: str = "reward"
+    """In words."""
+    unit: str = ""
+    """Such as eV/atom; none for pure numbers."""
+    bounds: RewardBounds = UNBOUNDED
+    """Within which its values mean something; none by default."""
+
+    @property
+    def label(self) -> str:
+        """Name and unit, for axes and tables."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    def of(self, number: float) -> str:
+        """A number with the unit."""
+        return f"{number:g} {self.unit}".rstrip()
+
+
+UNNAMED = Quantity()
+"""Of rewards that say nothing of themselves."""
+
+
+def quantity_of(reward: Any) -> Quantity:
+    """The quantity that a reward says it measures; `UNNAMED` if it says nothing."""
+    return getattr(reward, "quantity", None) or UNNAMED

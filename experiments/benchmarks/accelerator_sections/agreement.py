@@ -1,0 +1,98 @@
+"""When results of a device agree with those that a CPU gave in full precision.
+
+Rounding errors are proportional to the unit roundoff of the factors of products, 2⁻²⁴ in float32,
+2⁻¹¹ in TF32 (what GPUs make of float32 products by default), 2⁻⁹ in bfloat16, and grow with the
+depth of a network and the length of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Mode = Literal["full", "bfloat16", "default"]
+"""How a device computes: float32 in full precision, bfloat16, or float32 as JAX does it by default
+(TF32 in products of matrices on GPUs)."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far results may be from those of the CPU."""
+
+    error: float
+    """Of numbers: norm of the difference over the norm."""
+    changed: float
+    """Of tokens that were drawn: share of the samples that are other ones."""
+
+
+TOLERANCES: dict[Mode, Tolerance] = {
+    "full": Tolerance(1e-4, 0.05),
+    "bfloat16": Tolerance(2e-2, 1.0),
+    "default": Tolerance(5e-3, 0.25),
+}
+"""Four times the largest error in bfloat16 of a CPU, and in the others that by the unit roundoff or
+more. A sample changes when a number that decides it lies within the error of an edge; in bfloat16
+that happens to most, and only the others are compared."""
+
+
+Results = Mapping[str, np.ndarray]
+"""Named arrays of a check. Those of whole numbers are [N, ...] of N samples."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The largest deviations of some results."""
+
+    error: float
+    """Over all arrays of numbers; see `Tolerance`."""
+    changed: float
+    """Over all arrays of tokens."""
+    worst: str
+    """The array with the largest error."""
+
+    def within(self, tolerance: Tolerance) -> bool:
+        return self.error <= tolerance.error and self.changed <= tolerance.changed
+
+    def __str__(self) -> str:
+        changed = f", {self.changed:.1%} of the samples differ" if self.changed else ""
+        return f"largest relative error {self.error:.1e} ({self.worst}){changed}"
+
+
+def compare(found: Results, expected: Results) -> Comparison:
+    """Results against those of the CPU.
+
+    Numbers [N, ...] of samples with other tokens are left out, since they follow from them.
+    ValueError if arrays are missing or have other shapes: what was stored is of another version.
+    """
+    shapes = {name: x.shape for name, x in found.items()}
+    stored = {name: x.shape for name, x in expected.items()}
+    if shapes != stored:
+        raise ValueError(
+            f"the CPU results stored are {stored}, and these {shapes}: write them again with "
+            "--write-expected"
+        )
+    tokens = [name for name, x in found.items() if x.dtype.kind in "iub"]
+    same = None
+    for name in tokens:
+        n = len(found[name])
+        equal = (found[name] == expected[name]).reshape(n, -1).all(axis=1)
+        same = equal if same is None else same & equal
+    errors = {
+        name: _error(found[name], expected[name], same) for name in found if name not in tokens
+    }
+    worst = max(errors, key=lambda name: errors[name])
+    return Comparison(errors[worst], 0.0 if same is None else float((~same).mean()), worst)
+
+
+def _error(found: np.ndarray, expected: np.ndarray, same: np.ndarray | None) -> float:
+    """Norm of the difference over the norm; infinite if a number is not finite."""
+    if same is not None and found.ndim and len(found) == len(same):
+        found, expected = found[same], expected[same]
+    if not np.isfinite(found).all():
+        return float("inf")
+    size = float(np.linalg.norm(expected.astype(np.float64)))
+    difference = float(np.linalg.norm(found.astype(np.float64) - expected))
+    return difference / size if size else difference

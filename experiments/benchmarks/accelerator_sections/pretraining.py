@@ -1,0 +1,108 @@
+"""Pretraining for as long as there is time, and the model in one small file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from accelerator_sections.crystals import Split
+from accelerator_sections.run import Budget, Found, Measurement, Run
+from accelerator_sections.sizes import Size
+from crystaljax.checkpoints import Metadata
+from crystaljax.parallel import make_mesh, replicated
+from crystaljax.policies import Params, WyckoffPolicy
+from crystaljax.training.batches import Batches
+from crystaljax.training.optimizer import OptimizerConfig, TrainState
+from crystaljax.training.pretrain import PretrainConfig, make_update, score
+
+USED = 0.8
+"""Share of the time that is planned for: the learning rate has to come down before the end."""
+
+AFTERWARDS_S = 30.0
+"""Left for keeping the model and for validation; as much for compiling before."""
+
+CHANGED = 0.05
+"""Nats per crystal that rounding the weights to 16 bits may cost."""
+
+
+def pretraining(
+    run: Run, budget: Budget, size: Size, split: Split, to: Path
+) -> Iterator[Measurement]:
+    """The published size on a data set, as many epochs as there is time for."""
+    if run.step_seconds is None:
+        raise FileNotFoundError("the speed is not known: the section training has to come before")
+    n = len(split.train)
+    yield f"pretraining on {n} crystals", partial(_train, run, budget, size, split, to)
+
+
+def _train(run: Run, budget: Budget, size: Size, split: Split, to: Path) -> dict[str, Found]:
+    assert run.step_seconds is not None
+    counts = np.bincount(split.train.space_group, minlength=231)[1:]
+    policy = WyckoffPolicy(size.models["published"], counts)
+    batch = min(size.batches[0], len(split.train))
+    reserved = min(AFTERWARDS_S, budget.left / 4)
+    steps_per_epoch = len(split.train) // batch
+    affordable = int(USED * (budget.left - 2 * reserved) / run.step_seconds)
+    planned = max(min(affordable, size.epochs * steps_per_epoch), 1)
+    optimizing = OptimizerConfig(warmup_steps=min(200, planned // 10))
+    settings = PretrainConfig(batch_size=batch, optimizer=optimizing)
+    optimizer = settings.optimizer.build(planned)
+    mesh = make_mesh()
+    batches = Batches(split.train, policy.tokenization, batch, 0, mesh)
+    update = make_update(policy, optimizer, settings)
+    state = jax.device_put(TrainState.create(policy.init(0), optimizer), replicated(mesh))
+    for step, packed in batches.stream(0, planned):
+        state, metrics = update(state, packed)
+        loss, done = float(metrics["nll"]), step + 1
+        if budget.left < reserved:
+            break
+    kept = _keep(split, policy, state.averaged, to)
+    nll = -float(np.mean(score(policy, state.averaged, split.validation, batch, mesh).total))
+    epochs = done / steps_per_epoch
+    note = (
+        f"validation, after {done} of {planned} steps, {epochs:.1f} epochs; last batch {loss:.2f}"
+    )
+    details = {"steps": done, "planned": planned, "epochs": epochs}
+    name = f"NLL, {len(split.train)} crystals trained on"
+    return {name: Found(nll, "nats/crystal", note, None, None, details), to.name: kept}
+
+
+def _keep(split: Split, policy: WyckoffPolicy, params: Params, to: Path) -> Found:
+    """Write the model, and compare what is read again with it."""
+    write_model(to, policy, params)
+    again, rounded = read_model(to)
+    some = split.validation[:100]
+    before, after = (
+        -float(np.mean(score(each, weights, some, len(some)).total))
+        for each, weights in ((policy, params), (again, rounded))
+    )
+    note = f"read again: NLL {before:.4f}, now {after:.4f}, of {len(some)} crystals; float16"
+    agrees = abs(after - before) < CHANGED
+    return Found(to.stat().st_size / 1e6, "MB", note, agrees=agrees)
+
+
+def write_model(path: Path, policy: WyckoffPolicy, params: Params) -> None:
+    """One file of weights in float16, half as large as the folder of a released model."""
+    leaves = {f"w{i}": np.asarray(x, np.float16) for i, x in enumerate(jax.tree.leaves(params))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, allow_pickle=False, metadata=policy.metadata.to_json(), **leaves)
+
+
+def read_model(path: Path) -> tuple[WyckoffPolicy, Params]:
+    """What `write_model` wrote. FileNotFoundError; ValueError for another file."""
+    with np.load(path, allow_pickle=False) as file:
+        metadata = Metadata.from_json(str(file["metadata"]), path)
+        policy = WyckoffPolicy(metadata.model, np.array(metadata.space_group_counts))
+        shapes, structure = jax.tree.flatten(policy.param_shapes)
+        leaves = [file[f"w{i}"].astype(shape.dtype) for i, shape in enumerate(shapes)]
+    return policy, jax.tree.unflatten(structure, leaves)
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """The folder of a released model, which `load_policy` reads, from one file."""
+    policy, params = read_model(path)
+    policy.save(folder, params)

@@ -1,0 +1,71 @@
+"""`crystaljax evaluate`, from a file to the report."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import refused, run
+
+from crystaljax.data.dataset import load
+from crystaljax.data.writers import write
+from crystaljax.rewards.ehull import create_e_above_hull
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve crystals, the first three twice; and six of them as what is known."""
+    folder = tmp_path_factory.mktemp("crystals")
+    found = load("prototypes").crystals.to_numpy()
+    found = found[np.flatnonzero(found.n_sites <= 2)[:12]]
+    write(found[[*range(12), 0, 1, 2]], folder / "samples.csv", {"material_id": range(15)})
+    write(found[:6], folder / "known.csv", {})
+    return folder
+
+
+def rates(folder: Path) -> dict[str, dict]:
+    """The metrics in a report's folder by name."""
+    assert (folder / "report.html").is_file()
+    report = json.loads((folder / "report.json").read_text())
+    return {x["name"]: x for x in report["evaluations"]["samples"]["metrics"]}
+
+
+def test_without_a_potential(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--train", folder / "known.csv", "--potential", "none", "--n-generated", 20)
+    run("evaluate", folder / "samples.csv", *given, "--output", tmp_path / "out")
+    found = rates(tmp_path / "out")
+    counts = {name: (found[name]["count"], found[name]["total"]) for name in ("unique", "novel")}
+    assert counts == {"unique": (12, 20), "novel": (6, 20)}
+    assert "stable" not in found
+    said = capsys.readouterr().out
+    assert "15 of 20 samples are crystals" in said
+    assert "12 / 20" in said
+    rows = list(csv.DictReader((tmp_path / "out" / "samples.csv").open()))
+    assert [row["material_id"] for row in rows] == [str(n) for n in range(15)]
+    assert [row["unique"] for row in rows] == ["True"] * 12 + ["False"] * 3
+
+
+def test_with_a_potential(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("chgnet")
+    run("evaluate", folder / "known.csv", "--output", tmp_path)
+    found = rates(tmp_path)
+    expected = create_e_above_hull("chgnet")(load(folder / "known.csv").crystals).value
+    rows = list(csv.DictReader((tmp_path / "samples.csv").open()))
+    above = [float(row["e_above_hull"]) for row in rows]
+    np.testing.assert_allclose(above, -expected, atol=1e-5)
+    assert found["metastable"]["count"] == (-expected <= 0.1).sum()
+
+
+def test_what_cannot_be_asked(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples, output = folder / "samples.csv", ("--output", tmp_path / "out")
+    said = refused(capsys, "evaluate", samples, "--potential", "none", "--relax", *output)
+    assert "--relax needs a potential" in said
+    few = ("--potential", "none", "--n-generated", 3)
+    assert "alone has 15 crystals" in refused(capsys, "evaluate", samples, *few, *output)
+    assert "nothing.csv" in refused(capsys, "evaluate", tmp_path / "nothing.csv", *output)
+    assert "no_such" in refused(capsys, "evaluate", samples, "--potential", "no_such", *output)

@@ -1,0 +1,234 @@
+"""Every script in experiments/ runs from its command line to its report, at a tiny size."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripts import SCRIPTS, load_script
+from stub_endpoint import stub_endpoint
+
+from crystaljax.data.dataset import load
+from crystaljax.data.writers import write
+from crystaljax.policies import load_policy
+from crystaljax.tracking import read_metrics
+
+pytestmark = pytest.mark.slow
+
+PRETRAINING = (
+    "--model.n-layers 2 --model.n-heads 2 --model.head-size 8 --model.width 16 --model.embedding 8"
+    " --model.first-letter-hidden 8 --model.n-von-mises 4 --model.n-gaussians 2 --model.max-sites 6"
+    " --training.n-epochs 12 --training.batch-size 50 --training.optimizer.learning-rate 0.01"
+    " --training.optimizer.warmup-steps 10 --training.optimizer.ema-decay 0"
+)
+
+
+@pytest.fixture(scope="module")
+def crystals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small crystals in a file."""
+    path = tmp_path_factory.mktemp("data") / "crystals.csv"
+    found = load("prototypes").crystals
+    write(found[np.flatnonzero(found.n_sites <= 3)[::2]], path, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, crystals: Path) -> Path:
+    """A model that has learnt enough to draw valid crystals."""
+    folder = tmp_path_factory.mktemp("pretrain") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        data = f"--train {crystals} --validation {crystals} --output {folder}"
+        run(patch, "pretrain.py", data, PRETRAINING)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def setup(model: Path, crystals: Path) -> str:
+    """Options of the experiments on crystals: a small model, few samples."""
+    return (
+        f"--setup.model {model} --setup.reference {crystals} --setup.n-samples 8"
+        " --setup.sampling.batch-size 8 --setup.output out"
+    )
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written to the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, name: str, *options: object) -> None:
+    """The script as a user starts it, in this process."""
+    load_script(name)  # skips if an extra is absent
+    arguments = " ".join(str(option) for option in options).split()
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(SCRIPTS[name]), run_name="__main__")
+
+
+def result(capsys: pytest.CaptureFixture[str]) -> dict:
+    """The JSON object that a benchmark prints last."""
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_quickstart(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
+    pytest.importorskip("chgnet")
+    rl = "--rl.batch-size 8 --rl.save-every 1 --rl.n-steps"
+    run(monkeypatch, "quickstart.py", setup, rl, 2)
+    report = Path("out/report.json").read_text()
+    load_policy("out/model")
+    metrics = Path("out/metrics.jsonl").read_text()
+    run(monkeypatch, "quickstart.py", setup, rl, 2)  # goes on: there is nothing to do
+    assert Path("out/metrics.jsonl").read_text() == metrics
+    with pytest.raises(FileExistsError, match=r"rl\.n_steps is 2 there and 3 here"):
+        run(monkeypatch, "quickstart.py", setup, rl, 3)
+    assert json.loads(Path("out/report.json").read_text()).keys() == json.loads(report).keys()
+
+
+def test_stability_rl(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
+    pytest.importorskip("chgnet")
+    relax = "--relax.n 6 --relax.max-steps 2 --relax.threshold 1e9"
+    small = "--rl.n-steps 1 --rl.batch-size 8 --sft.n-epochs 1 --groups 1 225 --n-per-group 4"
+    run(monkeypatch, "stability_rl.py", "small", setup, relax, small)
+    assert Path("out/report.html").is_file()
+    kept = Path("out/relaxed.npz").stat().st_mtime_ns
+    run(monkeypatch, "stability_rl.py", "small", setup, relax, small)
+    assert Path("out/relaxed.npz").stat().st_mtime_ns == kept
+    assert Path("out/sft/metrics.jsonl").read_text()
+
+
+def test_dielectric_rl(monkeypatch: pytest.MonkeyPatch, setup: str, shared: Path) -> None:
+    pytest.importorskip("chgnet")
+    megnet = shared / "weights" / "matgl" / "MEGNet-MP-2019.4.1-BandGap-mfi"
+    rl = f"--band-gap {megnet} --rl.n-steps 1 --rl.batch-size 8"
+    run(monkeypatch, "dielectric_rl.py", "small", setup, rl)
+    assert Path("out/report.html").is_file()
+
+
+def test_kl_reward(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
+    pytest.importorskip("chgnet")
+    run(
+        *(monkeypatch, "kl_reward.py", "small", setup, "--taus 0.1"),
+        "--ppo.n-steps 1 --ppo.batch-size 8",
+        "--grpo.n-steps 1 --grpo.batch-size 8 --grpo.group-size 4",
+        "--dpo.n-iterations 1 --dpo.n-samples 8 --dpo.group-size 4 --dpo.batch-size 2",
+        "--dpo.min-gap 0 --mcmc.n-chains 4 --mcmc.n-steps 1",
+    )
+    assert Path("out/report.html").is_file()
+
+
+def test_pretrain(model: Path) -> None:
+    load_policy(model)
+    nll = read_metrics(model.parent)["train/nll"]
+    assert nll[-1, 1] < nll[0, 1]
+
+
+def test_train_dielectric(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shared: Path) -> None:
+    import gzip
+
+    with gzip.open(shared / "data" / "mp_dielectric.csv.gz", "rt") as file:
+        some = "".join(line for _, line in zip(range(2000), file, strict=False))
+    rows = some[: some.rfind('"\n', 0, 60_000) + 2]
+    (tmp_path / "data.csv").write_text(rows)
+    megnet = shared / "weights" / "matgl" / "MEGNet-MP-2019.4.1-BandGap-mfi"
+    run(monkeypatch, "train_dielectric.py", f"--data data.csv --megnet {megnet} --output out")
+    assert json.loads(Path("out/cross_validation.json").read_text())["n_crystals"] > 10
+
+
+def test_language_models(monkeypatch: pytest.MonkeyPatch, crystals: Path, tmp_path: Path) -> None:
+    pairs = [
+        json.dumps({"prompt": f"Na{n}Cl:", "chosen": "225\na Na", "rejected": "1"})
+        for n in range(20)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(pairs))
+    texts = f"--setup.texts.crystals {crystals} --setup.n-samples 4"
+    how = "--setup.generation.max-new-tokens 8 --setup.generation.batch-size 4"
+    run(
+        *(monkeypatch, "llm_sft.py", "small", texts, how, "--setup.output sft"),
+        "--sft.n-epochs 1 --sft.batch-size 8 --sft.log-every 1",
+    )
+    base = "--setup.model.base sft/model"
+    run(
+        *(monkeypatch, "llm_dpo.py", "small", texts, how, base, "--setup.output dpo"),
+        "--pairs.file pairs.jsonl --dpo.n-epochs 1 --dpo.batch-size 6 --dpo.log-every 1",
+    )
+    run(
+        *(monkeypatch, "llm_sample.py", "small", texts, how, base, "--setup.output samples"),
+        "--n-groups 1",
+    )
+    for folder in ("sft", "dpo", "samples"):
+        assert (Path(folder) / "report.html").is_file()
+    assert len(Path("samples/free.jsonl").read_text().splitlines()) == 4
+
+
+def test_alloys(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = "max-new-tokens 48 --{}.batch-size 8"
+    run(
+        *(monkeypatch, "alloys.py", "small", "--output out --data.pairs.volumes-of-pair 1"),
+        *(f"--{x}.{few.format(x)}" for x in ("generation", "decoding")),
+        "--reward.pool.kind inline --reward.temperatures 600 1000 1400",
+        "--sft.n-epochs 1 --best.n-samples 12 --best.n-rejected 2 --dpo.batch-size 2",
+        "--dpo.log-every 1 --dpo.validate-every 1 --grpo.n-steps 1 --grpo.batch-size 4",
+        "--grpo.group-size 4 --search.calls 6 --search.batch 4 --n-evaluated 6",
+    )
+    assert Path("out/report.html").is_file()
+
+
+def test_alloy_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    answer = "<BCC>Cr</BCC> <B2>NiAl</B2> <B2_Volume>40</B2_Volume>"
+    with stub_endpoint(lambda body, n: answer) as stub:
+        run(
+            *(monkeypatch, "alloy_endpoint.py", "--output out --endpoint.model any"),
+            f"--endpoint.base-url {stub.url} --reward.pool.kind inline",
+            "--reward.temperatures 600 1000 1400 --shots 0 1 --n-prompts 2 --n-dialogues 1",
+            "--revisions 1",
+        )
+    assert Path("out/report.html").is_file()
+
+
+def test_curate_alloys(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = "small --judge.temperatures 800 1200 --output out.json"
+    run(monkeypatch, "curate_alloys.py", options)
+    assert json.loads(Path("out.json").read_text())
+    with pytest.raises(FileExistsError, match=r"out\.json exists"):
+        run(monkeypatch, "curate_alloys.py", options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("symmetry.py", "--source {} --n 20 --peer-n 2 --batch-size 8 --repeats 1"),
+        ("hull.py", "--queries 20 --peer-queries 3 --repeats 2"),
+        ("matching.py", "--reference {0} --others {0} --n-samples 12 --plain-samples 2"),
+        ("pool.py", "--workers 1 --crystals 4 --trivial-crystals 50"),
+        ("potentials.py", "--source {} --potentials chgnet --n 4 --n-forces 2"),
+        ("sun.py", "--reference {} --n 8 --n-workers 1"),
+        ("training.py", "--data {} --batch-size 8 --steps 1"),
+        ("sampling.py", "--n 8 --batch-size 8"),
+        ("calphad.py", "--elements Al Cr Ni --candidates 1 --peer-candidates 1"),
+        (
+            "llm_sampling.py",
+            "--batch-size 2 --prompt 4 --new 2 --peer none --uneven 0 --repeats 1",
+        ),
+    ],
+)
+def test_benchmarks(
+    name: str,
+    options: str,
+    crystals: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if name in ("pool.py", "potentials.py", "sun.py"):
+        pytest.importorskip("chgnet")
+    run(monkeypatch, name, options.format(crystals))
+    printed = result(capsys)
+    assert {"name", "value", "unit", "hardware"} <= printed.keys()
+    assert printed["name"] == name[:-3] and printed["value"] > 0
+
+
+def test_every_script_is_run() -> None:
+    text = Path(__file__).read_text(encoding="utf-8")
+    assert all(f'"{name}"' in text for name in SCRIPTS)

@@ -1,0 +1,120 @@
+"""The `paper` presets hold the numbers of CrystalFormer-RL (arXiv 2504.02367)."""
+
+import importlib
+import math
+import sys
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from crystaljax.models.wyckoff_transformer import ModelConfig
+from crystaljax.training.optimizer import OptimizerConfig
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+REINFORCE = [
+    ("rl.algorithm", "ppo", "II, appendix C"),
+    ("rl.n_steps", 200, "appendix A: 100-200 steps"),
+    ("rl.batch_size", 1000, "appendix A"),
+    ("rl.optimizer.learning_rate", 1e-4, "appendix A"),
+    ("rl.clip", 0.2, "table S1"),
+    ("rl.inner_steps", 3, "table S1: PPO steps between resampling"),
+    ("rl.baseline_decay", 0.95, "appendix C"),
+    ("setup.n_samples", 1000, "III.A (figure 3), III.B"),
+    ("setup.stability.potential", "orb:orb-v2", "appendix D"),
+    ("setup.bounds.high", math.inf, "III: rewards are not bounded"),
+    ("setup.sampling.temperature", 1.0, "II: samples of the policy"),
+    ("setup.sampling.top_p", 1.0, "II: samples of the policy"),
+]
+
+STABILITY = [
+    *REINFORCE,
+    ("rl.tau", 0.1, "table S1"),
+    ("setup.bounds.low", -math.inf, "III.A: rewards are not bounded"),
+    ("relax.n", 10_000, "appendix A"),
+    ("relax.threshold", 0.1, "appendix A"),
+    ("sft.n_epochs", 55, "appendix A"),
+    ("sft.batch_size", 100, "appendix A"),
+    ("sft.optimizer.learning_rate", 1e-5, "appendix A"),
+    ("sft.dropout", False, "table S1: no dropout in fine-tuning"),
+    ("n_per_group", 1000, "III.A (figure 4)"),
+]
+
+DIELECTRIC = [
+    *REINFORCE,
+    ("rl.tau", 2.0, "table S1: 2 for FoM reward"),
+    ("setup.sampling.space_groups", (225,), "III.B"),
+    ("max_merit", math.inf, "III.B: rewards are not bounded"),
+    ("n_best", 50, "III.B: top 50 candidates"),
+    ("max_e_above_hull", 0.1, "III.B, table I"),
+]
+
+ADAM = [
+    ("b2", 0.999, "appendix A: Adam"),
+    ("weight_decay", 0.0, "appendix A: Adam, not AdamW"),
+    ("clip_norm", 1.0, "table S1"),
+    ("schedule", "constant", "appendix A: one learning rate"),
+    ("warmup_steps", 0, "appendix A: one learning rate"),
+    ("ema_decay", 0.0, "no average is mentioned"),
+]
+
+NETWORK = {
+    "max_sites": 21,
+    "n_von_mises": 16,
+    "n_gaussians": 4,
+    "first_letter_hidden": 256,
+    "n_layers": 16,
+    "n_heads": 16,
+    "head_size": 64,
+    "width": 64,
+    "embedding": 32,
+    "n_frequencies": 5,
+    "dropout": 0.1,
+}
+
+
+def presets(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, Any]]:
+    """The presets of a script."""
+    monkeypatch.setattr(sys, "path", [str(EXPERIMENTS), *sys.path])
+    return importlib.import_module(name).PRESETS
+
+
+@pytest.mark.parametrize(
+    ("name", "table"), [("stability_rl", STABILITY), ("dielectric_rl", DIELECTRIC)]
+)
+def test_numbers_of_the_paper(
+    name: str, table: list[tuple[str, Any, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, config = presets(name, monkeypatch)["paper"]
+    found = {field: attrgetter(field)(config) for field, _, _ in table}
+    assert found == {field: value for field, value, _ in table}
+    for part in ("rl", "sft") if name == "stability_rl" else ("rl",):
+        for field, value, where in ADAM:
+            assert getattr(getattr(config, part).optimizer, field) == value, (part, field, where)
+
+
+def test_the_published_network() -> None:
+    config = ModelConfig()
+    assert {name: getattr(config, name) for name in NETWORK} == NETWORK
+
+
+def test_the_paper_s_optimizer_is_adam(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer: OptimizerConfig = presets("stability_rl", monkeypatch)["paper"][1].rl.optimizer
+    adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-4))
+    params = expected = {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
+    ours = optimizer.build(600)
+    state, other = ours.init(params), adam.init(params)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        gradient = {k: jnp.asarray(rng.normal(size=x.shape)) for k, x in params.items()}
+        updates, state = ours.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        updates, other = adam.update(gradient, other, expected)
+        expected = optax.apply_updates(expected, updates)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(params[name], value)
