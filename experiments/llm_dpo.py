@@ -4,7 +4,7 @@
 
 `small` goes on from what `llm_sft.py small` left: it samples answers to the training prompts, pairs
 those nearer to the composition asked for with those farther from it, and learns from the pairs;
-some 2 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected"
+some 3 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected"
 (texts, or lists of messages) for pairs of your own. Run it again with the same --setup.output to go
 on after an interruption. The result is in OUTPUT/model.
 """
@@ -33,6 +33,7 @@ from llm_setup import (
     read_texts,
     sequences,
     shown,
+    weights_of,
 )
 from rich.console import Console
 
@@ -95,7 +96,7 @@ class Config:
     """What is preferred to what."""
     dpo: TextPreferenceConfig = field(
         default_factory=lambda: TextPreferenceConfig(
-            anchor=1.0,
+            anchor=1.0,  # without it both answers of a pair become unlikely
             n_epochs=2,
             batch_size=32,
             log_every=2,
@@ -109,7 +110,7 @@ class Config:
 
 
 PRESETS = {
-    "small": ("Goes on from `llm_sft.py small`; two CPU cores, 2 minutes.", Config()),
+    "small": ("Goes on from `llm_sft.py small`; two CPU cores, 3 minutes.", Config()),
     "paper": (
         "LoRA on a model of 7-9 billion parameters, int8 base: one GPU of 24 GB or more. Give"
         " --setup.model.base, and --setup.model.adapter of `llm_sft.py paper`.",
@@ -124,7 +125,7 @@ PRESETS = {
 
 def main(config: Config) -> None:
     start = time.perf_counter()
-    folder = open_run(config.setup.output, config)
+    folder = open_run(config.setup.output, config, vary=("result",))
     policy = load_text_policy(config.setup.model)
     find = pairs_of_samples if config.pairs.file is None else pairs_of_file
     settings = dataclasses.asdict(config)
@@ -142,9 +143,10 @@ def main(config: Config) -> None:
             tracker.log,
             run_id=tracker.run_id,
         )
-        after = examine(state.averaged, 1)
+        params = weights_of(state, config.setup, policy)
+        after = examine(params, 1)
         with remade(folder / "model") as made:
-            policy.save(made, state.averaged)
+            policy.save(made, params)
         page = report(config, len(pairs), before, after, time.perf_counter() - start)
         tracker.log_artifact(folder / "model", "model", "model")
     Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")
@@ -220,7 +222,8 @@ def report(config: Config, n_pairs: int, before: Answers, after: Answers, second
         first, last = metrics[name][[0, -1], 1]
         rows.append([name, f"{first:.3f}", f"{last:.3f}"])
     notes = [
-        f"{n_pairs} pairs, β = {config.dpo.beta:g}, {config.dpo.n_epochs} epochs;"
+        f"{n_pairs} pairs, β = {config.dpo.beta:g}, anchor {config.dpo.anchor:g},"
+        f" {config.dpo.n_epochs} epochs;"
         f" {seconds:.0f} s on {hardware()}."
     ]
     result = Report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from crystaljax.text.policy import Params, TextPolicy
 from crystaljax.text.prompts import load_template
 from crystaljax.tokenizations.text import WyckoffText
 from crystaljax.tracking import TrackingConfig
+from crystaljax.training.fit import best_weights
+from crystaljax.training.optimizer import TrainState
 from crystaljax.training.text_task import Prompt
 
 SHOWN = 80
@@ -63,6 +65,8 @@ class LlmSetup:
     """How it is sampled."""
     n_samples: int = 200
     """Prompts of the validation share that fresh samples answer, one each."""
+    result: Literal["last", "best"] = "last"
+    """Weights of a run that are taken: the last, or those of the lowest validation loss."""
     output: Path = Path("runs/llm")
     """Folder of the run."""
     seed: int = 0
@@ -177,6 +181,13 @@ def prompts(policy: TextPolicy, texts: Texts) -> list[Prompt]:
 def chats(model: TextModelConfig) -> bool:
     """The model has a chat template, which its prompts should follow."""
     return bool(model.base) and bool(load_tokenizer(model).fast.chat_template)
+
+
+def weights_of(state: TrainState, setup: LlmSetup, policy: TextPolicy) -> Params:
+    """The weights of a run that are taken."""
+    if setup.result == "last":
+        return state.averaged
+    return policy.place(best_weights(setup.output, state.averaged, policy.identity)[0])
 
 
 class Answers(NamedTuple):

@@ -28,6 +28,7 @@ from llm_setup import (
     read_texts,
     sequences,
     shown,
+    weights_of,
 )
 from rich.console import Console
 
@@ -83,7 +84,7 @@ PRESETS = {
 
 def main(config: Config) -> None:
     start = time.perf_counter()
-    folder = open_run(config.setup.output, config)
+    folder = open_run(config.setup.output, config, vary=("result",))
     train, validation = read_texts(config.setup.texts, chats(config.setup.model))
     policy = load_text_policy(config.setup.model, [*plain(train), *plain(validation)])
     examine = Examiner(config.setup, policy, validation)
@@ -99,9 +100,10 @@ def main(config: Config) -> None:
             tracker.log,
             run_id=tracker.run_id,
         )
-        after = examine(state.averaged, 1)
+        params = weights_of(state, config.setup, policy)
+        after = examine(params, 1)
         with remade(folder / "model") as made:
-            policy.save(made, state.averaged)
+            policy.save(made, params)
         page = report(config, before, after, time.perf_counter() - start)
         tracker.log_artifact(folder / "model", "model", "model")
     Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")

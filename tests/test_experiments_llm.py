@@ -131,6 +131,7 @@ def test_dpo_on_a_file_of_pairs(tmp_path: Path) -> None:
         model=TextModelConfig(base=str(tmp_path / "model")),
         generation=dataclasses.replace(small.setup.generation, max_new_tokens=8),
         output=tmp_path / "run",
+        result="best",
     )
     dpo = dataclasses.replace(small.dpo, batch_size=4)
     pairs = llm_dpo.PairsConfig(file=tmp_path / "pairs")
