@@ -172,8 +172,9 @@ def test_a_run_ends_in_time_with_its_report(monkeypatch: pytest.MonkeyPatch) -> 
     run.section("a", section(("wrong", lambda: Found(1.0, "", agrees=False))), Budget(1.0))
     run.stop_at_the_end().join()
     assert ended == [1]
-    names = [row["name"] for row in json.loads(lines[-1])["rows"]]
-    assert names == ["wrong", "stopped"]
+    rows = json.loads(lines[-1])["rows"]
+    assert [row["name"] for row in rows] == ["wrong", "stopped"]
+    assert rows[-1]["note"].endswith("a, wrong")
 
 
 def test_the_first_time_is_told_apart() -> None:

@@ -119,6 +119,7 @@ class Run:
         self.step_seconds: float | None = None
         """Of a training step at the published size, once it was measured."""
         self._writing = threading.Lock()
+        self._at = "the beginning"  # what is being measured
         heading = zip(WIDTHS, WIDTHS.values(), strict=True)
         say(" ".join(f"{name:<{width}}" for name, width in heading) + " note")
 
@@ -147,6 +148,7 @@ class Run:
             if found is None:
                 return
             what, measure = found
+            self._at = f"{name}, {what}"
             if budget.left <= longest:
                 reason = f"{budget.left:.0f} s left for it; the longest so far took {longest:.0f}"
                 self._add(Row(name, what, "skipped", reason))
@@ -181,7 +183,7 @@ class Run:
         """End the process, with its report, should the time be up while something is compiled."""
 
         def stop() -> None:
-            self._add(Row("run", "stopped", "skipped", "the time is up"))
+            self._add(Row("run", "stopped", "skipped", f"the time was up at: {self._at}"))
             self.say(self.report())
             os._exit(1 if self.faults else 0)
 
