@@ -227,6 +227,16 @@ def test_the_composition_is_kept_or_the_row_is_refused() -> None:
             assert formulas(crystals) == ["Na2Cl"]
         else:
             assert distance == 0 and "atoms coincide" in reason
+    for distance in (0.0, 1e-3, 9e-3, 0.015, 0.1):  # of helium alone: the formula stays the same
+        frac = np.array([[0, 0, 0], [distance / 5, 0, 0], [0.3, 0.5, 0.5], [0.1, 0.2, 0.7]])
+        cell = AtomicCell(np.diag([5.0, 6, 7]), frac, np.full(4, 2))
+        crystals, (reason,) = symmetrize([cell])
+        if reason is None:
+            volume = np.linalg.det(np.asarray(orbits.lattice_matrix(crystals.lattice)[0]))
+            per_volume = orbits.n_atoms(crystals)[0] / volume
+            np.testing.assert_allclose(per_volume, 4 / 210, rtol=0.02)
+        else:
+            assert distance < 0.02 and "atoms coincide" in reason
     for species in (0, -3, 119, 10**9):
         cell = AtomicCell(np.eye(3) * 4, np.zeros((1, 3)), np.array([species]))
         _, (reason,) = symmetrize([cell])

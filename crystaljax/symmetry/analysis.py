@@ -110,13 +110,12 @@ def _search(cell: AtomicCell, symprec: float) -> _Found | str:
         if type(error).__name__ != "PanicException":
             raise
         return f"no symmetry found at symprec {symprec:g}: the search broke off ({error})"
-    before, after = np.bincount(species), np.bincount(dataset.std_cell.numbers)
-    if not np.array_equal(before * after.sum(), after * before.sum()):
+    n_centering = int(tables().n_centering[dataset.number - 1])
+    if not _same_content(matrix, species, dataset.std_cell, n_centering):
         return f"atoms coincide: at symprec {symprec:g} the symmetry search makes one of several"
     firsts = [atom for atom, orbit in enumerate(dataset.orbits) if atom == orbit]
     letters, mapping, standard = dataset.wyckoffs, dataset.mapping_std_prim, dataset.std_cell
     # the standard cell lists each atom of its primitive cell with its centring translates
-    n_centering = int(tables().n_centering[dataset.number - 1])
     places = [mapping[atom] * n_centering for atom in firsts]
     positions, numbers = standard.positions, standard.numbers
     return _Found(
@@ -127,6 +126,18 @@ def _search(cell: AtomicCell, symprec: float) -> _Found | str:
         standard.basis,
         len(numbers),
     )
+
+
+def _same_content(
+    matrix: np.ndarray, species: np.ndarray, standard: moyopy.Cell, n_centering: int
+) -> bool:
+    """Whether a standard cell has as many atoms of each element, for its volume, as the cell."""
+    ratio = abs(np.linalg.det(matrix) / np.linalg.det(standard.basis))
+    n_primitive = round(ratio * n_centering)  # primitive cells in the cell
+    before, after = (
+        np.bincount(x, minlength=len(SYMBOLS) + 1) for x in (species, standard.numbers)
+    )
+    return np.array_equal(before * n_centering, after * n_primitive)
 
 
 def _representatives(
