@@ -236,7 +236,8 @@ def test_the_composition_is_kept_or_the_row_is_refused() -> None:
             per_volume = orbits.n_atoms(crystals)[0] / volume
             np.testing.assert_allclose(per_volume, 4 / 210, rtol=0.02)
         else:
-            assert distance < 0.02 and "atoms coincide" in reason
+            assert distance < 0.02
+            assert "atoms coincide" in reason or "search failed" in reason
     for species in (0, -3, 119, 10**9):
         cell = AtomicCell(np.eye(3) * 4, np.zeros((1, 3)), np.array([species]))
         _, (reason,) = symmetrize([cell])
