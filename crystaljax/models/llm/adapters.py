@@ -116,7 +116,7 @@ def load_adapter(model: LanguageModel, folder: str | Path, base: str | None = No
         raise ValueError(f"{folder / CONFIG}: {error}") from error
     if model.head is None:
         _drop_tied(arrays, folder / WEIGHTS)
-    expected = {
+    expected: dict[str, tuple[int, ...]] = {
         f"{PREFIX}{name}.{ROWS}": (len(ids), model.config.width) for name, ids in tokens.items()
     }
     for path, lora in loras.items():
@@ -307,7 +307,7 @@ def _drop_tied(arrays: dict[str, Any], file: Path) -> None:
     """Take out rows of a head that is the embedding; ValueError if they are not the embedding's."""
     rows = arrays.pop(f"{PREFIX}{HEAD}.{ROWS}", None)
     same = arrays.get(f"{PREFIX}{EMBEDDING}.{ROWS}")
-    if rows is not None and not np.array_equal(rows, same):
+    if rows is not None and (same is None or not np.array_equal(rows, same)):
         raise ValueError(f"{file} has other rows for the head than for the embedding it is tied to")
 
 
