@@ -160,8 +160,11 @@ def test_what_does_not_fit_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     run = quiet()
     budget = Budget(20.0, clock)
     run.section("a", section(("12 s", takes(12)), ("more", takes(1)), ("again", takes(1))), budget)
+    run.section("b", section(("later", takes(1))), Budget(0.0, clock))
     assert [row.status for row in run.rows] == ["measured", "skipped", "skipped"]
-    assert "8 s left" in run.rows[1].note
+    assert "8 s left" in run.rows[1].note and run.rows[1].name == "more, and 1 more"
+    assert run.rows[1].details == {"skipped": ["more", "again"]}
+    assert run.rows[2].name == "all of it"
 
 
 def test_a_run_ends_in_time_with_its_report(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,10 +132,13 @@ class Run:
     def section(self, name: str, section: Section, budget: Budget) -> None:
         """Do what a section yields while there is time for it.
 
-        Skipped with a line: what needs a package or a file that is absent, and what comes when
+        Skipped with a line: what needs a package or a file that is absent, and all that comes when
         less time is left than the longest measurement of the section took. A measurement that
         fails costs itself alone.
         """
+        if not budget.left:
+            self._add(Row(name, "all of it", "skipped", "no time is left for it"))
+            return
         longest = 0.0
         measurements = section(self, budget)
         while True:
@@ -150,9 +153,8 @@ class Run:
             what, measure = found
             self._at = f"{name}, {what}"
             if budget.left <= longest:
-                reason = f"{budget.left:.0f} s left for it; the longest so far took {longest:.0f}"
-                self._add(Row(name, what, "skipped", reason))
-                continue
+                self._add(_no_time(name, [what, *(x for x, _ in measurements)], budget, longest))
+                return
             for row in _rows(name, what, measure, start):
                 self._add(row)
             longest = max(longest, time.monotonic() - start)
@@ -227,6 +229,13 @@ def _row(section: str, name: str, found: Found, seconds: float) -> Row:
         seconds,
         found.details,
     )
+
+
+def _no_time(section: str, names: list[str], budget: Budget, longest: float) -> Row:
+    """A row for the rest of a section."""
+    title = names[0] if len(names) == 1 else f"{names[0]}, and {len(names) - 1} more"
+    reason = f"{budget.left:.0f} s left; the longest so far took {longest:.0f}"
+    return Row(section, title, "skipped", reason, details={"skipped": names})
 
 
 def _fault(section: str, name: str, error: Exception, seconds: float) -> Row:
