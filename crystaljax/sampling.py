@@ -94,7 +94,7 @@ def make_demands(
     if not 0 < config.top_p <= 1:
         raise ValueError(f"top-p {config.top_p}: it must be above 0, and 1 at most")
     if config.max_candidates < 1:
-        raise ValueError(f"{config.max_candidates} candidates for each sample: give 1 at least")
+        raise ValueError(f"{config.max_candidates} candidates for each sample: give at least 1")
     known = np.arange(N_SPECIES) > 0
     if element_counts is not None:
         known &= np.asarray(element_counts) > 0
@@ -108,8 +108,8 @@ def make_demands(
     if config.formula is not None:
         content = _whole_numbers(config.formula)
         if config.elements is not None:
-            _refuse(content > 0, allowed, "the formula has", "elements allowed")
-        _refuse(required, content > 0, "required is", "elements of the formula")
+            _refuse(content > 0, allowed, "the formula has", "those allowed")
+        _refuse(required, content > 0, "required is", "those of the formula")
         atoms = tuple(content[content > 0].tolist())
         allowed = required = content > 0
     if config.elements is None:
@@ -117,10 +117,10 @@ def make_demands(
             required,
             allowed,
             "required is",
-            "elements that the model has seen in training: to sample it all the same, name all "
-            "that may occur as elements",
+            "those that the model has seen in training: to sample it all the same, name all "
+            "elements that may occur",
         )
-    _refuse(required, allowed, "required is", "elements allowed")
+    _refuse(required, allowed, "required is", "those allowed")
     template = _template(config.template, max_sites)
     n_slots = max_sites if config.template is None else len(config.template)
     if required.sum() > n_slots:

@@ -21,7 +21,7 @@ from crystaljax.tokenizations.wyckoff import N_SPECIES
 K_STEP = 8
 """Elements of a composition are padded to a multiple of it, so that nothing is compiled anew."""
 
-LATER = 0.6, -1.1
+LATER = 0.33, -0.9
 """Slope and intercept of the log-odds that an element comes at a later site, from its log-odds at
 this one: a rough rule that holds for any trained model, and decides how many candidates are
 needed, not what is sampled."""
@@ -101,7 +101,7 @@ class Composition(Batch):
         row = jnp.clip(row, 0, len(fewest) - 1)
         possible = (step > 0) & (step <= missing)
         sites = 1 + fewest[row, jnp.where(possible, column, 0)].astype(jnp.int32)
-        return possible & (sites <= sites_left[:, None, None])
+        return possible & (sites <= jnp.reshape(sites_left, (-1, 1, 1)))
 
 
 @jax.tree_util.register_dataclass

@@ -82,9 +82,7 @@ class Sampler:
             return first
         # The others of a row have the first one's group, which is thus distributed as it should be.
         groups, which = np.unique(first.tokens.space_group, return_inverse=True)
-        others = self._choose(
-            np.eye(N_GROUPS)[groups - 1], np.bincount(which) * (repeat - 1), rng
-        )
+        others = self._choose(np.eye(N_GROUPS)[groups - 1], np.bincount(which) * (repeat - 1), rng)
         rows = np.zeros((n_rows, repeat), int)
         rows[:, 0] = np.arange(n_rows)
         by_group = np.argsort(which, kind="stable")
@@ -106,9 +104,7 @@ class Sampler:
                 jax.tree.map(partial(_put, rows[at]), result, found)
         return result
 
-    def _choose(
-        self, priors: np.ndarray, wanted: np.ndarray, rng: np.random.Generator
-    ) -> Rollout:
+    def _choose(self, priors: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> Rollout:
         """Samples of T targets, which differ in their priors float64 [T, 230], target by target.
 
         `wanted` int [T]: samples of each.
