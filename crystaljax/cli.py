@@ -110,9 +110,8 @@ class Sample(Command):
             console.print(f"left out: {in_words(reasons)}")
         if self.elements or self.required or self.template or self.formula:
             console.print(
-                f"effective sample size {rollout.effective_size:.1f} of {self.n}: as many samples of "
-                "equal weight would tell as much of the crystals asked for; averages should use "
-                "the weights in the file"
+                f"effective sample size: {rollout.effective_size:.1f} of {self.n} (the file has the "
+                "samples' weights, for averages over the model's distribution of such crystals)"
             )
 
 

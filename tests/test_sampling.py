@@ -8,7 +8,6 @@ from functools import cache
 import jax
 import numpy as np
 import pytest
-from pyxtal.symmetry import Group
 from slow_reference import reference
 from small import SMALL
 

@@ -159,7 +159,7 @@ class Constraints(Batch):
         site: Array,
         sites_left: Array,
     ) -> Array:
-        """bool [B, 119]: elements that suit on `letter` int [B]; other arguments as of `letters`."""
+        """bool [B, 119]: elements that suit on `letter` int [B]; the rest as in `letters`."""
         lacking = self._lacking(progress)
         if self.template is not None:
             sites_left = (self.template > 0).sum(axis=-1) - site
@@ -197,7 +197,7 @@ class Constraints(Batch):
         return self.required & (progress.atoms == 0)
 
     def _onward(self, group: Array, letter: Array, site: Array) -> Array:
-        """int [B, L]: row, from the first one, of the composition's table after a site on `letter`."""
+        """int [B, L]: row of the composition's table, from the first, after a site on `letter`."""
         if self.template is not None:
             return jnp.broadcast_to(site + 1, letter.shape)
         repeats = jnp.asarray(tables().n_free > 0)[group[:, None] - 1, letter]
