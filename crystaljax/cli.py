@@ -110,8 +110,8 @@ class Sample(Command):
             console.print(f"left out: {in_words(reasons)}")
         if self.elements or self.required or self.template or self.formula:
             console.print(
-                f"effective sample size: {rollout.effective_size:.1f} of {self.n} (the file has the "
-                "samples' weights, for averages over the model's distribution of such crystals)"
+                f"effective sample size: {rollout.effective_size:.1f} of {self.n} (the file has "
+                "the samples' weights, for averages over the model's distribution of such crystals)"
             )
 
 

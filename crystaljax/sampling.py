@@ -199,7 +199,7 @@ def _refuse(found: np.ndarray, among: np.ndarray, what: str, where: str) -> None
     """ValueError naming the elements of one mask that are not in the other."""
     if (found & ~among).any():
         names = ", ".join(symbol(z) for z in np.flatnonzero(found & ~among))
-        raise ValueError(f"{what} {names}, which is not among the {where}")
+        raise ValueError(f"{what} {names}, which is not among {where}")
 
 
 def _marked(symbols: tuple[str, ...]) -> np.ndarray:

@@ -38,14 +38,13 @@ def sampler(seed: int = 0, **settings: object) -> Sampler:
 
 
 @cache
-def free() -> Rollout:
+def free(space_groups: tuple[int, ...] | None = None) -> Rollout:
     """Samples without demands."""
-    return sample(8 * BATCH, seed=2)
+    return sample(16 * BATCH, seed=2, space_groups=space_groups)
 
 
-def compare(found: Rollout, met: np.ndarray) -> None:
-    """Sites, first letters and ln p of samples against those of `free()` that meet the demands."""
-    oracle = free()[met]
+def compare(found: Rollout, oracle: Rollout) -> None:
+    """Sites, first letters and ln p of samples against those that met the demands by chance."""
     assert len(oracle) > 150
     assert found.satisfied.all()
     weight = found.weight / found.weight.sum()
@@ -58,13 +57,13 @@ def compare(found: Rollout, met: np.ndarray) -> None:
         np.bincount(x.tokens.wyckoff[:, 0], w, 28)
         for x, w in ((found, weight), (oracle, np.full(len(oracle), 1 / len(oracle))))
     )
-    assert 0.5 * np.abs(letters - own).sum() < 0.15
+    assert 0.5 * np.abs(letters - own).sum() < 0.2
 
 
 def test_required_elements_are_the_conditional() -> None:
     common = np.bincount(free().tokens.species[:, :2].ravel(), minlength=N_SPECIES)[1:].argmax() + 1
     found = sample(BATCH, required=(SYMBOLS[common - 1],))
-    compare(found, (free().tokens.species == common).any(axis=1))
+    compare(found, free()[(free().tokens.species == common).any(axis=1)])
     assert found.effective_size > 0.5 * BATCH
 
 
@@ -74,16 +73,17 @@ def test_allowed_elements_are_the_conditional() -> None:
     species = free().tokens.species
     met = (allowed[species] | (species == 0)).all(axis=1)
     found = sample(BATCH, elements=tuple(SYMBOLS[z - 1] for z in np.flatnonzero(allowed)))
-    compare(found, met)
+    compare(found, free()[met])
     assert free().tokens.n_sites[met].mean() < 0.9 * free().tokens.n_sites.mean()
 
 
 def test_templates_are_the_conditional() -> None:
     """Which of the groups that have the positions: by how likely the template is in each."""
-    found = sample(BATCH, template=("a", "b"))
-    letters = free().tokens.wyckoff
+    groups = 221, 225, 123
+    found = sample(BATCH, template=("a", "b"), space_groups=groups)
     assert (found.tokens.wyckoff[:, :3] == [1, 2, 0]).all()
-    compare(found, (letters[:, :3] == [1, 2, 0]).all(axis=1))
+    letters = free(groups).tokens.wyckoff
+    compare(found, free(groups)[(letters[:, :3] == [1, 2, 0]).all(axis=1)])
 
 
 def test_weights_are_target_over_proposal() -> None:
@@ -157,7 +157,7 @@ def test_elements_of_no_training_crystal_are_masked() -> None:
     counts = np.where(masked, 0, 1)
     other = WyckoffPolicy(SMALL, policy()[0].space_group_counts, counts)
     config = SamplingConfig(batch_size=BATCH)
-    found = other.sample(policy()[1], 8 * BATCH, 2, config)
+    found = other.sample(policy()[1], 16 * BATCH, 2, config)
     assert not masked[found.tokens.species].any()
     had = masked[free().tokens.species].any(axis=1)
     assert 0 < had.mean() < 1
