@@ -36,7 +36,7 @@ def kept_weights(weight: np.ndarray, n: int) -> np.ndarray:
     """float64 [n or fewer]: the weights that n of the candidates will have, in no order."""
     c = threshold(weight, n)
     above = np.sort(weight[weight > c])
-    n_kept = min(n, np.count_nonzero(weight))
+    n_kept = min(n, int(np.count_nonzero(weight)))
     return np.concatenate([np.full(max(n_kept - len(above), 0), c), above])
 
 
@@ -48,7 +48,7 @@ def select(weight: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.nda
     """
     c = threshold(weight, n)
     certain = (weight >= c) & (weight > 0)
-    n_drawn = min(n, np.count_nonzero(weight)) - np.count_nonzero(certain)
+    n_drawn = min(n, int(np.count_nonzero(weight))) - int(certain.sum())
     share = np.cumsum(np.where(certain, 0, weight))
     marks = (np.arange(n_drawn) + rng.random()) * share[-1] / max(n_drawn, 1)
     drawn = np.minimum(np.searchsorted(share, marks, side="right"), len(weight) - 1)

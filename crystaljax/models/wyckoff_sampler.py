@@ -136,10 +136,10 @@ class Sampler:
                 break
         candidates = jax.tree.map(lambda *xs: np.concatenate(xs), *rounds)
         rows, log_kept = [], []
-        for t in range(n_targets):
-            mine = np.flatnonzero(target == t)
-            kept, weights = select(weight[mine], wanted[t], rng)
-            rest = np.setdiff1d(np.arange(len(mine)), kept)[: wanted[t] - len(kept)]
+        for i, n in enumerate(wanted):
+            mine = np.flatnonzero(target == i)
+            kept, weights = select(weight[mine], int(n), rng)
+            rest = np.setdiff1d(np.arange(len(mine)), kept)[: n - len(kept)]
             rows.append(mine[np.concatenate([kept, rest]).astype(int)])
             log_kept += [np.log(weights / weights.mean()), np.full(len(rest), -np.inf)]
         chosen: Rollout = candidates[np.concatenate(rows)]

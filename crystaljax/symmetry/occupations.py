@@ -76,7 +76,7 @@ def _by_letter(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     n_letters = tables().n_letters.astype(int)
     first = np.cumsum(n_letters + 1) - (n_letters + 1)
     fewest = np.full((int((n_letters + 1).sum()), *shape), IMPOSSIBLE, np.uint8)
-    fewest[(first + n_letters, *(0,) * len(shape))] = 0
+    fewest.reshape(len(fewest), -1)[first + n_letters, 0] = 0
     for letter in range(N_LETTERS - 1, 0, -1):
         groups = np.flatnonzero(n_letters >= letter)
         repeats = tables().n_free[groups, letter] > 0
@@ -93,7 +93,7 @@ def _by_site(
 ) -> tuple[np.ndarray, np.ndarray]:
     """First rows, and the table over the sites of a template, from the last one up."""
     fewest = np.full((N_GROUPS, slots + 1, *shape), IMPOSSIBLE, np.uint8)
-    fewest[(slice(None), len(template), *(0,) * len(shape))] = 0
+    fewest.reshape(N_GROUPS, slots + 1, -1)[:, len(template), 0] = 0
     groups = np.arange(N_GROUPS)
     for site in range(len(template) - 1, -1, -1):
         on_site = _atoms_on(groups, template[site])
