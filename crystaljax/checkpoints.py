@@ -40,6 +40,9 @@ class Metadata:
     """Name of the tokenization."""
     space_group_counts: list[int]
     """[230]: crystals of each space group in the training data, from which prompts are drawn."""
+    element_counts: list[int] | None = None
+    """[119]: crystals of the training data with the element of each atomic number. Folders of
+    models from before it was recorded lack it."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)

@@ -66,6 +66,9 @@ class Sample(Command):
     """Wyckoff letters of all sites, such as a a b; only groups that have them are drawn."""
     formula: str | None = None
     """Content of the primitive cell, such as SrTiO3."""
+    max_candidates: int = 8
+    """Candidates drawn for each sample, at most, where elements, template or formula are asked for:
+    more come nearer to the model's own distribution of such crystals."""
     batch_size: int = 256
     """Samples made at a time."""
 
@@ -107,11 +110,17 @@ class Sample(Command):
             "material_id": rows,
             "log_prob": rollout.logp_model[rows],
             "log_prob_sampled": rollout.logp[rows],
+            "weight": rollout[rows].weight,
         }
         write(decoded.crystals[rows], self.output, properties)
         console.print(f"{len(rows)} of {self.n} samples are in {self.output}")
         if len(rows) < self.n:
             console.print(f"left out: {in_words(reasons)}")
+        if self.elements or self.required or self.template or self.formula:
+            console.print(
+                f"effective sample size: {rollout.effective_size:.1f} of {self.n} (the file has "
+                "the samples' weights, for averages over the model's distribution of such crystals)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

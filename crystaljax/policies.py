@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,13 @@ from crystaljax.checkpoints import Metadata, load_metadata, load_weights, save_w
 from crystaljax.crystal import Array
 from crystaljax.models.wyckoff_decoder import Rollout
 from crystaljax.models.wyckoff_likelihood import LogProb, log_prob
+from crystaljax.models.wyckoff_sampler import Sampler
 from crystaljax.models.wyckoff_transformer import ModelConfig, WyckoffTransformer
-from crystaljax.sampling import (
-    SamplingConfig,
-    draw_space_groups,
-    make_constraints,
-    sample,
-)
+from crystaljax.sampling import SamplingConfig, make_demands, possible_groups
 from crystaljax.tokenizations.packing import PackedTokens
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization
+
+log = logging.getLogger(__name__)
 
 Params = Any
 Packed = tuple[PackedTokens, ...]
@@ -33,11 +33,19 @@ class WyckoffPolicy:
     Args:
       config: size of the network.
       space_group_counts: int [230], how often each group is to be prompted for (relative).
+      element_counts: int [119], crystals of the training data with each element: those that it
+        lacks are sampled only where they are asked for. All are if this is not known.
     """
 
-    def __init__(self, config: ModelConfig, space_group_counts: np.ndarray) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        space_group_counts: Sequence[int] | np.ndarray,
+        element_counts: Sequence[int] | np.ndarray | None = None,
+    ) -> None:
         self.config = config
         self.space_group_counts = np.asarray(space_group_counts)
+        self.element_counts = None if element_counts is None else np.asarray(element_counts)
         self.tokenization = WyckoffTokenization(config.max_sites)
         model = nnx.eval_shape(lambda: WyckoffTransformer(config, nnx.Rngs(0)))
         self.graph, self.param_shapes = nnx.split(model)
@@ -70,17 +78,21 @@ class WyckoffPolicy:
         a row. ValueError if the configuration asks for what cannot be.
         """
         config = config or SamplingConfig()
-        constraints = make_constraints(config, self.config.max_sites)
-        rng = np.random.default_rng(seed)
-        drawn = -(-n // repeat)
-        groups = draw_space_groups(config, constraints, self.space_group_counts, drawn, rng)
-        groups = np.repeat(groups, repeat)[:n]
-        return sample(self.graph, params, groups, seed, constraints, config, self.config.max_sites)
+        demands = make_demands(config, self.config.max_sites, self.element_counts)
+        prior = possible_groups(config, demands, self.space_group_counts)
+        sampler = Sampler(self.graph, params, seed, demands, config)
+        return sampler.sample(prior, n, repeat, np.random.default_rng(seed))
 
     @property
     def metadata(self) -> Metadata:
         """What a checkpoint has to say about this policy."""
-        return Metadata(self.config, "wyckoff", [int(n) for n in self.space_group_counts])
+        elements = self.element_counts
+        return Metadata(
+            self.config,
+            "wyckoff",
+            [int(n) for n in self.space_group_counts],
+            None if elements is None else [int(n) for n in elements],
+        )
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -99,5 +111,9 @@ def load_policy(folder: str | Path) -> tuple[WyckoffPolicy, Params]:
     Errors: see `checkpoints.load_metadata` and `load_weights`.
     """
     metadata = load_metadata(folder)
-    policy = WyckoffPolicy(metadata.model, np.array(metadata.space_group_counts))
+    if metadata.element_counts is None:
+        log.warning(
+            "%s does not say which elements it was trained on: samples may have any", folder
+        )
+    policy = WyckoffPolicy(metadata.model, metadata.space_group_counts, metadata.element_counts)
     return policy, load_weights(folder, policy.param_shapes)

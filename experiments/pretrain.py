@@ -47,7 +47,7 @@ class Config:
 def main(config: Config) -> None:
     open_run(config.output, config)
     train, validation = load(config.train), load(config.validation)
-    policy = WyckoffPolicy(config.model, train.space_group_counts)
+    policy = WyckoffPolicy(config.model, train.space_group_counts, train.element_counts)
     resume_step = latest_step(config.output)
     with Tracker(
         config.output, config.tracking, dataclasses.asdict(config), resume_step

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crystaljax.composition import element_counts
 from crystaljax.crystal import Crystals, Index
 
 
@@ -43,3 +44,8 @@ class Dataset:
     def space_group_counts(self) -> np.ndarray:
         """int [230]: how many crystals each space group has; group g stands at g - 1."""
         return np.bincount(self.crystals.space_group, minlength=231)[1:]
+
+    @property
+    def element_counts(self) -> np.ndarray:
+        """int [119]: how many crystals have each element, by atomic number."""
+        return (element_counts(self.crystals) > 0).sum(axis=0)

@@ -1,4 +1,9 @@
-"""What a user may demand of sampled crystals: elements, a Wyckoff template, a composition."""
+"""Demands on sampled crystals: elements, a Wyckoff template, a composition.
+
+The masks here leave no dead end where the space group can meet the demands. What they leave is
+sampled step by step, which is not yet the model's distribution of crystals that meet the demands:
+`crystaljax.importance` weighs and selects samples for that.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +13,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax.crystal import Array
-from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
+from crystaljax.crystal import Array, Batch
+from crystaljax.symmetry.occupations import Occupations
+from crystaljax.symmetry.tables import N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES
+
+K_STEP = 8
+"""Elements of a composition are padded to a multiple of it, so that nothing is compiled anew."""
+
+LATER = 0.33, -0.9
+"""Slope and intercept of the log-odds that an element comes at a later site, from its log-odds at
+this one: a rough rule that holds for any trained model, and decides how many candidates are
+needed, not what is sampled."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Progress:
+class Progress(Batch):
     """What B unfinished sequences have placed so far."""
 
     atoms: Array
@@ -33,137 +47,162 @@ class Progress:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Composition:
-    """The content of the primitive cell, as K elements and their atoms."""
+class Composition(Batch):
+    """Contents of B primitive cells, as K elements and their atoms (0 of element 0 as padding)."""
 
     species: Array
-    """int32 [K]"""
+    """int32 [B, K]"""
     atoms: Array
-    """int32 [K]"""
-    reachable: Array
-    """bool [230, 29, N + 1]: so many atoms of one element can be made of positions from this
-    letter on, those without free coordinates used once at most."""
+    """int32 [B, K]"""
+    stride: Array
+    """int32 [B, K]: see `Occupations`."""
+    first: Array
+    """int32 [B]: row of the table of `Occupations` at which the sample starts."""
 
     @staticmethod
-    def of(atoms: np.ndarray) -> Composition:
-        """From the atoms of each element in the primitive cell, int [119]."""
-        species = np.flatnonzero(atoms)
-        largest = int(atoms.max()) * int(tables().n_centering.max())
+    def of(species: np.ndarray, table: Occupations, group: np.ndarray) -> Composition:
+        """One composition for B space groups; species int [K] in the order of the table."""
+        padding = -len(species) % K_STEP
+
+        def rows(values: np.ndarray) -> np.ndarray:
+            padded = np.pad(values, (0, padding)).astype(np.int32)
+            return np.broadcast_to(padded, (len(group), len(padded)))
+
         return Composition(
-            jnp.asarray(species, jnp.int32),
-            jnp.asarray(atoms[species], jnp.int32),
-            jnp.asarray(_reachable(largest)),
+            rows(species), rows(table.atoms), rows(table.stride), table.first[group - 1]
         )
 
-    def fits(self) -> np.ndarray:
-        """bool [230]: groups in which every element by itself can have its atoms."""
-        atoms = np.asarray(self.atoms) * tables().n_centering[:, None]
-        reachable = np.asarray(self.reachable)[:, 1]
-        return np.asarray(np.take_along_axis(reachable, atoms.astype(int), axis=1).all(axis=1))
-
     def missing(self, progress: Progress, group: Array) -> Array:
-        """int32 [B, K]: atoms still to place in the conventional cell."""
+        """int32 [B, K]: atoms still to place in the primitive cell."""
         n_cells = jnp.asarray(tables().n_centering, jnp.int32)[group - 1]
-        return self.atoms * n_cells[:, None] - progress.atoms[:, self.species]
+        placed = jnp.take_along_axis(progress.atoms, self.species, axis=1)
+        return self.atoms - placed // n_cells[:, None]
 
-    def placeable(self, progress: Progress, group: Array, letter: Array) -> Array:
-        """bool [B, ..., K]: putting the element on `letter` int [B, ...] leaves no dead end.
+    def placeable(
+        self,
+        fewest: Array,
+        progress: Progress,
+        group: Array,
+        letter: Array,
+        onward: Array,
+        sites_left: Array,
+    ) -> Array:
+        """bool [B, L, K]: with the element on the letter int [B, L], the rest can be completed.
 
-        Each element by itself can still be completed; that they compete for positions that can
-        be used once is not seen, so a dead end remains possible.
+        `fewest` is the table of `Occupations`, `onward` int [B, L] the row, from the first one,
+        after a site on the letter; `sites_left` int [B]: sites there may be, with this one.
         """
-        extra = (1,) * (letter.ndim - 1)
-        row = (group - 1).reshape(-1, *extra)
-        missing = self.missing(progress, group).reshape(len(group), *extra, -1)
-        repeats = jnp.asarray(tables().n_free > 0)[row, letter]
-        onward = (letter + ~repeats)[..., None]
-        left = missing - _multiplicity(row + 1, letter)[..., None]
-        size = self.reachable.shape[-1]
-
-        def completes(count: Array) -> Array:
-            inside = (count >= 0) & (count < size)
-            return inside & self.reachable[row[..., None], onward, jnp.clip(count, 0, size - 1)]
-
-        others = completes(missing)
-        all_others = others.sum(-1, keepdims=True) - others == others.shape[-1] - 1
-        return completes(left) & all_others & (letter > 0)[..., None]
+        n_cells = jnp.asarray(tables().n_centering, jnp.int32)[group - 1]
+        step = (_multiplicity(group[:, None], letter) // n_cells[:, None])[..., None]
+        missing = self.missing(progress, group)[:, None]
+        column = (missing * self.stride[:, None]).sum(-1, keepdims=True)
+        column = column - step * self.stride[:, None]
+        row = self.first[:, None, None] + onward[..., None]
+        row = jnp.clip(row, 0, len(fewest) - 1)
+        possible = (step > 0) & (step <= missing)
+        sites = 1 + fewest[row, jnp.where(possible, column, 0)].astype(jnp.int32)
+        return possible & (sites <= jnp.reshape(sites_left, (-1, 1, 1)))
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Constraints:
-    """Demands on every sample of a run. What is None demands nothing."""
+class Constraints(Batch):
+    """Demands on B samples, each its own. What is None demands nothing."""
 
+    known: Array
+    """bool [B, 119]: elements that are sampled without constraints: those of the training data,
+    and others that were asked for."""
     allowed: Array
-    """bool [119]: elements that may occur."""
+    """bool [B, 119]: elements that may occur."""
     required: Array
-    """bool [119]: elements that must occur."""
+    """bool [B, 119]: elements that must occur."""
     template: Array | None = None
-    """int32 [S + 1]: the letters of all sites, then zeros."""
+    """int32 [B, S + 1]: the letters of all sites, then zeros."""
     composition: Composition | None = None
 
-    def letters(self, progress: Progress, group: Array, site: Array, possible: Array) -> Array:
-        """bool [B, 28]: letters of the next site that suit; the end, if possible, where none do."""
+    def letters(
+        self,
+        fewest: Array | None,
+        progress: Progress,
+        group: Array,
+        site: Array,
+        possible: Array,
+        sites_left: Array,
+    ) -> Array:
+        """bool [B, 28]: letters of the `site`-th site that suit, 0 for the end, among `possible`.
+
+        A sequence that lacks a required element may end all the same, which costs a candidate: if
+        it had to go on, candidates would become long and improbable.
+        `fewest` is the table that the composition refers to, `sites_left` int [] how many sites
+        there may still be, with this one.
+        """
+        every = jnp.broadcast_to(jnp.arange(N_LETTERS), possible.shape)
+        is_end = every == 0
         wanted = possible
-        is_end = jnp.arange(N_LETTERS) == 0
         if self.template is not None:
-            wanted = wanted & (jnp.arange(N_LETTERS) == self.template[site])
-        lacking = (self.required & (progress.atoms == 0)).any(axis=-1)
-        wanted = wanted & ~(lacking[:, None] & is_end)
-        if self.composition is not None:
-            every = jnp.broadcast_to(jnp.arange(N_LETTERS), wanted.shape)
-            placeable = self.composition.placeable(progress, group, every).any(axis=-1)
+            wanted = wanted & (every == self.template[:, site, None])
+        if self.composition is not None and fewest is not None:
+            onward = self._onward(group, every, site)
+            placeable = self.composition.placeable(
+                fewest, progress, group, every, onward, sites_left
+            )
             complete = (self.composition.missing(progress, group) == 0).all(axis=-1)
-            wanted = wanted & jnp.where(is_end, complete[:, None], placeable)
-        end = possible & is_end
-        otherwise = jnp.where(end.any(-1, keepdims=True), end, possible)
-        return jnp.where(wanted.any(-1, keepdims=True), wanted, otherwise)
+            wanted = wanted & jnp.where(is_end, complete[:, None], placeable.any(axis=-1))
+        return wanted
 
     def species(
-        self, progress: Progress, group: Array, letter: Array, possible: Array, sites_left: Array
+        self,
+        fewest: Array | None,
+        progress: Progress,
+        group: Array,
+        letter: Array,
+        site: Array,
+        sites_left: Array,
     ) -> Array:
-        """bool [B, 119]: elements that suit on `letter`; those possible where none do.
-
-        `sites_left` int []: how many sites there may still be, with this one.
-        """
-        wanted = possible & self.allowed
-        lacking = self.required & (progress.atoms == 0)
+        """bool [B, 119]: elements that suit on `letter` int [B]; the rest as in `letters`."""
+        lacking = self._lacking(progress)
         if self.template is not None:
-            unused = len(self.template) - 1 - (self.template > 0).sum()
-            sites_left = sites_left - unused
+            sites_left = (self.template > 0).sum(axis=-1) - site
         last_chance = lacking.sum(axis=-1) >= sites_left
-        wanted = wanted & jnp.where(last_chance[:, None], lacking, True)
-        if self.composition is not None:
-            placeable = self.composition.placeable(progress, group, letter)
-            chosen = jnp.zeros_like(possible).at[:, self.composition.species].set(placeable)
-            wanted = wanted & chosen
-        return jnp.where(wanted.any(-1, keepdims=True), wanted, possible)
+        wanted = self.allowed & (lacking | ~last_chance[:, None])
+        if self.composition is not None and fewest is not None:
+            at = letter[:, None]
+            onward = self._onward(group, at, site)
+            placeable = self.composition.placeable(fewest, progress, group, at, onward, sites_left)
+            row = jnp.arange(len(group))[:, None]
+            wanted &= jnp.zeros_like(wanted).at[row, self.composition.species].set(placeable[:, 0])
+        return wanted
+
+    def favour(self, progress: Progress, logits: Array) -> Array:
+        """float32 [B, 119]: look-ahead, to add to the logits [B, 119] of the next element.
+
+        Required elements that are lacking are favoured by 1/P(they come later): then a sequence
+        that has them by now is as likely as it should be among those that have them in the end.
+        """
+        logp = jax.nn.log_softmax(logits, axis=-1)
+        odds = logp - jnp.log1p(-jnp.minimum(jnp.exp(logp), 1 - 1e-6))
+        slope, intercept = LATER
+        later = jax.nn.log_sigmoid(slope * odds + intercept)
+        return jnp.where(self._lacking(progress), -later, 0)
 
     def satisfied(self, group: Array, progress: Progress) -> Array:
-        """bool [B]: finished sequences do what is demanded (there was no dead end)."""
+        """bool [B]: finished sequences do what is demanded."""
         present = progress.atoms > 0
-        fine = ~(present & ~self.allowed).any(-1) & ~(self.required & ~present).any(-1)
+        fine = ~(present & ~self.allowed).any(-1) & ~self._lacking(progress).any(-1)
         if self.composition is not None:
             fine &= (self.composition.missing(progress, group) == 0).all(-1)
         return fine
 
+    def _lacking(self, progress: Progress) -> Array:
+        return self.required & (progress.atoms == 0)
+
+    def _onward(self, group: Array, letter: Array, site: Array) -> Array:
+        """int [B, L]: row of the composition's table, from the first, after a site on `letter`."""
+        if self.template is not None:
+            return jnp.broadcast_to(site + 1, letter.shape)
+        repeats = jnp.asarray(tables().n_free > 0)[group[:, None] - 1, letter]
+        return letter - repeats
+
 
 def _multiplicity(group: Array, letter: Array) -> Array:
     return jnp.asarray(tables().multiplicity, jnp.int32)[group - 1, letter]
-
-
-def _reachable(largest: int) -> np.ndarray:
-    """See `Composition.reachable`; from the last position down, one more position at a time."""
-    reachable = np.zeros((N_GROUPS, N_LETTERS + 1, largest + 1), bool)
-    reachable[:, N_LETTERS, 0] = True
-    for letter in range(N_LETTERS - 1, -1, -1):
-        reachable[:, letter] = reachable[:, letter + 1]
-        for group in range(N_GROUPS):
-            step = int(tables().multiplicity[group, letter])
-            if step == 0 or step > largest:
-                continue
-            counts = reachable[group, letter]
-            source = counts if tables().n_free[group, letter] else counts.copy()
-            for count in range(step, largest + 1):
-                counts[count] |= source[count - step]
-    return reachable

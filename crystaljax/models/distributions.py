@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.scipy.special import i0e, ndtri
 
 from crystaljax.crystal import Array
+from crystaljax.models.rules import exclude
 
 N_PROPOSALS = 16
 """Proposals for a von Mises sample. At least 0.65 of them are accepted whatever κ, so that none
@@ -78,6 +79,24 @@ def sample_categorical(uniform: Array, logits: Array) -> Array:
     cumulative = jnp.cumsum(jax.nn.softmax(logits, axis=-1), axis=-1)
     passed = cumulative <= uniform[..., None] * cumulative[..., -1:]
     return passed.sum(axis=-1, dtype=jnp.int32)
+
+
+def sample_among(uniform: Array, logits: Array, allowed: Array) -> Array:
+    """int32 [...]: as `sample_categorical`, only what is allowed, bool [..., n].
+
+    Where all of `logits` would choose something allowed, that is the choice: masks change few
+    samples of a seed. Elsewhere the place within the refused choice's interval is a uniform number
+    again, and chooses among the allowed ones.
+    """
+    probability = jax.nn.softmax(logits, axis=-1)
+    cumulative = jnp.cumsum(probability, axis=-1)
+    first = sample_categorical(uniform, logits)[..., None]
+    width = jnp.take_along_axis(probability, first, axis=-1)[..., 0]
+    end = jnp.take_along_axis(cumulative, first, axis=-1)[..., 0]
+    place = 1 - (end - uniform * cumulative[..., -1]) / jnp.maximum(width, TINY)
+    second = sample_categorical(jnp.clip(place, 0, 1 - TINY), exclude(logits, allowed))
+    is_allowed = jnp.take_along_axis(allowed, first, axis=-1)[..., 0]
+    return jnp.where(is_allowed, first[..., 0], second)
 
 
 def sample_gaussian(uniform: Array, mixture: Mixture) -> Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from crystaljax.crystal import Array
 from crystaljax.models import distributions as dist
-from crystaljax.models.rules import exclude
+from crystaljax.models.rules import NEVER, exclude
 from crystaljax.symmetry.orbits import lattice_free
 
 
@@ -59,24 +59,49 @@ def draw_uniforms(key: Array, site: Array) -> Uniforms:
     )
 
 
-def draw_choice(
-    uniform: Array, logits: Array, possible: Array, wanted: Array, sharpness: Sharpness
-) -> tuple[Array, Array, Array]:
-    """Choices int32 [B] from logits [B, n], with their log-probabilities: as sampled, the model's.
+class Choice(NamedTuple):
+    """Choices of B sequences, with their log-probabilities and log importance weights."""
 
-    `possible` is what the model's own rules allow, `wanted` what the user's constraints leave.
+    index: Array
+    """int32 [B]"""
+    logp: Array
+    """[B]: under the distribution that was sampled."""
+    logp_model: Array
+    """[B]: under the model's own."""
+    log_weight: Array
+    """[B]: ln of its probability without constraints over that with which it was sampled."""
+
+
+def draw_choice(
+    uniform: Array,
+    logits: Array,
+    possible: Array,
+    known: Array,
+    wanted: Array,
+    sharpness: Sharpness,
+    favour: Array | float = 0.0,
+) -> Choice:
+    """Choices from logits [B, n] by uniform numbers [B].
+
+    `possible` is what the model's own rules allow, `known` what is sampled of it without
+    constraints, and `wanted` what these leave; `favour` [B, n] is added to the logits. Top-p
+    applies to what is wanted.
     """
     own = exclude(logits, possible)
-    sampled = exclude(own / sharpness.temperature, wanted)
+    tempered = own / sharpness.temperature
+    free = exclude(tempered, known)
+    left = exclude(free, wanted)
+    log_share = jax.nn.logsumexp(left, axis=-1) - jax.nn.logsumexp(free, axis=-1)
     if sharpness.top_p is not None:
-        sampled = _top_p(sampled, sharpness.top_p)
-    choice = dist.sample_categorical(uniform, sampled)
+        left = _top_p(left, sharpness.top_p)
+    index = dist.sample_among(uniform, tempered + favour, left > NEVER / 2)
 
     def of_choice(logits: Array) -> Array:
         logp = jax.nn.log_softmax(logits, axis=-1)
-        return jnp.take_along_axis(logp, choice[:, None], axis=-1)[:, 0]
+        return jnp.take_along_axis(logp, index[:, None], axis=-1)[:, 0]
 
-    return choice, of_choice(sampled), of_choice(own)
+    logp = of_choice(left + favour)
+    return Choice(index, logp, of_choice(own), of_choice(left) + log_share - logp)
 
 
 def _top_p(logits: Array, top_p: Array) -> Array:

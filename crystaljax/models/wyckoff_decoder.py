@@ -19,8 +19,10 @@ import numpy as np
 from flax import nnx
 
 from crystaljax.crystal import Array, Batch
+from crystaljax.importance import effective_size
 from crystaljax.models.constraints import Constraints, Progress
 from crystaljax.models.draws import (
+    Choice,
     Sharpness,
     Uniforms,
     draw_choice,
@@ -28,7 +30,7 @@ from crystaljax.models.draws import (
     draw_lattice,
     draw_uniforms,
 )
-from crystaljax.models.rules import allowed_letters
+from crystaljax.models.rules import allowed_letters, exclude
 from crystaljax.models.wyckoff_transformer import (
     Block,
     Cache,
@@ -52,13 +54,30 @@ class Rollout(Batch):
     tokens: WyckoffTokens
     """[N]"""
     logp: Array
-    """float32 [N]: ln of the probability (density) under the distribution that was sampled, with
-    its temperature, top-p and constraints."""
+    """float32 [N]: ln of the probability (density) under the distribution that it was drawn from,
+    token by token, with its temperature, top-p, masks and look-ahead. Under constraints samples
+    are selected from such draws: this is the proposal's, not that of the selected ones."""
     logp_model: Array
     """float32 [N]: ln p under the model itself; `log_prob` of the tokens gives the same."""
+    log_weight: Array
+    """float32 [N]: ln of the weight that the sample should have in averages, up to a constant; all
+    equal where samples are exact, −inf where the demands are not met."""
     satisfied: Array
-    """bool [N]: the sample does what the constraints demand. False after a dead end, such as
-    atoms left over for which the group has no more positions."""
+    """bool [N]: the sample does what the constraints demand."""
+
+    @property
+    def weight(self) -> np.ndarray:
+        """float64 [N]: what samples count for in averages, 1 on average; all 0 if none is met."""
+        log_weight = np.asarray(self.log_weight, np.float64)
+        if not np.isfinite(log_weight).any():
+            return np.zeros(len(log_weight))
+        weight = np.exp(log_weight - log_weight.max())
+        return weight / weight.mean()
+
+    @property
+    def effective_size(self) -> float:
+        """Samples of equal weight that are worth as much: (Σw)²/Σw² (Kong, JASA 89, 278, 1994)."""
+        return effective_size(self.weight)
 
     @staticmethod
     def empty(group: Array, max_sites: int) -> Rollout:
@@ -72,7 +91,7 @@ class Rollout(Batch):
             np.zeros((n, 6), np.float32),
         )
         zeros = np.zeros(n, np.float32)
-        return Rollout(tokens, zeros, zeros.copy(), np.zeros(n, bool))
+        return Rollout(tokens, zeros, zeros.copy(), zeros.copy(), np.zeros(n, bool))
 
 
 @jax.tree_util.register_dataclass
@@ -82,8 +101,10 @@ class DecodeState:
 
     rollout: Rollout
     """What has been sampled."""
+    constraints: Constraints
+    """What is demanded of each."""
     progress: Progress
-    """What it means for the constraints."""
+    """What the sites so far mean for that."""
     key: Array
     """key [B]: each sample's own."""
     alive: Array
@@ -101,24 +122,26 @@ class Decoder:
 
     Args:
       graph, params: the network, as `nnx.split` gives it.
-      sharpness, constraints: how to sample, and what.
+      sharpness: how to sample.
+      fewest: the table of `Occupations` that constraints refer to, if they demand compositions.
     """
 
     def __init__(
-        self, graph: Graph, params: Any, sharpness: Sharpness, constraints: Constraints
+        self, graph: Graph, params: Any, sharpness: Sharpness, fewest: Array | None
     ) -> None:
         model: WyckoffTransformer = nnx.merge(graph, params)
         self.config = model.config
         self._model = graph, params
-        self._how = sharpness, constraints
+        self._how = sharpness, fewest
         self._block, weights = nnx.split(model.blocks)
         self._layers = _unstack(weights, self.config.n_layers)
 
-    def start(self, key: Array, group: Array) -> DecodeState:
+    def start(self, key: Array, group: Array, constraints: Constraints) -> DecodeState:
         """B empty sequences; key [B], group int [B]."""
         batch = len(group)
         return DecodeState(
             rollout=Rollout.empty(group, self.config.max_sites),
+            constraints=constraints,
             progress=Progress.start(batch),
             key=key,
             alive=np.ones(batch, bool),
@@ -141,7 +164,7 @@ class Decoder:
         state = replace(state, uniform=draw_uniforms(state.key, np.int32(site)))
         state = _letter(*self._model, state, np.int32(site), *self._how)
         state, caches = self._advance(state, caches, site * TOKENS_PER_SITE)
-        return _lattice(*self._model, state, was_alive, *self._how), caches
+        return _lattice(*self._model, state, was_alive, self._how[0]), caches
 
     def sites(
         self, state: DecodeState, caches: list[Cache], site: int
@@ -207,7 +230,7 @@ def _letter(
     state: DecodeState,
     site: Array,
     sharpness: Sharpness,
-    constraints: Constraints,
+    fewest: Array | None,
 ) -> DecodeState:
     """Letters for those that are alive, and their tokens."""
     model: WyckoffTransformer = nnx.merge(graph, params)
@@ -217,12 +240,11 @@ def _letter(
     possible = allowed_letters(group, state.letter, jnp.broadcast_to(site == 0, group.shape))
     is_full = site >= model.config.max_sites
     possible = jnp.where(is_full, jnp.arange(N_LETTERS) == 0, possible)
-    wanted = constraints.letters(state.progress, group, site, possible)
-    letter, logp, logp_model = draw_choice(
-        state.uniform.letter, logits, possible, wanted, sharpness
-    )
-    letter = jnp.where(state.alive, letter, 0)
-    rollout = _add_logp(state.rollout, state.alive, logp, logp_model)
+    sites_left = model.config.max_sites - site
+    wanted = state.constraints.letters(fewest, state.progress, group, site, possible, sites_left)
+    choice = draw_choice(state.uniform.letter, logits, possible, possible, wanted, sharpness)
+    letter = jnp.where(state.alive, choice.index, 0)
+    rollout = _add_choice(state.rollout, state.alive, choice)
     wyckoff = rollout.tokens.wyckoff.at[:, site].set(letter, mode="drop")
     return replace(
         state,
@@ -240,7 +262,6 @@ def _lattice(
     state: DecodeState,
     was_alive: Array,
     sharpness: Sharpness,
-    constraints: Constraints,
 ) -> DecodeState:
     """Lattices for those that just ended, from their end tokens."""
     model: WyckoffTransformer = nnx.merge(graph, params)
@@ -253,12 +274,13 @@ def _lattice(
         sharpness,
     )
     rollout = _add_logp(state.rollout, ends, logp, logp_model)
-    satisfied = constraints.satisfied(tokens.space_group, state.progress)
+    satisfied = state.constraints.satisfied(tokens.space_group, state.progress)
     return replace(
         state,
         rollout=replace(
             rollout,
             tokens=replace(tokens, lattice=jnp.where(ends[:, None], lattice, tokens.lattice)),
+            log_weight=jnp.where(ends & ~satisfied, -jnp.inf, rollout.log_weight),
             satisfied=jnp.where(ends, satisfied, rollout.satisfied),
         ),
     )
@@ -271,7 +293,7 @@ def _species(
     state: DecodeState,
     site: Array,
     sharpness: Sharpness,
-    constraints: Constraints,
+    fewest: Array | None,
 ) -> DecodeState:
     """Elements for those that are alive, and their tokens."""
     model: WyckoffTransformer = nnx.merge(graph, params)
@@ -279,13 +301,20 @@ def _species(
     group = tokens.space_group
     possible = jnp.broadcast_to(jnp.arange(N_SPECIES) > 0, (len(group), N_SPECIES))
     sites_left = model.config.max_sites - site
-    wanted = constraints.species(state.progress, group, state.letter, possible, sites_left)
+    constraints = state.constraints
+    wanted = constraints.species(fewest, state.progress, group, state.letter, site, sites_left)
     logits = model.species_logits(model.outputs(state.hidden))
-    species, logp, logp_model = draw_choice(
-        state.uniform.species, logits, possible, wanted, sharpness
+    choice = draw_choice(
+        state.uniform.species,
+        logits,
+        possible,
+        constraints.known,
+        wanted,
+        sharpness,
+        constraints.favour(state.progress, exclude(logits, possible) / sharpness.temperature),
     )
-    species = jnp.where(state.alive, species, 0)
-    rollout = _add_logp(state.rollout, state.alive, logp, logp_model)
+    species = jnp.where(state.alive, choice.index, 0)
+    rollout = _add_choice(state.rollout, state.alive, choice)
     return replace(
         state,
         rollout=replace(
@@ -319,6 +348,12 @@ def _coordinate(
         rollout=replace(rollout, tokens=replace(tokens, frac=tokens.frac.at[:, site].set(frac))),
         hidden=token.astype(model.config.dtype),
     )
+
+
+def _add_choice(rollout: Rollout, where: Array, choice: Choice) -> Rollout:
+    rollout = _add_logp(rollout, where, choice.logp, choice.logp_model)
+    log_weight = rollout.log_weight + jnp.where(where, choice.log_weight, 0)
+    return replace(rollout, log_weight=log_weight)
 
 
 def _add_logp(rollout: Rollout, where: Array, logp: Array, logp_model: Array) -> Rollout:

@@ -43,8 +43,11 @@ class CrystalTask:
       base: parameters whose samples tell how large crystals are.
       reward: judges crystals; see `judge`.
       sampling: how samples are drawn. The log-probabilities that are trained are the model's own:
-        at another temperature, or under constraints, rollouts are off-policy, and PPO only
-        approximate.
+        at another temperature rollouts are off-policy, and PPO only approximate. Under
+        constraints they are of the policy given that the demands are met, ln p less the ln of the
+        probability Z of that. PPO's ratios leave out how Z changes in the inner steps; the term
+        with the gradient of ln Z vanishes as advantages average to zero. Samples count alike,
+        whatever their `weight`, nearly equal unless the demands are rare.
       bounds: how rewards are made fit to be trained on, as far as not the reward's own say.
       reference: training structures, for the share of novel samples.
     """
