@@ -198,7 +198,7 @@ def _whole_numbers(formula: str) -> np.ndarray:
 def _refuse(found: np.ndarray, among: np.ndarray, what: str, where: str) -> None:
     """ValueError naming the elements of one mask that are not in the other."""
     if (found & ~among).any():
-        names = ", ".join(symbol(z) for z in np.flatnonzero(found & ~among))
+        names = ", ".join(symbol(int(z)) for z in np.flatnonzero(found & ~among))
         raise ValueError(f"{what} {names}, which is not among {where}")
 
 
