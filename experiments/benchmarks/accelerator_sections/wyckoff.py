@@ -99,7 +99,7 @@ def sampling(run: Run, budget: Budget, size: Size) -> Iterator[Measurement]:
     counts = np.ones(230, int)
     cases = {
         f"{name}, random weights": partial(_random, config, counts)
-        for name, config in reversed(size.models.items())
+        for name, config in reversed(list(size.models.items()))
     }
     cases["the model that ships"] = partial(load_policy, CHECKPOINT)
     for name, make in cases.items():
