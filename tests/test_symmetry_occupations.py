@@ -36,7 +36,9 @@ def searcher(group: int) -> Callable[[int, tuple[int, ...]], int]:
     return search
 
 
-@pytest.mark.parametrize("atoms", [(1, 1), (2, 4, 8), (1, 2, 3, 7)])
+@pytest.mark.parametrize(
+    "atoms", [(1, 1), (2, 4, 8), pytest.param((1, 2, 3, 7), marks=pytest.mark.slow)]
+)
 def test_every_group_and_letter(atoms: tuple[int, ...]) -> None:
     table = occupations(atoms)
     whole = int((table.atoms * table.stride).sum())
