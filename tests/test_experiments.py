@@ -166,9 +166,9 @@ def test_alloys(monkeypatch: pytest.MonkeyPatch) -> None:
         *(monkeypatch, "alloys.py", "small", "--output out --data.pairs.volumes-of-pair 1"),
         *(f"--{x}.{few.format(x)}" for x in ("generation", "decoding")),
         "--reward.pool.kind inline --reward.temperatures 600 1000 1400",
-        "--sft.n-epochs 1 --best.n-samples 12 --best.n-rejected 2 --dpo.batch-size 2",
-        "--dpo.log-every 1 --dpo.validate-every 1 --grpo.n-steps 1 --grpo.batch-size 4",
-        "--grpo.group-size 4 --search.calls 6 --search.batch 4 --n-evaluated 6",
+        "--sft.n-epochs 4 --best.n-samples 12 --best.n-rejected 2 --dpo.batch-size 2",
+        "--dpo.log-every 1 --dpo.validate-every 1 --grpo.n-steps 1 --grpo.batch-size 16",
+        "--grpo.group-size 16 --search.calls 6 --search.batch 4 --n-evaluated 6",
     )
     assert Path("out/report.html").is_file()
 
