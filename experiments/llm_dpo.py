@@ -4,7 +4,7 @@
 
 `small` goes on from what `llm_sft.py small` left: it samples answers to the training prompts, pairs
 those nearer to the composition asked for with those farther from it, and learns from the pairs;
-some 3 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected"
+some 4 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected"
 (texts, or lists of messages) for pairs of your own. Run it again with the same --setup.output to go
 on after an interruption. The result is in OUTPUT/model.
 """
@@ -110,7 +110,7 @@ class Config:
 
 
 PRESETS = {
-    "small": ("Goes on from `llm_sft.py small`; two CPU cores, 3 minutes.", Config()),
+    "small": ("Goes on from `llm_sft.py small`; two CPU cores, 4 minutes.", Config()),
     "paper": (
         "LoRA on a model of 7-9 billion parameters, int8 base: one GPU of 24 GB or more. Give"
         " --setup.model.base, and --setup.model.adapter of `llm_sft.py paper`.",
