@@ -27,6 +27,7 @@ from setup import Bench, Setup
 from crystaljax import plots
 from crystaljax.assessment import Assessment
 from crystaljax.data.writers import write
+from crystaljax.evaluation.matching import once
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
@@ -186,12 +187,13 @@ def report(
 
 
 def candidates(found: Assessment, merit: RewardBatch, config: Config) -> list[list[str]]:
-    """Header and rows: the unique and stable samples of largest figure of merit."""
+    """Header and rows: stable samples of largest figure of merit, one of those that match."""
     columns = found.evaluation.columns
     energies = {k: x for k, x in columns.items() if k.startswith("e_above_hull")}
     stable = np.all([x <= config.max_e_above_hull for x in energies.values()], axis=0)
-    rows = np.flatnonzero(merit.ok & columns["unique"] & stable)
-    rows = rows[np.argsort(-merit.value[rows])][: config.n_best]
+    rows = np.flatnonzero(merit.ok & stable)
+    rows = rows[np.argsort(-merit.value[rows])]
+    rows = rows[once(np.ones(len(rows), bool), columns["cluster"][rows])][: config.n_best]
     header = ["formula", "ε", "E_gap (eV)", "ε·E_gap (eV)"]
     header += [name.replace("_", " ") + " (eV/atom)" for name in energies]
     table = [[*header, "novel"]]
