@@ -58,8 +58,8 @@ def test_python_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
     if "FOLDER" in code:
-        small = pytest.importorskip("small_policy", exc_type=ImportError)
-        policy = small.tiny_policy()
+        loading = pytest.importorskip("crystaljax.text.loading", exc_type=ImportError)
+        policy = loading.load_text_policy(loading.TextModelConfig(n_vocabulary=300), ["NaCl"])
         policy.save(tmp_path / "FOLDER", policy.start)
     elif "alloys" in code:
         pytest.importorskip("pycalphad")
