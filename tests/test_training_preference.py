@@ -168,7 +168,7 @@ def test_without_differences_nothing_is_learnt(
     lines: list[dict[str, float]] = []
     config = PreferenceConfig(
         n_iterations=1,
-        n_samples=8,
+        n_samples=24,
         group_size=8,
         batch_size=4,
     )

@@ -148,7 +148,10 @@ def test_a_resumed_run_has_the_same_metrics(tmp_path: Path, algorithm: Any) -> N
         save_every=1,
     )
 
-    task = CrystalTask(policy, base, large_cells, SamplingConfig(batch_size=16))
+    def judge_all(crystals: Crystals) -> RewardBatch:
+        return RewardBatch.from_values(np.asarray(volume(crystals.lattice), np.float64))
+
+    task = CrystalTask(policy, base, judge_all, SamplingConfig(batch_size=16))
 
     def run(folder: Path, track: Any) -> None:
         reinforce(task, base, config, folder, track)

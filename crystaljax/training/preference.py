@@ -196,7 +196,7 @@ def prefer(
             log.info("going on from iteration %d", checkpoints.latest)
         first = checkpoints.latest or 0
         bar = progress.add_task("DPO", total=config.n_iterations, completed=first)
-        unjudged = Unjudged()
+        unjudged = Unjudged(first)
         for iteration in range(first, config.n_iterations):
             clock = Clock()
             rng = np.random.default_rng([config.seed, 3, iteration])

@@ -230,21 +230,22 @@ def reinforce(
             log.info("going on from step %d", int(state.rollouts))
         first, title = int(state.rollouts), config.algorithm.upper()
         bar = progress.add_task(title, total=config.n_steps, completed=first)
-        unjudged = Unjudged()
+        unjudged = Unjudged(first)
         for step in range(first, config.n_steps):
             clock = Clock()
             seed = int(np.random.default_rng([config.seed, 2, step]).integers(2**31))
             played = task.play(state.train.params, config.batch_size, seed, clock, repeat)
             numbers = dict(played.metrics)
+            skipped = unjudged(played.judged)
             with clock("update"):
-                if unjudged(played.judged):
+                if skipped:
                     state = dataclasses.replace(state, rollouts=state.rollouts + 1)
                 else:
                     parts = task.parts(played.samples, np.arange(config.batch_size))
                     reward = jnp.asarray(played.reward, jnp.float32)
                     state, metrics = update(state, base, task.frozen, parts, reward)
                     numbers |= {f"rl/{name}": float(x) for name, x in metrics.items()}
-            numbers["reward/skipped"] = float(unjudged.skipped)
+            numbers["reward/skipped"] = float(skipped)
             if not math.isfinite(numbers.get("rl/loss", 0.0)):
                 raise FloatingPointError(
                     f"the loss of step {step} is {numbers['rl/loss']}: lower the learning "

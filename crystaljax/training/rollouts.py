@@ -119,20 +119,20 @@ class Unjudged:
 
     Raises NothingJudged at the first rollout of all, since then the reward or the samples are
     broken, and at the `MAX_UNJUDGED`th in a row later on.
+
+    Args:
+      done: rollouts before, of the run that this one goes on from.
     """
 
-    def __init__(self) -> None:
-        self.skipped = 0
-        """Rollouts that were not learnt from."""
+    def __init__(self, done: int = 0) -> None:
         self._in_a_row = 0
-        self._any_judged = False
+        self._any_judged = done > 0
 
     def __call__(self, judged: RewardBatch) -> bool:
         """Whether there is nothing to learn from in a rollout."""
         if judged.ok.any():
             self._in_a_row, self._any_judged = 0, True
             return False
-        self.skipped += 1
         self._in_a_row += 1
         reasons = "; ".join(f"{n} × {reason}" for reason, n in judged.failures().items())
         problem = f"none of {len(judged)} samples could be judged ({_shortened(reasons)})"
