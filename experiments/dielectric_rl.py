@@ -6,7 +6,7 @@ The experiment of CrystalFormer-RL (arXiv 2504.02367) on a figure of merit. The 
 ε_electronic · E_gap by the models of checkpoints/dielectric-mp and of MEGNet (downloaded, or
 --band-gap FOLDER); stability is not rewarded, only judged. The report has both properties of the
 samples with lines of equal merit, their energies above hull, and the best candidates. `small` takes
-some 15 minutes on two cores; give --setup.stability.hull and --setup.reference for numbers that
+some 10 minutes on two cores; give --setup.stability.hull and --setup.reference for numbers that
 mean something.
 """
 
