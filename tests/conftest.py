@@ -20,6 +20,7 @@ NEEDED = ("transformers", "safetensors", "qwix", "outlines_core", "torch", "peft
 missing = [name for name in NEEDED if find_spec(name) is None]
 if missing:
     collect_ignore_glob = [
+        "test_experiments_llm.py",
         "test_models_llm_*",
         "test_parallel.py",
         "test_text_*",

@@ -67,6 +67,6 @@ def test_rewards_are_the_same_again(tmp_path_factory, rows) -> None:  # type: ig
     assert read_texts == list(texts)
     np.testing.assert_array_equal(again.value, rewards.value)
     np.testing.assert_array_equal(again.info["x"], rewards.info["x"])
-    assert again.ok.tolist() == list(ok)
-    assert again.reasons == reasons
+    assert again.ok.tolist() == rewards.ok.tolist()
+    assert again.reasons == rewards.reasons
     assert again.transient.tolist() == rewards.transient.tolist()

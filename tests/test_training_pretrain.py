@@ -21,7 +21,7 @@ from crystaljax.tokenizations.wyckoff import WyckoffTokenization
 from crystaljax.tracking import read_metrics
 from crystaljax.training.batches import Batches
 from crystaljax.training.optimizer import TrainState
-from crystaljax.training.pretrain import PretrainConfig, _make_update, pretrain
+from crystaljax.training.pretrain import PretrainConfig, make_update, pretrain
 
 SCRIPT = """
 import sys
@@ -121,7 +121,7 @@ def test_fine_tuning_draws_no_dropout(dropout: bool) -> None:
     batch = Batches(small_crystals(), policy.tokenization, 16, seed=0).packed(0)
     optimizer = config.optimizer.build(10)
     state = jax.eval_shape(lambda: TrainState.create(policy.init(0), optimizer))
-    step = jax.make_jaxpr(_make_update(policy, optimizer, config))(state, batch)
+    step = jax.make_jaxpr(make_update(policy, optimizer, config))(state, batch)
     assert ("random_bits" in str(step)) == dropout
 
 
