@@ -1,5 +1,7 @@
 """Operations and bytes against closed forms and XLA's own count."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,13 @@ import pytest
 from crystaljax.roofline import FULL, NOTHING, Peak, Share, Work, count, share
 
 A, B = jnp.zeros((4, 5)), jnp.zeros((5, 6))
+
+
+@pytest.fixture(autouse=True)
+def usual_precision() -> Iterator[None]:
+    """What other test modules set for their comparisons does not count here."""
+    with jax.default_matmul_precision("default"):
+        yield
 
 
 def test_a_product_of_matrices() -> None:
