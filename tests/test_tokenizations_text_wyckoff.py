@@ -16,7 +16,7 @@ from crystaljax.data.dataset import load
 from crystaljax.structures import to_structures
 from crystaljax.symmetry import orbits
 from crystaljax.symmetry.tables import tables
-from crystaljax.tokenizations.text import WyckoffText
+from crystaljax.tokenizations.text.wyckoff import WyckoffText
 
 TEXT = WyckoffText()
 RUTILE = "136\n4.594 2.959\nTi 2a\nO 4f 0.3048"
