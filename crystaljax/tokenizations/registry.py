@@ -92,7 +92,8 @@ def _check(name: str, format: TextFormat) -> None:
 
     crystals = WyckoffText().decode(_PROBES).crystals
     texts = _called(name, "encode", format.encode, crystals)
-    if len(texts) != len(crystals) or not all(isinstance(text, str) for text in texts):
+    is_list = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
+    if not is_list or len(texts) != len(crystals):
         raise ValueError(f"{name}: encode has to return a list of one text for each crystal")
     decoded = _called(name, "decode", format.decode, [*texts, "", "no crystal"])
     if not isinstance(decoded, Decoded) or len(decoded.ok) != len(texts) + 2:
@@ -105,8 +106,12 @@ def _check(name: str, format: TextFormat) -> None:
     for i in _changed(crystals, decoded.crystals[np.arange(len(texts))]):
         raise ValueError(f"{name}: decode reads another crystal than encode wrote: {texts[i]!r}")
     pattern = _called(name, "pattern", format.pattern, None, None)
+    try:
+        expression = re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"{name}: the pattern is no regular expression: {error}") from error
     for text in texts:
-        if not re.fullmatch(pattern, text):
+        if not expression.fullmatch(text):
             raise ValueError(f"{name}: the pattern does not match what encode writes: {text!r}")
 
 

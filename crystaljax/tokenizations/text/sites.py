@@ -21,8 +21,11 @@ from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, letter, tables
 from crystaljax.tokenizations.base import Decoded
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization
 
-MAX_SITES = 1024
-"""Sites of one text; the arrays of a whole batch are as wide as its longest text."""
+MAX_SITES = 1000
+"""Sites of one crystal; the arrays of a whole batch are as wide as its longest text."""
+
+MAX_LINES = 2 * MAX_SITES
+"""Lines of a text that is read; longer ones never ended."""
 
 MAX_DECIMALS = 9
 """Decimals of a number that is read; float32, which crystals are in, has some 7."""
@@ -196,13 +199,12 @@ def decoded(
 
 def _read_or_reason(read: Callable[[str], ReadText], text: str) -> ReadText | str:
     """A text read, or the reason why it cannot be."""
+    if text.count("\n") > MAX_LINES:
+        return f"more than {MAX_LINES} lines"
     try:
-        found = read(text)
+        return read(text)
     except ValueError as error:
         return str(error)
-    if len(found.sites) > MAX_SITES:
-        return f"it has {len(found.sites)} sites, more than {MAX_SITES}"
-    return found
 
 
 def _empty(n: int, n_sites: int) -> Crystals:
