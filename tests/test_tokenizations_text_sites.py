@@ -212,3 +212,22 @@ def test_what_is_no_formula(formula: str) -> None:
 
 def test_amounts() -> None:
     assert sites.amounts("Ti2O4O") == {22: 2, 8: 5}
+
+
+@each
+def test_patterns_are_grammars(format: Format) -> None:
+    """Texts of the groups asked for are accepted, cut by a tokenizer; others are not."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("outlines_core")
+    from crystaljax.text.grammar import accepts, from_regex
+    from crystaljax.text.tokenizer_training import train_bpe
+
+    crystals = load("prototypes").crystals
+    groups = [2, 136, 167, 225]
+    asked = np.isin(crystals.space_group, groups)
+    texts = format.encode(crystals[asked][::40]) + format.encode(crystals[~asked][::200])
+    tokenizer = train_bpe(texts, 320)
+    grammar = from_regex(format.pattern(groups), tokenizer, 320)
+    accepted = [accepts(grammar, tokens) for tokens in tokenizer.encode(texts)]
+    n_asked = len(crystals[asked][::40])
+    assert accepted == [i < n_asked for i in range(len(texts))]

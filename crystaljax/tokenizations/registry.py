@@ -103,8 +103,8 @@ def _check(name: str, format: TextFormat) -> None:
     for i in np.flatnonzero(~decoded.ok[np.arange(len(texts))]):
         reason = decoded.reasons[i]
         raise ValueError(f"{name}: decode refuses what encode writes ({reason}): {texts[i]!r}")
-    for i in _changed(crystals, decoded.crystals[np.arange(len(texts))]):
-        raise ValueError(f"{name}: decode reads another crystal than encode wrote: {texts[i]!r}")
+    for row in _changed(crystals, decoded.crystals[np.arange(len(texts))]):
+        raise ValueError(f"{name}: decode reads another crystal than encode wrote: {texts[row]!r}")
     pattern = _called(name, "pattern", format.pattern, None, None)
     try:
         expression = re.compile(pattern)

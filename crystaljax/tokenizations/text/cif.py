@@ -153,7 +153,7 @@ class CifText:
         ]
         for site, (element, position, frac) in enumerate(sites.sites_of(batch, i)):
             numbers = [sites.coordinate(x, self.coordinate_decimals) for x in frac]
-            place = [str(position.multiplicity), letter(position.index), *numbers]
+            place = [str(position.multiplicity), letter(position.letter), *numbers]
             lines.append(" ".join([element, f"{element}{site}", *place]))
         return "\n".join(lines)
 
@@ -246,7 +246,7 @@ def _site(row: dict[str, str], group: int) -> ReadSite:
         raise ValueError(f"{name[:20]!r} is no Wyckoff letter")
     position = sites.position(multiplicity + name, group)
     return ReadSite(
-        position.index, sites.numbers(place, 3, "a site's place"), atomic_number(element)
+        position.letter, sites.numbers(place, 3, "a site's place"), atomic_number(element)
     )
 
 

@@ -164,7 +164,7 @@ def _site(words: list[str], group: int) -> ReadSite:
         raise ValueError(f"{sites.shown(words)} is no site: an element, x, y, z and a position")
     position = sites.position(words[4], group)
     coordinates = sites.numbers(words[1:4], 3, "a site's place")
-    return ReadSite(position.index, coordinates, atomic_number(words[0]))
+    return ReadSite(position.letter, coordinates, atomic_number(words[0]))
 
 
 def _compare(formula: str, n_atoms: int, group: int, found: list[ReadSite]) -> None:

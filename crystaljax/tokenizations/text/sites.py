@@ -64,7 +64,7 @@ class Rounding(NamedTuple):
 class Position(NamedTuple):
     """A Wyckoff position of a space group."""
 
-    index: int
+    letter: int
     """Letter index."""
     multiplicity: int
     free: tuple[int, ...]
@@ -73,7 +73,7 @@ class Position(NamedTuple):
     @property
     def name(self) -> str:
         """Multiplicity and letter, as in "4f"."""
-        return f"{self.multiplicity}{letter(self.index)}"
+        return f"{self.multiplicity}{letter(self.letter)}"
 
 
 @cache
@@ -379,9 +379,9 @@ def site_patterns(group: int, decimals: int) -> dict[str, list[str]]:
     anything = coordinate_pattern(decimals)
     found: dict[str, list[str]] = {}
     for name, place in positions(group).items():
-        operation = tables().op_start[group - 1, place.index]
+        operation = tables().op_start[group - 1, place.letter]
         constants = tables().translation[operation].tolist()
-        varying = tables().varying[group - 1, place.index].tolist()
+        varying = tables().varying[group - 1, place.letter].tolist()
         numbers = [
             anything if varies else re.escape(coordinate(x, decimals))
             for x, varies in zip(constants, varying, strict=True)

@@ -117,7 +117,7 @@ def _site(words: list[str], group: int) -> ReadSite:
     position = sites.position(words[1], group)
     name = f"position {words[1]} of space group {group}"
     given = sites.numbers(words[2:], len(position.free), name)
-    return ReadSite(position.index, _placed(given, position.free, 3), species)
+    return ReadSite(position.letter, _placed(given, position.free, 3), species)
 
 
 def _placed(values: Sequence[float], places: Sequence[int], n: int) -> list[float]:
