@@ -46,7 +46,8 @@ class TextsConfig:
     """How crystals are written: wyckoff-text, plaid, cif, or FILE.py:CLASS for a format of your
     own."""
     template: str = "formula"
-    """How crystals are asked for: a shipped template, or the path of a TOML file."""
+    """How crystals are asked for: a shipped template, or the path of a TOML file. Of those shipped,
+    `crystal_of_formula` describes wyckoff-text, `formula` suits every format."""
     max_sites: int = 6
     """Crystals with more symmetry-distinct sites are left out."""
     validation: float = 0.1

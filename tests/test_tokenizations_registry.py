@@ -147,7 +147,15 @@ PATTERN = "pattern(self, space_groups=None, elements=None): return "
         ("encode(self, crystals): return 'x' * len(crystals)", "one text for each"),
         ("encode(self, crystals): return None", "one text for each"),
         ("encode(self, crystals): raise RuntimeError('why')", "encode raises RuntimeError: why"),
-        (f"{PATTERN}'x'", "does not match"),
+        (f"{PATTERN}'x'", "does not match what encode writes: '2"),
+        (
+            f"{PATTERN}super().pattern(space_groups, ['Cf', 'O', 'Zr'])",
+            r"space groups \[62\] and elements \['O', 'Ca', 'Ti'\] does not match",
+        ),
+        (
+            f"{PATTERN}super().pattern(space_groups or range(1, 200), elements)",
+            "space groups all and elements all does not match what encode writes: '205",
+        ),
         (f"{PATTERN}'('", "the pattern is no regular expression"),
         (f"{PATTERN}None", "the pattern is no regular expression"),
         ("pattern(self): return '.*'", "pattern raises TypeError"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from crystaljax import user_code
+from crystaljax.composition import symbol
 from crystaljax.crystal import Crystals
 from crystaljax.tokenizations.base import Decoded, TextFormat
 
@@ -105,14 +106,23 @@ def _check(name: str, format: TextFormat) -> None:
         raise ValueError(f"{name}: decode refuses what encode writes ({reason}): {texts[i]!r}")
     for row in _changed(crystals, decoded.crystals[np.arange(len(texts))]):
         raise ValueError(f"{name}: decode reads another crystal than encode wrote: {texts[row]!r}")
-    pattern = _called(name, "pattern", format.pattern, None, None)
+    for i, text in enumerate(texts):
+        groups = [int(crystals.space_group[i])]
+        elements = [symbol(z) for z in np.unique(crystals.species[i]).tolist() if z]
+        for asked in ((groups, elements), (None, None)):
+            if not _matches(name, _called(name, "pattern", format.pattern, *asked), text):
+                raise ValueError(
+                    f"{name}: the pattern of space groups {asked[0] or 'all'} and elements"
+                    f" {asked[1] or 'all'} does not match what encode writes: {text!r}"
+                )
+
+
+def _matches(name: str, pattern: str, text: str) -> bool:
+    """ValueError for a pattern that is none."""
     try:
-        expression = re.compile(pattern)
+        return re.fullmatch(pattern, text) is not None
     except (re.error, TypeError) as error:
         raise ValueError(f"{name}: the pattern is no regular expression: {error}") from error
-    for text in texts:
-        if not expression.fullmatch(text):
-            raise ValueError(f"{name}: the pattern does not match what encode writes: {text!r}")
 
 
 def _called(name: str, method: str, function: Any, *arguments: Any) -> Any:
