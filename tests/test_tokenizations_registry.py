@@ -136,6 +136,10 @@ PATTERN = "pattern(self, space_groups=None, elements=None): return "
             "another crystal than encode wrote: '136",
         ),
         (f"{DECODE}[None for x in tokens]", "has to return a Decoded"),
+        (
+            f"{DECODE}__import__('dataclasses').replace(super().decode(tokens), crystals=None)",
+            "has to return a Decoded",
+        ),
         (f"{READ}(tokens[1:])", "a row for each text"),
         (f"{READ}([int(x) for x in tokens])", "decode raises ValueError"),
         (

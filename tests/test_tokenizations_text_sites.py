@@ -69,7 +69,7 @@ def test_every_prototype_comes_back(format: Format) -> None:
     np.testing.assert_array_equal(decoded.crystals.space_group, dataset.crystals.space_group)
     pattern = re.compile(format.pattern())
     assert all(pattern.fullmatch(text) for text in texts)
-    some = np.flatnonzero([i.split("-")[2] == "0" for i in dataset.ids])[::6]
+    some = np.flatnonzero([i.split("-")[2] == "0" for i in dataset.ids])
     read = to_structures(decoded.crystals[some], primitive=True)
     written = to_structures(dataset.crystals[some], primitive=True)
     matcher = StructureMatcher()
@@ -191,17 +191,6 @@ def test_patterns(format: Format) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             format.pattern(groups, elements)
-
-
-@pytest.mark.parametrize(
-    "names", [["H", "He", "O"], ["Ti"], ["C", "Ca", "Cl"], list(SYMBOLS)], ids=len
-)
-def test_one_of(names: list[str]) -> None:
-    """Each of the names and no other of one or two letters."""
-    expression = re.compile(sites.one_of(names))
-    capitals, small = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
-    words = [*capitals, *(a + b for a in capitals for b in small)]
-    assert [word for word in words if expression.fullmatch(word)] == sorted(names, key=words.index)
 
 
 @pytest.mark.parametrize("formula", ["", "ti2", "Ti2 O4", "Ti02", "Ti2(OH)", "2Ti", "Ti2O4."])

@@ -97,15 +97,16 @@ def _check(name: str, format: TextFormat) -> None:
     if not is_list or len(texts) != len(crystals):
         raise ValueError(f"{name}: encode has to return a list of one text for each crystal")
     decoded = _called(name, "decode", format.decode, [*texts, "", "no crystal"])
-    if not isinstance(decoded, Decoded) or len(decoded.ok) != len(texts) + 2:
+    is_decoded = isinstance(decoded, Decoded) and isinstance(decoded.crystals, Crystals)
+    if not is_decoded or not len(decoded.ok) == len(decoded.crystals) == len(texts) + 2:
         raise ValueError(f"{name}: decode has to return a Decoded with a row for each text")
     if decoded.ok[-2:].any():
         raise ValueError(f"{name}: decode reads a crystal in an empty or senseless text")
-    for i in np.flatnonzero(~decoded.ok[np.arange(len(texts))]):
+    for i in np.flatnonzero(~decoded.ok[: len(texts)]).tolist():
         reason = decoded.reasons[i]
         raise ValueError(f"{name}: decode refuses what encode writes ({reason}): {texts[i]!r}")
-    for row in _changed(crystals, decoded.crystals[np.arange(len(texts))]):
-        raise ValueError(f"{name}: decode reads another crystal than encode wrote: {texts[row]!r}")
+    for i in _changed(crystals, decoded.crystals[np.arange(len(texts))]):
+        raise ValueError(f"{name}: decode reads another crystal than encode wrote: {texts[i]!r}")
     for i, text in enumerate(texts):
         groups = [int(crystals.space_group[i])]
         elements = [symbol(z) for z in np.unique(crystals.species[i]).tolist() if z]

@@ -40,7 +40,7 @@ from crystaljax.composition import SYMBOLS, atomic_number, element_counts, in_or
 from crystaljax.crystal import Crystals
 from crystaljax.symmetry.tables import N_GROUPS, letter
 from crystaljax.tokenizations.base import Decoded
-from crystaljax.tokenizations.text import sites
+from crystaljax.tokenizations.text import patterns, sites
 from crystaljax.tokenizations.text.sites import ReadSite, ReadText, Rounding
 
 _CELL = (
@@ -104,9 +104,9 @@ class CifText:
         What an expression cannot compare may differ in what matches: the formulas and Z, equal
         lengths, and coordinates that depend on others (see `consistent`).
         """
-        groups, element = sites.groups_and_elements(space_groups, elements)
+        groups, element = patterns.groups_and_elements(space_groups, elements)
         amount = f"{element}(?:[1-9][0-9]*)?"
-        body = sites.by_tail(
+        body = patterns.by_tail(
             groups,
             lambda g: rf"{re.escape(_name(g))}\n{_NUMBER} {g}",
             lambda g: self._tail(g, element),
@@ -119,15 +119,9 @@ class CifText:
 
     def _tail(self, group: int, element: str) -> str:
         """The expression of what follows the number of a space group."""
-        length = sites.length_pattern(self.length_decimals)
-        fixed = sites.fixed_angles(group)
-        cell = [length] * 3 + [
-            re.escape(f"{fixed[axis]:.{self.angle_decimals}f}")
-            if axis in fixed
-            else sites.angle_pattern(self.angle_decimals)
-            for axis in range(3, 6)
-        ]
-        lines = sites.site_patterns(group, self.coordinate_decimals)
+        length = patterns.length(self.length_decimals)
+        cell = [length] * 3 + patterns.angles(group, self.angle_decimals)
+        lines = patterns.sites(group, self.coordinate_decimals)
         named = "|".join(
             f"(?:{'|'.join(f'{name[:-1]} {name[-1]}' for name in names)}) {numbers}"
             for numbers, names in lines.items()

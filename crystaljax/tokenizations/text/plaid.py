@@ -29,7 +29,7 @@ from crystaljax.composition import SYMBOLS, atomic_number, element_counts, in_or
 from crystaljax.crystal import Crystals
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.base import Decoded
-from crystaljax.tokenizations.text import sites
+from crystaljax.tokenizations.text import patterns, sites
 from crystaljax.tokenizations.text.sites import ReadSite, ReadText, Rounding
 
 _SITES = re.compile(r"Sites \(([0-9]{1,6})\)")
@@ -77,23 +77,17 @@ class PlaidText:
         What an expression cannot compare may differ in what matches: the formula, the number of
         atoms, equal lengths, and coordinates that depend on others (see `consistent`).
         """
-        groups, element = sites.groups_and_elements(space_groups, elements)
-        body = sites.by_tail(
+        groups, element = patterns.groups_and_elements(space_groups, elements)
+        body = patterns.by_tail(
             groups, lambda g: re.escape(_symbol(g)), lambda g: self._tail(g, element)
         )
         return rf"(?:{element}(?:[1-9][0-9]*)?)+\nSpacegroup: (?:{body})"
 
     def _tail(self, group: int, element: str) -> str:
         """The expression of what follows the symbol of a space group."""
-        length = sites.length_pattern(self.length_decimals)
-        fixed = sites.fixed_angles(group)
-        angles = [
-            re.escape(f"{fixed[axis]:.{self.angle_decimals}f}")
-            if axis in fixed
-            else sites.angle_pattern(self.angle_decimals)
-            for axis in range(3, 6)
-        ]
-        lines = sites.site_patterns(group, self.coordinate_decimals)
+        length = patterns.length(self.length_decimals)
+        angles = patterns.angles(group, self.angle_decimals)
+        lines = patterns.sites(group, self.coordinate_decimals)
         named = "|".join(f"{numbers} {_either(names)}" for numbers, names in lines.items())
         return (
             rf"\nabc: {' '.join([length] * 3)}\nangles: {' '.join(angles)}"

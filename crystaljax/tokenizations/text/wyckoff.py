@@ -21,7 +21,7 @@ from crystaljax.composition import atomic_number
 from crystaljax.crystal import Crystals
 from crystaljax.symmetry.tables import N_GROUPS
 from crystaljax.tokenizations.base import Decoded
-from crystaljax.tokenizations.text import sites
+from crystaljax.tokenizations.text import patterns, sites
 from crystaljax.tokenizations.text.sites import ReadSite, ReadText
 
 _GROUP = re.compile(r"[0-9]{1,3}")
@@ -63,15 +63,15 @@ class WyckoffText:
         above 180°, or angles that close no cell. As a grammar it has about 60 states for each
         space group (4 elements): for large vocabularies name the few that are wanted.
         """
-        groups, element = sites.groups_and_elements(space_groups, elements)
-        return sites.by_tail(groups, str, lambda group: self._tail(group, element))
+        groups, element = patterns.groups_and_elements(space_groups, elements)
+        return patterns.by_tail(groups, str, lambda group: self._tail(group, element))
 
     def _tail(self, group: int, element: str) -> str:
         """The expression of what follows the number of a space group."""
-        forms = [sites.length_pattern(self.length_decimals)] * 3
-        forms += [sites.angle_pattern(self.angle_decimals)] * 3
+        forms = [patterns.length(self.length_decimals)] * 3
+        forms += [patterns.angle(self.angle_decimals)] * 3
         lattice = " ".join(forms[axis] for axis in sites.free_parameters(group))
-        coordinate = f" {sites.coordinate_pattern(self.coordinate_decimals)}"
+        coordinate = f" {patterns.any_coordinate(self.coordinate_decimals)}"
         of_freedom: dict[int, list[str]] = {}
         for name, position in sites.positions(group).items():
             of_freedom.setdefault(len(position.free), []).append(name)
