@@ -145,12 +145,18 @@ def element_counts(crystals: Crystals) -> np.ndarray:
 def formula(counts: np.ndarray) -> str:
     """Reduced formula of whole numbers of atoms [119], cations first: "NaCl"; "" for none."""
     numbers = np.asarray(counts, dtype=np.int64)
-    present = np.flatnonzero(numbers)
-    if not len(present):
+    if not numbers.any():
         return ""
-    numbers = numbers // np.gcd.reduce(numbers[present])
+    numbers = numbers // np.gcd.reduce(numbers)
+    ordered = in_order(numbers).items()
+    return "".join(f"{SYMBOLS[z - 1]}{n if n > 1 else ''}" for z, n in ordered)
+
+
+def in_order(counts: np.ndarray) -> dict[int, int]:
+    """Atoms [119] by atomic number, those that there are, cations first."""
+    present = np.flatnonzero(counts)
     order = present[np.lexsort((present, _ELECTRONEGATIVITY[present - 1]))]
-    return "".join(f"{SYMBOLS[z - 1]}{numbers[z] if numbers[z] > 1 else ''}" for z in order)
+    return dict(zip(order.tolist(), counts[order].tolist(), strict=True))
 
 
 def formulas(crystals: Crystals) -> list[str]:

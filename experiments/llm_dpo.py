@@ -48,6 +48,7 @@ from crystaljax.runtime import prepare
 from crystaljax.text.examples import read_pairs
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.policy import TextPolicy
+from crystaljax.tokenizations.registry import create_format
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import preference_pairs
@@ -186,7 +187,7 @@ def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[Toke
     """Answers to training prompts, better ones beside worse ones to the same prompt."""
     some = train.take(np.arange(min(config.pairs.n_prompts, len(train.examples))))
     bounds = RewardBounds(invalid=0.0, low=0.0, high=1.0)
-    reward = FormulaAnswers()
+    reward = FormulaAnswers(create_format(config.setup.texts.format))
     task = TextTask(policy, prompts(policy, some), reward, config.setup.generation, bounds)
     n = len(some.examples) * config.pairs.n_answers
     played = task.play(policy.start, n, config.setup.seed, Clock(), config.pairs.n_answers)

@@ -3,7 +3,7 @@
     python experiments/llm_sft.py small && python experiments/llm_sample.py small
 
 `small` asks the model of `llm_sft.py small` for crystals of formulas that it has not learnt, once
-freely and once held to the grammar of Wyckoff texts; a minute on two cores. Give
+freely and once held to the grammar of their format; a minute on two cores. Give
 --setup.texts.file FILE.jsonl for other prompts, and --pattern for a regular expression that
 completions have to match. The completions are in OUTPUT/*.jsonl.
 """
@@ -43,7 +43,7 @@ from crystaljax.text.generation import GenerationConfig, Grammar
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.tokenizer import Tokenizer
-from crystaljax.tokenizations.text import WyckoffText
+from crystaljax.tokenizations.base import TextFormat
 
 SFT_MODEL = "runs/llm_sft/model"
 
@@ -59,7 +59,7 @@ class Config:
     )
     """Prompts (those of the validation share), model, folders."""
     pattern: str = ""
-    """Regular expression for completions; for crystals, that of Wyckoff texts if empty."""
+    """Regular expression for completions; for crystals, that of their format if empty."""
     n_groups: int = 20
     """That is of so many space groups, the commonest of the training share."""
 
@@ -89,7 +89,7 @@ def main(config: Config) -> None:
     examine = Examiner(config.setup, policy, validation)
     pattern = config.pattern
     if not pattern and train.are_crystals:
-        pattern = wyckoff_pattern(plain(train), config.n_groups, policy.tokenizer)
+        pattern = pattern_of(examine.format, plain(train), config.n_groups, policy.tokenizer)
     grammars: dict[str, Grammar | None] = {"free": None}
     if pattern:
         vocabulary = policy.config.vocabulary
@@ -112,20 +112,20 @@ def main(config: Config) -> None:
     Console().print(f"The report is in [bold]{page}[/bold].")
 
 
-def wyckoff_pattern(texts: list[str], n_groups: int, tokenizer: Tokenizer) -> str:
+def pattern_of(format: TextFormat, texts: list[str], n_groups: int, tokenizer: Tokenizer) -> str:
     """Of the elements in some texts and the commonest space groups of those that are crystals.
 
     A tokenizer that was learnt from few texts may not know all letters: groups whose Wyckoff
     positions it cannot write are left out.
     """
-    decoded = WyckoffText().decode(texts)
+    decoded = format.decode(texts)
     crystals = decoded.crystals[np.flatnonzero(decoded.ok)]
     known = {token for token in tokenizer.fast.get_vocab() if len(token) == 1}
     common = [group for group, _ in Counter(crystals.space_group.tolist()).most_common()]
     letters = [set(map(letter, range(1, tables().n_letters[g - 1] + 1))) for g in common]
     groups = [g for g, needed in zip(common, letters, strict=True) if needed <= known][:n_groups]
     present = np.flatnonzero(element_counts(crystals).sum(axis=0))
-    return WyckoffText().pattern(sorted(groups), [symbol(int(z)) for z in present])
+    return format.pattern(sorted(groups), [symbol(int(z)) for z in present])
 
 
 def write(answers: Answers, path: Path) -> None:

@@ -22,7 +22,8 @@ from crystaljax.text.loading import TextModelConfig, load_tokenizer
 from crystaljax.text.packing import TokenSequence
 from crystaljax.text.policy import Params, TextPolicy
 from crystaljax.text.prompts import load_template
-from crystaljax.tokenizations.text import WyckoffText
+from crystaljax.tokenizations.base import TextFormat
+from crystaljax.tokenizations.registry import DEFAULT_FORMAT, create_format
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.fit import best_weights
 from crystaljax.training.optimizer import TrainState
@@ -41,8 +42,12 @@ class TextsConfig:
     a chat template is asked prompts through it too, as what the user says."""
     crystals: str = "prototypes"
     """Crystals to write as texts: a file, a folder or a registered dataset."""
+    format: str = DEFAULT_FORMAT
+    """How crystals are written: wyckoff-text, plaid, cif, or FILE.py:CLASS for a format of your
+    own."""
     template: str = "formula"
-    """How crystals are asked for: a shipped template, or the path of a TOML file."""
+    """How crystals are asked for: a shipped template, or the path of a TOML file. Of those shipped,
+    `crystal_of_formula` describes wyckoff-text, `formula` suits every format."""
     max_sites: int = 6
     """Crystals with more symmetry-distinct sites are left out."""
     validation: float = 0.1
@@ -131,7 +136,7 @@ def crystal_texts(config: TextsConfig, chat: bool) -> Texts:
     names = formulas(crystals)
     values = [
         {"formula": name, "text": text}
-        for name, text in zip(names, WyckoffText().encode(crystals), strict=True)
+        for name, text in zip(names, create_format(config.format).encode(crystals), strict=True)
     ]
     make = template.chat if chat else template.example
     return Texts([make(value) for value in values], [{"formula": name} for name in names])
@@ -209,7 +214,7 @@ class Examiner:
     def __init__(self, setup: LlmSetup, policy: TextPolicy, texts: Texts) -> None:
         self.setup, self.policy = setup, policy
         self.prompts = prompts(policy, texts)[: setup.n_samples]
-        self.reference = None
+        self.format, self.reference = create_format(setup.texts.format), None
         if texts.are_crystals:
             crystals = load(setup.texts.crystals).crystals
             self.reference = Reference.of(crystals, setup.texts.crystals)
@@ -225,13 +230,15 @@ class Examiner:
         ]
         evaluation = None
         if self.reference is not None:
-            evaluation = evaluate_answers(answers, self.reference)
+            evaluation = evaluate_answers(answers, self.format, self.reference)
         return Answers(drawn, answers, evaluation)
 
 
-def evaluate_answers(answers: Sequence[Answer], reference: Reference) -> Evaluation:
+def evaluate_answers(
+    answers: Sequence[Answer], format: TextFormat, reference: Reference
+) -> Evaluation:
     """Metrics of answers that should be crystals."""
-    read = read_answers(answers, WyckoffText())
+    read = read_answers(answers, format)
     found = evaluate(read.crystals, reference, config=EvaluationConfig(progress=False))
     asked = Rate.of(
         "as asked",

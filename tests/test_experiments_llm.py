@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,22 @@ from small_text import TRIPLES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 import llm_dpo
-from llm_setup import LlmSetup, TextsConfig, chats, read_texts, sequences
+import llm_sample
+from llm_setup import (
+    Examiner,
+    LlmSetup,
+    TextsConfig,
+    chats,
+    evaluate_answers,
+    read_texts,
+    sequences,
+)
 
+from crystaljax.rewards.answers import Answer
+from crystaljax.text.examples import Chat
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.policy import TextPolicy
+from crystaljax.tokenizations.registry import create_format
 
 GEMMA = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
@@ -139,3 +152,42 @@ def test_dpo_on_a_file_of_pairs(tmp_path: Path) -> None:
     report = (tmp_path / "run" / "report.md").read_text()
     assert "Alloy " in report
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("format", "first"), [("wyckoff-text", "[0-9]+"), ("plaid", ".*[A-Z].*"), ("cif", "data_.*")]
+)
+def test_crystals_are_written_and_read_in_the_format_asked_for(
+    model: tuple[TextModelConfig, bool], format: str, first: str
+) -> None:
+    config, _ = model
+    setup = LlmSetup(texts=TextsConfig(format=format, max_sites=1), model=config)
+    train, validation = read_texts(setup.texts, chats(config))
+    texts = [
+        x.messages[-1]["content"] if isinstance(x, Chat) else x.completion for x in train.examples
+    ]
+    assert all(re.fullmatch(first, text.split("\n")[0]) for text in texts)
+    policy: TextPolicy = load_text_policy(config)
+    examine = Examiner(setup, policy, validation)
+    assert examine.reference is not None
+    answers = [Answer(*x, True) for x in zip(train.fields[:20], texts[:20], strict=True)]
+    found = evaluate_answers(answers, examine.format, examine.reference)
+    assert found.metrics[0].name == "as asked"
+    assert found.metrics[0].value == 1
+
+
+def test_a_format_that_there_is_not(model: tuple[TextModelConfig, bool]) -> None:
+    with pytest.raises(ValueError, match="no text format is named 'poscar': choose wyckoff-text"):
+        read_texts(TextsConfig(format="poscar"), False)
+
+
+def test_samples_are_held_to_the_format(model: tuple[TextModelConfig, bool]) -> None:
+    """The pattern is of the texts' elements and of their commonest space groups."""
+    config, _ = model
+    crystals = ["221\n4.000\nPo 1a", "221\n3.000\nFe 1b", "225\n4.000\nCu 4a"]
+    texts = create_format("plaid").encode(create_format().decode(crystals).crystals)
+    policy: TextPolicy = load_text_policy(config)
+    pattern = llm_sample.pattern_of(create_format("plaid"), texts, 1, policy.tokenizer)
+    held = [bool(re.fullmatch(pattern, text)) for text in texts]
+    assert held == [True, True, False]
+    assert not re.fullmatch(pattern, texts[0].replace("Po", "Ag"))

@@ -13,7 +13,7 @@ from crystaljax.rewards.answers import (
     composition_likeness,
 )
 from crystaljax.rewards.base import RewardBatch
-from crystaljax.tokenizations.text import WyckoffText
+from crystaljax.tokenizations.text.wyckoff import WyckoffText
 
 ROCK_SALT = "225\n5.640\nNa 4a\nCl 4b"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crystaljax.text.examples import Chat, Example
 from crystaljax.text.prompts import PromptTemplate, load_template, template_names
-from crystaljax.tokenizations.text import WyckoffText
+from crystaljax.tokenizations.text.wyckoff import WyckoffText
 
 TEMPLATE = PromptTemplate("t", "Make {formula}.", "{text}", "You {verb}.")
 VALUES = {"formula": "TiO2", "text": "136\n...", "verb": "know"}

@@ -13,7 +13,8 @@ from crystaljax.crystal import Crystals
 from crystaljax.evaluation.validity import structure_valid
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch
 from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
-from crystaljax.tokenizations.text import WyckoffText
+from crystaljax.tokenizations.base import TextFormat
+from crystaljax.tokenizations.registry import create_format
 
 
 class Answer(NamedTuple):
@@ -36,7 +37,7 @@ class TextReward(Protocol):
 
 
 class ReadAnswers(NamedTuple):
-    """B answers that should be Wyckoff texts of crystals of the formula asked for."""
+    """B answers that should be texts of crystals of the formula asked for."""
 
     crystals: Crystals
     """[B], zero where an answer is no crystal."""
@@ -48,7 +49,7 @@ class ReadAnswers(NamedTuple):
     """Why an answer is no valid structure."""
 
 
-def read_answers(answers: Sequence[Answer], format: WyckoffText) -> ReadAnswers:
+def read_answers(answers: Sequence[Answer], format: TextFormat) -> ReadAnswers:
     """Read answers to prompts made from a formula (`fields["formula"]`).
 
     ValueError for a formula that is none.
@@ -83,7 +84,7 @@ class FormulaAnswers:
     One that is no crystal, or has atoms closer than 0.5 Å, is not ok.
     """
 
-    format: WyckoffText = field(default_factory=WyckoffText)
+    format: TextFormat = field(default_factory=create_format)
     """How crystals are written."""
     quantity = Quantity("likeness of the composition", bounds=RewardBounds(low=0.0, high=1.0))
 
@@ -100,7 +101,7 @@ class CrystalAnswers:
 
     reward: Reward
     """Judges the crystals."""
-    format: WyckoffText = field(default_factory=WyckoffText)
+    format: TextFormat = field(default_factory=create_format)
     """How crystals are written."""
 
     @property

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from crystaljax import user_code
 from crystaljax.crystal import Crystals
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch, RewardError, register
 from crystaljax.rewards.bounds import UNBOUNDED, Quantity, RewardBounds, quantity_of
@@ -160,21 +158,7 @@ def load_reward(source: str, **options: Any) -> Reward:
     FileNotFoundError; ValueError for a source without a function's name, or a name that the file
     does not define as a function; whatever the file raises.
     """
-    path, name = _split(source)
-    function = getattr(_run(path), name, None)
-    if not callable(function):
-        raise ValueError(f"{path} defines no function {name!r}")
-    return from_function(function, **options)
-
-
-def _split(source: str) -> tuple[Path, str]:
-    """The file and the name of a function in it."""
-    path, colon, name = source.rpartition(":")
-    if not colon or not name.isidentifier():
-        raise ValueError(f"{source!r} names no function: write path/to/file.py:function")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no Python file {path}")
-    return Path(path), name
+    return from_function(user_code.load(source, "function"), **options)
 
 
 class UserReward(Served):
@@ -186,7 +170,7 @@ class UserReward(Served):
     """
 
     def __init__(self, source: str, pool: PoolConfig, cache: Path | None) -> None:
-        path, name = _split(source)
+        path, name = user_code.split(source, "function")
         source = f"{path.resolve()}:{name}"  # workers may start elsewhere
         here = load_reward(source)  # also tells mistakes in the file before workers start
         self.quantity = quantity_of(here)
@@ -199,21 +183,3 @@ class UserReward(Served):
     def __call__(self, crystals: Crystals, /) -> RewardBatch:
         """Rewards of B crystals."""
         return self.served(crystals)
-
-
-def _run(path: Path) -> ModuleType:
-    """The module of a file, under a name of its own, so that it shadows no other."""
-    name = f"_user_reward_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file: its name must end with .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and the like look their module up
-    try:
-        spec.loader.exec_module(module)
-    except SystemExit as error:
-        raise ValueError(
-            f"{path} ends the program when it is loaded (exit code {error.code}): put what it does"
-            ' as a script under if __name__ == "__main__"'
-        ) from error
-    return module

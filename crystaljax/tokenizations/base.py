@@ -1,9 +1,10 @@
-"""What every tokenization offers."""
+"""The protocols of tokenizations, and the result of decoding."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -36,4 +37,29 @@ class Tokenization(Protocol, Generic[TokensT]):
 
     def decode(self, tokens: TokensT) -> Decoded:
         """The crystals that B sequences describe; a bad sequence costs itself alone."""
+        ...
+
+
+@runtime_checkable
+class TextFormat(Protocol):
+    """A tokenization whose tokens are texts: what language models read and write.
+
+    `tokenizations.registry.create_format` makes one by name or from a user's file.
+    """
+
+    def encode(self, crystals: Crystals) -> list[str]:
+        """The text of each of B crystals; ValueError naming the first that cannot be written."""
+        ...
+
+    def decode(self, tokens: Sequence[str]) -> Decoded:
+        """The crystals that B texts describe; a bad text costs itself alone."""
+        ...
+
+    def pattern(
+        self, space_groups: Iterable[int] | None = None, elements: Iterable[str] | None = None
+    ) -> str:
+        """A regular expression that the texts of crystals of those groups and elements match.
+
+        All groups and elements by default. In the syntax of `text.grammar.from_regex`.
+        """
         ...

@@ -1,0 +1,259 @@
+r"""A symmetrised CIF in the style of CrystaLLM (Antunes et al., Nat. Commun. 15, 10570 (2024)).
+
+The tags of CrystaLLM without tables of elements, operations and cell volume, and with Wyckoff
+letters: other programs read it as the CIF that it is, the space group's name saying the setting.
+Rutile:
+
+    data_Ti2O4
+    _chemical_formula_structural TiO2
+    _chemical_formula_sum 'Ti2 O4'
+    _cell_formula_units_Z 2
+    _symmetry_space_group_name_H-M P42/mnm
+    _symmetry_Int_Tables_number 136
+    _cell_length_a 4.5940
+    _cell_length_b 4.5940
+    _cell_length_c 2.9590
+    _cell_angle_alpha 90.0000
+    _cell_angle_beta 90.0000
+    _cell_angle_gamma 90.0000
+    loop_
+    _atom_site_type_symbol
+    _atom_site_label
+    _atom_site_symmetry_multiplicity
+    _atom_site_Wyckoff_symbol
+    _atom_site_fract_x
+    _atom_site_fract_y
+    _atom_site_fract_z
+    Ti Ti0 2 a 0.0000 0.0000 0.0000
+    O O1 4 f 0.3048 0.3048 0.0000
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import gcd
+
+from crystaljax.composition import SYMBOLS, atomic_number, element_counts, in_order
+from crystaljax.crystal import Crystals
+from crystaljax.symmetry.tables import N_GROUPS, letter
+from crystaljax.tokenizations.base import Decoded
+from crystaljax.tokenizations.text import patterns, sites
+from crystaljax.tokenizations.text.sites import ReadSite, ReadText, Rounding
+
+_CELL = (
+    *("_cell_length_a", "_cell_length_b", "_cell_length_c"),
+    *("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma"),
+)
+_NAME = "_symmetry_space_group_name_H-M"
+_NUMBER = "_symmetry_Int_Tables_number"
+_REDUCED = "_chemical_formula_structural"
+_SUM = "_chemical_formula_sum"
+_Z = "_cell_formula_units_Z"
+_SITE = (
+    *("_atom_site_type_symbol", "_atom_site_label"),
+    *("_atom_site_symmetry_multiplicity", "_atom_site_Wyckoff_symbol"),
+    *("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z"),
+)
+_HEAD = "\n".join(["loop_", *_SITE])
+_DIGITS = re.compile(r"[0-9]{1,6}")
+
+
+@dataclass(frozen=True)
+class CifText:
+    """Crystals as CIFs of symmetry-distinct sites; lossless up to the decimals."""
+
+    coordinate_decimals: int = 4
+    """Decimals of fractional coordinates."""
+    length_decimals: int = 4
+    """Decimals of a, b, c in Å."""
+    angle_decimals: int = 4
+    """Decimals of α, β, γ in degrees."""
+    consistent: bool = True
+    """A text that contradicts itself (in formulas, Z, the space group's name, multiplicities,
+    coordinates or lattice parameters that are not those of its space group and its sites) is no
+    crystal, as CrystaLLM judges. Otherwise the space group's number, the positions and the
+    independent numbers say what the crystal is."""
+
+    def __post_init__(self) -> None:
+        sites.check_decimals(self.coordinate_decimals, self.length_decimals, self.angle_decimals)
+
+    def encode(self, crystals: Crystals) -> list[str]:
+        """The text of each of B crystals; ValueError naming the first that cannot be written."""
+        batch = sites.projected(sites.writable(crystals))
+        counts = [in_order(row) for row in element_counts(batch)]
+        return [self._written(batch, i, counts[i]) for i in range(len(batch))]
+
+    def decode(self, tokens: Sequence[str]) -> Decoded:
+        """The crystals that B texts describe; a bad text costs itself alone.
+
+        Tags, and the columns and rows of the sites, may stand in any order; tags that are not
+        known are passed over.
+        """
+        decimals = (self.coordinate_decimals, self.length_decimals, self.angle_decimals)
+        rounding = Rounding(*(10.0**-n for n in decimals)) if self.consistent else None
+        return sites.decoded(tokens, self._read, rounding)
+
+    def pattern(
+        self, space_groups: Iterable[int] | None = None, elements: Iterable[str] | None = None
+    ) -> str:
+        """A regular expression for the texts of crystals of those groups and elements (all).
+
+        What an expression cannot compare may differ in what matches: the formulas and Z, equal
+        lengths, and coordinates that depend on others (see `consistent`).
+        """
+        groups, element = patterns.groups_and_elements(space_groups, elements)
+        amount = f"{element}(?:[1-9][0-9]*)?"
+        body = patterns.by_tail(
+            groups,
+            lambda g: rf"{re.escape(_name(g))}\n{_NUMBER} {g}",
+            lambda g: self._tail(g, element),
+        )
+        return (
+            rf"data_(?:{amount})+\n{_REDUCED} (?:{amount})+"
+            rf"\n{_SUM} '{element}[1-9][0-9]*(?: {element}[1-9][0-9]*)*'"
+            rf"\n{_Z} [1-9][0-9]*\n{_NAME} (?:{body})"
+        )
+
+    def _tail(self, group: int, element: str) -> str:
+        """The expression of what follows the number of a space group."""
+        length = patterns.length(self.length_decimals)
+        cell = [length] * 3 + patterns.angles(group, self.angle_decimals)
+        lines = patterns.sites(group, self.coordinate_decimals)
+        named = "|".join(
+            f"(?:{'|'.join(f'{name[:-1]} {name[-1]}' for name in names)}) {numbers}"
+            for numbers, names in lines.items()
+        )
+        parameters = "".join(rf"\n{tag} {x}" for tag, x in zip(_CELL, cell, strict=True))
+        head = _HEAD.replace("\n", r"\n")
+        return rf"{parameters}\n{head}(?:\n{element} {element}[0-9]+ (?:{named}))+"
+
+    def _written(self, batch: Crystals, i: int, counts: dict[int, int]) -> str:
+        """The text of crystal i."""
+        group, units = int(batch.space_group[i]), gcd(*counts.values())
+        decimals = [self.length_decimals] * 3 + [self.angle_decimals] * 3
+        cell = [f"{x:.{n}f}" for x, n in zip(batch.lattice[i].tolist(), decimals, strict=True)]
+        lines = [
+            f"data_{_formula(counts, 1)}",
+            f"{_REDUCED} {_formula(counts, units)}",
+            f"{_SUM} '{' '.join(f'{SYMBOLS[z - 1]}{n}' for z, n in counts.items())}'",
+            f"{_Z} {units}",
+            f"{_NAME} {_name(group)}",
+            f"{_NUMBER} {group}",
+            *(f"{tag} {value}" for tag, value in zip(_CELL, cell, strict=True)),
+            _HEAD,
+        ]
+        for site, (element, position, frac) in enumerate(sites.sites_of(batch, i)):
+            numbers = [sites.coordinate(x, self.coordinate_decimals) for x in frac]
+            place = [str(position.multiplicity), letter(position.letter), *numbers]
+            lines.append(" ".join([element, f"{element}{site}", *place]))
+        return "\n".join(lines)
+
+    def _read(self, text: str) -> ReadText:
+        """A text read line by line; ValueError saying why it cannot be."""
+        tags, rows = _tags_and_rows(text)
+        number = _stated(tags, _NUMBER)
+        if not _DIGITS.fullmatch(number) or not 1 <= int(number) <= N_GROUPS:
+            raise ValueError(f"{number[:20]!r} is no space group: one of 1-{N_GROUPS}")
+        group = int(number)
+        lattice = [sites.numbers([_stated(tags, tag)], 1, tag)[0] for tag in _CELL]
+        found = [_site(row, group) for row in rows]
+        if self.consistent:
+            _compare(tags, group, found)
+        return ReadText(group, lattice, found)
+
+
+def _formula(counts: dict[int, int], units: int) -> str:
+    """Of so many formula units in all."""
+    amounts = ((SYMBOLS[z - 1], n // units) for z, n in counts.items())
+    return "".join(f"{element}{n if n > 1 else ''}" for element, n in amounts)
+
+
+@cache
+def _name(group: int) -> str:
+    """The Hermann-Mauguin symbol of a space group, and which setting is meant where it leaves
+    the origin or the axes open: Fd-3m:2, R-3m:H."""
+    import gemmi
+
+    setting = gemmi.get_spacegroup_reference_setting(group)
+    extension = setting.ext if setting.ext in ("1", "2", "H", "R") else ""
+    symbol = setting.hm.replace(" ", "") if group > 15 else setting.short_name()
+    return f"{symbol}:{extension}" if extension else symbol
+
+
+def _tags_and_rows(text: str) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """The values of single tags, and the rows of the loop of sites by column."""
+    tags: dict[str, str] = {}
+    rows: list[dict[str, str]] = []
+    columns: list[str] | None = None  # of the loop that a line may belong to
+    in_head = False
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        if line == "loop_":
+            columns, in_head = [], True
+        elif in_head and columns is not None and line.startswith("_"):
+            columns.append(line)
+        elif line.startswith(("_", "data_")):
+            tag, value = _tag_and_value(line)
+            if tag in tags:
+                raise ValueError(f"{tag[:40]} is given twice")
+            tags[tag], columns = value, None
+        elif columns is None:
+            raise ValueError(f"{line[:40]!r} is no tag, and belongs to no loop_")
+        else:
+            in_head = False
+            if _SITE[3] in columns:
+                rows.append(_row(line, columns))
+    if not rows:
+        raise ValueError(f"there is no loop_ of sites with {_SITE[3]}")
+    return tags, rows
+
+
+def _tag_and_value(line: str) -> tuple[str, str]:
+    """The name of the block counts as the value of data_."""
+    if line.startswith("data_"):
+        return "data_", line[5:]
+    tag, _, value = line.partition(" ")
+    return tag, value.strip().strip("'\"")
+
+
+def _row(line: str, columns: list[str]) -> dict[str, str]:
+    """ValueError if it has another number of values."""
+    values = line.split()
+    if len(values) != len(columns):
+        raise ValueError(f"{line[:40]!r} is no site of {len(columns)} columns")
+    return dict(zip(columns, values, strict=True))
+
+
+def _stated(tags: dict[str, str], tag: str) -> str:
+    """ValueError if it is absent."""
+    if tag not in tags:
+        raise ValueError(f"{tag} is missing")
+    return tags[tag]
+
+
+def _site(row: dict[str, str], group: int) -> ReadSite:
+    """ValueError if it is no site of the space group."""
+    element, _, multiplicity, name, *place = (_stated(row, column) for column in _SITE)
+    if len(name) != 1:
+        raise ValueError(f"{name[:20]!r} is no Wyckoff letter")
+    position = sites.position(multiplicity + name, group)
+    return ReadSite(
+        position.letter, sites.numbers(place, 3, "a site's place"), atomic_number(element)
+    )
+
+
+def _compare(tags: dict[str, str], group: int, found: list[ReadSite]) -> None:
+    """ValueError if the sites are not of the formulas and Z, or the name not of the number."""
+    if _stated(tags, _NAME) != _name(group):
+        raise ValueError(f"space group {group} is {_name(group)}, not {tags[_NAME][:20]!r}")
+    contents = sites.contents(group, found)
+    units = gcd(*contents.values())
+    if _stated(tags, _Z) != str(units):
+        raise ValueError(f"the sites are {units} formula units, not {tags[_Z][:20]!r}")
+    reduced = {species: n // units for species, n in contents.items()}
+    for tag, expected in (("data_", contents), (_REDUCED, reduced), (_SUM, contents)):
+        stated = _stated(tags, tag)
+        if sites.amounts(stated.replace(" ", "")) != expected:
+            raise ValueError(f"the sites do not have the formula {stated[:40]!r} of {tag}")

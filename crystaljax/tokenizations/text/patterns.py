@@ -1,0 +1,99 @@
+"""Regular expressions that the patterns of text formats are put together from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from itertools import groupby
+
+from crystaljax.composition import SYMBOLS, atomic_number
+from crystaljax.symmetry.tables import N_GROUPS, tables
+from crystaljax.tokenizations.text.sites import coordinate, fixed_angles, positions
+
+
+def groups_and_elements(
+    space_groups: Iterable[int] | None, elements: Iterable[str] | None
+) -> tuple[list[int], str]:
+    """The groups a pattern is for, all by default, and the expression for one of the elements.
+
+    ValueError for a number that is no space group, a symbol that is no element, or none of them.
+    """
+    groups = sorted(set(range(1, N_GROUPS + 1) if space_groups is None else space_groups))
+    symbols = sorted(set(SYMBOLS if elements is None else elements))
+    if not groups or not symbols:
+        raise ValueError("a pattern needs a space group and an element")
+    for group in groups:
+        if not 1 <= group <= N_GROUPS:
+            raise ValueError(f"{group} is no space group: one of 1-{N_GROUPS}")
+    for name in symbols:
+        atomic_number(name)
+    return groups, one_of(symbols)
+
+
+def one_of(names: Iterable[str]) -> str:
+    """An expression for one of some symbols, those of a first letter together: H[efg]?|O."""
+    parts = []
+    for first, same in groupby(sorted(names), key=lambda name: name[0]):
+        rest = [name[1:] for name in same]
+        seconds = "".join(x for x in rest if x)
+        parts.append(first + (f"[{seconds}]{'?' * ('' in rest)}" if seconds else ""))
+    return f"(?:{'|'.join(parts)})"
+
+
+def by_tail(groups: Iterable[int], head: Callable[[int], str], tail: Callable[[int], str]) -> str:
+    """An expression for the texts of some groups: a head each, and what follows it.
+
+    Groups with the same tail share it, which keeps the expression small.
+    """
+    heads: dict[str, list[str]] = {}
+    for group in groups:
+        heads.setdefault(tail(group), []).append(head(group))
+    return "|".join(f"(?:{'|'.join(names)}){rest}" for rest, names in heads.items())
+
+
+def length(decimals: int) -> str:
+    """Of a length in Å, 1 to 1000."""
+    return rf"[1-9][0-9]{{0,2}}{fraction(decimals)}"
+
+
+def angle(decimals: int) -> str:
+    """Of an angle in degrees."""
+    return rf"1?[0-9]{{2}}{fraction(decimals)}"
+
+
+def any_coordinate(decimals: int) -> str:
+    """Of a coordinate in [0, 1)."""
+    return f"0{fraction(decimals)}"
+
+
+def fraction(decimals: int) -> str:
+    """Of the point and so many digits; nothing for none."""
+    return rf"\.[0-9]{{{decimals}}}" if decimals else ""
+
+
+def sites(group: int, decimals: int) -> dict[str, list[str]]:
+    """Expressions of x, y, z, and the positions of a space group that have places so written.
+
+    Constants are themselves, every other coordinate is any.
+    """
+    anything = any_coordinate(decimals)
+    found: dict[str, list[str]] = {}
+    for name, place in positions(group).items():
+        operation = tables().op_start[group - 1, place.letter]
+        constants = tables().translation[operation].tolist()
+        varying = tables().varying[group - 1, place.letter].tolist()
+        numbers = [
+            anything if varies else re.escape(coordinate(x, decimals))
+            for x, varies in zip(constants, varying, strict=True)
+        ]
+        found.setdefault(" ".join(numbers), []).append(name)
+    return found
+
+
+def angles(group: int, decimals: int) -> list[str]:
+    """Of α, β, γ of a space group; those that it fixes are themselves."""
+    fixed = fixed_angles(group)
+    return [
+        re.escape(f"{fixed[axis]:.{decimals}f}") if axis in fixed else angle(decimals)
+        for axis in range(3, 6)
+    ]

@@ -1,0 +1,310 @@
+"""Reading and writing that the formats of symmetry-distinct sites share.
+
+A format reads each text into a `ReadText`; `decoded` makes crystals of a batch of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from crystaljax.composition import SYMBOLS, atomic_number
+from crystaljax.crystal import Crystals
+from crystaljax.symmetry.orbits import FREE_LATTICE, constrain_lattice, project
+from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, letter, tables
+from crystaljax.tokenizations.base import Decoded
+from crystaljax.tokenizations.wyckoff import WyckoffTokenization
+
+MAX_SITES = 1000
+"""Sites of one crystal; the arrays of a whole batch are as wide as its longest text."""
+
+MAX_LINES = 2 * MAX_SITES
+"""Lines of a text that is read; longer ones never ended."""
+
+MAX_DECIMALS = 9
+"""Decimals of a number that is read; float32, which crystals are in, has some 7."""
+
+_NUMBER = re.compile(rf"-?[0-9]{{1,6}}(?:\.[0-9]{{1,{MAX_DECIMALS}}})?")
+_AMOUNT = re.compile(r"([A-Z][a-z]?)([1-9][0-9]{0,5})?")
+
+
+class ReadSite(NamedTuple):
+    """A site of a text."""
+
+    wyckoff: int
+    """Letter index."""
+    coordinates: Sequence[float]
+    """x, y, z; what the position does not leave free is zero, or as the text says."""
+    species: int
+
+
+class ReadText(NamedTuple):
+    """A text read; dependent coordinates and parameters are zero, or as the text says."""
+
+    space_group: int
+    lattice: Sequence[float]
+    """a, b, c in Å, α, β, γ in degrees."""
+    sites: list[ReadSite]
+
+
+class Rounding(NamedTuple):
+    """Units of the last written decimals."""
+
+    coordinate: float
+    length: float
+    angle: float
+
+
+class Position(NamedTuple):
+    """A Wyckoff position of a space group."""
+
+    letter: int
+    """Letter index."""
+    multiplicity: int
+    free: tuple[int, ...]
+    """Axes of its independent coordinates."""
+
+    @property
+    def name(self) -> str:
+        """Multiplicity and letter, as in "4f"."""
+        return f"{self.multiplicity}{letter(self.letter)}"
+
+
+@cache
+def positions(group: int) -> Mapping[str, Position]:
+    """The Wyckoff positions of a space group by their names, the most special first."""
+    found = {}
+    for index in range(1, int(tables().n_letters[group - 1]) + 1):
+        free = np.flatnonzero(tables().free[group - 1, index]).tolist()
+        position = Position(index, int(tables().multiplicity[group - 1, index]), tuple(free))
+        found[position.name] = position
+    return found
+
+
+@cache
+def free_parameters(group: int) -> tuple[int, ...]:
+    """Which of a, b, c, α, β, γ a space group leaves independent."""
+    return tuple(np.flatnonzero(FREE_LATTICE[tables().crystal_system[group - 1]]).tolist())
+
+
+@cache
+def fixed_angles(group: int) -> Mapping[int, float]:
+    """Degrees of the angles that a space group fixes, by their place in the lattice (3, 4, 5)."""
+    whole = np.asarray(constrain_lattice(np.array(group), np.zeros(6, np.float32))).tolist()
+    return {axis: whole[axis] for axis in range(3, 6) if axis not in free_parameters(group)}
+
+
+def writable(crystals: Crystals) -> Crystals:
+    """The batch on the host; ValueError naming the first crystal that cannot be written."""
+    batch = crystals.to_numpy()
+    group, n_sites = batch.space_group, np.asarray(batch.n_sites)
+    known = (group >= 1) & (group <= N_GROUPS)
+    row = np.where(known, group, 1)[:, None] - 1
+    in_range = (batch.wyckoff >= 0) & (batch.wyckoff < N_LETTERS)
+    has_letter = tables().multiplicity[row, np.where(in_range, batch.wyckoff, 0)] > 0
+    is_element = (batch.species >= 1) & (batch.species <= len(SYMBOLS))
+    is_site = has_letter & in_range & is_element
+    faults = {
+        "it has no space group or no site": ~known | (n_sites == 0),
+        "a site has no Wyckoff position of its space group, or no element": (
+            ~is_site & (np.arange(batch.n_slots) < n_sites[:, None])
+        ).any(axis=1),
+        f"it has more than {MAX_SITES} sites": n_sites > MAX_SITES,
+    }
+    for reason, at_fault in faults.items():
+        for i in np.flatnonzero(at_fault):
+            raise ValueError(f"crystal {i} cannot be written: {reason}")
+    return batch
+
+
+def projected(crystals: Crystals) -> Crystals:
+    """The same with all coordinates on their positions."""
+    n = len(crystals)
+    padded = crystals.padded(_power_of_two(n))
+    group = np.maximum(padded.space_group, 1)[:, None]
+    frac = np.asarray(project(group, padded.wyckoff, padded.frac))[:n]
+    return replace(crystals, frac=frac)
+
+
+def sites_of(batch: Crystals, i: int) -> Iterator[tuple[str, Position, list[float]]]:
+    """Element, position and coordinates of each site of crystal i."""
+    names = list(positions(int(batch.space_group[i])).values())
+    n = int(batch.n_sites[i])
+    for index, species, frac in zip(
+        batch.wyckoff[i, :n].tolist(),
+        batch.species[i, :n].tolist(),
+        batch.frac[i, :n].tolist(),
+        strict=True,
+    ):
+        yield SYMBOLS[species - 1], names[index - 1], frac
+
+
+def check_decimals(*decimals: int) -> None:
+    """ValueError for more than can be read again."""
+    for n in decimals:
+        if not 0 <= n <= MAX_DECIMALS:
+            raise ValueError(f"{n} decimals: choose 0 to {MAX_DECIMALS}")
+
+
+def coordinate(x: float, decimals: int) -> str:
+    """A coordinate in [0, 1), also when rounded."""
+    return f"{round(x % 1, decimals) % 1:.{decimals}f}"
+
+
+def decoded(
+    texts: Sequence[str],
+    read: Callable[[str], ReadText],
+    rounding: Rounding | None = None,
+) -> Decoded:
+    """The crystals of B texts, by a function that reads one and raises ValueError for a bad one.
+
+    Sites are put in order of letter, then x, y, z. With `rounding`, a text whose dependent
+    coordinates or lattice parameters contradict the independent ones is no crystal.
+    """
+    found = [_read_or_reason(read, text) for text in texts]
+    good = [(i, x) for i, x in enumerate(found) if isinstance(x, ReadText)]
+    counts = [len(x.sites) for _, x in good]
+    crystals = _empty(len(texts), max(counts, default=1))
+    if good:
+        rows = np.array([i for i, _ in good])
+        crystals.space_group[rows] = [x.space_group for _, x in good]
+        crystals.lattice[rows] = [x.lattice for _, x in good]
+        row = np.repeat(rows, counts)
+        slot = np.concatenate([np.arange(n) for n in counts])
+        sites = [site for _, x in good for site in x.sites]
+        crystals.wyckoff[row, slot] = [site.wyckoff for site in sites]
+        crystals.frac[row, slot] = np.mod([site.coordinates for site in sites], 1)
+        crystals.species[row, slot] = [site.species for site in sites]
+    whole = projected(crystals)
+    if rounding is not None:
+        for i, reason in _contradictions(crystals, whole, rounding):
+            if isinstance(found[i], ReadText):
+                found[i] = reason
+    # The sequence's own decoding checks what the lines alone do not tell.
+    sequences = WyckoffTokenization(crystals.n_slots)
+    result = sequences.decode(sequences.encode(_in_order(whole)))
+    ok, reasons = result.ok, list(result.reasons)
+    for i, x in enumerate(found):
+        if isinstance(x, str):
+            ok[i], reasons[i] = False, x
+    kept = _masked(result.crystals, ok)[: len(texts)]
+    return Decoded(kept, ok[: len(texts)], reasons[: len(texts)])
+
+
+def _read_or_reason(read: Callable[[str], ReadText], text: str) -> ReadText | str:
+    """A text read, or the reason why it cannot be."""
+    if text.count("\n") > MAX_LINES:
+        return f"more than {MAX_LINES} lines"
+    try:
+        return read(text)
+    except ValueError as error:
+        return str(error)
+
+
+def _empty(n: int, n_sites: int) -> Crystals:
+    """Rows and slots of zeros, both powers of two: few shapes to compile for."""
+    rows, slots = _power_of_two(n), _power_of_two(n_sites)
+    return Crystals(
+        np.zeros(rows, np.int32),
+        np.zeros((rows, slots), np.int32),
+        np.zeros((rows, slots), np.int32),
+        np.zeros((rows, slots, 3), np.float32),
+        np.zeros((rows, 6), np.float32),
+    )
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def _masked(crystals: Crystals, ok: np.ndarray) -> Crystals:
+    """Zero where not ok."""
+    return Crystals(
+        np.where(ok, crystals.space_group, 0),
+        np.where(ok[:, None], crystals.wyckoff, 0),
+        np.where(ok[:, None], crystals.species, 0),
+        np.where(ok[:, None, None], crystals.frac, 0),
+        np.where(ok[:, None], crystals.lattice, 0),
+    )
+
+
+def _contradictions(
+    given: Crystals, whole: Crystals, rounding: Rounding
+) -> Iterator[tuple[int, str]]:
+    """Rows whose dependent values are not those of their independent ones, and why.
+
+    A dependent coordinate is a sum of up to two, so it may differ by 1.5 units of the last place.
+    """
+    moved = np.asarray(given.frac - whole.frac, float)
+    off = np.abs(moved - np.round(moved)) > 2 * rounding.coordinate + 1e-6
+    for row in np.flatnonzero(off.any(axis=(1, 2))):
+        yield int(row), "coordinates that are not on their Wyckoff positions"
+    lattice = np.asarray(constrain_lattice(np.maximum(given.space_group, 1), given.lattice))
+    unit = np.repeat([rounding.length, rounding.angle], 3)
+    strayed = np.abs(lattice - given.lattice) > unit + 1e-4
+    for row in np.flatnonzero(strayed.any(axis=1) & (given.space_group > 0)):
+        group = int(given.space_group[row])
+        yield int(row), f"a cell that does not have the metric of space group {group}"
+
+
+def _in_order(crystals: Crystals) -> Crystals:
+    """The same with the sites by letter, then x, y, z, and else as they were."""
+    letters = np.where(crystals.wyckoff == 0, N_LETTERS, crystals.wyckoff)
+    order = np.lexsort((*np.moveaxis(crystals.frac, -1, 0)[::-1], letters))
+    return Crystals(
+        crystals.space_group,
+        np.take_along_axis(crystals.wyckoff, order, 1),
+        np.take_along_axis(crystals.species, order, 1),
+        np.take_along_axis(crystals.frac, order[..., None], 1),
+        crystals.lattice,
+    )
+
+
+def numbers(words: Sequence[str], n: int, of: str) -> list[float]:
+    """n numbers; ValueError if there are not."""
+    if len(words) != n or not all(map(_NUMBER.fullmatch, words)):
+        raise ValueError(f"{of} is {n} numbers, not {shown(words)}")
+    return list(map(float, words))
+
+
+def position(word: str, group: int) -> Position:
+    """The position of a name such as "4f"; ValueError if the space group has none."""
+    found = positions(group).get(word.lstrip("0"))
+    if found is None:
+        raise ValueError(f"{word[:20]!r} is no Wyckoff position of space group {group}")
+    return found
+
+
+def amounts(formula: str) -> dict[int, int]:
+    """Atoms by atomic number of a formula without parentheses; ValueError if it is none."""
+    found: dict[int, int] = {}
+    end = 0
+    for match in _AMOUNT.finditer(formula):
+        if match.start() != end:
+            break
+        end = match.end()
+        species = atomic_number(match[1])
+        found[species] = found.get(species, 0) + int(match[2] or 1)
+    if end != len(formula) or not found:
+        raise ValueError(f"{formula[:40]!r} is no formula")
+    return found
+
+
+def contents(group: int, found: Iterable[ReadSite]) -> dict[int, int]:
+    """Atoms in the conventional cell by atomic number."""
+    names = list(positions(group).values())
+    atoms: dict[int, int] = {}
+    for site in found:
+        multiplicity = names[site.wyckoff - 1].multiplicity
+        atoms[site.species] = atoms.get(site.species, 0) + multiplicity
+    return atoms
+
+
+def shown(words: Sequence[str]) -> str:
+    """A line for a message."""
+    return repr(" ".join(words)[:40])
