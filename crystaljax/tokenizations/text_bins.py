@@ -1,13 +1,14 @@
-r"""Crystals as words of a fixed vocabulary, each number one word: the nearest of evenly spaced bins.
+r"""Crystals as words of a fixed vocabulary, each number one word: the nearest of equal bins.
 
 `WyckoffBins` has the fields of the Wyckoff text, `P1Bins` all atoms of the Niggli-reduced cell.
 Words begin with the blank or line end that belongs to them, and follow each other with nothing
-between; `crystaljax.text.tokenizer_training.from_vocabulary` makes a tokenizer of them. Rutile:
+between; `crystaljax.text.tokenizer_training.from_vocabulary` makes a tokenizer of them. None is
+the beginning of another, so that a text has one sequence of words. Rutile:
 
-    136 4.59Å 2.96Å             P1 2.96Å 4.59Å 4.59Å 90.0° 90.0° 90.0°
-    Ti 2a                       Ti 0.000 0.000 0.000
-    O 4f 0.305                  Ti 0.500 0.500 0.500
-                                O 0.000 0.305 0.305 ...
+    136: 4.59Å 2.96Å            P1: 2.96Å 4.59Å 4.59Å 90.0° 90.0° 90.0°
+    Ti: 2a                      Ti: 0.000 0.000 0.000
+    O: 4f 0.305                 Ti: 0.500 0.500 0.500
+                                O: 0.000 0.305 0.305 ...
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ from crystaljax.tokenizations.text_p1 import (
 
 MAX_DECIMALS = 6
 """Of bin widths."""
+
+_ENDINGS = "Å°:"
 
 _WYCKOFF_ORDER = re.compile("g(l+)(a*)((?:epc*)+)")
 _P1_ORDER = re.compile("glllaaa(?:eccc)+")
@@ -141,7 +144,7 @@ class WyckoffBins:
         groups = range(1, N_GROUPS + 1) if space_groups is None else list(space_groups)
         if unknown := [group for group in groups if not 1 <= group <= N_GROUPS]:
             raise ValueError(f"{unknown[0]} is no space group: one of 1-{N_GROUPS}")
-        species = "\n" + element_pattern(elements)
+        species = f"\n{element_pattern(elements)}:"
         return "|".join(self._group_pattern(group, species) for group in groups)
 
     def vocabulary(self) -> list[str]:
@@ -158,7 +161,7 @@ class WyckoffBins:
         groups = range(1, N_GROUPS + 1)
         positions = {name: None for group in groups for name in _positions(group)}
         return _Vocabulary(
-            [str(group) for group in groups],
+            [f"{group}:" for group in groups],
             Bins(self.length_width, self.max_length, self.length_width, "Å"),
             Bins(self.angle_width, 180 - self.angle_width, self.angle_width, "°"),
             Bins(0, 1 - self.coordinate_width, self.coordinate_width),
@@ -176,13 +179,14 @@ class WyckoffBins:
             for n, names in of_freedom.items()
         )
         lattice = self._bins.lengths.pattern * lengths + self._bins.angles.pattern * angles
-        return f"{group}{lattice}(?:{species}(?:{sites}))+"
+        return f"{group}:{lattice}(?:{species}(?:{sites}))+"
 
     def _in_words(self, text: str) -> str:
         """A Wyckoff text in words."""
         group, lattice, *sites = text.split("\n")
         n_lengths, _ = _n_free(int(group))
-        return "\n".join([f"{group} {_with_units(lattice.split(), n_lengths)}", *sites])
+        lines = [f"{group}: {_with_units(lattice.split(), n_lengths)}"]
+        return "\n".join([*lines, *(site.replace(" ", ": ", 1) for site in sites)])
 
     def _in_lines(self, text: str) -> str:
         """The Wyckoff text of a text in words; ValueError if it has another order of words."""
@@ -193,15 +197,15 @@ class WyckoffBins:
                 "words out of order: a space group, lengths, angles, and of each site element, "
                 "Wyckoff position and coordinates"
             )
-        found = len(match[1]), len(match[2])
-        if found != _n_free(int(words[0])):
+        n_lengths, n_angles = len(match[1]), len(match[2])
+        of_group = _n_free(int(words[0]))
+        if (n_lengths, n_angles) != of_group:
             raise ValueError(
-                "a lattice of space group {} is {} lengths and {} angles, not {} and {}".format(
-                    words[0], *_n_free(int(words[0])), *found
-                )
+                f"a lattice of space group {words[0]} is {of_group[0]} lengths and {of_group[1]} "
+                f"angles, not {n_lengths} and {n_angles}"
             )
-        end = 1 + sum(found)
-        lines = [words[0], " ".join(words[1:end]).replace("Å", "").replace("°", "")]
+        end = 1 + n_lengths + n_angles
+        lines = [words[0], " ".join(words[1:end])]
         starts = [i for i, kind in enumerate(kinds) if kind == "e"]
         for start, stop in zip(starts, [*starts[1:], None], strict=True):
             lines.append(" ".join(words[start:stop]))
@@ -222,7 +226,7 @@ class P1Bins:
     """Å: the last bin of a, b, c."""
     symprec: float | None = None
     """Tolerance in Å of the symmetry search when a text is read. By default what rounding may do
-    to a cell of 10 Å: 0.04 Å with the default widths."""
+    to a cell of 10 Å: 0.024 Å with the default widths."""
 
     def __post_init__(self) -> None:
         _check_widths(self)
@@ -263,8 +267,8 @@ class P1Bins:
         texts do not say theirs.
         """
         require_no_group(space_groups)
-        atom = f"\n{element_pattern(elements)}{self._bins.coordinates.pattern * 3}"
-        return f"P1{self._bins.lengths.pattern * 3}{self._bins.angles.pattern * 3}(?:{atom})+"
+        atom = f"\n{element_pattern(elements)}:{self._bins.coordinates.pattern * 3}"
+        return f"P1:{self._bins.lengths.pattern * 3}{self._bins.angles.pattern * 3}(?:{atom})+"
 
     def vocabulary(self) -> list[str]:
         """All words that texts are made of."""
@@ -278,7 +282,7 @@ class P1Bins:
     @cached_property
     def _bins(self) -> _Vocabulary:
         return _Vocabulary(
-            ["P1"],
+            ["P1:"],
             Bins(self.length_width, self.max_length, self.length_width, "Å"),
             Bins(*REDUCED_ANGLES, self.angle_width, "°"),
             Bins(0, 1 - self.coordinate_width, self.coordinate_width),
@@ -297,8 +301,8 @@ class P1Bins:
     def _in_words(self, text: str) -> str:
         """A coordinate text in words."""
         lengths, angles, *atoms = text.split("\n")
-        lines = [f"P1 {_with_units([*lengths.split(), *angles.split()], 3)}"]
-        lines += map(" ".join, zip(atoms[::2], atoms[1::2], strict=True))
+        lines = [f"P1: {_with_units([*lengths.split(), *angles.split()], 3)}"]
+        lines += map(": ".join, zip(atoms[::2], atoms[1::2], strict=True))
         return "\n".join(lines)
 
     def _in_lines(self, text: str) -> str:
@@ -309,7 +313,7 @@ class P1Bins:
                 "words out of order: P1, 3 lengths, 3 angles, and of each atom element and 3 "
                 "coordinates"
             )
-        lines = [" ".join(words[1:4]).replace("Å", ""), " ".join(words[4:7]).replace("°", "")]
+        lines = [" ".join(words[1:4]), " ".join(words[4:7])]
         for start in range(7, len(words), 4):
             lines += [words[start], " ".join(words[start + 1 : start + 4])]
         return "\n".join(lines)
@@ -328,7 +332,7 @@ class _Vocabulary:
     @cached_property
     def kinds(self) -> dict[str, str]:
         """The kind of each word: g, l, a, e, p or c."""
-        elements = [f"\n{element}" for element in SYMBOLS]
+        elements = [f"\n{element}:" for element in SYMBOLS]
         of_kind = {
             "g": self.groups,
             "l": self.lengths.words,
@@ -345,12 +349,15 @@ class _Vocabulary:
         return self.coordinates.decimals, self.lengths.decimals, self.angles.decimals
 
     def read(self, text: str) -> tuple[list[str], str]:
-        """The words of a text without blanks, and their kinds; ValueError for an unknown word."""
+        """The words of a text without blanks, units and colons, and their kinds.
+
+        ValueError for an unknown word.
+        """
         words = text.split()
         kinds = [self._bare.get(word) for word in words]
         if None in kinds:
             raise ValueError(f"{words[kinds.index(None)][:20]!r} is no word of the vocabulary")
-        return words, "".join(filter(None, kinds))
+        return [word.rstrip(_ENDINGS) for word in words], "".join(filter(None, kinds))
 
     def rounded_lattice(self, lattice: np.ndarray) -> np.ndarray:
         """Lattice parameters [B, 6] rounded to bins."""

@@ -67,16 +67,16 @@ def shuffled(cells: Sequence[P1Cell], step: float, rng: np.random.Generator) -> 
 
 
 def rounding_tolerance(coordinate: float, length: float, angle: float) -> float:
-    """Å: how far atoms are moved at most by rounding to these steps, in a cell of 10 Å.
+    """Å: how far rounding to these steps moves atoms of a cell of 10 Å, as a tolerance of symmetry.
 
-    As a tolerance of the symmetry search it finds the symmetry that there was before.
+    Lengths and angles change by up to half a step, and the coordinates between two atoms by one.
 
     Args:
       coordinate: of fractional coordinates.
       length: in Å.
       angle: in degrees.
     """
-    return TYPICAL_LENGTH * (coordinate + float(np.deg2rad(angle))) + length
+    return TYPICAL_LENGTH * (coordinate + float(np.deg2rad(angle)) / 2) + length / 2
 
 
 def crystals_of(cells: Sequence[P1Cell | str], symprec: float) -> Decoded:
