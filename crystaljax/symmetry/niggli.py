@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gemmi
 import numpy as np
 import spglib
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.structures import to_cells
+from crystaljax.symmetry.tables import N_GROUPS, tables
 
-TOLERANCE = 1e-4
-"""Tolerance of spglib's reduction. Lattices in float32 need more than its default of 1e-5, with
-which noise decides between axes that are equivalent by symmetry, and some reductions fail."""
+TOLERANCE = 1e-6
+"""Scalar products of lattice vectors are equal if they differ by less than this times the longest
+vector's square: some times what float32 leaves open."""
 
 
 def niggli_cells(crystals: Crystals) -> list[AtomicCell]:
@@ -19,18 +21,28 @@ def niggli_cells(crystals: Crystals) -> list[AtomicCell]:
     The origin is that of the standard setting. Angles of such cells are 60° to 120°. ValueError
     naming the first crystal that has no atoms or no cell.
     """
-    return [_reduced(cell, i) for i, cell in enumerate(to_cells(crystals, primitive=True))]
+    batch = crystals.to_numpy()
+    cells = to_cells(batch, primitive=True)
+    return [_reduced(cell, batch, i) for i, cell in enumerate(cells)]
 
 
-def _reduced(cell: AtomicCell, number: int) -> AtomicCell:
-    """The same crystal on reduced axes."""
-    matrix, frac = np.asarray(cell.matrix, float), np.asarray(cell.frac, float)
-    if not len(frac):
-        raise ValueError(f"crystal {number} has no atoms")
+def matrix_of(lattice: np.ndarray) -> np.ndarray:
+    """Lattice vectors (float64 [3, 3], Å, rows) of a, b, c, α, β, γ [6]; nan where none close."""
+    return np.array(gemmi.UnitCell(*np.asarray(lattice, float).tolist()).orth.mat.tolist()).T
+
+
+def _reduced(cell: AtomicCell, batch: Crystals, i: int) -> AtomicCell:
+    """A primitive cell of crystal i on reduced axes."""
+    group, lattice = int(batch.space_group[i]), batch.lattice[i]
+    if not len(cell.species) or not 1 <= group <= N_GROUPS:
+        raise ValueError(f"crystal {i} has no atoms or no space group")
+    # in double precision: rounding is not to decide between axes that are equal by symmetry
+    matrix = tables().primitive[group - 1] @ matrix_of(lattice)
     whole = np.isfinite(matrix).all() and np.linalg.det(matrix) > 0
-    reduced = spglib.niggli_reduce(matrix, TOLERANCE) if whole else None
+    tolerance = TOLERANCE * float((matrix**2).sum(axis=1).max())
+    reduced = spglib.niggli_reduce(matrix, tolerance) if whole else None
     if reduced is None:
-        raise ValueError(f"crystal {number} has no unit cell that can be reduced")
+        raise ValueError(f"crystal {i} has no unit cell that can be reduced: {lattice.tolist()}")
     change = np.rint(np.linalg.solve(matrix.T, reduced.T).T)
-    moved = frac @ np.linalg.inv(change)
-    return AtomicCell(change @ matrix, moved - np.floor(moved), cell.species)
+    frac = np.asarray(cell.frac, float) @ np.linalg.inv(change)
+    return AtomicCell(change @ matrix, frac - np.floor(frac), cell.species)

@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import gemmi
 import jax
 import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.data.cells import check, close_pairs
 from crystaljax.symmetry.analysis import symmetrize
-from crystaljax.symmetry.niggli import niggli_cells
+from crystaljax.symmetry.niggli import matrix_of, niggli_cells
 from crystaljax.tokenizations.base import Decoded
 
 REDUCED_ANGLES = 60, 120
@@ -110,7 +109,7 @@ def _checked(cell: P1Cell, symprec: float) -> AtomicCell | str:
         return "a cell length or angle out of range"
     if not closes:
         return "the lattice parameters close no cell"
-    matrix = np.array(gemmi.UnitCell(*cell.lattice.tolist()).orth.mat.tolist()).T
+    matrix = matrix_of(cell.lattice)
     try:
         atoms = check(AtomicCell(matrix, cell.frac, cell.species))
     except ValueError as error:
