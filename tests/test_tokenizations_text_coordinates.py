@@ -78,7 +78,7 @@ def test_prototypes_come_back() -> None:
     crystals = prototypes(23)
     decoded = TEXT.decode(TEXT.encode(crystals))
     assert decoded.ok.all()
-    assert (decoded.crystals.space_group == crystals.space_group).mean() > 0.99
+    assert (decoded.crystals.space_group == crystals.space_group).mean() > 0.98
     assert_come_back(crystals, decoded.crystals)
 
 
@@ -127,7 +127,7 @@ def test_augmentation() -> None:
     assert all(map(pattern.fullmatch, one))
     decoded = TEXT.decode(one)
     assert decoded.ok.all()
-    assert (decoded.crystals.space_group == crystals.space_group).mean() > 0.99
+    assert (decoded.crystals.space_group == crystals.space_group).mean() > 0.98
     assert_come_back(crystals, decoded.crystals)
     # neither the order nor the origin is that of before
     elements = [[text.split("\n")[2::2] for text in texts] for texts in (plain, one)]
@@ -170,6 +170,8 @@ def test_symprec() -> None:
         ("3 3 3\n10 10 170\nTi\n0 0 0", "the lattice parameters close no cell"),
         ("3 3 3\n60 60 120\nTi\n0 0 0", "the lattice parameters close no cell"),
         ("0.1 0.1 0.1\n90 90 90\nTi\n0 0 0", "its volume is below 0.1"),
+        ("0.50 0.84 435.84\n120 76.03 120\nTi\n0 0 0", "no plausible unit cell"),
+        ("1.1 3 400\n90 90 90\nTi\n0 0 0", "no plausible unit cell"),
         ("3 3 99999\n90 90 90\nTi\n0 0 0", "lattice vectors of 99999"),
         ("3 3 3\n90 90 90\nTi\n0 0 0\nO\n0 0 0", "atoms 0 and 1 (counted from 0) are less than"),
         ("3 3 3\n90 90 90\nTi\n0 0 0\nTi\n0.005 0 0", "are less than 0.0158727 Å apart"),
@@ -215,9 +217,9 @@ def test_many_atoms_in_one_place_cost_no_time() -> None:
 def test_what_the_pattern_allows_decodes(data: st.DataObject) -> None:
     pattern = re.compile(TEXT.pattern(elements=["Ti", "O"]), re.ASCII)
     text = data.draw(st.from_regex(pattern, fullmatch=True))
-    reason = TEXT.decode([text]).reasons[0] or "are less than"
-    allowed = ("out of range", "close no cell", "are less than", "volume is below")
-    assert any(each in reason for each in allowed)
+    (reason,) = TEXT.decode([text]).reasons
+    allowed = ("out of range", "close no cell", "no plausible", "are less than", "is below")
+    assert reason is None or any(each in reason for each in allowed)
 
 
 def test_pattern() -> None:

@@ -31,6 +31,15 @@ def matrix_of(lattice: np.ndarray) -> np.ndarray:
     return np.array(gemmi.UnitCell(*np.asarray(lattice, float).tolist()).orth.mat.tolist()).T
 
 
+def reduced_matrix(matrix: np.ndarray) -> np.ndarray | None:
+    """Niggli-reduced lattice vectors (float64 [3, 3], Å, rows) of right-handed ones, or None."""
+    if not (np.isfinite(matrix).all() and np.linalg.det(matrix) > 0):
+        return None
+    tolerance = TOLERANCE * float((matrix**2).sum(axis=1).max())
+    reduced: np.ndarray | None = spglib.niggli_reduce(matrix, tolerance)
+    return reduced
+
+
 def _reduced(cell: AtomicCell, batch: Crystals, i: int) -> AtomicCell:
     """A primitive cell of crystal i on reduced axes."""
     group, lattice = int(batch.space_group[i]), batch.lattice[i]
@@ -38,9 +47,7 @@ def _reduced(cell: AtomicCell, batch: Crystals, i: int) -> AtomicCell:
         raise ValueError(f"crystal {i} has no atoms or no space group")
     # in double precision: rounding is not to decide between axes that are equal by symmetry
     matrix = tables().primitive[group - 1] @ matrix_of(lattice)
-    whole = np.isfinite(matrix).all() and np.linalg.det(matrix) > 0
-    tolerance = TOLERANCE * float((matrix**2).sum(axis=1).max())
-    reduced = spglib.niggli_reduce(matrix, tolerance) if whole else None
+    reduced = reduced_matrix(matrix)
     if reduced is None:
         raise ValueError(f"crystal {i} has no unit cell that can be reduced: {lattice.tolist()}")
     change = np.rint(np.linalg.solve(matrix.T, reduced.T).T)

@@ -263,8 +263,8 @@ class P1Bins:
     ) -> str:
         """A regular expression for the texts of crystals of those elements.
 
-        What matches decodes, unless atoms coincide. ValueError if space groups are given: the
-        texts do not say theirs.
+        What matches decodes, unless atoms coincide or the cell is none of a crystal (flat, or a
+        needle). ValueError if space groups are given: the texts do not say theirs.
         """
         require_no_group(space_groups)
         atom = f"\n{element_pattern(elements)}:{self._bins.coordinates.pattern * 3}"

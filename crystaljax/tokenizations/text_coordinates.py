@@ -100,8 +100,8 @@ class CoordinatesText:
     ) -> str:
         """A regular expression for the texts of crystals of those elements.
 
-        What matches decodes, unless a length is zero, or atoms coincide. ValueError if space
-        groups are given: the texts do not say theirs.
+        What matches decodes, unless atoms coincide or the cell is none of a crystal (flat, or a
+        needle). ValueError if space groups are given: the texts do not say theirs.
         """
         require_no_group(space_groups)
         species = element_pattern(elements)

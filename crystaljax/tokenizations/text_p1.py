@@ -15,7 +15,7 @@ import numpy as np
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.data.cells import check, close_pairs
 from crystaljax.symmetry.analysis import symmetrize
-from crystaljax.symmetry.niggli import matrix_of, niggli_cells
+from crystaljax.symmetry.niggli import matrix_of, niggli_cells, reduced_matrix
 from crystaljax.tokenizations.base import Decoded
 
 REDUCED_ANGLES = 60, 120
@@ -23,6 +23,14 @@ REDUCED_ANGLES = 60, 120
 
 TYPICAL_LENGTH = 10.0
 """Å: the cell that `rounding_tolerance` reckons with."""
+
+
+MIN_PERIOD = 1.0
+"""Å: an atom and its translates are not closer than this in any crystal."""
+
+MAX_ASPECT = 100
+"""The longest of the reduced axes over the shortest. In needles beyond this and in cells of shorter
+periods the symmetry search (moyo 0.21) may go on for minutes."""
 
 
 class P1Cell(NamedTuple):
@@ -114,6 +122,13 @@ def _checked(cell: P1Cell, symprec: float) -> AtomicCell | str:
         atoms = check(AtomicCell(matrix, cell.frac, cell.species))
     except ValueError as error:
         return str(error)
+    reduced = reduced_matrix(matrix)
+    periods = np.zeros(3) if reduced is None else np.linalg.norm(reduced, axis=1)
+    if periods.min() < MIN_PERIOD or periods.max() > MAX_ASPECT * periods.min():
+        return (
+            f"no plausible unit cell: its reduced axes are not all above {MIN_PERIOD:g} Å and "
+            f"within a factor of {MAX_ASPECT}"
+        )
     pairs = close_pairs(atoms.frac, atoms.matrix, symprec)
     if len(pairs):
         first, second = pairs[0].tolist()
