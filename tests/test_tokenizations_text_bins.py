@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def test_vocabulary(bins: WyckoffBins | P1Bins) -> None:
     words = bins.vocabulary()
     assert len(set(words)) == len(words)
     ordered = sorted(words)
-    assert not any(b.startswith(a) for a, b in zip(ordered, ordered[1:], strict=False))
+    assert not any(b.startswith(a) for a, b in itertools.pairwise(ordered))
     for text in bins.encode(prototypes(100)):
         assert set(re.findall(r"\s?\S+", text)) <= set(words)
 
