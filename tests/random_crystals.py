@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from crystaljax.crystal import Crystals
+from crystaljax.data.dataset import load
 from crystaljax.symmetry import orbits
 from crystaljax.symmetry.tables import tables
 
@@ -30,3 +31,28 @@ def random_crystals(draw: st.DrawFn) -> Crystals:
         np.asarray(orbits.project(*map(np.array, numbers), frac.astype(np.float32)))[None],
         np.asarray(orbits.constrain_lattice(np.array([group]), lattice.astype(np.float32))),
     )
+
+
+@st.composite
+def triclinic_crystal(draw: st.DrawFn) -> Crystals:
+    """One crystal of space group 1, its atoms more than 0.5 Å apart."""
+    n = draw(st.integers(1, 8))
+    # a corner of each of 64 boxes, and less than half a box away from it
+    box = draw(st.lists(st.integers(0, 63), min_size=n, max_size=n, unique=True))
+    shift = st.tuples(*[st.floats(0, 7 / 64, width=32)] * 3)
+    shifts = np.array(draw(st.lists(shift, min_size=n, max_size=n)), np.float32)
+    corners = np.stack(np.unravel_index(box, (4, 4, 4)), axis=1) / 4
+    length, angle = st.floats(5, 30, width=32), st.floats(75, 105, width=32)
+    return Crystals(
+        np.array([1], np.int32),
+        np.ones((1, n), np.int32),
+        np.array([draw(st.lists(st.integers(1, 118), min_size=n, max_size=n))], np.int32),
+        (corners + shifts)[None].astype(np.float32),
+        np.array([draw(st.tuples(*[length] * 3, *[angle] * 3))], np.float32),
+    )
+
+
+def prototypes(step: int) -> Crystals:
+    """Every step-th of the prototypes that the package has."""
+    crystals = load("prototypes").crystals
+    return crystals[np.arange(0, len(crystals), step)]

@@ -8,12 +8,18 @@ pytest.importorskip("transformers")
 from small_text import ELEMENTS_AND_DIGITS, TRIPLES
 
 from crystaljax.text.tokenizer import Tokenizer
-from crystaljax.text.tokenizer_training import CHARACTERS, train_bpe, train_words
+from crystaljax.text.tokenizer_training import CHARACTERS, from_vocabulary, train_bpe, train_words
 
 TAGS = ("<BCC>", "</BCC>", "<B2>", "</B2>", "<B2_Volume>", "</B2_Volume>")
 
 
+WORDS = ("Nb", "Mo", "Cr", "Fe", "W", "Ta", "V", "Zr", "Ti", "Ru", "Mn", "Al", "Ni", "2", " ", ".")
+WORDS += tuple(str(i) for i in range(100) if i != 2)
+
+
 def trained(kind: str) -> Tokenizer:
+    if kind == "vocabulary":
+        return from_vocabulary(WORDS, TAGS)
     if kind == "bpe":
         return train_bpe(TRIPLES, 300, TAGS)
     return train_words(
@@ -21,7 +27,7 @@ def trained(kind: str) -> Tokenizer:
     )
 
 
-@pytest.mark.parametrize("kind", ["bpe", "words", "characters"])
+@pytest.mark.parametrize("kind", ["bpe", "words", "characters", "vocabulary"])
 def test_the_same_texts_give_the_same_files(tmp_path: Path, kind: str) -> None:
     for name in ("one", "other"):
         trained(kind).save(tmp_path / name)
@@ -29,7 +35,7 @@ def test_the_same_texts_give_the_same_files(tmp_path: Path, kind: str) -> None:
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["bpe", "words", "characters"])
+@pytest.mark.parametrize("kind", ["bpe", "words", "characters", "vocabulary"])
 def test_transformers_reads_it(tmp_path: Path, kind: str) -> None:
     from transformers import AutoTokenizer
 
@@ -48,6 +54,22 @@ def test_vocabulary() -> None:
     four = {"<|start|>", "<|end|>", "<|pad|>", "<|unknown|>"}
     assert set(train_words(["ab", "b a"], CHARACTERS).fast.get_vocab()) == {*"ab ", *four}
     assert set(train_words(["NiAl3"], r"[A-Z][a-z]?").fast.get_vocab()) == {"Ni", "Al", "3", *four}
+
+
+def test_a_given_vocabulary() -> None:
+    tokenizer = from_vocabulary(["a", "ab", " c\n", "Å"])
+    assert tokenizer.n_vocabulary() == 4 + 4
+    (tokens,) = tokenizer.encode(["abaÅ c\na"])
+    assert tokens.tolist() == [5, 4, 7, 6, 4]
+    assert tokenizer.decode([tokens]) == ["abaÅ c\na"]
+    assert tokenizer.token_bytes()[6:8] == [b" c\n", "Å".encode()]
+    with pytest.raises(ValueError, match="text 1 has what the tokenizer has no token for"):
+        tokenizer.encode(["ab", "b"])
+    for bad in (["a", "a"], ["a", ""]):
+        with pytest.raises(ValueError, match="different and not empty"):
+            from_vocabulary(bad)
+    with pytest.raises(ValueError, match="no word at all"):
+        from_vocabulary([])
 
 
 def test_bad_arguments() -> None:

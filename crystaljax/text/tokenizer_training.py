@@ -1,10 +1,11 @@
-"""Tokenizers for models from scratch, learnt from the texts of a task."""
+"""Tokenizers for models from scratch: learnt from the texts of a task, or of given words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from crystaljax.text.expressions import one_of
 from crystaljax.text.tokenizer import Tokenizer, transformers_module
 
 START, END, PAD, UNKNOWN = "<|start|>", "<|end|>", "<|pad|>", "<|unknown|>"
@@ -53,13 +54,41 @@ def train_words(texts: Sequence[str], pattern: str, added: Sequence[str] = ()) -
 
     ValueError if there is no text.
     """
-    from tokenizers import Regex, decoders, models, pre_tokenizers
-    from tokenizers import Tokenizer as Backend
-
-    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    split = _split(pattern)
     parts = _without(texts, added)
     words = {word for part in parts for word, _ in split.pre_tokenize_str(part)}
-    vocabulary = [START, END, PAD, UNKNOWN, *sorted(words)]
+    return _words(sorted(words), split, added)
+
+
+def from_vocabulary(vocabulary: Sequence[str], added: Sequence[str] = ()) -> Tokenizer:
+    """A tokenizer whose tokens are the given words, which stand in texts without anything between.
+
+    The longest word that fits is taken. Texts with anything else in them cannot be encoded.
+
+    Args:
+      vocabulary: the words, with the blanks and line ends that belong to them, e.g. " 2a".
+      added: further texts that are one token each, e.g. the tags of a format.
+
+    ValueError if there is no word, or one is empty or there twice.
+    """
+    if len(set(vocabulary)) < len(vocabulary) or "" in vocabulary:
+        raise ValueError("a vocabulary's words must be different and not empty")
+    return _words(vocabulary, _split(one_of(vocabulary)), added)
+
+
+def _split(pattern: str) -> Any:
+    """Cuts texts into the matches of a regular expression, and what lies between."""
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Split(Regex(pattern), "isolated")
+
+
+def _words(words: Sequence[str], split: Any, added: Sequence[str]) -> Tokenizer:
+    """The tokenizer with a token for each word."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models
+
+    vocabulary = [START, END, PAD, UNKNOWN, *words]
     backend = Backend(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, UNKNOWN))
     backend.pre_tokenizer = split
     backend.decoder = decoders.Fuse()

@@ -21,6 +21,9 @@ _FORMATS = {
     "wyckoff-text": "crystaljax.tokenizations.text.wyckoff:WyckoffText",
     "plaid": "crystaljax.tokenizations.text.plaid:PlaidText",
     "cif": "crystaljax.tokenizations.text.cif:CifText",
+    "wyckoff-bins": "crystaljax.tokenizations.text.bins:WyckoffBins",
+    "coordinates": "crystaljax.tokenizations.text.coordinates:CoordinatesText",
+    "p1-bins": "crystaljax.tokenizations.text.bins:P1Bins",
 }
 
 _METHODS = ("encode", "decode", "pattern")

@@ -1,0 +1,139 @@
+"""Crystals as all atoms of their Niggli-reduced cells, the symmetry left out and found again.
+
+What the text formats without symmetry (P1) share: the cells that they write, the crystals of the
+cells that they read, and the augmentation by order and origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.data.cells import check, close_pairs
+from crystaljax.symmetry.analysis import symmetrize
+from crystaljax.symmetry.niggli import matrix_of, niggli_cells, reduced_matrix
+from crystaljax.tokenizations.base import Decoded
+
+REDUCED_ANGLES = 60, 120
+"""Degrees: the angles of Niggli-reduced cells lie between these."""
+
+TYPICAL_LENGTH = 10.0
+"""Å: the cell that `rounding_tolerance` reckons with."""
+
+
+MIN_PERIOD = 1.0
+"""Å: an atom and its translates are not closer than this in any crystal."""
+
+MAX_ASPECT = 100
+"""The longest of the reduced axes over the shortest. In needles beyond this and in cells of shorter
+periods the symmetry search (moyo 0.21) may go on for minutes."""
+
+
+class P1Cell(NamedTuple):
+    """All atoms of a cell, as they stand in a text."""
+
+    lattice: np.ndarray
+    """float64 [6]: a, b, c in Å, α, β, γ in degrees."""
+    frac: np.ndarray
+    """float64 [N, 3]: fractional coordinates in [0, 1)."""
+    species: np.ndarray
+    """int [N]: atomic numbers."""
+
+
+def reduced_cells(crystals: Crystals) -> list[P1Cell]:
+    """The Niggli-reduced primitive cell of each of B crystals.
+
+    ValueError naming the first that has none.
+    """
+    cells = niggli_cells(crystals)
+    matrix = np.array([cell.matrix for cell in cells]).reshape(-1, 3, 3)
+    lengths = np.linalg.norm(matrix, axis=-1)
+    unit = matrix / lengths[..., None]
+    cosines = (unit[:, [1, 2, 0]] * unit[:, [2, 0, 1]]).sum(-1)
+    angles = np.clip(np.degrees(np.arccos(cosines)), *REDUCED_ANGLES)
+    lattices = np.concatenate([lengths, angles], axis=1)
+    return [P1Cell(x, cell.frac, cell.species) for x, cell in zip(lattices, cells, strict=True)]
+
+
+def shuffled(cells: Sequence[P1Cell], step: float, rng: np.random.Generator) -> list[P1Cell]:
+    """The same crystals with their atoms in random order and their origins at random places.
+
+    Origins move by whole steps (fractional coordinates), the steps that coordinates are rounded
+    to, so that rounding moves the atoms relative to each other no more than without.
+    """
+    moved = []
+    for lattice, frac, species in cells:
+        order = rng.permutation(len(species))
+        origin = rng.integers(round(1 / step), size=3) * step
+        moved.append(P1Cell(lattice, np.mod(frac[order] + origin, 1), species[order]))
+    return moved
+
+
+def rounding_tolerance(coordinate: float, length: float, angle: float) -> float:
+    """Å: how far rounding to these steps moves atoms of a cell of 10 Å, as a tolerance of symmetry.
+
+    Lengths and angles change by up to half a step, and the coordinates between two atoms by one.
+
+    Args:
+      coordinate: of fractional coordinates.
+      length: in Å.
+      angle: in degrees.
+    """
+    return TYPICAL_LENGTH * (coordinate + float(np.deg2rad(angle)) / 2) + length / 2
+
+
+def crystals_of(cells: Sequence[P1Cell | str], symprec: float) -> Decoded:
+    """The crystals of B cells, or of the reasons why there is none.
+
+    Args:
+      symprec: tolerance of the symmetry search in Å; atoms closer than this are an error.
+    """
+    checked = [cell if isinstance(cell, str) else _checked(cell, symprec) for cell in cells]
+    rows = [i for i, cell in enumerate(checked) if not isinstance(cell, str)]
+    found, faults = symmetrize([c for c in checked if not isinstance(c, str)], symprec)
+    reasons: list[str | None] = [cell if isinstance(cell, str) else None for cell in checked]
+    for row, fault in zip(rows, faults, strict=True):
+        reasons[row] = fault
+
+    def placed(x: np.ndarray) -> np.ndarray:
+        whole = np.zeros((len(cells), *x.shape[1:]), x.dtype)
+        whole[rows] = x
+        return whole
+
+    ok = np.array([reason is None for reason in reasons], bool)
+    return Decoded(jax.tree.map(placed, found), ok, reasons)
+
+
+def _checked(cell: P1Cell, symprec: float) -> AtomicCell | str:
+    """Atoms that a symmetry search can be made of, or the reason why it cannot."""
+    angles = np.deg2rad(cell.lattice[3:])
+    cosines = np.cos(angles)
+    closes = 1 - (cosines**2).sum() + 2 * cosines.prod() > 0
+    if not ((cell.lattice > 0).all() and (angles < np.pi).all()):
+        return "a cell length or angle out of range"
+    if not closes:
+        return "the lattice parameters close no cell"
+    matrix = matrix_of(cell.lattice)
+    try:
+        atoms = check(AtomicCell(matrix, cell.frac, cell.species))
+    except ValueError as error:
+        return str(error)
+    reduced = reduced_matrix(matrix)
+    periods = np.zeros(3) if reduced is None else np.linalg.norm(reduced, axis=1)
+    if periods.min() < MIN_PERIOD or periods.max() > MAX_ASPECT * periods.min():
+        return (
+            f"no plausible unit cell: its reduced axes are not all above {MIN_PERIOD:g} Å and "
+            f"within a factor of {MAX_ASPECT}"
+        )
+    pairs = close_pairs(atoms.frac, atoms.matrix, symprec)
+    if len(pairs):
+        first, second = pairs[0].tolist()
+        return (
+            f"atoms {first} and {second} (counted from 0) are less than {symprec:g} Å apart, the "
+            "tolerance of the symmetry search"
+        )
+    return atoms
