@@ -21,13 +21,14 @@ def any_crystal(draw: st.DrawFn) -> Crystals:
     length, angle = st.floats(2, 30, width=32), st.floats(80, 100, width=32)
     lattice = np.array([draw(st.tuples(*[length] * 3, *[angle] * 3))], np.float32)
     elements = draw(st.lists(st.integers(1, 118), min_size=n, max_size=n))
-    return Crystals(
+    crystals = Crystals(
         np.array([group], np.int32),
         np.array([letters], np.int32),
         np.array([elements], np.int32),
         np.asarray(orbits.project(np.full(n, group), np.array(letters), frac))[None],
         np.asarray(orbits.constrain_lattice(np.array([group]), lattice)),
     )
+    return crystals.with_slots(4)  # one shape to compile for
 
 
 @st.composite
@@ -40,13 +41,14 @@ def triclinic_crystal(draw: st.DrawFn) -> Crystals:
     shifts = np.array(draw(st.lists(shift, min_size=n, max_size=n)), np.float32)
     corners = np.stack(np.unravel_index(box, (4, 4, 4)), axis=1) / 4
     length, angle = st.floats(5, 30, width=32), st.floats(75, 105, width=32)
-    return Crystals(
+    crystals = Crystals(
         np.array([1], np.int32),
         np.ones((1, n), np.int32),
         np.array([draw(st.lists(st.integers(1, 118), min_size=n, max_size=n))], np.int32),
         (corners + shifts)[None].astype(np.float32),
         np.array([draw(st.tuples(*[length] * 3, *[angle] * 3))], np.float32),
     )
+    return crystals.with_slots(8)  # one shape to compile for
 
 
 def prototypes(step: int) -> Crystals:
