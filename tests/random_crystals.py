@@ -33,6 +33,11 @@ def random_crystals(draw: st.DrawFn) -> Crystals:
     )
 
 
+def padded_crystals() -> st.SearchStrategy[Crystals]:
+    """The same in four slots: one shape to compile for."""
+    return random_crystals().map(lambda crystals: crystals.with_slots(4))
+
+
 @st.composite
 def triclinic_crystal(draw: st.DrawFn) -> Crystals:
     """One crystal of space group 1, its atoms more than 0.5 Å apart."""
@@ -43,13 +48,14 @@ def triclinic_crystal(draw: st.DrawFn) -> Crystals:
     shifts = np.array(draw(st.lists(shift, min_size=n, max_size=n)), np.float32)
     corners = np.stack(np.unravel_index(box, (4, 4, 4)), axis=1) / 4
     length, angle = st.floats(5, 30, width=32), st.floats(75, 105, width=32)
-    return Crystals(
+    crystals = Crystals(
         np.array([1], np.int32),
         np.ones((1, n), np.int32),
         np.array([draw(st.lists(st.integers(1, 118), min_size=n, max_size=n))], np.int32),
         (corners + shifts)[None].astype(np.float32),
         np.array([draw(st.tuples(*[length] * 3, *[angle] * 3))], np.float32),
     )
+    return crystals.with_slots(8)  # one shape to compile for
 
 
 def prototypes(step: int) -> Crystals:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.analysis.structure_matcher import StructureMatcher
-from random_crystals import prototypes, random_crystals, triclinic_crystal
+from random_crystals import prototypes, padded_crystals, triclinic_crystal
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
@@ -37,7 +37,7 @@ def assert_come_back(crystals: Crystals, read: Crystals) -> None:
 
 @settings(max_examples=60)
 @given(
-    random_crystals(), st.sampled_from([(0.001, 0.01, 0.1), (0.0025, 0.05, 0.5), (0.02, 0.2, 1)])
+    padded_crystals(), st.sampled_from([(0.001, 0.01, 0.1), (0.0025, 0.05, 0.5), (0.02, 0.2, 1)])
 )
 def test_any_crystal_comes_back(crystals: Crystals, widths: tuple[float, float, float]) -> None:
     bins = WyckoffBins(*widths)
@@ -53,7 +53,9 @@ def test_any_crystal_comes_back(crystals: Crystals, widths: tuple[float, float, 
     change = abs(read.lattice - crystals.lattice)[0]
     assert change[:3].max() <= widths[1] / 2 + 1e-5
     assert change[3:].max() <= widths[2] / 2 + 1e-4
-    assert bins.encode(decoded.crystals) == [text] or crystals.n_slots > 1  # their order may differ
+    assert (
+        bins.encode(decoded.crystals) == [text] or crystals.n_sites[0] > 1
+    )  # their order may differ
 
 
 @settings(max_examples=30)
@@ -77,14 +79,14 @@ def test_what_the_texts_are() -> None:
     assert P1.encode(salt) == [SALT]
 
 
-@pytest.mark.parametrize("bins", [WYCKOFF, P1])
-def test_prototypes_come_back(bins: WyckoffBins | P1Bins) -> None:
+@pytest.mark.parametrize(("bins", "least"), [(WYCKOFF, 1), (P1, 0.96)])
+def test_prototypes_come_back(bins: WyckoffBins | P1Bins, least: float) -> None:
     crystals = prototypes(23)
     texts = bins.encode(crystals)
     assert all(map(re.compile(bins.pattern()).fullmatch, texts))
     decoded = bins.decode(texts)
     assert decoded.ok.all()
-    assert (decoded.crystals.space_group == crystals.space_group).mean() > 0.98
+    assert (decoded.crystals.space_group == crystals.space_group).mean() >= least
     assert_come_back(crystals, decoded.crystals)
 
 
@@ -157,7 +159,7 @@ def test_tokenizer_and_grammar(bins: WyckoffBins | P1Bins) -> None:
         (P1, "", "words out of order"),
         (P1, SALT[:-6], "words out of order"),
         (P1, SALT.replace("60.0°", "59.9°"), "'59.9°' is no word of the vocabulary"),
-        (P1, SALT.replace("Cl: 0.500 0.500 0.500", "Cl: 0.000 0.000 0.000"), "less than 0.0237"),
+        (P1, SALT.replace("Cl: 0.500 0.500 0.500", "Cl: 0.000 0.000 0.002"), "less than 0.0237"),
         (P1, SALT.replace("4.00Å", "0.50Å"), "its volume is below 0.1"),
         (P1, SALT.replace("4.00Å", "0.90Å"), "no plausible unit cell"),
     ],
