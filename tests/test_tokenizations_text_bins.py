@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.analysis.structure_matcher import StructureMatcher
-from random_crystals import prototypes, padded_crystals, triclinic_crystal
+from random_crystals import padded_crystals, prototypes, triclinic_crystal
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load

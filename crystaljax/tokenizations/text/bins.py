@@ -410,7 +410,8 @@ def _check_widths(config: WyckoffBins | P1Bins) -> None:
 
 def _decoded(tokens: Sequence[str], in_lines: Callable[[str], str], text: _Text) -> Decoded:
     """The crystals of texts in words, which `in_lines` turns into those of another format."""
-    lines, faults = [], []
+    lines: list[str] = []
+    faults: list[str | None] = []
     for words in tokens:
         try:
             lines.append(in_lines(words))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from itertools import groupby
 
 from crystaljax.composition import SYMBOLS, atomic_number
 from crystaljax.symmetry.tables import N_GROUPS, tables
+from crystaljax.text.expressions import one_of
 from crystaljax.tokenizations.text.sites import coordinate, fixed_angles, positions
 
 
@@ -28,16 +28,6 @@ def groups_and_elements(
     for name in symbols:
         atomic_number(name)
     return groups, one_of(symbols)
-
-
-def one_of(names: Iterable[str]) -> str:
-    """An expression for one of some symbols, those of a first letter together: H[efg]?|O."""
-    parts = []
-    for first, same in groupby(sorted(names), key=lambda name: name[0]):
-        rest = [name[1:] for name in same]
-        seconds = "".join(x for x in rest if x)
-        parts.append(first + (f"[{seconds}]{'?' * ('' in rest)}" if seconds else ""))
-    return f"(?:{'|'.join(parts)})"
 
 
 def by_tail(groups: Iterable[int], head: Callable[[int], str], tail: Callable[[int], str]) -> str:
