@@ -25,7 +25,8 @@ def one_of(words: Iterable[str]) -> str:
     branches = [_any(characters) + rest for rest, characters in starts.items()]
     both = "|".join(branches)
     if "" in remaining:
-        return f"(?:{both})?" if branches else ""
+        one_character = list(starts) == [""]
+        return (both if one_character else f"(?:{both})") + "?" if branches else ""
     return f"(?:{both})" if len(branches) > 1 else both
 
 
