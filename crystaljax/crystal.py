@@ -25,6 +25,15 @@ class AtomicCell(NamedTuple):
     """int [N]: atomic numbers."""
 
 
+def wrapped(frac: np.ndarray) -> np.ndarray:
+    """Fractional coordinates modulo 1, in [0, 1) also where rounding would give 1; nan stays.
+
+    Of the type that they will be kept in: the float64 below 1 is 1 as a float32.
+    """
+    frac = frac - np.floor(frac)
+    return np.where(frac >= 1, 0, frac)
+
+
 class Batch:
     """What batches of arrays with a common leading axis can do."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crystaljax.composition import symbol
-from crystaljax.crystal import AtomicCell
+from crystaljax.crystal import AtomicCell, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,7 +129,7 @@ def _pale(colour: np.ndarray, haze: float) -> np.ndarray:
 def _with_images(cell: AtomicCell) -> tuple[np.ndarray, np.ndarray]:
     """Positions [M, 3] in Å and species [M] of the atoms, those on a face on both sides."""
     frac = np.asarray(cell.frac, float)
-    frac = frac - np.floor(frac + _EDGE)
+    frac = wrapped(frac + _EDGE) - _EDGE
     shifts = np.array(list(itertools.product((0, 1), repeat=3)))
     shown = ((shifts[None] == 0) | (np.abs(frac) <= _EDGE)[:, None]).all(axis=-1)
     atoms, images = np.nonzero(shown)

@@ -20,6 +20,7 @@ import numpy as np
 
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.composition import atomic_number
+from crystaljax.crystal import wrapped
 from crystaljax.policies import Params
 from crystaljax.ranges import NOT_NEGATIVE, POSITIVE, at_least, check
 from crystaljax.rewards.base import RewardBatch
@@ -101,7 +102,7 @@ class Moves:
 
         free = tables().free[tokens.space_group - 1, tokens.wyckoff[row, site]]
         push = rng.normal(0, self.coordinate, (n, 3)) * free * (move == 2)[:, None]
-        frac[row, site] = (frac[row, site] + push) % 1
+        frac[row, site] = wrapped((frac[row, site] + push).astype(frac.dtype))
 
         scale = np.array([self.length] * 3 + [self.angle] * 3)
         push = rng.normal(0, scale, (n, 6)) * np.asarray(lattice_free(tokens.space_group))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from crystaljax.composition import SYMBOLS
-from crystaljax.crystal import AtomicCell
+from crystaljax.crystal import AtomicCell, wrapped
 from crystaljax.structures import MIN_VOLUME
 
 COINCIDENCE = 1e-3
@@ -104,7 +104,5 @@ def _near(frac: np.ndarray, matrix: np.ndarray, distance: float) -> np.ndarray:
 
     # In units of the spacing of lattice planes, no coordinate changes by more than the distance.
     spacing = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
-    wrapped = frac - np.floor(frac)
-    wrapped[wrapped >= 1] = 0
-    tree = cKDTree(wrapped * spacing, boxsize=spacing)
+    tree = cKDTree(wrapped(frac) * spacing, boxsize=spacing)
     return tree.query_pairs(distance, p=np.inf, output_type="ndarray")

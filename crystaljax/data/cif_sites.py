@@ -11,7 +11,7 @@ import gemmi
 import numpy as np
 
 from crystaljax.composition import SYMBOLS, atomic_number
-from crystaljax.crystal import AtomicCell
+from crystaljax.crystal import AtomicCell, wrapped
 from crystaljax.data.cells import close_pairs, require_few
 from crystaljax.symmetry.settings import Operations
 
@@ -173,7 +173,7 @@ def expand(
     multiplicity that is stated.
     """
     if len(operations.rotation) == 1:
-        frac, site = _inside(sites.frac), np.arange(len(sites.frac))
+        frac, site = wrapped(sites.frac), np.arange(len(sites.frac))
         counts = np.ones(len(frac), int)
     else:
         rounding = [_rounding(site) for site in zip(*sites.written, strict=True)]
@@ -208,7 +208,7 @@ def _orbits(frac: np.ndarray, rounding: np.ndarray, operations: Operations) -> l
     scale = 10**6
     bins = np.floor(images * scale + 0.318309886).astype(np.int64) % scale
     keys = (bins[..., 0] * scale + bins[..., 1]) * scale + bins[..., 2]
-    images = _inside(images)
+    images = wrapped(images)
     return [images[np.unique(keys[:, i], return_index=True)[1], i] for i in range(len(frac))]
 
 
@@ -266,7 +266,7 @@ def has_symmetry(crystal: AtomicCell, operations: Operations) -> bool:
     """Whether each image of an atom is within `SAME_ATOM` of an atom of its element."""
     tree, spacing = _tree(crystal.frac, crystal.matrix)
     for rotation, translation in zip(operations.rotation, operations.translation, strict=True):
-        images = _inside(crystal.frac @ rotation.T + translation)
+        images = wrapped(crystal.frac @ rotation.T + translation)
         distance, nearest = tree.query(images * spacing, p=np.inf)
         if distance.max() > SAME_ATOM or (crystal.species[nearest] != crystal.species).any():
             return False
@@ -282,11 +282,4 @@ def _tree(frac: np.ndarray, matrix: np.ndarray) -> tuple[cKDTree, np.ndarray]:
     from scipy.spatial import cKDTree  # slow to import, and most cells are small
 
     spacing = 1 / np.linalg.norm(np.linalg.inv(matrix), axis=0)
-    return cKDTree(_inside(frac) * spacing, boxsize=spacing), spacing
-
-
-def _inside(frac: np.ndarray) -> np.ndarray:
-    """Coordinates modulo the lattice, in [0, 1)."""
-    frac = frac - np.floor(frac)
-    frac[frac >= 1] = 0
-    return frac
+    return cKDTree(wrapped(frac) * spacing, boxsize=spacing), spacing

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.composition import formulas
-from crystaljax.crystal import Array, Cells, Crystals
+from crystaljax.crystal import Array, Cells, Crystals, wrapped
 from crystaljax.evaluation.lattices import minkowski_reduce
 
 MIN_DISTANCE = 0.5
@@ -103,8 +103,8 @@ def min_distances(cells: Cells) -> np.ndarray:
     matrix, change = minkowski_reduce(cells.matrix)
     with np.errstate(invalid="ignore"):
         frac = np.asarray(cells.frac, np.float64) @ np.linalg.inv(change)
-        frac -= np.floor(frac)
-    arrays = (frac.astype(np.float32), cells.mask, matrix.astype(np.float32))
+        frac = wrapped(frac.astype(np.float32))
+    arrays = (frac, cells.mask, matrix.astype(np.float32))
     return np.asarray(_min_distances(*arrays), np.float64)
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crystaljax.crystal import Crystals
+from crystaljax.crystal import Crystals, wrapped
 from crystaljax.symmetry.ragged import (
     TOLERANCE,
     first_smallest,
@@ -110,8 +110,7 @@ def standard_form(group: np.ndarray, letter: np.ndarray, frac: np.ndarray) -> np
     first = tables().op_start[group, letter]
     free = snap(frac).astype(np.float32)
     point = _apply(tables().rotation[first], tables().translation[first], free)
-    point -= np.floor(point)
-    return np.where(point < 1, point, np.float32(0))
+    return wrapped(point)
 
 
 def _canonical(crystals: Crystals) -> Crystals:
@@ -245,8 +244,7 @@ class _FirstSites(NamedTuple):
     def _block(self, shift: np.ndarray, n_images: int) -> tuple[np.ndarray, np.ndarray]:
         n, n_points = len(shift), len(self.x)
         step = shift @ tables().equivalent_rotation[self.element, self.sites.letter[0]][0]
-        origin = -step - 2 * TOLERANCE
-        origin -= np.floor(origin)
+        origin = wrapped(-step - 2 * TOLERANCE)
         place = np.searchsorted(self.x, origin)[:, None] + np.arange(min(n_images, n_points))
         distance = self.x[place % n_points] + place // n_points - origin[:, None]
         row = np.repeat(np.arange(n), place.shape[1])

@@ -6,7 +6,7 @@ import gemmi
 import numpy as np
 import spglib
 
-from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.crystal import AtomicCell, Crystals, wrapped
 from crystaljax.structures import to_cells
 from crystaljax.symmetry.tables import N_GROUPS, tables
 
@@ -52,4 +52,4 @@ def _reduced(cell: AtomicCell, batch: Crystals, i: int) -> AtomicCell:
         raise ValueError(f"crystal {i} has no unit cell that can be reduced: {lattice.tolist()}")
     change = np.rint(np.linalg.solve(matrix.T, reduced.T).T)
     frac = np.asarray(cell.frac, float) @ np.linalg.inv(change)
-    return AtomicCell(change @ matrix, frac - np.floor(frac), cell.species)
+    return AtomicCell(change @ matrix, wrapped(frac), cell.species)

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from crystaljax.crystal import wrapped
+
 TOLERANCE = 1e-5
 """Values closer than this (of fractional coordinates, or Å) are equal."""
 
@@ -65,5 +67,5 @@ def tolerant_order(columns: Iterable[np.ndarray]) -> np.ndarray:
 
 def snap(frac: np.ndarray) -> np.ndarray:
     """Coordinates modulo 1 in [0, 1), where those within the tolerance below 1 are 0."""
-    frac = frac - np.floor(frac)
+    frac = wrapped(frac)
     return np.where(frac > 1 - TOLERANCE, 0.0, frac)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax.crystal import Array, AtomicCell, Cells
+from crystaljax.crystal import Array, AtomicCell, Cells, wrapped
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.rewards.potentials.edges import Room, heights
@@ -182,7 +182,7 @@ def _relaxed(search: Search, reasons: Reasons) -> Relaxed:
         if reasons[row] is not None:
             continue
         atoms = slice(int(n_atoms[row]))
-        frac = cells.frac[row, atoms].astype(float) % 1
+        frac = wrapped(cells.frac[row, atoms].astype(float))
         cell = AtomicCell(cells.matrix[row].astype(float), frac, cells.species[row, atoms])
         if host.status[row] == FAILED:
             problem = geometry_problem(cell) or "the energy or the forces are not finite"

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 import jax
 import numpy as np
 
-from crystaljax.crystal import Array, AtomicCell
+from crystaljax.crystal import Array, AtomicCell, wrapped
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.base import Relaxed, no_relaxation
 from crystaljax.rewards.potentials.fire import (
@@ -141,7 +141,7 @@ def relax(
         result.initial_energy[rows[first]] = outcome.energy[first]
         result.steps[rows] = walkers.steps
         for g in np.flatnonzero(done & finite):
-            result.cells[rows[g]] = cells[g]._replace(frac=cells[g].frac % 1.0)
+            result.cells[rows[g]] = cells[g]._replace(frac=wrapped(cells[g].frac))
             result.energy[rows[g]] = outcome.energy[g]
             result.converged[rows[g]] = converged[g]
             result.ok[rows[g]] = True

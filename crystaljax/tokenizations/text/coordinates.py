@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crystaljax.composition import SYMBOLS, atomic_number, symbol
-from crystaljax.crystal import Crystals
+from crystaljax.crystal import Crystals, wrapped
 from crystaljax.ranges import POSITIVE, Range, check
 from crystaljax.text.expressions import one_of
 from crystaljax.tokenizations.base import Decoded
@@ -166,7 +166,7 @@ def _parse(text: str) -> P1Cell | str:
         frac = [_numbers(line, "coordinates") for line in lines[3::2]]
     except ValueError as error:
         return str(error)
-    return P1Cell(np.array(lattice), np.mod(frac, 1), np.array(species))
+    return P1Cell(np.array(lattice), wrapped(np.array(frac)), np.array(species))
 
 
 def _element(words: list[str]) -> int:

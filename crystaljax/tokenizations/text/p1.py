@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.crystal import AtomicCell, Crystals, wrapped
 from crystaljax.data.cells import check, check_lattice, close_pairs
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.niggli import matrix_of, niggli_cells, reduced_matrix
@@ -70,7 +70,7 @@ def shuffled(cells: Sequence[P1Cell], step: float, rng: np.random.Generator) -> 
     for lattice, frac, species in cells:
         order = rng.permutation(len(species))
         origin = rng.integers(round(1 / step), size=3) * step
-        moved.append(P1Cell(lattice, np.mod(frac[order] + origin, 1), species[order]))
+        moved.append(P1Cell(lattice, wrapped(frac[order] + origin), species[order]))
     return moved
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crystaljax.composition import SYMBOLS, atomic_number
-from crystaljax.crystal import Crystals
+from crystaljax.crystal import Crystals, wrapped
 from crystaljax.symmetry.orbits import FREE_LATTICE, constrain_lattice, project
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, letter, tables
 from crystaljax.tokenizations.base import Decoded
@@ -178,7 +178,8 @@ def decoded(
         slot = np.concatenate([np.arange(n) for n in counts])
         sites = [site for _, x in good for site in x.sites]
         crystals.wyckoff[row, slot] = [site.wyckoff for site in sites]
-        crystals.frac[row, slot] = np.mod([site.coordinates for site in sites], 1)
+        frac = np.array([site.coordinates for site in sites], np.float32)
+        crystals.frac[row, slot] = wrapped(frac)
         crystals.species[row, slot] = [site.species for site in sites]
     whole = projected(crystals)
     if rounding is not None:
