@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from crystaljax.models.wyckoff_transformer import ModelConfig
+from crystaljax.models.wyckoff.transformer import ModelConfig
 
 log = logging.getLogger(__name__)
 

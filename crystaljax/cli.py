@@ -77,7 +77,7 @@ class Sample(Command):
 
         from crystaljax.data.writers import check_target, write
         from crystaljax.evaluation.files import in_words
-        from crystaljax.policies import load_policy
+        from crystaljax.policies.wyckoff import load_policy
         from crystaljax.sampling import SamplingConfig
 
         if self.n < 1 or self.batch_size < 1:
@@ -151,8 +151,8 @@ class Evaluate(Command):
         from crystaljax.data.writers import write
         from crystaljax.evaluation.evaluate import Reference
         from crystaljax.evaluation.files import evaluate_file
-        from crystaljax.evaluation.limits import writable_folder
         from crystaljax.evaluation.report import Report
+        from crystaljax.evaluation.safeguards import writable_folder
         from crystaljax.rewards.ehull import create_e_above_hull
 
         if self.relax and self.potential == "none":
@@ -255,9 +255,9 @@ class Convert(Command):
         console.print(f"{self.source} is now in {self.target}")
 
     def _to_pickle(self) -> None:
-        from crystaljax.evaluation.limits import writable_folder
-        from crystaljax.models.crystalformer import export_checkpoint
-        from crystaljax.policies import load_policy
+        from crystaljax.evaluation.safeguards import writable_folder
+        from crystaljax.models.wyckoff.crystalformer import export_checkpoint
+        from crystaljax.policies.wyckoff import load_policy
 
         if self.target.suffix != ".pkl":
             raise ValueError(f"{self.source} is a model's folder: give a target that ends in .pkl")
@@ -270,9 +270,9 @@ class Convert(Command):
         from flax import nnx
 
         from crystaljax.data.dataset import PROTOTYPES, load
-        from crystaljax.evaluation.limits import writable_folder
-        from crystaljax.models.crystalformer import import_checkpoint, read_config
-        from crystaljax.policies import WyckoffPolicy
+        from crystaljax.evaluation.safeguards import writable_folder
+        from crystaljax.models.wyckoff.crystalformer import import_checkpoint, read_config
+        from crystaljax.policies.wyckoff import WyckoffPolicy
 
         settings = self.config or self.source.with_name("config.json")
         if not settings.is_file():

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from crystaljax.data.files import replacing
-from crystaljax.evaluation.limits import writable_folder
+from crystaljax.evaluation.safeguards import writable_folder
 
 SETTINGS_FILE = "settings.json"
 

@@ -21,10 +21,10 @@ import numpy as np
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.composition import atomic_number
 from crystaljax.crystal import wrapped
-from crystaljax.policies import Params
+from crystaljax.policies.scoring import Scorer
+from crystaljax.policies.wyckoff import Params
 from crystaljax.ranges import NOT_NEGATIVE, POSITIVE, at_least, check
 from crystaljax.rewards.base import RewardBatch
-from crystaljax.scoring import Scorer
 from crystaljax.symmetry.orbits import lattice_free
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import plan_rows

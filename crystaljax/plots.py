@@ -11,8 +11,8 @@ import numpy as np
 
 from crystaljax.composition import SYMBOLS, formulas
 from crystaljax.crystal import AtomicCell, Crystals
-from crystaljax.drawing import draw_cell, formula_text, space_group_text
 from crystaljax.evaluation.rates import Rate
+from crystaljax.structure_pictures import draw_cell, formula_text, space_group_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

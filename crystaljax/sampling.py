@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crystaljax.composition import atomic_number, parse_formula, symbol
-from crystaljax.models.constraints import Composition, Constraints
+from crystaljax.models.wyckoff.constraints import Composition, Constraints
 from crystaljax.symmetry.occupations import Occupations, occupations
 from crystaljax.symmetry.tables import N_GROUPS, letter_index, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES

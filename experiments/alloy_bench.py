@@ -24,13 +24,13 @@ from crystaljax.alloys.journal import Journal, read_rewards, reward_entries
 from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyReward
 from crystaljax.checkpoints import latest_step
+from crystaljax.policies.text import Params
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.packing import TokenSequence
-from crystaljax.text.policy import Params
 from crystaljax.text.prompts import load_template
 from crystaljax.tracking import Tracker, TrackingConfig
 from crystaljax.training.preference import ranked_pairs

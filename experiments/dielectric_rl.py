@@ -25,9 +25,9 @@ from rich.console import Console
 from setup import Bench, Setup
 
 from crystaljax import plots
-from crystaljax.assessment import Assessment
 from crystaljax.data.writers import write
 from crystaljax.evaluation.matching import once
+from crystaljax.evaluation.policies import Assessment
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware

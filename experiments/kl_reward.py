@@ -25,12 +25,12 @@ from rich.console import Console
 from setup import Bench, Setup
 
 from crystaljax import plots
-from crystaljax.assessment import Assessment, evaluate_tokens
+from crystaljax.evaluation.policies import Assessment, evaluate_tokens
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
 from crystaljax.mcmc import MCMCConfig, run_chains
-from crystaljax.policies import Params
+from crystaljax.policies.wyckoff import Params
 from crystaljax.ranges import NOT_NEGATIVE, check
 from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig
@@ -98,7 +98,7 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MethodResult:
     """One run and what came of it."""
 
     assessment: Assessment
@@ -127,7 +127,7 @@ def main(config: Config) -> None:
     Console().print(f"The report is in [bold]{page}[/bold].")
 
 
-def trained(bench: Bench, train: Callable[..., Params], label: str, index: int) -> Outcome:
+def trained(bench: Bench, train: Callable[..., Params], label: str, index: int) -> MethodResult:
     """One way of learning, from the base model to fresh samples."""
     folder, resume_step = bench.run_folder(label.lower().replace(", τ = ", "-"))
     settings: dict[str, Any] = {"label": label, **dataclasses.asdict(bench.setup)}
@@ -135,10 +135,10 @@ def trained(bench: Bench, train: Callable[..., Params], label: str, index: int) 
         params = train(bench.task(), bench.base, folder=folder, track=tracker.log)
     metrics = read_metrics(folder)
     kl = metrics["dpo/kl_base" if "dpo/kl_base" in metrics else "rl/kl_base"][:, 1]
-    return Outcome(bench.assess(params, 1 + index), kl, metrics["reward/mean"][:, 1])
+    return MethodResult(bench.assess(params, 1 + index), kl, metrics["reward/mean"][:, 1])
 
 
-def chains(bench: Bench, config: MCMCConfig) -> Outcome:
+def chains(bench: Bench, config: MCMCConfig) -> MethodResult:
     """Markov chains, and where they end."""
     folder, resume_step = bench.run_folder("mcmc")
     with Tracker(folder, bench.setup.tracking, dataclasses.asdict(config), resume_step) as tracker:
@@ -147,11 +147,15 @@ def chains(bench: Bench, config: MCMCConfig) -> Outcome:
     ends = evaluate_tokens(
         bench.policy, tokens, bench.stability, bench.reference, other=bench.judge
     )
-    return Outcome(ends, None, metrics["reward/mean"][:, 1])
+    return MethodResult(ends, None, metrics["reward/mean"][:, 1])
 
 
 def report(
-    config: Config, bench: Bench, base: Assessment, outcomes: dict[str, Outcome], seconds: float
+    config: Config,
+    bench: Bench,
+    base: Assessment,
+    outcomes: dict[str, MethodResult],
+    seconds: float,
 ) -> Path:
     """Write the report with its pictures; returns the page's path."""
     curves = {label: (x.kl, x.reward) for label, x in outcomes.items() if x.kl is not None}

@@ -42,12 +42,12 @@ from crystaljax.checkpoints import latest_step
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment import open_run, remade
 from crystaljax.hardware import hardware
-from crystaljax.rewards.answers import FormulaAnswers
+from crystaljax.policies.text import TextPolicy
 from crystaljax.rewards.bounds import RewardBounds
+from crystaljax.rewards.completions import FormulaReward
 from crystaljax.runtime import prepare
 from crystaljax.text.examples import read_pairs
 from crystaljax.text.loading import TextModelConfig, load_text_policy
-from crystaljax.text.policy import TextPolicy
 from crystaljax.tokenizations.registry import create_format
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
@@ -187,17 +187,17 @@ def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[Toke
     """Answers to training prompts, better ones beside worse ones to the same prompt."""
     some = train.take(np.arange(min(config.pairs.n_prompts, len(train.examples))))
     bounds = RewardBounds(invalid=0.0, low=0.0, high=1.0)
-    reward = FormulaAnswers(create_format(config.setup.texts.format))
+    reward = FormulaReward(create_format(config.setup.texts.format))
     task = TextTask(policy, prompts(policy, some), reward, config.setup.generation, bounds)
     n = len(some.examples) * config.pairs.n_answers
-    played = task.play(policy.start, n, config.setup.seed, Clock(), config.pairs.n_answers)
+    rollout = task.rollout(policy.start, n, config.setup.seed, Clock(), config.pairs.n_answers)
     rng = np.random.default_rng(config.setup.seed)
-    rows = preference_pairs(played.reward, played.prompt, config.pairs.min_gap, rng)
+    rows = preference_pairs(rollout.reward, rollout.prompt, config.pairs.min_gap, rng)
     if not len(rows):
         raise ValueError(
             "the answers to each prompt are worth the same: sample more, or at another temperature"
         )
-    return [TokenPair(played.samples[a], played.samples[b]) for a, b in rows]
+    return [TokenPair(rollout.samples[a], rollout.samples[b]) for a, b in rows]
 
 
 def report(config: Config, n_pairs: int, before: Answers, after: Answers, seconds: float) -> Path:

@@ -39,7 +39,7 @@ from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
 from crystaljax.symmetry.tables import letter, tables
-from crystaljax.text.generation import GenerationConfig, Grammar
+from crystaljax.text.generation import GenerationConfig, TokenGrammar
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.tokenizer import Tokenizer
@@ -90,7 +90,7 @@ def main(config: Config) -> None:
     pattern = config.pattern
     if not pattern and train.are_crystals:
         pattern = pattern_of(examine.format, plain(train), config.n_groups, policy.tokenizer)
-    grammars: dict[str, Grammar | None] = {"free": None}
+    grammars: dict[str, TokenGrammar | None] = {"free": None}
     if pattern:
         vocabulary = policy.config.vocabulary
         grammars["held to the grammar"] = from_regex(pattern, policy.tokenizer, vocabulary)

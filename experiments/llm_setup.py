@@ -14,13 +14,13 @@ from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.rates import Rate
 from crystaljax.models.llm.lora import LoraConfig
-from crystaljax.rewards.answers import Answer, read_answers
+from crystaljax.policies.text import Params, TextPolicy
+from crystaljax.rewards.completions import Completion, read_completions
 from crystaljax.text.engine import Generation
 from crystaljax.text.examples import Chat, Example, read_examples
-from crystaljax.text.generation import GenerationConfig, Grammar
+from crystaljax.text.generation import GenerationConfig, TokenGrammar
 from crystaljax.text.loading import TextModelConfig, load_tokenizer
 from crystaljax.text.packing import TokenSequence
-from crystaljax.text.policy import Params, TextPolicy
 from crystaljax.text.prompts import load_template
 from crystaljax.tokenizations.base import TextFormat
 from crystaljax.tokenizations.registry import DEFAULT_FORMAT, create_format
@@ -199,7 +199,7 @@ class Answers(NamedTuple):
     """Fresh answers and what they are worth."""
 
     generation: Generation
-    answers: list[Answer]
+    answers: list[Completion]
     evaluation: Evaluation | None
     """Of answers that should be crystals."""
 
@@ -219,13 +219,13 @@ class Examiner:
             crystals = load(setup.texts.crystals).crystals
             self.reference = Reference.of(crystals, setup.texts.crystals)
 
-    def __call__(self, params: Params, stream: int, grammar: Grammar | None = None) -> Answers:
+    def __call__(self, params: Params, stream: int, grammar: TokenGrammar | None = None) -> Answers:
         """Answers, one to each prompt; those of different streams are independent."""
         tokens = [prompt.tokens for prompt in self.prompts]
         seed = self.setup.seed + 1_000_001 + stream
         drawn = self.policy.sample(params, tokens, seed, self.setup.generation, grammar=grammar)
         answers = [
-            Answer(prompt.fields, text, reason != "length")
+            Completion(prompt.fields, text, reason != "length")
             for prompt, text, reason in zip(self.prompts, drawn.text, drawn.reason, strict=True)
         ]
         evaluation = None
@@ -235,10 +235,10 @@ class Examiner:
 
 
 def evaluate_answers(
-    answers: Sequence[Answer], format: TextFormat, reference: Reference
+    answers: Sequence[Completion], format: TextFormat, reference: Reference
 ) -> Evaluation:
     """Metrics of answers that should be crystals."""
-    read = read_answers(answers, format)
+    read = read_completions(answers, format)
     found = evaluate(read.crystals, reference, config=EvaluationConfig(progress=False))
     asked = Rate.of(
         "as asked",

@@ -19,8 +19,8 @@ import tyro
 from crystaljax.checkpoints import latest_step
 from crystaljax.data.dataset import load
 from crystaljax.experiment import open_run
-from crystaljax.models.wyckoff_transformer import ModelConfig
-from crystaljax.policies import WyckoffPolicy
+from crystaljax.models.wyckoff.transformer import ModelConfig
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.runtime import prepare
 from crystaljax.tracking import Tracker, TrackingConfig
 from crystaljax.training.pretrain import PretrainConfig, pretrain

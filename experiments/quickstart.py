@@ -20,8 +20,8 @@ from rich.console import Console
 from setup import Bench, Setup
 
 from crystaljax import plots
-from crystaljax.assessment import Assessment
 from crystaljax.data.writers import write
+from crystaljax.evaluation.policies import Assessment
 from crystaljax.evaluation.report import Picture, Report
 from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware

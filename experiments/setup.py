@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from crystaljax.assessment import Assessment, assess
 from crystaljax.checkpoints import latest_step
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Reference
-from crystaljax.policies import Params, load_policy
+from crystaljax.evaluation.policies import Assessment, assess
+from crystaljax.policies.wyckoff import Params, load_policy
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.bounds import Quantity, RewardBounds
-from crystaljax.rewards.stability import Stability, StabilityConfig
+from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import TrackingConfig
@@ -64,16 +64,16 @@ class Bench:
         self.setup = setup
         self.output = setup.output
         self.policy, self.base = load_policy(setup.model)
-        self.stability = Stability(setup.stability)
+        self.stability = StabilityReward(setup.stability)
         self.user_reward = None
         if setup.reward:
             pool, cache = setup.stability.pool, setup.stability.cache
             self.user_reward = UserReward(setup.reward, pool, cache)
-        self.reward: Stability | UserReward = self.user_reward or self.stability
+        self.reward: StabilityReward | UserReward = self.user_reward or self.stability
         self.judge = None
         if setup.judge:
             hull = setup.judge_hull or setup.stability.hull
-            self.judge = Stability(StabilityConfig(setup.judge, hull))
+            self.judge = StabilityReward(StabilityConfig(setup.judge, hull))
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
 
     def run_folder(self, name: str) -> tuple[Path, int | None]:

@@ -27,16 +27,16 @@ from rich.console import Console
 from setup import Bench, Setup
 
 from crystaljax import plots
-from crystaljax.assessment import Assessment, by_space_group
 from crystaljax.composition import element_counts
 from crystaljax.crystal import Crystals
 from crystaljax.data.files import replacing
 from crystaljax.data.writers import write
+from crystaljax.evaluation.policies import Assessment, by_space_group
 from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
-from crystaljax.policies import Params
+from crystaljax.policies.wyckoff import Params
 from crystaljax.rewards.stability import StabilityConfig
 from crystaljax.runtime import prepare
 from crystaljax.sampling import SamplingConfig

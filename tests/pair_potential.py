@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 from crystaljax.crystal import Array, Cells
 from crystaljax.rewards.potentials.edges import Room, build_graph, displacements
-from crystaljax.rewards.potentials.groups import Outcome
+from crystaljax.rewards.potentials.groups import GroupEnergies
 
 SIGMA, EPSILON, CUTOFF = 2.5, 0.4, 6.0
 EINSTEINIUM = 99
 
 
-def lennard_jones(weights: Any, cells: Cells, room: Room) -> Outcome:
+def lennard_jones(weights: Any, cells: Cells, room: Room) -> GroupEnergies:
     """Energies, forces and stresses of G cells."""
     graph = build_graph(cells, CUTOFF, room)
 
@@ -36,4 +36,6 @@ def lennard_jones(weights: Any, cells: Cells, room: Room) -> Outcome:
     still = jnp.zeros((room.nodes, 3)), jnp.zeros((room.cells, 3, 3))
     (by_place, by_strain), energy = jax.grad(total, argnums=(0, 1), has_aux=True)(*still)
     volume = jnp.abs(jnp.linalg.det(cells.matrix))[:, None, None]
-    return Outcome(energy, -by_place, by_strain / volume, graph.closest, graph.start, graph.fits)
+    return GroupEnergies(
+        energy, -by_place, by_strain / volume, graph.closest, graph.start, graph.fits
+    )

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from scipy import special, stats
 
-from crystaljax.models.wyckoff_transformer import WyckoffTransformer
+from crystaljax.models.wyckoff.transformer import WyckoffTransformer
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.wyckoff import WyckoffTokens
 

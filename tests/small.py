@@ -1,6 +1,6 @@
 """A small model for tests, of few seconds to compile."""
 
-from crystaljax.models.wyckoff_transformer import ModelConfig
+from crystaljax.models.wyckoff.transformer import ModelConfig
 
 SMALL = ModelConfig(
     n_layers=2,

@@ -6,8 +6,8 @@ from small_text import TRIPLES, words
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig, add_lora
+from crystaljax.policies.text import TextPolicy
 from crystaljax.text.packing import TokenSequence
-from crystaljax.text.policy import TextPolicy
 
 TINY = LlmConfig(
     vocabulary=64,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystaljax.alloys.engines.table import (
-    Table,
+    TableEngine,
     TableError,
     composition_key,
     read_key,
@@ -36,7 +36,7 @@ def test_tables_come_back_whole(tmp_path: Path) -> None:
 def test_a_table_is_an_engine(tmp_path: Path) -> None:
     path = tmp_path / "table.npz"
     write_table(path, table(POINTS))
-    engine = Table.read(path)
+    engine = TableEngine.read(path)
     shuffled = {"Ni": 0.3 + 1e-9, "Cr": 0.4, "Al": 0.3 - 1e-9}
     other = {"Al": 0.5, "Cr": 0.5}
     asked = [other, shuffled, {"Pu": 1.0}]
@@ -47,7 +47,7 @@ def test_a_table_is_an_engine(tmp_path: Path) -> None:
     assert found.reasons[0, 0] == "the composition is not in the table"
     assert found.reasons[1, 1] == "the temperature is not in the table"
     assert found.reasons[2, 0] == "the engine has no Pu"
-    assert engine.identity != Table(table(POINTS)).identity
+    assert engine.identity != TableEngine(table(POINTS)).identity
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_tables_of_other_makers_are_checked(tmp_path: Path) -> None:
 def test_what_is_no_composition_has_no_key(amounts: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="no composition"):
         composition_key(amounts)
-    found = Table(table(POINTS)).equilibria([amounts], np.array([400.0]))
+    found = TableEngine(table(POINTS)).equilibria([amounts], np.array([400.0]))
     assert not found.solved.any()
 
 

@@ -9,7 +9,7 @@ import pytest
 from alloy_tables import b2, bcc, liquid, sigma
 
 from crystaljax.alloys.composition import master, read_candidate
-from crystaljax.alloys.engines.table import Table, composition_key, read_key, write_table
+from crystaljax.alloys.engines.table import TableEngine, composition_key, read_key, write_table
 from crystaljax.alloys.engines.thermodynamics import Equilibria, Point
 from crystaljax.alloys.reward import (
     AlloyConfig,
@@ -21,9 +21,9 @@ from crystaljax.alloys.reward import (
     rule_rewards,
 )
 from crystaljax.alloys.rules import NO_MISMATCH
-from crystaljax.rewards.answers import Answer
 from crystaljax.rewards.base import RewardBatch
-from crystaljax.rewards.items import Items
+from crystaljax.rewards.completions import Completion
+from crystaljax.rewards.inputs import Items
 from crystaljax.rewards.pool import Pool, PoolConfig
 
 TEMPERATURES = (400.0, 1000.0, 1600.0, 2000.0)
@@ -147,7 +147,7 @@ def test_the_order_of_temperatures_does_not_matter(config: AlloyConfig, tmp_path
     with AlloyReward(replace(config, mix_by="mole")) as reward:
         assert reward.identity != identities[0]
     rewards = [
-        MixtureReward(Table(equilibria()), temperatures=np.array(t))(
+        MixtureReward(TableEngine(equilibria()), temperatures=np.array(t))(
             [composition_key(mixture(GOOD))]
         )
         for t in (TEMPERATURES, TEMPERATURES[::-1])
@@ -184,7 +184,7 @@ def test_options_of_other_engines_are_refused() -> None:
 def test_texts_are_judged_and_failures_counted(config: AlloyConfig) -> None:
     texts = [POOR, "nonsense", GOOD, GOOD.replace("Cr", "W"), LOST, UNKNOWN, f"Try {GOOD}!"]
     with AlloyReward(config) as reward:
-        judged = reward([Answer({}, text, True) for text in texts])
+        judged = reward([Completion({}, text, True) for text in texts])
     np.testing.assert_allclose(judged.value, [-1111, -2000, -0.015, -2000, -1500, -1500, -0.015])
     np.testing.assert_array_equal(judged.ok, [1, 0, 1, 0, 0, 0, 1])
     np.testing.assert_array_equal(judged.info["read"], [1, 0, 1, 0, 1, 1, 1])
@@ -249,6 +249,6 @@ def test_an_engine_that_hangs_costs_one_candidate(config: AlloyConfig) -> None:
 
 
 def test_keys_hold_whole_mixtures() -> None:
-    reward = MixtureReward(Table(equilibria()), temperatures=np.array(TEMPERATURES))
+    reward = MixtureReward(TableEngine(equilibria()), temperatures=np.array(TEMPERATURES))
     keys = [composition_key(mixture(text)) for text in (POOR, GOOD)]
     np.testing.assert_allclose(reward(keys).value, [-1111, -0.015])

@@ -24,7 +24,7 @@ from accelerator_sections.agreement import TOLERANCES, Tolerance, compare  # noq
 from accelerator_sections.run import Budget, Found, Measurement, Run, Section, timed  # noqa: E402
 
 from crystaljax.data.prototypes import prototypes  # noqa: E402
-from crystaljax.policies import WyckoffPolicy, load_policy  # noqa: E402
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy  # noqa: E402
 from crystaljax.roofline import Peak, Work  # noqa: E402
 
 FORBIDDEN = (

@@ -16,7 +16,7 @@ import pytest
 from small import SMALL
 
 from crystaljax.checkpoints import About, RunCheckpoints
-from crystaljax.policies import WyckoffPolicy, load_policy
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 
 POLICY = WyckoffPolicy(SMALL, np.arange(230))

@@ -13,8 +13,8 @@ from small import SMALL
 from crystaljax.cli import main
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
-from crystaljax.models.crystalformer import export_checkpoint
-from crystaljax.policies import WyckoffPolicy, load_policy
+from crystaljax.models.wyckoff.crystalformer import export_checkpoint
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.data.prototypes import prototypes
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.report import Picture, Report, Table
-from crystaljax.evaluation.stability import Judged
+from crystaljax.evaluation.stability import EnergiesAboveHull
 from crystaljax.rewards.potentials.base import no_relaxation
 from crystaljax.rewards.potentials.screening import primitive_cells
 
@@ -95,7 +95,7 @@ def test_relaxed(after: Evaluation) -> None:
 
 def test_a_second_potential_has_its_own_rows(samples: Crystals, reference: Reference) -> None:
     energy = np.r_[np.full(20, -0.1), np.full(20, 0.5)]
-    second = Judged(np.roll(energy, 10), "a hull, another", "another")
+    second = EnergiesAboveHull(np.roll(energy, 10), "a hull, another", "another")
     result = evaluate(
         samples, reference, e_above_hull=energy, hull=HULL, second=second, config=QUIET
     )

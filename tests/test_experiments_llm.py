@@ -28,10 +28,10 @@ from llm_setup import (
     sequences,
 )
 
-from crystaljax.rewards.answers import Answer
+from crystaljax.policies.text import TextPolicy
+from crystaljax.rewards.completions import Completion
 from crystaljax.text.examples import Chat
 from crystaljax.text.loading import TextModelConfig, load_text_policy
-from crystaljax.text.policy import TextPolicy
 from crystaljax.tokenizations.registry import create_format
 
 GEMMA = (
@@ -170,7 +170,7 @@ def test_crystals_are_written_and_read_in_the_format_asked_for(
     policy: TextPolicy = load_text_policy(config)
     examine = Examiner(setup, policy, validation)
     assert examine.reference is not None
-    answers = [Answer(*x, True) for x in zip(train.fields[:20], texts[:20], strict=True)]
+    answers = [Completion(*x, True) for x in zip(train.fields[:20], texts[:20], strict=True)]
     found = evaluate_answers(answers, examine.format, examine.reference)
     assert found.metrics[0].name == "as asked"
     assert found.metrics[0].value == 1

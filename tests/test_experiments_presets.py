@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from crystaljax.models.wyckoff_transformer import ModelConfig
+from crystaljax.models.wyckoff.transformer import ModelConfig
 from crystaljax.training.optimizer import OptimizerConfig
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

@@ -24,7 +24,7 @@ from crystaljax.composition import SYMBOLS
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.mcmc import Chains, MCMCConfig, Moves, metropolis, run_chains
-from crystaljax.policies import WyckoffPolicy
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.sampling import SamplingConfig

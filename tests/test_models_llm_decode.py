@@ -10,9 +10,9 @@ from flax import nnx
 
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decode import (
+    DecodeSettings,
     DecodeState,
     Fresh,
-    How,
     Network,
     decode,
     insert,
@@ -21,12 +21,14 @@ from crystaljax.models.llm.decode import (
     take,
 )
 from crystaljax.models.llm.decoder import LanguageModel
-from crystaljax.models.llm.draw import Sharpness
+from crystaljax.models.llm.token_sampling import LogitsWarper
 
 SLOTS = 16
 PROMPTS = np.array([[3, 1, 4, 1, 5, 9, 0], [2, 7, 1, 0, 0, 0, 0]])
 LENGTHS = np.array([7, 4])
-HOW = How(jax.random.key(0), Sharpness(jnp.float32(1), None, None), jnp.zeros(0, jnp.int32), None)
+SETTINGS = DecodeSettings(
+    jax.random.key(0), LogitsWarper(jnp.float32(1), None, None), jnp.zeros(0, jnp.int32), None
+)
 
 
 @cache
@@ -71,7 +73,7 @@ def test_prompts_lie_just_before_the_clock() -> None:
 
 def test_a_chunk_ends_when_few_rows_are_in_use() -> None:
     used = np.array([True, False, True, True])
-    state, chunk = decode(*small(), begin(), HOW, used, np.int32(8), np.int32(1), None)
+    state, chunk = decode(*small(), begin(), SETTINGS, used, np.int32(8), np.int32(1), None)
     assert chunk.n.tolist() == [2, 0, 3, 3]
     assert chunk.active.tolist() == [False, False, False, True]
     assert int(state.clock) == 3
@@ -81,7 +83,7 @@ def test_a_chunk_ends_when_few_rows_are_in_use() -> None:
 
 def test_a_chunk_ends_after_its_steps() -> None:
     used = np.array([True, False, False, True])  # row 2 is not wanted any more
-    state, chunk = decode(*small(), begin(), HOW, used, np.int32(1), np.int32(0), None)
+    state, chunk = decode(*small(), begin(), SETTINGS, used, np.int32(1), np.int32(0), None)
     assert chunk.n.tolist() == [1, 0, 0, 1]
     assert chunk.active.tolist() == used.tolist()
     assert state.position.tolist() == [7, -1, -1, 7]
@@ -89,9 +91,9 @@ def test_a_chunk_ends_after_its_steps() -> None:
 
 def test_rows_that_are_taken_go_on_as_they_would_have() -> None:
     used = np.ones(4, bool)
-    _, expected = decode(*small(), begin(14), HOW, used, np.int32(8), np.int32(0), None)
+    _, expected = decode(*small(), begin(14), SETTINGS, used, np.int32(8), np.int32(0), None)
     smaller = take(begin(14), np.array([3, 1]), None)
-    _, found = decode(*small(), smaller, HOW, used[:2], np.int32(8), np.int32(0), None)
+    _, found = decode(*small(), smaller, SETTINGS, used[:2], np.int32(8), np.int32(0), None)
     np.testing.assert_array_equal(found.token[:, 0], np.asarray(expected.token)[:, 3])
     np.testing.assert_allclose(found.logp[:, 0], np.asarray(expected.logp)[:, 3], atol=1e-6)
     assert found.n.tolist() == [8, 0]

@@ -18,8 +18,8 @@ from crystaljax.models.llm.linear import AdapterParam
 from crystaljax.models.llm.lora import LoraConfig, add_lora, trained_filter
 from crystaljax.models.llm.memory import memory_report
 from crystaljax.models.llm.quantization import quantize
+from crystaljax.policies.text import TextPolicy
 from crystaljax.text.batches import TextBatches
-from crystaljax.text.policy import TextPolicy
 from crystaljax.training.optimizer import TrainState
 from crystaljax.training.sft import SftConfig, make_update
 

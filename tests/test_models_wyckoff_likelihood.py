@@ -16,15 +16,15 @@ from slow_reference import FREE_LATTICE, reference
 from small import SMALL
 
 from crystaljax.data.dataset import load
-from crystaljax.models.wyckoff_likelihood import LogProb, _outputs, log_prob
-from crystaljax.models.wyckoff_transformer import (
+from crystaljax.models.wyckoff.likelihood import LogProb, _outputs, log_prob
+from crystaljax.models.wyckoff.transformer import (
     Cache,
     ModelConfig,
     WyckoffTransformer,
     attend_cache,
     attend_heads,
 )
-from crystaljax.policies import WyckoffPolicy
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import Rows, pack
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization, WyckoffTokens

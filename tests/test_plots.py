@@ -1,4 +1,4 @@
-"""Tests of crystaljax.plots and drawing: what the figures show, not how they look."""
+"""Tests of crystaljax.plots and structure_pictures: what the figures show, not how they look."""
 
 import subprocess
 import sys
@@ -11,8 +11,14 @@ from matplotlib.image import AxesImage, imread
 from crystaljax import plots
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.data.prototypes import prototypes
-from crystaljax.drawing import _with_images, draw_cell, formula_text, space_group_text, styles
 from crystaljax.evaluation.rates import Rate
+from crystaljax.structure_pictures import (
+    _with_images,
+    draw_cell,
+    formula_text,
+    space_group_text,
+    styles,
+)
 
 
 def test_histogram_counts_every_sample() -> None:

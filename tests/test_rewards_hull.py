@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crystaljax.composition import SYMBOLS, parse_formulas
 from crystaljax.rewards.hull import Hull
-from crystaljax.rewards.tables import HullTable, read_hull_table
+from crystaljax.rewards.hull_files import HullTable, read_hull_table
 
 
 def pymatgen_energy_above_hull(

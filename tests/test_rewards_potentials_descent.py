@@ -17,7 +17,7 @@ from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.rewards.potentials.descent import relax
 from crystaljax.rewards.potentials.edges import Room
 from crystaljax.rewards.potentials.fire import Symmetry
-from crystaljax.rewards.potentials.groups import Outcome
+from crystaljax.rewards.potentials.groups import GroupEnergies
 from crystaljax.rewards.potentials.screening import primitive_cells, stack_cells
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.orbits import lattice_matrix, n_atoms, volume
@@ -107,11 +107,11 @@ def symmetry_of(crystals: Crystals, n: int = 16) -> Symmetry:
     return Symmetry.of(crystals[rows], SLOTS)
 
 
-def outcome_of(cells: Cells) -> Outcome:
+def outcome_of(cells: Cells) -> GroupEnergies:
     return jax.jit(lennard_jones, static_argnums=(0, 2))(None, cells, ROOM)
 
 
-def padded_forces(outcome: Outcome, cells: Cells) -> np.ndarray:
+def padded_forces(outcome: GroupEnergies, cells: Cells) -> np.ndarray:
     forces = np.zeros((*cells.species.shape, 3), np.float32)
     for row, (start, n) in enumerate(zip(outcome.start, np.asarray(cells.n_atoms), strict=True)):
         forces[row, :n] = outcome.forces[start : start + n]  # type: ignore[index]

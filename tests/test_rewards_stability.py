@@ -10,7 +10,7 @@ from crystaljax.data.dataset import load
 from crystaljax.rewards.ehull import create_e_above_hull
 from crystaljax.rewards.hull import Hull
 from crystaljax.rewards.pool import PoolConfig
-from crystaljax.rewards.stability import Stability, StabilityConfig
+from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 
 pytest.importorskip("chgnet", reason="needs the chgnet extra")
 
@@ -21,7 +21,7 @@ def crystals() -> Crystals:
 
 
 def test_inline_it_is_the_energy_above_hull(crystals: Crystals) -> None:
-    with Stability(StabilityConfig()) as stability:
+    with StabilityReward(StabilityConfig()) as stability:
         found = stability(crystals)
         assert stability.potential == "CHGNet 0.3.0"
         assert stability.label.startswith("demonstration hull (")
@@ -34,22 +34,22 @@ def test_what_is_kept_is_not_computed_again(
     crystals: Crystals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = StabilityConfig(cache=tmp_path / "energies.sqlite")
-    with Stability(config) as stability:
+    with StabilityReward(config) as stability:
         first = stability(crystals)
-    with Stability(config) as stability:
+    with StabilityReward(config) as stability:
         monkeypatch.setattr(stability.energy.potential, "energies", None)
         again = stability(crystals)
     np.testing.assert_array_equal(again.value, first.value)
     other = tmp_path / "hull.csv"
     other.write_text("formula,formation_energy_per_atom\nNaCl,-2\n")
-    with Stability(StabilityConfig(hull=str(other), cache=config.cache)) as stability:
+    with StabilityReward(StabilityConfig(hull=str(other), cache=config.cache)) as stability:
         assert not np.array_equal(stability(crystals).ok, first.ok)  # another hull, other results
 
 
 @pytest.mark.slow
 def test_workers_say_the_same(crystals: Crystals) -> None:
     pool = PoolConfig(kind="processes", n_workers=2, chunk=3)
-    with Stability(StabilityConfig(pool=pool)) as stability:
+    with StabilityReward(StabilityConfig(pool=pool)) as stability:
         found = stability(crystals)
         assert stability.potential == "chgnet"
     expected = create_e_above_hull()(crystals)

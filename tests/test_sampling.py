@@ -13,8 +13,8 @@ from small import SMALL
 
 from crystaljax.composition import element_counts
 from crystaljax.data.dataset import load
-from crystaljax.models.wyckoff_decoder import Rollout
-from crystaljax.policies import Params, WyckoffPolicy
+from crystaljax.models.wyckoff.decoder import Rollout
+from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 from crystaljax.sampling import SamplingConfig, make_demands, possible_groups
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import Rows, pack

@@ -9,8 +9,8 @@ from small_policy import tiny_policy, triples
 from small_text import TRIPLES, bpe, words
 
 from crystaljax.models.llm.lora import LoraConfig
+from crystaljax.policies.text import Params, TextPolicy
 from crystaljax.text.divergence import TokenDivergence, _labels, token_divergence
-from crystaljax.text.policy import Params, TextPolicy
 
 KINDS = re.compile(rb"(?P<tag></?\w+>)|(?P<element>[A-Z][a-z]?)|(?P<number>\d[\d.]*)")
 

@@ -9,7 +9,7 @@ import pytest
 
 from crystaljax.composition import formulas
 from crystaljax.data.dataset import load
-from crystaljax.rewards.answers import Answer, FormulaAnswers, read_answers
+from crystaljax.rewards.completions import Answer, FormulaAnswers, read_answers
 from crystaljax.tokenizations.base import TextFormat
 from crystaljax.tokenizations.registry import DEFAULT_FORMAT, create_format, format_names
 from crystaljax.tokenizations.text.plaid import PlaidText

@@ -17,7 +17,7 @@ from token_problem import SEQUENCES, actions, distance, log_probs, probabilities
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
-from crystaljax.policies import WyckoffPolicy
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.sampling import SamplingConfig

@@ -16,7 +16,7 @@ import pytest
 from small import SMALL
 
 from crystaljax.data.dataset import load
-from crystaljax.policies import WyckoffPolicy
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization
 from crystaljax.tracking import read_metrics
 from crystaljax.training.batches import Batches
@@ -30,7 +30,7 @@ import numpy as np
 sys.path.insert(0, sys.argv[3])
 from small import SMALL
 from crystaljax.data.dataset import load
-from crystaljax.policies import WyckoffPolicy
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.tracking import Tracker
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.pretrain import PretrainConfig, pretrain

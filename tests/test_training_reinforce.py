@@ -15,7 +15,7 @@ from token_problem import LENGTH, SEQUENCES, actions, distance, probabilities, t
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
-from crystaljax.policies import WyckoffPolicy
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.orbits import volume

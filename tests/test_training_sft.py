@@ -26,9 +26,9 @@ from small_text import words
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig
+from crystaljax.policies.text import TextPolicy
 from crystaljax.text.batches import TextBatches
 from crystaljax.text.packing import TokenSequence
-from crystaljax.text.policy import TextPolicy
 from crystaljax.training.fit import best_weights
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.sft import SftConfig, make_score, make_update, sft

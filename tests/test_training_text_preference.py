@@ -18,9 +18,9 @@ from small_policy import tiny_policy, triples
 from small_text import words
 
 from crystaljax.models.llm.lora import LoraConfig
+from crystaljax.policies.text import TextPolicy
 from crystaljax.text.batches import TextBatches
 from crystaljax.text.packing import TokenSequence
-from crystaljax.text.policy import TextPolicy
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.preference import DpoConfig, make_update
 from crystaljax.training.text_preference import (

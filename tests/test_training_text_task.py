@@ -18,12 +18,12 @@ from token_problem import distance, tilted
 
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig
-from crystaljax.rewards.answers import Answer
+from crystaljax.policies.text import TextPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
+from crystaljax.rewards.completions import Completion
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.packing import TokenSequence, pack_rows
-from crystaljax.text.policy import TextPolicy
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import PreferenceConfig, prefer
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
@@ -34,7 +34,7 @@ WIDE = RewardBounds(invalid=-5.0, low=-5.0, high=5.0)
 DIGITS = "0123"
 
 
-def digit_reward(answers: Sequence[Answer]) -> RewardBatch:
+def digit_reward(answers: Sequence[Completion]) -> RewardBatch:
     """Texts of digits are worth the share of 3s; others cannot be judged."""
     value = [x.text.count("3") / 2 if x.text else 0.0 for x in answers]
     reasons = [None if set(x.text) <= set(DIGITS) else "not of digits" for x in answers]
@@ -67,17 +67,17 @@ def task_of(policy: TextPolicy, n_parts: int = 1, **options: Any) -> TextTask:
 def test_rollouts_are_scored_as_they_were_sampled() -> None:
     policy = tiny_policy(LoraConfig(rank=2))
     task = task_of(policy, n_parts=2)
-    played = task.play(policy.start, 16, 3, Clock(), repeat=4)
-    assert len(played.samples) == 16
-    assert len(set(played.prompt[:4])) == 1
-    assert len(set(played.prompt)) == 2
-    parts = task.parts(played.samples, np.arange(16))
+    rollout = task.rollout(policy.start, 16, 3, Clock(), repeat=4)
+    assert len(rollout.samples) == 16
+    assert len(set(rollout.prompt[:4])) == 1
+    assert len(set(rollout.prompt)) == 2
+    parts = task.parts(rollout.samples, np.arange(16))
     logp, is_action = jax.vmap(lambda part: task.log_probs(policy.start, policy.frozen, part, 8))(
         parts
     )
     drawn = policy.sample(
         policy.start,
-        [task.prompts[i].tokens for i in played.prompt[::4]],
+        [task.prompts[i].tokens for i in rollout.prompt[::4]],
         3,
         task.generation,
         4,
@@ -85,21 +85,21 @@ def test_rollouts_are_scored_as_they_were_sampled() -> None:
     expected = drawn.logp_model.sum(axis=1)
     np.testing.assert_allclose(np.asarray(logp.sum(-1)).ravel(), expected, atol=1e-4)
     np.testing.assert_array_equal(np.asarray(is_action.sum(-1)).ravel(), drawn.length)
-    again = task.play(policy.start, 16, 3, Clock(), repeat=4)
-    np.testing.assert_array_equal(again.reward, played.reward)
+    again = task.rollout(policy.start, 16, 3, Clock(), repeat=4)
+    np.testing.assert_array_equal(again.reward, rollout.reward)
 
 
 def test_what_is_trained_on_ends_with_the_stop_string() -> None:
     """The text judged is without it; a policy that is rewarded for it learns to write it."""
     policy, judged = tiny_policy(), []
 
-    def reward(answers: Sequence[Answer]) -> RewardBatch:
+    def reward(answers: Sequence[Completion]) -> RewardBatch:
         judged.extend(answers)
         return RewardBatch.from_values(np.ones(len(answers)))
 
     generation = GenerationConfig(max_new_tokens=40, stop=("0", "1"))
     task = TextTask(policy, prompts(policy, "<BCC>"), reward, generation)
-    samples = task.play(policy.start, 16, 0, Clock()).samples
+    samples = task.rollout(policy.start, 16, 0, Clock()).samples
     last = {int(policy.tokenizer.encode([text])[0][0]): text for text in generation.stop}
     stopped = [i for i, sample in enumerate(samples) if int(sample.tokens[-1]) in last]
     assert len(stopped) > 3

@@ -14,7 +14,7 @@ import pytest
 from small import SMALL
 
 from crystaljax.data.dataset import load
-from crystaljax.policies import WyckoffPolicy
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds
 from crystaljax.rewards.ehull import E_ABOVE_HULL
@@ -134,17 +134,17 @@ def test_a_reward_of_any_size_arrives_as_it_was_written(
         assert line["reward/not_ok"] == pytest.approx(1 / BATCH)
         assert line["reward/skipped"] == 0
     assert not caplog.records
-    assert task("volumes").play(base, BATCH, 0, Clock()).metrics["reward/q90"] > 10
+    assert task("volumes").rollout(base, BATCH, 0, Clock()).metrics["reward/q90"] > 10
 
 
 def test_what_says_little_warns(task: Any, base: Any, caplog: pytest.LogCaptureFixture) -> None:
     bounded = task("density", RewardBounds(low=-1.0, high=0.5))
-    played = bounded.play(base, BATCH, 0, Clock())
-    judged = 1 - played.metrics["reward/not_ok"]
-    assert judged / 2 < played.metrics["reward/clipped"] <= judged
+    rollout = bounded.rollout(base, BATCH, 0, Clock())
+    judged = 1 - rollout.metrics["reward/not_ok"]
+    assert judged / 2 < rollout.metrics["reward/clipped"] <= judged
     assert "are clipped: their differences are lost" in caplog.text
     caplog.clear()
-    task("constant").play(base, BATCH, 0, Clock())
+    task("constant").rollout(base, BATCH, 0, Clock())
     assert "nothing to learn but to be judged" in caplog.text
 
 
@@ -165,8 +165,8 @@ def test_a_run_that_can_judge_nothing_stops_with_the_reasons(
 def test_an_exception_costs_its_item_in_any_pool(task: Any, base: Any, tmp_path: Path) -> None:
     pool = PoolConfig(kind="processes", n_workers=1)
     pooled = ppo(task("quits", None, pool, tmp_path / "cache.sqlite"), base, tmp_path)[1]
-    inline = task("quits").play(base, BATCH, seed_of(1), Clock())
-    usual = task("density").play(base, BATCH, seed_of(1), Clock())
+    inline = task("quits").rollout(base, BATCH, seed_of(1), Clock())
+    usual = task("density").rollout(base, BATCH, seed_of(1), Clock())
     assert inline.judged.failures().keys() > usual.judged.failures().keys()
     assert "SystemExit: odd" in inline.judged.failures()
     assert pooled["reward/not_ok"] == pytest.approx(inline.metrics["reward/not_ok"])

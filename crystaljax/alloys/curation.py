@@ -17,9 +17,9 @@ from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Thermodynamic
 from crystaljax.alloys.grid import GridConfig, b2_candidates, bcc_candidates
 from crystaljax.alloys.reward import AT_ONCE, EngineConfig, create_engine
 from crystaljax.rewards.base import RewardBatch
-from crystaljax.rewards.items import Items
+from crystaljax.rewards.inputs import Items
 from crystaljax.rewards.pool import PoolConfig
-from crystaljax.rewards.served import Served
+from crystaljax.rewards.serving import ServedReward
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class PurityConfig:
         ascending(self.temperatures)
 
 
-class ServedPurity(Served):
+class ServedPurity(ServedReward):
     """`PhasePurity` in this process or in workers, its results kept or not: see `served`.
 
     Use it as a context manager, or `close` it, so that workers end. Errors: see `create_engine`,

@@ -16,7 +16,7 @@ from crystaljax.alloys.composition import (
     master,
     read_candidate,
 )
-from crystaljax.alloys.engines.table import Table, composition_key, read_key
+from crystaljax.alloys.engines.table import TableEngine, composition_key, read_key
 from crystaljax.alloys.engines.thermodynamics import (
     TEMPERATURES,
     Equilibria,
@@ -24,11 +24,11 @@ from crystaljax.alloys.engines.thermodynamics import (
     ascending,
 )
 from crystaljax.alloys.rules import NO_MISMATCH, RULES, VERSION, coexist, smallest_mismatch
-from crystaljax.rewards.answers import Answer
 from crystaljax.rewards.base import Reasons, RewardBatch
-from crystaljax.rewards.items import Items
+from crystaljax.rewards.completions import Completion
+from crystaljax.rewards.inputs import Items
 from crystaljax.rewards.pool import PoolConfig
-from crystaljax.rewards.served import Served
+from crystaljax.rewards.serving import ServedReward
 
 AT_ONCE = 64
 """Compositions after which results are kept: each takes a second or so."""
@@ -135,7 +135,7 @@ def create_engine(config: EngineConfig) -> Thermodynamics:
     if config.elements and config.kind == "table":
         raise ValueError("a table has the elements that it has: give no others")
     if config.kind == "table":
-        return Table.read(config.database)
+        return TableEngine.read(config.database)
     if config.kind == "tc-python":
         from crystaljax.alloys.engines.tc_python import ThermoCalc
 
@@ -202,7 +202,7 @@ class AlloyConfig:
                 raise ValueError(f"{name} must be a finite reward, not {getattr(self, name)}")
 
 
-class AlloyReward(Served):
+class AlloyReward(ServedReward):
     """Judges texts that should be candidates, <BCC>..</BCC> <B2>..</B2> <B2_Volume>..</B2_Volume>.
 
     Use it as a context manager, or `close` it, so that workers end. What is not ok has a value
@@ -224,7 +224,7 @@ class AlloyReward(Served):
             AT_ONCE,
         )
 
-    def __call__(self, answers: Sequence[Answer], /) -> RewardBatch:
+    def __call__(self, answers: Sequence[Completion], /) -> RewardBatch:
         """Rewards of B answers; `info` has "read" and what `rule_rewards` tells."""
         return self.judge_texts([answer.text for answer in answers])
 

@@ -22,7 +22,7 @@ from crystaljax.evaluation.matching import (
 )
 from crystaljax.evaluation.rates import Measure, Metric, MetricSet, Rate
 from crystaljax.evaluation.stability import (
-    Judged,
+    EnergiesAboveHull,
     Thresholds,
     keeps_space_group,
     relaxation_metrics,
@@ -100,7 +100,7 @@ def evaluate(
     *,
     e_above_hull: np.ndarray | None = None,
     hull: str = "unnamed hull",
-    second: Judged | None = None,
+    second: EnergiesAboveHull | None = None,
     relaxed: Relaxed | None = None,
     relaxation: str = "unnamed potential",
     config: EvaluationConfig | None = None,

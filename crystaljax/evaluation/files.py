@@ -31,7 +31,7 @@ RELAX_CHUNK = 64
 
 
 @dataclass(frozen=True)
-class Stability:
+class FileEnergies:
     """Energies of B crystals."""
 
     e_above_hull: np.ndarray
@@ -88,18 +88,18 @@ def evaluate_file(
     )
 
 
-def unrelaxed(energy: EnergyAboveHull, crystals: Crystals) -> Stability:
+def unrelaxed(energy: EnergyAboveHull, crystals: Crystals) -> FileEnergies:
     """Energies above hull of B crystals as they stand, with a progress bar."""
     starts = range(0, len(crystals), ENERGY_CHUNK)
     batches = [energy(crystals[start : start + ENERGY_CHUNK]) for start in _bar(starts, "energies")]
-    return Stability(
+    return FileEnergies(
         np.concatenate([np.zeros(0), *(batch.info["e_above_hull"] for batch in batches)]),
         [reason for batch in batches for reason in batch.reasons],
         "unrelaxed",
     )
 
 
-def relaxed(energy: EnergyAboveHull, crystals: Crystals, reasons: Reasons) -> Stability:
+def relaxed(energy: EnergyAboveHull, crystals: Crystals, reasons: Reasons) -> FileEnergies:
     """Energies above hull of B crystals after relaxation, with a progress bar.
 
     Crystals with a reason against it are left alone. FIRE in a Fréchet cell filter to forces
@@ -112,7 +112,7 @@ def relaxed(energy: EnergyAboveHull, crystals: Crystals, reasons: Reasons) -> St
         put_relaxed(result, part, energy.potential.relax(crystals[part]))
     above = energy.above(element_counts(crystals), result.energy, result.cells).e_above_hull
     state = f"relaxed by FIRE to 0.02 eV/Å ({result.converged.sum()} of {len(rows)} converged)"
-    return Stability(above, result.reasons, state, result)
+    return FileEnergies(above, result.reasons, state, result)
 
 
 def in_words(reasons: Iterable[str | None]) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from crystaljax.data.files import replacing
-from crystaljax.evaluation.limits import writable_folder
 from crystaljax.evaluation.rates import Difference, Metric, MetricSet
+from crystaljax.evaluation.safeguards import writable_folder
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EnergiesAboveHull:
     """Energies above hull by one potential."""
 
     e_above_hull: np.ndarray

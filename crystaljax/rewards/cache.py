@@ -15,7 +15,7 @@ import numpy as np
 
 from crystaljax.rewards.base import Reward, RewardBatch, RewardError
 from crystaljax.rewards.bounds import Quantity, quantity_of
-from crystaljax.rewards.items import Items, item_keys, plain, take
+from crystaljax.rewards.inputs import Items, item_keys, plain, take
 
 log = logging.getLogger(__name__)
 

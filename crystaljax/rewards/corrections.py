@@ -32,7 +32,7 @@ MAX_GUESSED_ATOMS = 20
 """Larger formula units get no guess of oxidation states: it would take too long."""
 
 
-class Table(NamedTuple):
+class CorrectionTable(NamedTuple):
     """The corrections, in eV per atom of an element."""
 
     oxide: dict[str, float]
@@ -48,7 +48,7 @@ class Table(NamedTuple):
 
 
 @cache
-def table() -> Table:
+def table() -> CorrectionTable:
     """The corrections as pymatgen has them."""
     from pymatgen.core import Element
     from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
@@ -68,7 +68,7 @@ def table() -> Table:
     for z, symbol in enumerate(SYMBOLS, start=1):
         pauling[z] = Element(symbol).data.get("X") or -np.inf
     oxide = {kind: scheme.comp_correction[kind] for kind in kinds}
-    return Table(oxide, scheme.comp_correction["S"], anions, mixing, pauling)
+    return CorrectionTable(oxide, scheme.comp_correction["S"], anions, mixing, pauling)
 
 
 def mp2020_correction(cells: Sequence[AtomicCell | None]) -> np.ndarray:

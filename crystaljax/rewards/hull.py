@@ -102,7 +102,7 @@ class Hull:
         Without names the customary ones are looked for (see `tables.FORMULA_COLUMNS` and
         `tables.ENERGY_COLUMNS`). ValueError naming the columns there are if none fits.
         """
-        from crystaljax.rewards.tables import find_columns
+        from crystaljax.rewards.hull_files import find_columns
 
         formula, energy = find_columns(list(columns), formula_column, energy_column, name)
         formulas = [str(f) for f in columns[formula]]
@@ -129,7 +129,7 @@ class Hull:
         The level of theory is `level` or what the files state (`tables.read_hull_table`), by
         default the Materials Project's with MP2020 corrections; ValueError if the two differ.
         """
-        from crystaljax.rewards.tables import read_hull_table
+        from crystaljax.rewards.hull_files import read_hull_table
 
         table = read_hull_table(path, formula_column, energy_column)
         name = name or table.name

@@ -18,7 +18,7 @@ from crystaljax.rewards.ehull import (
 from crystaljax.rewards.levels import needs_correction, split_level
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.potentials import potential_level
-from crystaljax.rewards.served import Served
+from crystaljax.rewards.serving import ServedReward
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class StabilityConfig:
     """Where energies, and rewards of your own, are computed."""
 
 
-class Stability(Served):
+class StabilityReward(ServedReward):
     """Minus the energy above hull of crystals, computed as configured; see `EnergyAboveHull`.
 
     Use it as a context manager, or `close` it, so that workers end. Errors: see

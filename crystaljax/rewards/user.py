@@ -18,7 +18,7 @@ from crystaljax.rewards.base import Reasons, Reward, RewardBatch, RewardError, r
 from crystaljax.rewards.bounds import UNBOUNDED, Quantity, RewardBounds, quantity_of
 from crystaljax.rewards.compose import PASSING, Guarded, ValidOnly, failure
 from crystaljax.rewards.pool import PoolConfig
-from crystaljax.rewards.served import Served
+from crystaljax.rewards.serving import ServedReward
 from crystaljax.structures import to_structures
 
 Function = Callable[..., Any]
@@ -161,7 +161,7 @@ def load_reward(source: str, **options: Any) -> Reward:
     return from_function(user_code.load(source, "function"), **options)
 
 
-class UserReward(Served):
+class UserReward(ServedReward):
     """The reward by a function in a Python file (`load_reward`), by workers and a cache if asked.
 
     Use it as a context manager, or `close` it, so that workers end. What is kept belongs to the

@@ -14,7 +14,7 @@ from crystaljax.composition import SYMBOLS
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.symmetry.equivalence import canonicalize, standard_form
 from crystaljax.symmetry.orbits import FIXED_ANGLES, FREE_LATTICE, LENGTH_SOURCE
-from crystaljax.symmetry.ragged import first_smallest, ragged, snap
+from crystaljax.symmetry.segments import first_smallest, ragged, snap
 from crystaljax.symmetry.tables import letter_index, tables
 
 MAX_RESIDUAL = 1e-3

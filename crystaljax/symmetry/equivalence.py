@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crystaljax.crystal import Crystals, wrapped
-from crystaljax.symmetry.ragged import (
+from crystaljax.symmetry.segments import (
     TOLERANCE,
     first_smallest,
     ragged,

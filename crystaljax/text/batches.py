@@ -22,7 +22,7 @@ from crystaljax.text.packing import (
     padding_share,
     plan_rows,
 )
-from crystaljax.training.batches import N_PLANNED, deal, prefetched
+from crystaljax.training.batches import N_PLANNED, balanced_batches, prefetched
 
 Group = Sequence[TokenSequence]
 """Sequences that stay together: one text, or the two completions of a preference pair."""
@@ -124,7 +124,7 @@ class TextBatches:
             rng = np.random.default_rng([self.seed, 0, epoch])
             n_parts = self.steps_per_epoch * self.micro_batches
             size = self.batch_size // self.micro_batches
-            parts = deal(self._lengths.sum(axis=1), n_parts, size, rng)
+            parts = balanced_batches(self._lengths.sum(axis=1), n_parts, size, rng)
             self._dealt = epoch, parts.reshape(-1, self.micro_batches, size)
         return self._dealt[1]
 

@@ -13,9 +13,9 @@ import numpy as np
 from crystaljax.crystal import Array
 from crystaljax.evaluation.rates import Measure
 from crystaljax.models.llm.likelihood import token_divergences
+from crystaljax.policies.text import Params, TextPolicy
 from crystaljax.text.batches import fixed_batches
 from crystaljax.text.packing import TextRows, TokenSequence, per_sequence
-from crystaljax.text.policy import Params, TextPolicy
 from crystaljax.text.tokenizer import Tokenizer
 
 END, OTHER = "end", "other"

@@ -13,8 +13,8 @@ from jax.sharding import NamedSharding
 from crystaljax.models.llm.decode import (
     MAX_STEPS,
     Chunk,
+    DecodeSettings,
     Fresh,
-    How,
     Network,
     Weights,
     decode,
@@ -125,7 +125,7 @@ class Engine:
 
     Args:
       weights: of the network.
-      how: to draw.
+      settings: how to draw.
       result: filled as completions end.
       batch_size: rows at most, rounded up to as many as can be spread over the devices.
       sharding: of the rows.
@@ -135,7 +135,7 @@ class Engine:
         self,
         network: Network,
         weights: Weights,
-        how: How,
+        settings: DecodeSettings,
         prompts: Prompts,
         result: Generation,
         batch_size: int,
@@ -143,7 +143,7 @@ class Engine:
         sharding: NamedSharding | None,
     ) -> None:
         self.model = network, weights
-        self.how, self.prompts, self.result, self.stops = how, prompts, result, stops
+        self.settings, self.prompts, self.result, self.stops = settings, prompts, result, stops
         self.sharding = sharding
         self.sizes = batch_sizes(batch_size, 1 if sharding is None else sharding.num_devices)
         size = _smallest(self.sizes, prompts.n_samples)
@@ -153,7 +153,7 @@ class Engine:
         self.owner = np.full(size, -1)  # the sample in each row
         self.next = 0  # the first sample that has not entered
         self.prefilled = Prefilled(None, 0, 0)
-        self.end_tokens = np.asarray(how.end_tokens)
+        self.end_tokens = np.asarray(settings.end_tokens)
         self.steps = np.int32(STEPS_TO_STOP if stops.stops else MAX_STEPS)
 
     def run(self) -> None:
@@ -164,7 +164,7 @@ class Engine:
             self.state, chunk = decode(
                 *self.model,
                 self.state,
-                self.how,
+                self.settings,
                 self.owner >= 0,
                 self.steps,
                 self._until(),

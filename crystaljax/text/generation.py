@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 
 from crystaljax.crystal import Array
 from crystaljax.models.llm.config import LlmConfig
-from crystaljax.models.llm.decode import GrammarTable, Graph, How, Network, Weights
-from crystaljax.models.llm.draw import Sharpness
+from crystaljax.models.llm.decode import DecodeSettings, GrammarTable, Graph, Network, Weights
+from crystaljax.models.llm.token_sampling import LogitsWarper
 from crystaljax.parallel import batch_sharding, replicated
 from crystaljax.text.engine import Engine, Generation, Prompts
 from crystaljax.text.stops import StopStrings
@@ -27,9 +27,9 @@ class GenerationConfig:
     temperature: float = 1.0
     """Below 1 likelier texts, above 1 more varied ones; 0 always takes the likeliest token."""
     top_p: float = 1.0
-    """Draw only from the likeliest tokens that make up this probability."""
+    """TokenDraw only from the likeliest tokens that make up this probability."""
     top_k: int = 0
-    """Draw only from so many likeliest tokens; from all if 0."""
+    """TokenDraw only from so many likeliest tokens; from all if 0."""
     max_new_tokens: int = 128
     """Tokens of a completion at most, the end token included."""
     stop: tuple[str, ...] = ()
@@ -48,9 +48,9 @@ class GenerationConfig:
         for message in (message for message, is_wrong in wrong.items() if is_wrong):
             raise ValueError(message)
 
-    def sharpness(self) -> Sharpness:
+    def warper(self) -> LogitsWarper:
         """The arrays that say how to draw."""
-        return Sharpness(
+        return LogitsWarper(
             temperature=jnp.float32(self.temperature) if self.temperature else None,
             top_k=jnp.int32(self.top_k) if self.top_k else None,
             top_p=jnp.float32(self.top_p) if self.top_p < 1 else None,
@@ -64,7 +64,7 @@ class TextDecoder(Protocol):
         """The text of each sequence of tokens."""
 
 
-class Grammar(Protocol):
+class TokenGrammar(Protocol):
     """Tables of what may follow, as `text.grammar` makes them; state 0 is the first."""
 
     @property
@@ -96,7 +96,7 @@ class Generator:
         config: GenerationConfig,
         end_tokens: Sequence[int],
         tokenizer: TextDecoder | None = None,
-        grammar: Grammar | None = None,
+        grammar: TokenGrammar | None = None,
         mesh: Mesh | None = None,
     ) -> None:
         if config.stop and tokenizer is None:
@@ -109,7 +109,7 @@ class Generator:
         self._table = None if grammar is None else _table(grammar, self.end_tokens)
         self.grammar = jax.device_put(self._table, self._everywhere)
 
-    def is_of(self, config: GenerationConfig, grammar: Grammar | None) -> bool:
+    def is_of(self, config: GenerationConfig, grammar: TokenGrammar | None) -> bool:
         """The generator samples so: with this configuration, and a grammar of the same content."""
         if self.config != config or (self._table is None) != (grammar is None):
             return False
@@ -143,18 +143,20 @@ class Generator:
         prompts = [np.asarray(prompt, np.int32) for prompt in prompts]
         _check(prompts, limits, model)
         self._check_vocabulary(model.vocabulary)
-        how = How(
+        settings = DecodeSettings(
             jax.random.key(seed),
-            self.config.sharpness(),
+            self.config.warper(),
             jnp.asarray(self.end_tokens),
             self.grammar,
         )
-        how = jax.device_put(how, self._everywhere)
+        settings = jax.device_put(settings, self._everywhere)
         result = Generation.empty(len(prompts), n, most)
         work = Prompts(prompts, limits, n)
         if work.n_samples:
             size = self.config.batch_size
-            Engine(self.network, weights, how, work, result, size, self.stops, self.sharding).run()
+            Engine(
+                self.network, weights, settings, work, result, size, self.stops, self.sharding
+            ).run()
             self._write(result)
         return result
 
@@ -210,7 +212,7 @@ def _check(prompts: Sequence[np.ndarray], limits: np.ndarray, model: LlmConfig) 
             )
 
 
-def _table(grammar: Grammar, end_tokens: np.ndarray) -> GrammarTable:
+def _table(grammar: TokenGrammar, end_tokens: np.ndarray) -> GrammarTable:
     """The grammar on the device; ValueError if something in it cannot go on."""
     if len(end_tokens) == 0:
         raise ValueError("a grammar needs end tokens: give them")

@@ -18,7 +18,7 @@ from crystaljax.models.llm.folder import load_model
 from crystaljax.models.llm.lora import LoraConfig, add_lora
 from crystaljax.models.llm.vocabulary import resize_vocabulary
 from crystaljax.parallel import MeshConfig, make_mesh, parameter_placement
-from crystaljax.text.policy import TextPolicy
+from crystaljax.policies.text import TextPolicy
 from crystaljax.text.tokenizer import TOKENIZER_FILE, Tokenizer
 from crystaljax.text.tokenizer_training import train_bpe, train_words
 

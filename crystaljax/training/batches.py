@@ -40,7 +40,9 @@ def place(packed: Packed, mesh: Mesh) -> Packed:
     return jax.device_put(even(packed, mesh), batch_sharding(mesh))
 
 
-def deal(sizes: np.ndarray, n_batches: int, batch_size: int, rng: np.random.Generator) -> Array:
+def balanced_batches(
+    sizes: np.ndarray, n_batches: int, batch_size: int, rng: np.random.Generator
+) -> Array:
     """int [n_batches, batch_size]: random batches that are much alike in their sizes.
 
     Of items of given sizes (int [N]), those left over are left out. Sorted by size, each run of as
@@ -122,7 +124,10 @@ class Batches:
         """int [steps, batch size]: the crystals of an epoch's batches."""
         if self._dealt[0] != epoch:
             rng = np.random.default_rng([self.seed, 0, epoch])
-            self._dealt = epoch, deal(self._n_sites, self.steps_per_epoch, self.batch_size, rng)
+            self._dealt = (
+                epoch,
+                balanced_batches(self._n_sites, self.steps_per_epoch, self.batch_size, rng),
+            )
         return self._dealt[1]
 
     def packed(self, step: int) -> Packed:

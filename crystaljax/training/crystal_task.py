@@ -12,7 +12,7 @@ import numpy as np
 from crystaljax.crystal import Array
 from crystaljax.evaluation.matching import StructureSet
 from crystaljax.parallel import make_mesh, parts_sharding, replicated
-from crystaljax.policies import Params, WyckoffPolicy
+from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
 from crystaljax.sampling import SamplingConfig
@@ -26,7 +26,7 @@ from crystaljax.training.rollouts import (
     rows_for,
     sample_metrics,
 )
-from crystaljax.training.tasks import Judged
+from crystaljax.training.tasks import RewardedSamples
 
 
 class Drawn(NamedTuple):
@@ -76,11 +76,17 @@ class CrystalTask:
         """The policy's."""
         return self.policy.identity
 
-    def play(
-        self, params: Params, n: int, seed: int, clock: Clock, repeat: int = 1, warmer: float = 0.0
-    ) -> Judged:
+    def rollout(
+        self,
+        params: Params,
+        n: int,
+        seed: int,
+        clock: Clock,
+        repeat: int = 1,
+        temperature_offset: float = 0.0,
+    ) -> RewardedSamples:
         """n crystals; each space group is drawn for `repeat` samples in a row."""
-        temperature = self.sampling.temperature + warmer
+        temperature = self.sampling.temperature + temperature_offset
         sampling = dataclasses.replace(self.sampling, temperature=temperature)
         with clock("sample"):
             tokens = self.policy.sample(params, n, seed, sampling, repeat).tokens
@@ -91,7 +97,9 @@ class CrystalTask:
             value, metrics = prepare(judged, self.bounds)
             metrics |= sample_metrics(decoded.crystals, decoded.ok, self.reference)
         metrics["samples/temperature"] = temperature
-        return Judged(Drawn(tokens, repeat), value, np.asarray(tokens.space_group), metrics, judged)
+        return RewardedSamples(
+            Drawn(tokens, repeat), value, np.asarray(tokens.space_group), metrics, judged
+        )
 
     def place(self, tree: Any) -> Any:
         """A copy on every device."""

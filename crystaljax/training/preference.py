@@ -200,23 +200,23 @@ def prefer(
         for iteration in range(first, config.n_iterations):
             clock = Clock()
             rng = np.random.default_rng([config.seed, 3, iteration])
-            seed, warmer = int(rng.integers(2**31)), iteration * config.temperature_step
-            played = task.play(
-                state.params, config.n_samples, seed, clock, config.group_size, warmer
+            seed, temperature_offset = int(rng.integers(2**31)), iteration * config.temperature_step
+            rollout = task.rollout(
+                state.params, config.n_samples, seed, clock, config.group_size, temperature_offset
             )
-            unjudged(played.judged)  # there will be no pairs
+            unjudged(rollout.judged)  # there will be no pairs
             with clock("update"):
-                reference = score(state.params, played.samples, config.n_samples)
-                kl = (reference - score(base, played.samples, config.n_samples)).mean()
-                pairs = preference_pairs(played.reward, played.prompt, config.min_gap, rng)
+                reference = score(state.params, rollout.samples, config.n_samples)
+                kl = (reference - score(base, rollout.samples, config.n_samples)).mean()
+                pairs = preference_pairs(rollout.reward, rollout.prompt, config.min_gap, rng)
                 numbers: dict[str, float] = {"dpo/pairs": len(pairs), "dpo/kl_base": float(kl)}
                 for both in _batches(pairs, config, task.n_parts, rng):
-                    parts = task.parts(played.samples, both.ravel())
+                    parts = task.parts(rollout.samples, both.ravel())
                     state, metrics = update(state, task.frozen, parts, jnp.asarray(reference[both]))
                     numbers |= {f"dpo/{name}": float(x) for name, x in metrics.items()}
                 _require_finite(numbers, iteration, folder)
-            track(numbers | played.metrics | clock.seconds, iteration + 1)
-            text = f"DPO, reward {played.metrics['reward/mean']:.3f}"
+            track(numbers | rollout.metrics | clock.seconds, iteration + 1)
+            text = f"DPO, reward {rollout.metrics['reward/mean']:.3f}"
             progress.update(bar, completed=iteration + 1, description=text)
             checkpoints.save(iteration + 1, state, about)
     return state.params

@@ -13,12 +13,12 @@ import optax
 from jax.sharding import Mesh
 
 from crystaljax.crystal import Array, Crystals
-from crystaljax.models.wyckoff_likelihood import LogProb
+from crystaljax.models.wyckoff.likelihood import LogProb
 from crystaljax.objectives import Metrics, negative_log_likelihood
 from crystaljax.parallel import make_mesh, replicated
-from crystaljax.policies import Params, WyckoffPolicy
+from crystaljax.policies.scoring import Scorer
+from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 from crystaljax.ranges import at_least, check
-from crystaljax.scoring import Scorer
 from crystaljax.tokenizations.packing import plan_rows
 from crystaljax.training.batches import Batches, Packed
 from crystaljax.training.fit import FitConfig, Track, fit

@@ -234,15 +234,15 @@ def reinforce(
         for step in range(first, config.n_steps):
             clock = Clock()
             seed = int(np.random.default_rng([config.seed, 2, step]).integers(2**31))
-            played = task.play(state.train.params, config.batch_size, seed, clock, repeat)
-            numbers = dict(played.metrics)
-            skipped = unjudged(played.judged)
+            rollout = task.rollout(state.train.params, config.batch_size, seed, clock, repeat)
+            numbers = dict(rollout.metrics)
+            skipped = unjudged(rollout.judged)
             with clock("update"):
                 if skipped:
                     state = dataclasses.replace(state, rollouts=state.rollouts + 1)
                 else:
-                    parts = task.parts(played.samples, np.arange(config.batch_size))
-                    reward = jnp.asarray(played.reward, jnp.float32)
+                    parts = task.parts(rollout.samples, np.arange(config.batch_size))
+                    reward = jnp.asarray(rollout.reward, jnp.float32)
                     state, metrics = update(state, base, task.frozen, parts, reward)
                     numbers |= {f"rl/{name}": float(x) for name, x in metrics.items()}
             numbers["reward/skipped"] = float(skipped)

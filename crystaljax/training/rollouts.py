@@ -13,11 +13,11 @@ import numpy as np
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
 from crystaljax.evaluation.validity import structure_valid
-from crystaljax.policies import Params, WyckoffPolicy
+from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.compose import Guarded
-from crystaljax.rewards.items import Items, take
+from crystaljax.rewards.inputs import Items, take
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.packing import RowPlan, plan_rows
 from crystaljax.training.batches import N_PLANNED

@@ -14,10 +14,10 @@ import optax
 
 from crystaljax.crystal import Array
 from crystaljax.objectives import Metrics
+from crystaljax.policies.text import TextPolicy
 from crystaljax.ranges import at_least, check
 from crystaljax.text.batches import TextBatches, fixed_batches
 from crystaljax.text.packing import TextRows, TokenSequence
-from crystaljax.text.policy import TextPolicy
 from crystaljax.training.fit import FitConfig, Track, fit
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.tasks import Params, mean_over_parts

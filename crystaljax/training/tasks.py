@@ -26,7 +26,7 @@ LogProbs = Callable[[Params, Any, Any], tuple[Array, Array]]
 float [b, T], and which are actions, bool [b, T]."""
 
 
-class Judged(NamedTuple):
+class RewardedSamples(NamedTuple):
     """B samples and their rewards."""
 
     samples: Any
@@ -54,10 +54,16 @@ class Task(Protocol):
     def frozen(self) -> Any:
         """Arrays on the devices that the network needs and training leaves as they are."""
 
-    def play(
-        self, params: Params, n: int, seed: int, clock: Clock, repeat: int = 1, warmer: float = 0.0
-    ) -> Judged:
-        """n samples, each prompt `repeat` times in a row, at a temperature raised by `warmer`."""
+    def rollout(
+        self,
+        params: Params,
+        n: int,
+        seed: int,
+        clock: Clock,
+        repeat: int = 1,
+        temperature_offset: float = 0.0,
+    ) -> RewardedSamples:
+        """n samples, each prompt `repeat` times in a row; the offset raises the temperature."""
 
     def place(self, tree: Any) -> Any:
         """Parameters, or a state that holds them, on the devices as training wants them."""

@@ -16,9 +16,9 @@ import numpy as np
 from crystaljax.crystal import Array
 from crystaljax.data.files import replacing
 from crystaljax.objectives import dpo
+from crystaljax.policies.text import TextPolicy
 from crystaljax.text.batches import TextBatches, fixed_batches
 from crystaljax.text.packing import TextRows, TokenSequence
-from crystaljax.text.policy import TextPolicy
 from crystaljax.training.fit import Track, fit
 from crystaljax.training.optimizer import TrainState
 from crystaljax.training.preference import DpoConfig, make_update

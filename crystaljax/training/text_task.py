@@ -11,13 +11,13 @@ import numpy as np
 
 from crystaljax.crystal import Array
 from crystaljax.parallel import parts_sharding
-from crystaljax.rewards.answers import Answer, TextReward
+from crystaljax.policies.text import Params, TextPolicy
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
-from crystaljax.text.generation import GenerationConfig, Grammar
+from crystaljax.rewards.completions import Completion, TextReward
+from crystaljax.text.generation import GenerationConfig, TokenGrammar
 from crystaljax.text.packing import RowPlan, TextRows, TokenSequence, pack_micro_batches, plan_rows
-from crystaljax.text.policy import Params, TextPolicy
 from crystaljax.training.rollouts import Clock, judge, prepare
-from crystaljax.training.tasks import Judged, part_size
+from crystaljax.training.tasks import RewardedSamples, part_size
 
 
 class Prompt(NamedTuple):
@@ -49,7 +49,7 @@ class TextTask:
         reward: TextReward,
         generation: GenerationConfig | None = None,
         bounds: RewardBounds | None = None,
-        grammar: Grammar | None = None,
+        grammar: TokenGrammar | None = None,
         n_parts: int = 1,
     ) -> None:
         if not prompts:
@@ -73,11 +73,17 @@ class TextTask:
         """Spread over the mesh."""
         return self.policy.place(tree)
 
-    def play(
-        self, params: Params, n: int, seed: int, clock: Clock, repeat: int = 1, warmer: float = 0.0
-    ) -> Judged:
+    def rollout(
+        self,
+        params: Params,
+        n: int,
+        seed: int,
+        clock: Clock,
+        repeat: int = 1,
+        temperature_offset: float = 0.0,
+    ) -> RewardedSamples:
         """n completions; each prompt has `repeat` in a row."""
-        temperature = self.generation.temperature + warmer
+        temperature = self.generation.temperature + temperature_offset
         generation = dataclasses.replace(self.generation, temperature=temperature)
         n_prompts = -(-n // repeat)
         order = np.random.default_rng(seed).permutation(len(self.prompts))
@@ -88,7 +94,7 @@ class TextTask:
         asked = chosen[drawn.prompt][:n]
         with clock("reward"):
             answers = [
-                Answer(self.prompts[i].fields, text, reason != "length")
+                Completion(self.prompts[i].fields, text, reason != "length")
                 for i, text, reason in zip(asked, drawn.text, drawn.reason, strict=False)
             ]
             judged = judge(self.reward, answers, np.ones(len(answers), bool))
@@ -103,7 +109,7 @@ class TextTask:
             "samples/ended": float(np.mean([answer.whole for answer in answers])),
             "samples/unique": len({(i, x.text) for i, x in zip(asked, answers, strict=True)}) / n,
         }
-        return Judged(sequences, value, asked, metrics, judged)
+        return RewardedSamples(sequences, value, asked, metrics, judged)
 
     def parts(self, samples: Sequence[TokenSequence], rows: np.ndarray) -> TextRows:
         """Micro-batches [A, R, T] packed into the same rows."""

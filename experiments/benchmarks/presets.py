@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from crystaljax.models.wyckoff_transformer import ModelConfig
+from crystaljax.models.wyckoff.transformer import ModelConfig
 
 Preset = Literal["two-layer", "published"]
 

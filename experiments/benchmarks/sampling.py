@@ -20,7 +20,7 @@ from presets import MODELS, Preset
 
 from crystaljax.data.dataset import load
 from crystaljax.hardware import hardware
-from crystaljax.policies import WyckoffPolicy, load_policy
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
 from crystaljax.sampling import SamplingConfig
 
 PEER: dict[Preset, float] = {"two-layer": 0.67, "published": 0.1}

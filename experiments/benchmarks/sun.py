@@ -19,9 +19,9 @@ import tyro
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
 from crystaljax.hardware import hardware, usable_cores
-from crystaljax.policies import load_policy
+from crystaljax.policies.wyckoff import load_policy
 from crystaljax.rewards.pool import PoolConfig
-from crystaljax.rewards.stability import Stability, StabilityConfig
+from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.runtime import prepare
 from crystaljax.training.rollouts import Clock, judge
 
@@ -45,7 +45,7 @@ def main(config: Config) -> None:
     known = StructureSet.from_crystals(load(config.reference).crystals, config.reference)
     pool = PoolConfig(kind="processes", n_workers=config.n_workers, chunk=64)
     clock = Clock()
-    with Stability(StabilityConfig(hull=config.hull, pool=pool)) as stability:
+    with StabilityReward(StabilityConfig(hull=config.hull, pool=pool)) as stability:
         with clock("sampling"):
             decoded = policy.tokenization.decode(
                 policy.sample(params, config.n, config.seed).tokens

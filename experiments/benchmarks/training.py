@@ -21,7 +21,7 @@ from presets import MODELS, Preset
 from crystaljax.data.dataset import load
 from crystaljax.hardware import hardware
 from crystaljax.objectives import negative_log_likelihood
-from crystaljax.policies import WyckoffPolicy
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.training.batches import Batches, Packed
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 

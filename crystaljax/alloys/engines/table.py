@@ -91,7 +91,7 @@ def read_table(path: str | PathLike) -> Equilibria:
         raise TableError(f"{path}: a damaged table of equilibria: {error}") from error
 
 
-class Table:
+class TableEngine:
     """Equilibria by composition from a table; what is not in it fails with a reason."""
 
     def __init__(self, equilibria: Equilibria, identity: str = "table") -> None:
@@ -103,7 +103,7 @@ class Table:
         self._points: dict[int, list[Point]] = {}
 
     @classmethod
-    def read(cls, path: str | PathLike) -> Table:
+    def read(cls, path: str | PathLike) -> TableEngine:
         """The table in a file; see `read_table`."""
         from hashlib import sha256
 

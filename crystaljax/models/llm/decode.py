@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding
 from crystaljax.crystal import Array
 from crystaljax.models.llm.attention import LayerCache
 from crystaljax.models.llm.decoder import Cache, LanguageModel
-from crystaljax.models.llm.draw import Draw, Sharpness, draw
+from crystaljax.models.llm.token_sampling import LogitsWarper, TokenDraw, draw_tokens
 from crystaljax.parallel import replicated
 
 Graph = Any  # of a LanguageModel, as `nnx.split` gives it
@@ -103,12 +103,12 @@ class GrammarTable(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class How:
+class DecodeSettings:
     """What all samples share."""
 
     key: Array
     """key []: of the seed."""
-    sharpness: Sharpness
+    warper: LogitsWarper
     """How the model's distribution is changed."""
     end_tokens: Array
     """int32 [E]: tokens that end a sequence."""
@@ -207,13 +207,13 @@ def decode(
     network: Network,
     weights: Weights,
     state: DecodeState,
-    how: How,
+    settings: DecodeSettings,
     active: Array,
     steps: Array,
     until: Array,
     sharding: NamedSharding | None,
 ) -> tuple[DecodeState, Chunk]:
-    """Draw up to `steps` tokens (int [], `MAX_STEPS` at most) for each row in use.
+    """TokenDraw up to `steps` tokens (int [], `MAX_STEPS` at most) for each row in use.
 
     active: bool [B], rows that are still wanted. The chunk ends early when only `until` (int [])
     rows are in use, so that others can enter, or the batch be made smaller. A row ends with an end
@@ -223,17 +223,17 @@ def decode(
     state = replace(state, position=jnp.where(active, state.position, -1))
     size = len(state.token)
     blank = jnp.zeros((MAX_STEPS, size), jnp.float32)
-    drawn = Draw(blank.astype(jnp.int32), blank, blank)
+    drawn = TokenDraw(blank.astype(jnp.int32), blank, blank)
     before = state.drawn
 
-    def goes_on(carry: tuple[Array, DecodeState, Draw]) -> Array:
+    def goes_on(carry: tuple[Array, DecodeState, TokenDraw]) -> Array:
         step, state, _ = carry
         return (step < steps) & ((state.position >= 0).sum() > until)
 
-    def go_on(carry: tuple[Array, DecodeState, Draw]) -> tuple[Array, DecodeState, Draw]:
+    def go_on(carry: tuple[Array, DecodeState, TokenDraw]) -> tuple[Array, DecodeState, TokenDraw]:
         step, state, drawn = carry
-        state, new = _step(model, state, how)
-        drawn = Draw(*(x.at[step].set(y) for x, y in zip(drawn, new, strict=True)))
+        state, new = _step(model, state, settings)
+        drawn = TokenDraw(*(x.at[step].set(y) for x, y in zip(drawn, new, strict=True)))
         return step + 1, _pinned(state, sharding), drawn
 
     _, state, drawn = jax.lax.while_loop(goes_on, go_on, (jnp.int32(0), state, drawn))
@@ -245,7 +245,9 @@ def decode(
     return _pinned(state, sharding), chunk
 
 
-def _step(model: LanguageModel, state: DecodeState, how: How) -> tuple[DecodeState, Draw]:
+def _step(
+    model: LanguageModel, state: DecodeState, settings: DecodeSettings
+) -> tuple[DecodeState, TokenDraw]:
     """One token for each row in use; 0, with log-probability 0, for the others."""
     used = state.position >= 0
     slots = state.slot_position.shape[1]
@@ -253,14 +255,15 @@ def _step(model: LanguageModel, state: DecodeState, how: How) -> tuple[DecodeSta
         state.slot_position, state.position[:, None], (0, state.clock % slots)
     )
     hidden, cache = model.step(state.token, state.position, state.cache, slot_position, state.clock)
-    allowed = None if how.grammar is None else _allowed(how.grammar, state, how.end_tokens)
-    new = draw(_uniform(how.key, state), model.logits(hidden), allowed, how.sharpness)
-    new = Draw(*(jnp.where(used, x, 0) for x in new))
+    grammar = settings.grammar
+    allowed = None if grammar is None else _allowed(grammar, state, settings.end_tokens)
+    new = draw_tokens(_uniform(settings.key, state), model.logits(hidden), allowed, settings.warper)
+    new = TokenDraw(*(jnp.where(used, x, 0) for x in new))
     drawn = state.drawn + used
-    ended = (new.token[:, None] == how.end_tokens).any(axis=-1) | (drawn >= state.limit)
+    ended = (new.token[:, None] == settings.end_tokens).any(axis=-1) | (drawn >= state.limit)
     grammar_state = state.grammar_state
-    if how.grammar is not None:
-        grammar_state = jnp.maximum(how.grammar.next_state[grammar_state, new.token], 0)
+    if grammar is not None:
+        grammar_state = jnp.maximum(grammar.next_state[grammar_state, new.token], 0)
     state = replace(
         state,
         cache=cache,

@@ -10,7 +10,7 @@ import numpy as np
 
 from crystaljax.ranges import NOT_NEGATIVE, POSITIVE, at_least, check
 from crystaljax.rewards.base import RewardBatch
-from crystaljax.rewards.items import Items, on_host
+from crystaljax.rewards.inputs import Items, on_host
 from crystaljax.rewards.pool.processes import ProcessCrew
 from crystaljax.rewards.pool.ray_actors import RayCrew
 from crystaljax.rewards.pool.scheduler import Scheduler

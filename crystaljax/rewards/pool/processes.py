@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from crystaljax.hardware import usable_cores
-from crystaljax.rewards.items import Items
+from crystaljax.rewards.inputs import Items
 from crystaljax.rewards.pool.workers import (
     Died,
     Event,

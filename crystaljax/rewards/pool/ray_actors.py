@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from crystaljax.rewards.items import Items
+from crystaljax.rewards.inputs import Items
 from crystaljax.rewards.pool.workers import (
     Died,
     Event,

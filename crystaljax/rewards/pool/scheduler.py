@@ -13,7 +13,7 @@ from typing import Generic
 import numpy as np
 
 from crystaljax.rewards.base import RewardBatch
-from crystaljax.rewards.items import Items, take
+from crystaljax.rewards.inputs import Items, take
 from crystaljax.rewards.pool.workers import Crew, Died, Failed, Ready, W, WorkerError
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from crystaljax.rewards.base import Reward, RewardBatch, RewardError
 from crystaljax.rewards.compose import Guarded
-from crystaljax.rewards.items import Items
+from crystaljax.rewards.inputs import Items
 from crystaljax.runtime import PREALLOCATE
 
 # Read by OpenMP (PyTorch), MKL, OpenBLAS, Apple's Accelerate and XLA, in this order.

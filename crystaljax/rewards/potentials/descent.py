@@ -26,7 +26,7 @@ from crystaljax.rewards.potentials.fire import (
     filtered_forces,
     step,
 )
-from crystaljax.rewards.potentials.groups import Outcome, in_groups, take
+from crystaljax.rewards.potentials.groups import GroupEnergies, in_groups, take
 from crystaljax.rewards.potentials.screening import (
     MAX_LENGTH,
     MAX_VOLUME_PER_ATOM,
@@ -39,7 +39,7 @@ from crystaljax.rewards.potentials.screening import (
 STEPS_AT_A_TIME = 20
 """Steps between two looks at which structures are done."""
 
-Model = Callable[[Any, Cells, Room], Outcome]
+Model = Callable[[Any, Cells, Room], GroupEnergies]
 """Weights, G cells and a room -> energies, forces and stresses."""
 
 
@@ -140,7 +140,7 @@ def _advance(
     return Part(group, fits)
 
 
-def _forces(part: Search, outcome: Outcome, symmetry: Symmetry | None) -> Array:
+def _forces(part: Search, outcome: GroupEnergies, symmetry: Symmetry | None) -> Array:
     """Filtered forces [G, N + 3, 3], from the list of all atoms; 0 where there is no atom."""
     assert outcome.forces is not None and outcome.stress is not None
     slot = jnp.arange(part.species.shape[1])
@@ -150,7 +150,7 @@ def _forces(part: Search, outcome: Outcome, symmetry: Symmetry | None) -> Array:
 
 
 def _judged(
-    part: Search, outcome: Outcome, forces: Array, sane: Array, fmax: Array, max_steps: Array
+    part: Search, outcome: GroupEnergies, forces: Array, sane: Array, fmax: Array, max_steps: Array
 ) -> Array:
     """What each search is now, int [G]."""
     largest = jnp.linalg.norm(forces, axis=-1).max(1)

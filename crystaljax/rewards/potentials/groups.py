@@ -18,7 +18,7 @@ from crystaljax.rewards.potentials.edges import Needs, Room, needs, plan_groups
 T = TypeVar("T")
 
 
-class Outcome(NamedTuple):
+class GroupEnergies(NamedTuple):
     """What a model says of G cells with A atoms in all."""
 
     energy: Array

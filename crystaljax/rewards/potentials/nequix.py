@@ -23,7 +23,7 @@ from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
 from crystaljax.rewards.potentials.descent import relax
 from crystaljax.rewards.potentials.edges import Room, build_graph, default_room, displacements
 from crystaljax.rewards.potentials.fire import Symmetry
-from crystaljax.rewards.potentials.groups import Outcome, in_groups, take_cells
+from crystaljax.rewards.potentials.groups import GroupEnergies, in_groups, take_cells
 from crystaljax.rewards.potentials.screening import overlap, stack_cells
 
 NAMES = ("nequix-mp-1", "nequix-oam-1")
@@ -116,7 +116,7 @@ class NequixPotential:
         # Arrays are arguments of what is compiled, the rest of the model a part of it.
         self._arrays, rest = equinox.partition(self.weights, equinox.is_array)
 
-        def model(arrays: Any, group: Cells, room: Room, gradients: bool = True) -> Outcome:
+        def model(arrays: Any, group: Cells, room: Room, gradients: bool = True) -> GroupEnergies:
             return predict(equinox.combine(arrays, rest), group, room, gradients)
 
         self._predict = model
@@ -192,16 +192,16 @@ class NequixPotential:
 
     def _evaluate(
         self, cells: Cells, rows: np.ndarray, *, gradients: bool = False
-    ) -> list[tuple[np.ndarray, Outcome]]:
+    ) -> list[tuple[np.ndarray, GroupEnergies]]:
         """Some of the cells, in groups: which ones, and the model's outcome for them."""
 
-        def start(part: np.ndarray, room: Room) -> Outcome:
+        def start(part: np.ndarray, room: Room) -> GroupEnergies:
             return self._evaluate_group(self._arrays, take_cells(cells, part), room, gradients)
 
         return in_groups(start, cells, rows, self.weights.cutoff, self.room)
 
 
-def predict(weights: Weights, group: Cells, room: Room, gradients: bool = True) -> Outcome:
+def predict(weights: Weights, group: Cells, room: Room, gradients: bool = True) -> GroupEnergies:
     """The model on G cells, with forces and stresses by `gradients`."""
     graph = build_graph(group, weights.cutoff, room)
     species = weights.index[graph.species]
@@ -220,7 +220,7 @@ def predict(weights: Weights, group: Cells, room: Room, gradients: bool = True) 
         (by_place, by_strain), energy = jax.grad(total, argnums=(0, 1), has_aux=True)(*still)
         volume = jnp.abs(jnp.linalg.det(group.matrix))[:, None, None]
         forces, stress = -by_place, by_strain / volume
-    return Outcome(energy, forces, stress, graph.closest, graph.start, graph.fits)
+    return GroupEnergies(energy, forces, stress, graph.closest, graph.start, graph.fits)
 
 
 def _note_overlaps(closest: np.ndarray, part: np.ndarray, reasons: Reasons) -> None:

@@ -67,7 +67,7 @@ class Model(NamedTuple):
     std: float
 
 
-class Outcome(NamedTuple):
+class NetworkOutput(NamedTuple):
     """What the model says of G cells."""
 
     value: Array
@@ -85,7 +85,7 @@ class Outcome(NamedTuple):
 
 
 @partial(jax.jit, static_argnames="room")
-def evaluate(model: Model, cells: Cells, room: Room) -> Outcome:
+def evaluate(model: Model, cells: Cells, room: Room) -> NetworkOutput:
     """The model on G cells, of which some may have no atoms (and any unit cell but a flat one)."""
     graph = build_graph(cells, model.cutoff, room)
     edge_cell = jnp.where(graph.is_edge, graph.cell[graph.receiver], room.cells)
@@ -98,7 +98,7 @@ def evaluate(model: Model, cells: Cells, room: Room) -> Outcome:
     isolated = jnp.zeros(room.cells, jnp.int32).at[graph.cell].add(alone, mode="drop")
     scaled = value * model.std + model.mean
     volume = jnp.abs(jnp.linalg.det(cells.matrix)) / jnp.maximum(cells.n_atoms, 1)
-    return Outcome(scaled, descriptor, volume, graph.closest, isolated, graph.fits)
+    return NetworkOutput(scaled, descriptor, volume, graph.closest, isolated, graph.fits)
 
 
 def describe(model: Model, graph: Graph, distance: Array, edge_cell: Array, n_cells: int) -> Array:

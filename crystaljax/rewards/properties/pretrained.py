@@ -21,7 +21,7 @@ from crystaljax.rewards.potentials.edges import Room, default_room
 from crystaljax.rewards.potentials.groups import in_groups, take_cells
 from crystaljax.rewards.potentials.screening import overlap, stack_cells
 from crystaljax.rewards.properties.base import Predictions
-from crystaljax.rewards.properties.megnet import Model, Outcome, evaluate, network_from
+from crystaljax.rewards.properties.megnet import Model, NetworkOutput, evaluate, network_from
 
 ELEMENTS = np.array([z for z in range(1, 95) if z not in (84, 85, 86, 87, 88)])
 """The elements of matgl's MEGNet models, in the order of their embeddings: H-Bi and Ac-Pu."""
@@ -126,22 +126,22 @@ class MEGNet:
             np.full(n, np.nan),
         )
 
-        def start(part: np.ndarray, room: Room) -> Outcome:
+        def start(part: np.ndarray, room: Room) -> NetworkOutput:
             return evaluate(self.model, take_cells(cells, part), room)
 
-        for part, outcome in in_groups(start, cells, rows, self.model.cutoff, self.room):
-            descriptor[part] = np.asarray(outcome.descriptor)[: len(part)]
-            volume[part] = np.asarray(outcome.volume)[: len(part)]
-            value[part] = np.asarray(outcome.value)[: len(part)]
-            self._note_problems(part, outcome, reasons)
+        for part, output in in_groups(start, cells, rows, self.model.cutoff, self.room):
+            descriptor[part] = np.asarray(output.descriptor)[: len(part)]
+            volume[part] = np.asarray(output.volume)[: len(part)]
+            value[part] = np.asarray(output.value)[: len(part)]
+            self._note_problems(part, output, reasons)
         for row in np.flatnonzero(~np.isfinite(value)):
             reasons[row] = reasons[row] or f"the property is {value[row]}"
         failed = np.array([reason is not None for reason in reasons], bool)
         descriptor[failed] = volume[failed] = value[failed] = np.nan
         return Description(descriptor, volume, value, reasons)
 
-    def _note_problems(self, part: np.ndarray, outcome: Outcome, reasons: Reasons) -> None:
-        closest, isolated = np.asarray(outcome.closest), np.asarray(outcome.isolated)
+    def _note_problems(self, part: np.ndarray, output: NetworkOutput, reasons: Reasons) -> None:
+        closest, isolated = np.asarray(output.closest), np.asarray(output.isolated)
         for row, distance, alone in zip(part, closest, isolated, strict=False):
             reasons[row] = overlap(float(distance))
             if reasons[row] is None and alone:

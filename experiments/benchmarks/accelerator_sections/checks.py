@@ -15,7 +15,7 @@ import numpy as np
 from accelerator_sections.agreement import Results
 from crystaljax.crystal import Array, Crystals
 from crystaljax.parallel import make_mesh
-from crystaljax.policies import Params, WyckoffPolicy, load_policy
+from crystaljax.policies.wyckoff import Params, WyckoffPolicy, load_policy
 from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.orbits import expand
 from crystaljax.tokenizations.packing import Rows, pack

@@ -18,10 +18,10 @@ from crystaljax.models.llm.decode import Network, prefill
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig, add_lora
 from crystaljax.models.llm.memory import memory_report
+from crystaljax.policies.text import TextPolicy
 from crystaljax.roofline import Work, count
 from crystaljax.text.generation import GenerationConfig, Generator
 from crystaljax.text.packing import TokenSequence, pack_micro_batches
-from crystaljax.text.policy import TextPolicy
 from crystaljax.training.optimizer import TrainState
 from crystaljax.training.sft import SftConfig, make_update
 

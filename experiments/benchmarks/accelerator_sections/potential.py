@@ -16,7 +16,7 @@ from accelerator_sections.run import Budget, Found, Measurement, Run, timed
 from accelerator_sections.sizes import Size
 from crystaljax.crystal import Crystals
 from crystaljax.rewards.potentials.edges import Room
-from crystaljax.rewards.potentials.groups import Outcome, in_groups, take_cells
+from crystaljax.rewards.potentials.groups import GroupEnergies, in_groups, take_cells
 from crystaljax.rewards.potentials.nequix import NequixPotential, predict
 from crystaljax.rewards.potentials.screening import stack_cells
 from crystaljax.roofline import NOTHING, Work, count
@@ -95,11 +95,11 @@ def _work(nequix: NequixPotential, crystals: Crystals, gradients: bool) -> _Coun
     rows = np.flatnonzero([reason is None for reason in reasons])
     rooms: list[Room] = []
 
-    def start(part: np.ndarray, room: Room) -> Outcome:
+    def start(part: np.ndarray, room: Room) -> GroupEnergies:
         del part
         rooms.append(room)
         nothing = np.zeros(0)
-        return Outcome(nothing, None, None, nothing, nothing, np.array(True))
+        return GroupEnergies(nothing, None, None, nothing, nothing, np.array(True))
 
     in_groups(start, cells, rows, nequix.weights.cutoff, nequix.room)
     by_room = {}

@@ -16,7 +16,7 @@ from accelerator_sections.run import Budget, Found, Measurement, Run
 from accelerator_sections.sizes import Size
 from crystaljax.crystal import Array, Crystals
 from crystaljax.objectives import kl_regularized, update_baseline
-from crystaljax.policies import Params, load_policy
+from crystaljax.policies.wyckoff import Params, load_policy
 from crystaljax.rewards.base import Reward, RewardBatch
 from crystaljax.roofline import Work, count
 from crystaljax.sampling import SamplingConfig

@@ -14,8 +14,8 @@ from accelerator_sections.run import Budget, Found, Measurement, Run
 from accelerator_sections.sizes import Size
 from crystaljax.checkpoints import Metadata
 from crystaljax.parallel import make_mesh, replicated
-from crystaljax.policies import Params, WyckoffPolicy
-from crystaljax.scoring import Scorer
+from crystaljax.policies.scoring import Scorer
+from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 from crystaljax.tokenizations.packing import plan_rows
 from crystaljax.training.batches import Batches
 from crystaljax.training.optimizer import OptimizerConfig, TrainState

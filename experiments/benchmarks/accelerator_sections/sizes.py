@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from presets import MODELS
 
 from crystaljax.models.llm.config import LlmConfig
-from crystaljax.models.wyckoff_transformer import ModelConfig
+from crystaljax.models.wyckoff.transformer import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.likelihood import token_log_probs
 from crystaljax.models.llm.lora import LoraConfig, add_lora
 from crystaljax.models.llm.quantization import quantize
+from crystaljax.policies.text import TextPolicy
 from crystaljax.text.generation import GenerationConfig, Generator
 from crystaljax.text.packing import (
     TextRows,
@@ -26,7 +27,6 @@ from crystaljax.text.packing import (
     pack_rows,
     per_sequence,
 )
-from crystaljax.text.policy import TextPolicy
 from crystaljax.training.optimizer import TrainState
 from crystaljax.training.sft import SftConfig, make_update
 

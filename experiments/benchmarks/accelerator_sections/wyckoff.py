@@ -13,10 +13,10 @@ from accelerator_sections.checks import CHECKPOINT, DType
 from accelerator_sections.run import Budget, Found, Measurement, Run, timed
 from accelerator_sections.sizes import Size
 from crystaljax.crystal import Crystals
-from crystaljax.models.wyckoff_decoder import Rollout
-from crystaljax.models.wyckoff_transformer import ModelConfig
+from crystaljax.models.wyckoff.decoder import Rollout
+from crystaljax.models.wyckoff.transformer import ModelConfig
 from crystaljax.parallel import make_mesh, replicated
-from crystaljax.policies import Params, WyckoffPolicy, load_policy
+from crystaljax.policies.wyckoff import Params, WyckoffPolicy, load_policy
 from crystaljax.roofline import Work, count
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.packing import RowPlan, Rows, pack

@@ -9,22 +9,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import chisquare
 
-from crystaljax.models.llm.draw import Sharpness, draw, keep_likely
+from crystaljax.models.llm.token_sampling import LogitsWarper, draw_tokens, keep_likely
 from crystaljax.models.rules import NEVER
 
 VOCABULARY = 13
 
-jitted, jitted_keep = jax.jit(draw), jax.jit(keep_likely)
+jitted, jitted_keep = jax.jit(draw_tokens), jax.jit(keep_likely)
 
 LOGITS = hnp.arrays(
     np.float32, (3, VOCABULARY), elements=st.floats(-20, 20, width=32, allow_subnormal=False)
 )
 
 
-def kept(logits: np.ndarray, sharpness: Sharpness) -> np.ndarray:
+def kept(logits: np.ndarray, warper: LogitsWarper) -> np.ndarray:
     """bool [B, V]: tokens that may be drawn."""
     weight = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(jitted_keep(logits, weight, sharpness)) > 0
+    return np.asarray(jitted_keep(logits, weight, warper)) > 0
 
 
 def scores(logits: np.ndarray, kept: np.ndarray) -> list[list[float]]:
@@ -38,7 +38,7 @@ def test_top_k_is_that_of_transformers(logits: np.ndarray, k: int) -> None:
     torch = pytest.importorskip("torch")
     warpers = pytest.importorskip("transformers.generation.logits_process")
     theirs = warpers.TopKLogitsWarper(top_k=k)(None, torch.tensor(logits)).numpy() > -np.inf
-    assert (kept(logits, Sharpness(None, jnp.int32(k), None)) == theirs).all()
+    assert (kept(logits, LogitsWarper(None, jnp.int32(k), None)) == theirs).all()
 
 
 @given(LOGITS, st.floats(0.01, 0.99), st.booleans())
@@ -50,7 +50,7 @@ def test_top_p_is_that_of_transformers(logits: np.ndarray, p: float, ties: bool)
     sums = np.cumsum(-np.sort(-np.asarray(jax.nn.softmax(logits)), axis=-1), axis=-1)
     assume((abs(sums - p) > 1e-5).all())  # elsewhere rounding decides
     theirs = warpers.TopPLogitsWarper(top_p=p)(None, torch.tensor(logits)).numpy() > -np.inf
-    ours = kept(logits, Sharpness(None, None, jnp.float32(p)))
+    ours = kept(logits, LogitsWarper(None, None, jnp.float32(p)))
     assert scores(logits, ours) == scores(logits, theirs)
 
 
@@ -69,8 +69,8 @@ def test_all_warpers_follow_the_order_of_transformers(
     sums = np.cumsum(-np.sort(-torch.softmax(theirs, -1).numpy(), axis=-1), axis=-1)
     assume((abs(sums - p) > 1e-5).all())
     theirs = torch.log_softmax(warpers.TopPLogitsWarper(top_p=p)(None, theirs), -1).numpy()
-    sharpness = Sharpness(jnp.float32(temperature), jnp.int32(k), jnp.float32(p))
-    found = jitted(jnp.full(3, 0.37), logits, None, sharpness)
+    warper = LogitsWarper(jnp.float32(temperature), jnp.int32(k), jnp.float32(p))
+    found = jitted(jnp.full(3, 0.37), logits, None, warper)
     own = np.asarray(jax.nn.log_softmax(logits))
     for i, token in enumerate(np.asarray(found.token)):
         tied = logits[i] == logits[i, token]  # one of equally likely ones may be drawn for another
@@ -89,8 +89,8 @@ def test_the_grammar_is_never_left(
 ) -> None:
     allowed[np.arange(3), some] = True  # something must be
     for temperature in (None, jnp.float32(1.7)):
-        sharpness = Sharpness(temperature, None, None)
-        token = jitted(jnp.full(3, u), logits, allowed, sharpness).token
+        warper = LogitsWarper(temperature, None, None)
+        token = jitted(jnp.full(3, u), logits, allowed, warper).token
         assert allowed[np.arange(3), token].all()
 
 
@@ -103,7 +103,7 @@ def test_impossible_tokens_are_never_drawn(size: int) -> None:
     np.put_along_axis(logits, order[:, 1:][:, : size // 2], NEVER, axis=1)
     uniform = rng.random(40).astype(np.float32)
     uniform[:3] = 0, 1 - 2**-23, 2**-23
-    token = draw(uniform, logits, None, Sharpness(jnp.float32(1), None, None)).token
+    token = draw_tokens(uniform, logits, None, LogitsWarper(jnp.float32(1), None, None)).token
     assert (logits[np.arange(40), token] > NEVER).all()
 
 
@@ -111,8 +111,8 @@ def test_draws_have_the_distribution_asked_for() -> None:
     logits = jnp.array([2.0, 0.5, 1.0, -1.0, 1.5, -3.0, 0.0, NEVER])
     n = 20000
     uniform = jax.random.uniform(jax.random.key(3), (n,))
-    sharpness = Sharpness(jnp.float32(1.5), None, None)
-    found = draw(uniform, jnp.tile(logits, (n, 1)), None, sharpness)
+    warper = LogitsWarper(jnp.float32(1.5), None, None)
+    found = draw_tokens(uniform, jnp.tile(logits, (n, 1)), None, warper)
     counts = np.bincount(found.token, minlength=8)
     expected = np.exp(np.asarray(logits[:-1], float) / 1.5)
     assert counts[-1] == 0
@@ -122,7 +122,7 @@ def test_draws_have_the_distribution_asked_for() -> None:
 def test_the_likeliest_token_at_temperature_zero() -> None:
     logits = jnp.array([[0.0, 2.0, 1.0], [5.0, -1.0, 4.0]])
     allowed = jnp.array([[True, True, True], [False, True, True]])
-    found = draw(jnp.zeros(2), logits, allowed, Sharpness(None, None, None))
+    found = draw_tokens(jnp.zeros(2), logits, allowed, LogitsWarper(None, None, None))
     assert found.token.tolist() == [1, 2]
     assert found.logp.tolist() == [0, 0]
     expected = jax.nn.log_softmax(logits)[jnp.arange(2), jnp.array([1, 2])]

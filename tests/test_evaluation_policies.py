@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 from small import SMALL
 
-from crystaljax.assessment import assess, by_space_group
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
+from crystaljax.evaluation.policies import assess, by_space_group
 from crystaljax.evaluation.rates import Rate
-from crystaljax.policies import WyckoffPolicy
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
-from crystaljax.rewards.stability import Stability, StabilityConfig
+from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.sampling import SamplingConfig
 
 N = 16
 SAMPLING = SamplingConfig(batch_size=N)
 
 
-class Fixed(Stability):
+class Fixed(StabilityReward):
     """Every crystal is as far above the hull as its space group's number over 1000."""
 
     def __init__(self, name: str, sign: int) -> None:

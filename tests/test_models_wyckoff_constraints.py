@@ -16,10 +16,10 @@ from small import SMALL
 from test_sampling import policy
 
 from crystaljax.composition import SYMBOLS, atomic_number
-from crystaljax.models import wyckoff_decoder
-from crystaljax.models.wyckoff_decoder import Rollout
-from crystaljax.models.wyckoff_sampler import Sampler, _decode
-from crystaljax.policies import WyckoffPolicy, load_policy
+from crystaljax.models.wyckoff import decoder as wyckoff_decoder
+from crystaljax.models.wyckoff.decoder import Rollout
+from crystaljax.models.wyckoff.sampler import Sampler, _decode
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
 from crystaljax.sampling import SamplingConfig, make_demands
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 

@@ -8,7 +8,7 @@ from test_rewards_base import batch_of
 
 from crystaljax.crystal import Cells, Crystals
 from crystaljax.data.dataset import load
-from crystaljax.rewards.items import item_keys, take
+from crystaljax.rewards.inputs import item_keys, take
 
 
 def test_batches_and_lists_are_selected_alike() -> None:

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from crystaljax.crystal import Array
-from crystaljax.models.distributions import gaussian_logp, von_mises_logp
 from crystaljax.models.rules import allowed_letters, exclude
-from crystaljax.models.wyckoff_transformer import WyckoffTransformer
+from crystaljax.models.wyckoff.distributions import gaussian_logp, von_mises_logp
+from crystaljax.models.wyckoff.transformer import WyckoffTransformer
 from crystaljax.symmetry.orbits import lattice_free
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import PackedTokens

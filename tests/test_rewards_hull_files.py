@@ -13,7 +13,7 @@ import pytest
 
 from crystaljax.composition import parse_formulas
 from crystaljax.rewards.hull import Hull
-from crystaljax.rewards.tables import read_hull_table
+from crystaljax.rewards.hull_files import read_hull_table
 
 FORMULAS = ["NaCl", "Na3Cl", "MgO"]
 ENERGIES = [-2.0, -0.5, -3.0]

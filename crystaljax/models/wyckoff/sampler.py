@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.crystal import Array
-from crystaljax.importance import effective_size, kept_weights, select
-from crystaljax.models.constraints import Constraints
-from crystaljax.models.draws import Sharpness
-from crystaljax.models.wyckoff_decoder import Decoder, Graph, Rollout, grow, take
+from crystaljax.models.wyckoff.constraints import Constraints
+from crystaljax.models.wyckoff.decoder import Decoder, Graph, Rollout, grow, take
+from crystaljax.models.wyckoff.importance import effective_size, kept_weights, select
+from crystaljax.models.wyckoff.token_sampling import Tempering
 from crystaljax.sampling import Demands, SamplingConfig
 from crystaljax.symmetry.tables import N_GROUPS
 from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE
@@ -58,10 +58,10 @@ class Sampler:
         self, graph: Graph, params: Any, seed: int, demands: Demands, config: SamplingConfig
     ) -> None:
         top_p = jnp.float32(config.top_p) if config.top_p < 1 else None
-        sharpness = Sharpness(jnp.float32(config.temperature), top_p)
+        tempering = Tempering(jnp.float32(config.temperature), top_p)
         table = demands.occupations
         fewest = None if table is None else jnp.asarray(table.fewest)
-        self._decoder = Decoder(graph, params, sharpness, fewest)
+        self._decoder = Decoder(graph, params, tempering, fewest)
         self._base = jax.random.key(seed)
         self._demands, self._config = demands, config
         self._drawn = 0

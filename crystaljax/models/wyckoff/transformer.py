@@ -6,7 +6,7 @@ site. The output at a token parametrises the distribution of the next one:
   space group -> first letter;  letter -> element;  element -> x;  x -> y;  y -> z;
   z -> next letter or end;  end (the empty letter) -> lattice.
 
-Here is the network alone; `wyckoff_likelihood` scores whole crystals with it, `wyckoff_decoder`
+Here is the network alone; `likelihood` scores whole crystals with it, `decoder`
 samples them.
 """
 
@@ -23,8 +23,8 @@ import numpy as np
 from flax import nnx
 
 from crystaljax.crystal import Array
-from crystaljax.models.distributions import Mixture
 from crystaljax.models.rules import NEVER
+from crystaljax.models.wyckoff.distributions import Mixture
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE
 

@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from crystaljax.models.unpickling import load_arrays
-from crystaljax.models.wyckoff_transformer import ModelConfig, WyckoffTransformer
+from crystaljax.models.wyckoff.transformer import ModelConfig, WyckoffTransformer
 
 CONFIG_FIELDS = {
     "num_layers": "n_layers",

@@ -13,10 +13,10 @@ from flax import nnx
 
 from crystaljax.checkpoints import Metadata, load_metadata, load_weights, save_weights
 from crystaljax.crystal import Array
-from crystaljax.models.wyckoff_decoder import Rollout
-from crystaljax.models.wyckoff_likelihood import LogProb, log_prob
-from crystaljax.models.wyckoff_sampler import Sampler
-from crystaljax.models.wyckoff_transformer import ModelConfig, WyckoffTransformer
+from crystaljax.models.wyckoff.decoder import Rollout
+from crystaljax.models.wyckoff.likelihood import LogProb, log_prob
+from crystaljax.models.wyckoff.sampler import Sampler
+from crystaljax.models.wyckoff.transformer import ModelConfig, WyckoffTransformer
 from crystaljax.sampling import SamplingConfig, make_demands, possible_groups
 from crystaljax.tokenizations.packing import PackedTokens
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization

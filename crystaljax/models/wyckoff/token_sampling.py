@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from crystaljax.crystal import Array
-from crystaljax.models import distributions as dist
 from crystaljax.models.rules import NEVER, exclude
+from crystaljax.models.wyckoff import distributions as dist
 from crystaljax.symmetry.orbits import lattice_free
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Sharpness:
+class Tempering:
     """How the model's distributions are changed for sampling."""
 
     temperature: Array
@@ -78,7 +78,7 @@ def draw_choice(
     possible: Array,
     known: Array,
     wanted: Array,
-    sharpness: Sharpness,
+    tempering: Tempering,
     favour: Array | float = 0.0,
 ) -> Choice:
     """Choices from logits [B, n] by uniform numbers [B].
@@ -88,12 +88,12 @@ def draw_choice(
     applies to what is wanted.
     """
     own = exclude(logits, possible)
-    tempered = own / sharpness.temperature
+    tempered = own / tempering.temperature
     free = exclude(tempered, known)
     left = exclude(free, wanted)
     log_share = jax.nn.logsumexp(left, axis=-1) - jax.nn.logsumexp(free, axis=-1)
-    if sharpness.top_p is not None:
-        left = _top_p(left, sharpness.top_p)
+    if tempering.top_p is not None:
+        left = _top_p(left, tempering.top_p)
     index = dist.sample_among(uniform, tempered + favour, left > NEVER / 2)
 
     def of_choice(logits: Array) -> Array:
@@ -114,10 +114,10 @@ def _top_p(logits: Array, top_p: Array) -> Array:
 
 
 def draw_coordinate(
-    uniform: Array, mixture: dist.Mixture, sharpness: Sharpness
+    uniform: Array, mixture: dist.Mixture, tempering: Tempering
 ) -> tuple[Array, Array, Array]:
     """Coordinates [B] in [0, 1), and their log-densities: as sampled, the model's."""
-    tempered = dist.temper_von_mises(mixture, sharpness.temperature)
+    tempered = dist.temper_von_mises(mixture, tempering.temperature)
     x = dist.sample_von_mises(uniform, tempered) / (2 * jnp.pi) + 0.5
     x = jnp.where((x < 0) | (x >= 1), 0.0, x)  # the same angle, where rounding left the interval
     angle = 2 * jnp.pi * (x - 0.5)
@@ -125,10 +125,10 @@ def draw_coordinate(
 
 
 def draw_lattice(
-    uniform: Array, mixture: dist.Mixture, group: Array, sharpness: Sharpness
+    uniform: Array, mixture: dist.Mixture, group: Array, tempering: Tempering
 ) -> tuple[Array, Array, Array]:
     """Scaled lattices [B, 6], and log-densities [B] of what is free: as sampled, the model's."""
-    tempered = dist.temper_gaussian(mixture, sharpness.temperature)
+    tempered = dist.temper_gaussian(mixture, tempering.temperature)
     lattice = dist.sample_gaussian(uniform, tempered)
     free = lattice_free(group)
     sampled, own = (

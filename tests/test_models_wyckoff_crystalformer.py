@@ -13,10 +13,14 @@ import pytest
 from flax import nnx
 from small import SMALL
 
-from crystaljax.models.crystalformer import export_checkpoint, import_checkpoint, read_config
 from crystaljax.models.unpickling import load_arrays
-from crystaljax.models.wyckoff_likelihood import log_prob
-from crystaljax.models.wyckoff_transformer import ModelConfig, WyckoffTransformer
+from crystaljax.models.wyckoff.crystalformer import (
+    export_checkpoint,
+    import_checkpoint,
+    read_config,
+)
+from crystaljax.models.wyckoff.likelihood import log_prob
+from crystaljax.models.wyckoff.transformer import ModelConfig, WyckoffTransformer
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import Rows, pack
 from crystaljax.tokenizations.wyckoff import WyckoffTokens

@@ -12,9 +12,9 @@ from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
 from crystaljax.evaluation.rates import Rate
-from crystaljax.evaluation.stability import Judged, Thresholds
-from crystaljax.policies import Params, WyckoffPolicy
-from crystaljax.rewards.stability import Stability
+from crystaljax.evaluation.stability import EnergiesAboveHull, Thresholds
+from crystaljax.policies.wyckoff import Params, WyckoffPolicy
+from crystaljax.rewards.stability import StabilityReward
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.base import Decoded
 from crystaljax.tokenizations.wyckoff import WyckoffTokens
@@ -35,12 +35,12 @@ class Assessment:
 def assess(
     policy: WyckoffPolicy,
     params: Params,
-    energy: Stability,
+    energy: StabilityReward,
     reference: Reference,
     *,
     n: int,
     seed: int,
-    other: Stability | None = None,
+    other: StabilityReward | None = None,
     sampling: SamplingConfig | None = None,
     config: EvaluationConfig | None = None,
 ) -> Assessment:
@@ -56,10 +56,10 @@ def assess(
 def evaluate_tokens(
     policy: WyckoffPolicy,
     tokens: WyckoffTokens,
-    energy: Stability,
+    energy: StabilityReward,
     reference: Reference,
     *,
-    other: Stability | None = None,
+    other: StabilityReward | None = None,
     config: EvaluationConfig | None = None,
 ) -> Assessment:
     """Evaluate N sequences, unrelaxed, as `assess` does its samples."""
@@ -76,17 +76,17 @@ def evaluate_tokens(
     return Assessment(decoded.crystals, by_teacher.e_above_hull, evaluation)
 
 
-def _judged(energy: Stability, decoded: Decoded) -> Judged:
+def _judged(energy: StabilityReward, decoded: Decoded) -> EnergiesAboveHull:
     found = judge(energy, decoded.crystals, decoded.ok)
     above: Any = found.info.get("e_above_hull", np.full(len(found), np.nan))
     above = np.where(found.ok, above, np.nan)
-    return Judged(above, f"{energy.label}, unrelaxed", energy.potential)
+    return EnergiesAboveHull(above, f"{energy.label}, unrelaxed", energy.potential)
 
 
 def by_space_group(
     policy: WyckoffPolicy,
     params: Params,
-    energy: Stability,
+    energy: StabilityReward,
     reference: StructureSet,
     *,
     groups: Sequence[int],

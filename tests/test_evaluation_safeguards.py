@@ -1,4 +1,4 @@
-"""Tests of crystaljax.evaluation.limits."""
+"""Tests of crystaljax.evaluation.safeguards."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crystaljax.evaluation.limits import time_limit, writable_folder
+from crystaljax.evaluation.safeguards import time_limit, writable_folder
 
 
 def test_time_limit_stops_what_takes_too_long() -> None:

@@ -17,7 +17,7 @@ from crystaljax.tokenizations.base import TextFormat
 from crystaljax.tokenizations.registry import create_format
 
 
-class Answer(NamedTuple):
+class Completion(NamedTuple):
     """A completion and what it answers."""
 
     fields: Mapping[str, str]
@@ -31,12 +31,12 @@ class Answer(NamedTuple):
 class TextReward(Protocol):
     """What judges texts; one that it cannot judge gets ok=False and a reason, no exception."""
 
-    def __call__(self, answers: Sequence[Answer], /) -> RewardBatch:
+    def __call__(self, answers: Sequence[Completion], /) -> RewardBatch:
         """Rewards of B answers."""
         ...
 
 
-class ReadAnswers(NamedTuple):
+class ReadCompletions(NamedTuple):
     """B answers that should be texts of crystals of the formula asked for."""
 
     crystals: Crystals
@@ -49,7 +49,7 @@ class ReadAnswers(NamedTuple):
     """Why an answer is no valid structure."""
 
 
-def read_answers(answers: Sequence[Answer], format: TextFormat) -> ReadAnswers:
+def read_completions(answers: Sequence[Completion], format: TextFormat) -> ReadCompletions:
     """Read answers to prompts made from a formula (`fields["formula"]`).
 
     ValueError for a formula that is none.
@@ -63,7 +63,7 @@ def read_answers(answers: Sequence[Answer], format: TextFormat) -> ReadAnswers:
         for reason, is_valid in zip(decoded.reasons, valid, strict=True)
     ]
     info = {"read": decoded.ok, "valid": valid, "as_asked": likeness > 1 - 1e-6}
-    return ReadAnswers(decoded.crystals, likeness, info, reasons)
+    return ReadCompletions(decoded.crystals, likeness, info, reasons)
 
 
 def composition_likeness(crystals: Crystals, asked: np.ndarray) -> np.ndarray:
@@ -78,7 +78,7 @@ def composition_likeness(crystals: Crystals, asked: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class FormulaAnswers:
+class FormulaReward:
     """An answer is worth how near its composition is to the one asked for, 0 to 1.
 
     One that is no crystal, or has atoms closer than 0.5 Å, is not ok.
@@ -88,15 +88,15 @@ class FormulaAnswers:
     """How crystals are written."""
     quantity = Quantity("likeness of the composition", bounds=RewardBounds(low=0.0, high=1.0))
 
-    def __call__(self, answers: Sequence[Answer]) -> RewardBatch:
+    def __call__(self, answers: Sequence[Completion]) -> RewardBatch:
         """Rewards of B answers; `info` has which could be read, are valid, and as asked."""
-        found = read_answers(answers, self.format)
+        found = read_completions(answers, self.format)
         value = np.where(found.info["valid"], found.likeness, np.nan)
         return RewardBatch.from_values(value, found.info, found.reasons)
 
 
 @dataclass(frozen=True)
-class CrystalAnswers:
+class CrystalReward:
     """Judges answers as crystals; one of another composition than asked for is not ok."""
 
     reward: Reward
@@ -109,9 +109,9 @@ class CrystalAnswers:
         """The reward's."""
         return quantity_of(self.reward)
 
-    def __call__(self, answers: Sequence[Answer]) -> RewardBatch:
+    def __call__(self, answers: Sequence[Completion]) -> RewardBatch:
         """Rewards of B answers; `info` has which could be read, are valid, and as asked."""
-        found = read_answers(answers, self.format)
+        found = read_completions(answers, self.format)
         as_asked = found.info["as_asked"]
         reasons: Reasons = [
             reason or (None if right else "another composition than asked for")

@@ -14,11 +14,11 @@ from small_text import TRIPLES, words
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig
+from crystaljax.policies.text import TextPolicy
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.grammar import Grammar
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.packing import pack_rows
-from crystaljax.text.policy import TextPolicy
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.sft import SftConfig, sft
 

@@ -20,7 +20,7 @@ from crystaljax.models.llm.likelihood import token_log_probs
 from crystaljax.models.llm.lora import adapters, trained_filter
 from crystaljax.parallel import make_mesh, parameter_placement
 from crystaljax.text.engine import Generation
-from crystaljax.text.generation import GenerationConfig, Generator, Grammar
+from crystaljax.text.generation import GenerationConfig, Generator, TokenGrammar
 from crystaljax.text.packing import TextRows, per_sequence
 from crystaljax.text.tokenizer import Tokenizer
 
@@ -117,7 +117,7 @@ class TextPolicy:
         seed: int,
         config: GenerationConfig,
         n: int = 1,
-        grammar: Grammar | None = None,
+        grammar: TokenGrammar | None = None,
     ) -> Generation:
         """n completions of each prompt (int [length], e.g. from `Tokenizer.prompts`).
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystaljax.symmetry.ragged import first_smallest, ragged, smallest, snap, tolerant_order
+from crystaljax.symmetry.segments import first_smallest, ragged, smallest, snap, tolerant_order
 
 counts = st.lists(st.integers(1, 4), min_size=1, max_size=6)
 

@@ -19,19 +19,19 @@ import numpy as np
 from flax import nnx
 
 from crystaljax.crystal import Array, Batch
-from crystaljax.importance import effective_size
-from crystaljax.models.constraints import Constraints, Progress
-from crystaljax.models.draws import (
+from crystaljax.models.rules import allowed_letters, exclude
+from crystaljax.models.wyckoff.constraints import Constraints, Progress
+from crystaljax.models.wyckoff.importance import effective_size
+from crystaljax.models.wyckoff.token_sampling import (
     Choice,
-    Sharpness,
+    Tempering,
     Uniforms,
     draw_choice,
     draw_coordinate,
     draw_lattice,
     draw_uniforms,
 )
-from crystaljax.models.rules import allowed_letters, exclude
-from crystaljax.models.wyckoff_transformer import (
+from crystaljax.models.wyckoff.transformer import (
     Block,
     Cache,
     ModelConfig,
@@ -122,17 +122,17 @@ class Decoder:
 
     Args:
       graph, params: the network, as `nnx.split` gives it.
-      sharpness: how to sample.
+      tempering: how to sample.
       fewest: the table of `Occupations` that constraints refer to, if they demand compositions.
     """
 
     def __init__(
-        self, graph: Graph, params: Any, sharpness: Sharpness, fewest: Array | None
+        self, graph: Graph, params: Any, tempering: Tempering, fewest: Array | None
     ) -> None:
         model: WyckoffTransformer = nnx.merge(graph, params)
         self.config = model.config
         self._model = graph, params
-        self._how = sharpness, fewest
+        self._how = tempering, fewest
         self._block, weights = nnx.split(model.blocks)
         self._layers = _unstack(weights, self.config.n_layers)
 
@@ -229,7 +229,7 @@ def _letter(
     params: Any,
     state: DecodeState,
     site: Array,
-    sharpness: Sharpness,
+    tempering: Tempering,
     fewest: Array | None,
 ) -> DecodeState:
     """Letters for those that are alive, and their tokens."""
@@ -242,7 +242,7 @@ def _letter(
     possible = jnp.where(is_full, jnp.arange(N_LETTERS) == 0, possible)
     sites_left = model.config.max_sites - site
     wanted = state.constraints.letters(fewest, state.progress, group, site, possible, sites_left)
-    choice = draw_choice(state.uniform.letter, logits, possible, possible, wanted, sharpness)
+    choice = draw_choice(state.uniform.letter, logits, possible, possible, wanted, tempering)
     letter = jnp.where(state.alive, choice.index, 0)
     rollout = _add_choice(state.rollout, state.alive, choice)
     wyckoff = rollout.tokens.wyckoff.at[:, site].set(letter, mode="drop")
@@ -261,7 +261,7 @@ def _lattice(
     params: Any,
     state: DecodeState,
     was_alive: Array,
-    sharpness: Sharpness,
+    tempering: Tempering,
 ) -> DecodeState:
     """Lattices for those that just ended, from their end tokens."""
     model: WyckoffTransformer = nnx.merge(graph, params)
@@ -271,7 +271,7 @@ def _lattice(
         state.uniform.lattice,
         model.lattice_mixture(model.outputs(state.hidden)),
         tokens.space_group,
-        sharpness,
+        tempering,
     )
     rollout = _add_logp(state.rollout, ends, logp, logp_model)
     satisfied = state.constraints.satisfied(tokens.space_group, state.progress)
@@ -292,7 +292,7 @@ def _species(
     params: Any,
     state: DecodeState,
     site: Array,
-    sharpness: Sharpness,
+    tempering: Tempering,
     fewest: Array | None,
 ) -> DecodeState:
     """Elements for those that are alive, and their tokens."""
@@ -310,8 +310,8 @@ def _species(
         possible,
         constraints.known,
         wanted,
-        sharpness,
-        constraints.favour(state.progress, exclude(logits, possible) / sharpness.temperature),
+        tempering,
+        constraints.favour(state.progress, exclude(logits, possible) / tempering.temperature),
     )
     species = jnp.where(state.alive, choice.index, 0)
     rollout = _add_choice(state.rollout, state.alive, choice)
@@ -327,7 +327,7 @@ def _species(
 
 @partial(jax.jit, static_argnums=0)
 def _coordinate(
-    graph: Graph, params: Any, state: DecodeState, site: Array, axis: Array, sharpness: Sharpness
+    graph: Graph, params: Any, state: DecodeState, site: Array, axis: Array, tempering: Tempering
 ) -> DecodeState:
     """One coordinate for those that are alive, and its tokens; compiled once for the three."""
     model: WyckoffTransformer = nnx.merge(graph, params)
@@ -336,7 +336,7 @@ def _coordinate(
     x, logp, logp_model = draw_coordinate(
         state.uniform.coordinate[:, axis],
         model.coordinate_mixture(model.outputs(state.hidden)),
-        sharpness,
+        tempering,
     )
     frac = project(group, letter, tokens.frac[:, site].at[:, axis].set(x))
     frac = jnp.where(state.alive[:, None], frac, 0)

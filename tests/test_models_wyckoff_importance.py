@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystaljax.importance import effective_size, kept_weights, select, threshold
+from crystaljax.models.wyckoff.importance import effective_size, kept_weights, select, threshold
 
 
 def test_effective_size() -> None:

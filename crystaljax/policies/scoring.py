@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from crystaljax.models.wyckoff_likelihood import LogProb
+from crystaljax.models.wyckoff.likelihood import LogProb
 from crystaljax.parallel import make_mesh
-from crystaljax.policies import Params, WyckoffPolicy
+from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 from crystaljax.tokenizations.packing import RowPlan
 from crystaljax.tokenizations.wyckoff import WyckoffTokens
 from crystaljax.training.batches import Packed, fixed_batches, place

@@ -19,7 +19,7 @@ from crystaljax.models.rules import exclude
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Sharpness:
+class LogitsWarper:
     """How the model's distribution is changed for sampling, in this order."""
 
     temperature: Array | None
@@ -31,7 +31,7 @@ class Sharpness:
     several that are equally likely."""
 
 
-class Draw(NamedTuple):
+class TokenDraw(NamedTuple):
     """Tokens of B rows."""
 
     token: Array
@@ -42,36 +42,38 @@ class Draw(NamedTuple):
     """float32 [B]: ln p under the model itself."""
 
 
-def draw(uniform: Array, logits: Array, allowed: Array | None, sharpness: Sharpness) -> Draw:
+def draw_tokens(
+    uniform: Array, logits: Array, allowed: Array | None, warper: LogitsWarper
+) -> TokenDraw:
     """A token for each row of float32 logits [B, V].
 
     uniform: [B] in [0, 1), what decides. allowed: bool [B, V], what a grammar leaves of it.
     """
     wanted = logits if allowed is None else exclude(logits, allowed)
     normaliser = jax.nn.logsumexp(logits, axis=-1)
-    if sharpness.temperature is None:
+    if warper.temperature is None:
         token = jnp.argmax(wanted, axis=-1).astype(jnp.int32)
         logp = jnp.zeros_like(normaliser)
     else:
-        wanted = wanted / sharpness.temperature
+        wanted = wanted / warper.temperature
         peak = wanted.max(axis=-1)
-        weight = keep_likely(wanted, jnp.exp(wanted - peak[:, None]), sharpness)
+        weight = keep_likely(wanted, jnp.exp(wanted - peak[:, None]), warper)
         token = _draw_index(uniform, weight)
         logp = _at(wanted, token) - peak - jnp.log(weight.sum(axis=-1))
-    return Draw(token, logp, _at(logits, token) - normaliser)
+    return TokenDraw(token, logp, _at(logits, token) - normaliser)
 
 
-def keep_likely(logits: Array, weight: Array, sharpness: Sharpness) -> Array:
+def keep_likely(logits: Array, weight: Array, warper: LogitsWarper) -> Array:
     """Weights [B, V], proportional to probabilities, with 0 where top-k or top-p excludes."""
-    if sharpness.top_k is None and sharpness.top_p is None:
+    if warper.top_k is None and warper.top_p is None:
         return weight
     order = _ordered(logits)
-    if sharpness.top_k is not None:
-        target = jnp.broadcast_to(sharpness.top_k.astype(jnp.float32), order.shape[:1])
+    if warper.top_k is not None:
+        target = jnp.broadcast_to(warper.top_k.astype(jnp.float32), order.shape[:1])
         least = _threshold(order, jnp.ones_like(weight), target, 32)
         weight = jnp.where(order >= least[:, None], weight, 0)
-    if sharpness.top_p is not None:
-        target = sharpness.top_p * weight.sum(axis=-1)
+    if warper.top_p is not None:
+        target = warper.top_p * weight.sum(axis=-1)
         least = _threshold(order, weight, target, 32)[:, None]
         among = jnp.where(order == least, _first_first(order.shape[1]), 0)
         among = jnp.where(order > least, jnp.uint32(order.shape[1] + 1), among)

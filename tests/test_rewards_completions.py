@@ -6,20 +6,20 @@ import pytest
 from crystaljax.composition import formulas, parse_formulas
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
-from crystaljax.rewards.answers import (
-    Answer,
-    CrystalAnswers,
-    FormulaAnswers,
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.completions import (
+    Completion,
+    CrystalReward,
+    FormulaReward,
     composition_likeness,
 )
-from crystaljax.rewards.base import RewardBatch
 from crystaljax.tokenizations.text.wyckoff import WyckoffText
 
 ROCK_SALT = "225\n5.640\nNa 4a\nCl 4b"
 
 
-def answer(text: str, formula: str = "NaCl") -> Answer:
-    return Answer({"formula": formula}, text, True)
+def answer(text: str, formula: str = "NaCl") -> Completion:
+    return Completion({"formula": formula}, text, True)
 
 
 def test_answers_are_read_and_compared_with_what_was_asked() -> None:
@@ -30,7 +30,7 @@ def test_answers_are_read_and_compared_with_what_was_asked() -> None:
         answer("221\n0.100\nNa 1a\nCl 1b"),
         answer("nonsense"),
     ]
-    judged = FormulaAnswers()(answers)
+    judged = FormulaReward()(answers)
     np.testing.assert_array_equal(judged.ok, [True, True, True, False, False])
     np.testing.assert_allclose(judged.value[:3], [1, 1, 0.5])
     np.testing.assert_array_equal(judged.info["as_asked"], [1, 1, 0, 1, 0])
@@ -46,7 +46,7 @@ def test_another_reward_judges_the_crystals() -> None:
 
     large = ROCK_SALT.replace("5.6", "6.6")
     answers = [answer(ROCK_SALT), answer("no crystal"), answer(large), answer(ROCK_SALT, "KCl")]
-    judged = CrystalAnswers(size)(answers)
+    judged = CrystalReward(size)(answers)
     assert judged.value[0] == pytest.approx(5.64, abs=1e-4)
     assert judged.reasons[2:] == ["large", "another composition than asked for"]
     np.testing.assert_array_equal(judged.ok, [True, False, False, False])
@@ -61,11 +61,11 @@ def test_formulas_of_real_crystals() -> None:
     likeness = composition_likeness(crystals, parse_formulas(shifted))
     np.testing.assert_array_equal(likeness > 1 - 1e-6, expected)
     texts = WyckoffText().encode(crystals)
-    judged = FormulaAnswers()([answer(*x) for x in zip(texts, names, strict=True)])
+    judged = FormulaReward()([answer(*x) for x in zip(texts, names, strict=True)])
     assert judged.ok.mean() > 0.97
     np.testing.assert_allclose(judged.value[judged.ok], 1)
 
 
 def test_a_formula_that_is_none() -> None:
     with pytest.raises(ValueError, match="cannot read the formula 'Xx'"):
-        FormulaAnswers()([answer(ROCK_SALT, "Xx")])
+        FormulaReward()([answer(ROCK_SALT, "Xx")])

@@ -12,7 +12,7 @@ from crystaljax.rewards.compose import Guarded
 from crystaljax.rewards.pool import Pool, PoolConfig
 
 
-class Served:
+class ServedReward:
     """What has a reward, `served`, that may need workers and a cache.
 
     Use it as a context manager, or `close` it, so that workers end.

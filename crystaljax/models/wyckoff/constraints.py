@@ -2,7 +2,7 @@
 
 The masks here leave no dead end where the space group can meet the demands. What they leave is
 sampled step by step, which is not yet the model's distribution of crystals that meet the demands:
-`crystaljax.importance` weighs and selects samples for that.
+`crystaljax.models.wyckoff.importance` weighs and selects samples for that.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""The Wyckoff transformer: network, likelihood, sampler, constraints."""

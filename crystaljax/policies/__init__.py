@@ -1,0 +1,1 @@
+"""Policies: what samples and scores crystals or texts."""
