@@ -27,7 +27,7 @@ from crystaljax.alloys.evaluation.table_one import table_one
 from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
 from crystaljax.evaluation.report import Report
-from crystaljax.experiment import open_run
+from crystaljax.experiment.run_folder import open_run
 from crystaljax.rewards.pool import PoolConfig
 
 HOW_TO_ASK = (

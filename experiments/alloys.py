@@ -20,14 +20,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tyro
-from alloy_bench import Bench, BestConfig, DataConfig, Run
-from alloy_report import write_report
 from rich.console import Console
 
 from crystaljax.alloys.baselines.optimize import SearchConfig
 from crystaljax.alloys.dataset import PairsConfig
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
-from crystaljax.experiment import open_run
+from crystaljax.experiment.alloy_report import write_report
+from crystaljax.experiment.alloys import Bench, BestConfig, DataConfig, Run
+from crystaljax.experiment.run_folder import open_run
 from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.pool import PoolConfig

@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 import tyro
 from rich.console import Console
-from setup import Bench, Setup
 
 from crystaljax import plots
 from crystaljax.data.writers import write
 from crystaljax.evaluation.matching import once
 from crystaljax.evaluation.policies import Assessment
 from crystaljax.evaluation.report import Picture, Report, Table
-from crystaljax.experiment import open_run
+from crystaljax.experiment.crystals import Bench, Setup
+from crystaljax.experiment.run_folder import open_run
 from crystaljax.hardware import hardware
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds

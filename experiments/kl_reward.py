@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import tyro
 from rich.console import Console
-from setup import Bench, Setup
 
 from crystaljax import plots
 from crystaljax.evaluation.policies import Assessment, evaluate_tokens
 from crystaljax.evaluation.report import Picture, Report, Table
-from crystaljax.experiment import open_run
+from crystaljax.experiment.crystals import Bench, Setup
+from crystaljax.experiment.run_folder import open_run
 from crystaljax.hardware import hardware
 from crystaljax.mcmc import MCMCConfig, run_chains
 from crystaljax.policies.wyckoff import Params

@@ -20,7 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from llm_setup import (
+from rich.console import Console
+
+from crystaljax import plots
+from crystaljax.checkpoints import latest_step
+from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.experiment.run_folder import open_run, remade
+from crystaljax.experiment.texts import (
     Answers,
     Examiner,
     LlmSetup,
@@ -35,12 +41,6 @@ from llm_setup import (
     shown,
     weights_of,
 )
-from rich.console import Console
-
-from crystaljax import plots
-from crystaljax.checkpoints import latest_step
-from crystaljax.evaluation.report import Picture, Report, Table
-from crystaljax.experiment import open_run, remade
 from crystaljax.hardware import hardware
 from crystaljax.policies.text import TextPolicy
 from crystaljax.rewards.bounds import RewardBounds

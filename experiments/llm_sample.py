@@ -19,7 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from llm_setup import (
+from rich.console import Console
+
+from crystaljax.composition import element_counts, symbol
+from crystaljax.data.files import replacing
+from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment.run_folder import open_run
+from crystaljax.experiment.texts import (
     Answers,
     Examiner,
     LlmSetup,
@@ -30,12 +36,6 @@ from llm_setup import (
     read_texts,
     shown,
 )
-from rich.console import Console
-
-from crystaljax.composition import element_counts, symbol
-from crystaljax.data.files import replacing
-from crystaljax.evaluation.report import Report, Table
-from crystaljax.experiment import open_run
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
 from crystaljax.symmetry.tables import letter, tables

@@ -17,7 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
-from llm_setup import (
+from rich.console import Console
+
+from crystaljax import plots
+from crystaljax.checkpoints import latest_step
+from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.experiment.run_folder import open_run, remade
+from crystaljax.experiment.texts import (
     Answers,
     Examiner,
     LlmSetup,
@@ -30,12 +36,6 @@ from llm_setup import (
     shown,
     weights_of,
 )
-from rich.console import Console
-
-from crystaljax import plots
-from crystaljax.checkpoints import latest_step
-from crystaljax.evaluation.report import Picture, Report, Table
-from crystaljax.experiment import open_run, remade
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
 from crystaljax.text.loading import TextModelConfig, load_text_policy

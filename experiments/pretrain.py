@@ -18,7 +18,7 @@ import tyro
 
 from crystaljax.checkpoints import latest_step
 from crystaljax.data.dataset import load
-from crystaljax.experiment import open_run
+from crystaljax.experiment.run_folder import open_run
 from crystaljax.models.wyckoff.transformer import ModelConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.runtime import prepare

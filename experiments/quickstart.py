@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import tyro
 from rich.console import Console
-from setup import Bench, Setup
 
 from crystaljax import plots
 from crystaljax.data.writers import write
 from crystaljax.evaluation.policies import Assessment
 from crystaljax.evaluation.report import Picture, Report
-from crystaljax.experiment import open_run
+from crystaljax.experiment.crystals import Bench, Setup
+from crystaljax.experiment.run_folder import open_run
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
 from crystaljax.tracking import Tracker, read_metrics

@@ -24,7 +24,6 @@ from typing import NamedTuple
 import numpy as np
 import tyro
 from rich.console import Console
-from setup import Bench, Setup
 
 from crystaljax import plots
 from crystaljax.composition import element_counts
@@ -34,7 +33,8 @@ from crystaljax.data.writers import write
 from crystaljax.evaluation.policies import Assessment, by_space_group
 from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.report import Picture, Report, Table
-from crystaljax.experiment import open_run
+from crystaljax.experiment.crystals import Bench, Setup
+from crystaljax.experiment.run_folder import open_run
 from crystaljax.hardware import hardware
 from crystaljax.policies.wyckoff import Params
 from crystaljax.rewards.stability import StabilityConfig

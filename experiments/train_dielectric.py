@@ -23,7 +23,7 @@ import tyro
 
 from crystaljax.composition import N_SPECIES, formula
 from crystaljax.data.readers import read
-from crystaljax.experiment import open_run
+from crystaljax.experiment.run_folder import open_run
 from crystaljax.rewards.properties.dielectric import features, save, to_constant, train
 from crystaljax.rewards.properties.gaussian_process import predict
 from crystaljax.rewards.properties.pretrained import Description, band_gap

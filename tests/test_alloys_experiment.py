@@ -66,7 +66,7 @@ def test_pairs_are_as_many_as_in_the_paper(experiment: Any) -> None:
 def test_lists_that_the_engine_cannot_judge_end_the_run_before_it_trains(
     experiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = import_module("alloy_bench")
+    bench = import_module("crystaljax.experiment.alloys")
     monkeypatch.setattr(bench, "load_text_policy", None)  # is not reached
     path = tmp_path / "table.npz"
     write_table(path, table([[bcc(1.0)], [bcc(1.0)]]))  # of Al, Cr and Ni

@@ -18,7 +18,8 @@ from small_text import TRIPLES
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 import llm_dpo
 import llm_sample
-from llm_setup import (
+
+from crystaljax.experiment.texts import (
     Examiner,
     LlmSetup,
     TextsConfig,
@@ -27,7 +28,6 @@ from llm_setup import (
     read_texts,
     sequences,
 )
-
 from crystaljax.policies.text import TextPolicy
 from crystaljax.rewards.completions import Completion
 from crystaljax.text.examples import Chat

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crystaljax.experiment import SETTINGS_FILE, open_run, remade
+from crystaljax.experiment.run_folder import SETTINGS_FILE, open_run, remade
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.tracking import TrackingConfig
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from llm_setup import Texts, chats, plain, prompts, sequences
 
 from crystaljax.alloys.baselines.optimize import SearchConfig, search
 from crystaljax.alloys.baselines.space import Space
@@ -24,6 +23,7 @@ from crystaljax.alloys.journal import Journal, read_rewards, reward_entries
 from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyReward
 from crystaljax.checkpoints import latest_step
+from crystaljax.experiment.texts import Texts, chats, plain, prompts, sequences
 from crystaljax.policies.text import Params
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds

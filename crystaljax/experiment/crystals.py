@@ -25,7 +25,7 @@ from crystaljax.training.crystal_task import CrystalTask
 class Setup:
     """What an experiment is done with."""
 
-    model: Path = Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt"
+    model: Path = Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt"
     """Folder of the model to start from."""
     reference: str = "prototypes"
     """Crystals that do not count as new: a file, a folder or a registered dataset."""

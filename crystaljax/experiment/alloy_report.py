@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from alloy_bench import Run
 from matplotlib.figure import Figure
 
 from crystaljax import plots
@@ -18,6 +17,7 @@ from crystaljax.alloys.evaluation.table_one import table_one
 from crystaljax.alloys.evaluation.tokens import ALLOY_TOKENS
 from crystaljax.alloys.reward import AlloyReward
 from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.experiment.alloys import Run
 from crystaljax.hardware import hardware
 from crystaljax.text.divergence import TokenDivergence, token_divergence
 from crystaljax.tracking import Tracker, TrackingConfig, read_metrics

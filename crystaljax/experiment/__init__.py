@@ -1,0 +1,1 @@
+"""Shared parts of experiment scripts: run folders, set-ups, reports."""
