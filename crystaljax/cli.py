@@ -30,7 +30,7 @@ USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError, MemoryError
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What all commands share."""
+    """Options of all commands."""
 
     debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show the whole traceback of an error."""
@@ -238,7 +238,7 @@ class Convert(Command):
     source: Annotated[Path, tyro.conf.Positional]
     """A .pkl (read without running what it holds), or a model's folder."""
     target: Annotated[Path, tyro.conf.Positional]
-    """What to make: a folder, or a .pkl (its hyper-parameters go to config.json beside it)."""
+    """Output: a folder, or a .pkl (its hyper-parameters go to config.json beside it)."""
     config: Path | None = None
     """JSON of the pickle's hyper-parameters; config.json beside it if not given."""
     data: str | None = None

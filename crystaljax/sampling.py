@@ -1,4 +1,4 @@
-"""What to ask of a Wyckoff transformer's samples, and the arrays that stand for it."""
+"""Demands on a Wyckoff transformer's samples, and the arrays that stand for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crystaljax.tokenizations.wyckoff import N_SPECIES
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """What to sample and how."""
+    """Settings of sampling."""
 
     temperature: float = 1.0
     """Below 1 likelier crystals, above 1 more varied ones."""
@@ -40,7 +40,7 @@ class SamplingConfig:
 
 @dataclass(frozen=True, eq=False)
 class Demands:
-    """What is demanded of every sample of a run, as arrays."""
+    """Demands on every sample of a run, as arrays."""
 
     known: np.ndarray
     """bool [119]: elements that are sampled unless other ones are demanded."""
@@ -51,7 +51,7 @@ class Demands:
     template: np.ndarray | None
     """int32 [max sites + 1]: the letters of all sites, then zeros."""
     occupations: Occupations | None
-    """Where the atoms of a formula fit; its elements are those required, in order."""
+    """Occupations by the atoms of a formula; its elements are those required, in order."""
     max_sites: int
 
     @property

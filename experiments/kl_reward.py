@@ -1,4 +1,4 @@
-"""What a reward costs in divergence from the base model: PPO at several τ, GRPO, DPO and MCMC.
+"""Reward against divergence from the base model: PPO at several τ, GRPO, DPO and MCMC.
 
     python experiments/kl_reward.py small
 

@@ -73,7 +73,7 @@ class Config:
     setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/stability_rl")))
     """Model, hull, potentials, folders."""
     relax: RelaxConfig = field(default_factory=RelaxConfig)
-    """What SFT learns from."""
+    """Data that SFT learns from."""
     sft: PretrainConfig = field(
         default_factory=lambda: PretrainConfig(
             n_epochs=10,
@@ -130,7 +130,7 @@ class Stable(NamedTuple):
     crystals: Crystals
     """Those below the threshold, with the symmetry that they have relaxed."""
     words: str
-    """How it went."""
+    """Metrics of the run."""
 
 
 def main(config: Config) -> None:

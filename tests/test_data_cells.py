@@ -1,4 +1,4 @@
-"""What is an atomic cell, and which atoms are on one position."""
+"""Tests of atomic cells, and of atoms on one position."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What CIFs say of cell, symmetry, sites and contents: read rightly, or refused with the reason."""
+"""Cell, symmetry, sites and contents of CIFs: read rightly, or refused with the reason."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is written is read back: every crystal, every id, every property, whatever they are."""
+"""Round trips of files: every crystal, every id, every property, whatever they are."""
 
 import zipfile
 from pathlib import Path

@@ -150,7 +150,7 @@ def _element_of_label(label: str) -> str:
 
 
 def _rounding(written: tuple[str, ...]) -> list[float]:
-    """How far the three coordinates of a site may be off, from their decimals.
+    """Largest errors of the three coordinates of a site, from their decimals.
 
     Zeros at the end count as decimals only as far as another coordinate of the site has some.
     """

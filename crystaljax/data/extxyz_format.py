@@ -22,7 +22,7 @@ class _Frame(NamedTuple):
     lines: list[str]
     """The lines of atoms, at most one more than a cell may have."""
     n_lines: int
-    """How many there are."""
+    """Number of them."""
 
 
 def open_extxyz(path: Path) -> Source:

@@ -50,7 +50,7 @@ def open_parquet(path: Path) -> Source:
 
 
 def _n_rows(path: Path) -> int:
-    """How many rows a file has; ValueError if it is none of this kind."""
+    """Number of rows of a file; ValueError if it is none of this kind."""
     from pyarrow import ArrowException, parquet
 
     try:

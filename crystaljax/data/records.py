@@ -36,13 +36,13 @@ class Record(NamedTuple):
     id: str
     cell: AtomicCell | None
     reason: str | None
-    """Why `cell` is None; None for a good record."""
+    """Reason that `cell` is None; None for a good record."""
     properties: Properties
     """The entry's other columns: float where the text is a number or missing (nan)."""
 
 
 class Unreadable(NamedTuple):
-    """What stands in an item for data that could not be read."""
+    """Placeholder in an item for data that could not be read."""
 
     reason: str
 
@@ -51,11 +51,11 @@ class Item(NamedTuple):
     """A piece of a file, not decoded yet; picklable."""
 
     fraction: float
-    """How much of the file is read by then."""
+    """Share of the file that is read by then."""
     id: str
     """Its name, for the record of an item that cannot be decoded."""
     data: Any
-    """What `Source.decode` takes, or `Unreadable`."""
+    """Input of `Source.decode`, or `Unreadable`."""
 
 
 class Entry(NamedTuple):
@@ -141,7 +141,7 @@ def _cell(entry: Entry) -> AtomicCell:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says to somebody who has the file and not the traceback."""
+    """Message of an error for somebody who has the file and not the traceback."""
     match error:
         case RecursionError():
             return "nested too deeply"

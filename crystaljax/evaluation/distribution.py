@@ -17,7 +17,7 @@ DALTON_PER_CUBIC_ANGSTROM = 1.66053906892
 
 @dataclass(frozen=True)
 class Distributions:
-    """What a set of N crystals is made of; rows that are no crystal are left out."""
+    """Distributions of a set of N crystals; rows that are no crystal are left out."""
 
     n: int
     """Crystals counted."""

@@ -42,7 +42,7 @@ from crystaljax.rewards.potentials.base import Relaxed
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What the metrics mean; every value is printed with the results."""
+    """Definitions of the metrics; every value is printed with the results."""
 
     thresholds: Thresholds = field(default_factory=Thresholds)
     """Energies above hull that count as stable and metastable."""
@@ -68,7 +68,7 @@ class Reference:
     """
 
     name: str
-    """What to call it in reports, like "mp20_bt/train"."""
+    """Name in reports, like "mp20_bt/train"."""
     crystals: Crystals
     structures: StructureSet
 
@@ -79,7 +79,7 @@ class Reference:
 
     @cached_property
     def distributions(self) -> Distributions:
-        """What the set is made of."""
+        """Distributions of the set's crystals."""
         return Distributions.of(self.crystals)
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class Evaluation(MetricSet):
     """The metrics of N generated crystals; per sample formula, space_group, e_above_hull, ..."""
 
     distributions: Distributions
-    """What the samples are made of."""
+    """Distributions of the samples."""
 
 
 def evaluate(

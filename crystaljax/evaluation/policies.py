@@ -1,4 +1,4 @@
-"""What a policy's samples are worth: sampled, decoded, given energies, evaluated."""
+"""Evaluation of a policy: samples are drawn, decoded, given energies, judged."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class EnergiesAboveHull:
 
 
 def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
-    """Which crystals have, as full cells, the space group they are described with: bool [B].
+    """Mask of crystals that have, as full cells, the space group they are described with: bool [B].
 
     `symprec` in Å. A description may have more symmetry than its group says, and then fails.
     """

@@ -1,4 +1,4 @@
-"""Which crystals are physically possible: by distances and volume, and by charge balance."""
+"""Tests for physically possible crystals: distances and volume, and charge balance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IMAGES = np.array([(i, j, k) for i in (0, -1, 1) for j in (0, -1, 1) for k in (
 
 
 def is_crystal(crystals: Crystals) -> np.ndarray:
-    """Which rows describe a crystal at all: bool [B].
+    """Mask of rows that describe a crystal at all: bool [B].
 
     A space group, sites whose letters exist in it, finite coordinates, and a lattice of finite
     lengths and possible angles. Rows that failed to decode are all zero, and none.
@@ -55,7 +55,7 @@ def is_crystal(crystals: Crystals) -> np.ndarray:
 def structure_valid(
     crystals: Crystals, min_distance: float = MIN_DISTANCE, min_volume: float = MIN_VOLUME
 ) -> np.ndarray:
-    """Which crystals have no two atoms (or images) too close, and no collapsed cell: bool [B].
+    """Mask of crystals without atoms (or images) too close or a collapsed cell: bool [B].
 
     Thresholds in Å and Å³ (of the primitive cell) as in CDVAE, but an atom's own images count as
     atoms too, so that the choice of cell does not matter.
@@ -129,7 +129,7 @@ def _min_distances(frac_BxNx3: Array, mask_BxN: Array, matrix_Bx3x3: Array) -> A
 
 
 def composition_valid(crystals: Crystals, table: OxidationTable = "smact14") -> np.ndarray:
-    """Which compositions pass SMACT's test: bool [B]; no atoms fail.
+    """Mask of compositions that pass SMACT's test: bool [B]; no atoms fail.
 
     Elements and alloys of metals pass; others need oxidation states of `table` that balance and
     agree with the electronegativities. Each formula is tested once in a process.
@@ -143,7 +143,7 @@ def composition_valid(crystals: Crystals, table: OxidationTable = "smact14") -> 
 
 
 def smact_description(table: OxidationTable) -> str:
-    """What a table of results should say of the compositional test."""
+    """Note on the compositional test for tables of results."""
     return f"SMACT {version('smact')}, oxidation states {table}"
 
 

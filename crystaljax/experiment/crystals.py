@@ -1,4 +1,4 @@
-"""What the experiments on crystals start from: a model, what is known already, what judges."""
+"""Set-up of the experiments on crystals: a model, known crystals, a judge of stability."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from crystaljax.training.crystal_task import CrystalTask
 
 @dataclass(frozen=True)
 class Setup:
-    """What an experiment is done with."""
+    """Model, data and judge of an experiment."""
 
     model: Path = Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt"
     """Folder of the model to start from."""
     reference: str = "prototypes"
     """Crystals that do not count as new: a file, a folder or a registered dataset."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
-    """What judges, and rewards if no other reward is given."""
+    """Judge of stability, and the reward if no other one is given."""
     reward: str = ""
     """Another reward than stability: FILE.py:FUNCTION of a pymatgen structure (a number) or of
     Crystals (an array), which gets valid structures only. What it returns is maximised. Pool and
@@ -39,7 +39,7 @@ class Setup:
     """Bounds of the reward, and the penalty of samples that cannot be judged, if not the reward's
     own: energies above hull have bounds, rewards of your own have none."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
-    """How rollouts and evaluated samples are drawn."""
+    """Sampling of rollouts and evaluated samples."""
     judge: str = ""
     """Another potential to judge with too, such as nequix; none if not given."""
     judge_hull: str = ""
@@ -82,7 +82,7 @@ class Bench:
         return folder, latest_step(folder)
 
     def task(self, reward: Reward | None = None) -> CrystalTask:
-        """What to train for: the set-up's reward, or another one."""
+        """Reward to train for: the set-up's, or another one."""
         return CrystalTask(
             self.policy,
             self.base,
@@ -107,17 +107,17 @@ class Bench:
 
     @property
     def rewarded_by(self) -> str:
-        """What the reward is, in words."""
+        """Description of the reward."""
         return self.setup.reward or f"minus the energy above hull by {self.stability.potential}"
 
     @property
     def quantity(self) -> Quantity:
-        """What the reward measures, for axes and tables."""
+        """Quantity that the reward measures, for axes and tables."""
         return self.reward.quantity
 
     @property
     def notes(self) -> list[str]:
-        """What has to be said about the hull."""
+        """Note about the hull for reports."""
         if self.setup.stability.hull != "demonstration":
             return []
         return [

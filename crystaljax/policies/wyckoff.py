@@ -85,7 +85,7 @@ class WyckoffPolicy:
 
     @property
     def metadata(self) -> Metadata:
-        """What a checkpoint has to say about this policy."""
+        """Metadata of this policy for checkpoints."""
         elements = self.element_counts
         return Metadata(
             self.config,
@@ -96,7 +96,7 @@ class WyckoffPolicy:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What runs that go on from each other must have in common."""
+        """Settings that a run and those which resume it must share."""
         described = dataclasses.asdict(self.metadata)
         return described.pop("model") | described
 

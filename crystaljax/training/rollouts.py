@@ -1,4 +1,4 @@
-"""What every training by reward starts from: samples of the policy, judged."""
+"""Rollouts of training by reward: samples of the policy, judged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which candidates are chemically plausible: SMACT's test, and Pauling's without its waiver."""
+"""Chemical plausibility of candidates: SMACT's test, and Pauling's without its waiver."""
 
 from __future__ import annotations
 

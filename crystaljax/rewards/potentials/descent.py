@@ -152,7 +152,7 @@ def _forces(part: Search, outcome: GroupEnergies, symmetry: Symmetry | None) -> 
 def _judged(
     part: Search, outcome: GroupEnergies, forces: Array, sane: Array, fmax: Array, max_steps: Array
 ) -> Array:
-    """What each search is now, int [G]."""
+    """State of each search, int [G]."""
     largest = jnp.linalg.norm(forces, axis=-1).max(1)
     sane &= jnp.isfinite(outcome.energy) & jnp.isfinite(largest)
     sane &= outcome.closest >= MIN_DISTANCE

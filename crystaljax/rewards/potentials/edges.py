@@ -47,7 +47,7 @@ def default_room() -> Room:
 
 
 class Needs(NamedTuple):
-    """What B cells need of a group's lists."""
+    """Lengths that B cells need in a group's lists."""
 
     nodes: Array
     """float32 [B]: atoms."""
@@ -100,7 +100,7 @@ def reach(matrix: Array, cutoff: float) -> Array:
 
 @jax.jit
 def needs(cells: Cells, cutoff: float) -> Needs:
-    """What each of B cells needs."""
+    """Lengths that each of B cells needs in a group's lists."""
     n = cells.n_atoms.astype(jnp.float32)
     images = (2 * reach(cells.matrix, cutoff) + 1).prod(-1)
     volume = jnp.abs(jnp.linalg.det(cells.matrix))

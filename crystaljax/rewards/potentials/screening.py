@@ -168,12 +168,12 @@ def _untrained(z: int) -> str:
 
 
 def geometry_problem(cell: AtomicCell) -> str | None:
-    """What makes the cell or the distances in it unphysical, or None."""
+    """Reason that the cell or a distance in it is unphysical, or None."""
     return shape_problem(cell) or distance_problem(neighbors(cell, SEARCH_DISTANCE))
 
 
 def shape_problem(cell: AtomicCell) -> str | None:
-    """What makes the cell unphysical whatever the distances in it, or None."""
+    """Reason that the cell is unphysical whatever its distances, or None."""
     if not (np.isfinite(cell.matrix).all() and np.isfinite(cell.frac).all()):
         return NOT_FINITE
     return _shape_problem(cell.matrix, len(cell.species))
@@ -196,12 +196,12 @@ def _shape_problem(matrix: np.ndarray, n_atoms: int) -> str | None:
 
 
 def distance_problem(edges: Neighbors) -> str | None:
-    """Which distance among a cell's neighbours is unphysical, or None."""
+    """Reason that a distance among a cell's neighbours is unphysical, or None."""
     return overlap(edges.distance.min(initial=np.inf))
 
 
 def overlap(closest: float) -> str | None:
-    """What is wrong with a shortest distance in Å, or None."""
+    """Reason that a shortest distance in Å is unphysical, or None."""
     if closest >= MIN_DISTANCE:
         return None
     return f"atoms {closest:.2f} Å apart, closer than {MIN_DISTANCE} Å"

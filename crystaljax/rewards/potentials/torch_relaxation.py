@@ -63,7 +63,7 @@ class Model(Protocol):
     batch_atoms: int
 
     def problem(self, cell: AtomicCell, edges: Neighbors) -> str | None:
-        """Why the model cannot take a structure with these neighbours, or None."""
+        """Reason that the model cannot take a structure with these neighbours, or None."""
 
     def evaluate(
         self,

@@ -85,7 +85,7 @@ def _start(tensors: dict[str, Any], state: int | None) -> jax.Array:
 
 
 class Description(NamedTuple):
-    """What a MEGNet model knows of B items; nan where there is a reason."""
+    """Predictions of a MEGNet model for B items; nan where there is a reason."""
 
     descriptor: np.ndarray
     """float64 [B, 160]: what it reads its property from."""
