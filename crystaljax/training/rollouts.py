@@ -12,7 +12,6 @@ import numpy as np
 
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
-from crystaljax.evaluation.validity import structure_valid
 from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
@@ -21,6 +20,7 @@ from crystaljax.rewards.inputs import Items, take
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.packing import RowPlan, plan_rows
 from crystaljax.training.batches import N_PLANNED
+from crystaljax.validity import structure_valid
 
 log = logging.getLogger(__name__)
 
