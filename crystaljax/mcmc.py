@@ -69,7 +69,7 @@ def _where(mask: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Moves:
-    """How far a proposal goes; each changes the cell, or one site's element or place."""
+    """Lengths of proposals; each changes the cell, or one site's element or place."""
 
     coordinate: float = 0.03
     """Standard deviation of the change of a free fractional coordinate."""
@@ -130,7 +130,7 @@ class MCMCConfig:
     elements: tuple[str, ...] = ()
     """Elements to propose; those of the samples the chains start from if none are given."""
     moves: Moves = field(default_factory=Moves)
-    """How far proposals go."""
+    """Lengths of proposals."""
     seed: int = 0
     """Of the first states and the proposals."""
     save_every: int = 20

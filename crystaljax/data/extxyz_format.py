@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.cells import MAX_ATOMS, cartesian_cell, require_few
+from crystaljax.data.cells import cartesian_cell
 from crystaljax.data.records import Entry, Item, Source, scalars
 from crystaljax.data.text_files import open_text
+from crystaljax.validity import MAX_ATOMS, require_few
 
 
 class _Frame(NamedTuple):

@@ -11,9 +11,10 @@ from typing import Any
 
 from crystaljax.composition import atomic_number
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.cells import atomic_cell, require_few
+from crystaljax.data.cells import atomic_cell
 from crystaljax.data.records import Entry, Item, Source, attempt, scalars
 from crystaljax.data.text_files import open_text
+from crystaljax.validity import require_few
 
 Row = dict[str, Any]
 

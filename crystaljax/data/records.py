@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.cells import check
 from crystaljax.data.text_files import clean
+from crystaljax.validity import check_cell
 
 MAX_REASON = 500
 """Characters of a reason that are kept."""
@@ -137,7 +137,7 @@ def records(decode: Callable[[str, Any], Iterable[Entry]], item: Item) -> Iterat
 
 
 def _cell(entry: Entry) -> AtomicCell:
-    return check(entry.parse(entry.data))
+    return check_cell(entry.parse(entry.data))
 
 
 def reason_of(error: Exception) -> str:

@@ -12,6 +12,11 @@ from rich.progress import track
 
 from crystaljax.composition import formulas
 from crystaljax.crystal import Crystals
+from crystaljax.evaluation.charge_balance import (
+    OxidationTable,
+    composition_valid,
+    smact_description,
+)
 from crystaljax.evaluation.distribution import Distributions, distribution_metrics
 from crystaljax.evaluation.matching import (
     StructureSet,
@@ -28,16 +33,8 @@ from crystaljax.evaluation.stability import (
     relaxation_metrics,
     stability_metrics,
 )
-from crystaljax.evaluation.validity import (
-    MIN_DISTANCE,
-    MIN_VOLUME,
-    OxidationTable,
-    composition_valid,
-    is_crystal,
-    smact_description,
-    structure_valid,
-)
 from crystaljax.rewards.potentials.base import Relaxed
+from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy as np
 
 from crystaljax.composition import N_SPECIES, element_counts
 from crystaljax.crystal import Crystals
-from crystaljax.evaluation.lattices import minkowski_reduce
 from crystaljax.evaluation.rejection import Pool, Reduced
 from crystaljax.evaluation.safeguards import time_limit
+from crystaljax.symmetry.lattices import minkowski_reduce
 
 MAX_ELONGATION = 2000.0
 """Cube of the longest minimum of a lattice over its volume, above which it is not compared:

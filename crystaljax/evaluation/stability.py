@@ -39,9 +39,9 @@ def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
 
     `symprec` in Å. A description may have more symmetry than its group says, and then fails.
     """
-    from crystaljax.evaluation.validity import is_crystal
     from crystaljax.structures import to_cells
     from crystaljax.symmetry.analysis import symmetrize
+    from crystaljax.validity import is_crystal
 
     crystals = crystals.to_numpy()
     same = np.zeros(len(crystals), bool)

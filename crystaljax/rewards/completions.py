@@ -10,11 +10,11 @@ import numpy as np
 
 from crystaljax.composition import element_counts, parse_formulas
 from crystaljax.crystal import Crystals
-from crystaljax.evaluation.validity import structure_valid
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch
 from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
 from crystaljax.tokenizations.base import TextFormat
 from crystaljax.tokenizations.registry import create_format
+from crystaljax.validity import structure_valid
 
 
 class Completion(NamedTuple):

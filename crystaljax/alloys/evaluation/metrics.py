@@ -26,10 +26,10 @@ from crystaljax.alloys.evaluation.novelty import (
 )
 from crystaljax.alloys.evaluation.validity import validity_rates
 from crystaljax.alloys.rules import RULES
+from crystaljax.evaluation.charge_balance import OxidationTable
 from crystaljax.evaluation.distribution import total_variation
 from crystaljax.evaluation.rates import Difference, Measure, Metric, MetricSet, Rate, standard_error
 from crystaljax.evaluation.report import Table
-from crystaljax.evaluation.validity import OxidationTable
 from crystaljax.rewards.base import RewardBatch
 
 VALUE = "value"

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.crystal import Array, Cells
+from crystaljax.symmetry.lattices import heights
 
 SMALLER = (-2, -1)
 """Powers of four of the rooms smaller than the one given."""
@@ -80,13 +81,6 @@ class Graph(NamedTuple):
     """float32 [G]: shortest distance of two atoms, Å; the cutoff where none is shorter."""
     fits: Array
     """bool []: every list was long enough."""
-
-
-def heights(matrix: Array) -> Array:
-    """Distances [..., 3] of opposite faces of cells with lattice vectors [..., 3, 3] (rows), Å."""
-    faces = jnp.cross(jnp.roll(matrix, -1, axis=-2), jnp.roll(matrix, -2, axis=-2))
-    volume = jnp.abs((matrix * faces).sum(-1))
-    return volume / jnp.linalg.norm(faces, axis=-1)
 
 
 def reach(matrix: Array, cutoff: float) -> Array:
