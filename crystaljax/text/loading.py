@@ -26,12 +26,12 @@ from crystaljax.tokenizations.base import TextFormat
 log = logging.getLogger(__name__)
 
 FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
-"""What is fetched of a model on the hub."""
+"""Files fetched of a model on the hub."""
 
 
 @dataclass(frozen=True)
 class TextModelConfig:
-    """Which language model, and how it is held."""
+    """A language model, and its placement in memory."""
 
     base: str = ""
     """Folder of a Hugging Face model, or its name on the hub; a small one from scratch if empty."""
@@ -40,7 +40,7 @@ class TextModelConfig:
     small: LlmConfig = field(default_factory=LlmConfig)
     """Size of the model from scratch; its vocabulary is the tokenizer's."""
     cutting: Cutting = "bpe"
-    """How texts are cut into the tokens of a model from scratch: symbols of elements and single
+    """Cut of texts into the tokens of a model from scratch: symbols of elements and single
     characters, words of the text format's own vocabulary, or BPE learnt from the texts."""
     n_vocabulary: int | None = None
     """Tokens of a model from scratch at most; 512 of bpe, else as many as needed if not given."""
@@ -56,9 +56,9 @@ class TextModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of parameters and computations."""
     remat: Remat = "products"
-    """What training computes again rather than keeps, to save memory."""
+    """Activations that training computes again rather than keeps, to save memory."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    """How devices share the work."""
+    """Sharing of the work among devices."""
     seed: int = 0
     """Of new weights."""
 

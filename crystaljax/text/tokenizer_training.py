@@ -91,7 +91,7 @@ def _either(vocabulary: Sequence[str]) -> str:
 
 
 def _parts(split: Any, texts: Sequence[str], added: Sequence[str]) -> set[str]:
-    """What the texts are cut into between the added tokens."""
+    """The different pieces that texts are cut into between the added tokens."""
     parts = _without(texts, added)
     return {word for part in parts for word, _ in split.pre_tokenize_str(part)}
 

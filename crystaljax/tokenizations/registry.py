@@ -141,7 +141,7 @@ def read_specification(specification: str) -> tuple[str, dict[str, Any]]:
 
 
 def _literal(text: str) -> Any:
-    """What Python reads, or the text itself."""
+    """The value as Python reads it, or the text itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
