@@ -55,4 +55,4 @@ def small_metadata(templates: tuple[str, ...], format: str) -> tuple[TextMetadat
     prompts = [template.prompt(row) for template in loaded for row in rows]
     tokenizer = train_words([*texts, *prompts], r"[A-Z][a-z]?|[\s\S]")
     longest = max(map(len, tokenizer.encode(texts))) + 1
-    return TextMetadata(format, loaded).describing(crystals, rows, longest), tokenizer
+    return TextMetadata.of(format, loaded).describing(crystals, rows, longest), tokenizer

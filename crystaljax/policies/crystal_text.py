@@ -15,7 +15,7 @@ import numpy as np
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Array, Crystals
 from crystaljax.parallel import batch_sharding, parts_sharding
-from crystaljax.policies.base import Params, Rollout, SamplingConfig
+from crystaljax.policies.base import Params, Rollout, SamplingConfig, Typical
 from crystaljax.policies.text import TextPolicy
 from crystaljax.policies.text_conditions import Plan, TextConditions
 from crystaljax.policies.text_metadata import TextMetadata
@@ -227,9 +227,12 @@ class CrystalTextPolicy:
         """Spread over the mesh."""
         return self.texts.place(tree)
 
-    def parts(self, rollout: Rollout, rows: np.ndarray, n_parts: int = 1) -> TextRows:
+    def parts(
+        self, rollout: Rollout, rows: np.ndarray, n_parts: int = 1, typical: Typical | None = None
+    ) -> TextRows:
         """Micro-batches [A, R, T] of packed texts; see `base.Policy`.
 
+        Their shape follows from the longest prompt and `max_new_tokens`, not from `typical`.
         ValueError if the rows cannot be split into A parts of one size.
         """
         if len(rows) % n_parts:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystaljax.checkpoints import METADATA_FILE
 from crystaljax.policies.base import Params, Policy
-from crystaljax.policies.wyckoff import load_policy as load_wyckoff
+from crystaljax.policies.wyckoff import load_wyckoff
 
 if TYPE_CHECKING:
     from crystaljax.policies.crystal_text import CrystalTextPolicy
@@ -87,6 +87,7 @@ def _load_text(
 def _metadata(folder: Path, format: str, with_templates: bool) -> TextMetadata:
     """How a model writes, from its folder or as given; ValueError if they contradict each other."""
     from crystaljax.policies.text_metadata import TextMetadata
+    from crystaljax.tokenizations.registry import read_specification
 
     if not (folder / CRYSTALS_FILE).is_file():
         is_name = not folder.exists() and len(folder.parts) <= 2
@@ -103,21 +104,20 @@ def _metadata(folder: Path, format: str, with_templates: bool) -> TextMetadata:
                 f"{folder} has no {CRYSTALS_FILE}, which says how the model writes crystals: give a"
                 " format and prompt templates"
             )
-        return TextMetadata(format, templates=())
+        return TextMetadata.of(format, templates=())
     metadata = TextMetadata.read(folder)
-    own = metadata.format
-    if ":" not in own:
-        if format not in ("", own):
-            raise _other(folder, own, format)
-        return metadata
-    if not format:
+    own, (name, options) = metadata.format, read_specification(format)
+    if ":" in own and not name:
         raise ValueError(
             f"the model in {folder} writes crystals in a format of a user's file, {own}, which is"
             " code and only run if you say so: give the format, FILE.py:CLASS"
         )
-    if format.rpartition(":")[2] != own.rpartition(":")[2]:
-        raise _other(folder, own, format)
-    return dataclasses.replace(metadata, format=format)
+    same = name.rpartition(":")[2] == own.rpartition(":")[2] and (":" in name) == (":" in own)
+    kept = metadata.format_options
+    if name and not (same and all(kept.get(key) == x for key, x in options.items())):
+        written = ",".join(f"{key}={kept.get(key)!r}" for key in options)
+        raise _other(folder, f"{own}:{written}" if written else own, format)
+    return dataclasses.replace(metadata, format=name or own)
 
 
 def find_base(folder: Path, metadata: TextMetadata | None = None) -> str:

@@ -67,7 +67,7 @@ class TextPolicy:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What runs that go on from each other must have in common."""
+        """Settings that a run and those which resume it must share."""
         digest = self.vocabulary_digest
         trained = "adapters" if self.has_adapters else "all parameters"
         described = dataclasses.asdict(self.config)

@@ -16,6 +16,7 @@ from crystaljax.composition import N_SPECIES, element_counts
 from crystaljax.crystal import Crystals
 from crystaljax.symmetry.tables import N_GROUPS
 from crystaljax.text.prompts import PromptTemplate
+from crystaljax.tokenizations.registry import create_format, format_options, read_specification
 
 CRYSTALS_FILE = "crystals.json"
 
@@ -57,11 +58,11 @@ class TextMetadata:
     """How a language model writes crystals, and which ones it has learnt."""
 
     format: str
-    """Name of the text format, or FILE.py:CLASS."""
+    """Name of the text format, or FILE.py:CLASS, without options."""
     templates: tuple[PromptTemplate, ...]
     """How crystals are asked for."""
     format_options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of the format's class."""
+    """Options of the format."""
     max_new_tokens: int = DEFAULT_NEW_TOKENS
     """Tokens of a crystal at most, the end token included."""
     space_group_counts: Sequence[int] = (0,) * N_GROUPS
@@ -74,6 +75,13 @@ class TextMetadata:
     """Of adapters: folder or name of the model that they belong to."""
     vocabulary_digest: str = ""
     """Of the tokenizer's vocabulary; not checked if empty."""
+
+    @staticmethod
+    def of(specification: str, templates: Sequence[PromptTemplate]) -> TextMetadata:
+        """Of a model that nothing else is known of; see `tokenizations.registry.create_format`."""
+        name, _ = read_specification(specification)
+        options = format_options(create_format(specification))
+        return TextMetadata(name, tuple(templates), options)
 
     def describing(
         self, crystals: Crystals, rows: Sequence[Mapping[str, Any]], longest: int
