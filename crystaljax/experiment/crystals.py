@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from crystaljax.checkpoints import latest_step
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Reference
 from crystaljax.evaluation.policies import Assessment, assess
@@ -19,6 +18,10 @@ from crystaljax.rewards.user import UserReward
 from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.crystal_task import CrystalTask
+from crystaljax.training.reinforce import ReinforceConfig
+
+if TYPE_CHECKING:
+    from crystaljax.experiment.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,6 @@ class Bench:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.output = setup.output
         self.policy, self.base = load_policy(setup.model)
         self.stability = StabilityReward(setup.stability)
         self.user_reward = None
@@ -75,11 +77,6 @@ class Bench:
             hull = setup.judge_hull or setup.stability.hull
             self.judge = StabilityReward(StabilityConfig(setup.judge, hull))
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
-
-    def run_folder(self, name: str) -> tuple[Path, int | None]:
-        """The folder of a training run, and the step to go on from if it was interrupted."""
-        folder = self.output / name
-        return folder, latest_step(folder)
 
     def task(self, reward: Reward | None = None) -> CrystalTask:
         """What to train for: the set-up's reward, or another one."""
@@ -109,6 +106,24 @@ class Bench:
     def rewarded_by(self) -> str:
         """What the reward is, in words."""
         return self.setup.reward or f"minus the energy above hull by {self.stability.potential}"
+
+    def words(self, rl: ReinforceConfig) -> str:
+        """A sentence on reinforcement learning from the set-up's model."""
+        return (
+            f"Model {self.setup.model.name}; {rl.n_steps} {rl.algorithm.upper()} steps of"
+            f" {rl.batch_size} samples, τ = {self.quantity.of(rl.tau)}, reward {self.rewarded_by}."
+        )
+
+    def record(self, experiment: Experiment) -> None:
+        """Put on record what the experiment starts from and is judged by."""
+        experiment.use("model", self.setup.model)
+        experiment.use("reference", self.setup.reference)
+        experiment.describe(
+            reward=self.rewarded_by,
+            energies=self.stability.label,
+            energies_of_judge=None if self.judge is None else self.judge.label,
+            reference_crystals=len(self.reference.structures),
+        )
 
     @property
     def quantity(self) -> Quantity:
