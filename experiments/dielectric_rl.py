@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from crystaljax import plots
+from crystaljax.conditions import Condition
 from crystaljax.data.writers import write
 from crystaljax.evaluation.matching import once
 from crystaljax.evaluation.policies import Assessment
@@ -28,11 +29,11 @@ from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.property import FigureOfMerit, create_figure_of_merit
 from crystaljax.rewards.stability import StabilityConfig
-from crystaljax.sampling import SamplingConfig
 from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 from crystaljax.training.rollouts import judge
@@ -45,7 +46,8 @@ def of_size(n_samples: int, batch_size: int, potential: str = "chgnet") -> Setup
         stability=StabilityConfig(potential=potential),
         n_samples=n_samples,
         bounds=RewardBounds(invalid=0.0, low=0.0, high=math.inf),
-        sampling=SamplingConfig(batch_size=batch_size, space_groups=(225,)),
+        condition=Condition(space_group=225),
+        sampling=SamplingConfig(batch_size=batch_size),
     )
 
 
@@ -149,7 +151,7 @@ def merit_of(merit: FigureOfMerit, found: Assessment) -> RewardBatch:
 
 def words(config: Config, bench: Bench) -> str:
     """The run in a sentence."""
-    groups = ", ".join(map(str, config.setup.sampling.space_groups or ("all",)))
+    groups = ", ".join(map(str, config.setup.condition.space_groups or ("all",)))
     return (
         f"Model {config.setup.model.name}, space group {groups}; {config.rl.n_steps}"
         f" {config.rl.algorithm.upper()} steps of {config.rl.batch_size} samples, τ ="

@@ -1,4 +1,4 @@
-"""What a reward costs in divergence from the base model: PPO at several τ, GRPO, DPO and MCMC.
+"""Reward against divergence from the base model: PPO at several τ, GRPO, DPO and MCMC.
 
     python experiments/kl_reward.py small
 
@@ -18,16 +18,15 @@ from typing import NamedTuple
 import numpy as np
 
 from crystaljax import plots
-from crystaljax.evaluation.policies import Assessment, evaluate_tokens
+from crystaljax.evaluation.policies import Assessment, assess_crystals
 from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.best import BestStructures
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.experiment import Experiment, TrainingRun, summarize
 from crystaljax.experiment.main import run
 from crystaljax.mcmc import MCMCConfig, run_chains
-from crystaljax.policies.wyckoff import Params
+from crystaljax.policies.base import Params, SamplingConfig
 from crystaljax.ranges import NOT_NEGATIVE, check
-from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import read_metrics
 from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.preference import PreferenceConfig, prefer
@@ -183,11 +182,9 @@ def trained(
 def chains(experiment: Experiment, bench: Bench, config: MCMCConfig) -> MethodResult:
     """Markov chains, and where they end."""
     with experiment.run("mcmc", "MCMC", config) as one:
-        tokens = run_chains(bench.task(), bench.base, config, one.folder, one.log)
+        reached = run_chains(bench.task(), bench.base, config, one.folder, one.log)
         metrics = read_metrics(one.folder)
-        ends = evaluate_tokens(
-            bench.policy, tokens, bench.stability, bench.reference, other=bench.judge
-        )
+        ends = assess_crystals(reached, bench.stability, bench.reference, other=bench.judge)
         finish_run(one, ends)
     return MethodResult(ends, None, metrics["reward/mean"][:, 1])
 

@@ -33,12 +33,10 @@ from crystaljax.experiment.texts import (
     weights_of,
 )
 from crystaljax.text.loading import TextModelConfig, load_text_policy
+from crystaljax.tokenizations.registry import create_format
 from crystaljax.tracking import read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.sft import SftConfig, sft
-
-SYMBOLS_AND_DIGITS = r"[A-Z][a-z]?|[\s\S]"
-"""Tokens of a model from scratch: symbols of elements, digits, letters."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Config:
 
     setup: LlmSetup = field(
         default_factory=lambda: LlmSetup(
-            model=TextModelConfig(pattern=SYMBOLS_AND_DIGITS), output=Path("runs/llm_sft")
+            model=TextModelConfig(cutting="symbols"), output=Path("runs/llm_sft")
         )
     )
     """Texts, model, folders."""
@@ -83,7 +81,8 @@ def main(config: Config) -> None:
     ) as experiment:
         record(experiment, setup)
         train, validation = read_texts(setup.texts, chats(setup.model))
-        policy = load_text_policy(setup.model, [*plain(train), *plain(validation)])
+        texts, format = [*plain(train), *plain(validation)], create_format(setup.texts.format)
+        policy = load_text_policy(setup.model, texts, format)
         examine = Examiner(setup, policy, validation)
         fit = experiment.main
         before = examine(policy.start, 0)
