@@ -6,17 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from crystaljax.checkpoints import latest_step
+from crystaljax.conditions import Condition
+from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Reference
 from crystaljax.evaluation.policies import Assessment, assess
-from crystaljax.policies.wyckoff import Params, load_policy
+from crystaljax.policies.base import Params, SamplingConfig
+from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.bounds import Quantity, RewardBounds
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
-from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.crystal_task import CrystalTask
 
@@ -26,7 +30,7 @@ class Setup:
     """Model, data and judge of an experiment."""
 
     model: Path = Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt"
-    """Folder of the model to start from."""
+    """Folder of the model to start from: a Wyckoff transformer, or a language model."""
     reference: str = "prototypes"
     """Crystals that do not count as new: a file, a folder or a registered dataset."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
@@ -38,6 +42,8 @@ class Setup:
     bounds: RewardBounds = field(default_factory=RewardBounds)
     """Bounds of the reward, and the penalty of samples that cannot be judged, if not the reward's
     own: energies above hull have bounds, rewards of your own have none."""
+    condition: Condition = field(default_factory=Condition)
+    """What rollouts and evaluated samples are asked to be."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
     """Sampling of rollouts and evaluated samples."""
     judge: str = ""
@@ -64,6 +70,7 @@ class Bench:
         self.setup = setup
         self.output = setup.output
         self.policy, self.base = load_policy(setup.model)
+        self.policy.check([setup.condition], setup.sampling)
         self.stability = StabilityReward(setup.stability)
         self.user_reward = None
         if setup.reward:
@@ -87,10 +94,17 @@ class Bench:
             self.policy,
             self.base,
             reward or self.reward,
+            [self.setup.condition],
             self.setup.sampling,
             self.setup.bounds,
             self.reference.structures,
         )
+
+    def sample(self, params: Params, n: int, seed: int) -> Crystals:
+        """Those of n fresh samples that are crystals as asked for."""
+        asked = [self.setup.condition] * n
+        samples = self.policy.sample(params, asked, seed, self.setup.sampling)
+        return samples.crystals[np.flatnonzero(samples.met)]
 
     def assess(self, params: Params, stream: int, n: int | None = None) -> Assessment:
         """Evaluate fresh samples; those of different streams are independent."""
@@ -101,6 +115,7 @@ class Bench:
             self.reference,
             n=n or self.setup.n_samples,
             seed=self.setup.seed + 1_000_001 + stream,
+            conditions=[self.setup.condition],
             other=self.judge,
             sampling=self.setup.sampling,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -88,6 +88,10 @@ class Rollout:
         return effective_size(self.weight)
 
 
+Typical = Callable[[int], Rollout]
+"""Gives so many samples, always the same ones, that are as large as those to come."""
+
+
 class Policy(Protocol):
     """p(crystal | condition) by a network with its tokenization; parameters are passed in.
 
@@ -152,11 +156,15 @@ class Policy(Protocol):
         """Parameters, or a state that holds them, on the devices as training wants them."""
         ...
 
-    def parts(self, rollout: Rollout, rows: np.ndarray, n_parts: int = 1) -> Any:
+    def parts(
+        self, rollout: Rollout, rows: np.ndarray, n_parts: int = 1, typical: Typical | None = None
+    ) -> Any:
         """A = `n_parts` micro-batches on the devices of samples `rows` (int [n]), in order.
 
         Arrays have A on the leading axis. Shapes depend on n and A alone as far as that can be,
-        so that little is compiled again.
+        so that little is compiled again, and not on what the policy was called with before. A
+        policy whose shapes follow the sizes of samples asks `typical` for them, once, or takes
+        them from `rows` if it is not given.
         """
         ...
 
