@@ -112,7 +112,7 @@ def test_convert_there_and_back(tmp_path: Path) -> None:
 def test_convert_records_the_training_set(tmp_path: Path) -> None:
     policy = WyckoffPolicy(SMALL, np.ones(230, int))
     export_checkpoint(policy.model(policy.init(3)), tmp_path / "in.pkl")
-    write(tmp_path / "salt.csv", prototypes(1).crystals[:3])
+    write(prototypes(1).crystals[:3], tmp_path / "salt.csv")
     run("convert", tmp_path / "in.pkl", tmp_path / "model", "--data", tmp_path / "salt.csv")
     found, _ = load_wyckoff(tmp_path / "model")
     np.testing.assert_array_equal(found.space_group_counts.sum(), 3)
