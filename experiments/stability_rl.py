@@ -37,6 +37,7 @@ from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.run_folder import open_run
 from crystaljax.hardware import hardware
 from crystaljax.policies.base import Params, SamplingConfig
+from crystaljax.ranges import DECAY, FINITE, POSITIVE, at_least, check
 from crystaljax.rewards.stability import StabilityConfig
 from crystaljax.runtime import prepare
 from crystaljax.symmetry.analysis import symmetrize
@@ -63,6 +64,10 @@ class RelaxConfig:
     """eV/atom above hull up to which a relaxed sample is learnt from."""
     validation: float = 0.1
     """Share of those that validates SFT and is not learnt."""
+
+    def __post_init__(self) -> None:
+        check(self, n=at_least(1), fmax=POSITIVE, max_steps=at_least(0), threshold=FINITE)
+        check(self, validation=DECAY)
 
 
 @dataclass(frozen=True)

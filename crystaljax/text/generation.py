@@ -16,6 +16,7 @@ from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decode import DecodeSettings, GrammarTable, Graph, Network, Weights
 from crystaljax.models.llm.token_sampling import LogitsWarper
 from crystaljax.parallel import batch_sharding, replicated
+from crystaljax.ranges import NOT_NEGATIVE, POSITIVE_SHARE, at_least, check
 from crystaljax.text.engine import Engine, Generation, Prompts
 from crystaljax.text.stops import StopStrings
 
@@ -38,15 +39,9 @@ class GenerationConfig:
     """Completions sampled at a time; the result does not depend on it."""
 
     def __post_init__(self) -> None:
-        wrong = {
-            f"temperature {self.temperature}: it must be positive, or 0": self.temperature < 0,
-            f"top-p {self.top_p}: it must be above 0, and 1 at most": not 0 < self.top_p <= 1,
-            f"top-k {self.top_k}: it must be positive, or 0 for all tokens": self.top_k < 0,
-            f"max_new_tokens {self.max_new_tokens}: ask for one at least": self.max_new_tokens < 1,
-            f"batch_size {self.batch_size}: it must be positive": self.batch_size < 1,
-        }
-        for message in (message for message, is_wrong in wrong.items() if is_wrong):
-            raise ValueError(message)
+        one = at_least(1)
+        check(self, temperature=NOT_NEGATIVE, top_p=POSITIVE_SHARE, top_k=NOT_NEGATIVE)
+        check(self, max_new_tokens=one, batch_size=one)
 
     def warper(self) -> LogitsWarper:
         """The arrays that say how to draw."""
