@@ -18,6 +18,7 @@ from token_problem import distance, tilted
 
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig
+from crystaljax.models.llm.token_grammar import TokenGrammar, from_table
 from crystaljax.policies.text import TextPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
@@ -27,7 +28,6 @@ from crystaljax.text.packing import TokenSequence, pack_rows
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import PreferenceConfig, prefer
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
-from crystaljax.models.llm.token_grammar import TokenGrammar, from_table
 from crystaljax.training.rollouts import Clock
 from crystaljax.training.text_task import Prompt, TextTask
 

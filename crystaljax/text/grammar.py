@@ -1,4 +1,4 @@
-"""Grammars that samples are held to: what may follow, for each state and token.
+"""Grammars that samples are held to: the tokens that may follow, and where a text may end.
 
 While sampling, a step is `allowed = grammar.allowed(state)`, a draw among the allowed (and the end
 tokens, where `grammar.accepting[state]`), and `state = grammar.after(state, token)`.

@@ -7,6 +7,7 @@ share are walked once, and what no state can begin is not walked at all.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -107,7 +108,7 @@ def _parts(level: _Level, walks: Transitions) -> Iterator[Transitions]:
     steps = np.cumsum(level.count[walks.label])
     cuts = np.searchsorted(steps, np.arange(_AT_ONCE, steps[-1:].sum(), _AT_ONCE))
     ends = np.unique([0, *cuts.tolist(), len(steps)]).tolist()
-    for low, high in zip(ends, ends[1:], strict=False):
+    for low, high in pairwise(ends):
         yield Transitions(*(x[low:high] for x in walks))
 
 
