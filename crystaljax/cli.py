@@ -5,10 +5,6 @@ Everything heavy is imported by the command that needs it, so that help comes at
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from crystaljax.user_errors import one_line_errors
 
 if TYPE_CHECKING:
     from crystaljax.conditions import Condition
@@ -27,9 +24,6 @@ MAX_SAMPLES = 10_000_000
 MAX_SEED = 2**32 - 1
 """JAX uses no more bits of a seed: a larger one would give the samples of another."""
 
-USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError, MemoryError)
-"""Errors that a user can cause: they are shown as one line."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
@@ -39,7 +33,7 @@ class Command:
     """Show the whole traceback of an error."""
 
     def run(self, console: Console) -> None:
-        """Do it; raises one of `USER_ERRORS` for what the user can mend."""
+        """Do it; raises one of `user_errors.USER_ERRORS` for what the user can mend."""
         raise NotImplementedError
 
 
@@ -320,23 +314,6 @@ def _spread(name: str, values: Any) -> str:
     return f"{name}: {values.min()} to {values.max()}, on average {values.mean():.1f}"
 
 
-def _one_line(error: BaseException) -> str:
-    """The message of an error, with the file where the system's own message is meant."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-@contextmanager
-def _plain_warnings(console: Console) -> Iterator[None]:
-    """Show warnings as their text alone, not with the line of code they come from."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: console.print(
-            Text.assemble(("warning: ", "yellow"), str(message))
-        )
-        yield
-
-
 COMMANDS: dict[str, Any] = {
     "sample": Sample,
     "evaluate": Evaluate,
@@ -356,12 +333,5 @@ def main(arguments: list[str] | None = None) -> None:
     from crystaljax.runtime import prepare
 
     prepare()
-    errors = Console(stderr=True, soft_wrap=True)
-    try:
-        with _plain_warnings(errors):
-            command.run(Console(soft_wrap=True, markup=False, highlight=False))
-    except USER_ERRORS as error:
-        if command.debug:
-            raise
-        errors.print(Text.assemble(("crystaljax: ", "bold red"), _one_line(error)))
-        sys.exit(2)
+    with one_line_errors("crystaljax", command.debug):
+        command.run(Console(soft_wrap=True, markup=False, highlight=False))

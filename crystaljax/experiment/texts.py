@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from crystaljax.tracking import TrackingConfig
 from crystaljax.training.fit import best_weights
 from crystaljax.training.optimizer import TrainState
 from crystaljax.training.text_task import Prompt
+
+if TYPE_CHECKING:
+    from crystaljax.experiment.experiment import Experiment
 
 SHOWN = 80
 """Characters of a prompt in a table."""
@@ -59,9 +62,6 @@ class TextsConfig:
     """Crystals with more symmetry-distinct sites are left out."""
     validation: float = 0.1
     """Share of the examples that is not learnt."""
-    augment: int = 0
-    """Texts of each crystal that is learnt, each of another random description of it (order,
-    origin, equivalent positions); 0: one text, of the crystal as it is."""
     seed: int = 0
     """Of the choice of that share, and of random descriptions."""
 
@@ -104,6 +104,13 @@ def paper_setup(output: str) -> LlmSetup:
         ),
         output=Path(output),
     )
+
+
+def record(experiment: Experiment, setup: LlmSetup) -> None:
+    """Put on record what an experiment starts from."""
+    experiment.use("model", setup.model.base)
+    experiment.use("adapter", setup.model.adapter)
+    experiment.use("texts", setup.texts.file or setup.texts.crystals)
 
 
 class Texts(NamedTuple):
