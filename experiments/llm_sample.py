@@ -29,7 +29,8 @@ from crystaljax.experiment.texts import (
     writer,
     written_as,
 )
-from crystaljax.text.generation import GenerationConfig, TokenGrammar
+from crystaljax.models.llm.token_grammar import TokenGrammar
+from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 

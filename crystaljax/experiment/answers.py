@@ -12,10 +12,10 @@ from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.rates import Rate
 from crystaljax.experiment.texts import LlmSetup, Texts, prompts
+from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.policies.base import Rollout
 from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.text import Params, TextPolicy
-from crystaljax.text.generation import TokenGrammar
 from crystaljax.validity import structure_valid
 
 SHOWN = 80

@@ -50,19 +50,21 @@ class TextsConfig:
     crystals: str = "prototypes"
     """Crystals to write as texts: a file, a folder or a registered dataset."""
     format: str = ""
-    """Text format of crystals: a name such as plaid, or FILE.py:CLASS for one of your own; that of
-    the model's folder if not given, or else wyckoff-text."""
+    """Text format of crystals: wyckoff-text, plaid, cif, site-symmetry, wyckoff-bins, coordinates,
+    p1-bins, or FILE.py:CLASS for one of your own; options follow after a colon, such as
+    wyckoff-bins:coordinate_width=0.002. That of the model's folder if empty, or else
+    wyckoff-text."""
+    augment: int = 0
+    """Texts of each crystal to learn, in as many random equivalent descriptions; if 0 one text, of
+    the crystal as it is described. Crystals to validate with are written once, as they are."""
     templates: tuple[str, ...] = ()
     """Prompt templates, of which each example has one at random: shipped ones (formula,
     unconditional, space_group, formula_space_group, crystal_of_formula ...), or paths of TOML
-    files; those of the model's folder if not given, or else formula."""
+    files; those of the model's folder if empty, or else formula."""
     max_sites: int = 6
     """Crystals with more symmetry-distinct sites are left out."""
     validation: float = 0.1
     """Share of the examples that is not learnt."""
-    augment: int = 0
-    """Texts of each crystal that is learnt, each of another random description of it (order,
-    origin, equivalent positions); 0: one text, of the crystal as it is."""
     seed: int = 0
     """Of the choice of that share, and of random descriptions."""
 

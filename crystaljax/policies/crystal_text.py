@@ -15,6 +15,7 @@ import numpy as np
 
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Array, Crystals
+from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.parallel import batch_sharding, parts_sharding
 from crystaljax.policies.base import Params, Rollout, SamplingConfig, Typical
 from crystaljax.policies.text import TextPolicy
@@ -22,7 +23,7 @@ from crystaljax.policies.text_conditions import Plan, TextConditions
 from crystaljax.policies.text_metadata import TextMetadata
 from crystaljax.policies.text_prompts import around, crystal_fields
 from crystaljax.text.engine import bucket
-from crystaljax.text.generation import GenerationConfig, TokenGrammar
+from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.packing import (
     RowPlan,
     TextRows,
