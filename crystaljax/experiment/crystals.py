@@ -34,6 +34,9 @@ class Setup:
 
     model: Path = Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt"
     """Folder of the model to start from: a Wyckoff transformer, or a language model."""
+    format: str = ""
+    """Tokenization that the model has to have. A text format of your own, FILE.py:CLASS, has to be
+    given here: a model's folder alone runs no code."""
     reference: str = "prototypes"
     """Crystals that do not count as new: a file, a folder or a registered dataset."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
@@ -71,7 +74,7 @@ class Bench:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.policy, self.base = load_policy(setup.model)
+        self.policy, self.base = load_policy(setup.model, setup.format)
         self.policy.check([setup.condition], setup.sampling)
         self.stability = StabilityReward(setup.stability)
         self.user_reward = None

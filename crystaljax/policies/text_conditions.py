@@ -69,9 +69,8 @@ class TextConditions:
     ) -> None:
         self.format, self.tokenizer, self.n_vocabulary = format, tokenizer, n_vocabulary
         self.prompts = CrystalPrompts(metadata.templates, metadata.values)
-        everything = format.pattern()
-        self._knows_groups = format.pattern(space_groups=[1]) != everything
-        self._knows_elements = format.pattern(elements=["H"]) != everything
+        self._knows_groups = _distinguishes(format, space_groups=[1])
+        self._knows_elements = _distinguishes(format, elements=["H"])
         groups = np.flatnonzero(metadata.space_group_counts) + 1
         elements = np.flatnonzero(metadata.element_counts)
         self._groups = tuple(groups.tolist()) or None
@@ -137,3 +136,11 @@ class TextConditions:
 def _literal(text: str) -> str:
     """The expression for a text itself."""
     return one_of([text]) if text else ""
+
+
+def _distinguishes(format: TextFormat, **few: Any) -> bool:
+    """The pattern of a few space groups or elements is another one than that of all."""
+    try:
+        return format.pattern(**few) != format.pattern()
+    except ValueError:  # texts without symmetry refuse space groups
+        return False
