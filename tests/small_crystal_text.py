@@ -37,7 +37,7 @@ def crystal_text_policy(
 ) -> CrystalTextPolicy:
     """Random weights, and a tokenizer of what the small crystals are written with."""
     metadata, tokenizer = small_metadata(templates, format)
-    config = dataclasses.replace(TINY, vocabulary=tokenizer.n_vocabulary(), max_length=256)
+    config = dataclasses.replace(TINY, vocabulary=tokenizer.n_vocabulary(), max_length=1024)
     model = LanguageModel(config, nnx.Rngs(0))
     if lora is not None:
         add_lora(model, lora, nnx.Rngs(1))
