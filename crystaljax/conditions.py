@@ -1,4 +1,4 @@
-"""Conditions: what a crystal is asked to be."""
+"""Conditions on crystals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crystaljax.symmetry.tables import N_GROUPS, letter_index, tables
 
 @dataclass(frozen=True)
 class Condition:
-    """What one crystal is asked to be; what is absent is free.
+    """Demands on one crystal; absent fields are free.
 
     ValueError for a condition that nothing can meet: unknown elements or positions, elements that
     are required and not allowed, numbers that are no space group.

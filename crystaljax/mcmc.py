@@ -69,7 +69,7 @@ def _where(mask: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Moves:
-    """How far a proposal goes; each changes the cell, or one site's element or place."""
+    """Lengths of proposals; each changes the cell, or one site's element or place."""
 
     coordinate: float = 0.03
     """Standard deviation of the change of a free fractional coordinate."""
@@ -130,7 +130,7 @@ class MCMCConfig:
     elements: tuple[str, ...] = ()
     """Elements to propose; those of the samples the chains start from if none are given."""
     moves: Moves = field(default_factory=Moves)
-    """How far proposals go."""
+    """Lengths of proposals."""
     seed: int = 0
     """Of the first states and the proposals."""
     save_every: int = 20
@@ -148,7 +148,7 @@ def run_chains(
     folder: Path,
     track: Callable[[dict[str, Any], int], None],
 ) -> Crystals:
-    """Where the chains are after all steps, going on from the folder's last checkpoint.
+    """State of the chains after all steps, going on from the folder's last checkpoint.
 
     The task's policy draws the first states under the task's conditions, which no chain leaves.
     `track` takes metrics and the step. A chain never goes where nothing can be judged, unless the

@@ -15,7 +15,7 @@ from crystaljax.tokenizations.wyckoff import N_SPECIES
 
 @dataclass(frozen=True, eq=False)
 class Demands:
-    """What is demanded of every sample of a run, as arrays."""
+    """Demands on every sample of a run, as arrays."""
 
     known: np.ndarray
     """bool [119]: elements that are sampled unless other ones are demanded."""

@@ -1,14 +1,13 @@
-"""What the experiments on crystals start from: a model, what is known already, what judges."""
+"""Set-up of the experiments on crystals: a model, known crystals, a judge of stability."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from crystaljax.checkpoints import latest_step
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
@@ -23,18 +22,22 @@ from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.crystal_task import CrystalTask
+from crystaljax.training.reinforce import ReinforceConfig
+
+if TYPE_CHECKING:
+    from crystaljax.experiment.experiment import Experiment
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What an experiment is done with."""
+    """Model, data and judge of an experiment."""
 
     model: Path = Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt"
     """Folder of the model to start from: a Wyckoff transformer, or a language model."""
     reference: str = "prototypes"
     """Crystals that do not count as new: a file, a folder or a registered dataset."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
-    """What judges, and rewards if no other reward is given."""
+    """Judge of stability, and the reward if no other one is given."""
     reward: str = ""
     """Another reward than stability: FILE.py:FUNCTION of a pymatgen structure (a number) or of
     Crystals (an array), which gets valid structures only. What it returns is maximised. Pool and
@@ -45,7 +48,7 @@ class Setup:
     condition: Condition = field(default_factory=Condition)
     """What rollouts and evaluated samples are asked to be."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
-    """How rollouts and evaluated samples are drawn."""
+    """Sampling of rollouts and evaluated samples."""
     judge: str = ""
     """Another potential to judge with too, such as nequix; none if not given."""
     judge_hull: str = ""
@@ -68,7 +71,6 @@ class Bench:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.output = setup.output
         self.policy, self.base = load_policy(setup.model)
         self.policy.check([setup.condition], setup.sampling)
         self.stability = StabilityReward(setup.stability)
@@ -83,13 +85,8 @@ class Bench:
             self.judge = StabilityReward(StabilityConfig(setup.judge, hull))
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
 
-    def run_folder(self, name: str) -> tuple[Path, int | None]:
-        """The folder of a training run, and the step to go on from if it was interrupted."""
-        folder = self.output / name
-        return folder, latest_step(folder)
-
     def task(self, reward: Reward | None = None) -> CrystalTask:
-        """What to train for: the set-up's reward, or another one."""
+        """Reward to train for: the set-up's, or another one."""
         return CrystalTask(
             self.policy,
             self.base,
@@ -122,17 +119,35 @@ class Bench:
 
     @property
     def rewarded_by(self) -> str:
-        """What the reward is, in words."""
+        """Description of the reward."""
         return self.setup.reward or f"minus the energy above hull by {self.stability.potential}"
+
+    def words(self, rl: ReinforceConfig) -> str:
+        """A sentence on reinforcement learning from the set-up's model."""
+        return (
+            f"Model {self.setup.model.name}; {rl.n_steps} {rl.algorithm.upper()} steps of"
+            f" {rl.batch_size} samples, τ = {self.quantity.of(rl.tau)}, reward {self.rewarded_by}."
+        )
+
+    def record(self, experiment: Experiment) -> None:
+        """Put on record what the experiment starts from and is judged by."""
+        experiment.use("model", self.setup.model)
+        experiment.use("reference", self.setup.reference)
+        experiment.describe(
+            reward=self.rewarded_by,
+            energies=self.stability.label,
+            energies_of_judge=None if self.judge is None else self.judge.label,
+            reference_crystals=len(self.reference.structures),
+        )
 
     @property
     def quantity(self) -> Quantity:
-        """What the reward measures, for axes and tables."""
+        """Quantity that the reward measures, for axes and tables."""
         return self.reward.quantity
 
     @property
     def notes(self) -> list[str]:
-        """What has to be said about the hull."""
+        """Note about the hull for reports."""
         if self.setup.stability.hull != "demonstration":
             return []
         return [

@@ -21,7 +21,7 @@ Params = Any
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How to sample. ValueError for values that make no sense."""
+    """Settings of sampling. ValueError for values that make no sense."""
 
     temperature: float = 1.0
     """Below 1 likelier crystals, above 1 more varied ones."""
@@ -49,7 +49,7 @@ class Rollout:
     """N samples of a policy: what they were asked to be, and what they are."""
 
     sequences: Any
-    """What the policy wrote: its own tokens, of which `Policy.parts` takes rows."""
+    """The policy's own tokens, of which `Policy.parts` takes rows."""
     conditions: tuple[Condition, ...]
     """[N]: what was asked of each."""
     crystals: Crystals
@@ -105,7 +105,7 @@ class Policy(Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What runs that go on from each other must have in common; plain JSON."""
+        """Settings that a run and those which resume it must share; plain JSON."""
         ...
 
     @property

@@ -97,7 +97,7 @@ class WyckoffPolicy:
 
     @property
     def metadata(self) -> Metadata:
-        """What a checkpoint has to say about this policy."""
+        """The content of a checkpoint beside the weights."""
         elements = self.element_counts
         return Metadata(
             self.config,

@@ -26,7 +26,7 @@ class TokenSequence(NamedTuple):
     tokens: np.ndarray
     """int [n]"""
     n_prompt: int
-    """How many tokens, from the first, are given and not trained on."""
+    """Number of tokens, from the first, that are given and not trained on."""
 
 
 class RowPlan(NamedTuple):
@@ -175,6 +175,12 @@ def plan_rows(
     return min(map(plan, sizes if length is None else [length]), key=_cost)
 
 
+def plan_completions(shortest: int, longest: int, n: int, multiple: int = 1) -> RowPlan:
+    """Rows for n texts of between `shortest` and `longest` tokens, before they are there."""
+    lengths = np.linspace(shortest, longest, max(n, 2)).astype(int)
+    return plan_rows([lengths], multiple=multiple)
+
+
 def _cost(plan: RowPlan) -> float:
     """Proportional to the time of a step."""
     return plan.rows * plan.length * (EVEN_LENGTH + plan.length)
@@ -185,7 +191,7 @@ def _too_long(name: str, n_tokens: int, length: int) -> str:
 
 
 class _Places(NamedTuple):
-    """Where each of n sequences goes (int [n])."""
+    """Row of each of n sequences (int [n])."""
 
     row: np.ndarray
     start: np.ndarray

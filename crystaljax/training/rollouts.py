@@ -1,4 +1,4 @@
-"""What every training by reward starts from: samples of the policy, judged."""
+"""Rollouts of training by reward: samples of the policy, judged."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
-from crystaljax.evaluation.validity import structure_valid
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.compose import Guarded
 from crystaljax.rewards.inputs import Items, take
+from crystaljax.validity import structure_valid
 
 log = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding
 from crystaljax.crystal import Array
 from crystaljax.models.llm.attention import LayerCache
 from crystaljax.models.llm.decoder import Cache, LanguageModel
+from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.models.llm.token_sampling import LogitsWarper, TokenDraw, draw_tokens
 from crystaljax.parallel import replicated
 
@@ -31,7 +32,7 @@ MAX_STEPS = 64
 
 
 class Network:
-    """What `nnx.split` gives beside the weights, hashed once: for many layers it takes a while."""
+    """Graph of `nnx.split`, hashed once: for many layers it takes a while."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -77,7 +78,7 @@ class Fresh(NamedTuple):
     """F sequences that enter rows; arrays int32 [F]."""
 
     row: Array
-    """Where to; B (one past the last) for nowhere."""
+    """Row to write to; B (one past the last) for none."""
     source: Array
     """Row of the prefilled batch that has the prompt."""
     cached: Array
@@ -92,28 +93,19 @@ class Fresh(NamedTuple):
     """State of the grammar to begin in."""
 
 
-class GrammarTable(NamedTuple):
-    """What may follow, token by token, as tables."""
-
-    next_state: Array
-    """int32 [n_states, V]: the state after a token; -1 where it may not stand."""
-    accepting: Array
-    """bool [n_states]: an end token may stand here."""
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DecodeSettings:
-    """What all samples share."""
+    """Settings shared by all samples."""
 
     key: Array
     """key []: of the seed."""
     warper: LogitsWarper
-    """How the model's distribution is changed."""
+    """Changes of the model's distribution."""
     end_tokens: Array
     """int32 [E]: tokens that end a sequence."""
-    grammar: GrammarTable | None
-    """What may be drawn."""
+    grammar: TokenGrammar | None
+    """Tokens that may be drawn."""
 
 
 class Chunk(NamedTuple):
@@ -213,7 +205,7 @@ def decode(
     until: Array,
     sharding: NamedSharding | None,
 ) -> tuple[DecodeState, Chunk]:
-    """TokenDraw up to `steps` tokens (int [], `MAX_STEPS` at most) for each row in use.
+    """Draw up to `steps` tokens (int [], `MAX_STEPS` at most) for each row in use.
 
     active: bool [B], rows that are still wanted. The chunk ends early when only `until` (int [])
     rows are in use, so that others can enter, or the batch be made smaller. A row ends with an end
@@ -263,7 +255,7 @@ def _step(
     ended = (new.token[:, None] == settings.end_tokens).any(axis=-1) | (drawn >= state.limit)
     grammar_state = state.grammar_state
     if grammar is not None:
-        grammar_state = jnp.maximum(grammar.next_state[grammar_state, new.token], 0)
+        grammar_state = jnp.maximum(grammar.after(grammar_state, new.token), 0)
     state = replace(
         state,
         cache=cache,
@@ -277,9 +269,9 @@ def _step(
     return state, new
 
 
-def _allowed(grammar: GrammarTable, state: DecodeState, end_tokens: Array) -> Array:
+def _allowed(grammar: TokenGrammar, state: DecodeState, end_tokens: Array) -> Array:
     """bool [B, V]: tokens that the grammar leaves; end tokens where it may end."""
-    allowed = grammar.next_state[state.grammar_state] >= 0
+    allowed = grammar.allowed(state.grammar_state)
     ends = grammar.accepting[state.grammar_state][:, None]
     return allowed.at[:, end_tokens].set(ends)
 

@@ -38,7 +38,7 @@ QUICK = OptimizerConfig(
 DType = Literal["float32", "bfloat16"]
 
 Check = Callable[[Crystals, DType], Results]
-"""What a step gives, to be compared with what it gives on a CPU."""
+"""Results of a step, to be compared with those on a CPU."""
 
 Pair = Callable[[Crystals, DType], tuple[Results, Results]]
 """Two ways to the same, to be compared on one device."""

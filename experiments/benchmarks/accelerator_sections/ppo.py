@@ -36,7 +36,7 @@ NOTES = {
     "advantage": "scores under both models",
     "update": "three inner steps, and the scores that the phase before times apart",
 }
-"""What the phases are limited by, or hold."""
+"""Limits of the phases, or their contents."""
 
 
 def density(crystals: Crystals) -> RewardBatch:

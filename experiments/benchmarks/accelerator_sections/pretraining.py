@@ -86,7 +86,7 @@ def write_model(path: Path, policy: WyckoffPolicy, params: Params) -> None:
 
 
 def read_model(path: Path) -> tuple[WyckoffPolicy, Params]:
-    """What `write_model` wrote. FileNotFoundError; ValueError for another file."""
+    """Read the output of `write_model`. FileNotFoundError; ValueError for another file."""
     with np.load(path, allow_pickle=False) as file:
         metadata = Metadata.from_json(str(file["metadata"]), path)
         policy = WyckoffPolicy(metadata.model, np.array(metadata.space_group_counts))
