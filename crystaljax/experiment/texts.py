@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from crystaljax.tracking import TrackingConfig
 from crystaljax.training.fit import best_weights
 from crystaljax.training.optimizer import TrainState
 from crystaljax.training.text_task import Prompt
+
+if TYPE_CHECKING:
+    from crystaljax.experiment.experiment import Experiment
 
 SHOWN = 80
 """Characters of a prompt in a table."""
@@ -101,6 +104,13 @@ def paper_setup(output: str) -> LlmSetup:
         ),
         output=Path(output),
     )
+
+
+def record(experiment: Experiment, setup: LlmSetup) -> None:
+    """Put on record what an experiment starts from."""
+    experiment.use("model", setup.model.base)
+    experiment.use("adapter", setup.model.adapter)
+    experiment.use("texts", setup.texts.file or setup.texts.crystals)
 
 
 class Texts(NamedTuple):
