@@ -288,11 +288,19 @@ class Convert(Command):
         require_absent(self.target)
         config = read_config(settings)
         model = import_checkpoint(self.source, config)
-        counts = load(self.data or PROTOTYPES).space_group_counts
+        data = load(self.data or PROTOTYPES)
+        # The prototypes lack elements that the model may have learnt.
+        elements = data.element_counts if self.data else None
         writable_folder(self.target)
-        WyckoffPolicy(config, counts).save(self.target, nnx.state(model, nnx.Param))
-        whose = self.data or "the embedded prototypes (give --data for those of a training set)"
-        console.print(f"The pickle has no space groups: they will be drawn as in {whose}.")
+        policy = WyckoffPolicy(config, data.space_group_counts, elements)
+        policy.save(self.target, nnx.state(model, nnx.Param))
+        console.print(
+            f"The pickle does not say what it was trained on: samples get space groups and elements"
+            f" as in {self.data}."
+            if self.data
+            else "The pickle does not say what it was trained on: samples get space groups as in"
+            " the embedded prototypes, and all elements (give --data for those of a training set)."
+        )
 
 
 def require_absent(*paths: Path) -> None:

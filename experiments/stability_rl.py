@@ -34,6 +34,7 @@ from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
 from crystaljax.policies.base import Params, SamplingConfig
+from crystaljax.ranges import DECAY, FINITE, POSITIVE, at_least, check
 from crystaljax.rewards.stability import StabilityConfig
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.training.optimizer import OptimizerConfig, fine_tuning
@@ -59,6 +60,10 @@ class RelaxConfig:
     """eV/atom above hull up to which a relaxed sample is learnt from."""
     validation: float = 0.1
     """Share of those that validates SFT and is not learnt."""
+
+    def __post_init__(self) -> None:
+        check(self, n=at_least(1), fmax=POSITIVE, max_steps=at_least(0), threshold=FINITE)
+        check(self, validation=DECAY)
 
 
 @dataclass(frozen=True)
