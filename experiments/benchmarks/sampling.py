@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 from presets import MODELS, Preset
 
 from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 from crystaljax.policies.base import Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
@@ -79,4 +79,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    run(main, Config, __doc__, prepared=False)
