@@ -16,34 +16,43 @@ from small import SMALL
 from test_sampling import policy
 
 from crystaljax.composition import SYMBOLS, atomic_number
+from crystaljax.conditions import Condition, unmet
+from crystaljax.crystal import Crystals
 from crystaljax.models.wyckoff import decoder as wyckoff_decoder
-from crystaljax.models.wyckoff.decoder import Rollout
-from crystaljax.models.wyckoff.sampler import Sampler, _decode
+from crystaljax.models.wyckoff.decoder import TokenRollout
+from crystaljax.models.wyckoff.demands import make_demands
+from crystaljax.models.wyckoff.lookahead import Starts
+from crystaljax.models.wyckoff.sampler import Sampler
+from crystaljax.policies.base import SamplingConfig as How
 from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
-from crystaljax.sampling import SamplingConfig, make_demands
+from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 
 BATCH = 256
 
 
-def sample(n: int, seed: int = 1, repeat: int = 1, **settings: object) -> Rollout:
+def sample(n: int, seed: int = 1, repeat: int = 1, **settings: object) -> TokenRollout:
     config = SamplingConfig(**({"batch_size": BATCH} | settings))
     return policy()[0].sample(policy()[1], n, seed, config, repeat)
 
 
 def sampler(seed: int = 0, **settings: object) -> Sampler:
-    config = SamplingConfig(**({"batch_size": BATCH} | settings))
-    demands = make_demands(config, SMALL.max_sites)
-    return Sampler(policy()[0].graph, policy()[1], seed, demands, config)
+    how = How(**({"batch_size": BATCH} | settings))  # type: ignore[arg-type]
+    counts = policy()[0].space_group_counts
+    return Sampler(policy()[0].graph, policy()[1], seed, how, counts)
+
+
+def conditioned(conditions: list[Condition], seed: int = 1, repeat: int = 1) -> TokenRollout:
+    return sampler(seed).sample(conditions, repeat)
 
 
 @cache
-def free(space_groups: tuple[int, ...] | None = None) -> Rollout:
+def free(space_groups: tuple[int, ...] | None = None) -> TokenRollout:
     """Samples without demands."""
     return sample(16 * BATCH, seed=2, space_groups=space_groups)
 
 
-def compare(found: Rollout, oracle: Rollout) -> None:
+def compare(found: TokenRollout, oracle: TokenRollout) -> None:
     """Sites, first letters and ln p of samples against those that met the demands by chance."""
     assert len(oracle) > 150
     assert found.satisfied.all()
@@ -92,7 +101,12 @@ def test_templates_are_the_conditional() -> None:
 def test_weights_are_target_over_proposal() -> None:
     """Of single draws, at another temperature: by probabilities computed apart."""
     groups = np.array([1, 12, 62, 194, 225, 2, 14, 139])
-    drawn = sampler(temperature=0.7, elements=("Fe", "O", "Ti"), required=("O",)).draw(groups)
+    source = sampler(temperature=0.7)
+    asked = Condition(elements=("Fe", "O", "Ti"), required=("O",))
+    demands = make_demands([asked], SMALL.max_sites, np.ones(230))
+    starts = Starts(demands, source.decoder)
+    zeros = np.zeros(len(groups), int)
+    drawn = source.draw(starts, zeros, zeros, groups - 1)
     model = policy()[0].model(policy()[1])
     met = np.flatnonzero(drawn.satisfied)
     assert len(met) > 2
@@ -131,20 +145,98 @@ def test_nothing_is_compiled_for_another_wish() -> None:
 
 
 def test_every_sample_has_demands_of_its_own() -> None:
-    """In one batch: what `Constraints` hold is by sample."""
-    one, other = sampler(elements=("Fe", "O")), sampler(elements=("Na", "Cl"), required=("Na",))
-    group = np.full(BATCH // 2, 62)
-    both = jax.tree.map(
-        lambda *xs: np.concatenate(xs),
-        one._demands.constraints(group),
-        other._demands.constraints(group),
-    )
-    keys = jax.random.split(jax.random.key(0), BATCH)
-    seen = np.zeros((BATCH, SMALL.max_sites), int)
-    for rows, found in _decode(one._decoder, keys, np.full(BATCH, 62), both, BATCH):
-        seen[rows] = found.tokens.species
-    assert set(np.unique(seen[: BATCH // 2])) == {0, 8, 26}
-    assert set(np.unique(seen[BATCH // 2 :])) == {0, 11, 17}
+    """One batch: formulas, elements, templates, groups, and nothing."""
+    asked = [
+        Condition(elements=("Fe", "O")),
+        Condition(elements=("Na", "Cl"), required=("Na",)),
+        Condition(formula="NaCl", formula_units=1),
+        Condition(formula="SrTiO3", space_group=(221, 99, 123)),
+        Condition(formula="Mg2SiO4", formula_units=2),
+        Condition(template=("a", "b", "c")),
+        Condition(template=("a", "a"), space_group=1),
+        Condition(formula="CaPd2", template=("a", "d"), formula_units=1),
+        Condition(space_group=62),
+        Condition(),
+    ]
+    found = conditioned(asked * 20, repeat=2)
+    assert found.satisfied.all()
+    conditions = [c for c in asked * 20 for _ in range(2)]
+    assert not any(unmet(crystals(found), conditions))
+    assert len(set(found.tokens.space_group[18::20])) > 3  # of the unconditional one
+    for condition in asked:
+        mine = [i for i, c in enumerate(conditions) if c == condition]
+        weight = found.log_weight[mine]
+        assert np.isfinite(weight).all()
+        groups = found.tokens.space_group[mine]
+        np.testing.assert_array_equal(groups[::2], groups[1::2])
+
+
+def crystals(rollout: TokenRollout) -> Crystals:
+    """With a lattice that does not matter."""
+    tokens = rollout.tokens
+    lattice = np.tile(np.array([4.0, 4, 4, 90, 90, 90], np.float32), (len(tokens), 1))
+    return Crystals(tokens.space_group, tokens.wyckoff, tokens.species, tokens.frac, lattice)
+
+
+def test_different_demands_are_the_conditionals_each() -> None:
+    """Sampled together: each against those that met it by chance."""
+    species, sites = free().tokens.species, free().tokens.n_sites
+    common = np.bincount(species[:, :2].ravel(), minlength=N_SPECIES)[1:].argsort()[::-1] + 1
+    one, other = (SYMBOLS[z - 1] for z in common[:2])
+    asked = [Condition(required=(one,)), Condition(), Condition(required=(other,))]
+    found = conditioned(asked * 200)
+    compare(found[0::3], free()[(species == common[0]).any(axis=1)])
+    compare(found[1::3], free())
+    compare(found[2::3], free()[(species == common[1]).any(axis=1)])
+    assert sites.max() > 4
+
+
+def test_one_sample_of_each_demand() -> None:
+    """Chosen from few candidates: 250 conditions that ask for the same in other words."""
+    species = free().tokens.species
+    common = np.bincount(species[:, :2].ravel(), minlength=N_SPECIES)[1:].argmax() + 1
+    rare = [z for z in range(1, N_SPECIES) if z != common]
+    every = np.array(SYMBOLS[: N_SPECIES - 1])
+    asked = [
+        Condition(
+            required=(SYMBOLS[common - 1],),
+            elements=tuple(np.delete(every, [z - 1 for z in rare[i % 16 : i % 16 + i // 16]])),
+        )
+        for i in range(250)
+    ]
+    found = conditioned(asked)
+    assert found.satisfied.all()
+    oracle = free()[(species == common).any(axis=1)]
+    error = 4 * oracle.tokens.n_sites.std() / np.sqrt(250)
+    assert found.tokens.n_sites.mean() == pytest.approx(oracle.tokens.n_sites.mean(), abs=error)
+
+
+def test_open_formula_units() -> None:
+    """Of a group in which one and two units of one element fit: as likely as the model says."""
+    asked = Condition(formula="Fe", space_group=(1, 4), required=())
+    found = conditioned([asked] * BATCH)
+    assert found.satisfied.all()
+    # The oracle: sequences of this one element alone, of any length.
+    alone = conditioned([Condition(elements=("Fe",), space_group=(1, 4))] * BATCH, seed=5)
+    sites, expected = found.tokens.n_sites, alone.tokens.n_sites
+    weight, other = found.weight / found.weight.sum(), alone.weight / alone.weight.sum()
+    error = np.sqrt(np.average((expected - other @ expected) ** 2, weights=other))
+    error *= np.sqrt(1 / found.effective_size + 1 / alone.effective_size)
+    assert abs(weight @ sites - other @ expected) < 3 * error + 0.05
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (Condition(properties={"band_gap": 1.0}), "condition 3 of 3: .*properties .band_gap"),
+        (Condition(template=("a",) * 9), "condition 3 of 3: a template of 9 sites"),
+        (Condition(formula="SrTiO3", space_group=230), "condition 3 of 3: no space group"),
+        (Condition(formula="H120He120Li120", formula_units=1), "condition 3 of 3: .*smaller cell"),
+    ],
+)
+def test_a_condition_that_cannot_be_asked(wrong: Condition, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        conditioned([Condition(), Condition(space_group=62), wrong])
 
 
 def counts_without(*symbols: str) -> np.ndarray:
@@ -177,13 +269,13 @@ def test_elements_of_no_training_crystal_are_masked() -> None:
 def test_masked_elements_that_are_asked_for() -> None:
     counts = counts_without("He", "Kr")
     for wish in ({"elements": ("He", "O")}, {"formula": "KrF2"}):
-        demands = make_demands(SamplingConfig(**wish), 6, counts)
-        assert demands.known[2 if "elements" in wish else 36]
+        (demand,) = make_demands([Condition(**wish)], 6, np.ones(230), counts)
+        assert demand.known[2 if "elements" in wish else 36]
     with pytest.raises(ValueError, match=r"required is He.*seen in training"):
-        make_demands(SamplingConfig(required=("He",)), 6, counts)
-    demands = make_demands(SamplingConfig(), 6, counts)
-    assert not demands.known[[2, 36]].any()
-    assert not demands.binding
+        make_demands([Condition(required=("He",))], 6, np.ones(230), counts)
+    (demand,) = make_demands([Condition()], 6, np.ones(230), counts)
+    assert not demand.known[[2, 36]].any()
+    assert not demand.binding
 
 
 def test_model_folders_with_and_without_element_counts(

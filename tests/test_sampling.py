@@ -12,10 +12,12 @@ from slow_reference import reference
 from small import SMALL
 
 from crystaljax.composition import element_counts
+from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
-from crystaljax.models.wyckoff.decoder import Rollout
+from crystaljax.models.wyckoff.decoder import TokenRollout
+from crystaljax.models.wyckoff.demands import make_demands
 from crystaljax.policies.wyckoff import Params, WyckoffPolicy
-from crystaljax.sampling import SamplingConfig, make_demands, possible_groups
+from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import Rows, pack
 
@@ -29,13 +31,13 @@ def policy() -> tuple[WyckoffPolicy, Params]:
     return policy, jax.tree.map(lambda x: 8 * x if x.ndim > 1 else x, policy.init(0))
 
 
-def sample(n: int = BATCH, seed: int = 0, **settings: object) -> Rollout:
+def sample(n: int = BATCH, seed: int = 0, **settings: object) -> TokenRollout:
     return policy()[0].sample(
         policy()[1], n, seed, SamplingConfig(**({"batch_size": BATCH} | settings))
     )
 
 
-def teacher_forced(rollout: Rollout) -> np.ndarray:
+def teacher_forced(rollout: TokenRollout) -> np.ndarray:
     tokens = rollout.tokens
     plan = (Rows(len(tokens), SMALL.max_sites, 1),)
     score = jax.jit(policy()[0].log_prob, static_argnums=2)
@@ -151,8 +153,8 @@ def test_impossible_wishes(settings: dict, message: str) -> None:
 def test_space_groups_follow_the_data() -> None:
     counts = np.zeros(230, int)
     counts[[1, 224]] = 1, 3
-    config = SamplingConfig()
-    prior = possible_groups(config, make_demands(config, SMALL.max_sites), counts)
+    (demand,) = make_demands([Condition()], SMALL.max_sites, counts)
+    prior = demand.prior
     assert np.flatnonzero(prior).tolist() == [1, 224]
     assert prior[[1, 224]].tolist() == [0.25, 0.75]
 

@@ -13,11 +13,12 @@ from flax import nnx
 
 from crystaljax.checkpoints import Metadata, load_metadata, load_weights, save_weights
 from crystaljax.crystal import Array
-from crystaljax.models.wyckoff.decoder import Rollout
+from crystaljax.models.wyckoff.decoder import TokenRollout
 from crystaljax.models.wyckoff.likelihood import LogProb, log_prob
 from crystaljax.models.wyckoff.sampler import Sampler
 from crystaljax.models.wyckoff.transformer import ModelConfig, WyckoffTransformer
-from crystaljax.sampling import SamplingConfig, make_demands, possible_groups
+from crystaljax.policies import base
+from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.packing import PackedTokens
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization
 
@@ -71,17 +72,22 @@ class WyckoffPolicy:
         seed: int,
         config: SamplingConfig | None = None,
         repeat: int = 1,
-    ) -> Rollout:
+    ) -> TokenRollout:
         """n crystals with their log-probabilities; sample i depends on the seed and i alone.
 
         Space groups are drawn from the training data's distribution, each for `repeat` samples in
         a row. ValueError if the configuration asks for what cannot be.
         """
         config = config or SamplingConfig()
-        demands = make_demands(config, self.config.max_sites, self.element_counts)
-        prior = possible_groups(config, demands, self.space_group_counts)
-        sampler = Sampler(self.graph, params, seed, demands, config)
-        return sampler.sample(prior, n, repeat, np.random.default_rng(seed))
+        sampling = base.SamplingConfig(
+            config.temperature,
+            config.top_p,
+            config.max_candidates,
+            batch_size=config.batch_size,
+        )
+        counts = self.space_group_counts, self.element_counts
+        sampler = Sampler(self.graph, params, seed, sampling, *counts)
+        return sampler.sample([config.condition] * -(-n // repeat), repeat)[:n]
 
     @property
     def metadata(self) -> Metadata:

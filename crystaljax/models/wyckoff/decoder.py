@@ -19,8 +19,8 @@ import numpy as np
 from flax import nnx
 
 from crystaljax.crystal import Array, Batch
-from crystaljax.models.rules import allowed_letters, exclude
-from crystaljax.models.wyckoff.constraints import Constraints, Progress
+from crystaljax.models.rules import NEVER, allowed_letters, exclude
+from crystaljax.models.wyckoff.constraints import Constraints, Places, Progress
 from crystaljax.models.wyckoff.importance import effective_size
 from crystaljax.models.wyckoff.token_sampling import (
     Choice,
@@ -40,15 +40,18 @@ from crystaljax.models.wyckoff.transformer import (
     rotation,
 )
 from crystaljax.symmetry.orbits import project
-from crystaljax.symmetry.tables import N_LETTERS, tables
+from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE, WyckoffTokens
+
+FIRST_TOKENS = 256
+"""First letters that are passed through the network at a time."""
 
 Graph = Any  # of the network, as `nnx.split` gives it
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Rollout(Batch):
+class TokenRollout(Batch):
     """N samples with their log-probabilities."""
 
     tokens: WyckoffTokens
@@ -80,7 +83,7 @@ class Rollout(Batch):
         return effective_size(self.weight)
 
     @staticmethod
-    def empty(group: Array, max_sites: int) -> Rollout:
+    def empty(group: Array, max_sites: int) -> TokenRollout:
         """Nothing sampled yet, for N space groups."""
         n = len(group)
         tokens = WyckoffTokens(
@@ -91,7 +94,7 @@ class Rollout(Batch):
             np.zeros((n, 6), np.float32),
         )
         zeros = np.zeros(n, np.float32)
-        return Rollout(tokens, zeros, zeros.copy(), zeros.copy(), np.zeros(n, bool))
+        return TokenRollout(tokens, zeros, zeros.copy(), zeros.copy(), np.zeros(n, bool))
 
 
 @jax.tree_util.register_dataclass
@@ -99,10 +102,12 @@ class Rollout(Batch):
 class DecodeState:
     """B sequences after some tokens, all but the cache."""
 
-    rollout: Rollout
+    rollout: TokenRollout
     """What has been sampled."""
     constraints: Constraints
     """What is demanded of each."""
+    places: Places | None
+    """Tables that the constraints refer to, if they demand anything."""
     progress: Progress
     """What the sites so far mean for that."""
     key: Array
@@ -123,25 +128,25 @@ class Decoder:
     Args:
       graph, params: the network, as `nnx.split` gives it.
       tempering: how to sample.
-      fewest: the table of `Occupations` that constraints refer to, if they demand compositions.
     """
 
-    def __init__(
-        self, graph: Graph, params: Any, tempering: Tempering, fewest: Array | None
-    ) -> None:
+    def __init__(self, graph: Graph, params: Any, tempering: Tempering) -> None:
         model: WyckoffTransformer = nnx.merge(graph, params)
         self.config = model.config
         self._model = graph, params
-        self._how = tempering, fewest
+        self.tempering = tempering
         self._block, weights = nnx.split(model.blocks)
         self._layers = _unstack(weights, self.config.n_layers)
 
-    def start(self, key: Array, group: Array, constraints: Constraints) -> DecodeState:
-        """B empty sequences; key [B], group int [B]."""
+    def start(
+        self, key: Array, group: Array, constraints: Constraints, places: Places | None
+    ) -> DecodeState:
+        """B empty sequences; key [B], group int [B]; `places` is what constraints refer to."""
         batch = len(group)
         return DecodeState(
-            rollout=Rollout.empty(group, self.config.max_sites),
+            rollout=TokenRollout.empty(group, self.config.max_sites),
             constraints=constraints,
+            places=places,
             progress=Progress.start(batch),
             key=key,
             alive=np.ones(batch, bool),
@@ -162,9 +167,9 @@ class Decoder:
         """Sample the letter of the `site`-th site (from 0), and the lattice where none follows."""
         was_alive = state.alive
         state = replace(state, uniform=draw_uniforms(state.key, np.int32(site)))
-        state = _letter(*self._model, state, np.int32(site), *self._how)
+        state = _letter(*self._model, state, np.int32(site), self.tempering)
         state, caches = self._advance(state, caches, site * TOKENS_PER_SITE)
-        return _lattice(*self._model, state, was_alive, self._how[0]), caches
+        return _lattice(*self._model, state, was_alive, self.tempering), caches
 
     def sites(
         self, state: DecodeState, caches: list[Cache], site: int
@@ -172,10 +177,10 @@ class Decoder:
         """Sample the element and the coordinates of the `site`-th site."""
         at = np.int32(site)
         place = site * TOKENS_PER_SITE + 1
-        state = _species(*self._model, state, at, *self._how)
+        state = _species(*self._model, state, at, self.tempering)
         state, caches = self._advance(state, caches, place)
         for axis in range(3):
-            state = _coordinate(*self._model, state, at, np.int32(axis), self._how[0])
+            state = _coordinate(*self._model, state, at, np.int32(axis), self.tempering)
             state, caches = self._advance(state, caches, place + 1 + axis)
         return state, caches
 
@@ -191,11 +196,31 @@ class Decoder:
             longer.append(kept)
         return replace(state, hidden=hidden), longer
 
+    def first_choices(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tempered logits of the first letter and of the first element on it, by group.
+
+        float32 [230, 28] and [230, 28, 119], computed for `groups` bool [230], and without the
+        rules of sequences; `NEVER` elsewhere.
+        """
+        every = np.arange(1, N_GROUPS + 1, dtype=np.int32)
+        letters = np.asarray(_first_letters(*self._model, every, self.tempering))
+        exists = (tables().multiplicity > 0) & groups[:, None]
+        group, letter = (x.astype(np.int32) for x in np.nonzero(exists))
+        species = np.full((*exists.shape, N_SPECIES), NEVER, np.float32)
+        for first in range(0, len(group), FIRST_TOKENS):
+            at = group[first : first + FIRST_TOKENS], letter[first : first + FIRST_TOKENS]
+            padded = [np.resize(x, FIRST_TOKENS) for x in at]
+            found = _first_species(*self._model, padded[0] + 1, padded[1], self.tempering)
+            species[at] = np.asarray(found)[: len(at[0])]
+        return np.where(exists, letters, NEVER), species
+
 
 @jax.jit
 def take(state: DecodeState, caches: list[Cache], rows: Array) -> tuple[DecodeState, list[Cache]]:
     """Some of the sequences."""
-    return jax.tree.map(lambda x: x[rows], (state, caches))
+    places = state.places
+    state, caches = jax.tree.map(lambda x: x[rows], (replace(state, places=None), caches))
+    return replace(state, places=places), caches
 
 
 @partial(jax.jit, static_argnums=1)
@@ -224,13 +249,30 @@ def _advance(
 
 
 @partial(jax.jit, static_argnums=0)
+def _first_letters(graph: Graph, params: Any, group: Array, tempering: Tempering) -> Array:
+    """float32 [B, 28]: logits of the first letters."""
+    model: WyckoffTransformer = nnx.merge(graph, params)
+    return model.first_letter_logits(group) / tempering.temperature
+
+
+@partial(jax.jit, static_argnums=0)
+def _first_species(
+    graph: Graph, params: Any, group: Array, letter: Array, tempering: Tempering
+) -> Array:
+    """float32 [B, 119]: logits of the elements on first letters."""
+    model: WyckoffTransformer = nnx.merge(graph, params)
+    token, here = model.embed_letter(group, letter)[:, None], jnp.zeros((len(group), 1), int)
+    output = model.transform(token, here, jnp.ones((len(group), 1, 1), bool))[:, 0]
+    return model.species_logits(output) / tempering.temperature
+
+
+@partial(jax.jit, static_argnums=0)
 def _letter(
     graph: Graph,
     params: Any,
     state: DecodeState,
     site: Array,
     tempering: Tempering,
-    fewest: Array | None,
 ) -> DecodeState:
     """Letters for those that are alive, and their tokens."""
     model: WyckoffTransformer = nnx.merge(graph, params)
@@ -240,9 +282,15 @@ def _letter(
     possible = allowed_letters(group, state.letter, jnp.broadcast_to(site == 0, group.shape))
     is_full = site >= model.config.max_sites
     possible = jnp.where(is_full, jnp.arange(N_LETTERS) == 0, possible)
-    sites_left = model.config.max_sites - site
-    wanted = state.constraints.letters(fewest, state.progress, group, site, possible, sites_left)
-    choice = draw_choice(state.uniform.letter, logits, possible, possible, wanted, tempering)
+    wanted, favour, demanded = possible, jnp.float32(0), state.constraints.demanded
+    if demanded is not None and state.places is not None:
+        sites_left = model.config.max_sites - site
+        wanted, favour = demanded.letters(
+            state.places, state.progress, group, site, possible, sites_left
+        )
+    choice = draw_choice(
+        state.uniform.letter, logits, possible, possible, wanted, tempering, favour
+    )
     letter = jnp.where(state.alive, choice.index, 0)
     rollout = _add_choice(state.rollout, state.alive, choice)
     wyckoff = rollout.tokens.wyckoff.at[:, site].set(letter, mode="drop")
@@ -293,25 +341,28 @@ def _species(
     state: DecodeState,
     site: Array,
     tempering: Tempering,
-    fewest: Array | None,
 ) -> DecodeState:
     """Elements for those that are alive, and their tokens."""
     model: WyckoffTransformer = nnx.merge(graph, params)
     tokens = state.rollout.tokens
     group = tokens.space_group
     possible = jnp.broadcast_to(jnp.arange(N_SPECIES) > 0, (len(group), N_SPECIES))
-    sites_left = model.config.max_sites - site
-    constraints = state.constraints
-    wanted = constraints.species(fewest, state.progress, group, state.letter, site, sites_left)
     logits = model.species_logits(model.outputs(state.hidden))
+    constraints = state.constraints
+    wanted, favour, demanded = constraints.allowed, jnp.float32(0), constraints.demanded
+    if demanded is not None and state.places is not None:
+        fits, favour = demanded.species(
+            state.places,
+            state.progress,
+            group,
+            state.letter,
+            site,
+            model.config.max_sites - site,
+            exclude(logits, possible) / tempering.temperature,
+        )
+        wanted = wanted & fits
     choice = draw_choice(
-        state.uniform.species,
-        logits,
-        possible,
-        constraints.known,
-        wanted,
-        tempering,
-        constraints.favour(state.progress, exclude(logits, possible) / tempering.temperature),
+        state.uniform.species, logits, possible, constraints.known, wanted, tempering, favour
     )
     species = jnp.where(state.alive, choice.index, 0)
     rollout = _add_choice(state.rollout, state.alive, choice)
@@ -350,13 +401,13 @@ def _coordinate(
     )
 
 
-def _add_choice(rollout: Rollout, where: Array, choice: Choice) -> Rollout:
+def _add_choice(rollout: TokenRollout, where: Array, choice: Choice) -> TokenRollout:
     rollout = _add_logp(rollout, where, choice.logp, choice.logp_model)
     log_weight = rollout.log_weight + jnp.where(where, choice.log_weight, 0)
     return replace(rollout, log_weight=log_weight)
 
 
-def _add_logp(rollout: Rollout, where: Array, logp: Array, logp_model: Array) -> Rollout:
+def _add_logp(rollout: TokenRollout, where: Array, logp: Array, logp_model: Array) -> TokenRollout:
     return replace(
         rollout,
         logp=rollout.logp + jnp.where(where, logp, 0),

@@ -1,30 +1,35 @@
 """Samples of a Wyckoff transformer: the loop over sites, and the choice among candidates.
 
 Under demands (elements, template, formula) sequences are drawn with masks and a look-ahead, which
-is not the model's distribution of crystals that meet the demands: its tokens are likelier early,
-where nothing is demanded yet. So candidates are drawn in rounds, with importance weights, and
-samples are selected from them until their weights are nearly equal.
+is not the model's distribution of crystals that meet the demands. So candidates are drawn in
+rounds, with importance weights, and samples are selected from them until their weights are nearly
+equal. Candidates of all demands of a call, and of all their space groups and formula units, are
+drawn together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crystaljax.conditions import Condition
 from crystaljax.crystal import Array
-from crystaljax.models.wyckoff.constraints import Constraints
-from crystaljax.models.wyckoff.decoder import Decoder, Graph, Rollout, grow, take
+from crystaljax.models.wyckoff.constraints import Constraints, Places
+from crystaljax.models.wyckoff.decoder import Decoder, Graph, TokenRollout, grow, take
+from crystaljax.models.wyckoff.demands import make_demands
 from crystaljax.models.wyckoff.importance import effective_size, kept_weights, select
+from crystaljax.models.wyckoff.lookahead import Start, Starts
 from crystaljax.models.wyckoff.token_sampling import Tempering
-from crystaljax.sampling import Demands, SamplingConfig
-from crystaljax.symmetry.tables import N_GROUPS
 from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE
+
+if TYPE_CHECKING:
+    from crystaljax.policies.base import SamplingConfig
 
 SHRINK = 4
 """A batch is made smaller when this fraction of it, or less, has not ended."""
@@ -38,112 +43,262 @@ CACHE_SITES = (2, 4, 7, 12)
 ENOUGH = 0.9
 """No more candidates are drawn once the effective size is this share of the samples."""
 
-FEWEST_CANDIDATES = 16
-"""Candidates are weighed against at least so many, however few samples are wanted."""
+FEW = 8
+"""Fewer samples than this are chosen from candidates of a larger effective size ..."""
+
+FEW_FACTOR = 1.5
+"""... by this factor."""
 
 EXPLORE = 0.2
-"""Share of later candidates whose space groups are drawn from the prior, not where earlier ones
-were found to weigh most."""
+"""Share of later candidates that start as the first ones did, not where these were found to weigh
+most."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """Samples that are wanted of one demand."""
+
+    demand: int
+    start: Start
+    wanted: int
+    """How many."""
+    binding: bool
+    """Candidates do not all have the same weight."""
+
+    @property
+    def first_round(self) -> int:
+        """Candidates of the first round."""
+        return 2 * self.wanted if self.binding and self.wanted < FEW else self.wanted
 
 
 class Sampler:
-    """Draws batches of sequences; sample i of a seed depends on the seed and i alone.
+    """Draws batches of sequences; sample i of a seed depends on the seed, i and the conditions.
 
     Args:
       graph, params: the network, as `nnx.split` gives it.
-      demands, config: what samples have to meet, and how they are drawn.
+      seed, sampling: how to sample.
+      space_group_counts, element_counts: of the training data, see `make_demands`.
     """
 
     def __init__(
-        self, graph: Graph, params: Any, seed: int, demands: Demands, config: SamplingConfig
+        self,
+        graph: Graph,
+        params: Any,
+        seed: int,
+        sampling: SamplingConfig,
+        space_group_counts: np.ndarray,
+        element_counts: np.ndarray | None = None,
     ) -> None:
-        top_p = jnp.float32(config.top_p) if config.top_p < 1 else None
-        tempering = Tempering(jnp.float32(config.temperature), top_p)
-        table = demands.occupations
-        fewest = None if table is None else jnp.asarray(table.fewest)
-        self._decoder = Decoder(graph, params, tempering, fewest)
+        top_p = jnp.float32(sampling.top_p) if sampling.top_p < 1 else None
+        self.decoder = Decoder(graph, params, Tempering(jnp.float32(sampling.temperature), top_p))
         self._base = jax.random.key(seed)
-        self._demands, self._config = demands, config
+        self._rng = np.random.default_rng(seed)
+        self._sampling = sampling
+        self._counts = space_group_counts, element_counts
         self._drawn = 0
 
-    def sample(self, prior: np.ndarray, n: int, repeat: int, rng: np.random.Generator) -> Rollout:
-        """n samples, as numpy arrays, of space groups each drawn for `repeat` samples in a row.
+    def sample(self, conditions: Sequence[Condition], repeat: int = 1) -> TokenRollout:
+        """`repeat` samples in a row, of the same space group, for each condition: [N · repeat].
 
-        `prior` float64 [230]: probabilities of the groups. Under demands, group and crystal are
-        distributed as they are given that the demands are met. Samples that do not meet them,
-        where too few candidates did, are not `satisfied`.
+        Arrays are numpy's. Space group (and formula units, where they are open) and crystal are
+        distributed as they are given that the condition is met. Samples that do not meet it,
+        where too few candidates did, are not `satisfied`. ValueError naming the condition that
+        cannot be asked.
         """
-        n_rows = -(-n // repeat)
-        if not self._demands.binding:
-            groups = rng.choice(N_GROUPS, n_rows, p=prior).astype(np.int32) + 1
-            return self.draw(np.repeat(groups, repeat)[:n])
-        first = self._choose(prior[None], np.array([n_rows]), rng)
+        distinct = list(dict.fromkeys(conditions))
+        number = {condition: i for i, condition in enumerate(distinct)}
+        which = np.array([number[condition] for condition in conditions], int)
+        demands = make_demands(conditions, self.decoder.config.max_sites, *self._counts)
+        demands = [demands[conditions.index(c)] for c in distinct]
+        if not any(demand.binding for demand in demands):
+            priors = np.stack([demand.prior for demand in demands])
+            group = _draw(priors, which, self._rng) + 1
+            rows = np.repeat(np.arange(len(which)), repeat)
+            known = np.stack([demand.known for demand in demands])[which[rows]]
+            constraints = Constraints(known, known)
+            return self._decode(group[rows].astype(np.int32), constraints, None)
+        starts = Starts(demands, self.decoder)
+        n = np.bincount(which, minlength=len(distinct))
+        targets = [
+            _Target(i, starts.starts[i], int(n[i]), demand.binding)
+            for i, demand in enumerate(demands)
+        ]
+        first = self._choose(starts, targets)
+        # Target by target; back to the order that was asked for.
+        first = first[np.argsort(np.argsort(which, kind="stable"), kind="stable")]
         if repeat == 1:
             return first
         # The others of a row have the first one's group, which is thus distributed as it should be.
-        groups, which = np.unique(first.tokens.space_group, return_inverse=True)
-        others = self._choose(np.eye(N_GROUPS)[groups - 1], np.bincount(which) * (repeat - 1), rng)
-        rows = np.zeros((n_rows, repeat), int)
-        rows[:, 0] = np.arange(n_rows)
-        by_group = np.argsort(which, kind="stable")
-        rows[by_group, 1:] = n_rows + np.arange(n_rows * (repeat - 1)).reshape(n_rows, -1)
+        pairs = np.stack([which, first.tokens.space_group - 1], axis=1)
+        unique, pair = np.unique(pairs, axis=0, return_inverse=True)
+        n = np.bincount(pair.ravel()) * (repeat - 1)
+        others = self._choose(
+            starts,
+            [
+                _Target(i, starts.starts[i].of_group(group), int(k), demands[i].binding)
+                for (i, group), k in zip(unique.tolist(), n, strict=True)
+            ],
+        )
+        rows = np.zeros((len(which), repeat), int)
+        rows[:, 0] = np.arange(len(which))
+        by_pair = np.argsort(pair.ravel(), kind="stable")
+        rows[by_pair, 1:] = len(which) + np.arange(len(which) * (repeat - 1)).reshape(
+            len(which), -1
+        )
         both = jax.tree.map(lambda *xs: np.concatenate(xs), first, others)
-        return both[rows.ravel()[:n]]
+        return both[rows.ravel()]
 
-    def draw(self, groups: np.ndarray) -> Rollout:
-        """The next sample for each of N space groups, int [N], with its own weight."""
-        index = self._drawn + np.arange(len(groups))
-        self._drawn += len(groups)
-        constraints = self._demands.constraints(groups)
-        result = Rollout.empty(groups, self._demands.max_sites)
-        for first in range(0, len(groups), self._config.batch_size):
-            rows = np.arange(first, min(first + self._config.batch_size, len(groups)))
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(self._base, index[rows])
-            batch = keys, groups[rows], constraints[rows]
-            for at, found in _decode(self._decoder, *batch, self._config.batch_size):
+    def _decode(
+        self, groups: np.ndarray, constraints: Constraints, places: Places | None
+    ) -> TokenRollout:
+        """The next sample for each of N space groups, int32 [N], with its own weight."""
+        result = TokenRollout.empty(groups, self.decoder.config.max_sites)
+        size = self._sampling.batch_size
+        for first in range(0, len(groups), size):
+            rows = np.arange(first, min(first + size, len(groups)))
+            keys = self._keys(rows)
+            batch = keys, groups[rows], constraints[rows], places
+            for at, found in _decode(self.decoder, *batch, size):
                 jax.tree.map(partial(_put, rows[at]), result, found)
+        self._drawn += len(groups)
         return result
 
-    def _choose(self, priors: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> Rollout:
-        """Samples of T targets, which differ in their priors float64 [T, 230], target by target.
+    def _keys(self, rows: np.ndarray) -> Array:
+        return jax.vmap(jax.random.fold_in, (None, 0))(self._base, self._drawn + rows)
 
-        `wanted` int [T]: samples of each.
-        """
-        n_targets = len(wanted)
-        expected = np.zeros_like(priors)  # candidates of each target and group
-        proposals = priors.copy()
-        rounds: list[Rollout] = []
-        target = group = np.zeros(0, int)
-        open_targets = np.arange(n_targets)
-        for _ in range(self._config.max_candidates):
-            size = np.maximum(wanted, FEWEST_CANDIDATES)
-            drawn = [rng.choice(N_GROUPS, size[t], p=proposals[t]) for t in open_targets]
-            expected[open_targets] += size[open_targets, None] * proposals[open_targets]
-            target = np.concatenate([target, np.repeat(open_targets, size[open_targets])])
-            group = np.concatenate([group, *drawn])
-            rounds.append(self.draw(np.concatenate(drawn).astype(np.int32) + 1))
-            log_weight = np.concatenate([np.asarray(r.log_weight, np.float64) for r in rounds])
-            log_weight += np.log(priors[target, group]) - np.log(expected[target, group])
-            weight = _relative(log_weight, target, n_targets)
-            for t in open_targets:
-                mine = target == t
-                proposals[t] = _better_proposal(priors[t], expected[t], group[mine], weight[mine])
-            sizes = [
-                effective_size(kept_weights(weight[target == t], wanted[t])) for t in open_targets
-            ]
-            open_targets = open_targets[np.array(sizes) < ENOUGH * wanted[open_targets]]
-            if not len(open_targets):
-                break
-        candidates = jax.tree.map(lambda *xs: np.concatenate(xs), *rounds)
-        rows, log_kept = [], []
-        for i, n in enumerate(wanted):
-            mine = np.flatnonzero(target == i)
-            kept, weights = select(weight[mine], int(n), rng)
-            rest = np.setdiff1d(np.arange(len(mine)), kept)[: n - len(kept)]
+    def draw(
+        self, starts: Starts, demand: np.ndarray, unit: np.ndarray, group: np.ndarray
+    ) -> TokenRollout:
+        """The next sample for each of N starts (int [N] each), with its own weight."""
+        result = TokenRollout.empty(group + 1, self.decoder.config.max_sites)
+        size = self._sampling.batch_size
+        # Sequences of like lengths together: little is computed for those that have ended.
+        order = np.lexsort((group, starts.length(demand, unit, group)))
+        for rows in starts.batches(order, demand, unit, group, size):
+            keys = self._keys(rows)
+            asked = starts.constraints(demand[rows], unit[rows], group[rows])
+            batch = keys, (group[rows] + 1).astype(np.int32), *asked
+            for at, found in _decode(self.decoder, *batch, size):
+                jax.tree.map(partial(_put, rows[at]), result, found)
+        self._drawn += len(group)
+        return result
+
+    def _choose(self, starts: Starts, targets: list[_Target]) -> TokenRollout:
+        """Samples of T targets, target by target."""
+        pool = _Pool(targets, self._sampling.max_candidates)
+        open_targets = np.arange(len(targets))
+        while len(open_targets):
+            target, option = pool.propose(open_targets, self._rng)
+            demand = np.array([t.demand for t in targets])[target]
+            unit = _of_options(target, option, [t.start.unit for t in targets])
+            group = _of_options(target, option, [t.start.group for t in targets])
+            pool.add(target, option, self.draw(starts, demand, unit, group))
+            open_targets = pool.lacking(open_targets)
+        return pool.select(self._rng)
+
+
+class _Pool:
+    """Weighted candidates of T targets, M in all.
+
+    Args:
+      most: candidates for each sample that is wanted, at most.
+    """
+
+    def __init__(self, targets: list[_Target], most: int) -> None:
+        self._targets, self._most = targets, most
+        self._expected = [np.zeros(len(t.start.group)) for t in targets]  # of each start
+        self._proposals = [t.start.proposal for t in targets]
+        self._count = np.zeros(len(targets), int)
+        self._rounds: list[TokenRollout] = []
+        self._target = self._option = np.zeros(0, int)
+        self._weight = np.zeros(0)
+
+    def propose(
+        self, open_targets: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Targets and starts of new candidates."""
+        sizes, options = [], []
+        for t in open_targets:
+            target, proposal = self._targets[t], self._proposals[t]
+            size = target.first_round
+            if self._count[t]:
+                size = self._count[t] if target.wanted < FEW else target.wanted
+            size = min(size, self._most * target.wanted - self._count[t])
+            options.append(rng.choice(len(proposal), size, p=proposal))
+            self._expected[t] += size * proposal
+            self._count[t] += size
+            sizes.append(size)
+        return np.repeat(open_targets, sizes), np.concatenate(options)
+
+    def add(self, target: np.ndarray, option: np.ndarray, found: TokenRollout) -> None:
+        """Candidates that were proposed; all are weighed anew."""
+        self._rounds.append(found)
+        self._target = np.concatenate([self._target, target])
+        self._option = np.concatenate([self._option, option])
+        log_weight = np.concatenate([np.asarray(r.log_weight, np.float64) for r in self._rounds])
+        at = self._target, self._option
+        log_weight += _of_options(*at, [t.start.prior for t in self._targets])
+        log_weight -= np.log(_of_options(*at, self._expected))
+        self._weight = _relative(log_weight, self._target, len(self._targets))
+
+    def lacking(self, open_targets: np.ndarray) -> np.ndarray:
+        """Those of some targets that need more candidates; proposals for these are improved."""
+        left = []
+        for t in open_targets:
+            target, mine = self._targets[t], self._target == t
+            weight = self._weight[mine]
+            full = self._count[t] >= self._most * target.wanted
+            if full or not target.binding or _enough(weight, target.wanted):
+                continue
+            left.append(t)
+            if target.wanted >= FEW:
+                self._proposals[t] = _better_proposal(
+                    target.start, self._expected[t], self._option[mine], weight
+                )
+        return np.array(left, int)
+
+    def select(self, rng: np.random.Generator) -> TokenRollout:
+        """The samples of each target, with the weights that are left."""
+        rows, log_weights = [], []
+        by_target = np.argsort(self._target, kind="stable")
+        ends = np.cumsum(self._count)
+        for target, start, end in zip(self._targets, ends - self._count, ends, strict=True):
+            mine = by_target[start:end]
+            kept, weights = select(self._weight[mine], target.wanted, rng)
+            rest = np.setdiff1d(np.arange(len(mine)), kept)[: target.wanted - len(kept)]
             rows.append(mine[np.concatenate([kept, rest]).astype(int)])
-            log_kept += [np.log(weights / weights.mean()), np.full(len(rest), -np.inf)]
-        chosen: Rollout = candidates[np.concatenate(rows)]
-        return replace(chosen, log_weight=np.concatenate(log_kept).astype(np.float32))
+            log_weights += [np.log(weights / weights.mean() if len(kept) else weights), np.full(len(rest), -np.inf)]
+        candidates = jax.tree.map(lambda *xs: np.concatenate(xs), *self._rounds)
+        chosen: TokenRollout = candidates[np.concatenate(rows)]
+        return replace(chosen, log_weight=np.concatenate(log_weights).astype(np.float32))
+
+
+def _draw(priors: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """int [N]: a column for each sample by row `which` [N] of probabilities [D, n].
+
+    As `Generator.choice` draws from one row.
+    """
+    cumulative = np.cumsum(priors, axis=1)
+    cumulative /= cumulative[:, -1:]
+    uniform = rng.random(len(which))
+    drawn = np.zeros(len(which), int)
+    for row in np.unique(which):
+        mine = which == row
+        drawn[mine] = np.searchsorted(cumulative[row], uniform[mine], side="right")
+    return drawn
+
+
+def _of_options(target: np.ndarray, option: np.ndarray, values: list[np.ndarray]) -> np.ndarray:
+    """[M]: values of the options of each target that candidates were drawn from."""
+    sizes = np.array([len(x) for x in values])
+    return np.concatenate(values)[(np.cumsum(sizes) - sizes)[target] + option]
+
+
+def _enough(weight: np.ndarray, wanted: int) -> bool:
+    """Candidates of these weights are enough to choose samples from."""
+    if wanted < FEW:
+        return effective_size(weight) >= FEW_FACTOR * wanted
+    return effective_size(kept_weights(weight, wanted)) >= ENOUGH * wanted
 
 
 def _relative(log_weight: np.ndarray, target: np.ndarray, n_targets: int) -> np.ndarray:
@@ -154,19 +309,21 @@ def _relative(log_weight: np.ndarray, target: np.ndarray, n_targets: int) -> np.
 
 
 def _better_proposal(
-    prior: np.ndarray, expected: np.ndarray, group: np.ndarray, weight: np.ndarray
+    start: Start, expected: np.ndarray, option: np.ndarray, weight: np.ndarray
 ) -> np.ndarray:
-    """float64 [230]: probabilities of the groups of further candidates.
+    """float64 [M]: probabilities of the starts of further candidates.
 
-    In proportion to the prior times the root mean square of p(demands met | group) as it was
-    found (the allocation of least variance), known the better the more candidates a group had.
+    In proportion to the proposal times the root mean square of the weight as it was found (the
+    allocation of least variance), known the better the more candidates a start had.
     """
-    square = (weight * expected[group] / prior[group]) ** 2
+    proposal = start.proposal
+    square = (weight * expected[option] / proposal[option]) ** 2
     if not square.any():
-        return prior
-    total, n = np.bincount(group, square, N_GROUPS), np.bincount(group, minlength=N_GROUPS)
-    found = prior * np.sqrt((total + square.mean()) / (n + 1))
-    return EXPLORE * prior + (1 - EXPLORE) * found / found.sum()
+        return proposal
+    n_starts = len(proposal)
+    total, n = np.bincount(option, square, n_starts), np.bincount(option, minlength=n_starts)
+    found = proposal * np.sqrt((total + square.mean()) / (n + 1))
+    return EXPLORE * proposal + (1 - EXPLORE) * found / found.sum()
 
 
 def _put(at: np.ndarray, into: np.ndarray, values: np.ndarray) -> None:
@@ -174,15 +331,20 @@ def _put(at: np.ndarray, into: np.ndarray, values: np.ndarray) -> None:
 
 
 def _decode(
-    decoder: Decoder, keys: Array, groups: np.ndarray, constraints: Constraints, batch_size: int
-) -> Iterator[tuple[np.ndarray, Rollout]]:
+    decoder: Decoder,
+    keys: Array,
+    groups: np.ndarray,
+    constraints: Constraints,
+    places: Places | None,
+    batch_size: int,
+) -> Iterator[tuple[np.ndarray, TokenRollout]]:
     """Decode N samples together; yields some of them, finished, at a time, with their rows."""
     max_sites = decoder.config.max_sites
     lengths = [_length(n) for n in (*CACHE_SITES, max_sites) if n <= max_sites]
     rows = np.arange(len(groups))
     size = _size(len(rows), batch_size)
     padded = np.concatenate([rows, np.zeros(size - len(rows), int)])
-    state = decoder.start(keys[padded], groups[padded], constraints[padded])
+    state = decoder.start(keys[padded], groups[padded], constraints[padded], places)
     caches = decoder.empty_caches(size, lengths[0])
     for site in range(max_sites + 1):
         state, caches = decoder.letters(state, caches, site)
