@@ -21,7 +21,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.models.wyckoff import decoder as wyckoff_decoder
 from crystaljax.models.wyckoff.decoder import TokenRollout
 from crystaljax.models.wyckoff.demands import make_demands
-from crystaljax.models.wyckoff.lookahead import Starts
+from crystaljax.models.wyckoff.lookahead import Begun, Starts
 from crystaljax.models.wyckoff.sampler import Sampler
 from crystaljax.policies.base import SamplingConfig as How
 from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
@@ -105,8 +105,10 @@ def test_weights_are_target_over_proposal() -> None:
     asked = Condition(elements=("Fe", "O", "Ti"), required=("O",))
     demands = make_demands([asked], SMALL.max_sites, np.ones(230))
     starts = Starts(demands, source.decoder)
-    zeros = np.zeros(len(groups), int)
-    drawn = source.draw(starts, zeros, zeros, groups - 1)
+    zeros, each = np.zeros(len(groups), int), np.arange(len(groups))
+    begun = Begun(zeros, zeros, groups - 1, zeros.astype(float), each, zeros > 0)
+    kept, drawn = source.draw(starts, begun)
+    drawn = drawn[np.argsort(kept)]
     model = policy()[0].model(policy()[1])
     met = np.flatnonzero(drawn.satisfied)
     assert len(met) > 2

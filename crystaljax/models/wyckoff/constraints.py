@@ -200,6 +200,22 @@ class Demanded(Batch):
             jnp.where(absent, ahead, ways),
         )
 
+    def ahead_after_letter(self, before: Array, look_ahead: Array, letter: Array) -> Array:
+        """float32 [B]: ln of how likely the demands are met after a letter int [B].
+
+        `look_ahead` is that of `letters`, `before` what `ahead_after_species` gave.
+        """
+        of_letter = jnp.take_along_axis(look_ahead, letter[:, None], axis=1)[:, 0]
+        return jnp.where(self.composition.absent, before, of_letter)
+
+    def ahead_after_species(self, look_ahead: Array, species: Array) -> Array:
+        """float32 [B]: ln of how likely the elements lacking after `species` int [B] come later.
+
+        `look_ahead` is that of `species`.
+        """
+        now = jnp.take_along_axis(look_ahead, species[:, None], axis=1)[:, 0]
+        return jnp.where(self.composition.absent, now - look_ahead.sum(axis=1), 0)
+
     def satisfied(self, group: Array, progress: Progress) -> Array:
         """bool [B]: finished sequences do what is demanded."""
         missing = self.composition.missing(progress, group)

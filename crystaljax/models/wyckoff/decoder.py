@@ -110,6 +110,9 @@ class DecodeState:
     """Tables that the constraints refer to, if they demand anything."""
     progress: Progress
     """What the sites so far mean for that."""
+    ahead: Array
+    """float32 [B]: ln of how likely it still is to be met, where all of a demand's sequences are at
+    the same site; up to a constant."""
     key: Array
     """key [B]: each sample's own."""
     alive: Array
@@ -148,6 +151,7 @@ class Decoder:
             constraints=constraints,
             places=places,
             progress=Progress.start(batch),
+            ahead=np.zeros(batch, np.float32),
             key=key,
             alive=np.ones(batch, bool),
             letter=np.zeros(batch, np.int32),
@@ -283,6 +287,7 @@ def _letter(
     is_full = site >= model.config.max_sites
     possible = jnp.where(is_full, jnp.arange(N_LETTERS) == 0, possible)
     wanted, favour, demanded = possible, jnp.float32(0), state.constraints.demanded
+    ahead = state.ahead
     if demanded is not None and state.places is not None:
         sites_left = model.config.max_sites - site
         wanted, favour = demanded.letters(
@@ -292,6 +297,8 @@ def _letter(
         state.uniform.letter, logits, possible, possible, wanted, tempering, favour
     )
     letter = jnp.where(state.alive, choice.index, 0)
+    if demanded is not None:
+        ahead = jnp.where(letter > 0, demanded.ahead_after_letter(ahead, favour, letter), 0)
     rollout = _add_choice(state.rollout, state.alive, choice)
     wyckoff = rollout.tokens.wyckoff.at[:, site].set(letter, mode="drop")
     return replace(
@@ -299,6 +306,7 @@ def _letter(
         rollout=replace(rollout, tokens=replace(rollout.tokens, wyckoff=wyckoff)),
         alive=letter > 0,
         letter=letter,
+        ahead=ahead,
         hidden=model.embed_letter(group, letter).astype(model.config.dtype),
     )
 
@@ -350,6 +358,7 @@ def _species(
     logits = model.species_logits(model.outputs(state.hidden))
     constraints = state.constraints
     wanted, favour, demanded = constraints.allowed, jnp.float32(0), constraints.demanded
+    ahead = state.ahead
     if demanded is not None and state.places is not None:
         fits, favour = demanded.species(
             state.places,
@@ -365,6 +374,8 @@ def _species(
         state.uniform.species, logits, possible, constraints.known, wanted, tempering, favour
     )
     species = jnp.where(state.alive, choice.index, 0)
+    if demanded is not None:
+        ahead = demanded.ahead_after_species(favour, species)
     rollout = _add_choice(state.rollout, state.alive, choice)
     return replace(
         state,
@@ -372,6 +383,7 @@ def _species(
             rollout, tokens=replace(tokens, species=tokens.species.at[:, site].set(species))
         ),
         progress=state.progress.after(group, state.letter, species),
+        ahead=ahead,
         hidden=model.embed_species(group, species).astype(model.config.dtype),
     )
 

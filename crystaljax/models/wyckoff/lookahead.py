@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
-from crystaljax.crystal import Array
+from crystaljax.crystal import Array, Batch
 from crystaljax.models.wyckoff.constraints import LATER, Composition, Constraints, Demanded, Places
 from crystaljax.models.wyckoff.decoder import Decoder
 from crystaljax.models.wyckoff.demands import Demand
@@ -117,6 +118,25 @@ class Start:
         return Start(self.unit[mine], self.group[mine], self.prior[mine], share / share.sum())
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Begun(Batch):
+    """N candidates of several demands before their first site."""
+
+    demand: np.ndarray
+    """int [N]"""
+    unit: np.ndarray
+    """int [N]"""
+    group: np.ndarray
+    """int [N]: rows of group tables."""
+    log_weight: np.ndarray
+    """float64 [N]: of starting so."""
+    pool: np.ndarray
+    """int [N]: which are selected from together after the first site."""
+    narrows: np.ndarray
+    """bool [N]: not all of the pool are finished."""
+
+
 class Starts:
     """Starts of several demands, and constraints on sequences that begin with one.
 
@@ -164,53 +184,56 @@ class Starts:
             proposal = even / even.sum()
         return Start(unit[at], group[at], prior[at], proposal)
 
-    def length(self, demand: np.ndarray, unit: np.ndarray, group: np.ndarray) -> np.ndarray:
+    def length(self, begun: Begun) -> np.ndarray:
         """int [N]: sites of sequences that start so, at least."""
-        sites = np.zeros(len(demand), int)
-        for i, u in {*zip(demand.tolist(), unit.tolist(), strict=True)}:
-            mine, asked = (demand == i) & (unit == u), self.demands[i]
+        sites = np.zeros(len(begun), int)
+        for i, u in {*zip(begun.demand.tolist(), begun.unit.tolist(), strict=True)}:
+            mine, asked = (begun.demand == i) & (begun.unit == u), self.demands[i]
             if asked.template is not None:
                 sites[mine] = len(asked.template)
             elif asked.atoms:
                 table = asked.occupations(u)
-                sites[mine] = table.fewest[table.first[group[mine]], table.whole]
+                sites[mine] = table.fewest[table.first[begun.group[mine]], table.whole]
         return sites
 
-    def batches(
-        self,
-        order: np.ndarray,
-        demand: np.ndarray,
-        unit: np.ndarray,
-        group: np.ndarray,
-        batch_size: int,
-    ) -> Iterator[np.ndarray]:
-        """Rows in this order, int [n], batch by batch; tables of a batch have a limited size."""
-        batch: list[int] = []
-        tables_of: dict[tuple[int, int], int] = {}
-        for row in order.tolist():
-            i, u, g = int(demand[row]), int(unit[row]), int(group[row])
-            key, entries = (0, 0), 0
+    def chunks(self, begun: Begun, most: int) -> Iterator[np.ndarray]:
+        """Rows of whole pools, int [n] with n ≤ `most` if pools are not larger.
+
+        Pools of short sequences first; the tables of a chunk have a limited size.
+        """
+        n = np.bincount(begun.pool)
+        length = np.bincount(begun.pool, self.length(begun)) / n
+        by_pool = np.argsort(begun.pool, kind="stable")
+        rows_of = np.split(by_pool, np.cumsum(n)[:-1])
+        chunk: list[np.ndarray] = []
+        entries: dict[object, int] = {}
+        for pool in np.argsort(length, kind="stable"):
+            rows = rows_of[pool]
+            more = dict(self._entries(begun[rows]))
+            size = sum(map(len, chunk)) + len(rows)
+            if chunk and (size > most or sum((entries | more).values()) > PLACES[-1]):
+                yield np.concatenate(chunk)
+                chunk, entries = [], {}
+            chunk.append(rows)
+            entries |= more
+        yield np.concatenate(chunk)
+
+    def _entries(self, begun: Begun) -> Iterator[tuple[object, int]]:
+        """What tables of space groups are referred to, and their sizes."""
+        starts = zip(begun.demand.tolist(), begun.unit.tolist(), begun.group.tolist(), strict=True)
+        for i, u, g in {*starts}:
             if self.demands[i].atoms:
                 table = self.demands[i].occupations(u)
-                key, entries = (id(table), g), int(table.n_rows[g]) * table.fewest.shape[1]
-            used = sum((tables_of | {key: entries}).values())
-            if len(batch) == batch_size or (batch and used > PLACES[-1]):
-                yield np.array(batch)
-                batch, tables_of = [], {}
-            batch.append(row)
-            tables_of[key] = entries
-        if batch:
-            yield np.array(batch)
+                yield (id(table), g), int(table.n_rows[g]) * table.fewest.shape[1]
 
-    def constraints(
-        self, demand: np.ndarray, unit: np.ndarray, group: np.ndarray
-    ) -> tuple[Constraints, Places]:
-        """Constraints on sequences that start so, int [N] each, and the tables they refer to."""
+    def constraints(self, begun: Begun) -> tuple[Constraints, Places]:
+        """Constraints on sequences that start so, and the tables they refer to."""
+        demand = begun.demand
         asked = [self.demands[i] for i in demand]
-        composition, places = self._compositions(demand, unit, group)
+        composition, places = self._compositions(demand, begun.unit, begun.group)
         demanded = Demanded(
             np.stack([d.required for d in asked]),
-            self._ahead[self._variant[demand] + unit, group],
+            self._ahead[self._variant[demand] + begun.unit, begun.group],
             self._template[demand],
             composition,
         )

@@ -20,12 +20,20 @@ import numpy as np
 
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Array
-from crystaljax.models.wyckoff.constraints import Constraints, Places
-from crystaljax.models.wyckoff.decoder import Decoder, Graph, TokenRollout, grow, take
+from crystaljax.models.wyckoff.constraints import Constraints
+from crystaljax.models.wyckoff.decoder import (
+    Decoder,
+    DecodeState,
+    Graph,
+    TokenRollout,
+    grow,
+    take,
+)
 from crystaljax.models.wyckoff.demands import make_demands
 from crystaljax.models.wyckoff.importance import effective_size, kept_weights, select
-from crystaljax.models.wyckoff.lookahead import Start, Starts
+from crystaljax.models.wyckoff.lookahead import Begun, Start, Starts
 from crystaljax.models.wyckoff.token_sampling import Tempering
+from crystaljax.models.wyckoff.transformer import Cache
 from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE
 
 if TYPE_CHECKING:
@@ -48,6 +56,12 @@ FEW = 8
 
 FEW_FACTOR = 1.5
 """... by this factor."""
+
+FUNNEL = 3
+"""First sites that are sampled for each candidate that is finished."""
+
+POOL = 32
+"""Candidates that are finished of a common pool of first sites, at most."""
 
 EXPLORE = 0.2
 """Share of later candidates that start as the first ones did, not where these were found to weigh
@@ -116,7 +130,7 @@ class Sampler:
             rows = np.repeat(np.arange(len(which)), repeat)
             known = np.stack([demand.known for demand in demands])[which[rows]]
             constraints = Constraints(known, known)
-            return self._decode(group[rows].astype(np.int32), constraints, None)
+            return self._decode(group[rows].astype(np.int32), constraints)
         starts = Starts(demands, self.decoder)
         n = np.bincount(which, minlength=len(distinct))
         targets = [
@@ -148,17 +162,14 @@ class Sampler:
         both = jax.tree.map(lambda *xs: np.concatenate(xs), first, others)
         return both[rows.ravel()]
 
-    def _decode(
-        self, groups: np.ndarray, constraints: Constraints, places: Places | None
-    ) -> TokenRollout:
-        """The next sample for each of N space groups, int32 [N], with its own weight."""
+    def _decode(self, groups: np.ndarray, constraints: Constraints) -> TokenRollout:
+        """The next sample for each of N space groups, int32 [N], without demands."""
         result = TokenRollout.empty(groups, self.decoder.config.max_sites)
         size = self._sampling.batch_size
         for first in range(0, len(groups), size):
             rows = np.arange(first, min(first + size, len(groups)))
             keys = self._keys(rows)
-            batch = keys, groups[rows], constraints[rows], places
-            for at, found in _decode(self.decoder, *batch, size):
+            for at, found in _decode(self.decoder, keys, groups[rows], constraints[rows], size):
                 jax.tree.map(partial(_put, rows[at]), result, found)
         self._drawn += len(groups)
         return result
@@ -166,33 +177,75 @@ class Sampler:
     def _keys(self, rows: np.ndarray) -> Array:
         return jax.vmap(jax.random.fold_in, (None, 0))(self._base, self._drawn + rows)
 
-    def draw(
-        self, starts: Starts, demand: np.ndarray, unit: np.ndarray, group: np.ndarray
-    ) -> TokenRollout:
-        """The next sample for each of N starts (int [N] each), with its own weight."""
-        result = TokenRollout.empty(group + 1, self.decoder.config.max_sites)
+    def draw(self, starts: Starts, begun: Begun) -> tuple[np.ndarray, TokenRollout]:
+        """Finish one in `FUNNEL` of N candidates; which (int [K]), with their own weights.
+
+        Of each pool those that look best after the first site are likelier to be kept, with
+        weights that make up for it (rejection control).
+        """
         size = self._sampling.batch_size
-        # Sequences of like lengths together: little is computed for those that have ended.
-        order = np.lexsort((group, starts.length(demand, unit, group)))
-        for rows in starts.batches(order, demand, unit, group, size):
-            keys = self._keys(rows)
-            asked = starts.constraints(demand[rows], unit[rows], group[rows])
-            batch = keys, (group[rows] + 1).astype(np.int32), *asked
-            for at, found in _decode(self.decoder, *batch, size):
-                jax.tree.map(partial(_put, rows[at]), result, found)
-        self._drawn += len(group)
-        return result
+        most = FUNNEL * max(size, POOL)
+        kept: list[np.ndarray] = []
+        found: list[TokenRollout] = []
+        for rows in starts.chunks(begun, most):
+            begin = begun[rows]
+            state, caches = self._first_site(starts, begin, self._keys(rows), most)
+            chosen, log_weight = self._keep(begin, jax.device_get((state.rollout, state.ahead)))
+            length = starts.length(begin)[chosen]
+            order = np.lexsort((begin.group[chosen], length))
+            result = TokenRollout.empty(begin.group[chosen] + 1, self.decoder.config.max_sites)
+            for first in range(0, len(chosen), size):
+                at = order[first : first + size]
+                padding = np.zeros(_size(len(at), size) - len(at), int)
+                mine = take(state, caches, np.concatenate([chosen[at], chosen[at[padding]]]))
+                for done, part in _finish(self.decoder, *mine, len(at), 1):
+                    jax.tree.map(partial(_put, at[done]), result, part)
+            kept.append(rows[chosen])
+            found.append(replace(result, log_weight=result.log_weight + log_weight))
+        self._drawn += len(begun)
+        return np.concatenate(kept), jax.tree.map(lambda *xs: np.concatenate(xs), *found)
+
+    def _first_site(
+        self, starts: Starts, begin: Begun, keys: Array, most: int
+    ) -> tuple[DecodeState, list[Cache]]:
+        """Candidates up to the second letter."""
+        n = len(begin)
+        padding = np.zeros(_size(n, most) - n, int)
+        rows = np.concatenate([np.arange(n), padding])
+        constraints, places = starts.constraints(begin[rows])
+        group = (begin.group[rows] + 1).astype(np.int32)
+        state = self.decoder.start(keys[rows], group, constraints, places)
+        caches = self.decoder.empty_caches(len(rows), _lengths(self.decoder)[0])
+        state, caches = self.decoder.letters(state, caches, 0)
+        state, caches = self.decoder.sites(state, caches, 0)
+        return self.decoder.letters(state, caches, 1)
+
+    def _keep(
+        self, begin: Begun, found: tuple[TokenRollout, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Candidates that are kept, int [K], and what their log-weights change by."""
+        rollout, ahead = (jax.tree.map(lambda x: x[: len(begin)], part) for part in found)
+        log_weight = begin.log_weight + rollout.log_weight + ahead
+        weight = _relative(log_weight.astype(np.float64), begin.pool, int(begin.pool.max()) + 1)
+        kept, change = [], []
+        for pool in np.unique(begin.pool):
+            mine = np.flatnonzero(begin.pool == pool)
+            n = len(mine) if not begin.narrows[mine[0]] else -(-len(mine) // FUNNEL)
+            chosen, weights = select(weight[mine], n, self._rng)
+            # Where fewer can meet the demand, others stand for them, that do not count.
+            rest = np.setdiff1d(np.arange(len(mine)), chosen)[: n - len(chosen)]
+            kept += [mine[chosen], mine[rest]]
+            change += [np.log(weights / weight[mine[chosen]]), np.full(len(rest), -np.inf)]
+        return np.concatenate(kept), np.concatenate(change).astype(np.float32)
 
     def _choose(self, starts: Starts, targets: list[_Target]) -> TokenRollout:
         """Samples of T targets, target by target."""
         pool = _Pool(targets, self._sampling.max_candidates)
         open_targets = np.arange(len(targets))
         while len(open_targets):
-            target, option = pool.propose(open_targets, self._rng)
-            demand = np.array([t.demand for t in targets])[target]
-            unit = _of_options(target, option, [t.start.unit for t in targets])
-            group = _of_options(target, option, [t.start.group for t in targets])
-            pool.add(target, option, self.draw(starts, demand, unit, group))
+            target, option, begun = pool.propose(open_targets, self._rng)
+            kept, found = self.draw(starts, begun)
+            pool.add(target[kept], option[kept], found)
             open_targets = pool.lacking(open_targets)
         return pool.select(self._rng)
 
@@ -215,20 +268,43 @@ class _Pool:
 
     def propose(
         self, open_targets: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Targets and starts of new candidates."""
-        sizes, options = [], []
+    ) -> tuple[np.ndarray, np.ndarray, Begun]:
+        """Targets and starts of new candidates, `FUNNEL` for each that will be finished."""
+        sizes, options, pools, n_pools = [], [], [], 0
         for t in open_targets:
             target, proposal = self._targets[t], self._proposals[t]
             size = target.first_round
             if self._count[t]:
                 size = self._count[t] if target.wanted < FEW else target.wanted
             size = min(size, self._most * target.wanted - self._count[t])
+            self._count[t] += size
+            parts = [len(x) for x in np.array_split(np.arange(size), -(-size // POOL))]
+            pools.append(n_pools + np.repeat(np.arange(len(parts)), parts))
+            n_pools += len(parts)
+            if target.binding:
+                size *= FUNNEL
+                pools[-1] = np.repeat(pools[-1], FUNNEL)
             options.append(rng.choice(len(proposal), size, p=proposal))
             self._expected[t] += size * proposal
-            self._count[t] += size
             sizes.append(size)
-        return np.repeat(open_targets, sizes), np.concatenate(options)
+        target_, option = np.repeat(open_targets, sizes), np.concatenate(options)
+        starts = [t.start for t in self._targets]
+        prior, unit, group = (
+            _of_options(target_, option, [getattr(s, name) for s in starts])
+            for name in ("prior", "unit", "group")
+        )
+        return (
+            target_,
+            option,
+            Begun(
+                demand=np.array([t.demand for t in self._targets])[target_],
+                unit=unit,
+                group=group,
+                log_weight=prior - np.log(_of_options(target_, option, self._expected)),
+                pool=np.concatenate(pools),
+                narrows=np.array([t.binding for t in self._targets])[target_],
+            ),
+        )
 
     def add(self, target: np.ndarray, option: np.ndarray, found: TokenRollout) -> None:
         """Candidates that were proposed; all are weighed anew."""
@@ -267,7 +343,10 @@ class _Pool:
             kept, weights = select(self._weight[mine], target.wanted, rng)
             rest = np.setdiff1d(np.arange(len(mine)), kept)[: target.wanted - len(kept)]
             rows.append(mine[np.concatenate([kept, rest]).astype(int)])
-            log_weights += [np.log(weights / weights.mean() if len(kept) else weights), np.full(len(rest), -np.inf)]
+            log_weights += [
+                np.log(weights / weights.mean() if len(kept) else weights),
+                np.full(len(rest), -np.inf),
+            ]
         candidates = jax.tree.map(lambda *xs: np.concatenate(xs), *self._rounds)
         chosen: TokenRollout = candidates[np.concatenate(rows)]
         return replace(chosen, log_weight=np.concatenate(log_weights).astype(np.float32))
@@ -331,23 +410,25 @@ def _put(at: np.ndarray, into: np.ndarray, values: np.ndarray) -> None:
 
 
 def _decode(
-    decoder: Decoder,
-    keys: Array,
-    groups: np.ndarray,
-    constraints: Constraints,
-    places: Places | None,
-    batch_size: int,
+    decoder: Decoder, keys: Array, groups: np.ndarray, constraints: Constraints, batch_size: int
 ) -> Iterator[tuple[np.ndarray, TokenRollout]]:
     """Decode N samples together; yields some of them, finished, at a time, with their rows."""
-    max_sites = decoder.config.max_sites
-    lengths = [_length(n) for n in (*CACHE_SITES, max_sites) if n <= max_sites]
     rows = np.arange(len(groups))
     size = _size(len(rows), batch_size)
     padded = np.concatenate([rows, np.zeros(size - len(rows), int)])
-    state = decoder.start(keys[padded], groups[padded], constraints[padded], places)
-    caches = decoder.empty_caches(size, lengths[0])
-    for site in range(max_sites + 1):
-        state, caches = decoder.letters(state, caches, site)
+    state = decoder.start(keys[padded], groups[padded], constraints[padded], None)
+    caches = decoder.empty_caches(size, _lengths(decoder)[0])
+    state, caches = decoder.letters(state, caches, 0)
+    return _finish(decoder, state, caches, len(rows), 0)
+
+
+def _finish(
+    decoder: Decoder, state: DecodeState, caches: list[Cache], n: int, site: int
+) -> Iterator[tuple[np.ndarray, TokenRollout]]:
+    """The first n sequences of a batch from their `site`-th letter on; yields as `_decode`."""
+    rows, size = np.arange(n), len(state.key)
+    lengths = [length for length in _lengths(decoder) if length >= caches[0].key.shape[2]]
+    while True:
         left = np.flatnonzero(np.asarray(state.alive)[: len(rows)])
         smaller = _size(len(left), size)
         if len(left) == 0 or smaller < size:
@@ -363,6 +444,14 @@ def _decode(
             caches = grow(caches, lengths[1] - lengths[0])
             lengths = lengths[1:]
         state, caches = decoder.sites(state, caches, site)
+        site += 1
+        state, caches = decoder.letters(state, caches, site)
+
+
+def _lengths(decoder: Decoder) -> list[int]:
+    """Tokens that caches have room for, as they grow."""
+    most = decoder.config.max_sites
+    return [_length(n) for n in (*CACHE_SITES, most) if n <= most]
 
 
 def _length(sites: int) -> int:
