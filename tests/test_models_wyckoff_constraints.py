@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -14,6 +13,7 @@ import pytest
 from slow_reference import reference
 from small import SMALL
 from test_sampling import policy
+from wishes import drawn
 
 from crystaljax.composition import SYMBOLS, atomic_number
 from crystaljax.conditions import Condition, unmet
@@ -23,21 +23,19 @@ from crystaljax.models.wyckoff.decoder import TokenRollout
 from crystaljax.models.wyckoff.demands import make_demands
 from crystaljax.models.wyckoff.lookahead import Begun, Starts
 from crystaljax.models.wyckoff.sampler import Sampler
-from crystaljax.policies.base import SamplingConfig as How
-from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
-from crystaljax.sampling import SamplingConfig
+from crystaljax.policies.base import SamplingConfig
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 
 BATCH = 256
 
 
 def sample(n: int, seed: int = 1, repeat: int = 1, **settings: object) -> TokenRollout:
-    config = SamplingConfig(**({"batch_size": BATCH} | settings))
-    return policy()[0].sample(policy()[1], n, seed, config, repeat)
+    return drawn(*policy(), n, seed, repeat, **({"batch_size": BATCH} | settings))
 
 
 def sampler(seed: int = 0, **settings: object) -> Sampler:
-    how = How(**({"batch_size": BATCH} | settings))  # type: ignore[arg-type]
+    how = SamplingConfig(**({"batch_size": BATCH} | settings))  # type: ignore[arg-type]
     counts = policy()[0].space_group_counts
     return Sampler(policy()[0].graph, policy()[1], seed, how, counts)
 
@@ -49,7 +47,7 @@ def conditioned(conditions: list[Condition], seed: int = 1, repeat: int = 1) -> 
 @cache
 def free(space_groups: tuple[int, ...] | None = None) -> TokenRollout:
     """Samples without demands."""
-    return sample(16 * BATCH, seed=2, space_groups=space_groups)
+    return sample(16 * BATCH, seed=2, space_group=space_groups)
 
 
 def compare(found: TokenRollout, oracle: TokenRollout) -> None:
@@ -89,7 +87,7 @@ def test_allowed_elements_are_the_conditional() -> None:
 def test_templates_are_the_conditional() -> None:
     """Of groups with one position alone, that are drawn by how likely the template is in each."""
     groups = 1, 4, 7
-    found = sample(BATCH, template=("a", "a"), space_groups=groups)
+    found = sample(BATCH, template=("a", "a"), space_group=groups)
     assert (found.tokens.wyckoff[:, :3] == [1, 1, 0]).all()
     oracle = free(groups)[free(groups).tokens.n_sites == 2]
     compare(found, oracle)
@@ -121,7 +119,7 @@ def test_weights_are_target_over_proposal() -> None:
 @pytest.mark.parametrize("formula", ["NaCl", "CaPd2", "Mg2Al2O4", "Y1Ba2Cu3"])
 def test_formulas_have_no_dead_ends(formula: str) -> None:
     """Elements that compete for positions of which there is one each, and sites that run out."""
-    assert sample(64, formula=formula).satisfied.all()
+    assert sample(64, formula=formula, formula_units=1).satisfied.all()
 
 
 def test_rows_of_one_group() -> None:
@@ -134,15 +132,18 @@ def test_rows_of_one_group() -> None:
 
 
 def test_nothing_is_compiled_for_another_wish() -> None:
+    """Nor for another number of them."""
     compiled = [wyckoff_decoder._letter, wyckoff_decoder._species, wyckoff_decoder._lattice]
-    for first, second in (
-        ({"formula": "NaCl"}, {"formula": "SrTiO3", "space_groups": (221, 123)}),
-        ({"template": ("a", "b")}, {"template": ("a", "b", "c"), "space_groups": (221,)}),
-        ({"required": ("O",)}, {"elements": ("Fe", "O"), "required": ("Fe",)}),
-    ):
-        sample(64, **first)
-        before = [f._cache_size() for f in compiled]
-        sample(64, **second)
+    elements = np.array(SYMBOLS[:64])
+    formulas = [Condition(formula=f"{x}O{2 + i % 2}") for i, x in enumerate(elements) if x != "O"]
+    required = [Condition(required=(x,)) for x in elements]
+    templates = [Condition(template=("a",) * n, space_group=(1, 4, 7)) for n in (1, 2, 3)]
+    mixed = [Condition(formula="SrTiO3", space_group=(221, 123)), *required[:9], *templates]
+    source = partial(sampler, max_candidates=1, batch_size=64)
+    source().sample([Condition(formula="NaCl")] * 64)
+    before = [f._cache_size() for f in compiled]
+    for conditions in (formulas, required, templates, mixed):
+        source().sample(np.resize(np.array(conditions, object), 64).tolist())
         assert [f._cache_size() for f in compiled] == before
 
 
@@ -253,8 +254,7 @@ def test_elements_of_no_training_crystal_are_masked() -> None:
     masked[0] = False
     counts = np.where(masked, 0, 1)
     other = WyckoffPolicy(SMALL, policy()[0].space_group_counts, counts)
-    config = SamplingConfig(batch_size=BATCH)
-    found = other.sample(policy()[1], 16 * BATCH, 2, config)
+    found = drawn(other, policy()[1], 16 * BATCH, 2, batch_size=BATCH)
     assert not masked[found.tokens.species].any()
     had = masked[free().tokens.species].any(axis=1)
     assert 0 < had.mean() < 1
@@ -270,9 +270,9 @@ def test_elements_of_no_training_crystal_are_masked() -> None:
 
 def test_masked_elements_that_are_asked_for() -> None:
     counts = counts_without("He", "Kr")
-    for wish in ({"elements": ("He", "O")}, {"formula": "KrF2"}):
-        (demand,) = make_demands([Condition(**wish)], 6, np.ones(230), counts)
-        assert demand.known[2 if "elements" in wish else 36]
+    for asked in ({"elements": ("He", "O")}, {"formula": "KrF2"}):
+        (demand,) = make_demands([Condition(**asked)], 6, np.ones(230), counts)
+        assert demand.known[2 if "elements" in asked else 36]
     with pytest.raises(ValueError, match=r"required is He.*seen in training"):
         make_demands([Condition(required=("He",))], 6, np.ones(230), counts)
     (demand,) = make_demands([Condition()], 6, np.ones(230), counts)
@@ -286,7 +286,7 @@ def test_model_folders_with_and_without_element_counts(
     made = WyckoffPolicy(SMALL, np.ones(230, int), counts_without("He"))
     made.save(tmp_path / "new", made.init(0))
     with caplog.at_level(logging.WARNING):
-        loaded, _ = load_policy(tmp_path / "new")
+        loaded, _ = load_wyckoff(tmp_path / "new")
     assert not caplog.records
     np.testing.assert_array_equal(loaded.element_counts, counts_without("He"))
     path = tmp_path / "new" / "metadata.json"
@@ -294,14 +294,14 @@ def test_model_folders_with_and_without_element_counts(
     del content["element_counts"]
     path.write_text(json.dumps(content))
     with caplog.at_level(logging.WARNING):
-        loaded, _ = load_policy(tmp_path / "new")
+        loaded, _ = load_wyckoff(tmp_path / "new")
     assert loaded.element_counts is None
     assert "which elements" in caplog.text
 
 
 def test_the_shipped_model_knows_its_elements() -> None:
     folder = Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt"
-    loaded, _ = load_policy(folder)
+    loaded, _ = load_wyckoff(folder)
     absent = {SYMBOLS[z - 1] for z in np.flatnonzero(loaded.element_counts == 0) if z}
     assert {"He", "Ne", "Ar", "Kr"} < absent
     assert not absent & {"O", "Xe", "H", "Pu"}
@@ -310,11 +310,10 @@ def test_the_shipped_model_knows_its_elements() -> None:
 @pytest.mark.slow
 def test_the_shipped_model_under_constraints() -> None:
     """The faults that were found: 14.5 sites and ln p −134 with O; dead ends of formulas."""
-    loaded, params = load_policy(Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt")
-    config = SamplingConfig(batch_size=256)
-    everything = loaded.sample(params, 4096, 1, config)
+    loaded, params = load_wyckoff(Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt")
+    everything = drawn(loaded, params, 4096, 1)
     with_oxygen = everything[(everything.tokens.species == 8).any(axis=1)]
-    found = loaded.sample(params, 1024, 2, dataclasses.replace(config, required=("O",)))
+    found = drawn(loaded, params, 1024, 2, required=("O",))
     assert found.satisfied.all()
     assert found.effective_size > 0.8 * len(found)
     sites = np.average(found.tokens.n_sites, weights=found.weight)
@@ -322,5 +321,5 @@ def test_the_shipped_model_under_constraints() -> None:
     medians = [np.median(x.logp_model) for x in (found, with_oxygen)]
     assert medians[0] == pytest.approx(medians[1], abs=2.5)
     for formula in ("NaCl", "CaPd2", "Mg2Al4O8", "YBa2Cu3O7"):
-        asked = dataclasses.replace(config, formula=formula, max_candidates=2)
-        assert loaded.sample(params, 128, 3, asked).satisfied.all(), formula
+        found = drawn(loaded, params, 128, 3, formula=formula, formula_units=1, max_candidates=2)
+        assert found.satisfied.all(), formula

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from slow_reference import reference
 from small import SMALL
+from wishes import drawn
 
 from crystaljax.composition import element_counts
 from crystaljax.conditions import Condition
@@ -17,7 +18,6 @@ from crystaljax.data.dataset import load
 from crystaljax.models.wyckoff.decoder import TokenRollout
 from crystaljax.models.wyckoff.demands import make_demands
 from crystaljax.policies.wyckoff import Params, WyckoffPolicy
-from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import Rows, pack
 
@@ -32,15 +32,13 @@ def policy() -> tuple[WyckoffPolicy, Params]:
 
 
 def sample(n: int = BATCH, seed: int = 0, **settings: object) -> TokenRollout:
-    return policy()[0].sample(
-        policy()[1], n, seed, SamplingConfig(**({"batch_size": BATCH} | settings))
-    )
+    return drawn(*policy(), n, seed, **({"batch_size": BATCH} | settings))
 
 
 def teacher_forced(rollout: TokenRollout) -> np.ndarray:
     tokens = rollout.tokens
     plan = (Rows(len(tokens), SMALL.max_sites, 1),)
-    score = jax.jit(policy()[0].log_prob, static_argnums=2)
+    score = jax.jit(policy()[0].packed_log_prob, static_argnums=2)
     return np.asarray(score(policy()[1], pack(tokens, plan), len(tokens)).total)
 
 
@@ -62,8 +60,7 @@ def test_log_probs_are_of_the_distribution_that_was_sampled() -> None:
     """Tempered, and with other elements excluded."""
     counts = np.isin(np.arange(119), (8, 22, 26)).astype(int)
     other = WyckoffPolicy(SMALL, policy()[0].space_group_counts, counts)
-    config = SamplingConfig(batch_size=BATCH, temperature=0.7)
-    rollout = other.sample(policy()[1], BATCH, 0, config)
+    rollout = drawn(other, policy()[1], BATCH, 0, temperature=0.7, batch_size=BATCH)
     model = policy()[0].model(policy()[1])
     expected = [sum(reference(model, rollout.tokens[i], 0.7, (8, 22, 26))) for i in range(8)]
     np.testing.assert_allclose(rollout.logp[:8], expected, rtol=1e-4, atol=1e-4)
@@ -99,13 +96,13 @@ def test_elements() -> None:
 
 
 def test_template() -> None:
-    rollout = sample(template=("a", "b"), space_groups=(225, 221))
+    rollout = sample(template=("a", "b"), space_group=(225, 221))
     np.testing.assert_array_equal(rollout.tokens.wyckoff[:, :3], np.tile([1, 2, 0], (BATCH, 1)))
     assert set(rollout.tokens.space_group) <= {221, 225}
 
 
 def test_composition() -> None:
-    rollout = sample(formula="SrTiO3", space_groups=(221,))
+    rollout = sample(formula="SrTiO3", formula_units=1, space_group=(221,))
     tokens = rollout.tokens
     good = rollout.satisfied
     assert good.all()
@@ -133,18 +130,21 @@ def test_composition() -> None:
         ({"temperature": 0.0}, "temperature"),
         ({"top_p": 1.5}, "top-p"),
         ({"elements": ("Fe",), "required": ("O",)}, "not among those allowed"),
-        ({"space_groups": (0,)}, "1-230"),
+        ({"space_group": (0,)}, "1-230"),
         ({"template": ("b", "a")}, "sort"),
-        ({"template": ("A",), "space_groups": (1,)}, "no space group"),
+        ({"template": ("A",), "space_group": (1,)}, "no space group"),
         ({"formula": "Fe0.5O"}, "whole numbers"),
-        ({"formula": "SrTiO3", "space_groups": (230,)}, "no space group"),
+        ({"formula": "SrTiO3", "space_group": (230,)}, "no space group"),
         ({"elements": ()}, "no element is allowed"),
         ({"required": ("O",), "formula": "NaCl"}, "required is O.*not among those of the formula"),
         ({"elements": ("Na",), "formula": "NaCl"}, "has Cl.*not among those allowed"),
         ({"required": ("O", "Fe"), "template": ("a",)}, "2 elements are required on 1 sites"),
-        ({"formula": "Na5Cl5", "template": ("a", "b")}, "template a b.*formula Na5Cl5"),
+        (
+            {"formula": "Na5Cl5", "formula_units": 1, "template": ("a", "b")},
+            "template a b.*formula Na5Cl5",
+        ),
         ({"formula": "ABC"}, "cannot read the formula"),
-        ({"formula": "H120He120Li120"}, "ask for a smaller cell"),
+        ({"formula": "H120He120Li120", "formula_units": 1}, "ask for a smaller cell"),
         ({"max_candidates": 0}, "at least"),
     ],
 )
@@ -165,7 +165,7 @@ def test_space_groups_follow_the_data() -> None:
 @pytest.mark.slow
 def test_letters_and_elements_follow_the_model() -> None:
     """Frequencies of the first site against the probabilities of the first tokens."""
-    rollout = sample(4000, space_groups=(225,), batch_size=1000)
+    rollout = sample(4000, space_group=(225,), batch_size=1000)
     first = rollout.tokens.wyckoff[:, 0]
     model = policy()[0].model(policy()[1])
     from crystaljax.models.rules import allowed_letters, exclude

@@ -28,9 +28,8 @@ from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
 from crystaljax.hardware import hardware
 from crystaljax.models.wyckoff.decoder import TokenRollout
-from crystaljax.models.wyckoff.sampler import Sampler
 from crystaljax.policies.base import SamplingConfig
-from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
 from crystaljax.symmetry.tables import letter, tables
 
 PEER: dict[Preset, float] = {"two-layer": 0.67, "published": 0.1}
@@ -58,12 +57,11 @@ def main(config: Config) -> None:
         policy = WyckoffPolicy(MODELS[config.preset], load("prototypes").space_group_counts)
         params = policy.init(0)
     else:
-        policy, params = load_policy(config.model)
+        policy, params = load_wyckoff(config.model)
 
     def sample(conditions: list[Condition], seed: int) -> TokenRollout:
         sampling = SamplingConfig(batch_size=config.batch_size)
-        counts = policy.space_group_counts, policy.element_counts
-        return Sampler(policy.graph, params, seed, sampling, *counts).sample(conditions)
+        return policy.draw(params, conditions, seed, sampling, repeat=1)
 
     free = [Condition()] * config.n
     start = time.perf_counter()

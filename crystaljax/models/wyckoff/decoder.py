@@ -103,13 +103,13 @@ class DecodeState:
     """B sequences after some tokens, all but the cache."""
 
     rollout: TokenRollout
-    """What has been sampled."""
+    """The sampled sequences."""
     constraints: Constraints
-    """What is demanded of each."""
+    """Demands on each sample."""
     places: Places | None
     """Tables that the constraints refer to, if they demand anything."""
     progress: Progress
-    """What the sites so far mean for that."""
+    """Progress of the sites so far towards the demands."""
     ahead: Array
     """float32 [B]: ln of how likely it still is to be met, where all of a demand's sequences are at
     the same site; up to a constant."""
