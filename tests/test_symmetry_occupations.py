@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pyxtal.symmetry import Group
 
-from crystaljax.symmetry.occupations import IMPOSSIBLE, SAME, occupancies, occupations
+from crystaljax.symmetry.occupations import IMPOSSIBLE, NEW, SAME, occupancies, occupations
 from crystaljax.symmetry.tables import tables
 
 
@@ -38,7 +38,9 @@ def searcher(
                 left = (*rest[:k], n - step, *rest[k + 1 :])
                 fewest, weight = search(letter, left, True)
                 best = min(best, 1 + fewest)
-                total += share * (1.0 if n == atoms[k] else SAME) * weight
+                total += (
+                    share * (NEW if n == atoms[k] else min(SAME[0], SAME[1] / len(atoms))) * weight
+                )
         return best, total
 
     return search

@@ -26,9 +26,12 @@ MAX_PARTS = 65536
 
 PATH = Path(__file__).with_name("occupancies.npz")
 
-SAME = 0.3
+SAME = 0.3, 0.9
 """Probability that a site has a particular one of the elements that there already are, about as in
-known crystals of several sites; relative to a new one, of which every completion has as many."""
+known crystals: the lesser of the first and of the second over the number of elements."""
+
+NEW = 0.05
+"""Probability that it has a particular other element of the composition, likewise."""
 
 CACHE_BYTES = 256 * 2**20
 """Tables that are kept, at most."""
@@ -149,6 +152,7 @@ class _Parts:
             [math.prod(shape[k + 1 :]) for k in range(len(shape))], dtype=np.int32
         )
         self._left = [np.arange(self.n) // s % n for s, n in zip(self.stride, shape, strict=True)]
+        self.same = min(SAME[0], SAME[1] / len(atoms))
         self._moves: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}
 
     def moves(self, step: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
@@ -160,7 +164,7 @@ class _Parts:
                 if 0 < step <= n:
                     shift = step * int(stride)
                     possible = left[shift:] >= step
-                    weight = possible * np.where(left[shift:] == n, 1.0, SAME)
+                    weight = possible * np.where(left[shift:] == n, NEW, self.same)
                     self._moves[step].append((shift, possible, weight))
         return self._moves[step]
 

@@ -14,14 +14,15 @@ import jax
 import jax.numpy as jnp
 
 from crystaljax.crystal import Array, Batch
-from crystaljax.symmetry.occupations import SAME
+from crystaljax.symmetry.occupations import NEW, SAME
 from crystaljax.symmetry.tables import N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 
-LATER = 0.38, -1.85
-"""Slope and intercept of the log-odds that an element that this site does not have comes at a later
-one, from its log-odds at this one: a rough rule that holds for any trained model, and decides how
-many candidates are needed, not what is sampled."""
+LATER = 0.34, 0.73, 0.36
+"""Log-odds that an element that this site does not have comes at a later one: slopes of its
+log-odds at this site and of those that a crystal has it, and intercept. A rough rule, fitted to
+samples of checkpoints/wyckoff-mp20bt, that decides how many candidates are needed, not what is
+sampled."""
 
 
 class Places(NamedTuple):
@@ -120,6 +121,8 @@ class Demanded(Batch):
 
     required: Array
     """bool [B, 119]: elements that must occur."""
+    frequency: Array
+    """float32 [B, 119]: log-odds that crystals have each element."""
     first: Array
     """float32 [B, 28]: ln of how likely the demands are met after each first letter, up to a
     constant."""
@@ -160,7 +163,9 @@ class Demanded(Batch):
         complete = (self.composition.missing(progress, group) == 0).all(axis=-1)
         fine = jnp.where(is_end, complete[:, None], fits.any(axis=-1))
         new = self.composition.placed_none(progress, group)
-        share = jnp.where(new, 0.0, jnp.log(SAME))[:, None]
+        n_elements = (self.composition.atoms > 0).sum(axis=-1, keepdims=True)
+        same = jnp.minimum(SAME[0], SAME[1] / jnp.maximum(n_elements, 1))
+        share = jnp.log(jnp.where(new, NEW, same))[:, None]
         ahead = jax.nn.logsumexp(jnp.where(fits, log_ways + share, -jnp.inf), axis=-1)
         ahead = jnp.where(absent | is_end | ~fine, 0.0, ahead)
         return wanted & (absent | fine), jnp.where(site == 0, self.first, ahead)
@@ -184,7 +189,7 @@ class Demanded(Batch):
         sites_left = jnp.where(given, (self.template > 0).sum(axis=-1) - site, sites_left)
         last_chance = lacking.sum(axis=-1) >= sites_left
         wanted = lacking | ~last_chance[:, None]
-        ahead = jnp.where(lacking, -log_later(logits), 0)
+        ahead = jnp.where(lacking, -log_later(logits, self.frequency), 0)
         at = letter[:, None]
         fits, log_ways = self.composition.onward(
             places, progress, group, at, self._row(at, site), sites_left
@@ -209,12 +214,12 @@ class Demanded(Batch):
         return jnp.where(self.composition.absent, before, of_letter)
 
     def ahead_after_species(self, look_ahead: Array, species: Array) -> Array:
-        """float32 [B]: ln of how likely the elements lacking after `species` int [B] come later.
+        """float32 [B]: ln of how likely the demands are met after an element int [B].
 
         `look_ahead` is that of `species`.
         """
         now = jnp.take_along_axis(look_ahead, species[:, None], axis=1)[:, 0]
-        return jnp.where(self.composition.absent, now - look_ahead.sum(axis=1), 0)
+        return now - jnp.where(self.composition.absent, look_ahead.sum(axis=1), 0)
 
     def satisfied(self, group: Array, progress: Progress) -> Array:
         """bool [B]: finished sequences do what is demanded."""
@@ -241,12 +246,11 @@ class Constraints(Batch):
         return fine if self.demanded is None else fine & self.demanded.satisfied(group, progress)
 
 
-def log_later(logits: Array) -> Array:
+def log_later(logits: Array, frequency: Array) -> Array:
     """ln of the probability that elements come at a later site, if not at this one: [..., 119]."""
     logp = jax.nn.log_softmax(logits, axis=-1)
     odds = logp - jnp.log1p(-jnp.minimum(jnp.exp(logp), 1 - 1e-6))
-    slope, intercept = LATER
-    return jax.nn.log_sigmoid(slope * odds + intercept)
+    return jax.nn.log_sigmoid(LATER[0] * odds + LATER[1] * frequency + LATER[2])
 
 
 def _multiplicity(group: Array, letter: Array) -> Array:

@@ -175,13 +175,16 @@ class Decoder:
         state, caches = self._advance(state, caches, site * TOKENS_PER_SITE)
         return _lattice(*self._model, state, was_alive, self.tempering), caches
 
-    def sites(
+    def species(self, state: DecodeState, site: int) -> DecodeState:
+        """Sample the element of the `site`-th site."""
+        return _species(*self._model, state, np.int32(site), self.tempering)
+
+    def coordinates(
         self, state: DecodeState, caches: list[Cache], site: int
     ) -> tuple[DecodeState, list[Cache]]:
-        """Sample the element and the coordinates of the `site`-th site."""
+        """Sample the coordinates of the `site`-th site."""
         at = np.int32(site)
         place = site * TOKENS_PER_SITE + 1
-        state = _species(*self._model, state, at, self.tempering)
         state, caches = self._advance(state, caches, place)
         for axis in range(3):
             state = _coordinate(*self._model, state, at, np.int32(axis), self.tempering)
@@ -224,6 +227,16 @@ def take(state: DecodeState, caches: list[Cache], rows: Array) -> tuple[DecodeSt
     """Some of the sequences."""
     places = state.places
     state, caches = jax.tree.map(lambda x: x[rows], (replace(state, places=None), caches))
+    return replace(state, places=places), caches
+
+
+def join(batches: list[tuple[DecodeState, list[Cache]]]) -> tuple[DecodeState, list[Cache]]:
+    """Batches that refer to the same tables as one."""
+    if len(batches) == 1:
+        return batches[0]
+    places = batches[0][0].places
+    parts = [(replace(state, places=None), caches) for state, caches in batches]
+    state, caches = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
     return replace(state, places=places), caches
 
 
@@ -375,7 +388,7 @@ def _species(
     )
     species = jnp.where(state.alive, choice.index, 0)
     if demanded is not None:
-        ahead = demanded.ahead_after_species(favour, species)
+        ahead = jnp.where(state.alive, demanded.ahead_after_species(favour, species), 0)
     rollout = _add_choice(state.rollout, state.alive, choice)
     return replace(
         state,

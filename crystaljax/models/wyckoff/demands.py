@@ -13,12 +13,16 @@ from crystaljax.conditions import Condition, marked
 from crystaljax.symmetry.occupations import Occupations, occupations
 from crystaljax.symmetry.tables import N_GROUPS, tables
 
-OPEN_UNITS = 1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 16, 18, 20, 24, 32, 36, 48
+OPEN_UNITS = 1, 2, 3, 4, 5, 6, 8, 10, 12, 16
 """Formula units in the primitive cell that are tried where their number is left open."""
 
-OPEN_PARTS = 1024
+OPEN_PARTS = 400
 """Parts of a composition at most (see `Occupations`) where the number of formula units is open;
 one formula unit may have more."""
+
+
+UNKNOWN = 0.03
+"""Share of crystals that are supposed to have an element where training data are not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,8 @@ class Demand:
     """bool [119]: elements that may occur."""
     required: np.ndarray
     """bool [119]: elements that must occur."""
+    frequency: np.ndarray
+    """float32 [119]: log-odds that crystals have each element."""
     template: np.ndarray | None
     """int32 [n]: the letters of all sites."""
     species: np.ndarray
@@ -134,7 +140,18 @@ def _make(
     if not prior.any():
         raise ValueError(_impossible(condition, max_sites))
     prior = prior / prior.sum()
-    return Demand(known | allowed, allowed, required, template, species, atoms, prior, groups)
+    frequency = _log_odds(element_counts, int(np.sum(space_group_counts)))
+    known = known | allowed
+    return Demand(known, allowed, required, frequency, template, species, atoms, prior, groups)
+
+
+def _log_odds(element_counts: np.ndarray | None, n_crystals: int) -> np.ndarray:
+    """float32 [119]: log-odds that crystals have each element; all alike if it is not known."""
+    if element_counts is None:
+        return np.full(N_SPECIES, math.log(UNKNOWN / (1 - UNKNOWN)), np.float32)
+    share = (np.asarray(element_counts, float) + 1) / (n_crystals + 2)
+    share = np.clip(share, 1e-4, 0.9)
+    return np.log(share / (1 - share)).astype(np.float32)
 
 
 def _group_weights(condition: Condition, counts: np.ndarray) -> np.ndarray:

@@ -81,7 +81,7 @@ class FirstSites:
         rest = demand.allowed & ~demand.required
         terms = [self.total(rest) if rest.any() else np.full(len(norm), -np.inf)]
         every = self.total(np.arange(N_SPECIES) > 0)
-        later = [_log_later(self._logits[:, z] - every) for z in required]
+        later = [_log_later(self._logits[:, z] - every, demand.frequency[z]) for z in required]
         terms += [self._logits[:, z] - ahead for z, ahead in zip(required, later, strict=True)]
         return _logsumexp(np.stack(terms, axis=-1)) - norm + sum(later)
 
@@ -233,6 +233,7 @@ class Starts:
         composition, places = self._compositions(demand, begun.unit, begun.group)
         demanded = Demanded(
             np.stack([d.required for d in asked]),
+            np.stack([d.frequency for d in asked]),
             self._ahead[self._variant[demand] + begun.unit, begun.group],
             self._template[demand],
             composition,
@@ -285,10 +286,10 @@ def _template(letters: np.ndarray) -> np.ndarray:
     return total
 
 
-def _log_later(logp: np.ndarray) -> np.ndarray:
-    """`constraints.log_later`, of log-probabilities."""
+def _log_later(logp: np.ndarray, frequency: float) -> np.ndarray:
+    """`constraints.log_later`, of log-probabilities of one element."""
     odds = logp - np.log1p(-np.minimum(np.exp(logp), 1 - 1e-6))
-    return -np.logaddexp(0, -(LATER[0] * odds + LATER[1]))
+    return -np.logaddexp(0, -(LATER[0] * odds + LATER[1] * frequency + LATER[2]))
 
 
 def _logsumexp(x: np.ndarray) -> np.ndarray:
