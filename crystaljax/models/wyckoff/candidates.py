@@ -15,10 +15,8 @@ ENOUGH = 0.9
 """No more candidates are drawn once the effective size is this share of the samples."""
 
 FEW = 8
-"""Fewer samples than this are chosen from candidates of a larger effective size ..."""
-
-FEW_FACTOR = 1.5
-"""... by this factor."""
+"""Fewer samples than this are chosen from twice as many candidates: too few to go on by how much
+their weights differ."""
 
 FUNNEL = 3
 """Candidates that are begun, up to the second element, for each that is finished."""
@@ -181,7 +179,7 @@ def _of_options(target: np.ndarray, option: np.ndarray, values: list[np.ndarray]
 def _enough(weight: np.ndarray, wanted: int) -> bool:
     """Candidates of these weights are enough to choose samples from."""
     if wanted < FEW:
-        return effective_size(weight) >= FEW_FACTOR * wanted
+        return np.count_nonzero(weight) >= wanted
     return effective_size(kept_weights(weight, wanted)) >= ENOUGH * wanted
 
 

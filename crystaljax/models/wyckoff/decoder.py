@@ -203,16 +203,19 @@ class Decoder:
             longer.append(kept)
         return replace(state, hidden=hidden), longer
 
-    def first_choices(self, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def first_choices(
+        self, groups: np.ndarray, of_elements: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Tempered logits of the first letter and of the first element on it, by group.
 
-        float32 [230, 28] and [230, 28, 119], computed for `groups` bool [230], and without the
-        rules of sequences; `NEVER` elsewhere.
+        float32 [230, 28], of `groups` bool [230], and [230, 28, 119], of the groups `of_elements`,
+        without the rules of sequences; `NEVER` elsewhere.
         """
         every = np.arange(1, N_GROUPS + 1, dtype=np.int32)
         letters = np.asarray(_first_letters(*self._model, every, self.tempering))
         exists = (tables().multiplicity > 0) & groups[:, None]
-        group, letter = (x.astype(np.int32) for x in np.nonzero(exists))
+        group, letter = np.nonzero(exists & of_elements[:, None])
+        group, letter = group.astype(np.int32), letter.astype(np.int32)
         species = np.full((*exists.shape, N_SPECIES), NEVER, np.float32)
         for first in range(0, len(group), FIRST_TOKENS):
             at = group[first : first + FIRST_TOKENS], letter[first : first + FIRST_TOKENS]

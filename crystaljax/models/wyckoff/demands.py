@@ -51,8 +51,12 @@ class Demand:
     @property
     def binding(self) -> bool:
         """Some samples of the model in these space groups would not meet it."""
-        fewer = (self.known & ~self.allowed).any() or self.required.any()
-        return bool(fewer) or self.template is not None or bool(self.atoms)
+        return self.asks_elements or self.template is not None
+
+    @property
+    def asks_elements(self) -> bool:
+        """Not all elements that the model samples suit."""
+        return bool((self.known & ~self.allowed).any() or self.required.any())
 
     @property
     def letters(self) -> tuple[int, ...] | None:

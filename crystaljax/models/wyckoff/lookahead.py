@@ -36,10 +36,11 @@ class FirstSites:
     Args:
       decoder: the network.
       groups: bool [230].
+      of_elements: bool [230], those of them of which elements are needed.
     """
 
-    def __init__(self, decoder: Decoder, groups: np.ndarray) -> None:
-        letters, species = decoder.first_choices(groups)
+    def __init__(self, decoder: Decoder, groups: np.ndarray, of_elements: np.ndarray) -> None:
+        letters, species = decoder.first_choices(groups, of_elements)
         exists = (tables().multiplicity > 0) & groups[:, None]
         self.group, self.letter = np.nonzero(exists)
         logp = letters - _logsumexp(letters.astype(np.float64))[:, None]
@@ -62,28 +63,30 @@ class FirstSites:
 
     def ahead(self, demand: Demand, unit: int) -> np.ndarray:
         """float64 [230, 28]: ln of how likely the demand is met after each first letter."""
-        norm = self.total(demand.known)
+        value = np.zeros(len(self.group))
         if demand.atoms:
-            value = self._composition(demand, demand.occupations(unit)) - norm
-        else:
-            value = self._elements(demand, norm)
-            if demand.template is not None:
-                value = value + _template(demand.template)[self.group]
+            value = self._composition(demand, demand.occupations(unit))
+        elif demand.asks_elements:
+            value = self._elements(demand)
+        if demand.asks_elements:
+            value = value - self.total(demand.known)
+        if demand.template is not None and not demand.atoms:
+            value = value + _template(demand.template)[self.group]
         if demand.template is not None:
             value = np.where(self.letter == demand.template[0], value, -np.inf)
         ahead = np.full((N_GROUPS, N_LETTERS), -np.inf)
         ahead[self.group, self.letter] = value
         return ahead
 
-    def _elements(self, demand: Demand, norm: np.ndarray) -> np.ndarray:
+    def _elements(self, demand: Demand) -> np.ndarray:
         """float64 [P]: allowed elements now, and required ones now or later."""
         required = np.flatnonzero(demand.required)
         rest = demand.allowed & ~demand.required
-        terms = [self.total(rest) if rest.any() else np.full(len(norm), -np.inf)]
+        terms = [self.total(rest) if rest.any() else np.full(len(self.group), -np.inf)]
         every = self.total(np.arange(N_SPECIES) > 0)
         later = [_log_later(self._logits[:, z] - every, demand.frequency[z]) for z in required]
         terms += [self._logits[:, z] - ahead for z, ahead in zip(required, later, strict=True)]
-        return _logsumexp(np.stack(terms, axis=-1)) - norm + sum(later)
+        return _logsumexp(np.stack(terms, axis=-1)) + sum(later)
 
     def _composition(self, demand: Demand, table: Occupations) -> np.ndarray:
         """float64 [P]: an element of the formula now, the rest after it."""
@@ -148,8 +151,9 @@ class Starts:
     def __init__(self, demands: list[Demand], decoder: Decoder) -> None:
         self.demands = demands
         self._max_sites = decoder.config.max_sites
-        groups = np.any([d.prior > 0 for d in demands], axis=0)
-        sites = FirstSites(decoder, groups)
+        groups = np.stack([d.prior > 0 for d in demands])
+        asks = np.array([d.asks_elements for d in demands])
+        sites = FirstSites(decoder, groups.any(axis=0), groups[asks].any(axis=0))
         units = [max(len(d.atoms), 1) for d in demands]
         self._variant = np.cumsum(units) - units  # of a demand's first content
         self._ahead = np.zeros((sum(units), N_GROUPS, N_LETTERS), np.float32)
