@@ -51,6 +51,7 @@ def pretrain(
     *,
     start: Params | None = None,
     run_id: str | None = None,
+    validate: Callable[[Params], dict[str, float]] | None = None,
 ) -> TrainState:
     """Train to the end, going on from the folder's last checkpoint if there is one; see `fit.fit`.
 
@@ -61,18 +62,20 @@ def pretrain(
       track: takes metrics and the step, e.g. `Tracker.log`.
       start: parameters to start from, for fine-tuning; random ones if not given.
       run_id: the W&B run, kept in the checkpoints.
+      validate: metrics of the averaged weights, "nll" among them, instead of the densities of the
+        validation data.
     """
     mesh = make_mesh()
     batches = Batches(
         train, policy.tokenization, config.batch_size, config.seed, mesh, config.augment
     )
-    optimizer = config.optimizer.build(config.n_epochs * batches.steps_per_epoch)
+    optimizer = config.optimizer.build(config.total_steps(batches))
 
     def place(state: TrainState) -> TrainState:
         return jax.device_put(state, replicated(mesh))
 
-    def validate(state: TrainState) -> dict[str, float]:
-        parts = score(policy, state.averaged, validation, config.batch_size, mesh)
+    def densities(params: Params) -> dict[str, float]:
+        parts = score(policy, params, validation, config.batch_size, mesh)
         return {"nll": -parts.total.mean()} | _part_means(parts)
 
     params = policy.init(config.seed) if start is None else start
@@ -88,7 +91,7 @@ def pretrain(
         unit="crystals",
         identity=policy.identity,
         place=place,
-        validate=validate,
+        validate=lambda state: (validate or densities)(state.averaged),
         run_id=run_id,
     )
 
