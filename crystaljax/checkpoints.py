@@ -33,7 +33,7 @@ FIRST_SAVE, LONGEST_GAP = 120.0, 1800.0
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a released Wyckoff model says about itself."""
+    """Metadata of a released Wyckoff model."""
 
     model: ModelConfig
     tokenization: str
@@ -63,10 +63,10 @@ class Metadata:
 
 @dataclass(frozen=True)
 class About:
-    """What the checkpoint of a run says about the run."""
+    """Metadata of a run in its checkpoint."""
 
     identity: dict[str, Any]
-    """What a run that goes on from it must have in common with it: the network, its tokens."""
+    """Settings that a run which resumes it must share with it: the network, its tokens."""
     run: dict[str, Any] = field(default_factory=dict)
     """Its configuration and W&B run id."""
 
@@ -163,7 +163,7 @@ class RunCheckpoints:
         return _with_structure(plain, template), about.run
 
     def about(self) -> About:
-        """What the latest checkpoint says about its run; ValueError if it is damaged."""
+        """Metadata in the latest checkpoint of a run; ValueError if it is damaged."""
         step = self.latest
         path = self.folder / str(step)
         try:
@@ -237,7 +237,7 @@ def _damaged(path: Path, reason: str, remedy: str) -> ValueError:
 
 
 def _differences(saved: Mapping[str, Any], template: Mapping[str, Any]) -> str:
-    """Where the shapes of arrays differ; empty if nowhere."""
+    """Names of arrays whose shapes differ; empty if none do."""
     different = []
     for name in sorted(template.keys() | saved.keys()):
         there = tuple(saved[name].shape) if name in saved else "nothing"

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from crystaljax.conditions import Condition
 
 MAX_SAMPLES = 10_000_000
 """Samples of one file: all of them are held in memory."""
@@ -30,7 +33,7 @@ USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError, MemoryError
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What all commands share."""
+    """Options of all commands."""
 
     debug: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Show the whole traceback of an error."""
@@ -77,8 +80,8 @@ class Sample(Command):
 
         from crystaljax.data.writers import check_target, write
         from crystaljax.evaluation.files import in_words
-        from crystaljax.policies.wyckoff import load_policy
-        from crystaljax.sampling import SamplingConfig
+        from crystaljax.policies.base import SamplingConfig
+        from crystaljax.policies.loading import load_policy
 
         if self.n < 1 or self.batch_size < 1:
             raise ValueError(
@@ -89,18 +92,14 @@ class Sample(Command):
         if not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"--seed {self.seed}: give a whole number from 0 to {MAX_SEED}")
         check_target(self.output)
-        asked = {field.name: getattr(self, field.name) for field in fields(SamplingConfig)}
-        for name in ("elements", "space_groups", "template"):
-            asked[name] = asked[name] or None
+        condition = self._condition()
+        names = {field.name for field in fields(SamplingConfig)} & vars(self).keys()
+        sampling = SamplingConfig(**{name: getattr(self, name) for name in names})
         policy, params = load_policy(self.model)
         with console.status(f"sampling {self.n} crystals"):
-            rollout = policy.sample(params, self.n, self.seed, SamplingConfig(**asked))
-            decoded = policy.tokenization.decode(rollout.tokens)
-        reasons: list[str | None] = [
-            reason or (None if met else "does not meet the demands")
-            for reason, met in zip(decoded.reasons, rollout.satisfied, strict=True)
-        ]
-        rows = np.flatnonzero([reason is None for reason in reasons])
+            rollout = policy.sample(params, [condition] * self.n, self.seed, sampling)
+        reasons = rollout.reasons
+        rows = np.flatnonzero(rollout.met)
         if not len(rows):
             raise ValueError(
                 f"none of {self.n} samples is a crystal as asked for ({in_words(reasons)}): ask "
@@ -110,17 +109,30 @@ class Sample(Command):
             "material_id": rows,
             "log_prob": rollout.logp_model[rows],
             "log_prob_sampled": rollout.logp[rows],
-            "weight": rollout[rows].weight,
+            "weight": rollout.weight[rows],
         }
-        write(decoded.crystals[rows], self.output, properties)
+        write(rollout.crystals[rows], self.output, properties)
         console.print(f"{len(rows)} of {self.n} samples are in {self.output}")
         if len(rows) < self.n:
             console.print(f"left out: {in_words(reasons)}")
-        if self.elements or self.required or self.template or self.formula:
+        if condition.asked - {"space_group"}:
             console.print(
                 f"effective sample size: {rollout.effective_size:.1f} of {self.n} (the file has "
                 "the samples' weights, for averages over the model's distribution of such crystals)"
             )
+
+    def _condition(self) -> Condition:
+        """What every sample is asked to be."""
+        from crystaljax.conditions import Condition
+
+        return Condition(
+            formula=self.formula,
+            formula_units=1 if self.formula else None,
+            elements=self.elements or None,
+            required=self.required,
+            space_group=self.space_groups or None,
+            template=self.template or None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +250,7 @@ class Convert(Command):
     source: Annotated[Path, tyro.conf.Positional]
     """A .pkl (read without running what it holds), or a model's folder."""
     target: Annotated[Path, tyro.conf.Positional]
-    """What to make: a folder, or a .pkl (its hyper-parameters go to config.json beside it)."""
+    """Output: a folder, or a .pkl (its hyper-parameters go to config.json beside it)."""
     config: Path | None = None
     """JSON of the pickle's hyper-parameters; config.json beside it if not given."""
     data: str | None = None
@@ -257,12 +269,12 @@ class Convert(Command):
     def _to_pickle(self) -> None:
         from crystaljax.evaluation.safeguards import writable_folder
         from crystaljax.models.wyckoff.crystalformer import export_checkpoint
-        from crystaljax.policies.wyckoff import load_policy
+        from crystaljax.policies.loading import load_wyckoff
 
         if self.target.suffix != ".pkl":
             raise ValueError(f"{self.source} is a model's folder: give a target that ends in .pkl")
         require_absent(self.target, self.target.with_name("config.json"))
-        policy, params = load_policy(self.source)
+        policy, params = load_wyckoff(self.source)
         writable_folder(self.target.parent)
         export_checkpoint(policy.model(params), self.target)
 

@@ -1,4 +1,4 @@
-"""Conditions: what a crystal is asked to be."""
+"""Conditions on crystals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crystaljax.symmetry.tables import N_GROUPS, letter_index, tables
 
 @dataclass(frozen=True)
 class Condition:
-    """What one crystal is asked to be; what is absent is free.
+    """Demands on one crystal; absent fields are free.
 
     ValueError for a condition that nothing can meet: unknown elements or positions, elements that
     are required and not allowed, numbers that are no space group.
@@ -58,14 +58,14 @@ class Condition:
         if (content % 1 != 0).any():
             raise ValueError(f"{self.formula}: give whole numbers of atoms")
         if self.elements is not None:
-            _refuse(content > 0, marked(self.elements), "the formula has", "those allowed")
-        _refuse(marked(self.required), content > 0, "required is", "those of the formula")
+            refuse(content > 0, marked(self.elements), "the formula has", "those allowed")
+        refuse(marked(self.required), content > 0, "required is", "those of the formula")
 
     def _check_elements(self) -> None:
         if self.elements == ():
             raise ValueError("no element is allowed: name some, or leave the elements out")
         allowed = np.ones(N_SPECIES, bool) if self.elements is None else marked(self.elements)
-        _refuse(marked(self.required), allowed, "required is", "those allowed")
+        refuse(marked(self.required), allowed, "required is", "those allowed")
 
     def _check_space_groups(self) -> None:
         if self.space_groups == ():
@@ -113,6 +113,12 @@ class Condition:
     def letters(self) -> np.ndarray:
         """int [n]: indices (a = 1) of the template's letters; ValueError for one that is none."""
         return np.array([letter_index(x) for x in self.template or ()], np.int32)
+
+
+def chosen(conditions: Sequence[Condition], n: int, seed: int) -> list[Condition]:
+    """n of the conditions in a random order, which goes on from the first when all were taken."""
+    order = np.random.default_rng(seed).permutation(len(conditions))
+    return [conditions[i] for i in np.resize(order, n).tolist()]
 
 
 def unmet(crystals: Crystals, conditions: Sequence[Condition]) -> list[str | None]:
@@ -173,7 +179,7 @@ def marked(symbols: Sequence[str]) -> np.ndarray:
     return found
 
 
-def _refuse(found: np.ndarray, among: np.ndarray, what: str, where: str) -> None:
+def refuse(found: np.ndarray, among: np.ndarray, what: str, where: str) -> None:
     """ValueError naming the elements of one mask that are not in the other."""
     if (found & ~among).any():
         names = ", ".join(symbol(int(z)) for z in np.flatnonzero(found & ~among))

@@ -35,7 +35,7 @@ def wrapped(frac: np.ndarray) -> np.ndarray:
 
 
 class Batch:
-    """What batches of arrays with a common leading axis can do."""
+    """Base of batches of arrays with a common leading axis."""
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -20,15 +20,13 @@ import numpy as np
 
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.composition import atomic_number
-from crystaljax.crystal import wrapped
-from crystaljax.policies.scoring import Scorer
-from crystaljax.policies.wyckoff import Params
+from crystaljax.conditions import Condition, chosen
+from crystaljax.crystal import Crystals, wrapped
+from crystaljax.policies.base import Params, Policy, Rollout
 from crystaljax.ranges import NOT_NEGATIVE, POSITIVE, at_least, check
 from crystaljax.rewards.base import RewardBatch
-from crystaljax.symmetry.orbits import lattice_free
+from crystaljax.symmetry.orbits import constrain_lattice, lattice_free, project, volume
 from crystaljax.symmetry.tables import tables
-from crystaljax.tokenizations.packing import plan_rows
-from crystaljax.tokenizations.wyckoff import WyckoffTokens
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.progress import progress_bar
 from crystaljax.training.rollouts import Clock, Unjudged, judge
@@ -71,7 +69,7 @@ def _where(mask: np.ndarray, yes: np.ndarray, no: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Moves:
-    """How far a proposal goes; each changes the cell, or one site's element or place."""
+    """Lengths of proposals; each changes the cell, or one site's element or place."""
 
     coordinate: float = 0.03
     """Standard deviation of the change of a free fractional coordinate."""
@@ -84,15 +82,16 @@ class Moves:
         check(self, coordinate=NOT_NEGATIVE, length=NOT_NEGATIVE, angle=NOT_NEGATIVE)
 
     def propose(
-        self, tokens: WyckoffTokens, elements: np.ndarray, rng: np.random.Generator
-    ) -> WyckoffTokens:
-        """Changed sequences; `elements` int are the atomic numbers to choose from."""
-        n = len(tokens.space_group)
+        self, crystals: Crystals, elements: np.ndarray, rng: np.random.Generator
+    ) -> Crystals:
+        """Changed crystals; `elements` int are the atomic numbers to choose from."""
+        n = len(crystals)
         move = rng.integers(4, size=n)
-        site = (rng.random(n) * tokens.n_sites).astype(int)
-        other = (rng.random(n) * tokens.n_sites).astype(int)
+        site = (rng.random(n) * crystals.n_sites).astype(int)
+        other = (rng.random(n) * crystals.n_sites).astype(int)
         row = np.arange(n)
-        species, frac, lattice = tokens.species.copy(), tokens.frac.copy(), tokens.lattice.copy()
+        group = np.maximum(crystals.space_group, 1)  # rows of zeros are no crystals, and stay so
+        species, frac = crystals.species.copy(), crystals.frac.copy()
 
         drawn = rng.choice(elements, n)
         species[row, site] = np.where(move == 0, drawn, species[row, site])
@@ -100,14 +99,22 @@ class Moves:
         species[row, site] = np.where(move == 1, second, first)
         species[row, other] = np.where(move == 1, first, species[row, other])
 
-        free = tables().free[tokens.space_group - 1, tokens.wyckoff[row, site]]
+        free = tables().free[group - 1, crystals.wyckoff[row, site]]
         push = rng.normal(0, self.coordinate, (n, 3)) * free * (move == 2)[:, None]
         frac[row, site] = wrapped((frac[row, site] + push).astype(frac.dtype))
 
-        scale = np.array([self.length] * 3 + [self.angle] * 3)
-        push = rng.normal(0, scale, (n, 6)) * np.asarray(lattice_free(tokens.space_group))
-        lattice += np.where((move == 3)[:, None], push, 0).astype(np.float32)
-        return dataclasses.replace(tokens, species=species, frac=frac, lattice=lattice)
+        scale = np.array([self.length] * 3 + [np.rad2deg(self.angle)] * 3)
+        push = rng.normal(0, scale, (n, 6)) * np.asarray(lattice_free(group))
+        n_atoms = tables().multiplicity[group[:, None] - 1, crystals.wyckoff].sum(axis=1)
+        push[:, :3] *= np.cbrt(n_atoms)[:, None]
+        lattice = crystals.lattice + np.where((move == 3)[:, None], push, 0).astype(np.float32)
+        return Crystals(
+            crystals.space_group,
+            crystals.wyckoff,
+            species,
+            np.asarray(project(group[:, None], crystals.wyckoff, frac)),
+            np.asarray(constrain_lattice(group, lattice)),
+        )
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ class MCMCConfig:
     elements: tuple[str, ...] = ()
     """Elements to propose; those of the samples the chains start from if none are given."""
     moves: Moves = field(default_factory=Moves)
-    """How far proposals go."""
+    """Lengths of proposals."""
     seed: int = 0
     """Of the first states and the proposals."""
     save_every: int = 20
@@ -140,38 +147,36 @@ def run_chains(
     config: MCMCConfig,
     folder: Path,
     track: Callable[[dict[str, Any], int], None],
-) -> WyckoffTokens:
-    """Where the chains are after all steps, going on from the folder's last checkpoint.
+) -> Crystals:
+    """State of the chains after all steps, going on from the folder's last checkpoint.
 
-    The task's policy draws the first states. `track` takes metrics and the step. A chain never
-    goes where nothing can be judged, unless the task's bounds name a penalty: one that follows from
-    the other samples, as in training, would be no fixed distribution. NothingJudged if no first
-    state can be judged.
+    The task's policy draws the first states under the task's conditions, which no chain leaves.
+    `track` takes metrics and the step. A chain never goes where nothing can be judged, unless the
+    task's bounds name a penalty: one that follows from the other samples, as in training, would be
+    no fixed distribution. NothingJudged if no first state can be judged.
     """
     policy = task.policy
-    start = policy.sample(params, config.n_chains, config.seed, task.sampling).tokens
-    n_sites = np.asarray(start.n_sites)
-    score = Scorer(policy, plan_rows([n_sites], policy.config.max_sites), config.n_chains)
+    asked = chosen(task.conditions, config.n_chains, config.seed)
+    start = policy.sample(params, asked, config.seed, task.sampling).crystals.to_numpy()
     elements = np.array([atomic_number(symbol) for symbol in config.elements], np.int32)
     if not len(elements):
         elements = np.unique(start.species[start.species > 0])
 
-    def examine(tokens: WyckoffTokens) -> tuple[Chains[WyckoffTokens], RewardBatch]:
-        decoded = policy.tokenization.decode(tokens)
-        filled = policy.tokenization.encode(decoded.crystals)
-        judged = judge(task.reward, decoded.crystals, decoded.ok)
+    def examine(crystals: Crystals) -> tuple[Chains[Crystals], RewardBatch]:
+        logp = log_density(policy, params, crystals, asked)
+        possible = np.isfinite(logp)
+        judged = judge(task.reward, crystals, possible)
         value = task.bounds(judged)
         if task.bounds.invalid is None:
             value = np.where(judged.ok, value, -np.inf)
-        logp = np.where(decoded.ok, score(params, filled).total, -np.inf).astype(np.float64)
         found = {"reward": value, "logp": logp}
-        return Chains(filled, logp + value / config.tau, found), judged
+        return Chains(crystals, logp + value / config.tau, found), judged
 
-    def evaluate(tokens: WyckoffTokens) -> Chains[WyckoffTokens]:
-        return examine(tokens)[0]
+    def evaluate(crystals: Crystals) -> Chains[Crystals]:
+        return examine(crystals)[0]
 
-    def propose(tokens: WyckoffTokens, rng: np.random.Generator) -> WyckoffTokens:
-        return config.moves.propose(tokens, elements, rng)
+    def propose(crystals: Crystals, rng: np.random.Generator) -> Crystals:
+        return config.moves.propose(crystals, elements, rng)
 
     about = About(policy.identity, {"config": dataclasses.asdict(config)})
     with RunCheckpoints(folder / "checkpoints") as checkpoints, progress_bar() as progress:
@@ -200,6 +205,54 @@ def run_chains(
             if checkpoints.due(step + 1, config.save_every) or step + 1 == config.n_steps:
                 checkpoints.save(step + 1, chains, about)
     return chains.items
+
+
+def log_density(
+    policy: Policy, params: Params, crystals: Crystals, conditions: Sequence[Condition]
+) -> np.ndarray:
+    """float64 [B]: ln p of crystals under their conditions.
+
+    −inf for those that do not meet them, that the policy cannot write, or that are no crystals:
+    without sites, or with a cell that does not close.
+    """
+    lengths, angles = crystals.lattice[:, :3], crystals.lattice[:, 3:]
+    closed = (lengths > 0).all(axis=1) & ((angles > 0) & (angles < 180)).all(axis=1)
+    closed &= np.asarray(volume(crystals.lattice)) > 0
+    logp = np.full(len(crystals), -np.inf)
+    rows = np.flatnonzero(closed & (crystals.n_sites > 0))
+    written, at = _write(policy, crystals, conditions, rows)
+    if written is not None:
+        logp[at] = np.where(written.met, policy.log_prob(params, written), -np.inf)
+    return logp
+
+
+def _write(
+    policy: Policy, crystals: Crystals, conditions: Sequence[Condition], rows: np.ndarray
+) -> tuple[Rollout | None, np.ndarray]:
+    """Those of some rows that the policy can write, and which these are; None if there are none.
+
+    It says only which is the first that it cannot, so rows are tried in halves.
+    """
+
+    def encode(rows: np.ndarray) -> Rollout:
+        return policy.encode(crystals[rows], [conditions[i] for i in rows])
+
+    def writable(rows: np.ndarray) -> np.ndarray:
+        if not len(rows):
+            return rows
+        try:
+            encode(rows)
+        except ValueError:
+            if len(rows) == 1:
+                return rows[:0]
+            return np.concatenate([writable(half) for half in np.array_split(rows, 2)])
+        return rows
+
+    try:
+        return encode(rows) if len(rows) else None, rows
+    except ValueError:
+        some = writable(rows)
+        return encode(some) if len(some) else None, some
 
 
 def _mean(values: np.ndarray) -> float:

@@ -14,7 +14,7 @@ DATA, FSDP = "data", "fsdp"
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """How all devices, of all hosts, share the work; batches are spread over all in any case."""
+    """Sharing of the work among devices of all hosts; batches are spread over all in any case."""
 
     data: int = -1
     """Copies of the parameters; as many as there are devices for, if -1."""

@@ -234,7 +234,7 @@ def structure_pictures(crystals: Crystals, folder: str | PathLike[str]) -> list[
 
 def _drawable(crystals: Crystals) -> tuple[Crystals, np.ndarray]:
     """The rows that are crystals, and which they are."""
-    from crystaljax.evaluation.validity import is_crystal
+    from crystaljax.validity import is_crystal
 
     crystals = crystals.to_numpy()
     rows = np.flatnonzero(is_crystal(crystals))

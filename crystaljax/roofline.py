@@ -1,4 +1,4 @@
-"""How near a computation comes to what its device can do (the roofline model).
+"""The roofline model: a computation's rates as shares of its device's peaks.
 
 A device is described by two measured peaks, operations and bytes per second; a computation by the
 operations and the bytes of its products of matrices. The time of the slower of the two is the
@@ -26,7 +26,7 @@ NEAR = 0.5
 
 @dataclass(frozen=True)
 class Work:
-    """What the products of matrices of a computation take; convolutions have none here."""
+    """Operations and bytes of a computation's products of matrices; convolutions have none here."""
 
     flops: Mapping[str, float]
     """Additions and multiplications, by the type of the factors: "bfloat16", "float32" (on GPUs
@@ -54,7 +54,7 @@ NOTHING = Work({}, 0.0)
 
 @dataclass(frozen=True)
 class Peak:
-    """What a device can do, as measured."""
+    """Measured peaks of a device."""
 
     flops: Mapping[str, float]
     """Operations per second of a large product of matrices, by the type of its factors."""
@@ -64,7 +64,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Share:
-    """How near a computation came to the peaks of its device."""
+    """Rates of a computation as shares of the peaks of its device."""
 
     compute: float
     """Of the operations per second."""
@@ -73,7 +73,7 @@ class Share:
 
     @property
     def bound(self) -> Literal["compute", "memory"]:
-        """Which of the two would limit the computation if nothing else did."""
+        """The peak that would limit the computation if nothing else did."""
         return "compute" if self.compute >= self.memory else "memory"
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ class Share:
 
 
 def share(work: Work, seconds: float, peak: Peak) -> Share:
-    """How near some work came to the peaks in so many seconds.
+    """Rates of some work, done in so many seconds, as shares of the peaks.
 
     ValueError: a type of number whose peak was not measured.
     """

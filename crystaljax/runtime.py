@@ -1,4 +1,4 @@
-"""What a script sets before JAX starts: memory shared with PyTorch, compiled code that is kept."""
+"""Settings made before JAX starts: memory shared with PyTorch, compiled code that is kept."""
 
 from __future__ import annotations
 

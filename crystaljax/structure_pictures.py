@@ -28,7 +28,7 @@ _LIGHT = np.array([-0.45, 0.55, 0.7])  # where the light comes from: left, above
 
 
 class Style(NamedTuple):
-    """How an element is drawn."""
+    """Colour and size of an element."""
 
     colour: np.ndarray
     """[3] RGB in 0-1 (Jmol)."""

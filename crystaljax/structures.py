@@ -10,6 +10,7 @@ import numpy as np
 from crystaljax.composition import N_SPECIES
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.symmetry.tables import tables
+from crystaljax.validity import MIN_VOLUME
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -19,9 +20,6 @@ CHUNK = 512
 
 CHUNK_ELEMENTS = 1 << 27
 """Crystals times atoms times site slots expanded at a time: fewer crystals where some are large."""
-
-MIN_VOLUME = 0.1
-"""Å³: the smallest unit cell taken for a real one."""
 
 
 def to_structures(crystals: Crystals, primitive: bool = False) -> list[Structure | None]:

@@ -58,7 +58,7 @@ class Config:
     reward: AlloyConfig = field(
         default_factory=lambda: AlloyConfig(pool=PoolConfig(kind="processes", n_workers=2))
     )
-    """What judges candidates; results are kept in OUTPUT if no cache is named."""
+    """Reward of candidates; results are kept in OUTPUT if no cache is named."""
     seed: int = 0
     """Of the choice of examples."""
     output: Path = Path("runs/alloy_endpoint")
@@ -95,7 +95,7 @@ def main(config: Config) -> None:
 def dialogues(
     config: Config, elements: tuple[str, ...], judge: AlloyReward, reference: AlloyReference
 ) -> dict[str, AlloyEvaluation]:
-    """What each round of the dialogues proposes."""
+    """Proposals of each round of the dialogues."""
     folder = config.output
     generator = Endpoint(replace(config.endpoint, journal=folder / "generator.jsonl"))
     evaluator = Endpoint(

@@ -49,7 +49,7 @@ class Remedy:
     """DPO another way, to drift less from the model after SFT."""
 
     name: str
-    """What the table calls it."""
+    """Its name in the table."""
     beta: float
     """β of DPO."""
     anchor: float = 0.0
@@ -61,25 +61,25 @@ class Config:
     """The whole way from data to the table."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    """What is learnt first."""
+    """Supervised fine-tuning, which comes first."""
     model: TextModelConfig = field(
         default_factory=lambda: TextModelConfig(
             pattern=r"[A-Z][a-z]?|[0-9]|[\s\S]", added_tokens=TAGS
         )
     )
-    """Which model learns."""
+    """Model that learns."""
     generation: GenerationConfig = field(
         default_factory=lambda: GenerationConfig(max_new_tokens=48, batch_size=100)
     )
-    """How samples for pairs and GRPO's rollouts are drawn."""
+    """Sampling for pairs and for GRPO's rollouts."""
     decoding: GenerationConfig = field(
         default_factory=lambda: GenerationConfig(max_new_tokens=48, batch_size=100, top_p=0.95)
     )
-    """How samples for the table are drawn."""
+    """Sampling for the table."""
     reward: AlloyConfig = field(
         default_factory=lambda: AlloyConfig(pool=PoolConfig(kind="processes", n_workers=2))
     )
-    """What judges candidates; results are kept in OUTPUT if no cache is named."""
+    """Reward of candidates; results are kept in OUTPUT if no cache is named."""
     sft: SftConfig = field(
         default_factory=lambda: SftConfig(
             n_epochs=4,
@@ -129,7 +129,7 @@ class Config:
     bounds: RewardBounds = field(
         default_factory=lambda: RewardBounds(invalid=-2000.0, low=-2000.0, high=0.0, scale="log")
     )
-    """How GRPO sees rewards: as their decades, since the worst cost a thousand times the least."""
+    """Rewards of GRPO: their decades, since the worst cost a thousand times the least."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """Search without a model."""
     n_evaluated: int = 150

@@ -28,9 +28,9 @@ class Config:
     """Find single phases on a grid."""
 
     judge: PurityConfig = field(default_factory=PurityConfig)
-    """What judges candidates of phases, and where."""
+    """Engine, temperatures and workers of the curation."""
     grid: GridConfig = field(default_factory=GridConfig)
-    """Which are tried."""
+    """Grid of those that are tried."""
     purity: float = PURITY
     """Mole fraction of the phase that is asked for, at some temperature."""
     output: Path = Path("runs/alloys.json")

@@ -24,6 +24,7 @@ import tyro
 from rich.console import Console
 
 from crystaljax import plots
+from crystaljax.conditions import Condition
 from crystaljax.data.writers import write
 from crystaljax.evaluation.matching import once
 from crystaljax.evaluation.policies import Assessment
@@ -31,12 +32,12 @@ from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.run_folder import open_run
 from crystaljax.hardware import hardware
+from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.property import FigureOfMerit, create_figure_of_merit
 from crystaljax.rewards.stability import StabilityConfig
 from crystaljax.runtime import prepare
-from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
@@ -50,7 +51,8 @@ def of_size(n_samples: int, batch_size: int, potential: str = "chgnet") -> Setup
         stability=StabilityConfig(potential=potential),
         n_samples=n_samples,
         bounds=RewardBounds(invalid=0.0, low=0.0, high=math.inf),
-        sampling=SamplingConfig(batch_size=batch_size, space_groups=(225,)),
+        condition=Condition(space_group=225),
+        sampling=SamplingConfig(batch_size=batch_size),
     )
 
 
@@ -162,7 +164,7 @@ def report(
         error = known.std() / np.sqrt(len(known))
         mean = f"{known.mean():.2f} ± {error:.2f}"
         rows.append([label, mean, f"{low:.2f}", f"{high:.2f}", f"{len(known)} / {len(found)}"])
-    groups = ", ".join(map(str, config.setup.sampling.space_groups or ("all",)))
+    groups = ", ".join(map(str, config.setup.condition.space_groups or ("all",)))
     notes = [
         f"Model {config.setup.model.name}, space group {groups}; {config.rl.n_steps}"
         f" {config.rl.algorithm.upper()} steps of {config.rl.batch_size} samples, τ ="

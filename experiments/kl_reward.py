@@ -1,4 +1,4 @@
-"""What a reward costs in divergence from the base model: PPO at several τ, GRPO, DPO and MCMC.
+"""Reward against divergence from the base model: PPO at several τ, GRPO, DPO and MCMC.
 
     python experiments/kl_reward.py small
 
@@ -24,16 +24,15 @@ import tyro
 from rich.console import Console
 
 from crystaljax import plots
-from crystaljax.evaluation.policies import Assessment, evaluate_tokens
+from crystaljax.evaluation.policies import Assessment, assess_crystals
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.run_folder import open_run
 from crystaljax.hardware import hardware
 from crystaljax.mcmc import MCMCConfig, run_chains
-from crystaljax.policies.wyckoff import Params
+from crystaljax.policies.base import Params, SamplingConfig
 from crystaljax.ranges import NOT_NEGATIVE, check
 from crystaljax.runtime import prepare
-from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.preference import PreferenceConfig, prefer
@@ -142,11 +141,9 @@ def chains(bench: Bench, config: MCMCConfig) -> MethodResult:
     """Markov chains, and where they end."""
     folder, resume_step = bench.run_folder("mcmc")
     with Tracker(folder, bench.setup.tracking, dataclasses.asdict(config), resume_step) as tracker:
-        tokens = run_chains(bench.task(), bench.base, config, folder, tracker.log)
+        reached = run_chains(bench.task(), bench.base, config, folder, tracker.log)
     metrics = read_metrics(folder)
-    ends = evaluate_tokens(
-        bench.policy, tokens, bench.stability, bench.reference, other=bench.judge
-    )
+    ends = assess_crystals(reached, bench.stability, bench.reference, other=bench.judge)
     return MethodResult(ends, None, metrics["reward/mean"][:, 1])
 
 

@@ -94,7 +94,7 @@ class Config:
     )
     """Texts, model, folders."""
     pairs: PairsConfig = field(default_factory=PairsConfig)
-    """What is preferred to what."""
+    """Origin of the pairs."""
     dpo: TextPreferenceConfig = field(
         default_factory=lambda: TextPreferenceConfig(
             anchor=1.0,  # without it both answers of a pair become unlikely

@@ -36,10 +36,9 @@ from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.run_folder import open_run
 from crystaljax.hardware import hardware
-from crystaljax.policies.wyckoff import Params
+from crystaljax.policies.base import Params, SamplingConfig
 from crystaljax.rewards.stability import StabilityConfig
 from crystaljax.runtime import prepare
-from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import OptimizerConfig, fine_tuning
@@ -73,7 +72,7 @@ class Config:
     setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/stability_rl")))
     """Model, hull, potentials, folders."""
     relax: RelaxConfig = field(default_factory=RelaxConfig)
-    """What SFT learns from."""
+    """Data that SFT learns from."""
     sft: PretrainConfig = field(
         default_factory=lambda: PretrainConfig(
             n_epochs=10,
@@ -130,7 +129,7 @@ class Stable(NamedTuple):
     crystals: Crystals
     """Those below the threshold, with the symmetry that they have relaxed."""
     words: str
-    """How it went."""
+    """Metrics of the run."""
 
 
 def main(config: Config) -> None:
@@ -174,9 +173,7 @@ def relax(bench: Bench, config: Config, kept: Path) -> None:
     """Draw and relax samples, and write what came of them."""
     how, energy = config.relax, bench.stability.energy
     seed = config.setup.seed + 3_000_001
-    tokens = bench.policy.sample(bench.base, how.n, seed, config.setup.sampling).tokens
-    decoded = bench.policy.tokenization.decode(tokens)
-    crystals = decoded.crystals[np.flatnonzero(decoded.ok)]
+    crystals = bench.sample(bench.base, how.n, seed)
     relaxed = energy.potential.relax(crystals, fmax=how.fmax, max_steps=how.max_steps)
     above = energy.above(element_counts(crystals), relaxed.energy, relaxed.cells).e_above_hull
     stable = [
@@ -185,8 +182,8 @@ def relax(bench: Bench, config: Config, kept: Path) -> None:
         if cell is not None and e <= how.threshold
     ]
     found, _ = symmetrize(stable, symprec=0.1)
-    sites = np.asarray(found.n_sites)
-    found = found[(sites > 0) & (sites <= bench.policy.config.max_sites)].to_numpy()
+    sites, most = np.asarray(found.n_sites), bench.policy.max_sites or np.inf
+    found = found[(sites > 0) & (sites <= most)].to_numpy()
     if len(found) < 2:
         raise ValueError(
             f"{len(found)} of {how.n} relaxed samples can be learnt from, within {how.threshold}"

@@ -1,4 +1,4 @@
-"""What the figures of alloys show."""
+"""Contents of the figures of alloys."""
 
 from __future__ import annotations
 

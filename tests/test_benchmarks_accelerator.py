@@ -32,7 +32,7 @@ FORBIDDEN = (
     *("pandas", "pyarrow", "matplotlib", "transformers", "tokenizers", "safetensors", "qwix"),
     *("nequix", "equinox", "pycalphad"),
 )
-"""What a machine with jax, flax, optax and numpy alone does not have."""
+"""Packages that a machine with jax, flax, optax and numpy alone does not have."""
 
 BARE = """
 import importlib.abc, runpy, sys

@@ -1,4 +1,4 @@
-"""What CIFs say of cell, symmetry, sites and contents: read rightly, or refused with the reason."""
+"""Cell, symmetry, sites and contents of CIFs: read rightly, or refused with the reason."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,12 @@ from pymatgen.core import Lattice
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.data import cif
-from crystaljax.data.cif_sites import COINCIDENCE, close_pairs
+from crystaljax.data.cif_sites import SAME_SITE
 from crystaljax.data.writers import to_cif
 from crystaljax.structures import to_cells
 from crystaljax.symmetry.orbits import FIXED_ANGLES, FREE_LATTICE, LENGTH_SOURCE, project
 from crystaljax.symmetry.tables import tables
+from crystaljax.validity import close_pairs
 
 TAGS = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 CUBE = (5.64, 5.64, 5.64, 90, 90, 90)
@@ -465,7 +466,7 @@ def test_written_and_read_back_is_the_same_crystal() -> None:
     crystals = drawn(600, np.random.default_rng(0))
     refused = invalid = 0
     for cif_text, expected in zip(to_cif(crystals), to_cells(crystals), strict=True):
-        overlaps = len(close_pairs(expected.frac, expected.matrix, 1.01 * COINCIDENCE)) > 0
+        overlaps = len(close_pairs(expected.frac, expected.matrix, 1.01 * SAME_SITE)) > 0
         invalid += len(close_pairs(expected.frac, expected.matrix, 0.5)) > 0
         try:
             found = cif.parse_one(cif_text)

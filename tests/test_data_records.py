@@ -11,9 +11,9 @@ from salt import CIF, FRAME, GOOD, POSCAR, STRUCTURE, check_one_bad, is_salt, wr
 
 from crystaljax.crystal import AtomicCell
 from crystaljax.data import csv_format
-from crystaljax.data.cells import MAX_ATOMS
 from crystaljax.data.dataset import load
 from crystaljax.data.readers import read
+from crystaljax.validity import MAX_ATOMS
 
 
 def changed(**changes: object) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What is written is read back: every crystal, every id, every property, whatever they are."""
+"""Round trips of files: every crystal, every id, every property, whatever they are."""
 
 import zipfile
 from pathlib import Path
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from crystaljax.crystal import AtomicCell, Crystals
-from crystaljax.data.cells import close_pairs
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.readers import read
 from crystaljax.data.text_files import clean, number
@@ -20,6 +19,7 @@ from crystaljax.data.writers import write
 from crystaljax.structures import to_cells
 from crystaljax.symmetry import orbits
 from crystaljax.symmetry.tables import tables
+from crystaljax.validity import close_pairs
 
 NAMES = (
     *("material_id ", "entry_id", "mat_id", "file", "cif", "formula", "spacegroup.number"),

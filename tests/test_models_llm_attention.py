@@ -1,4 +1,4 @@
-"""What tokens see, in packed rows and in a ring cache."""
+"""Visibility between tokens, in packed rows and in a ring cache."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""What pyproject.toml declares is what the package imports."""
+"""Dependencies in pyproject.toml, against the package's imports."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""How rewards are made fit to be trained on."""
+"""Clipping and scaling of rewards for training."""
 
 import numpy as np
 import pytest

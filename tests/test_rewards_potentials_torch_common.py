@@ -1,4 +1,4 @@
-"""What the PyTorch potentials share."""
+"""The base of the PyTorch potentials."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Where compositions fit, against an enumeration of every way to occupy the positions."""
+"""Occupations of positions, against an enumeration of every way to occupy them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every format of symmetry-distinct sites."""
+"""Properties of every format of symmetry-distinct sites."""
 
 from __future__ import annotations
 

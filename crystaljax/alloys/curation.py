@@ -1,4 +1,4 @@
-"""Which phases on a grid an engine finds single: appendix A.2 of arXiv 2511.12036."""
+"""Curation of the phases on a grid that an engine finds single: A.2 of arXiv 2511.12036."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Judge = Callable[[Items], RewardBatch]
 
 
 class PhasePurity:
-    """How pure compositions become: the largest fraction of BCC and of B2 at any temperature."""
+    """Purity of compositions: the largest fraction of BCC and of B2 at any temperature."""
 
     def __init__(self, engine: Thermodynamics, temperatures: np.ndarray = TEMPERATURES) -> None:
         self._engine = engine
@@ -60,17 +60,17 @@ class PhasePurity:
 
 @dataclass(frozen=True)
 class PurityConfig:
-    """What judges candidates of phases, and where. ValueError: see `ascending`."""
+    """Engine, temperatures and workers of the curation. ValueError: see `ascending`."""
 
     engine: EngineConfig = field(default_factory=EngineConfig)
-    """What computes equilibria."""
+    """Engine that computes equilibria."""
     temperatures: tuple[float, ...] = tuple(TEMPERATURES.tolist())
     """K, in any order."""
     cache: Path | None = None
     """File that keeps what was computed, so that a run that was stopped goes on; none is kept if
     not given."""
     pool: PoolConfig = field(default_factory=PoolConfig)
-    """Where equilibria are computed."""
+    """Workers that compute equilibria."""
 
     def __post_init__(self) -> None:
         ascending(self.temperatures)
@@ -102,14 +102,14 @@ def _create_purity(engine: EngineConfig, temperatures: tuple[float, ...]) -> Pha
 
 
 class Curated(NamedTuple):
-    """What was found."""
+    """Results of a curation."""
 
     bcc: list[dict[str, float]]
     """BCC compositions (amounts) that are single-phase."""
     b2: list[dict[str, float]]
     """B2 compositions that are."""
     n_tried: dict[str, int]
-    """How many candidates of "bcc" and of "b2" were tried."""
+    """Number of candidates of "bcc" and of "b2" that were tried."""
     failed: dict[str, str]
     """Formula -> reason, of candidates that may be single where an equilibrium failed."""
 
@@ -138,7 +138,7 @@ def curate(judge: Judge, config: GridConfig, purity: float = PURITY) -> Curated:
 
 
 def _judged(judge: Judge, keys: Iterable[str]) -> dict[str, Mapping[str, float] | str]:
-    """What is told of each composition, or why nothing is."""
+    """Result of each composition, or the reason that there is none."""
     # The phases of a set of elements take seconds to compile: its compositions come together.
     ordered = sorted(keys, key=lambda key: (sorted(read_key(key)), key))
     found: dict[str, Mapping[str, float] | str] = {}

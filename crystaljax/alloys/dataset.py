@@ -28,10 +28,10 @@ NORMAL_MEAN = 0.45
 
 @dataclass(frozen=True)
 class PairsConfig:
-    """How phases are paired. ValueError for numbers out of range."""
+    """Settings of pairing phases. ValueError for numbers out of range."""
 
     volumes: Literal["normal", "uniform"] = "normal"
-    """How B2 volumes are drawn: N(0.45, `spread`) clipped to the range, or uniformly in it; the
+    """Distribution of B2 volumes: N(0.45, `spread`) clipped to the range, or uniformly in it; the
     paper says both."""
     spread: float = 0.1
     """Standard deviation of the normal distribution, which the paper leaves open."""
@@ -90,7 +90,7 @@ def candidates(
 
 
 def alloy_fields(candidate: Candidate) -> dict[str, str]:
-    """What templates of alloys say of a candidate: "bcc" (in per cent), "b2" and "volume"."""
+    """Fields of a candidate in templates of alloys: "bcc" (in per cent), "b2" and "volume"."""
     return {
         "bcc": write_percentages(candidate.bcc),
         "b2": write_formula(candidate.b2),
@@ -99,7 +99,7 @@ def alloy_fields(candidate: Candidate) -> dict[str, str]:
 
 
 def alloy_prompt_fields(elements: Collection[str]) -> dict[str, str]:
-    """What templates of alloys ask with: "elements", from which to choose."""
+    """Fields of a prompt in templates of alloys: "elements", from which to choose."""
     return {"elements": ", ".join(elements)}
 
 

@@ -22,7 +22,7 @@ Shares = tuple[tuple[tuple[float, ...], ...], ...]
 
 @dataclass(frozen=True)
 class Roles:
-    """Which elements each phase may have. ValueError for none, unknown or repeated ones."""
+    """Elements of each phase. ValueError for none, unknown or repeated ones."""
 
     bcc: tuple[str, ...]
     """Elements of the BCC candidates."""
@@ -68,10 +68,10 @@ Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
 
 @dataclass(frozen=True)
 class GridConfig:
-    """Which phases are tried. ValueError for numbers out of range."""
+    """Grid of phases that are tried. ValueError for numbers out of range."""
 
     roles: Roles = field(default_factory=lambda: ROLES["alcocrni"])
-    """Which elements each phase may have."""
+    """Elements of each phase."""
     most_bcc: int = 3
     """Most elements of a BCC candidate."""
     most_site: int = 2

@@ -42,9 +42,9 @@ class PhaseLists:
     b2: tuple[dict[str, float], ...]
     """B2 compositions."""
     engine: EngineConfig
-    """What computed the equilibria."""
+    """Engine that computed the equilibria."""
     grid: GridConfig
-    """What was tried."""
+    """Grid that was tried."""
     purity: float
     """Fraction of the phase that was asked for."""
     temperatures: tuple[float, ...]

@@ -36,7 +36,7 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class RulesConfig:
-    """Where the rules look, and what they leave undecided."""
+    """Temperatures of the rules, and the score of undecided ones."""
 
     coexist_from: float = 0.0
     """K: BCC and B2 must coexist at some temperature at or above this one."""
@@ -115,7 +115,7 @@ def rule_rewards(equilibria: Equilibria, config: RulesConfig = RulesConfig()) ->
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """What computes equilibria."""
+    """Engine that computes equilibria."""
 
     database: str = "alcocrni.tdb"
     """calphad: a TDB file, or alcocrni.tdb or COST507.tdb, which pycalphad brings; tc-python:
@@ -176,10 +176,10 @@ def _create_mixture_reward(
 
 @dataclass(frozen=True)
 class AlloyConfig:
-    """What judges candidates, and where."""
+    """Engine, rules and workers that judge candidates."""
 
     engine: EngineConfig = field(default_factory=EngineConfig)
-    """What computes equilibria."""
+    """Engine that computes equilibria."""
     rules: RulesConfig = field(default_factory=RulesConfig)
     """The reward's rules."""
     temperatures: tuple[float, ...] = tuple(TEMPERATURES.tolist())
@@ -193,7 +193,7 @@ class AlloyConfig:
     cache: Path | None = None
     """File that keeps rewards by composition for later runs; none is kept if not given."""
     pool: PoolConfig = field(default_factory=PoolConfig)
-    """Where equilibria are computed."""
+    """Workers that compute equilibria."""
 
     def __post_init__(self) -> None:
         self.rules.check(ascending(self.temperatures))

@@ -43,7 +43,7 @@ def coexist(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
 
 
 def bcc_first(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
-    """What forms first on cooling is BCC; see `Rule`.
+    """The first solid on cooling is BCC; see `Rule`.
 
     That is, at the highest temperature with a solid there is more disordered BCC than B2 and than
     all other solids: at steps of 100 K several phases may appear in one step.

@@ -32,7 +32,7 @@ CHUNK_ROWS = 2000
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides which crystals of a file a dataset holds, and how they are described."""
+    """Settings that decide which crystals of a file a dataset holds, and their description."""
 
     symprec: float
     max_sites: int | None

@@ -13,7 +13,6 @@ import numpy as np
 from crystaljax.crystal import AtomicCell
 from crystaljax.data.cif_facts import check_composition, check_volume
 from crystaljax.data.cif_sites import Columns, Sites, expand, has_symmetry, number, read_sites
-from crystaljax.structures import MIN_VOLUME
 from crystaljax.symmetry.settings import (
     MAX_MISFIT,
     Names,
@@ -25,6 +24,7 @@ from crystaljax.symmetry.settings import (
     parse_operations,
     settings_of,
 )
+from crystaljax.validity import MIN_VOLUME
 
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 _OPERATIONS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")

@@ -1,4 +1,4 @@
-"""What a CIF states of its contents beside the atoms, compared with the atoms that were read."""
+"""Statements of a CIF beside its atoms, compared with the atoms that were read."""
 
 from __future__ import annotations
 

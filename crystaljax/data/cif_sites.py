@@ -12,13 +12,13 @@ import numpy as np
 
 from crystaljax.composition import SYMBOLS, atomic_number
 from crystaljax.crystal import AtomicCell, wrapped
-from crystaljax.data.cells import close_pairs, require_few
 from crystaljax.symmetry.settings import Operations
+from crystaljax.validity import close_pairs, require_few
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
 
-COINCIDENCE = 0.01
+SAME_SITE = 0.01
 """Å: distinct sites closer than this are one site listed twice, or a disordered one, and are
 refused. The atoms of one orbit are kept however close they are."""
 
@@ -150,7 +150,7 @@ def _element_of_label(label: str) -> str:
 
 
 def _rounding(written: tuple[str, ...]) -> list[float]:
-    """How far the three coordinates of a site may be off, from their decimals.
+    """Largest errors of the three coordinates of a site, from their decimals.
 
     Zeros at the end count as decimals only as far as another coordinate of the site has some.
     """
@@ -239,7 +239,7 @@ def check_apart(
     site: np.ndarray,
     labels: Sequence[str],
 ) -> None:
-    """ValueError where atoms of two sites are closer than `COINCIDENCE`, or atoms are too many.
+    """ValueError where atoms of two sites are closer than `SAME_SITE`, or atoms are too many.
 
     Args:
       frac: float [N, 3]; species: int [N]; matrix: float [3, 3] Å.
@@ -247,7 +247,7 @@ def check_apart(
       labels: names of the sites.
     """
     require_few(len(frac))
-    pairs = close_pairs(frac, matrix, COINCIDENCE)
+    pairs = close_pairs(frac, matrix, SAME_SITE)
     pairs = pairs[site[pairs[:, 0]] != site[pairs[:, 1]]]
     if not len(pairs):
         return

@@ -97,7 +97,8 @@ def _code() -> bytes:
     digest = hashlib.blake2b()
     package = Path(__file__).parents[1]
     sources = [*package.glob("data/*.py"), *package.glob("symmetry/*.py"), package / "crystal.py"]
-    for file in sorted([*sources, package / "composition.py", TABLES_PATH]):
+    sources += [package / "composition.py", package / "validity.py", TABLES_PATH]
+    for file in sorted(sources):
         digest.update(file.name.encode() + _content(file))
     digest.update(" ".join(f"{name} {version(name)}" for name in _LIBRARIES).encode())
     return digest.digest()

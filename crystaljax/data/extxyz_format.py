@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.cells import MAX_ATOMS, cartesian_cell, require_few
+from crystaljax.data.cells import cartesian_cell
 from crystaljax.data.records import Entry, Item, Source, scalars
 from crystaljax.data.text_files import open_text
+from crystaljax.validity import MAX_ATOMS, require_few
 
 
 class _Frame(NamedTuple):
@@ -22,7 +23,7 @@ class _Frame(NamedTuple):
     lines: list[str]
     """The lines of atoms, at most one more than a cell may have."""
     n_lines: int
-    """How many there are."""
+    """Number of them."""
 
 
 def open_extxyz(path: Path) -> Source:

@@ -1,4 +1,4 @@
-"""Where crystaljax keeps its files, and how it writes them whole or not at all."""
+"""The folder of crystaljax's files, and writing files whole or not at all."""
 
 from __future__ import annotations
 
@@ -93,4 +93,4 @@ MAX_NAME = 100
 """Bytes of an id that go into a file's name; file systems allow 255 in all."""
 
 _RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{x}{i}" for x in ("COM", "LPT") for i in "0123456789"}
-"""What Windows keeps for itself."""
+"""File names that Windows reserves."""

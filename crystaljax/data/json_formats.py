@@ -11,9 +11,10 @@ from typing import Any
 
 from crystaljax.composition import atomic_number
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.cells import atomic_cell, require_few
+from crystaljax.data.cells import atomic_cell
 from crystaljax.data.records import Entry, Item, Source, attempt, scalars
 from crystaljax.data.text_files import open_text
+from crystaljax.validity import require_few
 
 Row = dict[str, Any]
 
@@ -126,7 +127,7 @@ def _table_rows(data: Row) -> list[tuple[str, Any]]:
 
 
 _SITES = {"lattice", "sites"}
-"""What marks a Structure's dict."""
+"""Keys that mark a Structure's dict."""
 
 _COLUMNS = {"structure", "entry", "computed_structure_entry"}
 """Names of columns, where an id would stand in a dict by id."""
@@ -165,7 +166,7 @@ def _parts(row: Row, is_object: bool = True, depth: int = 4) -> Iterator[Row]:
 
 
 _IDS = ("material_id", "mat_id", "entry_id")
-"""Where an id is looked for; the others, if there are any, remain properties."""
+"""Keys under which an id is looked for; the others, if there are any, remain properties."""
 
 
 def _parse(row: Row) -> AtomicCell:

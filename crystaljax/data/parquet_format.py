@@ -13,8 +13,9 @@ from typing import Any
 
 from crystaljax.composition import atomic_number
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.cells import cartesian_cell, require_few
+from crystaljax.data.cells import cartesian_cell
 from crystaljax.data.records import Entry, Item, Source, Unreadable, attempt, scalars
+from crystaljax.validity import require_few
 
 _ROWS = 1000
 """Rows of an item."""
@@ -50,7 +51,7 @@ def open_parquet(path: Path) -> Source:
 
 
 def _n_rows(path: Path) -> int:
-    """How many rows a file has; ValueError if it is none of this kind."""
+    """Number of rows of a file; ValueError if it is none of this kind."""
     from pyarrow import ArrowException, parquet
 
     try:

@@ -6,7 +6,8 @@ import numpy as np
 
 from crystaljax.composition import atomic_number
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.cells import atomic_cell, cartesian_cell, check_lattice, require_few
+from crystaljax.data.cells import atomic_cell, cartesian_cell
+from crystaljax.validity import check_lattice, require_few
 
 
 def parse_poscar(text: str) -> AtomicCell:

@@ -20,7 +20,7 @@ FORMATS = (
     ".csv (a cif, structure or poscar column), .extxyz, .xyz, .json, .jsonl (pymatgen), each"
     " also .gz or .bz2; .cif, a folder of CIFs, .zip (of CIFs), .parquet or a folder of them"
 )
-"""What can be read, for help texts and errors."""
+"""Formats that can be read, for help texts and errors."""
 
 
 def read(path: str | Path) -> Iterator[Record]:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crystaljax.crystal import AtomicCell
-from crystaljax.data.cells import check
 from crystaljax.data.text_files import clean
+from crystaljax.validity import check_cell
 
 MAX_REASON = 500
 """Characters of a reason that are kept."""
@@ -36,13 +36,13 @@ class Record(NamedTuple):
     id: str
     cell: AtomicCell | None
     reason: str | None
-    """Why `cell` is None; None for a good record."""
+    """Reason that `cell` is None; None for a good record."""
     properties: Properties
     """The entry's other columns: float where the text is a number or missing (nan)."""
 
 
 class Unreadable(NamedTuple):
-    """What stands in an item for data that could not be read."""
+    """Placeholder in an item for data that could not be read."""
 
     reason: str
 
@@ -51,11 +51,11 @@ class Item(NamedTuple):
     """A piece of a file, not decoded yet; picklable."""
 
     fraction: float
-    """How much of the file is read by then."""
+    """Share of the file that is read by then."""
     id: str
     """Its name, for the record of an item that cannot be decoded."""
     data: Any
-    """What `Source.decode` takes, or `Unreadable`."""
+    """Input of `Source.decode`, or `Unreadable`."""
 
 
 class Entry(NamedTuple):
@@ -137,11 +137,11 @@ def records(decode: Callable[[str, Any], Iterable[Entry]], item: Item) -> Iterat
 
 
 def _cell(entry: Entry) -> AtomicCell:
-    return check(entry.parse(entry.data))
+    return check_cell(entry.parse(entry.data))
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says to somebody who has the file and not the traceback."""
+    """Message of an error for somebody who has the file and not the traceback."""
     match error:
         case RecursionError():
             return "nested too deeply"

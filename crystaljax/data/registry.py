@@ -134,7 +134,7 @@ RESOURCES = {
         ),
     )
 }
-"""What can be fetched by name."""
+"""Data sets that can be fetched by name."""
 
 
 def fetch(resource: str | Resource, folder: Path | None = None) -> Path:

@@ -25,7 +25,7 @@ ARRAYS = [field.name for field in fields(Crystals)]
 
 
 class Merged(NamedTuple):
-    """How many rows a dataset has, and how many could not be used."""
+    """Number of rows of a dataset, and of those that could not be used."""
 
     n_rows: int
     n_skipped: int

@@ -269,7 +269,7 @@ _WRITERS: dict[str, Callable[[Path, Crystals, list[str], Properties], None]] = {
 
 
 def _writer(path: Path) -> Callable[[Path, Crystals, list[str], Properties], None]:
-    """What writes the format of the file's extension; ValueError if nothing does."""
+    """Writer for the format of the file's extension; ValueError if there is none."""
     name = path.name.lower()
     writer = next((writer for end, writer in _WRITERS.items() if name.endswith(end)), None)
     if writer is None:

@@ -9,7 +9,7 @@ import numpy as np
 from crystaljax.composition import SYMBOLS, element_counts
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.rates import Measure
-from crystaljax.evaluation.validity import is_crystal
+from crystaljax.validity import is_crystal
 
 DALTON_PER_CUBIC_ANGSTROM = 1.66053906892
 """g/cm³ in 1 u/Å³ (CODATA 2022)."""
@@ -17,7 +17,7 @@ DALTON_PER_CUBIC_ANGSTROM = 1.66053906892
 
 @dataclass(frozen=True)
 class Distributions:
-    """What a set of N crystals is made of; rows that are no crystal are left out."""
+    """Distributions of a set of N crystals; rows that are no crystal are left out."""
 
     n: int
     """Crystals counted."""

@@ -12,6 +12,11 @@ from rich.progress import track
 
 from crystaljax.composition import formulas
 from crystaljax.crystal import Crystals
+from crystaljax.evaluation.charge_balance import (
+    OxidationTable,
+    composition_valid,
+    smact_description,
+)
 from crystaljax.evaluation.distribution import Distributions, distribution_metrics
 from crystaljax.evaluation.matching import (
     StructureSet,
@@ -28,21 +33,13 @@ from crystaljax.evaluation.stability import (
     relaxation_metrics,
     stability_metrics,
 )
-from crystaljax.evaluation.validity import (
-    MIN_DISTANCE,
-    MIN_VOLUME,
-    OxidationTable,
-    composition_valid,
-    is_crystal,
-    smact_description,
-    structure_valid,
-)
 from crystaljax.rewards.potentials.base import Relaxed
+from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What the metrics mean; every value is printed with the results."""
+    """Definitions of the metrics; every value is printed with the results."""
 
     thresholds: Thresholds = field(default_factory=Thresholds)
     """Energies above hull that count as stable and metastable."""
@@ -68,7 +65,7 @@ class Reference:
     """
 
     name: str
-    """What to call it in reports, like "mp20_bt/train"."""
+    """Name in reports, like "mp20_bt/train"."""
     crystals: Crystals
     structures: StructureSet
 
@@ -79,7 +76,7 @@ class Reference:
 
     @cached_property
     def distributions(self) -> Distributions:
-        """What the set is made of."""
+        """Distributions of the set's crystals."""
         return Distributions.of(self.crystals)
 
     def __str__(self) -> str:
@@ -91,7 +88,7 @@ class Evaluation(MetricSet):
     """The metrics of N generated crystals; per sample formula, space_group, e_above_hull, ..."""
 
     distributions: Distributions
-    """What the samples are made of."""
+    """Distributions of the samples."""
 
 
 def evaluate(

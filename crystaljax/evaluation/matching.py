@@ -1,4 +1,4 @@
-"""Which crystals are the same by pymatgen's StructureMatcher, without comparing every pair.
+"""Equality of crystals by pymatgen's StructureMatcher, without comparing every pair.
 
 Two crystals can match only if their reduced formulas agree and if they pass the tests of
 `rejection`, which turn down only pairs that StructureMatcher would turn down too, so the result is
@@ -15,9 +15,9 @@ import numpy as np
 
 from crystaljax.composition import N_SPECIES, element_counts
 from crystaljax.crystal import Crystals
-from crystaljax.evaluation.lattices import minkowski_reduce
 from crystaljax.evaluation.rejection import Pool, Reduced
 from crystaljax.evaluation.safeguards import time_limit
+from crystaljax.symmetry.lattices import minkowski_reduce
 
 MAX_ELONGATION = 2000.0
 """Cube of the longest minimum of a lattice over its volume, above which it is not compared:
@@ -25,7 +25,7 @@ StructureMatcher lists all lattice points in a sphere of about that radius (a = 
 to 110 Å)."""
 
 FAILURES = (ArithmeticError, LookupError, RuntimeError, TimeoutError, TypeError, ValueError)
-"""What pymatgen raises on cells it cannot handle (numpy's LinAlgError is a ValueError)."""
+"""Exceptions of pymatgen on cells it cannot handle (numpy's LinAlgError is a ValueError)."""
 
 Structure = Any  # pymatgen's, imported only where used
 
@@ -38,7 +38,7 @@ class StructureSet:
     """
 
     name: str
-    """What to call the set in reports."""
+    """Name of the set in reports."""
     formulas: list[bytes]
     """A key of each structure's reduced formula; empty for what is no crystal."""
     build: Callable[[Sequence[int]], list[Structure | None]]
@@ -46,7 +46,7 @@ class StructureSet:
     seconds: float = 10.0
     """Time that one reduction or comparison may take (in the main thread)."""
     failures: dict[int, str] = field(default_factory=dict)
-    """Why rows could not be compared, filled in as they are met; such rows match nothing."""
+    """Reasons that rows could not be compared, filled in when met; such rows match nothing."""
     rows: dict[bytes, list[int]] = field(default_factory=dict)
     """Rows of each reduced formula, in ascending order; filled in when the set is made."""
     _reduced: dict[int, Reduced] = field(default_factory=dict)
@@ -175,7 +175,7 @@ def unique_mask(samples: StructureSet) -> np.ndarray:
 
 
 def novel_mask(samples: StructureSet, reference: StructureSet) -> np.ndarray:
-    """Which samples match nothing in the reference set: bool [N]; failures are not novel."""
+    """Mask of samples that match nothing in the reference set: bool [N]; failures are not novel."""
     novel = first_matches(samples, reference) < 0
     novel[list(samples.failures)] = False
     return novel

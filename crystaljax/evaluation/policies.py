@@ -1,4 +1,4 @@
-"""What a policy's samples are worth: sampled, decoded, given energies, evaluated."""
+"""Evaluation of a policy: samples are drawn, given energies, judged."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
 from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.stability import EnergiesAboveHull, Thresholds
-from crystaljax.policies.wyckoff import Params, WyckoffPolicy
+from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.rewards.stability import StabilityReward
-from crystaljax.sampling import SamplingConfig
-from crystaljax.tokenizations.base import Decoded
-from crystaljax.tokenizations.wyckoff import WyckoffTokens
 from crystaljax.training.rollouts import judge
 
 
@@ -33,58 +31,68 @@ class Assessment:
 
 
 def assess(
-    policy: WyckoffPolicy,
+    policy: Policy,
     params: Params,
     energy: StabilityReward,
     reference: Reference,
     *,
     n: int,
     seed: int,
+    conditions: Sequence[Condition] = (Condition(),),
     other: StabilityReward | None = None,
     sampling: SamplingConfig | None = None,
     config: EvaluationConfig | None = None,
 ) -> Assessment:
-    """Draw n fresh samples and evaluate them, unrelaxed.
+    """Draw n fresh samples under conditions, which they take in turn, and evaluate them, unrelaxed.
 
     `energy` is that of the reward; `other` is by another potential, whose verdict the
-    evaluation then has as well: a model should not be marked by its own teacher alone.
+    evaluation then has as well: a model should not be marked by its own teacher alone. If anything
+    is asked, the share of samples that meet it is among the rates.
     """
-    rollout = policy.sample(params, n, seed, sampling)
-    return evaluate_tokens(policy, rollout.tokens, energy, reference, other=other, config=config)
+    rollout = policy.sample(params, chosen(conditions, n, seed), seed, sampling)
+    found = assess_crystals(rollout.crystals, energy, reference, other=other, config=config)
+    if not any(condition.asked for condition in conditions):
+        return found
+    met = Rate.of("condition met", rollout.met, "crystals that are what they were asked to be")
+    evaluation = replace(
+        found.evaluation,
+        metrics=(*found.evaluation.metrics, met),
+        columns={**found.evaluation.columns, "condition_met": rollout.met},
+    )
+    return replace(found, evaluation=evaluation)
 
 
-def evaluate_tokens(
-    policy: WyckoffPolicy,
-    tokens: WyckoffTokens,
+def assess_crystals(
+    crystals: Crystals,
     energy: StabilityReward,
     reference: Reference,
     *,
     other: StabilityReward | None = None,
     config: EvaluationConfig | None = None,
 ) -> Assessment:
-    """Evaluate N sequences, unrelaxed, as `assess` does its samples."""
-    decoded = policy.tokenization.decode(tokens)
-    by_teacher = _judged(energy, decoded)
+    """Evaluate N samples, unrelaxed; rows that are all zero are no crystals."""
+    ok = np.asarray(crystals.n_sites) > 0
+    by_teacher = _judged(energy, crystals, ok)
     evaluation = evaluate(
-        decoded.crystals,
+        crystals,
         reference,
         e_above_hull=by_teacher.e_above_hull,
         hull=by_teacher.hull,
-        second=None if other is None else _judged(other, decoded),
+        second=None if other is None else _judged(other, crystals, ok),
         config=config,
     )
-    return Assessment(decoded.crystals, by_teacher.e_above_hull, evaluation)
+    return Assessment(crystals, by_teacher.e_above_hull, evaluation)
 
 
-def _judged(energy: StabilityReward, decoded: Decoded) -> EnergiesAboveHull:
-    found = judge(energy, decoded.crystals, decoded.ok)
+def _judged(energy: StabilityReward, crystals: Crystals, ok: np.ndarray) -> EnergiesAboveHull:
+    found = judge(energy, crystals, ok)
     above: Any = found.info.get("e_above_hull", np.full(len(found), np.nan))
     above = np.where(found.ok, above, np.nan)
     return EnergiesAboveHull(above, f"{energy.label}, unrelaxed", energy.potential)
 
 
 def by_space_group(
-    policy: WyckoffPolicy,
+    policy: Policy,
     params: Params,
     energy: StabilityReward,
     reference: StructureSet,
@@ -95,19 +103,24 @@ def by_space_group(
     sampling: SamplingConfig | None = None,
     thresholds: Thresholds | None = None,
 ) -> dict[str, list[Rate]]:
-    """S.U.N. and metastable S.U.N. of n fresh samples in each of some space groups, by name."""
+    """S.U.N. and metastable S.U.N. of n fresh samples in each of some space groups, by name.
+
+    Samples of another space group than asked for count as failed.
+    """
     limits = thresholds or Thresholds()
+    asked = [Condition(space_group=int(group)) for group in groups]
+    rollout = policy.sample(params, asked, seed, sampling, repeat=n)
+    above = _judged(energy, rollout.crystals, rollout.met).e_above_hull
     rates: dict[str, list[Rate]] = {"S.U.N.": [], "metastable S.U.N.": []}
-    for group in groups:
-        asked = replace(sampling or SamplingConfig(), space_groups=(group,))
-        decoded = policy.tokenization.decode(policy.sample(params, n, seed, asked).tokens)
-        above = _judged(energy, decoded).e_above_hull
-        samples = StructureSet.from_crystals(decoded.crystals, "samples")
-        cluster, novel = clusters(samples), novel_mask(samples, reference) & decoded.ok
+    for first in range(0, len(rollout), n):
+        rows = np.arange(first, first + n)
+        samples = StructureSet.from_crystals(rollout.crystals[rows], "samples")
+        cluster, novel = clusters(samples), novel_mask(samples, reference) & rollout.met[rows]
         for (name, found), limit in zip(
             rates.items(), (limits.stable, limits.metastable), strict=True
         ):
             text = f"energy above hull ≤ {limit:g} eV/atom, unique and novel"
             with np.errstate(invalid="ignore"):
-                found.append(Rate.of(name, once(novel & (above <= limit), cluster), text))
+                good = once(novel & (above[rows] <= limit), cluster)
+            found.append(Rate.of(name, good, text))
     return rates

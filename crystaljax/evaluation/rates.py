@@ -15,17 +15,17 @@ GENERATED = "generated samples"
 
 @dataclass(frozen=True)
 class Rate:
-    """How many of how many: `count` of `total`."""
+    """A share with its denominator: `count` of `total`."""
 
     name: str
     count: int
     total: int
     description: str
-    """What is counted, for a person to read."""
+    """Title of what is counted, for a person to read."""
     denominator: str = GENERATED
-    """What `total` counts."""
+    """The items that `total` counts."""
     reference: str = ""
-    """What the items were compared with: a training set, a hull, a table."""
+    """The reference that items were compared with: a training set, a hull, a table."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.count <= self.total:
@@ -79,7 +79,7 @@ class Rate:
         return f"{self.count} / {self.total}"
 
     def to_dict(self) -> dict[str, Any]:
-        """What report.json holds of it; numbers that do not exist are None."""
+        """Its entry in report.json; numbers that do not exist are None."""
         return {
             "name": self.name,
             "value": _json(self.value),
@@ -109,9 +109,9 @@ class Measure:
     total: int
     description: str
     denominator: str = GENERATED
-    """What `total` counts."""
+    """The items that `total` counts."""
     reference: str = ""
-    """What the items were compared with."""
+    """The reference that items were compared with."""
 
     @staticmethod
     def mean(
@@ -169,11 +169,11 @@ class Measure:
 
     @property
     def fraction(self) -> str:
-        """How many items it is of, like "987"."""
+        """Number of items it is of, like "987"."""
         return str(self.total)
 
     def to_dict(self) -> dict[str, Any]:
-        """What report.json holds of it; numbers that do not exist are None."""
+        """Its entry in report.json; numbers that do not exist are None."""
         return {
             "name": self.name,
             "value": _json(self.value),
@@ -199,7 +199,7 @@ class MetricSet:
     metrics: tuple[Metric, ...]
     """Every number, in the order of a report."""
     context: tuple[str, ...]
-    """What the numbers refer to: samples, reference set, hull, tables, thresholds, failures."""
+    """Provenance of the numbers: samples, reference set, hull, tables, thresholds, failures."""
     columns: Mapping[str, np.ndarray]
     """Per sample [N]: what it is, the masks behind the rates, energies or rewards."""
 
@@ -222,14 +222,14 @@ class MetricSet:
         return {metric.name: metric.value for metric in self.metrics}
 
     def to_dict(self) -> dict[str, Any]:
-        """What report.json holds of it."""
+        """Its entry in report.json."""
         metrics = [metric.to_dict() for metric in self.metrics]
         return {"samples": self.n, "metrics": metrics, "context": list(self.context)}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How a metric changed between two independent sets of samples."""
+    """Change of a metric between two independent sets of samples."""
 
     before: Metric
     after: Metric
@@ -261,7 +261,7 @@ class Difference:
         return f"{scale * self.value:+.{digits}f}{plus_minus} {unit}".rstrip()
 
     def to_dict(self) -> dict[str, Any]:
-        """What report.json holds of it; numbers that do not exist are None."""
+        """Its entry in report.json; numbers that do not exist are None."""
         return {
             "name": self.after.name,
             "difference": _json(self.value),

@@ -50,7 +50,7 @@ class Reduced:
 
     @cached_property
     def order(self) -> tuple[float, ...]:
-        """What to sort structures by, whatever set they are in."""
+        """Key that sorts structures, whatever set they are in."""
         lattice = self.structure.lattice
         return (lattice.volume, *lattice.abc, *lattice.angles, *self.frac.ravel())
 
@@ -165,7 +165,7 @@ def _bases(first: Reduced, second: Reduced) -> np.ndarray:
 
 
 def _angle_fits(x: np.ndarray, y: np.ndarray, angle: float) -> np.ndarray:
-    """Which pairs of unit vectors [n, 3], [m, 3] are at about an angle (degrees): bool [n, m]."""
+    """Mask of pairs of unit vectors [n, 3], [m, 3] at about an angle (degrees): bool [n, m]."""
     tolerance = ANGLE_TOL * (1 + SLACK)
     low, high = np.cos(np.radians([min(angle + tolerance, 180), max(angle - tolerance, 0)]))
     cosine = x @ y.T
@@ -193,7 +193,7 @@ def _sites_may_match(first: Reduced, second: Reduced, bases: np.ndarray) -> bool
 
 
 def _box(first: Reduced, second: Reduced, bases: np.ndarray) -> np.ndarray:
-    """How far apart fractional coordinates may be along each axis: [M, 3]."""
+    """Largest differences of fractional coordinates along each axis: [M, 3]."""
     vectors = bases @ first.matrix
     lengths = np.linalg.norm(vectors, axis=2)
     unit = vectors / lengths[..., None]

@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """What a report says. The difference column compares the first and the last evaluation."""
+    """Contents of a report. The difference column compares the first and the last evaluation."""
 
     title: str
     evaluations: Mapping[str, MetricSet]

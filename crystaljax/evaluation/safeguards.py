@@ -1,4 +1,4 @@
-"""What keeps a bad item or a bad folder from costing a whole evaluation."""
+"""Safeguards: a bad item or a bad folder does not cost a whole evaluation."""
 
 from __future__ import annotations
 

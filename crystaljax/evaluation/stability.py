@@ -72,13 +72,13 @@ def believable(
 
 
 def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
-    """Which crystals have, as full cells, the space group they are described with: bool [B].
+    """Mask of crystals that have, as full cells, the space group they are described with: bool [B].
 
     `symprec` in Å. A description may have more symmetry than its group says, and then fails.
     """
-    from crystaljax.evaluation.validity import is_crystal
     from crystaljax.structures import to_cells
     from crystaljax.symmetry.analysis import symmetrize
+    from crystaljax.validity import is_crystal
 
     crystals = crystals.to_numpy()
     same = np.zeros(len(crystals), bool)

@@ -1,4 +1,4 @@
-"""What the experiment on alloys is made of: one seed's data and policy, its runs and its samples.
+"""Parts of the experiment on alloys: one seed's data and policy, its runs and its samples.
 
 Everything that is made is kept in the seed's folder and found again by a run that goes on.
 """
@@ -42,15 +42,15 @@ from crystaljax.training.text_task import TextTask
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is learnt by supervised fine-tuning."""
+    """Phases that supervised fine-tuning learns."""
 
     lists: str = "alcocrni"
     """Phases that an engine found single: lists that are shipped, or a JSON file that
     `curate_alloys.py` wrote."""
     pairs: PairsConfig = field(default_factory=PairsConfig)
-    """How they are paired."""
+    """Pairing of the phases."""
     template: str = "alloy_short"
-    """How alloys are asked for: a shipped template, or the path of a TOML file."""
+    """Prompt template: a shipped one, or the path of a TOML file."""
     held: bool = True
     """Samples are held to the grammar of candidates; what GRPO learns from is not."""
 
@@ -206,7 +206,7 @@ class Bench:
         return Samples(*search(space, judge, config, self.reward.identity), [])
 
     def evaluation(self, samples: Samples) -> AlloyEvaluation:
-        """What samples are worth."""
+        """Evaluation of samples."""
         return evaluate_alloys(samples.texts, samples.judged, self.reference)
 
     def sequences(self, samples: Samples) -> list[TokenSequence]:

@@ -1,4 +1,4 @@
-"""What the experiments on crystals start from: a model, what is known already, what judges."""
+"""Set-up of the experiments on crystals: a model, known crystals, a judge of stability."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from crystaljax.checkpoints import latest_step
+from crystaljax.conditions import Condition
+from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Reference
 from crystaljax.evaluation.policies import Assessment, assess
-from crystaljax.policies.wyckoff import Params, load_policy
+from crystaljax.policies.base import Params, SamplingConfig
+from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.bounds import Quantity, RewardBounds
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
-from crystaljax.sampling import SamplingConfig
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.crystal_task import CrystalTask
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What an experiment is done with."""
+    """Model, data and judge of an experiment."""
 
     model: Path = Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt"
-    """Folder of the model to start from."""
+    """Folder of the model to start from: a Wyckoff transformer, or a language model."""
     reference: str = "prototypes"
     """Crystals that do not count as new: a file, a folder or a registered dataset."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
-    """What judges, and rewards if no other reward is given."""
+    """Judge of stability, and the reward if no other one is given."""
     reward: str = ""
     """Another reward than stability: FILE.py:FUNCTION of a pymatgen structure (a number) or of
     Crystals (an array), which gets valid structures only. What it returns is maximised. Pool and
@@ -38,8 +42,10 @@ class Setup:
     bounds: RewardBounds = field(default_factory=RewardBounds)
     """Bounds of the reward, and the penalty of samples that cannot be judged, if not the reward's
     own: energies above hull have bounds, rewards of your own have none."""
+    condition: Condition = field(default_factory=Condition)
+    """What rollouts and evaluated samples are asked to be."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
-    """How rollouts and evaluated samples are drawn."""
+    """Sampling of rollouts and evaluated samples."""
     judge: str = ""
     """Another potential to judge with too, such as nequix; none if not given."""
     judge_hull: str = ""
@@ -64,6 +70,7 @@ class Bench:
         self.setup = setup
         self.output = setup.output
         self.policy, self.base = load_policy(setup.model)
+        self.policy.check([setup.condition], setup.sampling)
         self.stability = StabilityReward(setup.stability)
         self.user_reward = None
         if setup.reward:
@@ -82,15 +89,22 @@ class Bench:
         return folder, latest_step(folder)
 
     def task(self, reward: Reward | None = None) -> CrystalTask:
-        """What to train for: the set-up's reward, or another one."""
+        """Reward to train for: the set-up's, or another one."""
         return CrystalTask(
             self.policy,
             self.base,
             reward or self.reward,
+            [self.setup.condition],
             self.setup.sampling,
             self.setup.bounds,
             self.reference.structures,
         )
+
+    def sample(self, params: Params, n: int, seed: int) -> Crystals:
+        """Those of n fresh samples that are crystals as asked for."""
+        asked = [self.setup.condition] * n
+        samples = self.policy.sample(params, asked, seed, self.setup.sampling)
+        return samples.crystals[np.flatnonzero(samples.met)]
 
     def assess(self, params: Params, stream: int, n: int | None = None) -> Assessment:
         """Evaluate fresh samples; those of different streams are independent."""
@@ -101,23 +115,24 @@ class Bench:
             self.reference,
             n=n or self.setup.n_samples,
             seed=self.setup.seed + 1_000_001 + stream,
+            conditions=[self.setup.condition],
             other=self.judge,
             sampling=self.setup.sampling,
         )
 
     @property
     def rewarded_by(self) -> str:
-        """What the reward is, in words."""
+        """Description of the reward."""
         return self.setup.reward or f"minus the energy above hull by {self.stability.potential}"
 
     @property
     def quantity(self) -> Quantity:
-        """What the reward measures, for axes and tables."""
+        """Quantity that the reward measures, for axes and tables."""
         return self.reward.quantity
 
     @property
     def notes(self) -> list[str]:
-        """What has to be said about the hull."""
+        """Note about the hull for reports."""
         if self.setup.stability.hull != "demonstration":
             return []
         return [

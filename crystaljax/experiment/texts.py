@@ -1,4 +1,4 @@
-"""What the experiments on language models start from: texts, a policy, what judges answers."""
+"""Set-up of the experiments on language models: texts, a policy, a reward of answers."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class TextsConfig:
     crystals: str = "prototypes"
     """Crystals to write as texts: a file, a folder or a registered dataset."""
     format: str = DEFAULT_FORMAT
-    """How crystals are written: wyckoff-text, plaid, cif, or FILE.py:CLASS for a format of your
+    """Text format of crystals: wyckoff-text, plaid, cif, or FILE.py:CLASS for a format of your
     own."""
     template: str = "formula"
-    """How crystals are asked for: a shipped template, or the path of a TOML file. Of those shipped,
+    """Prompt template: a shipped one, or the path of a TOML file. Of those shipped,
     `crystal_of_formula` describes wyckoff-text, `formula` suits every format."""
     max_sites: int = 6
     """Crystals with more symmetry-distinct sites are left out."""
@@ -58,16 +58,16 @@ class TextsConfig:
 
 @dataclass(frozen=True)
 class LlmSetup:
-    """What an experiment is done with."""
+    """Data, policy and reward of an experiment."""
 
     texts: TextsConfig = field(default_factory=TextsConfig)
-    """What is learnt."""
+    """Texts that are learnt."""
     model: TextModelConfig = field(default_factory=TextModelConfig)
-    """Which model learns it."""
+    """Model that learns them."""
     generation: GenerationConfig = field(
         default_factory=lambda: GenerationConfig(max_new_tokens=160, temperature=0.8)
     )
-    """How it is sampled."""
+    """Settings of sampling."""
     n_samples: int = 200
     """Prompts of the validation share that fresh samples answer, one each."""
     result: Literal["last", "best"] = "last"
@@ -148,7 +148,7 @@ def asked_of(examples: Iterable[Example | Chat], chat: bool) -> list[Example | C
 
 
 def plain(texts: Texts) -> list[str]:
-    """What a new tokenizer learns from."""
+    """Texts that a new tokenizer learns from."""
     parts = []
     for example in texts.examples:
         if isinstance(example, Chat):
@@ -176,7 +176,7 @@ def sequences(policy: TextPolicy, texts: Texts) -> list[TokenSequence]:
 
 
 def prompts(policy: TextPolicy, texts: Texts) -> list[Prompt]:
-    """What examples ask."""
+    """Prompts of examples."""
     return [
         Prompt(sequence.tokens[: sequence.n_prompt], fields)
         for sequence, fields in zip(sequences(policy, texts), texts.fields, strict=True)

@@ -30,7 +30,7 @@ DAMAGE = (
     OverflowError,
     MemoryError,
 )
-"""What unpickling raises on bytes that are no pickle, or not all of it."""
+"""Exceptions of unpickling on bytes that are no pickle, or not all of it."""
 
 
 class ForbiddenContent(pickle.UnpicklingError):
@@ -69,7 +69,7 @@ class _Array(np.ndarray):
 
 
 def _empty_array(*_: Any) -> np.ndarray:
-    """What a pickled array starts as; its shape, type and content come from its state."""
+    """Initial state of a pickled array; its shape, type and content come from its state."""
     return np.empty(0).view(_Array)
 
 

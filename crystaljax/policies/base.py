@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ Params = Any
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How to sample. ValueError for values that make no sense."""
+    """Settings of sampling. ValueError for values that make no sense."""
 
     temperature: float = 1.0
     """Below 1 likelier crystals, above 1 more varied ones."""
@@ -49,7 +49,7 @@ class Rollout:
     """N samples of a policy: what they were asked to be, and what they are."""
 
     sequences: Any
-    """What the policy wrote: its own tokens, of which `Policy.parts` takes rows."""
+    """The policy's own tokens, of which `Policy.parts` takes rows."""
     conditions: tuple[Condition, ...]
     """[N]: what was asked of each."""
     crystals: Crystals
@@ -88,6 +88,10 @@ class Rollout:
         return effective_size(self.weight)
 
 
+Typical = Callable[[int], Rollout]
+"""Gives so many samples, always the same ones, that are as large as those to come."""
+
+
 class Policy(Protocol):
     """p(crystal | condition) by a network with its tokenization; parameters are passed in.
 
@@ -101,7 +105,7 @@ class Policy(Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What runs that go on from each other must have in common; plain JSON."""
+        """Settings that a run and those which resume it must share; plain JSON."""
         ...
 
     @property
@@ -152,11 +156,15 @@ class Policy(Protocol):
         """Parameters, or a state that holds them, on the devices as training wants them."""
         ...
 
-    def parts(self, rollout: Rollout, rows: np.ndarray, n_parts: int = 1) -> Any:
+    def parts(
+        self, rollout: Rollout, rows: np.ndarray, n_parts: int = 1, typical: Typical | None = None
+    ) -> Any:
         """A = `n_parts` micro-batches on the devices of samples `rows` (int [n]), in order.
 
         Arrays have A on the leading axis. Shapes depend on n and A alone as far as that can be,
-        so that little is compiled again.
+        so that little is compiled again, and not on what the policy was called with before. A
+        policy whose shapes follow the sizes of samples asks `typical` for them, once, or takes
+        them from `rows` if it is not given.
         """
         ...
 

@@ -67,7 +67,7 @@ class TextPolicy:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What runs that go on from each other must have in common."""
+        """Settings that a run and those which resume it must share."""
         vocabulary = json.dumps(self.tokenizer.fast.get_vocab(), sort_keys=True)
         digest = hashlib.sha256(vocabulary.encode()).hexdigest()
         trained = "adapters" if self.has_adapters else "all parameters"

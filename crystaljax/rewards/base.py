@@ -13,7 +13,7 @@ import numpy as np
 from crystaljax.crystal import Crystals, Index
 
 Reasons = list[str | None]
-"""Why each item failed; None for those that did not."""
+"""Reasons that items failed; None for those that did not."""
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
 
@@ -29,7 +29,7 @@ class RewardBatch:
     info: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Arrays [B] of what else was found on the way, for logs and tables; units by each reward."""
     reasons: Reasons = field(default_factory=list)
-    """Why each item is not ok, None where it is."""
+    """Reason that each item is not ok, None where it is."""
     transient: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     """bool [B]: failures that are the machine's, not the item's (a worker that died, memory that
     ran out), so that another try may succeed; all False by default."""
@@ -103,7 +103,7 @@ class RewardBatch:
         return RewardBatch.from_values(placed(self.value), info, why, placed(self.transient))
 
     def failures(self) -> dict[str, int]:
-        """How many items failed for each reason, the most frequent first."""
+        """Number of items that failed for each reason, the most frequent first."""
         return dict(Counter(reason for reason in self.reasons if reason).most_common())
 
     @staticmethod

@@ -15,7 +15,7 @@ _NUMBER = Range(-np.inf)
 
 @dataclass(frozen=True)
 class RewardBounds:
-    """How rewards are made fit to be trained on; what is not given is the reward's own.
+    """Clipping and scaling of rewards for training; a bound not given is the reward's own.
 
     Rewards are clipped to [low, high], then scaled. Only then do samples that cannot be judged get
     their penalty, so that no bound makes them as good as a judged one. A penalty that is not given

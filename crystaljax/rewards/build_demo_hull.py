@@ -28,7 +28,7 @@ OUTPUT = Path(__file__).with_name(FILE)
 @dataclass(frozen=True)
 class Config:
     output: Path = OUTPUT
-    """Where to write the hull."""
+    """File to write the hull to."""
     dataset: str = "prototypes"
     """The dataset whose crystals become the hull."""
     length_scales: tuple[float, ...] = (0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06)

@@ -10,18 +10,18 @@ import numpy as np
 
 from crystaljax.composition import element_counts, parse_formulas
 from crystaljax.crystal import Crystals
-from crystaljax.evaluation.validity import structure_valid
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch
 from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
 from crystaljax.tokenizations.base import TextFormat
 from crystaljax.tokenizations.registry import create_format
+from crystaljax.validity import structure_valid
 
 
 class Completion(NamedTuple):
     """A completion and what it answers."""
 
     fields: Mapping[str, str]
-    """What the prompt was made from, such as its formula."""
+    """Values the prompt was made from, such as its formula."""
     text: str
     """The completion."""
     whole: bool
@@ -29,7 +29,7 @@ class Completion(NamedTuple):
 
 
 class TextReward(Protocol):
-    """What judges texts; one that it cannot judge gets ok=False and a reason, no exception."""
+    """Protocol of rewards of texts; one that cannot be judged gets ok=False and a reason."""
 
     def __call__(self, answers: Sequence[Completion], /) -> RewardBatch:
         """Rewards of B answers."""
@@ -46,7 +46,7 @@ class ReadCompletions(NamedTuple):
     info: dict[str, np.ndarray]
     """bool [B]: which answers could be read, are valid structures, and are as asked."""
     reasons: Reasons
-    """Why an answer is no valid structure."""
+    """Reason that an answer is no valid structure."""
 
 
 def read_completions(answers: Sequence[Completion], format: TextFormat) -> ReadCompletions:
@@ -85,7 +85,7 @@ class FormulaReward:
     """
 
     format: TextFormat = field(default_factory=create_format)
-    """How crystals are written."""
+    """Text format of crystals."""
     quantity = Quantity("likeness of the composition", bounds=RewardBounds(low=0.0, high=1.0))
 
     def __call__(self, answers: Sequence[Completion]) -> RewardBatch:
@@ -102,7 +102,7 @@ class CrystalReward:
     reward: Reward
     """Judges the crystals."""
     format: TextFormat = field(default_factory=create_format)
-    """How crystals are written."""
+    """Text format of crystals."""
 
     @property
     def quantity(self) -> Quantity:

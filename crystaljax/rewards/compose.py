@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from crystaljax.crystal import Crystals
-from crystaljax.evaluation.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch, RewardError
 from crystaljax.rewards.bounds import Quantity, quantity_of
 from crystaljax.rewards.inputs import Items, take
+from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 
 PASSING = (KeyboardInterrupt, RewardError)
 """Exceptions that cost no item, but end what is under way; all others cost their item."""

@@ -33,7 +33,7 @@ class AboveHull(NamedTuple):
     """Energies of B crystals on the way from a potential to a hull, all float64 [B] in eV/atom."""
 
     correction: np.ndarray
-    """What was added to the potential's energy."""
+    """Corrections added to the potential's energy."""
     formation_energy: np.ndarray
     """Corrected energy less that of the elements."""
     e_above_hull: np.ndarray

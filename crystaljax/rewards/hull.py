@@ -34,7 +34,7 @@ class Hull:
     """
 
     name: str
-    """What to call this hull in reports."""
+    """Name of this hull in reports."""
     entries: Mapping[System, tuple[np.ndarray, np.ndarray]]
     """For each system of n elements: atomic fractions [M, n], formation energies [M] (eV/atom)."""
     references: np.ndarray
@@ -185,7 +185,7 @@ class Hull:
             )
 
     def reasons(self, counts: np.ndarray) -> list[str | None]:
-        """Why compositions [B, 119] have no energy above hull; None for those that have one."""
+        """Reasons that compositions [B, 119] have no energy above hull; None if they have one."""
         known = np.zeros(N_SPECIES, bool)
         known[list(self.elements)] = True
         counts = np.asarray(counts)

@@ -33,7 +33,7 @@ _PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pkl.bz2")
 
 
 class HullTable(NamedTuple):
-    """What a hull is built from."""
+    """Entries that a hull is built from."""
 
     counts: np.ndarray
     """float64 [N, 119]: amounts of the elements of each entry."""
@@ -48,7 +48,7 @@ class HullTable(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What one file holds: computed entries, or a table."""
+    """Contents of one file: computed entries, or a table."""
 
     entries: list[Entry]
     formulas: list[str]

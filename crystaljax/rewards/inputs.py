@@ -1,4 +1,4 @@
-"""What rewards judge: batches of crystals, or lists of texts and other plain items."""
+"""Inputs of rewards: batches of crystals, or lists of texts and other plain items."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class FigureOfMerit:
 
 
 def target_value(target: float, scale: float, shape: str = "linear") -> Callable[..., np.ndarray]:
-    """How near values [B] are to a target: −|x − target| / scale, or "gaussian",
+    """Closeness of values [B] to a target: −|x − target| / scale, or "gaussian",
     exp(−((x − target) / scale)² / 2). ValueError for a scale not above 0 or another shape."""
     _check_scale(scale)
     if shape == "linear":

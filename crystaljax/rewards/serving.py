@@ -13,7 +13,7 @@ from crystaljax.rewards.pool import Pool, PoolConfig
 
 
 class ServedReward:
-    """What has a reward, `served`, that may need workers and a cache.
+    """Base of objects with a reward, `served`, that may need workers and a cache.
 
     Use it as a context manager, or `close` it, so that workers end.
 

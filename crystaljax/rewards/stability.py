@@ -23,7 +23,7 @@ from crystaljax.rewards.serving import ServedReward
 
 @dataclass(frozen=True)
 class StabilityConfig:
-    """What judges stability, and where."""
+    """Potential, hull and workers that judge stability."""
 
     potential: str = "chgnet"
     """Interatomic potential, with weights after a colon: chgnet, nequix, nequix:FILE.nqx,
@@ -36,7 +36,7 @@ class StabilityConfig:
     cache: Path | None = None
     """File that keeps energies, and rewards of your own, for later runs; none if not given."""
     pool: PoolConfig = field(default_factory=PoolConfig)
-    """Where energies, and rewards of your own, are computed."""
+    """Workers that compute energies, and rewards of your own."""
 
 
 class StabilityReward(ServedReward):

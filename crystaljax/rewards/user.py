@@ -89,7 +89,7 @@ def _name(function: Function) -> str:
 
 
 def _quantity(function: Function) -> Quantity:
-    """What the decorator `reward` noted of a function, or its name alone."""
+    """Settings that the decorator `reward` noted of a function, or its name alone."""
     return getattr(function, "quantity", None) or Quantity(_name(function))
 
 

@@ -22,7 +22,7 @@ MAX_RESIDUAL = 1e-3
 
 
 class _Found(NamedTuple):
-    """What the symmetry search says of one structure, in the standard setting."""
+    """Result of the symmetry search for one structure, in the standard setting."""
 
     number: int
     letters: list[int]

@@ -147,7 +147,7 @@ def _shifts(general: Position, centring: np.ndarray, linear: np.ndarray) -> np.n
 
 
 def _element(positions: list[Position], linear: np.ndarray, shift: np.ndarray) -> Element:
-    """What x -> linear x + shift does to each position; ValueError if it normalises nothing."""
+    """Image of each position under x -> linear x + shift; ValueError if it normalises nothing."""
     general = positions[-1]
     # the map followed by every operation of the group: [N, 3, 3] and [N, 3]
     rotation = general.rotation.astype(int) @ linear

@@ -28,10 +28,10 @@ FREE_LATTICE = np.array(
     ],
     bool,
 )
-"""Which of a, b, c, α, β, γ are independent, by crystal system."""
+"""Mask of the independent ones of a, b, c, α, β, γ, by crystal system."""
 
 LENGTH_SOURCE = np.array([[0, 1, 2]] * 3 + [[0, 0, 2]] * 3 + [[0, 0, 0]])
-"""Which of a, b, c each length is equal to, by crystal system."""
+"""Index of the length in a, b, c that each is equal to, by crystal system."""
 
 FIXED_ANGLES = np.array([[90, 90, 90]] * 4 + [[90, 90, 120]] * 2 + [[90, 90, 90]], np.float32)
 """α, β, γ in degrees where they are not free, by crystal system."""
@@ -70,7 +70,7 @@ def n_atoms(crystals: Crystals, primitive: bool = False) -> Array:
 
 
 class Orbits(NamedTuple):
-    """Which site and which operation the N atoms of B crystals come from."""
+    """Site and operation that the N atoms of B crystals come from."""
 
     filled: Array
     """bool [B, N]: there is an atom."""

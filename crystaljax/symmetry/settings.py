@@ -63,7 +63,7 @@ class Setting(NamedTuple):
 
 
 class Names(NamedTuple):
-    """What a file says of its space group, beside operations."""
+    """Names and numbers of a space group in a file, beside operations."""
 
     hall: str | None = None
     symbols: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ def from_hall(symbol: str) -> Operations:
 
 
 def misfit(operations: Operations, matrix: np.ndarray) -> float:
-    """How far the operations change a lattice: the largest change of a metric-tensor element.
+    """Distortion of a lattice by the operations: the largest change of a metric-tensor element.
 
     In units of the product of the two vectors' lengths (rows of `matrix`), so that it is twice a
     relative error of lengths, or an error of an angle in radians.
@@ -217,7 +217,7 @@ def _check_group(operations: Operations) -> None:
 
 @cache
 def _kinds() -> tuple[spglib.SpaceGroupType, ...]:
-    """What spglib says of the 530 settings of ITA."""
+    """spglib's descriptions of the 530 settings of ITA."""
     with _quiet_spglib():
         kinds = [spglib.get_spacegroup_type(index) for index in range(1, 531)]
     return tuple(kind for kind in kinds if kind is not None)

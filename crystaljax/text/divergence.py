@@ -1,4 +1,4 @@
-"""Where two states of a language model differ: the KL divergence at every token of texts."""
+"""KL divergence between two states of a language model at every token of texts."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def token_divergence(
 
 
 def _pieces(tokenizer: Tokenizer, completions: Sequence[np.ndarray]) -> list[list[bytes]]:
-    """What each token adds to its text; nothing if it is special."""
+    """Bytes that each token adds to its text; nothing if it is special."""
     table = tokenizer.token_bytes()
     return [[table[i] or b"" for i in tokens.tolist()] for tokens in completions]
 

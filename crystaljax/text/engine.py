@@ -94,7 +94,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What is to be completed."""
+    """Prompts to complete."""
 
     tokens: Sequence[np.ndarray]
     """int32 [length] each."""

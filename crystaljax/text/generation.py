@@ -22,14 +22,14 @@ from crystaljax.text.stops import StopStrings
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How to sample. ValueError for values that make no sense."""
+    """Settings of sampling. ValueError for values that make no sense."""
 
     temperature: float = 1.0
     """Below 1 likelier texts, above 1 more varied ones; 0 always takes the likeliest token."""
     top_p: float = 1.0
-    """TokenDraw only from the likeliest tokens that make up this probability."""
+    """Draw only from the likeliest tokens that make up this probability."""
     top_k: int = 0
-    """TokenDraw only from so many likeliest tokens; from all if 0."""
+    """Draw only from so many likeliest tokens; from all if 0."""
     max_new_tokens: int = 128
     """Tokens of a completion at most, the end token included."""
     stop: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class GenerationConfig:
 
 
 class TextDecoder(Protocol):
-    """What is needed of `text.tokenizer.Tokenizer`."""
+    """Protocol: the part of `text.tokenizer.Tokenizer` that generation needs."""
 
     def decode(self, tokens: Sequence[np.ndarray]) -> list[str]:
         """The text of each sequence of tokens."""

@@ -34,7 +34,7 @@ Transitions = dict[int, dict[int, int]]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Grammar:
-    """What may follow what: N states, the first before any token, the last after an end token."""
+    """Transitions by token: N states, the first before any token, the last after an end token."""
 
     next_state: Array
     """int32 [N, V]: the state after each token; −1 where the token is forbidden. In the last state
@@ -120,7 +120,7 @@ def accepts(grammar: Grammar, tokens: Sequence[int] | np.ndarray) -> bool:
 
 
 def _no_grammar(pattern: str, error: Exception) -> ValueError:
-    """What is wrong: messages repeat the pattern, which may be long, and end with the reason."""
+    """An error with its reason; messages repeat the pattern, which may be long, and end with it."""
     return ValueError(f"no grammar from the pattern {pattern[:60]!r}: ... {str(error)[-240:]}")
 
 

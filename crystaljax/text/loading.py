@@ -25,12 +25,12 @@ from crystaljax.text.tokenizer_training import train_bpe, train_words
 log = logging.getLogger(__name__)
 
 FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
-"""What is fetched of a model on the hub."""
+"""Files fetched of a model on the hub."""
 
 
 @dataclass(frozen=True)
 class TextModelConfig:
-    """Which language model, and how it is held."""
+    """A language model, and its placement in memory."""
 
     base: str = ""
     """Folder of a Hugging Face model, or its name on the hub; a small one from scratch if empty."""
@@ -52,9 +52,9 @@ class TextModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of parameters and computations."""
     remat: Remat = "products"
-    """What training computes again rather than keeps, to save memory."""
+    """Activations that training computes again rather than keeps, to save memory."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    """How devices share the work."""
+    """Sharing of the work among devices."""
     seed: int = 0
     """Of new weights."""
 

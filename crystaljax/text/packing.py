@@ -26,7 +26,7 @@ class TokenSequence(NamedTuple):
     tokens: np.ndarray
     """int [n]"""
     n_prompt: int
-    """How many tokens, from the first, are given and not trained on."""
+    """Number of tokens, from the first, that are given and not trained on."""
 
 
 class RowPlan(NamedTuple):
@@ -185,7 +185,7 @@ def _too_long(name: str, n_tokens: int, length: int) -> str:
 
 
 class _Places(NamedTuple):
-    """Where each of n sequences goes (int [n])."""
+    """Row of each of n sequences (int [n])."""
 
     row: np.ndarray
     start: np.ndarray

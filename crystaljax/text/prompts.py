@@ -16,20 +16,20 @@ FOLDER = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """What to ask for, and what answers look like.
+    """Template of prompts and of their answers.
 
     In `system`, `user` and `completion`, {name} stands for the value of a field, {name:.1f} for it
     formatted as Python does; {{ and }} are braces. ValueError for a text that is not of this form.
     """
 
     name: str
-    """What it is called."""
+    """Its name."""
     user: str
-    """What is asked."""
+    """The request."""
     completion: str
-    """How it is answered."""
+    """The answer's form."""
     system: str = ""
-    """What the model is told to be; may be empty."""
+    """System prompt; may be empty."""
 
     def __post_init__(self) -> None:
         for field in ("system", "user", "completion"):

@@ -16,13 +16,13 @@ MARGIN = 4
 
 
 class Cut(NamedTuple):
-    """Where a text ends."""
+    """End of a text."""
 
     n_tokens: int
     """Tokens up to the one that completes the stop string: a model that is trained on them learns
     to stop."""
     text: str
-    """What stands before the stop string."""
+    """Text before the stop string."""
 
 
 class StopStrings:
@@ -42,7 +42,7 @@ class StopStrings:
         self._margin = max((len(stop.encode()) for stop in stops), default=0) + MARGIN
 
     def cuts(self, sequences: Sequence[np.ndarray], checked: Sequence[int]) -> list[Cut | None]:
-        """Where each sequence is to end; None if nowhere.
+        """End of each sequence; None if it has no stop string.
 
         checked: how many tokens of each are known to have no stop string.
         """
@@ -61,7 +61,7 @@ class StopStrings:
         """The fewest tokens whose text has a stop string, and what is before it; None for none."""
 
         def place(n: int) -> int:
-            """Where the first stop string is in the text of n tokens; -1 for none."""
+            """Position of the first stop string in the text of n tokens; -1 for none."""
             text = self.decode([tokens[:n]])[0]
             return min((at for stop in self.stops if (at := text.find(stop)) >= 0), default=-1)
 

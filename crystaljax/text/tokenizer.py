@@ -106,11 +106,11 @@ class Tokenizer:
 
     @cached_property
     def start_tokens(self) -> list[int]:
-        """What every text starts with: the start token, or nothing."""
+        """Beginning of every text: the start token, or nothing."""
         return [i for i in self.fast("").input_ids if i == self.fast.bos_token_id]
 
     def n_vocabulary(self, multiple: int = 1) -> int:
-        """How many embeddings a model needs for all tokens, rounded up to a multiple."""
+        """Number of embeddings for all tokens, rounded up to a multiple."""
         largest = max(self.fast.get_vocab().values())
         return (largest // multiple + 1) * multiple
 

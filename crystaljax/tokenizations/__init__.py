@@ -1,1 +1,1 @@
-"""How a crystal becomes a sequence that a model can predict token by token."""
+"""Tokenizations: crystals as sequences that a model predicts token by token."""

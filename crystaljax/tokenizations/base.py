@@ -15,7 +15,7 @@ TokensT = TypeVar("TokensT")
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of B sequences."""
+    """Results of decoding B sequences."""
 
     crystals: Crystals
     """[B]; rows that are no crystal are all zero."""

@@ -136,7 +136,7 @@ def pad_rows(packed: PackedTokens, multiple: int) -> PackedTokens:
 
 
 class _Places(NamedTuple):
-    """Where each of n sequences goes; -1 in `block` where there is no room."""
+    """Block and offset of each of n sequences; -1 in `block` where there is no room."""
 
     block: np.ndarray
     row: np.ndarray
@@ -148,7 +148,7 @@ class _Places(NamedTuple):
         return bool((self.block >= 0).all())
 
     def used(self, block: int) -> int:
-        """How many rows of a block are in use."""
+        """Number of rows of a block that are in use."""
         return int(self.row[self.block == block].max(initial=-1)) + 1
 
 

@@ -130,7 +130,7 @@ def _matches(name: str, pattern: str, text: str) -> bool:
 
 
 def _called(name: str, method: str, function: Any, *arguments: Any) -> Any:
-    """What a method returns; ValueError if it raises."""
+    """Result of a method; ValueError if it raises."""
     try:
         return function(*arguments)
     except Exception as error:

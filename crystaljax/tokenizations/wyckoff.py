@@ -106,7 +106,7 @@ def _length_unit(batch: Crystals | WyckoffTokens) -> np.ndarray:
 
 
 def _faults(tokens: WyckoffTokens) -> list[str | None]:
-    """Why each sequence describes no crystal (before its volume is known), None where it does."""
+    """Reasons that sequences describe no crystal (before volumes are known), None if they do."""
     group, letter, species = tokens.space_group, tokens.wyckoff, tokens.species
     known_group = (group >= 1) & (group <= N_GROUPS)
     row = np.where(known_group, group, 1) - 1

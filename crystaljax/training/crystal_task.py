@@ -1,80 +1,76 @@
-"""Training by reward of a Wyckoff policy: samples of space groups, judged as crystals."""
+"""Training by reward of a policy of crystals."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Array
 from crystaljax.evaluation.matching import StructureSet
-from crystaljax.parallel import make_mesh, parts_sharding, replicated
-from crystaljax.policies.wyckoff import Params, WyckoffPolicy
+from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
-from crystaljax.sampling import SamplingConfig
-from crystaljax.tokenizations.packing import RowPlan, pack
-from crystaljax.tokenizations.wyckoff import WyckoffTokens
-from crystaljax.training.batches import Packed, even
-from crystaljax.training.rollouts import (
-    Clock,
-    judge,
-    prepare,
-    rows_for,
-    sample_metrics,
-)
-from crystaljax.training.tasks import RewardedSamples
-
-
-class Drawn(NamedTuple):
-    """Samples, and how many of a space group are in a row."""
-
-    tokens: WyckoffTokens
-    repeat: int
+from crystaljax.training.rollouts import Clock, judge, prepare, sample_metrics
+from crystaljax.training.tasks import RewardedSamples, part_size
 
 
 class CrystalTask:
-    """Crystals of a Wyckoff policy, rewarded; a `tasks.Task` whose prompts are space groups.
+    """Crystals of a policy, rewarded; a `tasks.Task` whose prompts are conditions.
+
+    Samples that do not meet their condition are not judged.
 
     Args:
       base: parameters whose samples tell how large crystals are.
       reward: judges crystals; see `judge`.
+      conditions: what crystals are asked to be; a rollout takes as many as it has room for, in a
+        random order that goes on from the first when all were taken.
       sampling: how samples are drawn. The log-probabilities that are trained are the model's own:
-        at another temperature rollouts are off-policy, and PPO only approximate. Under
-        constraints they are of the policy given that the demands are met, ln p less the ln of the
-        probability Z of that. PPO's ratios leave out how Z changes in the inner steps; the term
-        with the gradient of ln Z vanishes as advantages average to zero. Samples count alike,
-        whatever their `weight`, nearly equal unless the demands are rare.
+        at another temperature, with top-p or a grammar, rollouts are off-policy, and PPO only
+        approximate. Samples count alike, whatever their `weight`.
       bounds: how rewards are made fit to be trained on, as far as not the reward's own say.
       reference: training structures, for the share of novel samples.
-    """
+      n_parts: micro-batches that a batch is split into, to save memory.
 
-    frozen = ()
-    n_parts = 1
+    ValueError for conditions that the policy cannot be asked.
+    """
 
     def __init__(
         self,
-        policy: WyckoffPolicy,
+        policy: Policy,
         base: Params,
         reward: Reward,
+        conditions: Sequence[Condition] = (Condition(),),
         sampling: SamplingConfig | None = None,
         bounds: RewardBounds | None = None,
         reference: StructureSet | None = None,
+        n_parts: int = 1,
     ) -> None:
+        if not conditions:
+            raise ValueError("there are no conditions to ask: the unconditional one is Condition()")
         self.policy, self.reward, self.reference = policy, reward, reference
+        self.conditions, self.n_parts = tuple(conditions), n_parts
         self.sampling = sampling or SamplingConfig()
         self.bounds = (bounds or UNBOUNDED).over(quantity_of(reward).bounds)
         self._base = base
-        self._plans: dict[tuple[int, int], RowPlan] = {}
-        self._mesh = make_mesh()
+        policy.check(self.conditions, self.sampling)
 
     @property
     def identity(self) -> dict[str, Any]:
         """The policy's."""
         return self.policy.identity
+
+    @property
+    def frozen(self) -> Any:
+        """The frozen part of the network."""
+        return self.policy.frozen
+
+    def place(self, tree: Any) -> Any:
+        """As the policy wants it."""
+        return self.policy.place(tree)
 
     def rollout(
         self,
@@ -85,41 +81,34 @@ class CrystalTask:
         repeat: int = 1,
         temperature_offset: float = 0.0,
     ) -> RewardedSamples:
-        """n crystals; each space group is drawn for `repeat` samples in a row."""
+        """n crystals; each condition has `repeat` in a row, of one prompt."""
         temperature = self.sampling.temperature + temperature_offset
         sampling = dataclasses.replace(self.sampling, temperature=temperature)
         with clock("sample"):
-            tokens = self.policy.sample(params, n, seed, sampling, repeat).tokens
-            decoded = self.policy.tokenization.decode(tokens)
+            asked = chosen(self.conditions, -(-n // repeat), seed)
+            samples = self.policy.sample(params, asked, seed, sampling, repeat)
+            crystals, ok, met = samples.crystals[:n], samples.ok[:n], samples.met[:n]
         with clock("reward"):
-            judged = judge(self.reward, decoded.crystals, decoded.ok)
+            judged = judge(self.reward, crystals, met, samples.reasons[:n])
         with clock("metrics"):
             value, metrics = prepare(judged, self.bounds)
-            metrics |= sample_metrics(decoded.crystals, decoded.ok, self.reference)
+            metrics |= sample_metrics(crystals, ok, self.reference)
+        if any(condition.asked for condition in self.conditions):
+            metrics["samples/met"] = float(met.mean())
         metrics["samples/temperature"] = temperature
-        return RewardedSamples(
-            Drawn(tokens, repeat), value, np.asarray(tokens.space_group), metrics, judged
-        )
+        return RewardedSamples(samples, value, samples.prompt[:n], metrics, judged)
 
-    def place(self, tree: Any) -> Any:
-        """A copy on every device."""
-        return jax.device_put(tree, replicated(self._mesh))
+    def parts(self, samples: Rollout, rows: np.ndarray) -> Any:
+        """Micro-batches of the policy's sequences."""
+        part_size(len(rows), self)
+        return self.policy.parts(samples, rows, self.n_parts, self._typical)
 
-    def parts(self, samples: Drawn, rows: np.ndarray) -> Packed:
-        """One micro-batch of packed rows."""
-        key = len(rows), samples.repeat
-        if key not in self._plans:
-            self._plans[key] = rows_for(
-                self.policy, self._base, len(rows), self.sampling, samples.repeat
-            )
-        packed = even(pack(samples.tokens[rows], self._plans[key]), self._mesh)
-        only = jax.tree.map(lambda x: x[None], packed)
-        return jax.device_put(only, parts_sharding(self._mesh))
+    def _typical(self, n: int) -> Rollout:
+        asked = chosen(self.conditions, n, 0)
+        return self.policy.sample(self._base, asked, 0, self.sampling)
 
     def log_probs(
-        self, params: Params, frozen: Any, part: Packed, n_samples: int
+        self, params: Params, frozen: Any, part: Any, n_samples: int
     ) -> tuple[Array, Array]:
-        """Of whole crystals [n, 1]: each is one action."""
-        del frozen
-        logp = self.policy.log_prob(params, part, n_samples).total[:, None]
-        return logp, jnp.ones(logp.shape, bool)
+        """Of the policy's actions."""
+        return self.policy.log_probs(params, frozen, part, n_samples)

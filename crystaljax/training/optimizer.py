@@ -25,7 +25,7 @@ class OptimizerConfig:
     learning_rate: float = 1e-3
     """Peak learning rate."""
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    """What follows the warm-up, down to `final_fraction` at the run's last step."""
+    """Decay after the warm-up, down to `final_fraction` at the run's last step."""
     warmup_steps: int = 200
     """Steps of linear warm-up from zero."""
     final_fraction: float = 0.02

@@ -8,18 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 import optax
-from jax.sharding import Mesh
 
 from crystaljax.crystal import Array, Crystals
 from crystaljax.models.wyckoff.likelihood import LogProb
 from crystaljax.objectives import Metrics, negative_log_likelihood
-from crystaljax.parallel import make_mesh, replicated
-from crystaljax.policies.scoring import Scorer
 from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 from crystaljax.ranges import at_least, check
-from crystaljax.tokenizations.packing import plan_rows
 from crystaljax.training.batches import Batches, Packed
 from crystaljax.training.fit import FitConfig, Track, fit
 from crystaljax.training.optimizer import TrainState
@@ -65,23 +60,20 @@ def pretrain(
       validate: metrics of the averaged weights, "nll" among them, instead of the densities of the
         validation data.
     """
-    mesh = make_mesh()
     batches = Batches(
-        train, policy.tokenization, config.batch_size, config.seed, mesh, config.augment
+        train, policy.codec, config.batch_size, config.seed, policy.mesh, config.augment
     )
+    encoded = policy.codec.encode(validation)
     optimizer = config.optimizer.build(config.total_steps(batches))
 
-    def place(state: TrainState) -> TrainState:
-        return jax.device_put(state, replicated(mesh))
-
     def densities(params: Params) -> dict[str, float]:
-        parts = score(policy, params, validation, config.batch_size, mesh)
+        parts = policy.log_prob_parts(params, encoded, config.batch_size)
         return {"nll": -parts.total.mean()} | _part_means(parts)
 
     params = policy.init(config.seed) if start is None else start
     return fit(
         make_update(policy, optimizer, config),
-        place(TrainState.create(params, optimizer, bool(config.optimizer.ema_decay))),
+        policy.place(TrainState.create(params, optimizer, bool(config.optimizer.ema_decay))),
         batches,
         config,
         folder,
@@ -90,7 +82,7 @@ def pretrain(
         loss="nll",
         unit="crystals",
         identity=policy.identity,
-        place=place,
+        place=policy.place,
         validate=lambda state: (validate or densities)(state.averaged),
         run_id=run_id,
     )
@@ -108,7 +100,7 @@ def make_update(
             key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
         def loss(params: Params) -> tuple[Array, LogProb]:
-            parts = policy.log_prob(params, packed, config.batch_size, key)
+            parts = policy.packed_log_prob(params, packed, config.batch_size, key)
             return negative_log_likelihood(parts.total), parts
 
         (value, parts), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -117,20 +109,6 @@ def make_update(
         return state.apply(gradient, optimizer, config.optimizer.ema_decay), metrics
 
     return update
-
-
-def score(
-    policy: WyckoffPolicy,
-    params: Params,
-    crystals: Crystals,
-    batch_size: int,
-    mesh: Mesh | None = None,
-) -> LogProb:
-    """Log-probabilities (numpy [B] by part) of any number of crystals, in batches."""
-    tokens = policy.tokenization.encode(crystals)
-    n_sites = np.asarray(tokens.n_sites)
-    plan = plan_rows([n_sites[i : i + batch_size] for i in range(0, len(n_sites), batch_size)])
-    return Scorer(policy, plan, batch_size, mesh)(params, tokens)
 
 
 def _part_means(parts: LogProb) -> dict[str, Array]:

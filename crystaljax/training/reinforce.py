@@ -61,7 +61,7 @@ class ReinforceConfig:
     batch_size: int = 100
     """Samples in a rollout."""
     tau: float = 0.1
-    """What a nat of divergence from the base model costs: τ in the reward's unit (eV/atom) for
+    """Cost of a nat of divergence from the base model: τ in the reward's unit (eV/atom) for
     ppo; for grpo in units of the rewards' standard deviation within a group."""
     baseline_decay: float = 0.95
     """ppo: decay of the moving average that is subtracted from the returns."""

@@ -1,4 +1,4 @@
-"""What every training by reward starts from: samples of the policy, judged."""
+"""Rollouts of training by reward: samples of the policy, judged."""
 
 from __future__ import annotations
 
@@ -12,20 +12,13 @@ import numpy as np
 
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
-from crystaljax.evaluation.validity import structure_valid
-from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.compose import Guarded
 from crystaljax.rewards.inputs import Items, take
-from crystaljax.sampling import SamplingConfig
-from crystaljax.tokenizations.packing import RowPlan, plan_rows
-from crystaljax.training.batches import N_PLANNED
+from crystaljax.validity import structure_valid
 
 log = logging.getLogger(__name__)
-
-SPARE = 1.2
-"""Crystals that rows are planned for, over those of a batch: compiling again takes a minute."""
 
 MOSTLY = 0.5
 """Share of the judged rewards that may be clipped without a warning."""
@@ -34,34 +27,14 @@ MAX_UNJUDGED = 5
 """Rollouts in a row of which nothing can be judged that end a run."""
 
 
-def rows_for(
-    policy: WyckoffPolicy,
-    params: Params,
-    batch_size: int,
-    sampling: SamplingConfig,
-    repeat: int = 1,
-) -> RowPlan:
-    """Rows that batches of the policy's samples fit, told from one batch of them.
+def judge(reward: Any, items: Items, ok: np.ndarray, why: Reasons | None = None) -> RewardBatch:
+    """Rewards [B] of the items that are `ok`; the others are not ok, for the reasons `why` [B].
 
-    There is room to spare for the larger crystals that training may move the policy to. Samples
-    of one space group, `repeat` in a row, are alike in size: batches of them differ the more.
-    """
-    tokens = policy.sample(params, batch_size, 0, sampling).tokens
-    rng = np.random.default_rng(0)
-    drawn = round(SPARE * -(-batch_size // repeat))
-    likely = [
-        np.repeat(rng.choice(np.asarray(tokens.n_sites), drawn), repeat) for _ in range(N_PLANNED)
-    ]
-    return plan_rows(likely, policy.config.max_sites)
-
-
-def judge(reward: Any, items: Items, ok: np.ndarray) -> RewardBatch:
-    """Rewards [B] of the items that are `ok`; the others are no crystals, and not ok.
-
-    An item for which the reward raises is not ok either; see `Guarded`.
+    Without reasons they are no crystals. An item for which the reward raises is not ok either; see
+    `Guarded`.
     """
     rows = np.flatnonzero(ok)
-    reasons: Reasons = ["no crystal"] * len(ok)
+    reasons: Reasons = [reason or "no crystal" for reason in why or [None] * len(ok)]
     if not len(rows):
         return RewardBatch.from_values(np.full(len(ok), np.nan), None, reasons)
     return Guarded(reward)(take(items, rows)).spread(rows, reasons)

@@ -1,4 +1,4 @@
-"""What training by reward asks of a policy: the same of a Wyckoff transformer and of an LLM.
+"""Tasks: the interface of training by reward, the same for a Wyckoff transformer and an LLM.
 
 A task is a policy with its prompts and its reward. It draws and judges samples, and gives their
 log-probabilities. B samples are split into A micro-batches of the same shapes, whose gradients are
@@ -30,7 +30,7 @@ class RewardedSamples(NamedTuple):
     """B samples and their rewards."""
 
     samples: Any
-    """What `Task.parts` takes rows of."""
+    """Sequences, of which `Task.parts` takes rows."""
     reward: np.ndarray
     """float64 [B]: rewards to train on."""
     prompt: np.ndarray
@@ -48,7 +48,7 @@ class Task(Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run that goes on from this one must have in common with it."""
+        """Settings that a run which resumes this one must share with it."""
 
     @property
     def frozen(self) -> Any:

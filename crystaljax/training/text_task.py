@@ -26,7 +26,7 @@ class Prompt(NamedTuple):
     tokens: np.ndarray
     """int [n], e.g. from `Tokenizer.prompts` or `chat_prompts`."""
     fields: Mapping[str, str] = {}
-    """What it was made from, for the reward."""
+    """Values it was made from, for the reward."""
 
 
 class TextTask:

@@ -55,7 +55,7 @@ PRETRAINED = 0.6
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Options of the command line."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=kind)
     add = parser.add_argument

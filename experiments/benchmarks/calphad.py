@@ -38,7 +38,7 @@ class Config:
     candidates: int = 40
     """That the engine judges."""
     peer_candidates: int = 4
-    """How many of them pycalphad solves."""
+    """Number of them that pycalphad solves."""
     seed: int = 0
     """Of the candidates."""
 

@@ -33,7 +33,7 @@ class Config:
     queries: int = 1000
     """Compositions to ask for, drawn from those of the hull's entries."""
     peer_queries: int = 300
-    """How many of them pymatgen is asked for."""
+    """Number of them that pymatgen is asked for."""
     repeats: int = 20
     """Times every query stands in the batch of repeated chemical systems."""
     seed: int = 0

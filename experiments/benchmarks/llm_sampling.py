@@ -72,7 +72,7 @@ class Config:
     new: int = 64
     """Tokens sampled."""
     peer: Literal["transformers", "none"] = "transformers"
-    """What to compare with."""
+    """Samplers to compare with."""
     uneven: int = 64
     """Sequences of 8 to 128 tokens, as many of each magnitude, to compare sampling with refill to
     sampling batch by batch; 0 leaves it out."""
@@ -138,7 +138,7 @@ def main(config: Config) -> None:
 
 
 def consume(_: object) -> None:
-    """What is timed gives numpy arrays: nothing is left to wait for."""
+    """The timed work gives numpy arrays: nothing is left to wait for."""
 
 
 def on_cpu() -> bool:

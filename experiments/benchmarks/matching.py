@@ -31,7 +31,7 @@ from crystaljax.structures import to_structures
 from crystaljax.symmetry.orbits import constrain_lattice, project
 
 LENGTHS = np.array([1, 1, 1, 0, 0, 0])
-"""Which lattice parameters are strained."""
+"""Lattice parameters that are strained."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Config:
     others: str = field(default_factory=lambda: shared_table("test"))
     """Crystals outside it, of which a third of the samples are made."""
     n_samples: int = 1000
-    """How many samples to judge."""
+    """Number of samples to judge."""
     strain: float = 0.03
     """Largest relative change of a lattice length."""
     noise: float = 0.01

@@ -1,4 +1,4 @@
-"""What a pool of processes costs for each item, and what it gains with CHGNet.
+"""Cost of a pool of processes for each item, and its gain with CHGNet.
 
     python experiments/benchmarks/pool.py --workers 1 2
 

@@ -18,10 +18,12 @@ import numpy as np
 import tyro
 from presets import MODELS, Preset
 
+from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
 from crystaljax.hardware import hardware
-from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
-from crystaljax.sampling import SamplingConfig
+from crystaljax.policies.base import Policy, SamplingConfig
+from crystaljax.policies.loading import load_policy
+from crystaljax.policies.wyckoff import WyckoffPolicy
 
 PEER: dict[Preset, float] = {"two-layer": 0.67, "published": 0.1}
 """Crystals per second of CrystalFormer's sampling."""
@@ -42,6 +44,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    policy: Policy
     if config.model is None:
         policy = WyckoffPolicy(MODELS[config.preset], load("prototypes").space_group_counts)
         params = policy.init(0)
@@ -49,11 +52,12 @@ def main(config: Config) -> None:
         policy, params = load_policy(config.model)
     sampling = SamplingConfig(batch_size=config.batch_size)
     start = time.perf_counter()
-    policy.sample(params, config.batch_size, 0, sampling)
+    policy.sample(params, [Condition()] * config.batch_size, 0, sampling)
     first = time.perf_counter() - start
-    policy.sample(params, config.n, 1, sampling)  # compiles what rare long samples need
+    free = [Condition()] * config.n
+    policy.sample(params, free, 1, sampling)  # compiles what rare long samples need
     start = time.perf_counter()
-    rollout = policy.sample(params, config.n, 1, sampling)
+    rollout = policy.sample(params, free, 1, sampling)
     seconds = time.perf_counter() - start
     speed = config.n / seconds
     report = {
@@ -63,7 +67,7 @@ def main(config: Config) -> None:
         "hardware": hardware(),
         "preset": config.preset if config.model is None else config.model.name,
         "batch_size": config.batch_size,
-        "mean_sites": round(float(np.mean(rollout.tokens.n_sites)), 2),
+        "mean_sites": round(float(np.mean(rollout.crystals.n_sites)), 2),
         "first_batch_s": round(first, 1),
     }
     if config.model is None:

@@ -19,6 +19,6 @@ def shared_table(part: str) -> str:
 
 
 def title(source: str) -> str:
-    """What reports call a source: "mp20_bt/train", "prototypes"."""
+    """Name of a source in reports: "mp20_bt/train", "prototypes"."""
     path = Path(source)
     return f"{path.parent.name}/{path.name.split('.')[0]}" if path.exists() else source

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
 from crystaljax.hardware import hardware, usable_cores
-from crystaljax.policies.wyckoff import load_policy
+from crystaljax.policies.loading import load_policy
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.runtime import prepare
@@ -47,16 +48,14 @@ def main(config: Config) -> None:
     clock = Clock()
     with StabilityReward(StabilityConfig(hull=config.hull, pool=pool)) as stability:
         with clock("sampling"):
-            decoded = policy.tokenization.decode(
-                policy.sample(params, config.n, config.seed).tokens
-            )
+            drawn = policy.sample(params, [Condition()] * config.n, config.seed)
         with clock("energies and hull"):
-            judged = judge(stability, decoded.crystals, decoded.ok)
-    samples = StructureSet.from_crystals(decoded.crystals, "samples")
+            judged = judge(stability, drawn.crystals, drawn.ok)
+    samples = StructureSet.from_crystals(drawn.crystals, "samples")
     with clock("unique"):
         cluster = clusters(samples)
     with clock("novel"):
-        novel = novel_mask(samples, known) & decoded.ok
+        novel = novel_mask(samples, known) & drawn.ok
     stable = judged.ok & (-judged.value <= 0)
     total = sum(clock.seconds.values())
     report = {
@@ -71,7 +70,7 @@ def main(config: Config) -> None:
         "seconds": {phase: round(x, 1) for phase, x in clock.seconds.items()},
         "rates": {
             "stable": float(np.mean(stable)),
-            "unique": float(np.mean(once(decoded.ok, cluster))),
+            "unique": float(np.mean(once(drawn.ok, cluster))),
             "novel": float(np.mean(novel)),
             "S.U.N.": float(np.mean(once(stable & novel, cluster))),
         },

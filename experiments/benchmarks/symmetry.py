@@ -40,7 +40,7 @@ class Config:
     n: int = 2000
     """Structures to read and symmetrise, fewer where the source holds fewer."""
     peer_n: int = 40
-    """How many of them, evenly spread, the peer symmetrises."""
+    """Number of them, evenly spread, that the peer symmetrises."""
     batch_size: int = 1000
     """Crystals expanded at a time."""
     repeats: int = 20

@@ -39,7 +39,7 @@ class Config:
     source: str = field(default_factory=lambda: shared_table("test"))
     """A file of structures, or "prototypes"."""
     n_matched: int = 300
-    """How many of the crystals, evenly spread, are matched."""
+    """Number of the crystals, evenly spread, that are matched."""
     repeats: int = 5
     """Timed runs; the median counts."""
     symprec: float = 0.01

@@ -46,7 +46,7 @@ class Config:
 def main(config: Config) -> None:
     data = load(config.data)
     policy = WyckoffPolicy(MODELS[config.preset], data.space_group_counts)
-    batches = Batches(data.crystals, policy.tokenization, config.batch_size, seed=0)
+    batches = Batches(data.crystals, policy.codec, config.batch_size, seed=0)
     optimizer = OptimizerConfig().build(1000)
     state = TrainState.create(policy.init(0), optimizer)
 
@@ -54,7 +54,7 @@ def main(config: Config) -> None:
     def train_step(state: TrainState, packed: Packed) -> TrainState:
         def loss(params: object) -> jax.Array:
             key = jax.random.fold_in(jax.random.key(0), state.step)
-            parts = policy.log_prob(params, packed, config.batch_size, key)
+            parts = policy.packed_log_prob(params, packed, config.batch_size, key)
             return negative_log_likelihood(parts.total)
 
         return state.apply(jax.grad(loss)(state.params), optimizer, 0.999)

@@ -1,1 +1,1 @@
-"""What a trained model is compared with: random draws, search, prompted models."""
+"""Baselines of trained models: random draws, search, prompted models."""

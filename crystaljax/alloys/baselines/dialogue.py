@@ -26,12 +26,12 @@ BROKEN = {
     "b2_at_room_temperature": "there is no B2 near room temperature",
     "few_other_phases": "other solid phases exceed 10 % at some temperature",
 }
-"""What a broken rule means."""
+"""Explanation of each broken rule."""
 
 
 @dataclass(frozen=True)
 class DialogueConfig:
-    """How generator and evaluator talk."""
+    """Settings of dialogues of generator and evaluator."""
 
     elements: tuple[str, ...] = ("Al", "Co", "Cr", "Ni")
     """Elements that candidates may have."""
@@ -111,7 +111,7 @@ def _verdict(rewards: RewardBatch, n: int) -> str:
 
 
 def _advice(last: Round, evaluator: Ask, config: DialogueConfig) -> dict[int, str]:
-    """What the evaluator says of each dialogue's last proposal."""
+    """The evaluator's verdict on each dialogue's last proposal."""
     template = load_template(config.evaluator)
     elements = ", ".join(config.elements)
     chats = [
@@ -125,7 +125,7 @@ def _advice(last: Round, evaluator: Ask, config: DialogueConfig) -> dict[int, st
 def _chat(
     n: int, prompt: Messages, last: Round | None, advice: dict[int, str], config: DialogueConfig
 ) -> Messages:
-    """What the generator of dialogue n is asked."""
+    """Messages to the generator of dialogue n."""
     if last is None or n not in last.dialogues:
         return prompt
     row = last.dialogues.index(n)
@@ -135,7 +135,7 @@ def _chat(
 
 
 def _header(prompts: Sequence[Messages], config: DialogueConfig) -> Entry:
-    """What a journal is of; a dialogue may go on for more rounds."""
+    """Settings that identify a journal; a dialogue may go on for more rounds."""
     return {
         "prompts": [[dict(message) for message in prompt] for prompt in prompts],
         "elements": config.elements,

@@ -26,7 +26,7 @@ _CHARACTERS = 3  # of a token, where a server does not count tokens
 
 @dataclass(frozen=True)
 class EndpointConfig:
-    """Which model is asked, where, how, and how much."""
+    """Model, address, settings and limits of requests."""
 
     base_url: str = "https://api.openai.com/v1"
     """The endpoint, such as http://localhost:8000/v1 of a server of one's own."""
@@ -40,7 +40,7 @@ class EndpointConfig:
     max_tokens: int = 1024
     """Most tokens of an answer."""
     limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """What the server calls that limit."""
+    """The server's name of that limit."""
     at_once: int = 1
     """Requests that run at the same time."""
     timeout: float = 120.0
@@ -60,12 +60,12 @@ class EndpointConfig:
 
 
 class Reply(NamedTuple):
-    """What came of a prompt."""
+    """Result of a prompt."""
 
     text: str | None
     """The answer."""
     reason: str | None
-    """Why there is none."""
+    """Reason that there is none."""
 
 
 class Endpoint:
@@ -174,7 +174,7 @@ class Endpoint:
         return Reply(entry["text"], entry["reason"])
 
     def _over(self, running: int) -> str | None:
-        """Why no more requests are made, with so many that run; None if they are."""
+        """Reason to make no more requests, with so many that run; None if there is none."""
         config = self.config
         if config.max_requests is not None and self.requests + running >= config.max_requests:
             return f"the budget of {config.max_requests} requests is used up"
@@ -206,7 +206,7 @@ class Endpoint:
         return {"text": text, "reason": None, "tokens": _tokens(answer, messages, text)}
 
     def _told(self, error: object) -> str:
-        """What is wrong, without the key, which servers may quote."""
+        """Message of an error, without the key, which servers may quote."""
         kind = f"{type(error).__name__}: " if isinstance(error, Exception) else ""
         return f"{kind}{error}".replace(self._key, "***")[:500]
 

@@ -26,7 +26,7 @@ _PATIENCE = 4  # proposals for each candidate of a batch, before others are draw
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How to search."""
+    """Settings of a search."""
 
     method: Method = "tpe"
     """random: draws from the grid (A.1.1 of arXiv 2511.12036); tpe: Bayesian, by tree-structured
@@ -58,7 +58,7 @@ class Proposal(NamedTuple):
 
 
 class Proposer(Protocol):
-    """What proposes candidates and learns from their rewards."""
+    """Protocol of optimisers, which propose candidates and learn from their rewards."""
 
     def propose(self, n: int, known: set[str]) -> list[Proposal]:
         """Up to n different candidates that are not among the texts `known`; none if none is left.
@@ -104,7 +104,7 @@ def search(
 
 
 def _header(space: Space, config: SearchConfig) -> dict[str, Any]:
-    """What a journal is of; a search may go on for more calls."""
+    """Settings that identify a journal; a search may go on for more calls."""
     names = ("method", "batch", "population", "seed")
     return {"search": {name: getattr(config, name) for name in names}, "space": asdict(space)}
 
@@ -203,7 +203,7 @@ def optuna_module() -> Any:
 
 
 class _Place(NamedTuple):
-    """What is chosen: the BCC, or a site of the B2."""
+    """Part that is chosen: the BCC, or a site of the B2."""
 
     name: str
     elements: tuple[str, ...]

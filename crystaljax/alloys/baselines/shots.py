@@ -13,7 +13,7 @@ from crystaljax.text.prompts import load_template
 
 @dataclass(frozen=True)
 class ShotsConfig:
-    """How such a model is asked."""
+    """Settings of prompts with examples."""
 
     elements: tuple[str, ...] = ("Al", "Co", "Cr", "Ni")
     """Elements that it may use."""
@@ -50,6 +50,6 @@ def shot_prompts(
 
 
 def final_answer(text: str) -> str:
-    """What a model that thinks aloud says last: the text from its last <BCC> on."""
+    """Final answer of a model that thinks aloud: the text from its last <BCC> on."""
     start = text.rfind("<BCC>")
     return text[start:] if start >= 0 else text

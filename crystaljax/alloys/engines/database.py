@@ -73,7 +73,7 @@ class AlloyDatabase:
     """Of the file's text."""
 
     def kind(self, phase: str) -> Kind:
-        """What a phase is."""
+        """Kind of a phase."""
         if phase in (self.b2.name, self.b2.disordered):
             return "bcc"
         return "liquid" if phase in self.liquids else "other"

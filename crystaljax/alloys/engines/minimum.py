@@ -143,7 +143,7 @@ class System:
         return best
 
     def _conditions(self, x: np.ndarray, temperatures: list[float]) -> OrderedDict[Any, Any]:
-        """What is fixed, as the solver takes it; the largest mole fraction follows from others."""
+        """Fixed conditions of the solver; the largest mole fraction follows from others."""
         from pycalphad import variables as v
 
         dependent = int(np.argmax(x))

@@ -20,7 +20,7 @@ class BoundedSolver(Solver):
     """Takes `MOST_STEPS` at most."""
 
     def get_system_spec(self, composition_sets: list[Any], conditions: Any) -> SystemSpecification:
-        """What is to be solved."""
+        """System to be solved."""
         found = super().get_system_spec(composition_sets, conditions)
         return _Bounded(*found.__getstate__())
 

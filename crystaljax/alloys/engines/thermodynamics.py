@@ -12,7 +12,7 @@ from crystaljax.alloys.composition import fractions
 from crystaljax.crystal import Index
 
 Kind = Literal["bcc", "liquid", "other"]
-"""What a phase is; an ordered "bcc" is B2, a disordered one A2."""
+"""Kind of a phase; an ordered "bcc" is B2, a disordered one A2."""
 
 TEMPERATURES = np.linspace(373.15, 2273.15, 20)
 """K: the paper's (arXiv 2511.12036, figure 9)."""
@@ -272,7 +272,7 @@ def present(mixture: Mapping[str, float]) -> dict[str, float]:
 
 
 def problem(mixture: Mapping[str, float], elements: Sequence[str]) -> str | None:
-    """Why an engine of these elements cannot take a composition, or None."""
+    """Reason that an engine of these elements cannot take a composition, or None."""
     unknown = [element for element in mixture if element not in elements]
     if unknown:
         return f"the engine has no {', '.join(unknown)}"

@@ -1,1 +1,1 @@
-"""What proposed alloys are worth: metrics, the table of models, figures."""
+"""Evaluation of proposed alloys: metrics, the table of models, figures."""

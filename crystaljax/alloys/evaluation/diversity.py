@@ -1,4 +1,4 @@
-"""How varied candidates are: distinct pairs of phases, sets of elements, single elements."""
+"""Diversity of candidates: distinct pairs of phases, sets of elements, single elements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Candidates = Sequence[Candidate | None]
 
 
 def pair_keys(candidates: Candidates) -> list[str | None]:
-    """What names the pair of a BCC and a B2, whatever the order of elements and the volume."""
+    """Key of the pair of a BCC and a B2, whatever the order of elements and the volume."""
     return [
         None if one is None else " | ".join(_key(tuple(p.items())) for p in (one.bcc, one.b2))
         for one in candidates

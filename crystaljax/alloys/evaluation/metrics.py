@@ -1,4 +1,4 @@
-"""What a model's candidates are worth: validity, coverage, novelty, rewards, rules, diversity."""
+"""Metrics of a model's candidates: validity, coverage, novelty, rewards, rules, diversity."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from crystaljax.alloys.evaluation.novelty import (
 )
 from crystaljax.alloys.evaluation.validity import validity_rates
 from crystaljax.alloys.rules import RULES
+from crystaljax.evaluation.charge_balance import OxidationTable
 from crystaljax.evaluation.distribution import total_variation
 from crystaljax.evaluation.rates import Difference, Measure, Metric, MetricSet, Rate, standard_error
 from crystaljax.evaluation.report import Table
-from crystaljax.evaluation.validity import OxidationTable
 from crystaljax.rewards.base import RewardBatch
 
 VALUE = "value"
@@ -46,7 +46,7 @@ RULE_WORDS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class AlloyEvaluationConfig:
-    """What the metrics mean."""
+    """Definitions of the metrics."""
 
     oxidation_table: OxidationTable = "smact14"
     """Oxidation states of the tests of validity: smact14 (as published) or icsd24 (newer)."""
@@ -55,7 +55,7 @@ class AlloyEvaluationConfig:
     novelty: float = NOVELTY
     """Distance beyond which a sample is new."""
     features: Features = "master"
-    """What is compared: the whole alloy, or its two phases; the paper leaves it open."""
+    """Unit of comparison: the whole alloy, or its two phases; the paper leaves it open."""
     mix_by: Literal["volume", "mole"] = "volume"
     """Whether B2 percentages are of volume or of moles."""
     draw: int = 100
@@ -67,7 +67,7 @@ class AlloyReference:
     """The training candidates, and what samples should cover; make one with `of` and keep it."""
 
     name: str
-    """What to call it, such as "alcocrni/train"."""
+    """Name, such as "alcocrni/train"."""
     space: FeatureSpace
     """Scaled by the training candidates."""
     training: np.ndarray
@@ -77,7 +77,7 @@ class AlloyReference:
     elements: np.ndarray
     """float64 [119]: fraction of training candidates with each element, by atomic number."""
     config: AlloyEvaluationConfig = field(default_factory=AlloyEvaluationConfig)
-    """What the metrics mean."""
+    """Definitions of the metrics."""
 
     @staticmethod
     def of(
@@ -101,7 +101,7 @@ class AlloyEvaluation(MetricSet):
     """The metrics of N sampled texts; per sample text, value, ok, distance, each rule."""
 
     candidates: tuple[Candidate | None, ...]
-    """What the texts say, None where it is no candidate."""
+    """Candidates in the texts, None where there is none."""
     top_bcc: tuple[Rate, ...]
     """The commonest sets of elements of the BCC."""
     elements: np.ndarray
@@ -215,13 +215,13 @@ class Comparison:
     """One model's samples against another's, such as DPO's against SFT's."""
 
     win: Measure
-    """How often a sample of the one has the larger reward than a sample of the other."""
+    """Share of pairs in which the one's sample has the larger reward than the other's."""
     draw: Measure
-    """How often the two differ by no more than the tolerance."""
+    """Share of pairs that differ by no more than the tolerance."""
     loss: Measure
-    """How often it has the smaller one."""
+    """Share of pairs in which it has the smaller one."""
     rules: Mapping[str, Difference]
-    """How the satisfaction of each rule changed."""
+    """Change of the satisfaction of each rule."""
 
     def table(self, caption: str) -> Table:
         """As a table of a report."""

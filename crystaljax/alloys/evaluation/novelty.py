@@ -1,4 +1,4 @@
-"""How far candidates are from known ones: Magpie features, coverage and novelty."""
+"""Distances of candidates from known ones: Magpie features, coverage and novelty."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class FeatureSpace:
     that vary; 0 for the others, of which the candidates say no scale."""
     features: Features = "master"
     mix_by: Literal["volume", "mole"] = "volume"
-    """What B2 percentages are of."""
+    """Basis of B2 percentages."""
 
     @staticmethod
     def of(

@@ -1,4 +1,4 @@
-"""What the tokens of candidates are, and where a model changed (A.6 of arXiv 2511.12036)."""
+"""Roles of the tokens of candidates, and a model's changes by role (A.6 of arXiv 2511.12036)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALLOY_TOKENS = re.compile(
 """Kinds of tokens of a candidate as it is written."""
 
 COLUMNS = ("BCC element", "BCC amount", "B2 element", "B2 amount")
-"""Where a symbol, or the amount after it, stands."""
+"""Positions of a symbol, or of the amount after it."""
 
 _PLACES = {("<BCC>", "element"): 0, ("<BCC>", "number"): 1} | {
     ("<B2>", "element"): 2,

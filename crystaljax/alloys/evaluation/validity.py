@@ -1,4 +1,4 @@
-"""Which candidates are chemically plausible: SMACT's test, and Pauling's without its waiver."""
+"""Chemical plausibility of candidates: SMACT's test, and Pauling's without its waiver."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 
 from crystaljax.alloys.composition import Candidate, write_formula
+from crystaljax.evaluation.charge_balance import OxidationTable, formula_valid, smact_description
 from crystaljax.evaluation.rates import Rate
-from crystaljax.evaluation.validity import OxidationTable, formula_valid, smact_description
 
 _RULES = {
     "SMACT": "elements and alloys of metals pass, others balance oxidation states that agree with"

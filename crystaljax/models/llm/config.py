@@ -11,7 +11,7 @@ Activation = Literal["silu", "gelu", "gelu_pytorch_tanh"]
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How Llama 3.1 stretches its rotary angles to longer texts."""
+    """Llama 3.1's stretching of rotary angles to longer texts."""
 
     factor: float = 8.0
     """Slow angles are divided by this."""
@@ -25,7 +25,7 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class Family:
-    """What all models of an architecture share."""
+    """Settings shared by all models of an architecture."""
 
     architecture: str
     """Class of transformers."""
@@ -42,11 +42,11 @@ class Family:
     qk_norm: bool = False
     """All queries of a token, and all its keys, are normalised together."""
     output_bias: bool = True
-    """Where queries, keys and values have a bias, the attention's output has one too."""
+    """The attention's output has a bias if queries, keys and values have one."""
     scaled_embedding: bool = False
     """Embeddings are multiplied by sqrt(width)."""
     activation_field: str = "hidden_act"
-    """Where `config.json` has the activation."""
+    """Key of the activation in `config.json`."""
 
 
 DEFAULTS: dict[str, Any] = {
@@ -175,7 +175,7 @@ class LlmConfig:
     rope_theta: float = 10000.0
     """Base of the rotary angles."""
     rope_scaling: RopeScaling | None = None
-    """How they are stretched, if they are."""
+    """Their stretching, if there is one."""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -193,11 +193,11 @@ class LlmConfig:
 
     @property
     def traits(self) -> Family:
-        """What the architecture prescribes."""
+        """Settings that the architecture prescribes."""
         return FAMILIES[self.family]
 
     def window(self, layer: int) -> int:
-        """How many tokens back a layer sees, itself included; 0 for all."""
+        """Number of tokens that a layer sees, itself included; 0 for all."""
         return 0 if self.windows is None else self.windows[layer]
 
     @classmethod

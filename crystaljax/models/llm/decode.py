@@ -31,7 +31,7 @@ MAX_STEPS = 64
 
 
 class Network:
-    """What `nnx.split` gives beside the weights, hashed once: for many layers it takes a while."""
+    """Graph of `nnx.split`, hashed once: for many layers it takes a while."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -77,7 +77,7 @@ class Fresh(NamedTuple):
     """F sequences that enter rows; arrays int32 [F]."""
 
     row: Array
-    """Where to; B (one past the last) for nowhere."""
+    """Row to write to; B (one past the last) for none."""
     source: Array
     """Row of the prefilled batch that has the prompt."""
     cached: Array
@@ -93,7 +93,7 @@ class Fresh(NamedTuple):
 
 
 class GrammarTable(NamedTuple):
-    """What may follow, token by token, as tables."""
+    """Tables of the tokens that may follow."""
 
     next_state: Array
     """int32 [n_states, V]: the state after a token; -1 where it may not stand."""
@@ -104,16 +104,16 @@ class GrammarTable(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DecodeSettings:
-    """What all samples share."""
+    """Settings shared by all samples."""
 
     key: Array
     """key []: of the seed."""
     warper: LogitsWarper
-    """How the model's distribution is changed."""
+    """Changes of the model's distribution."""
     end_tokens: Array
     """int32 [E]: tokens that end a sequence."""
     grammar: GrammarTable | None
-    """What may be drawn."""
+    """Tokens that may be drawn."""
 
 
 class Chunk(NamedTuple):
@@ -213,7 +213,7 @@ def decode(
     until: Array,
     sharding: NamedSharding | None,
 ) -> tuple[DecodeState, Chunk]:
-    """TokenDraw up to `steps` tokens (int [], `MAX_STEPS` at most) for each row in use.
+    """Draw up to `steps` tokens (int [], `MAX_STEPS` at most) for each row in use.
 
     active: bool [B], rows that are still wanted. The chunk ends early when only `until` (int [])
     rows are in use, so that others can enter, or the batch be made smaller. A row ends with an end

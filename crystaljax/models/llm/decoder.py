@@ -28,7 +28,7 @@ Cache = tuple[LayerCache, ...]
 """Keys and values of every layer."""
 
 Remat = Literal["none", "products", "all"]
-"""What is computed again for the gradient rather than kept: nothing, all but products of matrices
+"""Activations computed again for the gradient rather than kept: none, all but products of matrices
 with weights, or everything inside the blocks."""
 
 POLICIES = {

@@ -165,7 +165,7 @@ class LoRA(nnx.Module):
 
     @property
     def scale(self) -> float:
-        """What the product of the factors is multiplied by."""
+        """Scale of the product of the factors."""
         return self.alpha / (self.rank**0.5 if self.rank_stabilized else self.rank)
 
     def product(self) -> Array:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Which projections have an adapter, and of what size."""
+    """Projections that have an adapter, and its size."""
 
     rank: int = 8
     """Columns of the factors."""

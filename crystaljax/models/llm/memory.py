@@ -1,4 +1,4 @@
-"""How much memory a language model needs, from the shapes of its arrays alone."""
+"""Memory that a language model needs, from the shapes of its arrays alone."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def memory_report(
     sequences: int = 0,
     slots: int = 0,
 ) -> MemoryReport:
-    """What training the model, or sampling from it, takes.
+    """Memory of training the model, or of sampling from it.
 
     Args:
       model: with arrays or, as of `nnx.eval_shape`, with their shapes: nothing is allocated.

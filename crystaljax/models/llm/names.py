@@ -1,4 +1,4 @@
-"""Which tensor of a Hugging Face folder is which parameter of a language model."""
+"""Names of a language model's parameters in Hugging Face folders."""
 
 from __future__ import annotations
 

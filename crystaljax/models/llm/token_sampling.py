@@ -20,7 +20,7 @@ from crystaljax.models.rules import exclude
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LogitsWarper:
-    """How the model's distribution is changed for sampling, in this order."""
+    """Changes of the model's distribution for sampling, in this order."""
 
     temperature: Array | None
     """[]: logits are divided by it; the likeliest token is taken if None."""

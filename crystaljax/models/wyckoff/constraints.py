@@ -30,7 +30,7 @@ needed, not what is sampled."""
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Progress(Batch):
-    """What B unfinished sequences have placed so far."""
+    """Sites that B unfinished sequences have placed so far."""
 
     atoms: Array
     """int32 [B, 119]: atoms of each element in the conventional cell."""

@@ -100,11 +100,11 @@ class DecodeState:
     """B sequences after some tokens, all but the cache."""
 
     rollout: Rollout
-    """What has been sampled."""
+    """The sampled sequences."""
     constraints: Constraints
-    """What is demanded of each."""
+    """Demands on each sample."""
     progress: Progress
-    """What the sites so far mean for that."""
+    """Progress of the sites so far towards the demands."""
     key: Array
     """key [B]: each sample's own."""
     alive: Array

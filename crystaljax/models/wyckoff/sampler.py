@@ -22,7 +22,8 @@ from crystaljax.models.wyckoff.constraints import Constraints
 from crystaljax.models.wyckoff.decoder import Decoder, Graph, Rollout, grow, take
 from crystaljax.models.wyckoff.importance import effective_size, kept_weights, select
 from crystaljax.models.wyckoff.token_sampling import Tempering
-from crystaljax.sampling import Demands, SamplingConfig
+from crystaljax.policies.base import SamplingConfig
+from crystaljax.sampling import Demands
 from crystaljax.symmetry.tables import N_GROUPS
 from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE
 

@@ -21,7 +21,7 @@ from crystaljax.symmetry.orbits import lattice_free
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Tempering:
-    """How the model's distributions are changed for sampling."""
+    """Changes of the model's distributions for sampling."""
 
     temperature: Array
     """[]: logits are divided by it, continuous densities narrowed accordingly."""

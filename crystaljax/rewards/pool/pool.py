@@ -19,7 +19,7 @@ from crystaljax.rewards.pool.workers import Holder, MakeReward, WorkerError
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """Where rewards are computed, and how much trouble is put up with."""
+    """Workers that compute rewards, their time limits and retries."""
 
     kind: Literal["inline", "processes", "ray"] = "inline"
     """In this process, in worker processes of this machine, or in actors of a Ray cluster."""

@@ -99,7 +99,7 @@ class ProcessCrew:
         self._threads = threads
 
     def size(self) -> int:
-        """How many workers there may be."""
+        """Largest number of workers."""
         return self._n_workers
 
     def start(self) -> ProcessWorker:
@@ -109,7 +109,7 @@ class ProcessCrew:
     def wait(
         self, workers: Sequence[ProcessWorker], timeout: float | None
     ) -> list[tuple[ProcessWorker, Event]]:
-        """What the workers report, after at most `timeout` seconds."""
+        """Reports of the workers, after at most `timeout` seconds."""
         sources: dict[Any, ProcessWorker] = {}
         for worker in workers:
             sources |= {worker.connection: worker, worker.process.sentinel: worker}

@@ -97,7 +97,7 @@ class RayCrew:
         return max(1, min(by_cpus, by_gpus))
 
     def size(self) -> int:
-        """How many workers there may be."""
+        """Largest number of workers."""
         return self._n_workers
 
     def start(self) -> RayWorker:
@@ -107,7 +107,7 @@ class RayCrew:
     def wait(
         self, workers: Sequence[RayWorker], timeout: float | None
     ) -> list[tuple[RayWorker, Event]]:
-        """What the workers report, after at most `timeout` seconds."""
+        """Reports of the workers, after at most `timeout` seconds."""
         waiting = {worker.pending: worker for worker in workers if worker.pending is not None}
         if not waiting:
             return []

@@ -26,11 +26,11 @@ class Chunk:
     rows: np.ndarray
     """int [n]: which items."""
     lost: int = 0
-    """How many workers died or were timed out over it, if it is one item."""
+    """Number of workers that died or were timed out over it, if it is one item."""
 
 
 class Work:
-    """What is left to do of a batch of n items, and what is done."""
+    """Open and finished items of a batch of n."""
 
     def __init__(self, n: int, chunk: int, attempts: int) -> None:
         self.queue = deque(Chunk(rows) for rows in np.split(np.arange(n), range(chunk, n, chunk)))
@@ -70,7 +70,7 @@ class Seat(Generic[W]):
 
     worker: W
     deadline: float
-    """When (by time.monotonic) it must have reported."""
+    """Time (of time.monotonic) by which it must have reported."""
     ready: bool = False
     chunk: Chunk | None = None
 

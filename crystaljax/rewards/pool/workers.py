@@ -1,4 +1,4 @@
-"""What the scheduler asks of workers, and what happens inside one."""
+"""Protocol of workers, and the loop inside one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Died:
 
 
 Event = Ready | RewardBatch | Failed | Died
-"""What a worker reports: Ready once it has its reward, then one event for each task."""
+"""Reports of a worker: Ready once it has its reward, then one event for each task."""
 
 
 class Worker(Protocol):
@@ -71,7 +71,7 @@ class Crew(Protocol[W]):
     """Makes workers of one kind and listens to them."""
 
     def size(self) -> int:
-        """How many workers there may be."""
+        """Largest number of workers."""
         ...
 
     def start(self) -> W:
@@ -79,7 +79,7 @@ class Crew(Protocol[W]):
         ...
 
     def wait(self, workers: Sequence[W], timeout: float | None) -> list[tuple[W, Event]]:
-        """What the workers report, after at most `timeout` seconds; empty if that is nothing."""
+        """Reports of the workers, after at most `timeout` seconds; may be empty."""
         ...
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class Crew(Protocol[W]):
 
 
 class Holder:
-    """What a worker is inside: a reward that was built once, and answers to tasks."""
+    """Inside of a worker: a reward that was built once, and answers to tasks."""
 
     def __init__(self) -> None:
         self._reward: Reward | None = None

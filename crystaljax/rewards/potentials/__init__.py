@@ -12,12 +12,12 @@ __all__ = ["Energies", "Potential", "Relaxed", "create_potential", "potential_le
 
 
 class Entry(NamedTuple):
-    """Where a potential is made."""
+    """Class of a potential, and its options."""
 
     class_name: str
     """In the module of the potential's name, which also has a function `level_of`."""
     options: tuple[str, ...] = ("weights",)
-    """What the words after the potential's name stand for, in order."""
+    """Parameters that the words after the potential's name give, in order."""
 
 
 POTENTIALS = {

@@ -1,4 +1,4 @@
-"""What every interatomic potential offers."""
+"""Interface of interatomic potentials."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Energies:
     ok: np.ndarray
     """bool [B]: whether the potential could take the item."""
     reasons: Reasons
-    """Why an item is not ok, None where it is."""
+    """Reason that an item is not ok, None where it is."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Relaxed:
     ok: np.ndarray
     """bool [B]: whether there is a relaxed structure, converged or not."""
     reasons: Reasons
-    """Why an item is not ok, None where it is."""
+    """Reason that an item is not ok, None where it is."""
 
 
 def no_relaxation(reasons: Reasons) -> Relaxed:
-    """What became of B items none of which was relaxed, for the reasons given."""
+    """Results of B items none of which was relaxed, for the reasons given."""
     n = len(reasons)
     nothing: list[AtomicCell | None] = [None] * n
     nan, no = np.full(n, np.nan), np.zeros(n, bool)
@@ -67,7 +67,7 @@ class Potential(Protocol):
     """An interatomic potential; an item it cannot take costs that item, never the batch."""
 
     name: str
-    """What to call it in reports, like "CHGNet 0.3.0"."""
+    """Name in reports, like "CHGNet 0.3.0"."""
     level: str | None
     """Level of theory of its energies (see `levels.LEVELS`); None if its weights do not tell."""
     elements: np.ndarray

@@ -14,7 +14,7 @@ import numpy as np
 from crystaljax.crystal import Array, AtomicCell, Cells, wrapped
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.base import Relaxed
-from crystaljax.rewards.potentials.edges import Room, heights
+from crystaljax.rewards.potentials.edges import Room
 from crystaljax.rewards.potentials.fire import (
     CONVERGED,
     EXHAUSTED,
@@ -27,14 +27,8 @@ from crystaljax.rewards.potentials.fire import (
     step,
 )
 from crystaljax.rewards.potentials.groups import GroupEnergies, in_groups, take
-from crystaljax.rewards.potentials.screening import (
-    MAX_LENGTH,
-    MAX_VOLUME_PER_ATOM,
-    MIN_DISTANCE,
-    MIN_HEIGHT,
-    MIN_VOLUME_PER_ATOM,
-    geometry_problem,
-)
+from crystaljax.rewards.potentials.screening import geometry_problem
+from crystaljax.validity import MIN_DISTANCE, has_plausible_shape
 
 STEPS_AT_A_TIME = 20
 """Steps between two looks at which structures are done."""
@@ -121,7 +115,7 @@ def _advance(
     def advance(state: tuple[Array, Search, Array]) -> tuple[Array, Search, Array]:
         i, part, _ = state
         cells = part.cells
-        sane = _sane(cells) & (part.status == MOVING)
+        sane = has_plausible_shape(cells.matrix, cells.n_atoms) & (part.status == MOVING)
         present = Cells(
             cells.frac,
             jnp.where(sane[:, None], cells.species, 0),
@@ -152,7 +146,7 @@ def _forces(part: Search, outcome: GroupEnergies, symmetry: Symmetry | None) -> 
 def _judged(
     part: Search, outcome: GroupEnergies, forces: Array, sane: Array, fmax: Array, max_steps: Array
 ) -> Array:
-    """What each search is now, int [G]."""
+    """State of each search, int [G]."""
     largest = jnp.linalg.norm(forces, axis=-1).max(1)
     sane &= jnp.isfinite(outcome.energy) & jnp.isfinite(largest)
     sane &= outcome.closest >= MIN_DISTANCE
@@ -160,14 +154,6 @@ def _judged(
     status = jnp.where(largest < fmax, CONVERGED, status)
     status = jnp.where(sane, status, FAILED)
     return jnp.where(part.status == MOVING, status, part.status)
-
-
-def _sane(cells: Cells) -> Array:
-    """bool [G]: cells whose shape `screening.geometry_problem` would not object to."""
-    per_atom = jnp.abs(jnp.linalg.det(cells.matrix)) / jnp.maximum(cells.n_atoms, 1)
-    longest = jnp.linalg.norm(cells.matrix, axis=-1).max(-1)
-    dense = (per_atom >= MIN_VOLUME_PER_ATOM) & (per_atom <= MAX_VOLUME_PER_ATOM)
-    return dense & (longest <= MAX_LENGTH) & (heights(cells.matrix).min(-1) >= MIN_HEIGHT)
 
 
 def _relaxed(search: Search, reasons: Reasons) -> Relaxed:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.crystal import Array, Cells
+from crystaljax.symmetry.lattices import heights
 
 SMALLER = (-2, -1)
 """Powers of four of the rooms smaller than the one given."""
@@ -47,7 +48,7 @@ def default_room() -> Room:
 
 
 class Needs(NamedTuple):
-    """What B cells need of a group's lists."""
+    """Lengths that B cells need in a group's lists."""
 
     nodes: Array
     """float32 [B]: atoms."""
@@ -82,13 +83,6 @@ class Graph(NamedTuple):
     """bool []: every list was long enough."""
 
 
-def heights(matrix: Array) -> Array:
-    """Distances [..., 3] of opposite faces of cells with lattice vectors [..., 3, 3] (rows), Å."""
-    faces = jnp.cross(jnp.roll(matrix, -1, axis=-2), jnp.roll(matrix, -2, axis=-2))
-    volume = jnp.abs((matrix * faces).sum(-1))
-    return volume / jnp.linalg.norm(faces, axis=-1)
-
-
 def reach(matrix: Array, cutoff: float) -> Array:
     """float [..., 3]: images up to this far along each vector can be within the cutoff.
 
@@ -100,7 +94,7 @@ def reach(matrix: Array, cutoff: float) -> Array:
 
 @jax.jit
 def needs(cells: Cells, cutoff: float) -> Needs:
-    """What each of B cells needs."""
+    """Lengths that each of B cells needs in a group's lists."""
     n = cells.n_atoms.astype(jnp.float32)
     images = (2 * reach(cells.matrix, cutoff) + 1).prod(-1)
     volume = jnp.abs(jnp.linalg.det(cells.matrix))

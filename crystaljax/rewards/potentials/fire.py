@@ -38,7 +38,7 @@ STRAIN_MASK[2:] = np.eye(3)
 STRAIN_MEAN = np.tile(np.eye(3, dtype=np.float32), (7, 1, 1))
 STRAIN_MEAN[3:6] = np.array([[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]])
 STRAIN_MEAN[6] = 1 / 3
-"""What the diagonal of an allowed strain is, from any diagonal, by crystal system."""
+"""Projection of a strain's diagonal onto allowed ones, by crystal system."""
 
 
 @jax.tree_util.register_dataclass
@@ -97,7 +97,7 @@ class Search(Batch):
 
 
 class Symmetry(NamedTuple):
-    """What the space groups of B crystals in S sites leave free, for forces on N atoms."""
+    """Projections onto the degrees of freedom of B crystals in S sites, for forces on N atoms."""
 
     system: Array
     """int32 [B]: crystal system, 0-6."""

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class GroupEnergies(NamedTuple):
-    """What a model says of G cells with A atoms in all."""
+    """Results of a model for G cells with A atoms in all."""
 
     energy: Array
     """float32 [G]: eV, of the whole cell."""
@@ -36,7 +36,7 @@ class GroupEnergies(NamedTuple):
 
 
 class Fitting(Protocol):
-    """What a model says of a group, and whether the group's graph had room for it."""
+    """Results of a model for a group, and whether the group's graph had room for it."""
 
     @property
     def fits(self) -> Array:

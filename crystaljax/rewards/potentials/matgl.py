@@ -22,7 +22,7 @@ from crystaljax.rewards.potentials.torch_common import (
 )
 
 FILES = ("model.json", "model.pt", "state.pt")
-"""What a folder of MatGL holds: the class, its arguments and its weights."""
+"""Files of a folder of MatGL: the class, its arguments and its weights."""
 
 NETWORKS = ("TensorNet",)
 """Networks that may be built: those that need the edges of the graph and no more."""

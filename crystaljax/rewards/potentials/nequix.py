@@ -24,7 +24,8 @@ from crystaljax.rewards.potentials.descent import relax
 from crystaljax.rewards.potentials.edges import Room, build_graph, default_room, displacements
 from crystaljax.rewards.potentials.fire import Symmetry
 from crystaljax.rewards.potentials.groups import GroupEnergies, in_groups, take_cells
-from crystaljax.rewards.potentials.screening import overlap, stack_cells
+from crystaljax.rewards.potentials.screening import stack_cells
+from crystaljax.validity import overlap_problem
 
 NAMES = ("nequix-mp-1", "nequix-oam-1")
 """Released weights that are known by name, in `data.registry`."""
@@ -225,4 +226,4 @@ def predict(weights: Weights, group: Cells, room: Room, gradients: bool = True) 
 
 def _note_overlaps(closest: np.ndarray, part: np.ndarray, reasons: Reasons) -> None:
     for row, distance in zip(part, closest, strict=False):
-        reasons[row] = overlap(float(distance))
+        reasons[row] = overlap_problem(float(distance))

@@ -38,7 +38,7 @@ MODELS = {
     "orb-v3-direct-20-omat": OMAT24,
     "orb-v3-direct-inf-omat": OMAT24,
 }
-"""Which models there are for crystals, and the level of theory of their energies.
+"""Models for crystals, and the level of theory of their energies.
 
 v2 and "mpa" learned MPtrj and Alexandria, which have the Materials Project's settings; "omat"
 learned OMat24, whose pseudopotentials are newer than the Materials Project's.

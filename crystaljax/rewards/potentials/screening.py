@@ -11,16 +11,9 @@ import numpy as np
 from crystaljax.composition import SYMBOLS
 from crystaljax.crystal import AtomicCell, Cells, Crystals
 from crystaljax.rewards.base import Reasons
+from crystaljax.validity import NOT_FINITE, overlap_problem, shape_problem
 
-MIN_DISTANCE = 0.5  # Å; the usual test of a valid structure (CDVAE, Xie et al. 2022)
 SEARCH_DISTANCE = 2.0  # Å; looking for closer atoms with less than that takes longer, not shorter
-MIN_VOLUME_PER_ATOM = 1.0  # Å³; the densest solids have about 5
-MAX_VOLUME_PER_ATOM = 2000.0  # Å³; a mostly empty box
-MAX_LENGTH = 150.0  # Å; longer cells would only fill memory with neighbour bins
-MIN_HEIGHT = 0.5  # Å between opposite faces; flatter cells have thousands of images in reach
-
-
-NOT_FINITE = "the cell or the coordinates are not finite"
 
 
 class Screened(NamedTuple):
@@ -102,7 +95,7 @@ def stack_cells(
         elif not finite[row]:
             reasons[row] = NOT_FINITE
         else:
-            reasons[row] = _shape_problem(matrix[row], int(n_atoms[row]))
+            reasons[row] = shape_problem(matrix[row], int(n_atoms[row]))
     return cells, reasons
 
 
@@ -168,43 +161,12 @@ def _untrained(z: int) -> str:
 
 
 def geometry_problem(cell: AtomicCell) -> str | None:
-    """What makes the cell or the distances in it unphysical, or None."""
-    return shape_problem(cell) or distance_problem(neighbors(cell, SEARCH_DISTANCE))
-
-
-def shape_problem(cell: AtomicCell) -> str | None:
-    """What makes the cell unphysical whatever the distances in it, or None."""
-    if not (np.isfinite(cell.matrix).all() and np.isfinite(cell.frac).all()):
+    """Reason that the cell or a distance in it is unphysical, or None."""
+    if not np.isfinite(cell.frac).all():
         return NOT_FINITE
-    return _shape_problem(cell.matrix, len(cell.species))
-
-
-def _shape_problem(matrix: np.ndarray, n_atoms: int) -> str | None:
-    longest = np.linalg.norm(matrix, axis=1).max()
-    if longest > MAX_LENGTH:
-        return f"a cell edge of {longest:.0f} Å is longer than {MAX_LENGTH:.0f} Å"
-    faces = np.cross(matrix[[1, 2, 0]], matrix[[2, 0, 1]])
-    volume = abs(float(matrix[0] @ faces[0]))
-    per_atom = volume / n_atoms
-    if per_atom < MIN_VOLUME_PER_ATOM or per_atom > MAX_VOLUME_PER_ATOM:
-        return (
-            f"{per_atom:.3g} Å³ per atom, outside"
-            f" {MIN_VOLUME_PER_ATOM:.0f}-{MAX_VOLUME_PER_ATOM:.0f}"
-        )
-    height = volume / np.linalg.norm(faces, axis=1).max()
-    return f"the cell is flat: {height:.2g} Å high" if height < MIN_HEIGHT else None
-
-
-def distance_problem(edges: Neighbors) -> str | None:
-    """Which distance among a cell's neighbours is unphysical, or None."""
-    return overlap(edges.distance.min(initial=np.inf))
-
-
-def overlap(closest: float) -> str | None:
-    """What is wrong with a shortest distance in Å, or None."""
-    if closest >= MIN_DISTANCE:
-        return None
-    return f"atoms {closest:.2f} Å apart, closer than {MIN_DISTANCE} Å"
+    return shape_problem(cell.matrix, len(cell.species)) or overlap_problem(
+        neighbors(cell, SEARCH_DISTANCE).closest
+    )
 
 
 class Neighbors(NamedTuple):
@@ -218,6 +180,11 @@ class Neighbors(NamedTuple):
     """int64 [E, 3]: the lattice translation of the neighbour."""
     distance: np.ndarray
     """float64 [E]: Å."""
+
+    @property
+    def closest(self) -> float:
+        """Shortest distance in Å; inf where there is no pair."""
+        return float(self.distance.min(initial=np.inf))
 
 
 def neighbors(cell: AtomicCell, cutoff: float) -> Neighbors:

@@ -1,4 +1,4 @@
-"""What the PyTorch potentials share: screening, neighbour lists, batches, relaxation."""
+"""Base of the PyTorch potentials: screening, neighbour lists, batches, relaxation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ UNREADABLE = (
     ValueError,
     pickle.UnpicklingError,
 )
-"""What PyTorch raises at a file of weights that is none, or is another model's."""
+"""Exceptions of PyTorch on files that are no weights, or another model's."""
 
 
 class TorchPotential(ABC):
@@ -59,7 +59,7 @@ class TorchPotential(ABC):
         device: str | None = None,
         threads: int | None = None,
     ) -> None:
-        """Where and in what portions to compute.
+        """Device and batch sizes of the computation.
 
         `batch_atoms`: atoms in one pass, which bounds the memory (default: see `BATCH_ATOMS`).
         `max_atoms`: larger cells are not taken. `device`: "cpu" or "cuda" (default: a GPU where
@@ -84,7 +84,7 @@ class TorchPotential(ABC):
         """One pass of the model over G structures, with forces and stresses by `gradients`."""
 
     def problem(self, cell: AtomicCell, edges: Neighbors) -> str | None:
-        """Why the model cannot take a structure with these neighbours, or None."""
+        """Reason that the model cannot take a structure with these neighbours, or None."""
         return None
 
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:

@@ -37,11 +37,10 @@ from crystaljax.rewards.potentials.fire import (
 from crystaljax.rewards.potentials.screening import (
     Neighbors,
     Screened,
-    distance_problem,
     neighbors,
-    shape_problem,
     slots_for,
 )
+from crystaljax.validity import overlap_problem, shape_problem
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Model(Protocol):
     batch_atoms: int
 
     def problem(self, cell: AtomicCell, edges: Neighbors) -> str | None:
-        """Why the model cannot take a structure with these neighbours, or None."""
+        """Reason that the model cannot take a structure with these neighbours, or None."""
 
     def evaluate(
         self,
@@ -256,10 +255,10 @@ def _prepare(
     """The cells that the potential can take, their neighbours, and why not for each of all."""
     kept, lists, problems = [], [], []
     for cell in cells:
-        problem = shape_problem(cell)
+        problem = shape_problem(cell.matrix, len(cell.species))
         if problem is None:
             edges = neighbors(cell, potential.cutoff)
-            problem = distance_problem(edges) or potential.problem(cell, edges)
+            problem = overlap_problem(edges.closest) or potential.problem(cell, edges)
         if problem is None:
             kept.append(cell)
             lists.append(edges)

@@ -1,4 +1,4 @@
-"""What every model of a property offers."""
+"""Interface of models of a property."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Model(NamedTuple):
 
 
 class NetworkOutput(NamedTuple):
-    """What the model says of G cells."""
+    """Predictions of the model for G cells."""
 
     value: Array
     """float32 [G]: the property."""

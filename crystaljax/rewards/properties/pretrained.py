@@ -19,9 +19,10 @@ from crystaljax.models.torch_files import load_tensors
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.edges import Room, default_room
 from crystaljax.rewards.potentials.groups import in_groups, take_cells
-from crystaljax.rewards.potentials.screening import overlap, stack_cells
+from crystaljax.rewards.potentials.screening import stack_cells
 from crystaljax.rewards.properties.base import Predictions
 from crystaljax.rewards.properties.megnet import Model, NetworkOutput, evaluate, network_from
+from crystaljax.validity import overlap_problem
 
 ELEMENTS = np.array([z for z in range(1, 95) if z not in (84, 85, 86, 87, 88)])
 """The elements of matgl's MEGNet models, in the order of their embeddings: H-Bi and Ac-Pu."""
@@ -85,7 +86,7 @@ def _start(tensors: dict[str, Any], state: int | None) -> jax.Array:
 
 
 class Description(NamedTuple):
-    """What a MEGNet model knows of B items; nan where there is a reason."""
+    """Predictions of a MEGNet model for B items; nan where there is a reason."""
 
     descriptor: np.ndarray
     """float64 [B, 160]: what it reads its property from."""
@@ -143,7 +144,7 @@ class MEGNet:
     def _note_problems(self, part: np.ndarray, output: NetworkOutput, reasons: Reasons) -> None:
         closest, isolated = np.asarray(output.closest), np.asarray(output.isolated)
         for row, distance, alone in zip(part, closest, isolated, strict=False):
-            reasons[row] = overlap(float(distance))
+            reasons[row] = overlap_problem(float(distance))
             if reasons[row] is None and alone:
                 cutoff = self.model.cutoff
                 reasons[row] = f"{alone} atom(s) have no neighbour within {cutoff:g} Å"

@@ -389,7 +389,7 @@ def _with_units(numbers: Sequence[str], n_lengths: int) -> str:
 
 
 def _n_free(group: int) -> tuple[int, int]:
-    """How many lengths and angles a space group leaves independent."""
+    """Number of lengths and angles that a space group leaves independent."""
     free = FREE_LATTICE[tables().crystal_system[group - 1]]
     return int(free[:3].sum()), int(free[3:].sum())
 

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals, wrapped
-from crystaljax.data.cells import check, check_lattice, close_pairs
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.niggli import matrix_of, niggli_cells, reduced_matrix
 from crystaljax.tokenizations.base import Decoded
+from crystaljax.validity import check_cell, check_lattice, close_pairs
 
 REDUCED_ANGLES = 60, 120
 """Degrees: the angles of Niggli-reduced cells lie between these."""
@@ -114,7 +114,7 @@ def _searchable(cell: P1Cell | str, symprec: float) -> AtomicCell | str:
     if isinstance(cell, str):
         return cell
     try:
-        atoms = check(AtomicCell(_matrix(cell.lattice, symprec), cell.frac, cell.species))
+        atoms = check_cell(AtomicCell(_matrix(cell.lattice, symprec), cell.frac, cell.species))
         pairs = close_pairs(atoms.frac, atoms.matrix, symprec)
         if len(pairs):
             first, second = pairs[0].tolist()

@@ -146,7 +146,7 @@ def _group(symbol: str) -> int:
 
 
 def _after(name: str, line: str) -> str:
-    """What a line says after its name; ValueError if it has another."""
+    """Text of a line after its name; ValueError if it has another."""
     if not line.startswith(name):
         raise ValueError(f"{line[:40]!r} does not begin with {name}")
     return line[len(name) :].strip()

@@ -88,7 +88,7 @@ def positions(group: int) -> Mapping[str, Position]:
 
 @cache
 def free_parameters(group: int) -> tuple[int, ...]:
-    """Which of a, b, c, α, β, γ a space group leaves independent."""
+    """Mask of those of a, b, c, α, β, γ that a space group leaves independent."""
     return tuple(np.flatnonzero(FREE_LATTICE[tables().crystal_system[group - 1]]).tolist())
 
 

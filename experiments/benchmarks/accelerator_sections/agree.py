@@ -18,7 +18,7 @@ from accelerator_sections.run import Budget, Found, Measurement, Run
 from crystaljax.crystal import Crystals
 
 EXPECTED = Path(__file__).with_name("expected.npz")
-"""What a CPU found, in float32."""
+"""Results of a CPU, in float32."""
 
 DEFAULT_TOO = ("likelihood", "Llama logits")
 """Checks that run as JAX multiplies float32 by default as well, which differs on GPUs alone."""
@@ -34,12 +34,12 @@ POTENTIAL = "Nequix"
 
 
 class Checks(NamedTuple):
-    """What can be compared here."""
+    """Sections that can be compared here."""
 
     steps: Mapping[str, Check]
     pairs: Mapping[str, Pair]
     absent: Mapping[str, ImportError]
-    """Why others cannot."""
+    """Reasons that others cannot."""
 
 
 def agree(run: Run, budget: Budget, potential: Path | None = None) -> Iterator[Measurement]:

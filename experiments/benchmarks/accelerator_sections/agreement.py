@@ -1,4 +1,4 @@
-"""When results of a device agree with those that a CPU gave in full precision.
+"""Agreement of a device's results with those of a CPU in full precision.
 
 Rounding errors are proportional to the unit roundoff of the factors of products, 2⁻²⁴ in float32,
 2⁻¹¹ in TF32 (what GPUs make of float32 products by default), 2⁻⁹ in bfloat16, and grow with the
@@ -14,13 +14,13 @@ from typing import Literal
 import numpy as np
 
 Mode = Literal["full", "bfloat16", "default"]
-"""How a device computes: float32 in full precision, bfloat16, or float32 as JAX does it by default
+"""Precision of a device: float32 in full precision, bfloat16, or float32 as JAX does it by default
 (TF32 in products of matrices on GPUs)."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far results may be from those of the CPU."""
+    """Tolerances of a device's results, compared with a CPU's."""
 
     error: float
     """Of numbers: norm of the difference over the norm."""

@@ -13,16 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from accelerator_sections.agreement import Results
+from crystaljax.conditions import Condition
 from crystaljax.crystal import Array, Crystals
 from crystaljax.parallel import make_mesh
-from crystaljax.policies.wyckoff import Params, WyckoffPolicy, load_policy
-from crystaljax.sampling import SamplingConfig
+from crystaljax.policies.base import Params, SamplingConfig
+from crystaljax.policies.loading import load_wyckoff
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.symmetry.orbits import expand
 from crystaljax.tokenizations.packing import Rows, pack
 from crystaljax.training import preference, reinforce
 from crystaljax.training.batches import Packed, place
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
-from crystaljax.training.pretrain import PretrainConfig, make_update, score
+from crystaljax.training.pretrain import PretrainConfig, make_update
 
 CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "wyckoff-mp20bt"
 """The model that ships: trained weights say more about errors than random ones."""
@@ -37,14 +39,14 @@ QUICK = OptimizerConfig(
 DType = Literal["float32", "bfloat16"]
 
 Check = Callable[[Crystals, DType], Results]
-"""What a step gives, to be compared with what it gives on a CPU."""
+"""Results of a step, to be compared with those on a CPU."""
 
 Pair = Callable[[Crystals, DType], tuple[Results, Results]]
 """Two ways to the same, to be compared on one device."""
 
 
 def _policy(dtype: DType) -> tuple[WyckoffPolicy, Params]:
-    policy, params = load_policy(CHECKPOINT)
+    policy, params = load_wyckoff(CHECKPOINT)
     config = dataclasses.replace(policy.config, dtype=dtype)
     return WyckoffPolicy(config, policy.space_group_counts), params
 
@@ -55,13 +57,15 @@ def _numbers(**arrays: Array) -> Results:
 
 def likelihood(crystals: Crystals, dtype: DType) -> Results:
     """Log-probabilities by part."""
-    return _numbers(**score(*_policy(dtype), crystals[:N], N)._asdict())
+    policy, params = _policy(dtype)
+    tokens = policy.codec.encode(crystals[:N])
+    return _numbers(**policy.log_prob_parts(params, tokens, N)._asdict())
 
 
 def training_step(crystals: Crystals, dtype: DType) -> Results:
     """Loss and norm of the gradient in two steps, with dropout."""
     policy, params = _policy(dtype)
-    packed = _packed(policy, policy.tokenization.encode(crystals[:N]))
+    packed = _packed(policy, policy.codec.encode(crystals[:N]))
     optimizer = QUICK.build(2)
     update = make_update(policy, optimizer, PretrainConfig(batch_size=N, optimizer=QUICK))
     state = TrainState.create(params, optimizer, averaged=False)
@@ -77,8 +81,8 @@ def sampling(crystals: Crystals, dtype: DType) -> Results:
     """Samples with their log-probabilities."""
     del crystals
     policy, params = _policy(dtype)
-    rollout = policy.sample(params, N, 0, SamplingConfig(batch_size=N))
-    tokens = rollout.tokens
+    rollout = policy.sample(params, [Condition()] * N, 0, SamplingConfig(batch_size=N))
+    tokens = rollout.sequences.tokens
     return _numbers(
         wyckoff=tokens.wyckoff,
         species=tokens.species,
@@ -92,9 +96,11 @@ def sampled_and_scored(crystals: Crystals, dtype: DType) -> tuple[Results, Resul
     """Log-probabilities by the sampler, token by token, and by the network, all at once."""
     del crystals
     policy, params = _policy(dtype)
-    rollout = policy.sample(params, N, 0, SamplingConfig(batch_size=N))
-    packed = _packed(policy, rollout.tokens)
-    found = jax.jit(lambda params, packed: policy.log_prob(params, packed, N).total)(params, packed)
+    rollout = policy.sample(params, [Condition()] * N, 0, SamplingConfig(batch_size=N))
+    packed = _packed(policy, rollout.sequences.tokens)
+    found = jax.jit(lambda params, packed: policy.packed_log_prob(params, packed, N).total)(
+        params, packed
+    )
     return _numbers(logp=rollout.logp_model), _numbers(logp=found)
 
 
@@ -152,12 +158,12 @@ def _two_models(
     """The policy, its weights and others near them, crystals as one micro-batch, `LogProbs`."""
     policy, base = _policy(dtype)
     moved = jax.tree.map(lambda x: 1.01 * x, base)
-    packed = _packed(policy, policy.tokenization.encode(crystals[:N]))
+    packed = _packed(policy, policy.codec.encode(crystals[:N]))
     parts = jax.tree.map(lambda x: x[None], packed)
 
     def log_probs(params: Params, frozen: Any, part: Packed) -> tuple[Array, Array]:
         del frozen
-        logp = policy.log_prob(params, part, N).total[:, None]
+        logp = policy.packed_log_prob(params, part, N).total[:, None]
         return logp, jnp.ones(logp.shape, bool)
 
     return policy, base, moved, parts, log_probs
@@ -171,7 +177,7 @@ def _packed(policy: WyckoffPolicy, tokens: Any) -> Packed:
 
 @partial(jax.jit, static_argnums=0)
 def _totals(policy: WyckoffPolicy, params: Params, parts: Packed) -> Array:
-    return policy.log_prob(params, jax.tree.map(lambda x: x[0], parts), N).total
+    return policy.packed_log_prob(params, jax.tree.map(lambda x: x[0], parts), N).total
 
 
 CHECKS: Mapping[str, Check] = {

@@ -51,7 +51,7 @@ def encode(sources: Sequence[str], to: Path) -> Split:
 
 
 def read(path: Path) -> Split:
-    """What `encode` wrote. FileNotFoundError; ValueError for another file."""
+    """Read the output of `encode`. FileNotFoundError; ValueError for another file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             parts = [

@@ -1,4 +1,4 @@
-"""What the device can do: a product of matrices in each type, and a copy."""
+"""Peaks of the device: a product of matrices in each type, and a copy."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class _Counted:
 
 
 def _work(nequix: NequixPotential, crystals: Crystals, gradients: bool) -> _Counted:
-    """What the potential computes for some crystals, by the groups that it makes of them."""
+    """Work of the potential for some crystals, by the groups that it makes of them."""
     cells, reasons = stack_cells(crystals, max_atoms=nequix.max_atoms, elements=nequix.elements)
     rows = np.flatnonzero([reason is None for reason in reasons])
     rooms: list[Room] = []

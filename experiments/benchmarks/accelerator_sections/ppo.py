@@ -14,14 +14,15 @@ import numpy as np
 from accelerator_sections.checks import CHECKPOINT
 from accelerator_sections.run import Budget, Found, Measurement, Run
 from accelerator_sections.sizes import Size
+from crystaljax.conditions import Condition
 from crystaljax.crystal import Array, Crystals
 from crystaljax.objectives import kl_regularized, update_baseline
-from crystaljax.policies.wyckoff import Params, load_policy
+from crystaljax.policies.base import Params, SamplingConfig
+from crystaljax.policies.loading import load_policy
 from crystaljax.rewards.base import Reward, RewardBatch
 from crystaljax.roofline import Work, count
-from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.orbits import n_atoms, volume
-from crystaljax.training.crystal_task import CrystalTask, Drawn
+from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.reinforce import LogProbs, ReinforceConfig, ReinforceState, make_update
 from crystaljax.training.rollouts import Clock, RewardBounds, judge
 
@@ -35,7 +36,7 @@ NOTES = {
     "advantage": "scores under both models",
     "update": "three inner steps, and the scores that the phase before times apart",
 }
-"""What the phases are limited by, or hold."""
+"""Limits of the phases, or their contents."""
 
 
 def density(crystals: Crystals) -> RewardBatch:
@@ -73,7 +74,7 @@ def _step(run: Run, budget: Budget, n: int, name: str, reward: Reward) -> dict[s
     """One step that compiles, and some that are timed: the whole, and each phase."""
     policy, base = load_policy(CHECKPOINT)
     sampling, config = SamplingConfig(batch_size=n), ReinforceConfig(batch_size=n)
-    task = CrystalTask(policy, base, reward, sampling)
+    task = CrystalTask(policy, base, reward, sampling=sampling)
     log_probs = partial(task.log_probs, n_samples=n)
     optimizer = config.optimizer.build(config.inner_steps * (STEPS + 1))
     update = make_update(log_probs, optimizer, config)
@@ -85,12 +86,11 @@ def _step(run: Run, budget: Budget, n: int, name: str, reward: Reward) -> dict[s
     for step in range(STEPS + 1):
         clock, params = Clock(), state.train.params
         with clock("sample"):
-            tokens = policy.sample(params, n, step, sampling).tokens
-            decoded = policy.tokenization.decode(tokens)
+            drawn = policy.sample(params, [Condition()] * n, step, sampling)
         with clock("reward"):
-            value = RewardBounds()(judge(task.reward, decoded.crystals, decoded.ok))
+            value = RewardBounds()(judge(task.reward, drawn.crystals, drawn.ok))
         with clock("pack"):
-            parts = task.parts(Drawn(tokens, 1), np.arange(n))
+            parts = task.parts(drawn, np.arange(n))
             given = jax.block_until_ready((parts, jnp.asarray(value, jnp.float32)))
         with clock("advantage"):
             jax.block_until_ready(advantage(params, base, *given))

@@ -14,9 +14,7 @@ from accelerator_sections.run import Budget, Found, Measurement, Run
 from accelerator_sections.sizes import Size
 from crystaljax.checkpoints import Metadata
 from crystaljax.parallel import make_mesh, replicated
-from crystaljax.policies.scoring import Scorer
 from crystaljax.policies.wyckoff import Params, WyckoffPolicy
-from crystaljax.tokenizations.packing import plan_rows
 from crystaljax.training.batches import Batches
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.pretrain import PretrainConfig, make_update
@@ -54,7 +52,7 @@ def _train(run: Run, budget: Budget, size: Size, split: Split, to: Path) -> dict
     settings = PretrainConfig(batch_size=batch, optimizer=optimizing)
     optimizer = settings.optimizer.build(planned)
     mesh = make_mesh()
-    batches = Batches(split.train, policy.tokenization, batch, 0, mesh)
+    batches = Batches(split.train, policy.codec, batch, 0, mesh)
     update = make_update(policy, optimizer, settings)
     state = jax.device_put(TrainState.create(policy.init(0), optimizer), replicated(mesh))
     for step, packed in batches.stream(0, planned):
@@ -76,11 +74,8 @@ def _train(run: Run, budget: Budget, size: Size, split: Split, to: Path) -> dict
 
 def _scorer(policy: WyckoffPolicy, split: Split, batch: int) -> Callable[[Params], float]:
     """Mean −ln p of the validation crystals under some weights, compiled once."""
-    tokens = policy.tokenization.encode(split.validation)
-    n_sites = np.asarray(tokens.n_sites)
-    plan = plan_rows([n_sites[i : i + batch] for i in range(0, len(n_sites), batch)])
-    scorer = Scorer(policy, plan, batch)
-    return lambda params: -float(np.mean(scorer(params, tokens).total))
+    tokens = policy.codec.encode(split.validation)
+    return lambda params: -float(np.mean(policy.log_prob_parts(params, tokens, batch).total))
 
 
 def write_model(path: Path, policy: WyckoffPolicy, params: Params) -> None:
@@ -91,7 +86,7 @@ def write_model(path: Path, policy: WyckoffPolicy, params: Params) -> None:
 
 
 def read_model(path: Path) -> tuple[WyckoffPolicy, Params]:
-    """What `write_model` wrote. FileNotFoundError; ValueError for another file."""
+    """Read the output of `write_model`. FileNotFoundError; ValueError for another file."""
     with np.load(path, allow_pickle=False) as file:
         metadata = Metadata.from_json(str(file["metadata"]), path)
         policy = WyckoffPolicy(metadata.model, np.array(metadata.space_group_counts))

@@ -41,12 +41,12 @@ class Budget:
 
 @dataclass(frozen=True)
 class Found:
-    """What a measurement or a comparison came to."""
+    """Result of a measurement or a comparison."""
 
     value: float
     unit: str
     note: str = ""
-    """What limits it, or what is compared with what."""
+    """Its limit, or the two sides of the comparison."""
     first_s: float | None = None
     """Seconds of the first call, mostly of compiling."""
     agrees: bool | None = None
@@ -160,7 +160,7 @@ class Run:
             longest = max(longest, time.monotonic() - start)
 
     def limit(self, work: Work, seconds: float) -> tuple[str, dict[str, float]]:
-        """What limits some work that took so many seconds, in words and as shares of the peaks."""
+        """Limit of some work that took so many seconds, in words and as shares of the peaks."""
         if self.peak is None:
             return "no peaks were measured", {}
         try:
@@ -265,7 +265,7 @@ class Timing(NamedTuple):
     median: float
     """Of the times after it."""
     n: int
-    """How many those were."""
+    """Number of those."""
 
 
 def timed(

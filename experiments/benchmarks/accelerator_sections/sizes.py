@@ -1,4 +1,4 @@
-"""How much is computed: enough for an accelerator, or little enough for a check on a CPU."""
+"""Problem sizes: enough for an accelerator, or little enough for a check on a CPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LlmSize:
 
 @dataclass(frozen=True)
 class Size:
-    """What the sections compute."""
+    """Problem sizes of the sections."""
 
     product: int
     """Rows and columns of the matrices that are multiplied."""

@@ -8,7 +8,7 @@ from crystaljax.text.tokenizer import Tokenizer
 
 
 class _NoTexts:
-    """What a `TextPolicy` asks of a tokenizer, where nothing is ever tokenised."""
+    """Tokenizer of a `TextPolicy` where nothing is ever tokenised."""
 
     end_ids = ()
 

@@ -12,13 +12,14 @@ import numpy as np
 from accelerator_sections.checks import CHECKPOINT, DType
 from accelerator_sections.run import Budget, Found, Measurement, Run, timed
 from accelerator_sections.sizes import Size
+from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
-from crystaljax.models.wyckoff.decoder import Rollout
 from crystaljax.models.wyckoff.transformer import ModelConfig
 from crystaljax.parallel import make_mesh, replicated
-from crystaljax.policies.wyckoff import Params, WyckoffPolicy, load_policy
+from crystaljax.policies.base import Params, Rollout, SamplingConfig
+from crystaljax.policies.loading import load_wyckoff
+from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.roofline import Work, count
-from crystaljax.sampling import SamplingConfig
 from crystaljax.tokenizations.packing import RowPlan, Rows, pack
 from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE
 from crystaljax.training.batches import Batches, place
@@ -49,7 +50,7 @@ def _training(
 ) -> Found:
     crystals = crystals[np.resize(np.arange(len(crystals)), max(len(crystals), batch))]
     policy = WyckoffPolicy(config, np.bincount(crystals.space_group, minlength=231)[1:])
-    batches = Batches(crystals, policy.tokenization, batch, seed=0)
+    batches = Batches(crystals, policy.codec, batch, seed=0)
     settings = PretrainConfig(batch_size=batch)
     optimizer = settings.optimizer.build(10_000)
     update = make_update(policy, optimizer, settings)
@@ -101,7 +102,7 @@ def sampling(run: Run, budget: Budget, size: Size) -> Iterator[Measurement]:
         f"{name}, random weights": partial(_random, config, counts)
         for name, config in reversed(list(size.models.items()))
     }
-    cases["the model that ships"] = partial(load_policy, CHECKPOINT)
+    cases["the model that ships"] = partial(load_wyckoff, CHECKPOINT)
     for name, make in cases.items():
         yield (
             f"sampling, {name}, {size.sampled} at a time",
@@ -120,10 +121,10 @@ def _sampling(run: Run, budget: Budget, size: Size, make: partial) -> Found:
     rollouts: list[Rollout] = []
 
     def sample() -> None:
-        rollouts.append(policy.sample(params, size.sampled, 1, config))
+        rollouts.append(policy.sample(params, [Condition()] * size.sampled, 1, config))
 
     timing = timed(sample, budget, at_least=2)
-    tokens = rollouts[-1].tokens
+    tokens = rollouts[-1].sequences.tokens
     n_sites = np.asarray(tokens.n_sites)
     work, n_calls = _sampling_work(policy, params, rollouts[-1])
     note, details = run.limit(work, timing.median)
@@ -138,13 +139,15 @@ def _sampling_work(policy: WyckoffPolicy, params: Params, rollout: Rollout) -> t
 
     Operations are those of the likelihood of the samples, in rows without room to spare.
     """
-    n_sites = np.asarray(rollout.tokens.n_sites)
+    n_sites = np.asarray(rollout.sequences.tokens.n_sites)
     places = TOKENS_PER_SITE * int(n_sites.max()) + 1
     sites = policy.config.max_sites
     n_rows = -(-int(n_sites.sum()) // sites)
-    packed = pack(rollout.tokens, (Rows(n_rows, sites, sites),))
+    packed = pack(rollout.sequences.tokens, (Rows(n_rows, sites, sites),))
     by_row = count(
-        lambda params, packed: policy.log_prob(params, packed, len(rollout)).total, params, packed
+        lambda params, packed: policy.packed_log_prob(params, packed, len(rollout)).total,
+        params,
+        packed,
     )
     weights = sum(x.nbytes for x in jax.tree.leaves(params))
     return Work(by_row.flops, float(weights * places)), places * (policy.config.n_layers + 2)

@@ -1,14 +1,27 @@
-"""Minkowski reduction of lattices in batches, in float64 on the host."""
+"""Geometry of lattices in batches: heights of cells, Minkowski reduction."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from crystaljax.crystal import Array
+
 _MAX_ROUNDS = 200
 
 
+def heights(matrix: Array) -> Array:
+    """Distances [..., 3] of opposite faces of cells with lattice vectors [..., 3, 3] (rows), Å.
+
+    Numpy or jax arrays.
+    """
+    xp = matrix.__array_namespace__()
+    faces = xp.cross(xp.roll(matrix, -1, axis=-2), xp.roll(matrix, -2, axis=-2))
+    volume = xp.abs((matrix * faces).sum(-1))
+    return volume / xp.linalg.norm(faces, axis=-1)
+
+
 def minkowski_reduce(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Minkowski-reduced bases of lattices, shortest vector first.
+    """Minkowski-reduced bases of lattices, shortest vector first, in float64 on the host.
 
     `matrix` [B, 3, 3] has lattice vectors as rows. Returns the reduced vectors (float64
     [B, 3, 3]) and the integer unimodular `change` [B, 3, 3], reduced = change @ matrix. In three

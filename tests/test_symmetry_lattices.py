@@ -1,4 +1,4 @@
-"""Tests of crystaljax.evaluation.lattices against pymatgen's Niggli reduction."""
+"""Tests of crystaljax.symmetry.lattices against pymatgen's Niggli reduction."""
 
 import itertools
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice
 
-from crystaljax.evaluation.lattices import minkowski_reduce
+from crystaljax.symmetry.lattices import minkowski_reduce
 
 
 def skewed(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -1,26 +1,23 @@
-"""Tests of crystaljax.evaluation.validity against pymatgen and SMACT."""
+"""Tests of crystaljax.validity against pymatgen."""
 
 import dataclasses
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from crystaljax.crystal import AtomicCell, Cells, Crystals
 from crystaljax.data.prototypes import prototypes
-from crystaljax.evaluation import validity
-from crystaljax.evaluation.lattices import minkowski_reduce
-from crystaljax.evaluation.validity import (
+from crystaljax.structures import to_structures
+from crystaljax.symmetry.analysis import symmetrize
+from crystaljax.symmetry.lattices import minkowski_reduce
+from crystaljax.validity import (
     closest_distance,
-    composition_valid,
     is_crystal,
     min_distances,
     structure_valid,
 )
-from crystaljax.structures import to_structures
-from crystaljax.symmetry.analysis import symmetrize
 
 
 def by_pymatgen(structure: Structure) -> float:
@@ -109,57 +106,3 @@ def test_many_atoms_in_one_cell() -> None:
     crystals = crystals_of((lattice, frac, [6] * 20), (lattice / 10, frac, [6] * 20))
     expected = [by_pymatgen(s) for s in to_structures(crystals)]
     np.testing.assert_allclose(closest_distance(crystals)[0], expected, atol=1e-4)
-
-
-def test_compositions_as_smact() -> None:
-    from smact.screening import smact_validity
-
-    crystals = prototypes(2).crystals
-    for table, name in (("smact14", "smact14"), ("icsd24", None)):
-        validity.formula_valid.cache_clear()
-        found = composition_valid(crystals, table)  # type: ignore[arg-type]
-        structures = to_structures(crystals[::5])
-        expected = [
-            smact_validity(s.composition.reduced_formula, oxidation_states_set=name)
-            for s in structures
-        ]
-        np.testing.assert_array_equal(found[::5], expected)
-        assert 0.5 < found.mean() < 1
-
-
-def test_compositions_that_are_known() -> None:
-    salt, wrong, noble, alloy = (
-        crystals_of((5 * np.eye(3), [[0, 0, 0], *extra], elements))
-        for elements, extra in (
-            ([11, 17], [[0.5, 0.5, 0.5]]),  # NaCl
-            ([11, 17, 17], [[0.5, 0.5, 0.5], [0.5, 0, 0.1]]),  # NaCl2
-            ([2, 10], [[0.5, 0.5, 0.5]]),  # HeNe
-            ([29, 79], [[0.5, 0.5, 0.5]]),  # CuAu
-        )
-    )
-    crystals = Crystals.concatenate([salt, wrong, noble, alloy])
-    valid = composition_valid(crystals, "icsd24")
-    np.testing.assert_array_equal(valid, [True, False, False, True])
-
-
-def test_each_formula_is_tested_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import smact.screening
-
-    asked = []
-
-    def count(formula: str, **_: object) -> bool:
-        asked.append(formula)
-        return True
-
-    monkeypatch.setattr(smact.screening, "smact_validity", count)
-    validity.formula_valid.cache_clear()
-    crystals = prototypes(1).crystals[:40]
-    composition_valid(crystals)
-    composition_valid(Crystals.concatenate([crystals, crystals]))
-    assert len(asked) == len(set(asked))
-    validity.formula_valid.cache_clear()
-
-
-def test_unknown_table_is_named() -> None:
-    with pytest.raises(ValueError, match=r"'wiki'.*smact14 or icsd24"):
-        composition_valid(prototypes(1).crystals[:1], "wiki")  # type: ignore[arg-type]
