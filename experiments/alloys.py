@@ -63,9 +63,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     """Supervised fine-tuning, which comes first."""
     model: TextModelConfig = field(
-        default_factory=lambda: TextModelConfig(
-            pattern=r"[A-Z][a-z]?|[0-9]|[\s\S]", added_tokens=TAGS
-        )
+        default_factory=lambda: TextModelConfig(cutting="symbols", added_tokens=TAGS)
     )
     """Model that learns."""
     generation: GenerationConfig = field(

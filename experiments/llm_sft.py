@@ -39,12 +39,10 @@ from crystaljax.experiment.texts import (
 from crystaljax.hardware import hardware
 from crystaljax.runtime import prepare
 from crystaljax.text.loading import TextModelConfig, load_text_policy
+from crystaljax.tokenizations.registry import create_format
 from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.sft import SftConfig, sft
-
-SYMBOLS_AND_DIGITS = r"[A-Z][a-z]?|[\s\S]"
-"""Tokens of a model from scratch: symbols of elements, digits, letters."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Config:
 
     setup: LlmSetup = field(
         default_factory=lambda: LlmSetup(
-            model=TextModelConfig(pattern=SYMBOLS_AND_DIGITS), output=Path("runs/llm_sft")
+            model=TextModelConfig(cutting="symbols"), output=Path("runs/llm_sft")
         )
     )
     """Texts, model, folders."""
@@ -86,7 +84,9 @@ def main(config: Config) -> None:
     start = time.perf_counter()
     folder = open_run(config.setup.output, config, vary=("result",))
     train, validation = read_texts(config.setup.texts, chats(config.setup.model))
-    policy = load_text_policy(config.setup.model, [*plain(train), *plain(validation)])
+    format = create_format(config.setup.texts.format)
+    texts = [*plain(train), *plain(validation)]
+    policy = load_text_policy(config.setup.model, texts, format)
     examine = Examiner(config.setup, policy, validation)
     settings = dataclasses.asdict(config)
     with Tracker(folder, config.setup.tracking, settings, latest_step(folder)) as tracker:

@@ -177,7 +177,7 @@ def test_crystals_are_written_and_read_in_the_format_asked_for(
 
 
 def test_a_format_that_there_is_not(model: tuple[TextModelConfig, bool]) -> None:
-    with pytest.raises(ValueError, match="no text format is named 'poscar': choose wyckoff-text"):
+    with pytest.raises(ValueError, match="no tokenization is named 'poscar': choose wyckoff, "):
         read_texts(TextsConfig(format="poscar"), False)
 
 

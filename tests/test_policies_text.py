@@ -15,6 +15,7 @@ from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.policies.text import TextPolicy
+from crystaljax.text.cutting import Cutting
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.grammar import Grammar
 from crystaljax.text.loading import TextModelConfig, load_text_policy
@@ -33,9 +34,9 @@ def scores(policy: TextPolicy) -> np.ndarray:
     return np.asarray(policy.log_probs(policy.start, policy.frozen, rows, 1)[0])
 
 
-@pytest.mark.parametrize("pattern", ["", r"[A-Z][a-z]?|[\s\S]"])
-def test_a_model_from_scratch_comes_back(tmp_path: Path, pattern: str) -> None:
-    config = dataclasses.replace(SMALL, pattern=pattern)
+@pytest.mark.parametrize("cutting", ["bpe", "symbols"])
+def test_a_model_from_scratch_comes_back(tmp_path: Path, cutting: Cutting) -> None:
+    config = dataclasses.replace(SMALL, cutting=cutting)
     policy = load_text_policy(config, TRIPLES)
     policy.save(tmp_path / "model", policy.start)
     again = load_text_policy(TextModelConfig(base=str(tmp_path / "model")))

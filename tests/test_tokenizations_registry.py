@@ -1,7 +1,8 @@
-"""Text formats by name and from users' files; what is wrong with one is said at once."""
+"""Tokenizations by name and from users' files; what is wrong with one is said at once."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,21 @@ import pytest
 
 from crystaljax.composition import formulas
 from crystaljax.data.dataset import load
-from crystaljax.rewards.completions import Answer, FormulaAnswers, read_answers
+from crystaljax.rewards.completions import Completion, FormulaReward, read_completions
 from crystaljax.tokenizations.base import TextFormat
-from crystaljax.tokenizations.registry import DEFAULT_FORMAT, create_format, format_names
+from crystaljax.tokenizations.registry import (
+    DEFAULT_FORMAT,
+    create_format,
+    create_tokenization,
+    format_options,
+    kind_of,
+    read_specification,
+    tokenization_names,
+)
+from crystaljax.tokenizations.text.bins import P1Bins, WyckoffBins
 from crystaljax.tokenizations.text.plaid import PlaidText
 from crystaljax.tokenizations.text.wyckoff import WyckoffText
+from crystaljax.tokenizations.wyckoff import WyckoffTokenization
 
 JSON_FORMAT = '''
 """Crystals as one line of JSON each."""
@@ -66,24 +77,73 @@ class JsonText:
 
 
 def test_names() -> None:
-    assert {DEFAULT_FORMAT, "plaid", "cif"} <= set(format_names())
+    assert {DEFAULT_FORMAT, "plaid", "cif"} <= set(tokenization_names("text"))
+    assert tokenization_names("hybrid") == ("wyckoff",)
+    assert set(tokenization_names()) == {"wyckoff", *tokenization_names("text")}
     assert create_format() == WyckoffText()
     assert create_format("plaid", coordinate_decimals=4) == PlaidText(coordinate_decimals=4)
-    for name in format_names():
+    assert create_tokenization("wyckoff:max_sites=3") == WyckoffTokenization(3)
+    for name in tokenization_names("text"):
+        assert kind_of(name) == "text"
         assert isinstance(create_format(name), TextFormat)
+    assert kind_of("some/file.py:Mine:decimals=3") == "text"
 
 
 def test_unknown_names() -> None:
-    for name in ("wyckoff", "", "Plaid"):
-        with pytest.raises(ValueError, match=f"is named '{name}': choose wyckoff-text, plaid, cif"):
+    for name in ("wyckof", "", "Plaid"):
+        with pytest.raises(ValueError, match=f"is named '{name}': choose wyckoff, wyckoff-text, "):
             create_format(name)
+        with pytest.raises(ValueError, match=f"is named '{name}': choose wyckoff, wyckoff-text, "):
+            create_tokenization(name)
+    with pytest.raises(ValueError, match="no text format: choose wyckoff-text, plaid, cif"):
+        create_format("wyckoff")
+
+
+def test_options_in_a_specification() -> None:
+    bins = create_format("wyckoff-bins:coordinate_width=0.002,max_length=100")
+    assert bins == WyckoffBins(coordinate_width=0.002, max_length=100)
+    assert create_format("plaid:consistent=True") == PlaidText(consistent=True)
+    assert create_format("plaid:length_decimals=3", length_decimals=4) == PlaidText(3, 4)
+    assert create_format("p1-bins:symprec=None") == P1Bins()
+    assert read_specification("a=b/c.py:Mine") == ("a=b/c.py:Mine", {})
+    assert read_specification("c.py:Mine:a=x,b=1.5") == ("c.py:Mine", {"a": "x", "b": 1.5})
+
+
+@pytest.mark.parametrize("name", tokenization_names())
+def test_options_make_it_again(name: str) -> None:
+    """By way of JSON, as in a model folder."""
+    made = create_tokenization(name)
+    options = json.loads(json.dumps(format_options(made)))
+    assert create_tokenization(name, **options) == made
+    first = next(iter(options))
+    with pytest.raises(ValueError, match=rf"option {first} of the format {name} is (int|float)"):
+        create_tokenization(f"{name}:{first}=x")
+
+
+def test_options_that_are_not_told(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    start = "__init__(self, decimals=4): super().__init__(decimals)"
+    path.write_text(WRAPPED.format(method=start))
+    mine = create_format(f"{path}:Mine:decimals=3")
+    assert mine.encode(mine.decode(["221\n4.0\nPo 1a"]).crystals) == ["221\n4.000\nPo 1a"]
+    with pytest.raises(ValueError, match=r"Mine takes options .* not tell them \(decimals\): make"):
+        format_options(mine)
 
 
 def test_options_that_there_are_not() -> None:
     with pytest.raises(ValueError, match=r"the format cif are coordinate_decimals, .*'x'"):
         create_format("cif", x=1)
-    with pytest.raises(ValueError, match="10 decimals: choose 0 to 9"):
-        create_format("plaid", length_decimals=10)
+    for decimals, message in ((10, "choose 0 to 9"), (2.5, "is int"), ("2", "is int")):
+        with pytest.raises(ValueError, match=message):
+            create_format("plaid", length_decimals=decimals)
+    for wrong in ("consistent=1", "length_decimals=True", "length_decimals=two"):
+        with pytest.raises(ValueError, match=r"option .* of the format plaid is (int|bool), not"):
+            create_format(f"plaid:{wrong}")
+    with pytest.raises(ValueError, match=r"option symprec of the format p1-bins is float \| None"):
+        create_format("p1-bins:symprec=x")
+    for wrong in ("a=1,a=2", "a=1,2", "=1"):
+        with pytest.raises(ValueError, match="write options as key=value,key=value, each once"):
+            create_format(f"plaid:{wrong}")
 
 
 def test_a_format_of_one_s_own(tmp_path: Path) -> None:
@@ -96,15 +156,15 @@ def test_a_format_of_one_s_own(tmp_path: Path) -> None:
     assert texts[0].startswith("[")
     names = formulas(crystals)
     answers = [
-        Answer({"formula": name}, text, True) for name, text in zip(names, texts, strict=True)
+        Completion({"formula": name}, text, True) for name, text in zip(names, texts, strict=True)
     ]
     answers[3] = answers[3]._replace(text="no JSON")
-    read = read_answers(answers, format)
+    read = read_completions(answers, format)
     right = np.arange(len(answers)) != 3
     np.testing.assert_array_equal(read.info["read"], right)
     np.testing.assert_array_equal(read.info["as_asked"], right)
     assert "not such JSON" in str(read.reasons[3])
-    judged = FormulaAnswers(format)(answers)
+    judged = FormulaReward(format)(answers)
     np.testing.assert_allclose(judged.value[judged.ok], 1)
     with pytest.raises(ValueError, match=r"options of the format .* are decimals"):
         create_format(f"{path}:JsonText", digits=5)
@@ -163,6 +223,8 @@ PATTERN = "pattern(self, space_groups=None, elements=None): return "
         (f"{PATTERN}'('", "the pattern is no regular expression"),
         (f"{PATTERN}None", "the pattern is no regular expression"),
         ("pattern(self): return '.*'", "pattern raises TypeError"),
+        ("vocabulary(self): return ['2', ' ']", "has not all words of what encode writes: '2"),
+        ("vocabulary(self): return []", "vocabulary raises ValueError"),
     ],
 )
 def test_contradictions(tmp_path: Path, method: str, message: str) -> None:

@@ -12,8 +12,8 @@ from crystaljax.structures import to_cells
 from crystaljax.tokenizations.text.cif import CifText
 from crystaljax.tokenizations.text.wyckoff import WyckoffText
 
-TEXT = CifText()
-LENIENT = CifText(consistent=False)
+TEXT = CifText(consistent=True)
+LENIENT = CifText()
 RUTILE = """\
 data_Ti2O4
 _chemical_formula_structural TiO2

@@ -10,11 +10,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from crystaljax.composition import formulas
+from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.rates import Rate
 from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.policies.text import Params, TextPolicy
+from crystaljax.ranges import at_least, check
 from crystaljax.rewards.completions import Completion, read_completions
 from crystaljax.text.engine import Generation
 from crystaljax.text.examples import Chat, Example, read_examples
@@ -22,6 +24,7 @@ from crystaljax.text.generation import GenerationConfig, TokenGrammar
 from crystaljax.text.loading import TextModelConfig, load_tokenizer
 from crystaljax.text.packing import TokenSequence
 from crystaljax.text.prompts import load_template
+from crystaljax.tokenizations.augmentation import augmented
 from crystaljax.tokenizations.base import TextFormat
 from crystaljax.tokenizations.registry import DEFAULT_FORMAT, create_format
 from crystaljax.tracking import TrackingConfig
@@ -53,7 +56,12 @@ class TextsConfig:
     validation: float = 0.1
     """Share of the examples that is not learnt."""
     seed: int = 0
-    """Of the choice of that share."""
+    """Of the choice of that share, and of random descriptions."""
+
+    def __post_init__(self) -> None:
+        check(self, augment=at_least(0))
+        if self.file is not None and self.augment:
+            raise ValueError("texts of a file cannot be augmented: give crystals, or --augment 0")
 
 
 @dataclass(frozen=True)
@@ -117,29 +125,42 @@ def read_texts(config: TextsConfig, chat: bool) -> tuple[Texts, Texts]:
     """Examples to learn, and others to validate with; all as chats for models that chat."""
     if config.file is not None:
         texts = Texts.given(asked_of(read_examples(config.file), chat))
-    else:
-        texts = crystal_texts(config, chat)
-    n = len(texts.examples)
+        train, validation = _split(config, len(texts.examples))
+        return texts.take(train), texts.take(validation)
+    crystals = load(config.crystals).crystals
+    n_sites = np.asarray(crystals.n_sites)
+    crystals = crystals[np.flatnonzero((n_sites > 0) & (n_sites <= config.max_sites))]
+    train, validation = _split(config, len(crystals))
+    return (
+        crystal_texts(config, chat, crystals[train], config.augment),
+        crystal_texts(config, chat, crystals[validation]),
+    )
+
+
+def _split(config: TextsConfig, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of n examples are learnt, and which are validated with; ValueError for too few."""
     order = np.random.default_rng(config.seed).permutation(n)
     n_validation = max(1, round(config.validation * n))
     if n <= n_validation:
         raise ValueError(f"{n} examples, and {n_validation} of them to validate with: give more")
-    return texts.take(order[n_validation:]), texts.take(order[:n_validation])
+    return order[n_validation:], order[:n_validation]
 
 
-def crystal_texts(config: TextsConfig, chat: bool) -> Texts:
-    """Crystals as answers to their formulas."""
-    crystals = load(config.crystals).crystals
-    n_sites = np.asarray(crystals.n_sites)
-    crystals = crystals[np.flatnonzero((n_sites > 0) & (n_sites <= config.max_sites))]
-    template = load_template(config.template)
+def crystal_texts(config: TextsConfig, chat: bool, crystals: Crystals, augment: int = 0) -> Texts:
+    """Crystals as answers to their formulas, each in so many random descriptions, or as it is."""
+    template, format = load_template(config.template), create_format(config.format)
+    written = [
+        augmented(format, crystals, np.random.default_rng([config.seed, i])) for i in range(augment)
+    ] or [format.encode(crystals)]
     names = formulas(crystals)
     values = [
         {"formula": name, "text": text}
-        for name, text in zip(names, create_format(config.format).encode(crystals), strict=True)
+        for texts in written
+        for name, text in zip(names, texts, strict=True)
     ]
     make = template.chat if chat else template.example
-    return Texts([make(value) for value in values], [{"formula": name} for name in names])
+    asked = [{"formula": value["formula"]} for value in values]
+    return Texts([make(value) for value in values], asked)
 
 
 def asked_of(examples: Iterable[Example | Chat], chat: bool) -> list[Example | Chat]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+SYMBOLS_AND_CHARACTERS = r"[A-Z][a-z]?|[\s\S]"
+"""Symbols of elements, and all else character by character."""
+
 
 def one_of(words: Iterable[str]) -> str:
     """A regular expression for any of the words; where several fit, it takes the longest.

@@ -19,8 +19,9 @@ from crystaljax.models.llm.lora import LoraConfig, add_lora
 from crystaljax.models.llm.vocabulary import resize_vocabulary
 from crystaljax.parallel import MeshConfig, make_mesh, parameter_placement
 from crystaljax.policies.text import TextPolicy
+from crystaljax.text.cutting import Cutting, make_tokenizer
 from crystaljax.text.tokenizer import TOKENIZER_FILE, Tokenizer
-from crystaljax.text.tokenizer_training import train_bpe, train_words
+from crystaljax.tokenizations.base import TextFormat
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,13 @@ class TextModelConfig:
     """PEFT folder of an adapter to go on from; its tokenizer, if it has one, is used."""
     small: LlmConfig = field(default_factory=LlmConfig)
     """Size of the model from scratch; its vocabulary is the tokenizer's."""
-    n_vocabulary: int = 512
-    """Tokens at most of the tokenizer of a model from scratch: bytes, and what often follows."""
+    cutting: Cutting = "bpe"
+    """Cut of texts into the tokens of a model from scratch: symbols of elements and single
+    characters, words of the text format's own vocabulary, or BPE learnt from the texts."""
+    n_vocabulary: int | None = None
+    """Tokens of a model from scratch at most; 512 of bpe, else as many as needed if not given."""
     pattern: str = ""
-    """Regular expression whose matches are the tokens of a model from scratch instead."""
+    """Regular expression whose matches are the symbols, instead of the text format's."""
     added_tokens: tuple[str, ...] = ()
     """Texts that become one token each, such as tags. With `lora` their rows of the embedding and
     the head are trained beside the adapters."""
@@ -61,12 +65,20 @@ class TextModelConfig:
     def __post_init__(self) -> None:
         if self.adapter and self.lora is not None:
             raise ValueError("an adapter to go on from, and a new one: give one of the two")
+        if self.pattern and self.cutting != "symbols":
+            raise ValueError(f"a pattern for symbols, and cutting {self.cutting}: choose symbols")
 
 
-def load_text_policy(config: TextModelConfig, texts: Sequence[str] = ()) -> TextPolicy:
-    """The policy that a configuration describes; `texts` teach the tokenizer of a new model.
+def load_text_policy(
+    config: TextModelConfig, texts: Sequence[str] = (), format: TextFormat | None = None
+) -> TextPolicy:
+    """The policy that a configuration describes.
 
-    Errors: see `folder.load_model`, `adapters.load_adapter` and `Tokenizer.load`.
+    `texts`, and the format that crystals among them are written in, make the tokenizer of a new
+    model.
+
+    Errors: see `folder.load_model`, `adapters.load_adapter`, `Tokenizer.load` and
+    `cutting.make_tokenizer`.
     """
     mesh = make_mesh(config.mesh)
     added: list[int] = []
@@ -79,10 +91,14 @@ def load_text_policy(config: TextModelConfig, texts: Sequence[str] = ()) -> Text
     elif config.quantized != "no":
         raise ValueError("a quantised base is asked for, and no base: give its folder or name")
     else:
-        if config.pattern:
-            tokenizer = train_words(texts, config.pattern, config.added_tokens)
-        else:
-            tokenizer = train_bpe(texts, config.n_vocabulary, config.added_tokens)
+        tokenizer = make_tokenizer(
+            config.cutting,
+            texts,
+            format,
+            config.n_vocabulary,
+            config.pattern,
+            config.added_tokens,
+        )
         shape = replace(config.small, vocabulary=tokenizer.n_vocabulary())
         model = LanguageModel(shape, nnx.Rngs(config.seed), jnp.dtype(config.dtype))
     old = model.config.vocabulary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from crystaljax.text.expressions import one_of
+from crystaljax.text.expressions import SYMBOLS_AND_CHARACTERS, one_of
 from crystaljax.text.tokenizer import Tokenizer, transformers_module
 
 START, END, PAD, UNKNOWN = "<|start|>", "<|end|>", "<|pad|>", "<|unknown|>"
@@ -55,9 +55,7 @@ def train_words(texts: Sequence[str], pattern: str, added: Sequence[str] = ()) -
     ValueError if there is no text.
     """
     split = _split(pattern)
-    parts = _without(texts, added)
-    words = {word for part in parts for word, _ in split.pre_tokenize_str(part)}
-    return _words(sorted(words), split, added)
+    return _words(sorted(_parts(split, texts, added)), split, added)
 
 
 def from_vocabulary(vocabulary: Sequence[str], added: Sequence[str] = ()) -> Tokenizer:
@@ -71,9 +69,31 @@ def from_vocabulary(vocabulary: Sequence[str], added: Sequence[str] = ()) -> Tok
 
     ValueError if there is no word, or one is empty or there twice.
     """
+    return _words(vocabulary, _split(_either(vocabulary)), added)
+
+
+def words_and_more(
+    vocabulary: Sequence[str], texts: Sequence[str], added: Sequence[str] = ()
+) -> Tokenizer:
+    """The same, and what else occurs in the texts, such as prompts, as symbols and characters.
+
+    ValueError as `from_vocabulary`, and if there is no text.
+    """
+    split = _split(f"{_either(vocabulary)}|{SYMBOLS_AND_CHARACTERS}")
+    return _words([*vocabulary, *sorted(_parts(split, texts, added) - {*vocabulary})], split, added)
+
+
+def _either(vocabulary: Sequence[str]) -> str:
+    """The longest word of a vocabulary that fits; ValueError if it is none."""
     if len(set(vocabulary)) < len(vocabulary) or "" in vocabulary:
         raise ValueError("a vocabulary's words must be different and not empty")
-    return _words(vocabulary, _split(one_of(vocabulary)), added)
+    return one_of(vocabulary)
+
+
+def _parts(split: Any, texts: Sequence[str], added: Sequence[str]) -> set[str]:
+    """The different pieces that texts are cut into between the added tokens."""
+    parts = _without(texts, added)
+    return {word for part in parts for word, _ in split.pre_tokenize_str(part)}
 
 
 def _split(pattern: str) -> Any:

@@ -44,7 +44,13 @@ class Tokenization(Protocol, Generic[TokensT]):
 class TextFormat(Protocol):
     """A tokenization whose tokens are texts: what language models read and write.
 
-    `tokenizations.registry.create_format` makes one by name or from a user's file.
+    `tokenizations.registry.create_format` makes one by name or from a user's file. Options are
+    best the fields of a dataclass, so that a model's folder can keep them. A format may have more:
+
+    - `vocabulary() -> list[str]`: words that its texts are made of, for tokenizers of them;
+    - `symbols: str`: a regular expression for the tokens of its texts (`text.cutting`);
+    - `augment(crystals, rng) -> list[str]`: texts of random descriptions of the same crystals, if
+      they are not those of `tokenizations.augmentation`.
     """
 
     def encode(self, crystals: Crystals) -> list[str]:

@@ -1,152 +1,179 @@
-"""Text formats by name, or from a user's file."""
+"""Tokenizations by name, or from a user's file, and their options.
+
+A specification is one word that fits into a command line, a sweep and a table: a name, or
+FILE.py:CLASS for a text format of a user's own, and after a colon options that are not the
+default, as Python writes them: `wyckoff-bins:coordinate_width=0.002,length_width=0.02`.
+"""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
-import re
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
 from crystaljax import user_code
-from crystaljax.composition import symbol
-from crystaljax.crystal import Crystals
-from crystaljax.tokenizations.base import Decoded, TextFormat
+from crystaljax.tokenizations.base import TextFormat, Tokenization
+
+Kind = Literal["hybrid", "text"]
 
 DEFAULT_FORMAT = "wyckoff-text"
 
-# Where the formats that come with the package are, imported when first asked for.
-_FORMATS = {
-    "wyckoff-text": "crystaljax.tokenizations.text.wyckoff:WyckoffText",
-    "plaid": "crystaljax.tokenizations.text.plaid:PlaidText",
-    "cif": "crystaljax.tokenizations.text.cif:CifText",
-    "wyckoff-bins": "crystaljax.tokenizations.text.bins:WyckoffBins",
-    "coordinates": "crystaljax.tokenizations.text.coordinates:CoordinatesText",
-    "p1-bins": "crystaljax.tokenizations.text.bins:P1Bins",
+
+class _Entry(NamedTuple):
+    """A tokenization that comes with the package, imported when first asked for."""
+
+    kind: Kind
+    source: str
+
+
+_TEXT = "crystaljax.tokenizations.text"
+_TOKENIZATIONS = {
+    "wyckoff": _Entry("hybrid", "crystaljax.tokenizations.wyckoff:WyckoffTokenization"),
+    "wyckoff-text": _Entry("text", f"{_TEXT}.wyckoff:WyckoffText"),
+    "plaid": _Entry("text", f"{_TEXT}.plaid:PlaidText"),
+    "cif": _Entry("text", f"{_TEXT}.cif:CifText"),
+    "site-symmetry": _Entry("text", f"{_TEXT}.site_symmetry:SiteSymmetryText"),
+    "wyckoff-bins": _Entry("text", f"{_TEXT}.bins:WyckoffBins"),
+    "coordinates": _Entry("text", f"{_TEXT}.coordinates:CoordinatesText"),
+    "p1-bins": _Entry("text", f"{_TEXT}.bins:P1Bins"),
 }
 
 _METHODS = ("encode", "decode", "pattern")
 
-_PROBES = (
-    "2\n2.793 3.307 7.412 85.70 89.06 85.15\nCf 1a\nCf 1b\nCf 2i 0.4330 0.5720 0.2590",
-    "14\n5.150 5.212 5.317 99.23\nO 4e 0.0504 0.2431 0.0208\nZr 4e 0.2246 0.5395 0.7917\n"
-    "O 4e 0.4300 0.6683 0.1553",
-    "62\n5.422 7.651 5.404\nTi 4a\nO 4c 0.0313 0.0586\nCa 4c 0.4877 0.9916\n"
-    "O 8d 0.2120 0.0370 0.7130",
-    "136\n4.592 2.957\nTi 2a\nO 4f 0.3050",
-    "148\n5.088 14.085\nTi 6c 0.1464\nFe 6c 0.3554\nO 18f 0.0159 0.3726 0.4216",
-    "186\n3.823 6.261\nS 2b 0.0000\nZn 2b 0.3748",
-    "205\n5.650\nN 8c 0.0557",
-)
-"""Prototypes (AFLOW; one a crystal system) as Wyckoff texts, which a user's format has to write
-and read: high-pressure Cf, baddeleyite, perovskite, rutile, ilmenite, wurtzite, alpha-N2."""
+
+def tokenization_names(kind: Kind | None = None) -> tuple[str, ...]:
+    """Names that `create_tokenization` knows, of both kinds or of one."""
+    return tuple(name for name, entry in _TOKENIZATIONS.items() if kind in (None, entry.kind))
 
 
-def format_names() -> tuple[str, ...]:
-    """Names that `create_format` knows."""
-    return tuple(_FORMATS)
+def kind_of(specification: str) -> Kind:
+    """The hybrid sequence of the Wyckoff transformer, or a text format.
+
+    ValueError for a name that is not known.
+    """
+    name, _ = read_specification(specification)
+    if _is_file(name):
+        return "text"
+    if name not in _TOKENIZATIONS:
+        known = ", ".join(_TOKENIZATIONS)
+        raise ValueError(f"no tokenization is named {name!r}: choose {known}, or FILE.py:CLASS")
+    return _TOKENIZATIONS[name].kind
 
 
-def create_format(name: str = DEFAULT_FORMAT, **options: Any) -> TextFormat:
-    """The text format of a name, or of a class in a Python file: "path/to/file.py:Class".
+def create_tokenization(specification: str, **options: Any) -> Tokenization[Any]:
+    """The tokenization of a specification (see the module's docstring).
 
-    `options` go to the class. The file is run: load none that you do not trust. A class from a
-    file is tried on a few crystals, and has to bring them back.
+    `options` go to the class too, over those of the specification. A file is run: load none that
+    you do not trust. A class from a file is tried on a few crystals, and has to bring them back.
 
     Errors: ValueError for a name that is not known, a file without the class, a class without one
-    of encode, decode and pattern, options that it does not take, and a class whose decode or
-    pattern contradicts its encode; FileNotFoundError; whatever the file raises.
+    of encode, decode and pattern, options that it does not take or of another type, and a class
+    whose decode or pattern contradicts its encode; FileNotFoundError; whatever the file raises.
     """
-    from_file = ":" in name or name.endswith(".py")
-    if from_file:
-        made = user_code.load(name, "class")
-        missing = [method for method in _METHODS if not callable(getattr(made, method, None))]
-        if missing:
-            raise ValueError(
-                f"{name} is no text format: it lacks {' and '.join(missing)} (see"
-                " crystaljax.tokenizations.base.TextFormat)"
-            )
-    elif name in _FORMATS:
-        module, _, class_name = _FORMATS[name].partition(":")
+    kind_of(specification)
+    name, given = read_specification(specification)
+    if not _is_file(name):
+        module, _, class_name = _TOKENIZATIONS[name].source.partition(":")
         made = getattr(importlib.import_module(module), class_name)
-    else:
-        known = ", ".join(_FORMATS)
-        raise ValueError(f"no text format is named {name!r}: choose {known}, or FILE.py:CLASS")
-    format: TextFormat = _made(name, made, options)
-    if from_file:
-        _check(name, format)
-    return format
+        return cast(Tokenization[Any], _made(name, made, given | options))
+    made = user_code.load(name, "class")
+    missing = [method for method in _METHODS if not callable(getattr(made, method, None))]
+    if missing:
+        raise ValueError(
+            f"{name} is no text format: it lacks {' and '.join(missing)} (see"
+            " crystaljax.tokenizations.base.TextFormat)"
+        )
+    from crystaljax.tokenizations.probes import check_format
+
+    format = _made(name, made, given | options)
+    check_format(name, format)
+    return cast(Tokenization[Any], format)
 
 
-def _made(name: str, made: Any, options: dict[str, Any]) -> TextFormat:
+def create_format(specification: str = DEFAULT_FORMAT, **options: Any) -> TextFormat:
+    """The text format of a specification; see `create_tokenization`.
+
+    ValueError too for a tokenization that is no text.
+    """
+    if kind_of(specification) != "text":
+        raise ValueError(
+            f"{specification} is the sequence of the Wyckoff transformer, no text format: choose"
+            f" {', '.join(tokenization_names('text'))}, or FILE.py:CLASS"
+        )
+    return cast(TextFormat, create_tokenization(specification, **options))
+
+
+def format_options(tokenization: Any) -> dict[str, Any]:
+    """Its options by name, defaults too; with its name they make it again.
+
+    ValueError for a user's class that takes options and does not tell them.
+    """
+    made = type(tokenization)
+    takes = inspect.signature(made).parameters
+    told = {f.name for f in fields(made)} if is_dataclass(made) else set()
+    if untold := [name for name in takes if name not in told]:
+        raise ValueError(
+            f"{made.__name__} takes options and does not tell them ({', '.join(untold)}): make it"
+            " a dataclass with these fields, so that they can be kept with a model"
+        )
+    return {name: getattr(tokenization, name) for name in takes}
+
+
+def read_specification(specification: str) -> tuple[str, dict[str, Any]]:
+    """Name (or FILE.py:CLASS) and options of a specification.
+
+    ValueError for options that are not written as key=value.
+    """
+    name, colon, rest = specification.rpartition(":")
+    if not colon or "=" not in rest:
+        return specification, {}
+    options: dict[str, Any] = {}
+    for item in rest.split(","):
+        key, equals, value = item.partition("=")
+        if not equals or not key.isidentifier() or key in options:
+            raise ValueError(f"{specification}: write options as key=value,key=value, each once")
+        options[key] = _literal(value)
+    return name, options
+
+
+def _literal(text: str) -> Any:
+    """The value as Python reads it, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _is_file(name: str) -> bool:
+    return ":" in name or name.endswith(".py")
+
+
+def _made(name: str, made: Any, options: Mapping[str, Any]) -> Any:
     """An instance; ValueError for options that the class does not take."""
+    takes = inspect.signature(made).parameters
     try:
         inspect.signature(made).bind(**options)
     except TypeError as error:
-        takes = ", ".join(inspect.signature(made).parameters) or "none"
-        raise ValueError(f"the options of the format {name} are {takes}: {error}") from error
-    format: TextFormat = made(**options)
-    return format
+        known = ", ".join(takes) or "none"
+        raise ValueError(f"the options of the format {name} are {known}: {error}") from error
+    hints = get_type_hints(made if is_dataclass(made) else made.__init__)
+    for key, value in options.items():
+        hint = hints.get(key, object)
+        allowed = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if not any(_fits(value, each) for each in allowed):
+            types = str(hint) if len(allowed) > 1 else hint.__name__
+            raise ValueError(f"the option {key} of the format {name} is {types}, not {value!r}")
+    return made(**options)
 
 
-def _check(name: str, format: TextFormat) -> None:
-    """ValueError if the format does not bring the probes back, or not as its pattern says."""
-    from crystaljax.tokenizations.text.wyckoff import WyckoffText
-
-    crystals = WyckoffText().decode(_PROBES).crystals
-    texts = _called(name, "encode", format.encode, crystals)
-    is_list = isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)
-    if not is_list or len(texts) != len(crystals):
-        raise ValueError(f"{name}: encode has to return a list of one text for each crystal")
-    decoded = _called(name, "decode", format.decode, [*texts, "", "no crystal"])
-    is_decoded = isinstance(decoded, Decoded) and isinstance(decoded.crystals, Crystals)
-    if not is_decoded or not len(decoded.ok) == len(decoded.crystals) == len(texts) + 2:
-        raise ValueError(f"{name}: decode has to return a Decoded with a row for each text")
-    if decoded.ok[-2:].any():
-        raise ValueError(f"{name}: decode reads a crystal in an empty or senseless text")
-    for i in np.flatnonzero(~decoded.ok[: len(texts)]).tolist():
-        reason = decoded.reasons[i]
-        raise ValueError(f"{name}: decode refuses what encode writes ({reason}): {texts[i]!r}")
-    for i in _changed(crystals, decoded.crystals[np.arange(len(texts))]):
-        raise ValueError(f"{name}: decode reads another crystal than encode wrote: {texts[i]!r}")
-    for i, text in enumerate(texts):
-        groups = [int(crystals.space_group[i])]
-        elements = [symbol(z) for z in np.unique(crystals.species[i]).tolist() if z]
-        for asked in ((groups, elements), (None, None)):
-            if not _matches(name, _called(name, "pattern", format.pattern, *asked), text):
-                raise ValueError(
-                    f"{name}: the pattern of space groups {asked[0] or 'all'} and elements"
-                    f" {asked[1] or 'all'} does not match what encode writes: {text!r}"
-                )
-
-
-def _matches(name: str, pattern: str, text: str) -> bool:
-    """ValueError for a pattern that is none."""
-    try:
-        return re.fullmatch(pattern, text) is not None
-    except (re.error, TypeError) as error:
-        raise ValueError(f"{name}: the pattern is no regular expression: {error}") from error
-
-
-def _called(name: str, method: str, function: Any, *arguments: Any) -> Any:
-    """Result of a method; ValueError if it raises."""
-    try:
-        return function(*arguments)
-    except Exception as error:
-        raise ValueError(f"{name}: {method} raises {type(error).__name__}: {error}") from error
-
-
-def _changed(written: Crystals, read: Crystals) -> list[int]:
-    """Crystals that are not the same when read, by pymatgen's matcher as it is."""
-    from pymatgen.analysis.structure_matcher import StructureMatcher
-
-    from crystaljax.structures import to_structures
-
-    matcher = StructureMatcher(scale=False)
-    pairs = zip(to_structures(written, True), to_structures(read, True), strict=True)
-    return [
-        i
-        for i, (one, other) in enumerate(pairs)
-        if one is None or other is None or not matcher.fit(one, other)
-    ]
+def _fits(value: Any, hint: Any) -> bool:
+    """It is of that class, if the hint is one; whole numbers are numbers too, True is none."""
+    if hint is Any or not isinstance(hint, type) or get_origin(hint) is not None:
+        return True
+    if isinstance(value, bool):
+        return hint in (bool, object)
+    return isinstance(value, (int, float) if hint is float else hint)

@@ -27,14 +27,14 @@ from crystaljax.data.dataset import load
 from crystaljax.hardware import hardware
 from crystaljax.structures import to_cells, to_structures
 from crystaljax.symmetry.analysis import symmetrize
-from crystaljax.tokenizations.registry import create_format, format_names
+from crystaljax.tokenizations.registry import create_format, tokenization_names
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Config:
-    formats: tuple[str, ...] = field(default_factory=format_names)
+    formats: tuple[str, ...] = field(default_factory=lambda: tokenization_names("text"))
     """Names, or FILE.py:CLASS."""
     source: str = field(default_factory=lambda: shared_table("test"))
     """A file of structures, or "prototypes"."""

@@ -31,14 +31,17 @@ Rutile:
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import gcd
+from typing import ClassVar
 
 from crystaljax.composition import SYMBOLS, atomic_number, element_counts, in_order
 from crystaljax.crystal import Crystals
-from crystaljax.symmetry.tables import N_GROUPS, letter
+from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, letter
+from crystaljax.text.expressions import SYMBOLS_AND_CHARACTERS
 from crystaljax.tokenizations.base import Decoded
 from crystaljax.tokenizations.text import patterns, sites
 from crystaljax.tokenizations.text.sites import ReadSite, ReadText, Rounding
@@ -58,6 +61,7 @@ _SITE = (
     *("_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z"),
 )
 _HEAD = "\n".join(["loop_", *_SITE])
+_TAGS = (_REDUCED, _SUM, _Z, _NAME, _NUMBER, *_CELL, *_SITE, "loop_", "data_")
 _DIGITS = re.compile(r"[0-9]{1,6}")
 
 
@@ -71,11 +75,15 @@ class CifText:
     """Decimals of a, b, c in Å."""
     angle_decimals: int = 4
     """Decimals of α, β, γ in degrees."""
-    consistent: bool = True
-    """A text that contradicts itself (in formulas, Z, the space group's name, multiplicities,
-    coordinates or lattice parameters that are not those of its space group and its sites) is no
-    crystal, as CrystaLLM judges. Otherwise the space group's number, the positions and the
-    independent numbers say what the crystal is."""
+    consistent: bool = False
+    """A text that contradicts itself (in formulas, Z, the space group's name, coordinates or
+    lattice parameters that are not those of its space group and its sites) is no crystal, as
+    CrystaLLM judges. By default the space group's number, the positions and the independent
+    numbers say what the crystal is, and the rest is passed over: so texts that repeat themselves
+    are judged as those that do not."""
+
+    symbols: ClassVar[str] = "|".join(_TAGS) + f"|{SYMBOLS_AND_CHARACTERS}"
+    """Tags, and what other texts are cut into."""
 
     def __post_init__(self) -> None:
         sites.check_decimals(self.coordinate_decimals, self.length_decimals, self.angle_decimals)
@@ -116,6 +124,18 @@ class CifText:
             rf"\n{_SUM} '{element}[1-9][0-9]*(?: {element}[1-9][0-9]*)*'"
             rf"\n{_Z} [1-9][0-9]*\n{_NAME} (?:{body})"
         )
+
+    def vocabulary(self) -> list[str]:
+        """Tags, names of space groups (with their tag), elements, Wyckoff letters, digits, marks.
+
+        CrystaLLM's, with line ends and blanks as part of the tags that they belong to.
+        """
+        names = [f"\n{_NAME} {_name(group)}" for group in range(1, N_GROUPS + 1)]
+        tags = [f"\n{tag} " for tag in (_REDUCED, _SUM, _Z, _NUMBER, *_CELL)]
+        head = [f"\n{tag}" for tag in ("loop_", *_SITE)]
+        letters = [letter(index) for index in range(1, N_LETTERS)]
+        marks = ["\n", " ", ".", "'"]
+        return ["data_", *tags, *names, *head, *SYMBOLS, *letters, *string.digits, *marks]
 
     def _tail(self, group: int, element: str) -> str:
         """The expression of what follows the number of a space group."""

@@ -24,10 +24,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 from crystaljax.composition import SYMBOLS, atomic_number, element_counts, in_order
 from crystaljax.crystal import Crystals
 from crystaljax.symmetry.tables import tables
+from crystaljax.text.expressions import SYMBOLS_AND_CHARACTERS
 from crystaljax.tokenizations.base import Decoded
 from crystaljax.tokenizations.text import patterns, sites
 from crystaljax.tokenizations.text.sites import ReadSite, ReadText, Rounding
@@ -49,7 +51,10 @@ class PlaidText:
     """A text that contradicts itself (a formula, a number of atoms, coordinates or lattice
     parameters that are not those of its space group and its sites) is no crystal. By default the
     space group, the positions and the independent numbers say what the crystal is, and the rest is
-    passed over, as in PLaID++'s own reader."""
+    passed over, as PLaID++'s own reader does, and as all formats are read by default."""
+
+    symbols: ClassVar[str] = rf"Spacegroup: |abc: |angles: |Sites \(|{SYMBOLS_AND_CHARACTERS}"
+    """The words that begin lines, and what other texts are cut into."""
 
     def __post_init__(self) -> None:
         sites.check_decimals(self.coordinate_decimals, self.length_decimals, self.angle_decimals)

@@ -30,6 +30,7 @@ MAX_DECIMALS = 9
 """Decimals of a number that is read; float32, which crystals are in, has some 7."""
 
 _NUMBER = re.compile(rf"-?[0-9]{{1,6}}(?:\.[0-9]{{1,{MAX_DECIMALS}}})?")
+_GROUP = re.compile(r"[0-9]{1,3}")
 _AMOUNT = re.compile(r"([A-Z][a-z]?)([1-9][0-9]{0,5})?")
 
 
@@ -271,6 +272,21 @@ def numbers(words: Sequence[str], n: int, of: str) -> list[float]:
     if len(words) != n or not all(map(_NUMBER.fullmatch, words)):
         raise ValueError(f"{of} is {n} numbers, not {shown(words)}")
     return list(map(float, words))
+
+
+def space_group(word: str) -> int:
+    """The number that a word is; ValueError if it is no space group's."""
+    if not _GROUP.fullmatch(word) or not 1 <= int(word) <= N_GROUPS:
+        raise ValueError(f"{word[:40]!r} is no space group: one of 1-{N_GROUPS}")
+    return int(word)
+
+
+def placed(values: Sequence[float], places: Sequence[int], n: int) -> list[float]:
+    """n numbers: the values in their places, zeros elsewhere."""
+    found = [0.0] * n
+    for place, value in zip(places, values, strict=True):
+        found[place] = value
+    return found
 
 
 def position(word: str, group: int) -> Position:

@@ -13,18 +13,14 @@ are written. Rutile:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from crystaljax.composition import atomic_number
 from crystaljax.crystal import Crystals
-from crystaljax.symmetry.tables import N_GROUPS
 from crystaljax.tokenizations.base import Decoded
 from crystaljax.tokenizations.text import patterns, sites
 from crystaljax.tokenizations.text.sites import ReadSite, ReadText
-
-_GROUP = re.compile(r"[0-9]{1,3}")
 
 
 @dataclass(frozen=True)
@@ -96,17 +92,10 @@ def _read(text: str) -> ReadText:
     lines = [line.split() for line in text.strip().split("\n")]
     if len(lines) < 3:
         raise ValueError("a space group, a lattice and a site need three lines")
-    group = _space_group(lines[0])
+    group = sites.space_group(" ".join(lines[0]))
     free = sites.free_parameters(group)
     given = sites.numbers(lines[1], len(free), f"a lattice of space group {group}")
-    return ReadText(group, _placed(given, free, 6), [_site(line, group) for line in lines[2:]])
-
-
-def _space_group(words: list[str]) -> int:
-    """ValueError if it is none."""
-    if len(words) != 1 or not _GROUP.fullmatch(words[0]) or not 1 <= int(words[0]) <= N_GROUPS:
-        raise ValueError(f"{sites.shown(words)} is no space group: one of 1-{N_GROUPS}")
-    return int(words[0])
+    return ReadText(group, sites.placed(given, free, 6), [_site(line, group) for line in lines[2:]])
 
 
 def _site(words: list[str], group: int) -> ReadSite:
@@ -117,12 +106,4 @@ def _site(words: list[str], group: int) -> ReadSite:
     position = sites.position(words[1], group)
     name = f"position {words[1]} of space group {group}"
     given = sites.numbers(words[2:], len(position.free), name)
-    return ReadSite(position.letter, _placed(given, position.free, 3), species)
-
-
-def _placed(values: Sequence[float], places: Sequence[int], n: int) -> list[float]:
-    """n numbers: the values in their places, zeros elsewhere."""
-    found = [0.0] * n
-    for place, value in zip(places, values, strict=True):
-        found[place] = value
-    return found
+    return ReadSite(position.letter, sites.placed(given, position.free, 3), species)

@@ -1,0 +1,68 @@
+"""Ways to cut texts into the tokens of a model from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from crystaljax.text.expressions import SYMBOLS_AND_CHARACTERS
+from crystaljax.text.tokenizer import Tokenizer
+from crystaljax.text.tokenizer_training import train_bpe, train_words, words_and_more
+from crystaljax.tokenizations.base import TextFormat
+
+Cutting = Literal["symbols", "own", "bpe"]
+"""Symbols of elements, digits, letters and marks; the words of the text format's own vocabulary;
+or byte-level BPE learnt from the texts."""
+
+N_BPE = 512
+"""Tokens of a BPE tokenizer if nothing is said: bytes, and what often follows."""
+
+
+def make_tokenizer(
+    cutting: Cutting,
+    texts: Sequence[str],
+    format: TextFormat | None = None,
+    n_vocabulary: int | None = None,
+    pattern: str = "",
+    added: Sequence[str] = (),
+) -> Tokenizer:
+    """A tokenizer that cuts texts one of the ways.
+
+    Args:
+      texts: what it learns from: prompts and completions.
+      format: the text format of the completions. Its `vocabulary` is used with "own", its
+        `symbols`, a regular expression for tokens, with "symbols", if it has them.
+      n_vocabulary: tokens at most; by default `N_BPE` with "bpe", else as many as there are.
+      pattern: the regular expression for tokens with "symbols", instead.
+      added: texts that are one token each, e.g. tags.
+
+    ValueError for texts that are none, a format without a vocabulary, and a vocabulary that is
+    too small for the format's words.
+    """
+    if cutting == "bpe":
+        return train_bpe(texts, N_BPE if n_vocabulary is None else n_vocabulary, added)
+    if cutting == "own":
+        tokenizer = words_and_more(own_vocabulary(format), texts, added)
+    else:
+        pattern = pattern or getattr(format, "symbols", SYMBOLS_AND_CHARACTERS)
+        tokenizer = train_words(texts, pattern, added)
+    needed = tokenizer.n_vocabulary()
+    if n_vocabulary is not None and needed > n_vocabulary:
+        raise ValueError(
+            f"a vocabulary of {n_vocabulary} is too small for {needed} tokens: allow more, widen"
+            " the bins of the format if it has some, or choose bpe"
+        )
+    return tokenizer
+
+
+def own_vocabulary(format: TextFormat | None) -> list[str]:
+    """The words of a text format; ValueError if it has no vocabulary of its own."""
+    vocabulary = getattr(format, "vocabulary", None)
+    if vocabulary is None:
+        name = "texts that are no crystals" if format is None else type(format).__name__
+        raise ValueError(
+            f"{name}: there is no vocabulary of its own (formats such as wyckoff-bins and"
+            " site-symmetry have one): choose symbols or bpe"
+        )
+    words: list[str] = vocabulary()
+    return words
