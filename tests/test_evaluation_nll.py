@@ -13,7 +13,7 @@ from crystaljax.models.wyckoff.likelihood import LogProb
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import pack, plan_rows
-from crystaljax.tokenizations.registry import format_names
+from crystaljax.tokenizations.registry import tokenization_names
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_rounding_is_that_of_the_texts(crystals) -> None:
         assert text.encode(crystals) == text.encode(resolution.rounded(crystals))
 
 
-@pytest.mark.parametrize("name", format_names())
+@pytest.mark.parametrize("name", tokenization_names("text"))
 def test_every_format_can_be_had_at_a_resolution(name: str) -> None:
     made = Resolution(2, 1, 1).format(name, max_length=30.0)
     decimals = getattr(made, "coordinate_decimals", None)
@@ -61,6 +61,7 @@ def test_group_probabilities_sum_to_one() -> None:
     assert nll[224] < nll[61] < nll[0] == pytest.approx(np.log(119 / 0.5))
 
 
+@pytest.mark.slow
 def test_bins_are_integrals_of_the_density(crystals) -> None:
     """Of a free length and of a free coordinate, by quadrature of the model's own density."""
     policy = WyckoffPolicy(SMALL, np.ones(230, int))
@@ -72,9 +73,9 @@ def test_bins_are_integrals_of_the_density(crystals) -> None:
     assert len(rows) == 3
     chosen, free = rounded[rows], free[rows]
     scored = BinnedNll(policy, chosen, resolution, batch_size=4)
-    found, tokens = scored.parts(params), policy.tokenization.encode(chosen)
+    found, tokens = scored.parts(params), policy.codec.encode(chosen)
     plan = plan_rows([np.asarray(tokens.n_sites)])
-    density = jax.jit(lambda packed: policy.log_prob(params, packed, len(rows)))
+    density = jax.jit(lambda packed: policy.packed_log_prob(params, packed, len(rows)))
 
     def moved(coordinate: float, length: float) -> LogProb:
         frac, lattice = np.array(tokens.frac), np.array(tokens.lattice)

@@ -14,11 +14,14 @@ from crystaljax.experiment.comparison.cores import (
     require_equal,
     training_flops,
 )
+from crystaljax.models.llm.config import LlmConfig
 
-
-@pytest.mark.parametrize(
-    "core", [CoreConfig(), CoreConfig(3, 2), CoreConfig(8, 8), CoreConfig(1, 1)]
+SMALL_TEXT = LlmConfig(
+    vocabulary=50, width=16, mlp_width=24, n_layers=2, n_heads=2, n_kv_heads=2, head_size=8
 )
+
+
+@pytest.mark.parametrize("core", [CoreConfig(), CoreConfig(3, 2), CoreConfig(1, 1)])
 def test_cores_are_equal_in_parameters_but_tables(core: CoreConfig) -> None:
     cores = equal_cores(core, max_sites=8, max_length=256)
     sizes = non_embedding(cores.wyckoff), non_embedding(cores.text)

@@ -28,7 +28,6 @@ from crystaljax.text.packing import TextRows, TokenSequence, per_sequence
 from crystaljax.tokenizations.base import TextFormat
 from crystaljax.tokenizations.packing import pack, plan_rows
 from crystaljax.tokenizations.registry import create_format
-from crystaljax.tokenizations.wyckoff import WyckoffTokenization
 from crystaljax.training.batches import Packed, place
 
 UNSEEN = 0.5
@@ -124,7 +123,7 @@ class BinnedNll:
     ) -> None:
         resolution = resolution or Resolution()
         rounded, mesh = resolution.rounded(crystals), make_mesh()
-        tokens = WyckoffTokenization(policy.config.max_sites).encode(rounded)
+        tokens = policy.codec.encode(rounded)
         self.of_group = group_nll(rounded.space_group, policy.space_group_counts)
         width = resolution.widths
         lattice_width = np.repeat([width["length_width"], width["angle_width"]], 3)
