@@ -269,7 +269,7 @@ class Convert(Command):
     def _to_pickle(self) -> None:
         from crystaljax.evaluation.safeguards import writable_folder
         from crystaljax.models.wyckoff.crystalformer import export_checkpoint
-        from crystaljax.policies.loading import load_wyckoff
+        from crystaljax.policies.wyckoff import load_wyckoff
 
         if self.target.suffix != ".pkl":
             raise ValueError(f"{self.source} is a model's folder: give a target that ends in .pkl")

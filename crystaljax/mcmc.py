@@ -158,12 +158,13 @@ def run_chains(
     policy = task.policy
     asked = chosen(task.conditions, config.n_chains, config.seed)
     start = policy.sample(params, asked, config.seed, task.sampling).crystals.to_numpy()
+    prompts = told(policy, start, asked)
     elements = np.array([atomic_number(symbol) for symbol in config.elements], np.int32)
     if not len(elements):
         elements = np.unique(start.species[start.species > 0])
 
     def examine(crystals: Crystals) -> tuple[Chains[Crystals], RewardBatch]:
-        logp = log_density(policy, params, crystals, asked)
+        logp = log_density(policy, params, crystals, prompts)
         possible = np.isfinite(logp)
         judged = judge(task.reward, crystals, possible)
         value = task.bounds(judged)
@@ -207,6 +208,19 @@ def run_chains(
     return chains.items
 
 
+def told(policy: Policy, start: Crystals, asked: Sequence[Condition]) -> list[Condition]:
+    """Conditions of chains: those asked, or what the policy needs to be told of the first states.
+
+    So the prompt of a chain stays what it was, whatever its crystal becomes.
+    """
+    conditions = list(asked)
+    rows = [i for i in np.flatnonzero(start.n_sites).tolist() if not asked[i].asked]
+    written, at = _write(policy, start, None, np.array(rows, int))
+    for row, condition in zip(at, written.conditions if written else (), strict=True):
+        conditions[row] = condition
+    return conditions
+
+
 def log_density(
     policy: Policy, params: Params, crystals: Crystals, conditions: Sequence[Condition]
 ) -> np.ndarray:
@@ -227,7 +241,7 @@ def log_density(
 
 
 def _write(
-    policy: Policy, crystals: Crystals, conditions: Sequence[Condition], rows: np.ndarray
+    policy: Policy, crystals: Crystals, conditions: Sequence[Condition] | None, rows: np.ndarray
 ) -> tuple[Rollout | None, np.ndarray]:
     """Those of some rows that the policy can write, and which these are; None if there are none.
 
@@ -235,7 +249,8 @@ def _write(
     """
 
     def encode(rows: np.ndarray) -> Rollout:
-        return policy.encode(crystals[rows], [conditions[i] for i in rows])
+        own = None if conditions is None else [conditions[i] for i in rows]
+        return policy.encode(crystals[rows], own)
 
     def writable(rows: np.ndarray) -> np.ndarray:
         if not len(rows):

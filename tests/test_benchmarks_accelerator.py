@@ -24,7 +24,7 @@ from accelerator_sections.agreement import TOLERANCES, Tolerance, compare  # noq
 from accelerator_sections.run import Budget, Found, Measurement, Run, Section, timed  # noqa: E402
 
 from crystaljax.data.prototypes import prototypes  # noqa: E402
-from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy  # noqa: E402
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff  # noqa: E402
 from crystaljax.roofline import Peak, Work  # noqa: E402
 
 FORBIDDEN = (
@@ -236,7 +236,7 @@ def test_a_model_in_one_file_becomes_a_folder(tmp_path: Path) -> None:
     params = policy.init(0)
     pretraining.write_model(tmp_path / "model.npz", policy, params)
     pretraining.unpack(tmp_path / "model.npz", tmp_path / "model")
-    again, read = load_policy(tmp_path / "model")
+    again, read = load_wyckoff(tmp_path / "model")
     assert again.metadata == policy.metadata
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-7), read, params)
 

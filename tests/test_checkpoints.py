@@ -16,7 +16,7 @@ import pytest
 from small import SMALL
 
 from crystaljax.checkpoints import About, RunCheckpoints
-from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 
 POLICY = WyckoffPolicy(SMALL, np.arange(230))
@@ -85,14 +85,14 @@ def test_checkpoints_are_due_by_steps_and_by_time(
 
 
 def test_a_model_comes_back(model: Path) -> None:
-    policy, params = load_policy(model)
+    policy, params = load_wyckoff(model)
     assert policy.config == SMALL
     np.testing.assert_array_equal(policy.space_group_counts, np.arange(230))
     assert_same(params, state().params)
 
 
 def test_the_model_that_ships_loads() -> None:
-    policy, params = load_policy(Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt")
+    policy, params = load_wyckoff(Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt")
     sizes = [x.size for x in jax.tree.leaves(params)]
     assert sum(sizes) == sum(x.size for x in jax.tree.leaves(policy.param_shapes)) > 10**6
 
@@ -100,7 +100,7 @@ def test_the_model_that_ships_loads() -> None:
 def test_a_model_is_replaced(tmp_path: Path) -> None:
     POLICY.save(tmp_path, jax.tree.map(jnp.zeros_like, state().params))
     POLICY.save(tmp_path, state().params)
-    assert_same(load_policy(tmp_path)[1], state().params)
+    assert_same(load_wyckoff(tmp_path)[1], state().params)
 
 
 def test_a_run_comes_back(run: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_truncated_model(model: Path, tmp_path: Path, name: str | None) -> Non
     with pytest.raises(
         ValueError, match=r"model/weights is damaged.*copy the model again"
     ) as error:
-        load_policy(folder)
+        load_wyckoff(folder)
     assert "\n" not in str(error.value)
     assert "bound method" not in str(error.value)
 
@@ -159,12 +159,12 @@ def test_missing_parts(model: Path, run: Path, tmp_path: Path) -> None:
     folder = copy(model, tmp_path / "model")
     shutil.rmtree(folder / "weights")
     with pytest.raises(ValueError, match="damaged"):
-        load_policy(folder)
+        load_wyckoff(folder)
     (folder / "metadata.json").unlink()
     with pytest.raises(FileNotFoundError, match="no model in"):
-        load_policy(folder)
+        load_wyckoff(folder)
     with pytest.raises(FileNotFoundError, match=r"no model in .*nowhere"):
-        load_policy(tmp_path / "nowhere")
+        load_wyckoff(tmp_path / "nowhere")
     folder = copy(run, tmp_path / "run")
     shutil.rmtree(folder / "5" / "metadata")
     with pytest.raises(ValueError, match="damaged"):
@@ -182,7 +182,7 @@ def test_any_truncated_file(kind: str, tmp_path: Path, request: pytest.FixtureRe
         cut(other / path.relative_to(folder))
         try:
             if kind == "model":
-                assert_same(load_policy(other)[1], state().params)
+                assert_same(load_wyckoff(other)[1], state().params)
             else:
                 assert_same(restore(other)[0], state())
         except ValueError as error:
@@ -213,7 +213,7 @@ def test_models_of_another_configuration(
     change(content)
     (folder / "metadata.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
-        load_policy(folder)
+        load_wyckoff(folder)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"model": 3}', "3"])
@@ -221,7 +221,7 @@ def test_metadata_that_is_none(model: Path, tmp_path: Path, text: str) -> None:
     folder = copy(model, tmp_path / "model")
     (folder / "metadata.json").write_text(text)
     with pytest.raises(ValueError, match=r"metadata\.json does not describe"):
-        load_policy(folder)
+        load_wyckoff(folder)
 
 
 def test_runs_of_another_configuration(run: Path) -> None:

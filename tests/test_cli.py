@@ -14,7 +14,7 @@ from crystaljax.cli import main
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.models.wyckoff.crystalformer import export_checkpoint
-from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_convert_there_and_back(tmp_path: Path) -> None:
     export_checkpoint(policy.model(params), tmp_path / "in.pkl")
     run("convert", tmp_path / "in.pkl", tmp_path / "model")
     run("convert", tmp_path / "model", tmp_path / "back" / "out.pkl")
-    _, loaded = load_policy(tmp_path / "model")
+    _, loaded = load_wyckoff(tmp_path / "model")
     for a, b in zip(nnx.to_flat_state(params), nnx.to_flat_state(loaded), strict=True):
         np.testing.assert_array_equal(a[1].get_value(), b[1].get_value())
     first = pickle.loads((tmp_path / "in.pkl").read_bytes())["params"]

@@ -11,10 +11,10 @@ from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.policies import assess, by_space_group
 from crystaljax.evaluation.rates import Rate
+from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
-from crystaljax.sampling import SamplingConfig
 
 N = 16
 SAMPLING = SamplingConfig(batch_size=N)

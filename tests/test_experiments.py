@@ -15,7 +15,7 @@ from stub_endpoint import stub_endpoint
 
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
-from crystaljax.policies.wyckoff import load_policy
+from crystaljax.policies.loading import load_policy
 from crystaljax.tracking import read_metrics
 
 pytestmark = pytest.mark.slow

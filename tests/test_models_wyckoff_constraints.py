@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 from functools import cache
@@ -14,33 +13,34 @@ import pytest
 from slow_reference import reference
 from small import SMALL
 from test_sampling import policy
+from wishes import drawn, wish
 
 from crystaljax.composition import SYMBOLS, atomic_number
+from crystaljax.conditions import Condition
 from crystaljax.models.wyckoff import decoder as wyckoff_decoder
 from crystaljax.models.wyckoff.decoder import Rollout
 from crystaljax.models.wyckoff.sampler import Sampler, _decode
-from crystaljax.policies.wyckoff import WyckoffPolicy, load_policy
-from crystaljax.sampling import SamplingConfig, make_demands
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
+from crystaljax.sampling import make_demands
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 
 BATCH = 256
 
 
 def sample(n: int, seed: int = 1, repeat: int = 1, **settings: object) -> Rollout:
-    config = SamplingConfig(**({"batch_size": BATCH} | settings))
-    return policy()[0].sample(policy()[1], n, seed, config, repeat)
+    return drawn(*policy(), n, seed, repeat, **({"batch_size": BATCH} | settings))
 
 
 def sampler(seed: int = 0, **settings: object) -> Sampler:
-    config = SamplingConfig(**({"batch_size": BATCH} | settings))
-    demands = make_demands(config, SMALL.max_sites)
+    condition, config = wish(**({"batch_size": BATCH} | settings))
+    demands = make_demands(condition, SMALL.max_sites)
     return Sampler(policy()[0].graph, policy()[1], seed, demands, config)
 
 
 @cache
 def free(space_groups: tuple[int, ...] | None = None) -> Rollout:
     """Samples without demands."""
-    return sample(16 * BATCH, seed=2, space_groups=space_groups)
+    return sample(16 * BATCH, seed=2, space_group=space_groups)
 
 
 def compare(found: Rollout, oracle: Rollout) -> None:
@@ -80,7 +80,7 @@ def test_allowed_elements_are_the_conditional() -> None:
 def test_templates_are_the_conditional() -> None:
     """Of groups with one position alone, that are drawn by how likely the template is in each."""
     groups = 1, 4, 7
-    found = sample(BATCH, template=("a", "a"), space_groups=groups)
+    found = sample(BATCH, template=("a", "a"), space_group=groups)
     assert (found.tokens.wyckoff[:, :3] == [1, 1, 0]).all()
     oracle = free(groups)[free(groups).tokens.n_sites == 2]
     compare(found, oracle)
@@ -120,8 +120,8 @@ def test_rows_of_one_group() -> None:
 def test_nothing_is_compiled_for_another_wish() -> None:
     compiled = [wyckoff_decoder._letter, wyckoff_decoder._species, wyckoff_decoder._lattice]
     for first, second in (
-        ({"formula": "NaCl"}, {"formula": "SrTiO3", "space_groups": (221, 123)}),
-        ({"template": ("a", "b")}, {"template": ("a", "b", "c"), "space_groups": (221,)}),
+        ({"formula": "NaCl"}, {"formula": "SrTiO3", "space_group": (221, 123)}),
+        ({"template": ("a", "b")}, {"template": ("a", "b", "c"), "space_group": (221,)}),
         ({"required": ("O",)}, {"elements": ("Fe", "O"), "required": ("Fe",)}),
     ):
         sample(64, **first)
@@ -159,8 +159,7 @@ def test_elements_of_no_training_crystal_are_masked() -> None:
     masked[0] = False
     counts = np.where(masked, 0, 1)
     other = WyckoffPolicy(SMALL, policy()[0].space_group_counts, counts)
-    config = SamplingConfig(batch_size=BATCH)
-    found = other.sample(policy()[1], 16 * BATCH, 2, config)
+    found = drawn(other, policy()[1], 16 * BATCH, 2, batch_size=BATCH)
     assert not masked[found.tokens.species].any()
     had = masked[free().tokens.species].any(axis=1)
     assert 0 < had.mean() < 1
@@ -176,12 +175,12 @@ def test_elements_of_no_training_crystal_are_masked() -> None:
 
 def test_masked_elements_that_are_asked_for() -> None:
     counts = counts_without("He", "Kr")
-    for wish in ({"elements": ("He", "O")}, {"formula": "KrF2"}):
-        demands = make_demands(SamplingConfig(**wish), 6, counts)
-        assert demands.known[2 if "elements" in wish else 36]
+    for asked in ({"elements": ("He", "O")}, {"formula": "KrF2"}):
+        demands = make_demands(Condition(**asked), 6, counts)
+        assert demands.known[2 if "elements" in asked else 36]
     with pytest.raises(ValueError, match=r"required is He.*seen in training"):
-        make_demands(SamplingConfig(required=("He",)), 6, counts)
-    demands = make_demands(SamplingConfig(), 6, counts)
+        make_demands(Condition(required=("He",)), 6, counts)
+    demands = make_demands(Condition(), 6, counts)
     assert not demands.known[[2, 36]].any()
     assert not demands.binding
 
@@ -192,7 +191,7 @@ def test_model_folders_with_and_without_element_counts(
     made = WyckoffPolicy(SMALL, np.ones(230, int), counts_without("He"))
     made.save(tmp_path / "new", made.init(0))
     with caplog.at_level(logging.WARNING):
-        loaded, _ = load_policy(tmp_path / "new")
+        loaded, _ = load_wyckoff(tmp_path / "new")
     assert not caplog.records
     np.testing.assert_array_equal(loaded.element_counts, counts_without("He"))
     path = tmp_path / "new" / "metadata.json"
@@ -200,14 +199,14 @@ def test_model_folders_with_and_without_element_counts(
     del content["element_counts"]
     path.write_text(json.dumps(content))
     with caplog.at_level(logging.WARNING):
-        loaded, _ = load_policy(tmp_path / "new")
+        loaded, _ = load_wyckoff(tmp_path / "new")
     assert loaded.element_counts is None
     assert "which elements" in caplog.text
 
 
 def test_the_shipped_model_knows_its_elements() -> None:
     folder = Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt"
-    loaded, _ = load_policy(folder)
+    loaded, _ = load_wyckoff(folder)
     absent = {SYMBOLS[z - 1] for z in np.flatnonzero(loaded.element_counts == 0) if z}
     assert {"He", "Ne", "Ar", "Kr"} < absent
     assert not absent & {"O", "Xe", "H", "Pu"}
@@ -216,11 +215,10 @@ def test_the_shipped_model_knows_its_elements() -> None:
 @pytest.mark.slow
 def test_the_shipped_model_under_constraints() -> None:
     """The faults that were found: 14.5 sites and ln p −134 with O; dead ends of formulas."""
-    loaded, params = load_policy(Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt")
-    config = SamplingConfig(batch_size=256)
-    everything = loaded.sample(params, 4096, 1, config)
+    loaded, params = load_wyckoff(Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt")
+    everything = drawn(loaded, params, 4096, 1)
     with_oxygen = everything[(everything.tokens.species == 8).any(axis=1)]
-    found = loaded.sample(params, 1024, 2, dataclasses.replace(config, required=("O",)))
+    found = drawn(loaded, params, 1024, 2, required=("O",))
     assert found.satisfied.all()
     assert found.effective_size > 0.8 * len(found)
     sites = np.average(found.tokens.n_sites, weights=found.weight)
@@ -228,5 +226,5 @@ def test_the_shipped_model_under_constraints() -> None:
     medians = [np.median(x.logp_model) for x in (found, with_oxygen)]
     assert medians[0] == pytest.approx(medians[1], abs=2.5)
     for formula in ("NaCl", "CaPd2", "Mg2Al4O8", "YBa2Cu3O7"):
-        asked = dataclasses.replace(config, formula=formula, max_candidates=2)
-        assert loaded.sample(params, 128, 3, asked).satisfied.all(), formula
+        found = drawn(loaded, params, 128, 3, formula=formula, max_candidates=2)
+        assert found.satisfied.all(), formula

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crystaljax.models import distributions as dist
+from crystaljax.models.wyckoff import distributions as dist
 
 
 def mixture(seed: int, k: int = 5, scale: float = 3.0) -> dist.Mixture:

@@ -17,7 +17,7 @@ from crystaljax.rewards.hull import Hull
 from crystaljax.rewards.levels import LevelError, needs_correction, split_level
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.potentials import potential_level
-from crystaljax.rewards.stability import Stability, StabilityConfig
+from crystaljax.rewards.stability import StabilityReward, StabilityConfig
 
 ENTRIES = [
     {"composition": {"Na": 1}, "energy": -1.2},
@@ -38,10 +38,10 @@ def test_matpes_against_the_materials_project(name: str, tmp_path: Path) -> None
         create_e_above_hull(name)
     for kind in ("inline", "processes"):
         with pytest.raises(LevelError, match="would mean nothing"):
-            Stability(StabilityConfig(name, pool=PoolConfig(kind=kind)))  # type: ignore[arg-type]
+            StabilityReward(StabilityConfig(name, pool=PoolConfig(kind=kind)))  # type: ignore[arg-type]
     # With a hull of its own level the pool may start (its workers would load the potential).
     hull = str(matpes_hull(tmp_path / "hull.json"))
-    Stability(StabilityConfig(name, hull, pool=PoolConfig(kind="processes"))).close()
+    StabilityReward(StabilityConfig(name, hull, pool=PoolConfig(kind="processes"))).close()
 
 
 def test_matgl_s_own_weights_against_a_hull_of_theirs(shared: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_which_energies_may_meet() -> None:
 def test_what_is_kept_belongs_to_the_weights(tmp_path: Path) -> None:
     path, pool = tmp_path / "mine.nqx", PoolConfig(kind="processes")
     path.write_bytes(b"one")
-    with Stability(StabilityConfig(f"nequix:{path}@MP", pool=pool)) as stability:
+    with StabilityReward(StabilityConfig(f"nequix:{path}@MP", pool=pool)) as stability:
         first = stability._identity()
         path.write_bytes(b"two")
         assert stability._identity() != first

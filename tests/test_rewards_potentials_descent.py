@@ -16,8 +16,8 @@ from crystaljax.data.dataset import load
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.rewards.potentials.descent import relax
 from crystaljax.rewards.potentials.edges import Room
-from crystaljax.rewards.potentials.fire import Symmetry
 from crystaljax.rewards.potentials.groups import GroupEnergies
+from crystaljax.rewards.potentials.projection import Symmetry
 from crystaljax.rewards.potentials.screening import primitive_cells, stack_cells
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.orbits import lattice_matrix, n_atoms, volume

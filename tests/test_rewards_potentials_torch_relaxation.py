@@ -1,6 +1,7 @@
 """Relaxation of batches against ASE's, step by step, and against what may go wrong in a batch."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from crystaljax import AtomicCell, Crystals
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.readers import read
 from crystaljax.rewards.potentials.base import Relaxed
-from crystaljax.rewards.potentials.screening import Neighbors, neighbors, screen
+from crystaljax.rewards.potentials.fire import Search
+from crystaljax.rewards.potentials.screening import Neighbors, neighbors, screen, stack
 from crystaljax.rewards.potentials.torch_common import Evaluation, TorchPotential, collate
-from crystaljax.rewards.potentials.torch_relaxation import Walkers, _cells, _start, filter_forces
+from crystaljax.rewards.potentials.torch_relaxation import _cells, _forces, room_for
 from crystaljax.symmetry.orbits import n_atoms
 
 pytest.importorskip("torch", reason="needs an extra that brings PyTorch")
@@ -160,22 +162,26 @@ def test_forces_are_the_slope_of_the_energy() -> None:
     potential = LennardJones(device="cpu")
     cells = crystals()[1:3]
     rng = np.random.default_rng(1)
-    walkers = _start([0, 1], cells)
-    walkers.place[:, :3] += rng.normal(scale=0.2, size=(2, 3, 3))
+    search = Search.start(stack(cells, 2, room_for(cells)), np.ones(2, bool))
+    search = replace(search, log_strain=rng.normal(scale=0.05, size=(2, 3, 3)))
 
-    def evaluate(moved: Walkers) -> Evaluation:
-        now = _cells(moved, cells)
+    def evaluate(moved: Search) -> Evaluation:
+        now = _cells(moved)
         return potential.evaluate(now, [neighbors(cell, potential.cutoff) for cell in now])
 
-    forces = filter_forces(walkers, evaluate(walkers))
-    for row, axis in [(0, 0), (0, 2), (2, 1), (3, 0), (5, 2)]:
-        step = np.zeros_like(walkers.place)
-        step[:, row, axis] = 1e-5
-        up, down = (
-            evaluate(walkers._replace(place=walkers.place + sign * step)).energy for sign in (1, -1)
-        )
-        slope = (up - down) / 2e-5 * walkers.n_atoms
-        np.testing.assert_allclose(forces[:, row, axis], -slope, rtol=1e-5, atol=1e-6)
+    def energies(row: int, axis: int, step: float) -> np.ndarray:
+        moved = jax.tree.map(np.copy, search)
+        if row < 3:
+            moved.frac[:, row] += step * np.linalg.inv(search.matrix)[:, axis]
+        else:
+            moved.log_strain[:, row - 3, axis] += step / search.n_atoms
+        return evaluate(moved).energy * search.n_atoms
+
+    forces = _forces(search, evaluate(search))
+    for row, axis in [(0, 0), (2, 1), (3, 0), (3, 2), (5, 1)]:
+        slope = (energies(row, axis, 1e-5) - energies(row, axis, -1e-5)) / 2e-5
+        place = row if row < 3 else row - 6  # the strain comes last
+        np.testing.assert_allclose(forces[:, place, axis], -slope, rtol=1e-5, atol=1e-6)
 
 
 def test_a_structure_that_goes_astray_costs_only_itself() -> None:

@@ -17,10 +17,10 @@ from token_problem import SEQUENCES, actions, distance, log_probs, probabilities
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
+from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
-from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.orbits import volume
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
@@ -142,7 +142,7 @@ def test_a_run_learns_and_resumes_with_the_same_metrics(tmp_path: Path) -> None:
     base = policy.init(0)
 
     bounds = RewardBounds(invalid=-11.0, low=-10.0, high=20.0)
-    task = CrystalTask(policy, base, large_cells, SAMPLING, bounds)
+    task = CrystalTask(policy, base, large_cells, sampling=SAMPLING, bounds=bounds)
 
     def run(folder: Path, track: Any) -> None:
         prefer(task, base, CONFIG, folder, track)
@@ -172,7 +172,7 @@ def test_without_differences_nothing_is_learnt(
         group_size=8,
         batch_size=4,
     )
-    task = CrystalTask(policy, base, nothing, SAMPLING, RewardBounds(0.0))
+    task = CrystalTask(policy, base, nothing, sampling=SAMPLING, bounds=RewardBounds(0.0))
     prefer(task, base, config, tmp_path, lambda metrics, _: lines.append(metrics))
     assert lines[0]["dpo/pairs"] == 0
     assert "nothing to learn from" in caplog.text

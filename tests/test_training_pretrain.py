@@ -77,9 +77,9 @@ def finish(process: subprocess.Popen) -> None:
 
 def test_an_epoch_has_every_crystal_once() -> None:
     policy = WyckoffPolicy(SMALL, np.ones(230))
-    batches = Batches(small_crystals(), policy.tokenization, 16, seed=3)
+    batches = Batches(small_crystals(), policy.codec, 16, seed=3)
     lattices = np.concatenate([batches.tokens(step).lattice for step in range(6)])
-    expected = policy.tokenization.encode(small_crystals()).lattice
+    expected = policy.codec.encode(small_crystals()).lattice
     np.testing.assert_array_equal(np.unique(lattices, axis=0), np.unique(expected, axis=0))
     assert len(lattices) == 96
     jax.tree.map(np.testing.assert_array_equal, batches.packed(7), batches.packed(7))
@@ -88,7 +88,7 @@ def test_an_epoch_has_every_crystal_once() -> None:
 
 def test_batches_larger_than_the_data() -> None:
     with pytest.raises(ValueError, match="lower the batch size"):
-        Batches(small_crystals(), WyckoffPolicy(SMALL, np.ones(230)).tokenization, 97, seed=0)
+        Batches(small_crystals(), WyckoffPolicy(SMALL, np.ones(230)).codec, 97, seed=0)
 
 
 def test_plans_waste_little() -> None:
@@ -118,7 +118,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 def test_fine_tuning_draws_no_dropout(dropout: bool) -> None:
     policy = WyckoffPolicy(SMALL, np.ones(230))
     config = PretrainConfig(batch_size=16, dropout=dropout)
-    batch = Batches(small_crystals(), policy.tokenization, 16, seed=0).packed(0)
+    batch = Batches(small_crystals(), policy.codec, 16, seed=0).packed(0)
     optimizer = config.optimizer.build(10)
     state = jax.eval_shape(lambda: TrainState.create(policy.init(0), optimizer))
     step = jax.make_jaxpr(make_update(policy, optimizer, config))(state, batch)

@@ -15,9 +15,9 @@ from token_problem import LENGTH, SEQUENCES, actions, distance, probabilities, t
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
+from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
-from crystaljax.sampling import SamplingConfig
 from crystaljax.symmetry.orbits import volume
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.optimizer import OptimizerConfig
@@ -151,7 +151,7 @@ def test_a_resumed_run_has_the_same_metrics(tmp_path: Path, algorithm: Any) -> N
     def judge_all(crystals: Crystals) -> RewardBatch:
         return RewardBatch.from_values(np.asarray(volume(crystals.lattice), np.float64))
 
-    task = CrystalTask(policy, base, judge_all, SamplingConfig(batch_size=16))
+    task = CrystalTask(policy, base, judge_all, sampling=SamplingConfig(batch_size=16))
 
     def run(folder: Path, track: Any) -> None:
         reinforce(task, base, config, folder, track)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ import pytest
 from small import SMALL
 
 from crystaljax.data.dataset import load
+from crystaljax.policies.base import Rollout, SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds
 from crystaljax.rewards.ehull import E_ABOVE_HULL
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.user import UserReward
-from crystaljax.sampling import SamplingConfig
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.preference import PreferenceConfig, prefer
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
@@ -64,20 +63,22 @@ def volumes(crystals: Crystals):
 '''
 BATCH = 16
 INLINE = PoolConfig()
+SAMPLING = SamplingConfig(batch_size=BATCH)
 
 
 class OfPrototypes(WyckoffPolicy):
     """Samples of real crystals, the first of them crushed, so that there is much to judge."""
 
-    def sample(self, params: Any, n: int, seed: int, config: Any = None, repeat: int = 1) -> Any:
+    def sample(
+        self, params: Any, conditions: Any, seed: int, sampling: Any = None, repeat: int = 1
+    ) -> Rollout:
         crystals = load("prototypes").crystals
         crystals = crystals[np.asarray(crystals.n_sites) <= SMALL.max_sites]
-        rows = np.random.default_rng(seed).integers(len(crystals), size=-(-n // repeat))
-        crystals = crystals[np.repeat(rows, repeat)[:n]]
+        rows = np.random.default_rng(seed).integers(len(crystals), size=len(conditions))
+        crystals = crystals[np.repeat(rows, repeat)]
         lattice = crystals.lattice.copy()
         lattice[0, :3] /= 20
-        tokens = self.tokenization.encode(replace(crystals, lattice=lattice))
-        return SimpleNamespace(tokens=tokens)
+        return self.encode(replace(crystals, lattice=lattice))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def task(policy: WyckoffPolicy, base: Any, file: Path) -> Iterator[Any]:
             cache: Path | None = None,
         ) -> CrystalTask:
             reward = stack.enter_context(UserReward(f"{file}:{name}", pool, cache))
-            return CrystalTask(policy, base, reward, SamplingConfig(batch_size=BATCH), bounds)
+            return CrystalTask(policy, base, reward, sampling=SAMPLING, bounds=bounds)
 
         yield make
 

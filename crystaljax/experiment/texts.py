@@ -55,6 +55,9 @@ class TextsConfig:
     """Crystals with more symmetry-distinct sites are left out."""
     validation: float = 0.1
     """Share of the examples that is not learnt."""
+    augment: int = 0
+    """Texts of each crystal that is learnt, each of another random description of it (order,
+    origin, equivalent positions); 0: one text, of the crystal as it is."""
     seed: int = 0
     """Of the choice of that share, and of random descriptions."""
 

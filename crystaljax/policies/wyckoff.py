@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from crystaljax.checkpoints import Metadata, save_weights
+from crystaljax.checkpoints import Metadata, load_metadata, load_weights, save_weights
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Array, Crystals
 from crystaljax.models.wyckoff import decoder
@@ -28,6 +29,8 @@ from crystaljax.symmetry.tables import N_GROUPS
 from crystaljax.tokenizations.packing import PackedTokens, RowPlan, Rows, pack, pad_rows, plan_rows
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization, WyckoffTokens
 from crystaljax.training.batches import N_PLANNED, even, fixed_batches, place
+
+log = logging.getLogger(__name__)
 
 Params = Any
 Packed = tuple[PackedTokens, ...]
@@ -290,6 +293,20 @@ class WyckoffPolicy:
     def save(self, folder: str | Path, params: Params) -> None:
         """Write a model folder, which `policies.loading.load_policy` reads."""
         save_weights(folder, params, self.metadata)
+
+
+def load_wyckoff(folder: str | Path) -> tuple[WyckoffPolicy, Params]:
+    """A policy and its parameters from the folder of a released Wyckoff transformer.
+
+    Errors: see `checkpoints.load_metadata` and `load_weights`.
+    """
+    metadata = load_metadata(folder)
+    if metadata.element_counts is None:
+        log.warning(
+            "%s does not say which elements it was trained on: samples may have any", folder
+        )
+    policy = WyckoffPolicy(metadata.model, metadata.space_group_counts, metadata.element_counts)
+    return policy, load_weights(folder, policy.param_shapes)
 
 
 def _prompts(conditions: Sequence[Condition], group: np.ndarray) -> np.ndarray:

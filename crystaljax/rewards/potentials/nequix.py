@@ -22,8 +22,8 @@ from crystaljax.rewards.levels import MP
 from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
 from crystaljax.rewards.potentials.descent import relax
 from crystaljax.rewards.potentials.edges import Room, build_graph, default_room, displacements
-from crystaljax.rewards.potentials.fire import Symmetry
 from crystaljax.rewards.potentials.groups import GroupEnergies, in_groups, take_cells
+from crystaljax.rewards.potentials.projection import Symmetry
 from crystaljax.rewards.potentials.screening import stack_cells
 from crystaljax.validity import overlap_problem
 

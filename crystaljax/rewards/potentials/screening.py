@@ -80,7 +80,10 @@ def stack_cells(
         cells, n_atoms = _expand(crystals, max_atoms)
     else:
         n_atoms = np.array([len(cell.species) for cell in crystals], int)
-        cells = _stack(crystals, n_atoms, max_atoms)
+        double = stack(crystals, rows_for(len(crystals)), _slots(n_atoms, max_atoms))
+        cells = Cells(
+            double.frac.astype(np.float32), double.species, double.matrix.astype(np.float32)
+        )
     host = cells.to_numpy()
     unknown = ~np.isin(host.species, [0, *elements])
     matrix = host.matrix[: len(n_atoms)].astype(np.float64)
@@ -113,16 +116,19 @@ def _expand(crystals: Crystals, max_atoms: int) -> tuple[Cells, np.ndarray]:
     return orbits.expand(batch, _slots(n_atoms, max_atoms), primitive=True), n_atoms
 
 
-def _stack(cells: Sequence[AtomicCell], n_atoms: np.ndarray, max_atoms: int) -> Cells:
-    """Cells given one by one as arrays; those with too many atoms stay empty."""
-    n, slots = rows_for(len(cells)), _slots(n_atoms, max_atoms)
-    frac, species = np.zeros((n, slots, 3), np.float32), np.zeros((n, slots), np.int32)
-    matrix = np.zeros((n, 3, 3), np.float32)
+def stack(cells: Sequence[AtomicCell], n_rows: int, slots: int) -> Cells:
+    """Cells given one by one as float64 arrays; those with too many atoms for the slots are empty.
+
+    `n_rows`: with rows of zeros at the end.
+    """
+    frac, species = np.zeros((n_rows, slots, 3)), np.zeros((n_rows, slots), np.int32)
+    matrix = np.zeros((n_rows, 3, 3))
     for row, cell in enumerate(cells):
-        if n_atoms[row] > max_atoms:
+        n_atoms = len(cell.species)
+        if n_atoms > slots:
             continue
-        frac[row, : n_atoms[row]] = cell.frac
-        species[row, : n_atoms[row]] = cell.species
+        frac[row, :n_atoms] = cell.frac
+        species[row, :n_atoms] = cell.species
         matrix[row] = cell.matrix
     return Cells(frac, species, matrix)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
-from crystaljax.rewards.potentials.fire import Symmetry
+from crystaljax.rewards.potentials.projection import Symmetry
 from crystaljax.rewards.potentials.screening import (
     Neighbors,
     Screened,

@@ -17,8 +17,7 @@ from crystaljax.conditions import Condition
 from crystaljax.crystal import Array, Crystals
 from crystaljax.parallel import make_mesh
 from crystaljax.policies.base import Params, SamplingConfig
-from crystaljax.policies.loading import load_wyckoff
-from crystaljax.policies.wyckoff import WyckoffPolicy
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
 from crystaljax.symmetry.orbits import expand
 from crystaljax.tokenizations.packing import Rows, pack
 from crystaljax.training import preference, reinforce

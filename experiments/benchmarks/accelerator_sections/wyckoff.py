@@ -17,8 +17,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.models.wyckoff.transformer import ModelConfig
 from crystaljax.parallel import make_mesh, replicated
 from crystaljax.policies.base import Params, Rollout, SamplingConfig
-from crystaljax.policies.loading import load_wyckoff
-from crystaljax.policies.wyckoff import WyckoffPolicy
+from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
 from crystaljax.roofline import Work, count
 from crystaljax.tokenizations.packing import RowPlan, Rows, pack
 from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE
