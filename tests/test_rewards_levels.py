@@ -17,7 +17,7 @@ from crystaljax.rewards.hull import Hull
 from crystaljax.rewards.levels import LevelError, needs_correction, split_level
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.potentials import potential_level
-from crystaljax.rewards.stability import StabilityReward, StabilityConfig
+from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 
 ENTRIES = [
     {"composition": {"Na": 1}, "energy": -1.2},
