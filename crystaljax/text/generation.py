@@ -125,14 +125,17 @@ class Generator:
         seed: int,
         n: int = 1,
         limits: np.ndarray | None = None,
+        numbers: np.ndarray | None = None,
     ) -> Generation:
         """n completions of each prompt (int [length]).
 
         weights: the states that `nnx.split` gave with the graph.
         limits: int [len(prompts)], tokens of each prompt's completions at most, if fewer than
           `max_new_tokens`.
+        numbers: int [len(prompts) · n], of the completions; 0, 1, 2 ... if not given.
 
-        Completion i depends on the seed, i, its prompt and the weights alone (up to rounding).
+        A completion depends on the seed, its number, its prompt and the weights alone (up to
+        rounding).
         ValueError naming a prompt that is empty, has tokens that the model does not know, or is,
         with what is to be sampled, longer than the model's context.
         """
@@ -151,7 +154,8 @@ class Generator:
         )
         settings = jax.device_put(settings, self._everywhere)
         result = Generation.empty(len(prompts), n, most)
-        work = Prompts(prompts, limits, n)
+        numbers = np.arange(len(prompts) * n) if numbers is None else np.asarray(numbers)
+        work = Prompts(prompts, limits, n, numbers)
         if work.n_samples:
             size = self.config.batch_size
             Engine(

@@ -69,13 +69,20 @@ def from_regex(
         raise _no_grammar(pattern, error) from error
     last = tokenizer.n_vocabulary()  # a token of our own
     tokens = _tokens_of_bytes(tokenizer) | {_LAST_BYTE: [last]}
+    # outlines-core refuses patterns with characters that no token has: ways through these end.
+    missing = [bytes([i]) for i in range(256) if bytes([i]) not in tokens]
+    made_up = {byte: [last + 1 + i] for i, byte in enumerate(missing)}
     try:
         index = outlines.Index(
-            f"(?:{pattern}){_LAST_BYTE.decode()}", outlines.Vocabulary(last + 1, tokens)
+            f"(?:{pattern}){_LAST_BYTE.decode()}",
+            outlines.Vocabulary(last + 1 + len(made_up), tokens | made_up),
         )
     except ValueError as error:
         raise _no_grammar(pattern, error) from error
-    transitions: Transitions = index.get_transitions()
+    transitions: Transitions = {
+        state: {token: to for token, to in after.items() if token <= last}
+        for state, after in index.get_transitions().items()
+    }
     ended = set(index.get_final_states())
     final = {state for state, after in transitions.items() if after.pop(last, None) in ended}
     return _compiled(
