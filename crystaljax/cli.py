@@ -5,10 +5,6 @@ Everything heavy is imported by the command that needs it, so that help comes at
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from crystaljax.user_errors import one_line_errors
 
 if TYPE_CHECKING:
     from crystaljax.conditions import Condition
@@ -27,9 +24,6 @@ MAX_SAMPLES = 10_000_000
 MAX_SEED = 2**32 - 1
 """JAX uses no more bits of a seed: a larger one would give the samples of another."""
 
-USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError, MemoryError)
-"""Errors that a user can cause: they are shown as one line."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
@@ -39,7 +33,7 @@ class Command:
     """Show the whole traceback of an error."""
 
     def run(self, console: Console) -> None:
-        """Do it; raises one of `USER_ERRORS` for what the user can mend."""
+        """Do it; raises one of `user_errors.USER_ERRORS` for what the user can mend."""
         raise NotImplementedError
 
 
@@ -294,11 +288,19 @@ class Convert(Command):
         require_absent(self.target)
         config = read_config(settings)
         model = import_checkpoint(self.source, config)
-        counts = load(self.data or PROTOTYPES).space_group_counts
+        data = load(self.data or PROTOTYPES)
+        # The prototypes lack elements that the model may have learnt.
+        elements = data.element_counts if self.data else None
         writable_folder(self.target)
-        WyckoffPolicy(config, counts).save(self.target, nnx.state(model, nnx.Param))
-        whose = self.data or "the embedded prototypes (give --data for those of a training set)"
-        console.print(f"The pickle has no space groups: they will be drawn as in {whose}.")
+        policy = WyckoffPolicy(config, data.space_group_counts, elements)
+        policy.save(self.target, nnx.state(model, nnx.Param))
+        console.print(
+            f"The pickle does not say what it was trained on: samples get space groups and elements"
+            f" as in {self.data}."
+            if self.data
+            else "The pickle does not say what it was trained on: samples get space groups as in"
+            " the embedded prototypes, and all elements (give --data for those of a training set)."
+        )
 
 
 def require_absent(*paths: Path) -> None:
@@ -310,23 +312,6 @@ def require_absent(*paths: Path) -> None:
 
 def _spread(name: str, values: Any) -> str:
     return f"{name}: {values.min()} to {values.max()}, on average {values.mean():.1f}"
-
-
-def _one_line(error: BaseException) -> str:
-    """The message of an error, with the file where the system's own message is meant."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-@contextmanager
-def _plain_warnings(console: Console) -> Iterator[None]:
-    """Show warnings as their text alone, not with the line of code they come from."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: console.print(
-            Text.assemble(("warning: ", "yellow"), str(message))
-        )
-        yield
 
 
 COMMANDS: dict[str, Any] = {
@@ -348,12 +333,5 @@ def main(arguments: list[str] | None = None) -> None:
     from crystaljax.runtime import prepare
 
     prepare()
-    errors = Console(stderr=True, soft_wrap=True)
-    try:
-        with _plain_warnings(errors):
-            command.run(Console(soft_wrap=True, markup=False, highlight=False))
-    except USER_ERRORS as error:
-        if command.debug:
-            raise
-        errors.print(Text.assemble(("crystaljax: ", "bold red"), _one_line(error)))
-        sys.exit(2)
+    with one_line_errors("crystaljax", command.debug):
+        command.run(Console(soft_wrap=True, markup=False, highlight=False))

@@ -11,23 +11,19 @@ on after an interruption. The result is in OUTPUT/model.
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import tyro
-from rich.console import Console
 
 from crystaljax import plots
-from crystaljax.checkpoints import latest_step
-from crystaljax.evaluation.report import Picture, Report, Table
-from crystaljax.experiment.run_folder import open_run, remade
+from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment.curves import first_and_last
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.main import run
+from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.texts import (
-    Answers,
     Examiner,
     LlmSetup,
     Texts,
@@ -37,19 +33,18 @@ from crystaljax.experiment.texts import (
     paper_setup,
     prompts,
     read_texts,
+    record,
     sequences,
     shown,
     weights_of,
 )
-from crystaljax.hardware import hardware
 from crystaljax.policies.text import TextPolicy
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.completions import FormulaReward
-from crystaljax.runtime import prepare
 from crystaljax.text.examples import read_pairs
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.tokenizations.registry import create_format
-from crystaljax.tracking import Tracker, read_metrics
+from crystaljax.tracking import read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import preference_pairs
 from crystaljax.training.rollouts import Clock
@@ -125,32 +120,58 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
-    start = time.perf_counter()
-    folder = open_run(config.setup.output, config, vary=("result",))
-    policy = load_text_policy(config.setup.model)
+    setup = config.setup
     find = pairs_of_samples if config.pairs.file is None else pairs_of_file
-    settings = dataclasses.asdict(config)
-    with Tracker(folder, config.setup.tracking, settings, latest_step(folder)) as tracker:
+    with Experiment(
+        config, setup.output, setup.tracking, "DPO", ".", vary=("result",)
+    ) as experiment:
+        record(experiment, setup)
+        experiment.use("pairs", config.pairs.file)
+        policy = load_text_policy(setup.model)
         pairs, asked = find(config, policy)
-        rows, held_out = split_pairs(pairs, config.pairs.validation, config.setup.seed)
-        examine = Examiner(config.setup, policy, asked(held_out))
+        rows, held_out = split_pairs(pairs, config.pairs.validation, setup.seed)
+        examine = Examiner(setup, policy, asked(held_out))
         before = examine(policy.start, 0)
+        fit = experiment.main
         state = prefer_texts(
             policy,
             [pairs[i] for i in rows],
             [pairs[i] for i in held_out],
             config.dpo,
-            folder,
-            tracker.log,
-            run_id=tracker.run_id,
+            fit.folder,
+            fit.log,
+            run_id=fit.run_id,
         )
-        params = weights_of(state, config.setup, policy)
+        params = weights_of(state, setup, policy)
         after = examine(params, 1)
-        with remade(folder / "model") as made:
+        model = experiment.folder / "model"
+        with remade(model) as made:
             policy.save(made, params)
-        page = report(config, len(pairs), before, after, time.perf_counter() - start)
-        tracker.log_artifact(folder / "model", "model", "model")
-    Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")
+        metrics = read_metrics(experiment.folder)
+        losses = {"training": metrics["train/loss"]}
+        right = {name: metrics[f"{name}/accuracy"] for name in ("train", "validation")}
+        figures = {
+            "loss": (plots.training_curves(losses, "DPO loss"), "Loss"),
+            "accuracy": (
+                plots.training_curves(right, "share of pairs"),
+                "Pairs the right way round",
+            ),
+        }
+        names = ("train/loss", "train/accuracy", "train/margin", "validation/accuracy")
+        report = Report(
+            "Direct preference optimisation",
+            evaluations_of({"before DPO": before, "after DPO": after}),
+            experiment.pictures(figures),
+            [
+                first_and_last("The run", {name: metrics[name] for name in names}),
+                Table("Answers after DPO", shown(after)),
+            ],
+            [
+                f"{len(pairs)} pairs, β = {config.dpo.beta:g}, anchor {config.dpo.anchor:g},"
+                f" {config.dpo.n_epochs} epochs."
+            ],
+        )
+        experiment.finish(report, outputs={model: "model"})
 
 
 Found = tuple[list[TokenPair], Callable[[np.ndarray], Texts]]
@@ -200,45 +221,5 @@ def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[Toke
     return [TokenPair(rollout.samples[a], rollout.samples[b]) for a, b in rows]
 
 
-def report(config: Config, n_pairs: int, before: Answers, after: Answers, seconds: float) -> Path:
-    """Write the report and its pictures; returns the page's path."""
-    folder = config.setup.output
-    metrics = read_metrics(folder)
-    figures = {
-        "loss": ({"training": metrics["train/loss"]}, "DPO loss"),
-        "accuracy": (
-            {
-                "training": metrics["train/accuracy"],
-                "validation": metrics["validation/accuracy"],
-            },
-            "share of pairs the right way round",
-        ),
-    }
-    pictures = [
-        Picture(plots.save(plots.training_curves(curves, label), folder / f"{name}.png"), label)
-        for name, (curves, label) in figures.items()
-    ]
-    rows = [["", "first", "last"]]
-    for name in ("train/loss", "train/accuracy", "train/margin", "validation/accuracy"):
-        first, last = metrics[name][[0, -1], 1]
-        rows.append([name, f"{first:.3f}", f"{last:.3f}"])
-    notes = [
-        f"{n_pairs} pairs, β = {config.dpo.beta:g}, anchor {config.dpo.anchor:g},"
-        f" {config.dpo.n_epochs} epochs;"
-        f" {seconds:.0f} s on {hardware()}."
-    ]
-    result = Report(
-        "Direct preference optimisation",
-        evaluations_of({"before DPO": before, "after DPO": after}),
-        pictures,
-        [Table("The run", rows), Table("Answers after DPO", shown(after))],
-        notes,
-        {"seconds": seconds, "hardware": hardware()},
-    )
-    return result.write(folder)
-
-
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    prepare()
-    main(tyro.extras.overridable_config_cli(PRESETS))
+    run(main, PRESETS)

@@ -11,20 +11,18 @@ completions have to match. The completions are in OUTPUT/*.jsonl.
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import tyro
-from rich.console import Console
 
 from crystaljax.composition import element_counts, symbol
 from crystaljax.data.files import replacing
 from crystaljax.evaluation.report import Report, Table
-from crystaljax.experiment.run_folder import open_run
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.main import run
 from crystaljax.experiment.texts import (
     Answers,
     Examiner,
@@ -34,10 +32,9 @@ from crystaljax.experiment.texts import (
     evaluations_of,
     plain,
     read_texts,
+    record,
     shown,
 )
-from crystaljax.hardware import hardware
-from crystaljax.runtime import prepare
 from crystaljax.symmetry.tables import letter, tables
 from crystaljax.text.generation import GenerationConfig, TokenGrammar
 from crystaljax.text.grammar import from_regex
@@ -83,33 +80,35 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
-    folder = open_run(config.setup.output, config)
-    train, validation = read_texts(config.setup.texts, chats(config.setup.model))
-    policy = load_text_policy(config.setup.model)
-    examine = Examiner(config.setup, policy, validation)
-    pattern = config.pattern
-    if not pattern and train.are_crystals:
-        pattern = pattern_of(examine.format, plain(train), config.n_groups, policy.tokenizer)
-    grammars: dict[str, TokenGrammar | None] = {"free": None}
-    if pattern:
-        vocabulary = policy.config.vocabulary
-        grammars["held to the grammar"] = from_regex(pattern, policy.tokenizer, vocabulary)
-    found, notes = {}, []
-    for label, grammar in grammars.items():
-        start = time.perf_counter()
-        found[label] = examine(policy.start, 0, grammar)
-        seconds = time.perf_counter() - start
-        n_tokens = int(found[label].generation.length.sum())
-        notes.append(
-            f"{label}: {len(found[label].answers)} completions, {n_tokens} tokens,"
-            f" {seconds:.0f} s with compilation on {hardware()}."
-        )
-        write(found[label], folder / f"{label.replace(' ', '_')}.jsonl")
-    tables = [Table(f"Some answers, {label}", shown(x)) for label, x in found.items()]
-    page = Report("Samples of a language model", evaluations_of(found), (), tables, notes).write(
-        folder
-    )
-    Console().print(f"The report is in [bold]{page}[/bold].")
+    setup = config.setup
+    with Experiment(config, setup.output, setup.tracking, "samples") as experiment:
+        record(experiment, setup)
+        train, validation = read_texts(setup.texts, chats(setup.model))
+        policy = load_text_policy(setup.model)
+        examine = Examiner(setup, policy, validation)
+        pattern = config.pattern
+        if not pattern and train.are_crystals:
+            pattern = pattern_of(examine.format, plain(train), config.n_groups, policy.tokenizer)
+        grammars: dict[str, TokenGrammar | None] = {"free": None}
+        if pattern:
+            vocabulary = policy.config.vocabulary
+            grammars["held to the grammar"] = from_regex(pattern, policy.tokenizer, vocabulary)
+        found, notes, files = {}, [], []
+        for label, grammar in grammars.items():
+            start = time.perf_counter()
+            found[label] = examine(policy.start, 0, grammar)
+            seconds = time.perf_counter() - start
+            n_tokens = int(found[label].generation.length.sum())
+            notes.append(
+                f"{label}: {len(found[label].answers)} completions, {n_tokens} tokens,"
+                f" {seconds:.0f} s with compilation."
+            )
+            files.append(experiment.folder / f"{label.replace(' ', '_')}.jsonl")
+            write(found[label], files[-1])
+        tables = [Table(f"Some answers, {label}", shown(x)) for label, x in found.items()]
+        evaluations = evaluations_of(found)
+        report = Report("Samples of a language model", evaluations, (), tables, notes)
+        experiment.finish(report, outputs=dict.fromkeys(files, "completions"))
 
 
 def pattern_of(format: TextFormat, texts: list[str], n_groups: int, tokenizer: Tokenizer) -> str:
@@ -144,6 +143,4 @@ def write(answers: Answers, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    prepare()
-    main(tyro.extras.overridable_config_cli(PRESETS))
+    run(main, PRESETS)

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from crystaljax.composition import formulas
 from crystaljax.crystal import Crystals
@@ -34,6 +33,7 @@ from crystaljax.evaluation.stability import (
     stability_metrics,
 )
 from crystaljax.rewards.potentials.base import Relaxed
+from crystaljax.training.progress import tracked
 from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 
 
@@ -145,7 +145,7 @@ def evaluate(
         task.novelty,
         task.symmetry,
     ]
-    for step in track(steps, "evaluating", disable=not config.progress, transient=True):
+    for step in tracked(steps, "evaluating") if config.progress else steps:
         step()
     columns, metrics = task.columns, task.metrics
     if e_above_hull is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ from crystaljax.tracking import Tracker, TrackingConfig, kept_run_id, new_run_id
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+SWEEP = "WANDB_SWEEP_ID"
+"""Set by agents of W&B's sweeps."""
 
 Figures = Mapping[str, tuple["Figure", str]]
 """Name of a file -> a figure and its caption."""
@@ -102,6 +106,8 @@ class Experiment:
     ) -> Iterator[TrainingRun]:
         """Another run of the study, in a folder of that name in the study's.
 
+        In a sweep of W&B's, in which a process is one run, it is not in W&B.
+
         Args:
           job_type: what W&B calls its kind; its name if not given.
           settings: those of it alone, a dataclass.
@@ -111,6 +117,8 @@ class Experiment:
         run_id = (None if step is None else kept_run_id(folder)) or new_run_id()
         tracking = replace(
             self.tracking,
+            # An agent of a sweep gives its run's id to all that this process starts.
+            mode="disabled" if SWEEP in os.environ else self.tracking.mode,
             run_id=run_id,
             name=f"{self.tracking.name} {name}" if self.tracking.name else None,
         )

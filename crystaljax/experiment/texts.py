@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from crystaljax.training.fit import best_weights
 from crystaljax.training.optimizer import TrainState
 from crystaljax.training.text_task import Prompt
 
+if TYPE_CHECKING:
+    from crystaljax.experiment.experiment import Experiment
+
 SHOWN = 80
 """Characters of a prompt in a table."""
 
@@ -46,8 +49,12 @@ class TextsConfig:
     crystals: str = "prototypes"
     """Crystals to write as texts: a file, a folder or a registered dataset."""
     format: str = DEFAULT_FORMAT
-    """Text format of crystals: wyckoff-text, plaid, cif, or FILE.py:CLASS for a format of your
-    own."""
+    """Text format of crystals: wyckoff-text, plaid, cif, site-symmetry, wyckoff-bins, coordinates,
+    p1-bins, or FILE.py:CLASS for one of your own; options follow after a colon, such as
+    wyckoff-bins:coordinate_width=0.002."""
+    augment: int = 0
+    """Texts of each crystal to learn, in as many random equivalent descriptions; if 0 one text, of
+    the crystal as it is described. Crystals to validate with are written once, as they are."""
     template: str = "formula"
     """Prompt template: a shipped one, or the path of a TOML file. Of those shipped,
     `crystal_of_formula` describes wyckoff-text, `formula` suits every format."""
@@ -55,9 +62,6 @@ class TextsConfig:
     """Crystals with more symmetry-distinct sites are left out."""
     validation: float = 0.1
     """Share of the examples that is not learnt."""
-    augment: int = 0
-    """Texts of each crystal that is learnt, each of another random description of it (order,
-    origin, equivalent positions); 0: one text, of the crystal as it is."""
     seed: int = 0
     """Of the choice of that share, and of random descriptions."""
 
@@ -100,6 +104,13 @@ def paper_setup(output: str) -> LlmSetup:
         ),
         output=Path(output),
     )
+
+
+def record(experiment: Experiment, setup: LlmSetup) -> None:
+    """Put on record what an experiment starts from."""
+    experiment.use("model", setup.model.base)
+    experiment.use("adapter", setup.model.adapter)
+    experiment.use("texts", setup.texts.file or setup.texts.crystals)
 
 
 class Texts(NamedTuple):

@@ -9,10 +9,11 @@ import numpy as np
 
 from crystaljax.composition import symbol
 from crystaljax.conditions import Condition
+from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.policies.text_metadata import TextMetadata
 from crystaljax.policies.text_prompts import CrystalPrompts, Request, around
 from crystaljax.text.expressions import one_of
-from crystaljax.text.grammar import Grammar, from_regex
+from crystaljax.text.grammar import from_regex
 from crystaljax.text.prompts import PromptTemplate
 from crystaljax.text.tokenizer import Tokenizer
 from crystaljax.tokenizations.base import TextFormat
@@ -75,7 +76,7 @@ class TextConditions:
         elements = np.flatnonzero(metadata.element_counts)
         self._groups = tuple(groups.tolist()) or None
         self._elements = tuple(symbol(z) for z in elements.tolist()) or None
-        self._grammars: dict[Held, Grammar] = {}
+        self._grammars: dict[Held, TokenGrammar] = {}
 
     def plan(self, condition: Condition, grammar: bool) -> Plan:
         """How a condition is met; `grammar` holds it to the format's grammar in any case.
@@ -118,7 +119,7 @@ class TextConditions:
             space_group=row["space_group"] if "space_group" in names else None,
         )
 
-    def grammar(self, held: Held) -> Grammar:
+    def grammar(self, held: Held) -> TokenGrammar:
         """The grammar of completions; the last ones are kept.
 
         Errors: see `text.grammar.from_regex`.

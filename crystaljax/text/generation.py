@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from crystaljax.crystal import Array
 from crystaljax.models.llm.config import LlmConfig
-from crystaljax.models.llm.decode import DecodeSettings, GrammarTable, Graph, Network, Weights
+from crystaljax.models.llm.decode import DecodeSettings, Graph, Network, Weights
+from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.models.llm.token_sampling import LogitsWarper
 from crystaljax.parallel import batch_sharding, replicated
+from crystaljax.ranges import NOT_NEGATIVE, POSITIVE_SHARE, at_least, check
 from crystaljax.text.engine import Engine, Generation, Prompts
 from crystaljax.text.stops import StopStrings
 
@@ -38,15 +39,9 @@ class GenerationConfig:
     """Completions sampled at a time; the result does not depend on it."""
 
     def __post_init__(self) -> None:
-        wrong = {
-            f"temperature {self.temperature}: it must be positive, or 0": self.temperature < 0,
-            f"top-p {self.top_p}: it must be above 0, and 1 at most": not 0 < self.top_p <= 1,
-            f"top-k {self.top_k}: it must be positive, or 0 for all tokens": self.top_k < 0,
-            f"max_new_tokens {self.max_new_tokens}: ask for one at least": self.max_new_tokens < 1,
-            f"batch_size {self.batch_size}: it must be positive": self.batch_size < 1,
-        }
-        for message in (message for message, is_wrong in wrong.items() if is_wrong):
-            raise ValueError(message)
+        one = at_least(1)
+        check(self, temperature=NOT_NEGATIVE, top_p=POSITIVE_SHARE, top_k=NOT_NEGATIVE)
+        check(self, max_new_tokens=one, batch_size=one)
 
     def warper(self) -> LogitsWarper:
         """The arrays that say how to draw."""
@@ -62,18 +57,6 @@ class TextDecoder(Protocol):
 
     def decode(self, tokens: Sequence[np.ndarray]) -> list[str]:
         """The text of each sequence of tokens."""
-
-
-class TokenGrammar(Protocol):
-    """Tables of what may follow, as `text.grammar` makes them; state 0 is the first."""
-
-    @property
-    def next_state(self) -> Array:
-        """int32 [n_states, V]: the state after a token; -1 where it may not stand."""
-
-    @property
-    def accepting(self) -> Array:
-        """bool [n_states]: an end token may stand here."""
 
 
 class Generator:
@@ -106,17 +89,17 @@ class Generator:
         self.stops = StopStrings(config.stop, tokenizer.decode if tokenizer else lambda x: [])
         self.sharding = None if mesh is None else batch_sharding(mesh)
         self._everywhere = None if mesh is None else replicated(mesh)
-        self._table = None if grammar is None else _table(grammar, self.end_tokens)
-        self.grammar = jax.device_put(self._table, self._everywhere)
+        self._checked = None if grammar is None else _checked(grammar, self.end_tokens)
+        self.grammar = jax.device_put(self._checked, self._everywhere)
 
     def is_of(self, config: GenerationConfig, grammar: TokenGrammar | None) -> bool:
         """The generator samples so: with this configuration, and a grammar of the same content."""
-        if self.config != config or (self._table is None) != (grammar is None):
+        if self.config != config or (self._checked is None) != (grammar is None):
             return False
-        if self._table is None or grammar is None:
+        if self._checked is None or grammar is None:
             return True
-        other = grammar.next_state, grammar.accepting
-        return all(map(np.array_equal, self._table, other))
+        other = jax.tree.map(np.asarray, grammar).padded()
+        return all(map(np.array_equal, jax.tree.leaves(self._checked), jax.tree.leaves(other)))
 
     def __call__(
         self,
@@ -166,9 +149,9 @@ class Generator:
 
     def _check_vocabulary(self, size: int) -> None:
         """ValueError if the grammar or the end tokens are of another vocabulary than the model."""
-        if self.grammar is not None and self.grammar.next_state.shape[1] != size:
+        if self.grammar is not None and self.grammar.n_vocabulary != size:
             raise ValueError(
-                f"the grammar is of {self.grammar.next_state.shape[1]} tokens, and the model has "
+                f"the grammar is of {self.grammar.n_vocabulary} tokens, and the model has "
                 f"{size}: make it with the model's vocabulary"
             )
         if ((self.end_tokens < 0) | (self.end_tokens >= size)).any():
@@ -216,14 +199,13 @@ def _check(prompts: Sequence[np.ndarray], limits: np.ndarray, model: LlmConfig) 
             )
 
 
-def _table(grammar: TokenGrammar, end_tokens: np.ndarray) -> GrammarTable:
-    """The grammar on the device; ValueError if something in it cannot go on."""
+def _checked(grammar: TokenGrammar, end_tokens: np.ndarray) -> TokenGrammar:
+    """The grammar in numpy, padded; ValueError if something in it cannot go on."""
     if len(end_tokens) == 0:
         raise ValueError("a grammar needs end tokens: give them")
-    next_state, accepting = np.asarray(grammar.next_state), np.asarray(grammar.accepting)
-    stuck = np.flatnonzero(~((next_state >= 0).any(axis=1) | accepting))
-    if len(stuck):
+    grammar = jax.tree.map(np.asarray, grammar)
+    if len(stuck := grammar.stuck()):
         raise ValueError(
             f"the grammar cannot go on from state {stuck[0]}, nor end there: no token fits"
         )
-    return GrammarTable(next_state.astype(np.int32), accepting.astype(bool))
+    return grammar.padded()

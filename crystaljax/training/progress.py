@@ -98,12 +98,12 @@ class ProgressLines(Progress):
     def say(self) -> None:
         """Log a line of every task, now."""
         for task in self.tasks:
-            now, parts = self.clock(), [task.description]
+            now, pace, parts = self.clock(), self._pace[task.id], [task.description]
             if task.total is None:
-                parts.append(f"{_duration(now - (task.start_time or now))} so far")
+                parts.append(f"{_duration(now - pace.start)} so far")
             else:
                 parts.append(f"{task.completed:g} of {task.total:g}")
-                each = self._pace[task.id].seconds(now, task.completed)
+                each = pace.seconds(now, task.completed)
                 if each is not None:
                     left = (task.total - task.completed) * each
                     parts += [f"{_duration(each)} a step", f"{_duration(left)} left"]
@@ -119,7 +119,8 @@ class _Pace:
     """The time that steps take: by those since the last ones that were seen."""
 
     def __init__(self, now: float, done: float) -> None:
-        self._then, self._before = now, done
+        self.start = self._then = now
+        self._before = done
         self._seconds: float | None = None
 
     def seconds(self, now: float, done: float) -> float | None:
