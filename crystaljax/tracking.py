@@ -33,7 +33,7 @@ LARGEST_COPY = 1_000_000_000
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """Where a run's metrics go besides the local metrics.jsonl, which is always written."""
+    """Destination of a run's metrics besides the local metrics.jsonl, which is always written."""
 
     mode: Literal["online", "offline", "disabled"] = "disabled"
     """Weights & Biases: online (needs `wandb login` once), offline (for `wandb sync`), or not."""
@@ -101,7 +101,7 @@ class Tracker:
 
     @property
     def mode(self) -> str:
-        """What W&B came to: "online", "offline" or "disabled"."""
+        """State of W&B: "online", "offline" or "disabled"."""
         if self._run is None:
             return "disabled"
         return "offline" if self._run.offline else "online"

@@ -17,22 +17,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from crystaljax.experiment.experiment import Experiment
-from crystaljax.experiment.main import run
-from crystaljax.text.cutting import Cutting
-
 from crystaljax.evaluation.nll import Resolution
 from crystaljax.evaluation.report import Report
 from crystaljax.experiment.comparison import tables
 from crystaljax.experiment.comparison.budget import BudgetConfig
 from crystaljax.experiment.comparison.cores import CoreConfig
 from crystaljax.experiment.comparison.data import DataConfig
+from crystaljax.experiment.comparison.reward_learning import (
+    Method,
+    RewardLearningConfig,
+    curves_figure,
+    end_table,
+    learn,
+)
 from crystaljax.experiment.comparison.stages import Comparison, SamplesConfig
 from crystaljax.experiment.comparison.variants import Order, selected, variants_of
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.main import run
+from crystaljax.text.cutting import Cutting
 from crystaljax.tokenizations.registry import tokenization_names
 from crystaljax.tracking import TrackingConfig
+from crystaljax.training.optimizer import fine_tuning
+from crystaljax.training.preference import PreferenceConfig
+from crystaljax.training.reinforce import ReinforceConfig
 
-StageName = Literal["train", "evaluate"]
+StageName = Literal["train", "evaluate", "rl"]
+
+METHODS: tuple[Method, ...] = ("dpo", "grpo")
 
 VARY = ("only", "seeds", "stages")
 """Settings that processes at work on one comparison may have others of."""
@@ -53,7 +64,7 @@ class Config:
     only: tuple[str, ...] = ()
     """Names, or labels of the tables, of those to work on now; all if not given."""
     stages: tuple[StageName, ...] = ("train", "evaluate")
-    """What to do now."""
+    """What to do now: training, its evaluation, and learning by reward from what was trained."""
     core: CoreConfig = field(default_factory=CoreConfig)
     """The transformer."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -64,6 +75,8 @@ class Config:
     """The trainings."""
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     """The evaluation."""
+    rl: RewardLearningConfig = field(default_factory=RewardLearningConfig)
+    """Learning by reward, with the stage rl."""
     output: Path = Path("runs/tokenizations")
     """Folder of the comparison."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -78,6 +91,18 @@ PRESETS = {
             data=DataConfig(max_sites=6, max_tokens=512, n_validation=400),
             budget=BudgetConfig(flops=2e12),
             samples=SamplesConfig(n=200),
+            rl=RewardLearningConfig(
+                dpo=PreferenceConfig(
+                    n_iterations=4, n_samples=200, batch_size=20, optimizer=fine_tuning(1e-4)
+                ),
+                grpo=ReinforceConfig(
+                    algorithm="grpo",
+                    n_steps=20,
+                    batch_size=40,
+                    tau=0.04,
+                    optimizer=fine_tuning(1e-4),
+                ),
+            ),
         ),
     ),
     "gpu": (
@@ -122,6 +147,9 @@ def main(config: Config) -> None:
                         comparison.evaluate(variant, seed, "free")
                         if variant.is_text:
                             comparison.evaluate(variant, seed, "grammar")
+                    if "rl" in config.stages:
+                        for method in METHODS:
+                            learn(comparison, config.rl, variant, seed, method)
         finally:
             comparison.close()
         report(config, comparison, experiment)
@@ -132,6 +160,8 @@ def report(config: Config, comparison: Comparison, experiment: Experiment) -> No
     results = tables.Results.read(comparison.output, comparison.variants, config.seeds)
     csv = comparison.output / "comparison.csv"
     tables.write_csv(results, csv)
+    seed = config.seeds[0]
+    learnt = {method: curves_figure(results, method, seed) for method in METHODS}
     pictures = experiment.pictures(
         {
             "trade_off": (
@@ -139,14 +169,20 @@ def report(config: Config, comparison: Comparison, experiment: Experiment) -> No
                 "Likelihood and discoveries at equal cost, against the length of sequences",
             ),
             "curves": (
-                tables.learning_curves(results, config.seeds[0]),
-                f"Validation NLL during training, seed {config.seeds[0]}",
+                tables.learning_curves(results, seed),
+                f"Validation NLL during training, seed {seed}",
             ),
+        }
+        | {
+            method: (figure, f"Learning by reward, {method.upper()}, seed {seed}")
+            for method, figure in learnt.items()
+            if figure is not None
         }
     )
     found = [
         tables.training_table(results),
         *(tables.samples_table(results, x, config.samples.judge) for x in ("free", "grammar")),
+        *([end_table(results, config.rl)] if any(learnt.values()) else []),
     ]
     notes = [comparison.data.words, *tables.notes(results, config.budget, config.resolution)]
     experiment.finish(

@@ -36,7 +36,7 @@ class FileEnergies:
     reasons: Reasons
     """[B]: why there is none."""
     state: str
-    """Whether and how the crystals were relaxed, in words."""
+    """Description of the relaxation, if there was one."""
     relaxed: Relaxed | None = None
     """The relaxed crystals, if they were relaxed."""
 

@@ -70,7 +70,7 @@ class Resolution:
         `create_format`; ValueError for a format whose decimals cannot be set.
         """
         made = create_format(name)
-        known = {field.name for field in fields(made)} if is_dataclass(made) else set()
+        known = {field.name for field in fields(made)} if is_dataclass(made) else set[str]()
         for numbers in (self.decimals, self.widths):
             if numbers.keys() <= known:
                 kept = {k: x for k, x in options.items() if k in known}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from crystaljax.crystal import Crystals
@@ -10,7 +12,7 @@ from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.safeguards import time_limit
 from crystaljax.tokenizations.base import Decoded
 
-STRICT = {"ltol": 0.05, "stol": 0.05, "angle_tol": 1.0}
+STRICT: dict[str, Any] = {"ltol": 0.05, "stol": 0.05, "angle_tol": 1.0}
 """Tolerances of StructureMatcher under which rounding shows."""
 
 

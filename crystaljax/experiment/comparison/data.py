@@ -149,12 +149,12 @@ def _chosen(config: DataConfig, lengths: Mapping[str, Lengths]) -> ComparedData:
     )
     both = canonicalize(both).with_slots(config.max_sites)
     tokens = {name: length(both, is_train) for name, length in lengths.items()}
-    for name, n in tokens.items():
-        if not n.any():
+    for name, found in tokens.items():
+        if not found.any():
             raise ValueError(f"{name} cannot write any of the crystals")
     each = np.stack(list(tokens.values()), axis=1)
-    unwritten, long = (each == 0).any(axis=1), (each > config.max_tokens).any(axis=1)
-    too_long = long[~unwritten]
+    unwritten = np.any(each == 0, axis=1)
+    too_long = np.any(each[~unwritten] > config.max_tokens, axis=1)
     leave_out(unwritten, "that one of the tokenizations cannot write")
     leave_out(too_long, f"of more than {config.max_tokens} tokens in one of the tokenizations")
     leader = clusters(StructureSet.from_crystals(both, "crystals"))

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from crystaljax.conditions import Condition
+from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.nll import Resolution
 from crystaljax.evaluation.policies import assess_crystals
@@ -253,34 +255,66 @@ class Comparison:
             log.warning("%s: there is no trained model yet", run.name)
             return None
         policy, params = self.load(variant, seed)
-        sampling = SamplingConfig(
-            temperature=self.samples.temperature,
-            batch_size=self.samples.batch_size,
-            grammar=stage == "grammar",
+        drawn = draw(policy, params, self.sampling(stage == "grammar"), self.samples.n, seed)
+        return self.judged(run, drawn)
+
+    def sampling(self, grammar: bool) -> SamplingConfig:
+        """How samples are drawn."""
+        how = self.samples
+        return SamplingConfig(
+            temperature=how.temperature, batch_size=how.batch_size, grammar=grammar
         )
-        n, asked = self.samples.n, [Condition()]
-        policy.sample(params, asked * 8, seed, sampling)  # compiles
-        start, cpu = time.perf_counter(), time.process_time()
-        rollout = policy.sample(params, asked * n, seed + 1_000_001, sampling)
-        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
-        assessed = assess_crystals(
-            *(rollout.crystals, self.stability, self.reference),
+
+    def judged(self, run: Run, drawn: Drawn, **more: Any) -> dict[str, Any]:
+        """The result of a run that ends with samples; `more` goes into it."""
+        evaluation = assess_crystals(
+            *(drawn.crystals, self.stability, self.reference),
             other=self.judge,
             config=EvaluationConfig(progress=False),
-        )
-        evaluation = assessed.evaluation
-        reasons = Counter(filter(None, rollout.reasons))
+        ).evaluation
         with self.experiment.run(f"runs/{run.name}", run.stage) as tracked:
             summarize(tracked.tracker, "samples", evaluation)
         result = {
             "metrics": [metric.to_dict() for metric in evaluation.metrics],
             "context": list(evaluation.context),
-            "n": n,
-            "seconds": seconds,
-            "cpu_seconds": cpu_seconds,
-            "reasons": dict(reasons.most_common(N_REASONS)),
+            "n": len(drawn.crystals),
+            "seconds_per_sample": drawn.seconds,
+            "cpu_seconds_per_sample": drawn.cpu_seconds,
+            "reasons": dict(drawn.reasons.most_common(N_REASONS)),
         }
-        return run.finish(self.output, result)
+        return run.finish(self.output, result | more)
+
+
+class Drawn(NamedTuple):
+    """Samples of a policy, and what they took."""
+
+    crystals: Crystals
+    """[n]: all attempts."""
+    reasons: Counter[str]
+    """Why some are no crystals."""
+    seconds: float
+    """A sample; compilation does not count."""
+    cpu_seconds: float
+    """A sample, of all processors."""
+
+
+def draw(policy: Policy, params: Params, sampling: SamplingConfig, n: int, seed: int) -> Drawn:
+    """n samples, of which the second half tells the speed: the first compiles."""
+    sizes = [n - n // 2, n // 2] if n > 1 else [n]
+    rollouts, seconds, cpu = [], 0.0, 0.0
+    for part, size in enumerate(sizes):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        drawn_seed = int(np.random.SeedSequence([seed, 4, part]).generate_state(1)[0] >> 1)
+        rollouts.append(policy.sample(params, [Condition()] * size, drawn_seed, sampling))
+        seconds = (time.perf_counter() - start) / size
+        cpu = (time.process_time() - cpu_start) / size
+    n_slots = max(rollout.crystals.n_slots for rollout in rollouts)
+    crystals = jax.tree.map(
+        lambda *xs: np.concatenate(xs),
+        *(rollout.crystals.to_numpy().with_slots(n_slots) for rollout in rollouts),
+    )
+    reasons = Counter(reason for rollout in rollouts for reason in rollout.reasons if reason)
+    return Drawn(crystals, reasons, seconds, cpu)
 
 
 def describe(learner: Learner) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from crystaljax import plots
 from crystaljax.data.files import replacing
@@ -88,9 +89,10 @@ class Results:
 
     def sun_per_second(self, variant: Variant, stage: Stage) -> np.ndarray:
         """float64 [n]: metastable S.U.N. crystals for each CPU second of sampling, by seed."""
-        counts, seconds = (self.values(variant, stage, x) for x in (SUN, "cpu_seconds"))
-        n = self.values(variant, stage, "n")
-        return counts * n / seconds if len(counts) == len(seconds) else np.empty(0)
+        shares, seconds = (
+            self.values(variant, stage, name) for name in (SUN, "cpu_seconds_per_sample")
+        )
+        return shares / seconds if len(shares) == len(seconds) else np.empty(0)
 
     def reached(self) -> dict[tuple[Variant, int], Reached]:
         """Validation NLL of each training within three budgets; equal ones are within a seed."""
@@ -123,13 +125,16 @@ def training_table(results: Results) -> Table:
     rows = []
     for variant in results.variants:
         trained = results.of(variant, "train")
+        if not trained:
+            rows.append([variant.label, MISSING, *[""] * 10])
+            continue
         ceiling = results.rate(variant, "ceiling", "strict round trip")
         budgets = [reached_by[variant, s] for s in results.seeds if (variant, s) in reached_by]
         rows.append(
             [
                 variant.label,
                 *_sizes(trained),
-                MISSING if ceiling is None else f"{100 * ceiling.value:.1f} %",
+                "–" if ceiling is None else f"{100 * ceiling.value:.1f} %",
                 *(_mean([getattr(b, name) for b in budgets], 2) for name in Reached._fields),
                 _mean(results.values(variant, "train", "epochs"), 1),
                 _mean(results.values(variant, "train", "crystals_per_second"), 0),
@@ -147,8 +152,6 @@ def training_table(results: Results) -> Table:
 
 
 def _sizes(trained: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not trained:
-        return [MISSING] * 5
     first = trained[0]
     rates = ", ".join(dict.fromkeys(f"{result['learning_rate']:g}" for result in trained))
     tokens = [f"{first[name]:.0f}" for name in ("tokens_mean", "tokens_p95")]
@@ -164,11 +167,14 @@ def samples_table(results: Results, stage: Stage, judge: str = "") -> Table:
     for variant in results.variants:
         if stage == "grammar" and not variant.is_text:
             continue
+        if not results.of(variant, stage):
+            rows.append([variant.label, MISSING, *[""] * (len(names) + len(DISTANCES) + 1)])
+            continue
         rates = [results.rate(variant, stage, name) for name in names]
         rows.append(
             [
                 variant.label,
-                *(MISSING if rate is None else rate.text for rate in rates),
+                *("–" if rate is None else rate.text for rate in rates),
                 *(_mean(results.values(variant, stage, name), 3) for name in DISTANCES),
                 _mean(_speeds(results, variant, stage), 1),
                 _mean(results.sun_per_second(variant, stage), 3),
@@ -181,14 +187,14 @@ def samples_table(results: Results, stage: Stage, judge: str = "") -> Table:
 
 def _speeds(results: Results, variant: Variant, stage: Stage) -> np.ndarray:
     """Attempts per second of sampling, by seed."""
-    return np.array([result["n"] / result["seconds"] for result in results.of(variant, stage)])
+    return 1 / results.values(variant, stage, "seconds_per_sample")
 
 
 def _mean(values: Sequence[float] | np.ndarray, digits: int) -> str:
     """A mean over seeds, with its standard error where there are several."""
     finite = np.array([x for x in values if math.isfinite(x)])
     if not len(finite):
-        return MISSING if not len(values) else "–"
+        return "–"
     error = standard_error(finite)
     plus_minus = f" ± {error:.{digits}f}" if math.isfinite(error) else ""
     return f"{finite.mean():.{digits}f}{plus_minus}"
@@ -234,12 +240,16 @@ def trade_off(results: Results) -> Figure:
         _points(axes, results, height)
         axes.set_xlabel("tokens of a crystal")
         axes.set_ylabel(label)
+    panels[1].set_ylim(bottom=0)
     return figure
 
 
 def _points(axes: Any, results: Results, height: Callable[[Variant], tuple[float, float]]) -> None:
     """A labelled point with its error for each variant that is there."""
     axes.set_xscale("log")
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(LogFormatter(minor_thresholds=(3, 0.5)))
+    axes.margins(x=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     for i, variant in enumerate(results.variants):
         trained = results.of(variant, "train")
