@@ -31,7 +31,7 @@ from crystaljax.experiment.comparison.reward_learning import (
     learn,
 )
 from crystaljax.experiment.comparison.stages import Comparison, SamplesConfig
-from crystaljax.experiment.comparison.variants import Order, selected, variants_of
+from crystaljax.experiment.comparison.variants import Order, Variant, selected, variants_of
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
 from crystaljax.text.cutting import Cutting
@@ -88,8 +88,8 @@ PRESETS = {
         "One seed of a small core; two CPU cores, 45 minutes.",
         Config(
             core=CoreConfig(n_layers=3, n_heads=2, head_size=32),
-            data=DataConfig(max_sites=6, max_tokens=512, n_validation=400),
-            budget=BudgetConfig(flops=2e12),
+            data=DataConfig(max_sites=6, max_tokens=512, n_validation=256),
+            budget=BudgetConfig(flops=2e12, n_validations=6),
             samples=SamplesConfig(n=200),
             rl=RewardLearningConfig(
                 dpo=PreferenceConfig(
@@ -137,22 +137,28 @@ def main(config: Config) -> None:
             *(experiment, variants, config.core, config.data),
             *(config.resolution, config.budget, config.samples),
         )
-        try:
+        with comparison:
+            if "train" in config.stages:
+                comparison.check(chosen, config.seeds)
             for seed in config.seeds:
                 for variant in chosen:
-                    if "train" in config.stages:
-                        comparison.ceiling(variant)
-                        comparison.train(variant, seed, config.seeds[0])
-                    if "evaluate" in config.stages:
-                        comparison.evaluate(variant, seed, "free")
-                        if variant.is_text:
-                            comparison.evaluate(variant, seed, "grammar")
-                    if "rl" in config.stages:
-                        for method in METHODS:
-                            learn(comparison, config.rl, variant, seed, method)
-        finally:
-            comparison.close()
+                    with comparison.apart(variant, seed):
+                        work(config, comparison, variant, seed)
         report(config, comparison, experiment)
+
+
+def work(config: Config, comparison: Comparison, variant: Variant, seed: int) -> None:
+    """All that is to be done with a variant and a seed, as far as it is not done yet."""
+    if "train" in config.stages:
+        comparison.ceiling(variant)
+        comparison.train(variant, seed, config.seeds[0])
+    if "evaluate" in config.stages:
+        comparison.evaluate(variant, seed, "free")
+        if variant.is_text:
+            comparison.evaluate(variant, seed, "grammar")
+    if "rl" in config.stages:
+        for method in METHODS:
+            learn(comparison, config.rl, variant, seed, method)
 
 
 def report(config: Config, comparison: Comparison, experiment: Experiment) -> None:
@@ -184,7 +190,11 @@ def report(config: Config, comparison: Comparison, experiment: Experiment) -> No
         *(tables.samples_table(results, x, config.samples.judge) for x in ("free", "grammar")),
         *([end_table(results, config.rl)] if any(learnt.values()) else []),
     ]
-    notes = [comparison.data.words, *tables.notes(results, config.budget, config.resolution)]
+    notes = [
+        comparison.data.words,
+        *comparison.failures,
+        *tables.notes(results, config.budget, config.resolution),
+    ]
     experiment.finish(
         Report("Tokenizations compared", {}, pictures, found, notes), outputs={csv: "table"}
     )

@@ -6,11 +6,12 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -48,6 +49,8 @@ from crystaljax.ranges import POSITIVE, at_least, check
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.tokenizations.base import Decoded
 from crystaljax.tracking import read_metrics
+from crystaljax.training.rollouts import NothingJudged
+from crystaljax.user_errors import one_line
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +94,8 @@ class Comparison:
     resolution: Resolution
     budget: BudgetConfig
     samples: SamplesConfig
+    failures: list[str] = field(default_factory=list)
+    """What went wrong with single variants, for the report."""
 
     @property
     def output(self) -> Path:
@@ -132,12 +137,34 @@ class Comparison:
             return None
         return StabilityReward(StabilityConfig(self.samples.judge, self.samples.stability.hull))
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End the judges' workers."""
         for name in ("stability", "judge"):
             judge = self.__dict__.get(name)
             if judge is not None:
                 judge.close()
+
+    @contextmanager
+    def apart(self, variant: Variant, seed: int) -> Iterator[None]:
+        """What goes wrong in the block costs this variant and seed, not the others."""
+        try:
+            yield
+        except (ValueError, FloatingPointError, NothingJudged) as error:
+            self.failures.append(f"{variant.label}, seed {seed}: {one_line(error)}")
+            log.warning("%s", self.failures[-1])
+
+    def check(self, variants: Sequence[Variant], seeds: Sequence[int]) -> None:
+        """ValueError, before anything is trained, if the budget is too small for a variant."""
+        share = self.budget.search if len(self.budget.learning_rates) > 1 else 1.0
+        for variant in variants:
+            runs = [Run(variant, "train", seed) for seed in seeds]
+            if all(run.result(self.output) is not None for run in runs):
+                continue
+            cost = flops_per_crystal(self.learner(variant, seeds[0]))
+            self.budget.n_steps(cost, variant.label, share)
 
     def learner(self, variant: Variant, seed: int) -> Learner:
         """A variant with its data, of a seed."""
