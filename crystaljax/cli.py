@@ -5,7 +5,7 @@ Everything heavy is imported by the command that needs it, so that help comes at
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -177,7 +177,7 @@ class Evaluate(Command):
     relax: bool = False
     """Relax the crystals before their energy is taken: seconds to minutes each."""
     output: Path = Path("evaluation")
-    """Folder of the report."""
+    """Folder of the report; one that holds another evaluation is refused."""
 
     def run(self, console: Console) -> None:
         from crystaljax.data.dataset import load
@@ -185,14 +185,18 @@ class Evaluate(Command):
         from crystaljax.evaluation.evaluate import Reference
         from crystaljax.evaluation.files import evaluate_file
         from crystaljax.evaluation.report import Report
-        from crystaljax.evaluation.safeguards import writable_folder
+        from crystaljax.experiment.run_folder import open_run
+        from crystaljax.provenance import Provenance, file_digests
         from crystaljax.rewards.ehull import create_e_above_hull
+        from crystaljax.settings import plain
 
         if self.relax and self.potential == "none":
             raise ValueError("--relax needs a potential: leave --potential none out")
         if self.n_generated is not None and self.n_generated < 1:
             raise ValueError(f"--n-generated {self.n_generated}: give at least 1")
-        folder = writable_folder(self.output)
+        digests = file_digests({"source": self.source, "train": self.train, "hull": self.hull})
+        folder = open_run(self.output, EvaluatedFile(self, digests), vary=("debug",))
+        provenance = Provenance(plain(asdict(self)), {"sha256": digests})
         energy = (
             None if self.potential == "none" else create_e_above_hull(self.potential, self.hull)
         )
@@ -211,10 +215,22 @@ class Evaluate(Command):
         console.print(table)
         for line in result.context:
             console.print(line)
-        page = Report(f"Evaluation of {self.source}", {"samples": result}).write(folder)
+        if energy is not None:
+            provenance.inputs["energies"] = energy.label
+        report = provenance.added(Report(f"Evaluation of {self.source}", {"samples": result}))
+        page = report.write(folder)
         columns = {name: column[: len(data)] for name, column in result.columns.items()}
         write(data.crystals, folder / "samples.csv", {"material_id": data.ids, **columns})
         console.print(f"The report is in {page}, what was found of each sample in samples.csv")
+
+
+@dataclass(frozen=True)
+class EvaluatedFile:
+    """All that tells an evaluation from another one."""
+
+    options: Evaluate
+    sha256: dict[str, str]
+    """Of the files it is of."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -243,7 +243,7 @@ def test_curate_alloys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("text_formats.py", "--source {} --n-matched 5 --repeats 1"),
+        ("text_formats.py", "--source {0} --learnt {0} --n-matched 5 --repeats 1"),
         ("symmetry.py", "--source {} --n 20 --peer-n 2 --batch-size 8 --repeats 1"),
         ("hull.py", "--queries 20 --peer-queries 3 --repeats 2"),
         ("matching.py", "--reference {0} --others {0} --n-samples 12 --plain-samples 2"),
