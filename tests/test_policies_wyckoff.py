@@ -104,7 +104,11 @@ def test_a_crystal_that_cannot_be_written() -> None:
 @pytest.mark.parametrize(
     ("condition", "sampling", "message"),
     [
-        (Condition(properties={"band_gap": 1.0}), {}, "cannot be asked for band_gap"),
+        (
+            Condition(properties={"band_gap": 1.0}),
+            {},
+            r"cannot be asked for properties \(band_gap\)",
+        ),
         (Condition(formula="SrTiO3", space_group=230), {}, "no space group"),
         (Condition(), {"grammar": True}, "for language models"),
         (Condition(), {"max_new_tokens": 9}, "for language models"),
