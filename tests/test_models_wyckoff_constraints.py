@@ -19,9 +19,9 @@ from crystaljax.composition import SYMBOLS, atomic_number
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Crystals
 from crystaljax.models.wyckoff import decoder as wyckoff_decoder
-from crystaljax.models.wyckoff.decoder import TokenRollout
 from crystaljax.models.wyckoff.demands import make_demands
 from crystaljax.models.wyckoff.lookahead import Begun, Starts
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.sampler import Sampler
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff

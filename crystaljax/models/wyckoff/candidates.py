@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from crystaljax.models.wyckoff.decoder import TokenRollout
 from crystaljax.models.wyckoff.importance import effective_size, kept_weights, select
 from crystaljax.models.wyckoff.lookahead import Begun, Start
+from crystaljax.models.wyckoff.rollout import TokenRollout
 
 ENOUGH = 0.9
 """No more candidates are drawn once the effective size is this share of the samples."""

@@ -26,13 +26,13 @@ from crystaljax.models.wyckoff.decoder import (
     Decoder,
     DecodeState,
     Graph,
-    TokenRollout,
     grow,
     join,
     take,
 )
 from crystaljax.models.wyckoff.demands import make_demands
 from crystaljax.models.wyckoff.lookahead import Begun, Starts
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.token_sampling import Tempering
 from crystaljax.models.wyckoff.transformer import Cache
 from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE
