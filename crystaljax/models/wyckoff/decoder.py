@@ -184,13 +184,38 @@ def take(state: DecodeState, caches: list[Cache], rows: Array) -> tuple[DecodeSt
     return replace(state, places=places), caches
 
 
-def join(batches: list[tuple[DecodeState, list[Cache]]]) -> tuple[DecodeState, list[Cache]]:
-    """Batches that refer to the same tables as one."""
-    if len(batches) == 1:
-        return batches[0]
-    places = batches[0][0].places
-    parts = [(replace(state, places=None), caches) for state, caches in batches]
-    state, caches = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
+def gather(
+    batches: list[tuple[DecodeState, list[Cache]]], batch: np.ndarray, row: np.ndarray
+) -> tuple[DecodeState, list[Cache]]:
+    """Sequence `row` of `batch` (int [B] both) of batches that refer to the same tables.
+
+    From one batch after the other: what is compiled does not depend on how many there are.
+    """
+    first, *others = np.unique(batch)
+    state, caches = take(*batches[first], np.where(batch == first, row, 0))
+    for i in others:
+        here = batch == i
+        state, caches = _put(state, caches, *batches[i], np.where(here, row, 0), here)
+    return state, caches
+
+
+@jax.jit
+def _put(
+    state: DecodeState,
+    caches: list[Cache],
+    other: DecodeState,
+    other_caches: list[Cache],
+    rows: Array,
+    here: Array,
+) -> tuple[DecodeState, list[Cache]]:
+    """Sequences, with others in the places that are `here` (bool [B])."""
+
+    def put(mine: Array, theirs: Array) -> Array:
+        return jnp.where(here.reshape(-1, *[1] * (mine.ndim - 1)), theirs[rows], mine)
+
+    places = state.places
+    parts = (replace(state, places=None), caches), (replace(other, places=None), other_caches)
+    state, caches = jax.tree.map(put, *parts)
     return replace(state, places=places), caches
 
 
