@@ -99,8 +99,8 @@ def _walked(automaton: Automaton, levels: Iterator[_Level]) -> Transitions:
             further.append(_stepped(automaton, level, part))
             if sum(len(x.state) for x in [*found, *further]) > MAX_TRANSITIONS:
                 raise ValueError(
-                    f"more than {MAX_TRANSITIONS} transitions by tokens: bound its repetitions more "
-                    "tightly, write [0-9] for \\d, or take a tokenizer of fewer tokens"
+                    f"more than {MAX_TRANSITIONS} transitions by tokens: bound its repetitions "
+                    "more tightly, write [0-9] for \\d, or take a tokenizer of fewer tokens"
                 )
         walks = _joined(further)
         label = level.label[walks.label]
