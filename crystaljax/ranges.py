@@ -39,6 +39,8 @@ POSITIVE = Range(0, with_low=False, with_high=False)
 """Above 0."""
 SHARE = Range(0, 1)
 """Shares and probabilities."""
+POSITIVE_SHARE = Range(0, 1, with_low=False)
+"""Shares that are not nothing."""
 DECAY = Range(0, 1, with_high=False)
 """Decays of moving averages: at 1 they would never move."""
 

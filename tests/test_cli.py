@@ -11,7 +11,9 @@ from flax import nnx
 from small import SMALL
 
 from crystaljax.cli import main
+from crystaljax.composition import element_counts
 from crystaljax.data.dataset import load
+from crystaljax.data.prototypes import prototypes
 from crystaljax.data.writers import write
 from crystaljax.models.wyckoff.crystalformer import export_checkpoint
 from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
@@ -96,7 +98,8 @@ def test_convert_there_and_back(tmp_path: Path) -> None:
     export_checkpoint(policy.model(params), tmp_path / "in.pkl")
     run("convert", tmp_path / "in.pkl", tmp_path / "model")
     run("convert", tmp_path / "model", tmp_path / "back" / "out.pkl")
-    _, loaded = load_wyckoff(tmp_path / "model")
+    unknown, loaded = load_wyckoff(tmp_path / "model")
+    assert unknown.element_counts is None
     for a, b in zip(nnx.to_flat_state(params), nnx.to_flat_state(loaded), strict=True):
         np.testing.assert_array_equal(a[1].get_value(), b[1].get_value())
     first = pickle.loads((tmp_path / "in.pkl").read_bytes())["params"]
@@ -104,6 +107,17 @@ def test_convert_there_and_back(tmp_path: Path) -> None:
     for module, arrays in first.items():
         for name, array in arrays.items():
             np.testing.assert_array_equal(array, second[module][name])
+
+
+def test_convert_records_the_training_set(tmp_path: Path) -> None:
+    policy = WyckoffPolicy(SMALL, np.ones(230, int))
+    export_checkpoint(policy.model(policy.init(3)), tmp_path / "in.pkl")
+    write(prototypes(1).crystals[:3], tmp_path / "salt.csv")
+    run("convert", tmp_path / "in.pkl", tmp_path / "model", "--data", tmp_path / "salt.csv")
+    found, _ = load_wyckoff(tmp_path / "model")
+    np.testing.assert_array_equal(found.space_group_counts.sum(), 3)
+    expected = (element_counts(prototypes(1).crystals[:3]) > 0).sum(axis=0)
+    np.testing.assert_array_equal(found.element_counts, expected)
 
 
 def test_an_empty_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -369,3 +369,68 @@ def test_settings_that_no_crystal_meets(tmp_path: Path, table: Path, setting: di
     with pytest.raises(ValueError, match=next(iter(setting))):
         load(table, cache_dir=tmp_path / "cache", workers=1, **setting)
     assert not (tmp_path / "cache").exists()
+
+
+BUILD_AND_COUNT = """
+import sys, time
+from pathlib import Path
+from crystaljax.data import build
+from crystaljax.data.dataset import load
+
+source, cache, name = sys.argv[1:]
+analyse, cache = build.analyse, Path(cache)
+
+
+def counted(*args):
+    with (cache / "analysed").open("a") as file:
+        file.write(f"{name}\\n")
+    time.sleep(0.05)
+    return analyse(*args)
+
+
+build.CHUNK_ROWS, build.analyse = 1, counted
+(cache / f"ready-{name}").touch()
+while len(list(cache.glob("ready-*"))) < 2:
+    time.sleep(0.01)
+print(" ".join(load(source, cache_dir=cache / "cache", workers=1).ids))
+"""
+
+
+def test_two_processes_build_a_dataset_once(tmp_path: Path, table: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", BUILD_AND_COUNT, str(table), str(tmp_path)]
+    builders = [
+        subprocess.Popen(
+            [*command, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for name in "ab"
+    ]
+    results = [builder.communicate(timeout=120) for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0], results
+    assert results[0][0] == results[1][0] != ""
+    analysed = (tmp_path / "analysed").read_text().split()
+    assert len(analysed) == 15 and len(set(analysed)) == 1  # each row once, by one of the two
+    left = [path.name for path in (tmp_path / "cache").iterdir()]
+    assert len(left) == 1, left
+
+
+def test_a_lock_is_held_by_one_and_gone_with_it(tmp_path: Path) -> None:
+    from threading import Event, Thread
+
+    from crystaljax.data.files import locked
+
+    entered, order = Event(), []
+
+    def second() -> None:
+        entered.set()
+        with locked(tmp_path / "data"):
+            order.append("second")
+
+    with locked(tmp_path / "data"):
+        thread = Thread(target=second)
+        thread.start()
+        entered.wait()
+        thread.join(0.3)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert not list(tmp_path.iterdir())

@@ -273,11 +273,11 @@ def test_no_prompts_no_completions() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1.0}, "temperature -1.0"),
-        ({"top_p": 0.0}, "top-p 0.0"),
-        ({"top_k": -3}, "top-k -3"),
-        ({"max_new_tokens": 0}, "max_new_tokens 0"),
-        ({"batch_size": 0}, "batch_size 0"),
+        ({"temperature": -1.0}, "temperature must be at least 0 and finite, not -1.0"),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),
+        ({"top_k": -3}, "top_k must be at least 0 and finite, not -3"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
     ],
 )
 def test_senseless_configurations(options: dict[str, Any], message: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from crystaljax.crystal import Crystals
 from crystaljax.data.build import Settings, build
 from crystaljax.data.files import cache_dir as default_cache_dir
-from crystaljax.data.files import make_folder
+from crystaljax.data.files import locked, make_folder
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.registry import RESOURCES, fetch
 from crystaljax.data.rows import Dataset
@@ -48,7 +48,8 @@ def load(
       workers: processes that build (all processors by default; 1 builds in this process). A
         script that lets more than one start must guard its entry: `if __name__ == "__main__":`.
 
-    Rows that cannot be used are skipped, counted, listed in the folder's skipped.csv and warned
+    One process at a time builds a dataset; others that want the same one wait for it. Rows that
+    cannot be used are skipped, counted, listed in the folder's skipped.csv and warned
     of. Errors: those of `readers.read`, and ValueError if no row can be used.
     """
     if source == PROTOTYPES:
@@ -62,13 +63,16 @@ def load(
     settings = _settings(symprec, max_sites, max_atoms)
     root = Path(cache_dir) if cache_dir else default_cache_dir() / "datasets"
     folder = root / f"{path.name.split('.')[0] or 'data'}-{_key(path, settings)}"
-    try:
-        return _open(folder)
-    except (OSError, ValueError, KeyError, EOFError):  # not there, or not whole
+    dataset = _open(folder)
+    if dataset is None:
         make_folder(root)
-        shutil.rmtree(folder, ignore_errors=True)
-    build(path, folder, settings, workers or os.cpu_count() or 1)
-    return _open(folder)
+        with locked(folder):
+            dataset = _open(folder)  # another process may have built it meanwhile
+            if dataset is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                build(path, folder, settings, workers or os.cpu_count() or 1)
+                dataset = _read(folder)
+    return dataset
 
 
 def _settings(symprec: float, max_sites: int | None, max_atoms: int | None) -> Settings:
@@ -112,7 +116,15 @@ def _content(file: Path) -> bytes:
         return hashlib.file_digest(data, hashlib.blake2b).digest()
 
 
-def _open(folder: Path) -> Dataset:
+def _open(folder: Path) -> Dataset | None:
+    """The dataset in a folder; None if it is not there, or not whole."""
+    try:
+        return _read(folder)
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+
+
+def _read(folder: Path) -> Dataset:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
 
     def array(name: str) -> np.ndarray:

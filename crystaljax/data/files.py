@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import IO
+
+log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
@@ -58,6 +63,66 @@ def replacing(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a path while the block runs; one process at a time has it, others wait.
+
+    The lock is a file beside `path`, and gone with the process that holds it. Where the file system
+    has no locks, the block runs all the same, after a warning.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        with lock.open("a+b") as file:
+            if not _acquire(file, path):
+                yield
+                return
+            if not _is_at(file, lock):  # another process removed it when it was done
+                continue
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows removes no open file
+                    lock.unlink()
+            return
+
+
+def _acquire(file: IO[bytes], path: Path) -> bool:
+    """Wait for the lock; False where there are none."""
+    try:
+        if not _try_lock(file):
+            log.warning("another process makes %s: waiting for it", path)
+            while not _try_lock(file):
+                time.sleep(0.2)
+    except OSError as error:
+        log.warning("no locks in %s (%s): let one process at a time make it", path.parent, error)
+        return False
+    return True
+
+
+def _try_lock(file: IO[bytes]) -> bool:
+    """Take the lock unless another has it; OSError where there are none."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _is_at(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def file_names(ids: Iterable[str]) -> list[str]:

@@ -16,6 +16,7 @@ from crystaljax.models.llm.decode import DecodeSettings, Graph, Network, Weights
 from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.models.llm.token_sampling import LogitsWarper
 from crystaljax.parallel import batch_sharding, replicated
+from crystaljax.ranges import NOT_NEGATIVE, POSITIVE_SHARE, at_least, check
 from crystaljax.text.engine import Engine, Generation, Prompts
 from crystaljax.text.stops import StopStrings
 
@@ -38,15 +39,9 @@ class GenerationConfig:
     """Completions sampled at a time; the result does not depend on it."""
 
     def __post_init__(self) -> None:
-        wrong = {
-            f"temperature {self.temperature}: it must be positive, or 0": self.temperature < 0,
-            f"top-p {self.top_p}: it must be above 0, and 1 at most": not 0 < self.top_p <= 1,
-            f"top-k {self.top_k}: it must be positive, or 0 for all tokens": self.top_k < 0,
-            f"max_new_tokens {self.max_new_tokens}: ask for one at least": self.max_new_tokens < 1,
-            f"batch_size {self.batch_size}: it must be positive": self.batch_size < 1,
-        }
-        for message in (message for message, is_wrong in wrong.items() if is_wrong):
-            raise ValueError(message)
+        one = at_least(1)
+        check(self, temperature=NOT_NEGATIVE, top_p=POSITIVE_SHARE, top_k=NOT_NEGATIVE)
+        check(self, max_new_tokens=one, batch_size=one)
 
     def warper(self) -> LogitsWarper:
         """The arrays that say how to draw."""
@@ -113,14 +108,17 @@ class Generator:
         seed: int,
         n: int = 1,
         limits: np.ndarray | None = None,
+        numbers: np.ndarray | None = None,
     ) -> Generation:
         """n completions of each prompt (int [length]).
 
         weights: the states that `nnx.split` gave with the graph.
         limits: int [len(prompts)], tokens of each prompt's completions at most, if fewer than
           `max_new_tokens`.
+        numbers: int [len(prompts) · n], of the completions; 0, 1, 2 ... if not given.
 
-        Completion i depends on the seed, i, its prompt and the weights alone (up to rounding).
+        A completion depends on the seed, its number, its prompt and the weights alone (up to
+        rounding).
         ValueError naming a prompt that is empty, has tokens that the model does not know, or is,
         with what is to be sampled, longer than the model's context.
         """
@@ -139,7 +137,8 @@ class Generator:
         )
         settings = jax.device_put(settings, self._everywhere)
         result = Generation.empty(len(prompts), n, most)
-        work = Prompts(prompts, limits, n)
+        numbers = np.arange(len(prompts) * n) if numbers is None else np.asarray(numbers)
+        work = Prompts(prompts, limits, n, numbers)
         if work.n_samples:
             size = self.config.batch_size
             Engine(
