@@ -51,12 +51,6 @@ def test_it_is_a_sweep(path: Path) -> None:
 
 
 @each_sweep
-def test_wandb_s_own_check_of_the_format(path: Path) -> None:
-    sweeps = pytest.importorskip("sweeps")
-    assert sweeps.schema_violations_from_proposed_config(loaded(path)) == []
-
-
-@each_sweep
 def test_its_parameters_are_options_of_the_script(path: Path) -> None:
     sweep = loaded(path)
     script = Path(sweep["program"])

@@ -170,11 +170,7 @@ class Experiment:
           best: structures to show in W&B.
           outputs: files and folders that the study made, and what each is: "model", "structures".
         """
-        report = replace(
-            report,
-            notes=[*report.notes, f"{self.provenance.sentence}."],
-            extra={**report.extra, "provenance": self.provenance.to_dict()},
-        )
+        report = self.provenance.added(report)
         page = report.write(self.folder)
         track_report(self.main.tracker, report)
         if best is not None:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import numpy as np
-import tyro
 from sources import shared_table, title
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 from crystaljax.structures import to_cells, to_structures
 from crystaljax.symmetry.analysis import symmetrize
@@ -163,4 +163,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run(main, Config, __doc__, prepared=False)
