@@ -69,9 +69,8 @@ class TextConditions:
     ) -> None:
         self.format, self.tokenizer, self.n_vocabulary = format, tokenizer, n_vocabulary
         self.prompts = CrystalPrompts(metadata.templates, metadata.values)
-        everything = format.pattern()
-        self._knows_groups = format.pattern(space_groups=[1]) != everything
-        self._knows_elements = format.pattern(elements=["H"]) != everything
+        self._knows_groups = _knows(format, space_groups=[1])
+        self._knows_elements = _knows(format, elements=["H"])
         groups = np.flatnonzero(metadata.space_group_counts) + 1
         elements = np.flatnonzero(metadata.element_counts)
         self._groups = tuple(groups.tolist()) or None
@@ -147,3 +146,11 @@ class TextConditions:
 def _literal(text: str) -> str:
     """The expression for a text itself."""
     return one_of([text]) if text else ""
+
+
+def _knows(format: TextFormat, **asked: Any) -> bool:
+    """The format's pattern depends on what is asked; one that refuses to be asked knows nothing."""
+    try:
+        return format.pattern(**asked) != format.pattern()
+    except ValueError:
+        return False
