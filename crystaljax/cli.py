@@ -45,6 +45,11 @@ class Sample(Command):
     """Folder of a model, such as checkpoints/wyckoff-mp20bt, or of a language model."""
     output: Path
     """File for the crystals: .zip (of CIFs), .csv, .extxyz or .json.gz"""
+    tokenization: str = ""
+    """Tokenization that the model is expected to have. A text format from a file of your own,
+    FILE.py:CLASS, is only run if it is given here."""
+    templates: tuple[str, ...] = ()
+    """Prompt templates of a language model, by name or file, in place of its own."""
     n: int | None = None
     """Samples to draw, 100 if not given; with --conditions of each of them, 1 if not given."""
     seed: int = 0
@@ -94,7 +99,7 @@ class Sample(Command):
         conditions, repeat = self._asked()
         n = len(conditions) * repeat
         check_target(self.output)
-        policy, params = load_policy(self.model)
+        policy, params = load_policy(self.model, self.tokenization, self.templates)
         with console.status(f"sampling {n} crystals"):
             rollout = policy.sample(params, conditions, self.seed, sampling, repeat)
         rows = np.flatnonzero(rollout.met)

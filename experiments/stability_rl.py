@@ -34,6 +34,7 @@ from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.run_folder import remade
 from crystaljax.policies.base import Params, SamplingConfig, encode_writable
 from crystaljax.ranges import DECAY, FINITE, POSITIVE, at_least, check
 from crystaljax.rewards.stability import StabilityConfig
@@ -149,7 +150,8 @@ def main(config: Config) -> None:
         models = {"base": bench.base, "RL": learnt}
         rates = {label: group_rates(bench, model, config) for label, model in models.items()}
         model, samples = experiment.folder / "model", experiment.folder / "rl.zip"
-        bench.policy.save(model, learnt)
+        with remade(model) as made:
+            bench.policy.save(made, learnt)
         write(found["RL"].crystals[np.isfinite(found["RL"].e_above_hull)], samples)
         best = BestStructures.of(found["RL"])
         energies = {

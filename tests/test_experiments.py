@@ -14,6 +14,7 @@ from scripts import SCRIPTS, load_script
 from stub_endpoint import stub_endpoint
 from wandb_files import offline_runs
 
+from crystaljax.cli import main
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.policies.loading import load_policy
@@ -49,10 +50,29 @@ def model(tmp_path_factory: pytest.TempPathFactory, crystals: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def setup(model: Path, crystals: Path) -> str:
-    """Options of the experiments on crystals: a small model, few samples."""
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model that has learnt a few crystals by heart."""
+    pytest.importorskip("tokenizers")
+    from small_crystal_text import learnt_crystal_texts
+
+    folder = tmp_path_factory.mktemp("texts")
+    policy, params = learnt_crystal_texts(folder / "run")
+    policy.save(folder / "model", params)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module", params=["model", "text_model"])
+def either_model(request: pytest.FixtureRequest) -> Path:
+    """A folder of each kind of model."""
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def setup(either_model: Path, crystals: Path) -> str:
+    """Options of the experiments on crystals: a small model of either kind, few samples."""
     return (
-        f"--setup.model {model} --setup.reference {crystals} --setup.n-samples 8"
+        f"--setup.model {either_model} --setup.reference {crystals} --setup.n-samples 8"
         " --setup.sampling.batch-size 8 --setup.output out"
     )
 
@@ -146,6 +166,17 @@ def test_kl_reward(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
     assert Path("out/report.html").is_file()
 
 
+def test_sample(either_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command, with conditions that differ from row to row."""
+    Path("asked.csv").write_text("space_group\n225\n227\n")
+    arguments = ["sample", "--model", str(either_model), "--output", "samples.csv"]
+    main([*arguments, "--conditions", "asked.csv", "--n", "8"])
+    assert "of 16 samples are in samples.csv" in " ".join(capsys.readouterr().out.split())
+    with Path("samples.csv").open() as file:
+        groups = {int(row["material_id"]) // 8: row for row in csv.DictReader(file)}
+    assert groups.keys() == {0, 1}
+
+
 def test_pretrain(model: Path) -> None:
     load_policy(model)
     nll = read_metrics(model.parent)["train/nll"]
@@ -221,7 +252,7 @@ def test_curate_alloys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("text_formats.py", "--source {} --n-matched 5 --repeats 1"),
+        ("text_formats.py", "--source {0} --learnt {0} --n-matched 5 --repeats 1"),
         ("symmetry.py", "--source {} --n 20 --peer-n 2 --batch-size 8 --repeats 1"),
         ("hull.py", "--queries 20 --peer-queries 3 --repeats 2"),
         ("matching.py", "--reference {0} --others {0} --n-samples 12 --plain-samples 2"),

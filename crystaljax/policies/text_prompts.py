@@ -52,6 +52,22 @@ def condition_fields(condition: Condition) -> dict[str, Any]:
     return found
 
 
+def asking(template: PromptTemplate, row: Mapping[str, Any]) -> Condition:
+    """The condition that a template asks for with these values of its fields.
+
+    ValueError naming fields that have no value.
+    """
+    names = template.prompt_fields
+    if missing := names - row.keys():
+        raise ValueError(f"the prompt {template.name!r} needs {_listed(missing)}: give conditions")
+    return Condition(
+        formula=row["formula"] if names & {"formula", "formula_units"} else None,
+        formula_units=row["formula_units"] if "formula_units" in names else None,
+        space_group=row["space_group"] if "space_group" in names else None,
+        properties={name: row[name] for name in sorted(names - set(OF_CRYSTALS))},
+    )
+
+
 class Request(NamedTuple):
     """How a condition is asked for."""
 
