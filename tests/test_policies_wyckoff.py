@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from crystaljax.sampling import make_demands, possible_groups
 from small import SMALL
 from test_sampling import policy
 from test_training_pretrain import small_crystals
@@ -16,7 +17,6 @@ from crystaljax.conditions import Condition
 from crystaljax.models.wyckoff.sampler import Sampler
 from crystaljax.policies.base import Params, Rollout, SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
-from crystaljax.sampling import make_demands, possible_groups
 from crystaljax.training.likelihood import LikelihoodConfig
 from crystaljax.training.likelihood import make_update as likelihood_update
 from crystaljax.training.optimizer import TrainState
