@@ -17,7 +17,7 @@ from crystaljax.data.dataset import load
 from crystaljax.models.llm.token_grammar import START_STATE, TokenGrammar
 from crystaljax.text import grammar as grammars
 from crystaljax.text import token_walk
-from crystaljax.text.grammar import accepts, from_regex, from_texts, grammar_of
+from crystaljax.text.grammar import accepts, from_regex, from_texts
 from crystaljax.text.tokenizer import Tokenizer
 from crystaljax.text.tokenizer_training import train_bpe
 from crystaljax.tokenizations.text.wyckoff import WyckoffText
@@ -171,7 +171,7 @@ FORMAT = WyckoffText()
 
 @pytest.fixture(scope="module")
 def all_groups() -> TokenGrammar:
-    return grammar_of(FORMAT, bpe(), V)
+    return from_regex(FORMAT.pattern(), bpe(), V)
 
 
 def test_all_space_groups_and_elements(all_groups: TokenGrammar) -> None:
@@ -189,8 +189,8 @@ def test_all_space_groups_and_elements(all_groups: TokenGrammar) -> None:
 
 def test_some_groups_and_elements() -> None:
     texts = FORMAT.encode(load("prototypes").crystals[::12])
-    grammar = grammar_of(FORMAT, bpe(), V, [225, 166], ["O", "Ti"])
     pattern = re.compile(FORMAT.pattern([225, 166], ["O", "Ti"]))
+    grammar = from_regex(pattern.pattern, bpe(), V)
     for text, tokens in zip(texts, bpe().encode(texts), strict=True):
         assert accepts(grammar, tokens) == bool(pattern.fullmatch(text))
 
