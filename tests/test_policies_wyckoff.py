@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from crystaljax.sampling import make_demands, possible_groups
 from small import SMALL
 from test_sampling import policy
 from test_training_pretrain import small_crystals
