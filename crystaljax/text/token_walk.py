@@ -40,7 +40,7 @@ class _Level(NamedTuple):
 
     first: np.ndarray
     """int [parents]: the first child of each node of the level above."""
-    count: np.ndarray
+    n_children: np.ndarray
     """int [parents]: how many children it has."""
     symbol: np.ndarray
     """int [nodes]: what leads to a node."""
@@ -56,7 +56,7 @@ def columns_and_transitions(
     Tokens of the same classes of bytes have the same label, int [V], −1 for those that no text has.
     ValueError for more than `MAX_TRANSITIONS`.
     """
-    lives = (automaton.next_state >= 0).any(axis=0)
+    lives = automaton.next_state.max(axis=0) >= 0
     classes = bytes(automaton.symbol.astype(np.uint8))
     unknown = bytes(np.flatnonzero(~lives[automaton.symbol]).astype(np.uint8))
     labels: dict[bytes, int] = {}
@@ -110,8 +110,8 @@ def _walked(automaton: Automaton, levels: Iterator[_Level]) -> Transitions:
 
 def _parts(level: _Level, walks: Transitions) -> Iterator[Transitions]:
     """The walks that go on, few enough at a time."""
-    walks = walks.where(level.count[walks.label] > 0)
-    steps = np.cumsum(level.count[walks.label])
+    walks = walks.where(level.n_children[walks.label] > 0)
+    steps = np.cumsum(level.n_children[walks.label])
     cuts = np.searchsorted(steps, np.arange(_AT_ONCE, steps[-1:].sum(), _AT_ONCE))
     ends = np.unique([0, *cuts.tolist(), len(steps)]).tolist()
     for low, high in pairwise(ends):
@@ -120,7 +120,7 @@ def _parts(level: _Level, walks: Transitions) -> Iterator[Transitions]:
 
 def _stepped(automaton: Automaton, level: _Level, walks: Transitions) -> Transitions:
     """The walks one symbol further, to each child that the automaton allows."""
-    count = level.count[walks.label]
+    count = level.n_children[walks.label]
     step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     child = np.repeat(level.first[walks.label], count) + step
     following = automaton.next_state[np.repeat(walks.following, count), level.symbol[child]]

@@ -72,7 +72,7 @@ class TokenGrammar:
 
     def stuck(self) -> np.ndarray:
         """int [...]: the states (numpy) where nothing may follow, nor the text end."""
-        can_go_on = (np.asarray(self.rank) >= 0).any(axis=1)[np.asarray(self.row)]
+        can_go_on = np.asarray(self.rank).max(axis=1)[np.asarray(self.row)] >= 0
         return np.flatnonzero(~(can_go_on | np.asarray(self.accepting)))
 
 
