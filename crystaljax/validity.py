@@ -10,6 +10,7 @@ Four questions, each with its own thresholds:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import jax
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.composition import SYMBOLS
-from crystaljax.crystal import Array, AtomicCell, Cells, Crystals, wrapped
+from crystaljax.crystal import Array, AtomicCell, Cells, Crystals, stack, wrapped
 from crystaljax.symmetry.lattices import heights, minkowski_reduce
 
 # Of a crystal at all: readers turn down what does not meet these, and nothing else.
@@ -176,31 +177,35 @@ def is_crystal(crystals: Crystals) -> np.ndarray:
 
 
 def structure_valid(
-    crystals: Crystals, min_distance: float = MIN_DISTANCE, min_volume: float = MIN_VOLUME
+    crystals: Crystals,
+    min_distance: float = MIN_DISTANCE,
+    min_volume: float = MIN_VOLUME,
+    cells: Sequence[AtomicCell] | None = None,
 ) -> np.ndarray:
     """Mask of crystals without atoms (or images) too close or a collapsed cell: bool [B].
 
     Thresholds in Å and Å³ (of the primitive cell) as in CDVAE, but an atom's own images count as
-    atoms too, so that the choice of cell does not matter.
+    atoms too, so that the choice of cell does not matter. `cells`: see `closest_distance`.
     """
-    distance, volume = closest_distance(crystals)
+    distance, volume = closest_distance(crystals, cells)
     return (distance >= min_distance) & (volume >= min_volume)  # nan compares as False
 
 
-def closest_distance(crystals: Crystals) -> tuple[np.ndarray, np.ndarray]:
+def closest_distance(
+    crystals: Crystals, cells: Sequence[AtomicCell] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Shortest distance between atoms, in Å, and the primitive cell's volume, in Å³.
 
-    Both float64 [B], nan for rows that are no crystal.
+    Both float64 [B], nan for rows that are no crystal. `cells` [B]: the crystals' primitive cells,
+    if they have been made already (`structures.to_cells`).
     """
-    from crystaljax.symmetry.orbits import expand, n_atoms
+    from crystaljax.structures import to_cells
 
-    crystals = crystals.to_numpy()
     distance = np.full(len(crystals), np.nan)
     volume = np.full(len(crystals), np.nan)
     rows = np.flatnonzero(is_crystal(crystals))
-    if not len(rows):
-        return distance, volume
-    atoms = np.asarray(n_atoms(crystals, primitive=True))[rows]
+    cells = list(to_cells(crystals, primitive=True)) if cells is None else cells
+    atoms = np.array([len(cells[row].species) for row in rows], int)
     sizes = 4 ** np.ceil(np.log2(np.maximum(atoms, 16)) / 2).astype(int)  # few to compile for
     for size in np.unique(sizes):
         group = rows[sizes == size]
@@ -208,9 +213,9 @@ def closest_distance(crystals: Crystals) -> tuple[np.ndarray, np.ndarray]:
         for start in range(0, len(group), batch):
             part = group[start : start + batch]
             padded = np.resize(part, batch)  # repeats rows, so that every call has one shape
-            cells = expand(crystals[padded], max_atoms=int(size), primitive=True).to_numpy()
-            distance[part] = min_distances(cells)[: len(part)]
-            volume[part] = np.abs(np.linalg.det(cells.matrix.astype(np.float64)))[: len(part)]
+            full = stack([cells[row] for row in padded], batch, int(size))
+            distance[part] = min_distances(full)[: len(part)]
+            volume[part] = np.abs(np.linalg.det(full.matrix))[: len(part)]
     return distance, volume
 
 
