@@ -14,6 +14,10 @@ Index = Any  # whatever indexes the leading axis: an int array, a boolean mask, 
 B = TypeVar("B", bound="Batch")
 
 
+MIN_VOLUME = 0.1
+"""Å³: the smallest unit cell taken for a real one; a smaller one is invalid in CDVAE, too."""
+
+
 class AtomicCell(NamedTuple):
     """One structure as atoms in a cell, with no symmetry known yet (what readers produce)."""
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crystaljax.composition import N_SPECIES
-from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.crystal import MIN_VOLUME, AtomicCell, Crystals
 from crystaljax.symmetry.tables import tables
-from crystaljax.validity import MIN_VOLUME
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

@@ -1,4 +1,4 @@
-"""Metrics, checkpoints and structures of a run: always in local files, and in W&B if wanted."""
+"""Metrics, results and files of a run: metrics always in a local file, all in W&B if wanted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import logging
 import math
 import os
+import re
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,15 @@ import numpy as np
 log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
+
+WANDB_FOLDER = "wandb"
+"""Of a run's folder: what W&B keeps there."""
+
+RUN_ID_FILE = "run-id.txt"
+"""In it: the id of the W&B run, for a run that is gone on with."""
+
+LARGEST_COPY = 1_000_000_000
+"""Bytes of an artifact; of a larger one W&B gets the place alone."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,7 @@ class Tracker:
       resume_step: the step of the checkpoint this run starts from. Lines of metrics.jsonl beyond
         it are dropped, so that no step is there twice. None: a new run; the metrics.jsonl of an
         earlier one is kept as metrics.1.jsonl, metrics.2.jsonl, ...
+      job_type: what W&B calls this kind of run within its group.
     """
 
     def __init__(
@@ -64,6 +76,7 @@ class Tracker:
         config: TrackingConfig | None = None,
         run_config: Mapping[str, Any] | None = None,
         resume_step: int | None = None,
+        job_type: str | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.config = config or TrackingConfig()
@@ -79,7 +92,7 @@ class Tracker:
             _drop_after(path, resume_step)
         self._file = path.open("a", encoding="utf-8", buffering=1)  # every line reaches the system
         if self.config.mode != "disabled":
-            self._run = _start(self.config, self.folder, dict(run_config or {}))
+            self._run = _start(self.config, self.folder, dict(run_config or {}), job_type)
 
     @property
     def run_id(self) -> str | None:
@@ -105,11 +118,23 @@ class Tracker:
         self._file.write(json.dumps({"step": int(step), **finite}) + "\n")
         self._wandb(lambda run: run.log(numbers, step=int(step)))
 
+    def configure(self, entries: Mapping[str, Any]) -> None:
+        """Add to the configuration that W&B shows."""
+        self._wandb(lambda run: run.config.update(dict(entries), allow_val_change=True))
+
+    def summarize(self, values: Mapping[str, float]) -> None:
+        """Set results of the whole run, by which W&B compares runs; those not finite are left out.
+
+        Names as of `wandb_name`.
+        """
+        finite = {name: float(x) for name, x in values.items() if math.isfinite(x)}
+        self._wandb(lambda run: run.summary.update(finite))
+
     def log_table(
         self,
         name: str,
         columns: Mapping[str, Sequence[Any] | np.ndarray],
-        step: int,
+        step: int | None = None,
         pictures: Sequence[Path | None] | None = None,
     ) -> None:
         """Show a table in W&B, such as generated structures with their energies and pictures.
@@ -130,21 +155,27 @@ class Tracker:
                 images = [None if path is None else wandb.Image(str(path)) for path in pictures]
                 data = [[image, *row] for image, row in zip(images, data, strict=True)]
                 header = ["picture", *header]
-            run.log({name: wandb.Table(columns=header, data=data)}, step=int(step))
+            run.log({name: wandb.Table(columns=header, data=data)}, step=step)
 
         self._wandb(show)
 
-    def log_images(self, images: Mapping[str, Path], step: int) -> None:
+    def log_images(self, images: Mapping[str, Path], step: int | None = None) -> None:
         """Show image files, such as the report's figures, in W&B."""
 
         def show(run: Any) -> None:
             import wandb
 
-            run.log({k: wandb.Image(str(path)) for k, path in images.items()}, step=int(step))
+            run.log({k: wandb.Image(str(path)) for k, path in images.items()}, step=step)
 
         self._wandb(show)
 
-    def log_artifact(self, path: str | os.PathLike[str], name: str, type: str) -> None:
+    def log_artifact(
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        type: str,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Keep a file or folder in W&B: type "model" for checkpoints, "structures" for crystals.
 
         FileNotFoundError if there is nothing at `path`.
@@ -152,16 +183,16 @@ class Tracker:
         path = Path(path)
         if not path.exists():
             raise FileNotFoundError(f"cannot track {path} as the artifact {name!r}: no such file")
+        self._wandb(lambda run: run.log_artifact(_artifact(path, name, type, metadata)))
 
-        def keep(run: Any) -> None:
-            import wandb
+    def use_artifact(self, path: str | os.PathLike[str], name: str, type: str) -> None:
+        """Tell W&B that the run starts from a file or folder; offline, W&B cannot take note of it.
 
-            artifact = wandb.Artifact(name, type)
-            add = artifact.add_dir if path.is_dir() else artifact.add_file
-            add(str(path))
-            run.log_artifact(artifact)
-
-        self._wandb(keep)
+        What an earlier run kept under the same name with the same content is that run's output.
+        """
+        path = Path(path)
+        if self.mode == "online" and path.exists():
+            self._wandb(lambda run: run.use_artifact(_artifact(path, name, type, None)))
 
     def close(self, failed: bool = False) -> None:
         """Finish the run and wait for W&B to take what is left; further calls do nothing."""
@@ -195,28 +226,71 @@ class Tracker:
             self._run = None
 
 
-def _start(config: TrackingConfig, folder: Path, run_config: dict[str, Any]) -> Any:
+def wandb_name(*parts: str) -> str:
+    """A name that W&B can sort, filter and optimise by: "after_PPO/metastable_SUN".
+
+    W&B takes a dot for a step into a nested entry and asks for letters, digits and underscores;
+    slashes make sections.
+    """
+    words = (re.findall(r"\w+", part.replace("S.U.N.", "SUN"), re.ASCII) for part in parts)
+    return "/".join("_".join(each) for each in words)
+
+
+def kept_run_id(folder: str | os.PathLike[str]) -> str | None:
+    """The W&B id of the run that was in a folder last, if there was one."""
+    path = Path(folder) / WANDB_FOLDER / RUN_ID_FILE
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+
+def new_run_id() -> str:
+    """A W&B id that no other run has."""
+    return secrets.token_hex(4)
+
+
+def _artifact(path: Path, name: str, type: str, metadata: Mapping[str, Any] | None) -> Any:
+    """A file or folder as W&B keeps it."""
+    import wandb
+
+    artifact = wandb.Artifact(name, type, metadata=dict(metadata or {}))
+    files = [path] if path.is_file() else [x for x in path.rglob("*") if x.is_file()]
+    if sum(file.stat().st_size for file in files) > LARGEST_COPY:
+        artifact.add_reference(path.resolve().as_uri(), checksum=False)
+    elif path.is_dir():
+        artifact.add_dir(str(path))
+    else:
+        artifact.add_file(str(path))
+    return artifact
+
+
+def _start(
+    config: TrackingConfig, folder: Path, run_config: dict[str, Any], job_type: str | None
+) -> Any:
     """A W&B run in the mode asked for, or offline if that fails, or None."""
     import wandb
 
     modes = ["online", "offline"] if config.mode == "online" else ["offline"]
     for mode in modes:
         try:
-            return wandb.init(
+            run = wandb.init(
                 mode=mode,  # type: ignore[arg-type]
                 project=config.project,
                 entity=config.entity,
                 group=config.group,
+                job_type=job_type,
                 tags=list(config.tags),
                 name=config.name,
                 id=config.run_id,
                 resume="allow" if config.run_id else None,
+                reinit="create_new",  # runs of one study may be open beside each other
                 dir=str(folder),
                 config=run_config,
                 settings=wandb.Settings(
                     init_timeout=config.timeout, login_timeout=config.timeout, silent=True
                 ),
             )
+            (folder / WANDB_FOLDER).mkdir(exist_ok=True)
+            (folder / WANDB_FOLDER / RUN_ID_FILE).write_text(f"{run.id}\n", encoding="utf-8")
+            return run
         except (wandb.Error, OSError, TimeoutError) as error:
             then = "goes on offline" if mode == "online" else "is tracked locally alone"
             log.warning("no W&B %s (%s): the run %s", mode, str(error).splitlines()[0], then)

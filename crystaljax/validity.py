@@ -18,13 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.composition import SYMBOLS
-from crystaljax.crystal import Array, AtomicCell, Cells, Crystals, stack, wrapped
+from crystaljax.crystal import MIN_VOLUME, Array, AtomicCell, Cells, Crystals, stack, wrapped
 from crystaljax.symmetry.lattices import heights, minkowski_reduce
 
-# Of a crystal at all: readers turn down what does not meet these, and nothing else.
-
-MIN_VOLUME = 0.1
-"""Å³: the smallest unit cell taken for a real one; a smaller one is invalid in CDVAE, too."""
+# Of a crystal at all: readers turn down what does not meet these and `MIN_VOLUME` (0.1 Å³; the
+# limit of a valid structure in CDVAE, too), and nothing else.
 
 MAX_VECTOR = 1e4
 """Å: longer lattice vectors are taken for a mistake."""
@@ -205,7 +203,7 @@ def closest_distance(
     volume = np.full(len(crystals), np.nan)
     rows = np.flatnonzero(is_crystal(crystals))
     cells = list(to_cells(crystals, primitive=True)) if cells is None else cells
-    atoms = np.array([len(cells[row].species) for row in rows], int)
+    atoms = np.array([len(cells[row].species) for row in rows.tolist()], int)
     sizes = 4 ** np.ceil(np.log2(np.maximum(atoms, 16)) / 2).astype(int)  # few to compile for
     for size in np.unique(sizes):
         group = rows[sizes == size]
@@ -213,7 +211,7 @@ def closest_distance(
         for start in range(0, len(group), batch):
             part = group[start : start + batch]
             padded = np.resize(part, batch)  # repeats rows, so that every call has one shape
-            full = stack([cells[row] for row in padded], batch, int(size))
+            full = stack([cells[row] for row in padded.tolist()], batch, int(size))
             distance[part] = min_distances(full)[: len(part)]
             volume[part] = np.abs(np.linalg.det(full.matrix))[: len(part)]
     return distance, volume

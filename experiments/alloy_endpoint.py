@@ -11,12 +11,8 @@ same command again to go on after an interruption. --endpoint.max-requests and
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import tyro
-from rich.console import Console
 
 from crystaljax.alloys.baselines.dialogue import DialogueConfig, dialogue
 from crystaljax.alloys.baselines.endpoint import Endpoint, EndpointConfig
@@ -27,8 +23,10 @@ from crystaljax.alloys.evaluation.table_one import table_one
 from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
 from crystaljax.evaluation.report import Report
-from crystaljax.experiment.run_folder import open_run
+from crystaljax.experiment.experiment import Experiment, summarize
+from crystaljax.experiment.main import run
 from crystaljax.rewards.pool import PoolConfig
+from crystaljax.tracking import TrackingConfig
 
 HOW_TO_ASK = (
     *("base_url", "key_variable", "limit_name", "at_once", "timeout", "retries"),
@@ -63,33 +61,39 @@ class Config:
     """Of the choice of examples."""
     output: Path = Path("runs/alloy_endpoint")
     """Folder of the answers and the report."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Weights & Biases."""
 
 
 def main(config: Config) -> None:
-    folder = open_run(config.output, config, vary=HOW_TO_ASK)
-    lists = load_lists(config.lists)
-    train, validation = candidates(lists.bcc, lists.b2)
-    reference = AlloyReference.of(f"{config.lists}/train", train, validation)
-    reward = replace(config.reward, cache=config.reward.cache or folder / "rewards.sqlite")
-    found: dict[str, AlloyEvaluation] = {}
-    with AlloyReward(reward) as judge:
-        lists.check(judge)
-        for shots in config.shots:
-            label = f"{shots} examples"
-            settings = ShotsConfig(lists.elements, shots, seed=config.seed)
-            prompts = shot_prompts(config.n_prompts, [str(one) for one in train], settings)
-            answers = Endpoint(replace(config.endpoint, journal=folder / f"{shots}_shot.jsonl"))(
-                prompts
-            )
-            texts = [final_answer(answer) for answer in answers if answer is not None]
-            found[label] = evaluate_alloys(texts, judge.judge_texts(texts), reference)
-        if config.n_dialogues:
-            found |= dialogues(config, lists.elements, judge, reference)
-    table = table_one(found)
-    table.write(folder)
-    title = f"Superalloys proposed by {config.endpoint.model}"
-    page = Report(title, {}, tables=[table.table]).write(folder)
-    Console().print(f"The report is in [bold]{page}[/bold].")
+    with Experiment(
+        config, config.output, config.tracking, "endpoint", vary=HOW_TO_ASK
+    ) as experiment:
+        folder = experiment.folder
+        lists = load_lists(config.lists)
+        train, validation = candidates(lists.bcc, lists.b2)
+        reference = AlloyReference.of(f"{config.lists}/train", train, validation)
+        reward = replace(config.reward, cache=config.reward.cache or folder / "rewards.sqlite")
+        experiment.describe(lists=config.lists, database=reward.engine.database)
+        found: dict[str, AlloyEvaluation] = {}
+        with AlloyReward(reward) as judge:
+            lists.check(judge)
+            for shots in config.shots:
+                label = f"{shots} examples"
+                settings = ShotsConfig(lists.elements, shots, seed=config.seed)
+                prompts = shot_prompts(config.n_prompts, [str(one) for one in train], settings)
+                endpoint = replace(config.endpoint, journal=folder / f"{shots}_shot.jsonl")
+                answers = Endpoint(endpoint)(prompts)
+                texts = [final_answer(answer) for answer in answers if answer is not None]
+                found[label] = evaluate_alloys(texts, judge.judge_texts(texts), reference)
+            if config.n_dialogues:
+                found |= dialogues(config, lists.elements, judge, reference)
+        table = table_one(found)
+        table.write(folder)
+        for label, evaluation in found.items():
+            summarize(experiment.main.tracker, label, evaluation)
+        title = f"Superalloys proposed by {config.endpoint.model}"
+        experiment.finish(Report(title, {}, tables=[table.table]))
 
 
 def dialogues(
@@ -111,5 +115,4 @@ def dialogues(
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    main(tyro.cli(Config))
+    run(main, Config)

@@ -14,24 +14,19 @@ in OUTPUT.
 
 from __future__ import annotations
 
-import logging
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import tyro
-from rich.console import Console
 
 from crystaljax.alloys.baselines.optimize import SearchConfig
 from crystaljax.alloys.dataset import PairsConfig
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
-from crystaljax.experiment.alloy_report import write_report
+from crystaljax.experiment.alloy_report import finish
 from crystaljax.experiment.alloys import Bench, BestConfig, DataConfig, Run
-from crystaljax.experiment.run_folder import open_run
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.main import run
 from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.pool import PoolConfig
-from crystaljax.runtime import prepare
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.loading import TextModelConfig
 from crystaljax.tracking import TrackingConfig
@@ -199,24 +194,21 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
-    start = time.perf_counter()
-    reward = config.reward
-    if reward.cache is None:
-        config.output.mkdir(parents=True, exist_ok=True)
-        reward = replace(reward, cache=config.output / "rewards.sqlite")
-    with AlloyReward(reward) as judge:
-        runs = [run(config, judge, seed) for seed in config.seeds]
-        seconds = time.perf_counter() - start
-        page = write_report(config.output, config.tracking, judge, runs, seconds)
-    Console().print(f"The report is in [bold]{page}[/bold].")
+    with Experiment(
+        config, config.output, config.tracking, "report", vary=("seeds",)
+    ) as experiment:
+        reward = config.reward
+        cache = reward.cache or experiment.folder / "rewards.sqlite"
+        experiment.use("model", config.model.base)
+        experiment.describe(lists=config.data.lists, database=reward.engine.database)
+        with AlloyReward(replace(reward, cache=cache)) as judge:
+            runs = [seeded(config, experiment, judge, seed) for seed in config.seeds]
+            finish(experiment, judge, runs)
 
 
-def run(config: Config, judge: AlloyReward, seed: int) -> Run:
+def seeded(config: Config, experiment: Experiment, judge: AlloyReward, seed: int) -> Run:
     """The whole way of one seed."""
-    folder = open_run(config.output / f"seed_{seed}", config, vary=("seeds",))
-    bench = Bench(
-        config.data, config.model, config.generation, config.tracking, judge, folder, seed
-    )
+    bench = Bench(config.data, config.model, config.generation, experiment, judge, seed)
     drawn = replace(config.search, method="random", calls=config.n_evaluated)
     samples = {"random": bench.searched(drawn)}
     params = {"SFT": bench.sft(config.sft)}
@@ -238,6 +230,4 @@ def run(config: Config, judge: AlloyReward, seed: int) -> Run:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    prepare()
-    main(tyro.extras.overridable_config_cli(PRESETS))
+    run(main, PRESETS)

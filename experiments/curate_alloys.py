@@ -10,17 +10,17 @@ The lists come to a JSON file, for `crystaljax.alloys.lists.load_lists`.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
+from rich.console import Console
 
 from crystaljax.alloys.curation import PURITY, PurityConfig
 from crystaljax.alloys.grid import ROLES, GridConfig, Roles
 from crystaljax.alloys.lists import curate_lists, write_lists
 from crystaljax.alloys.reward import EngineConfig
 from crystaljax.cli import require_absent
+from crystaljax.experiment.main import run
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,11 @@ def main(config: Config) -> None:
     lists = curate_lists(config.judge, config.grid, config.purity)
     write_lists(config.output, lists)
     tried, failed = lists.provenance["tried"], len(lists.provenance["failed"])
-    logging.info(
-        "%d of %d BCC and %d of %d B2 candidates are single, %d failed: %s",
-        *(len(lists.bcc), tried["bcc"], len(lists.b2), tried["b2"], failed, config.output),
+    Console().print(
+        f"{len(lists.bcc)} of {tried['bcc']} BCC and {len(lists.b2)} of {tried['b2']} B2 candidates"
+        f" are single, {failed} failed: {config.output}"
     )
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    main(tyro.extras.overridable_config_cli(PRESETS))
+    run(main, PRESETS)

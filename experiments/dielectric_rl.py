@@ -12,33 +12,29 @@ mean something.
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import math
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import tyro
-from rich.console import Console
 
 from crystaljax import plots
 from crystaljax.conditions import Condition
 from crystaljax.data.writers import write
 from crystaljax.evaluation.matching import once
 from crystaljax.evaluation.policies import Assessment
-from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment.best import ENERGY, BestStructures
 from crystaljax.experiment.crystals import Bench, Setup
-from crystaljax.experiment.run_folder import open_run
-from crystaljax.hardware import hardware
+from crystaljax.experiment.curves import last_kl, rl_figures
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.main import run
+from crystaljax.experiment.run_folder import remade
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.property import FigureOfMerit, create_figure_of_merit
 from crystaljax.rewards.stability import StabilityConfig
-from crystaljax.runtime import prepare
-from crystaljax.tracking import Tracker, read_metrics
 from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 from crystaljax.training.rollouts import judge
@@ -100,26 +96,54 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
-    start = time.perf_counter()
-    if config.setup.reward:
+    setup = config.setup
+    if setup.reward:
         raise ValueError("--setup.reward: here the figure of merit is the reward")
-    open_run(config.setup.output, config)
-    merit = create_figure_of_merit(config.dielectric, config.band_gap, config.max_merit)
-    with Bench(config.setup) as bench:
-        folder, resume_step = bench.run_folder("rl")
-        settings = dataclasses.asdict(config)
-        with Tracker(bench.output, config.setup.tracking, settings, resume_step) as tracker:
-            assessments = {"base": bench.assess(bench.base, 0)}
-            learnt = reinforce(
-                bench.task(merit), bench.base, config.rl, folder, tracker.log, run_id=tracker.run_id
-            )
-            assessments["RL"] = bench.assess(learnt, 1)
-            merits = {label: merit_of(merit, found) for label, found in assessments.items()}
-            bench.policy.save(bench.output / "model", learnt)
-            write(assessments["RL"].crystals[merits["RL"].ok], bench.output / "rl.zip")
-            page = report(config, bench, assessments, merits, time.perf_counter() - start)
-            tracker.log_artifact(bench.output / "model", "model", "model")
-    Console().print(f"The report is in [bold]{page}[/bold].")
+    with (
+        Experiment(config, setup.output, setup.tracking, "RL", checkpoints="rl") as experiment,
+        Bench(setup) as bench,
+    ):
+        merit = create_figure_of_merit(config.dielectric, config.band_gap, config.max_merit)
+        bench.record(experiment)
+        experiment.describe(reward="figure of merit ε·E_gap (eV)")
+        experiment.use("dielectric", config.dielectric)
+        base = bench.assess(bench.base, 0)
+        rl = experiment.main
+        learnt = reinforce(
+            bench.task(merit), bench.base, config.rl, rl.folder, rl.log, run_id=rl.run_id
+        )
+        found = {"base": base, "RL": bench.assess(learnt, 1)}
+        merits = {label: merit_of(merit, each) for label, each in found.items()}
+        model, samples = experiment.folder / "model", experiment.folder / "rl.zip"
+        with remade(model) as made:
+            bench.policy.save(made, learnt)
+        write(found["RL"].crystals[merits["RL"].ok], samples)
+        points = {
+            label: (each.info["band_gap"], each.info["dielectric"])
+            for label, each in merits.items()
+        }
+        energies = {label: each.e_above_hull for label, each in found.items()}
+        figures = {
+            "merit": (
+                plots.merit_scatter(points),
+                "Predicted properties of fresh samples, with lines of equal figure of merit",
+            ),
+            "energies": (plots.e_above_hull_histogram(energies), "Energy above hull, not rewarded"),
+            **rl_figures(experiment.folder, "figure of merit (eV)"),
+        }
+        rows = candidates(found["RL"], merits["RL"], config)
+        report = Report(
+            "Dielectrics by reinforcement learning",
+            {label: each.evaluation for label, each in found.items()},
+            experiment.pictures(figures),
+            [merit_table(merits), candidate_table(found["RL"], merits["RL"], rows, config)],
+            [words(config, bench), *bench.notes],
+            {"kl_from_base_nats": last_kl(experiment.folder)},
+        )
+        score = np.full(len(merits["RL"]), np.nan)
+        score[rows] = merits["RL"].value[rows]
+        best = BestStructures.of(found["RL"], score)
+        experiment.finish(report, best=best, outputs={model: "model", samples: "structures"})
 
 
 def merit_of(merit: FigureOfMerit, found: Assessment) -> RewardBatch:
@@ -127,36 +151,18 @@ def merit_of(merit: FigureOfMerit, found: Assessment) -> RewardBatch:
     return judge(merit, found.crystals, found.evaluation.columns["decoded"])
 
 
-def report(
-    config: Config,
-    bench: Bench,
-    assessments: dict[str, Assessment],
-    merits: dict[str, RewardBatch],
-    seconds: float,
-) -> Path:
-    """Write the report with its pictures; returns the page's path."""
-    metrics = read_metrics(bench.output)
-    points = {
-        label: (found.info["band_gap"], found.info["dielectric"]) for label, found in merits.items()
-    }
-    curves = {"mean": metrics["reward/mean"], "median": metrics["reward/median"]}
-    energies = {label: found.e_above_hull for label, found in assessments.items()}
-    figures = {
-        "merit": (
-            plots.merit_scatter(points),
-            "Predicted properties of fresh samples, with lines of equal figure of merit",
-        ),
-        "energies": (plots.e_above_hull_histogram(energies), "Energy above hull, not rewarded"),
-        "reward": (plots.training_curves(curves, "figure of merit (eV)"), "Reward during RL"),
-        "kl": (
-            plots.training_curves({"KL": metrics["rl/kl_base"]}, "KL from the base model (nats)"),
-            "Divergence of the policy from the base model",
-        ),
-    }
-    pictures = [
-        Picture(plots.save(figure, bench.output / f"{name}.png"), caption)
-        for name, (figure, caption) in figures.items()
-    ]
+def words(config: Config, bench: Bench) -> str:
+    """The run in a sentence."""
+    groups = ", ".join(map(str, config.setup.condition.space_groups or ("all",)))
+    return (
+        f"Model {config.setup.model.name}, space group {groups}; {config.rl.n_steps}"
+        f" {config.rl.algorithm.upper()} steps of {config.rl.batch_size} samples, τ ="
+        f" {config.rl.tau:g} eV; stability by {bench.stability.potential}."
+    )
+
+
+def merit_table(merits: dict[str, RewardBatch]) -> Table:
+    """Figures of merit of each model's samples."""
     rows = [["model", "mean figure of merit (eV)", "median", "90 % quantile", "predicted"]]
     for label, found in merits.items():
         known = found.value[found.ok]
@@ -164,38 +170,30 @@ def report(
         error = known.std() / np.sqrt(len(known))
         mean = f"{known.mean():.2f} ± {error:.2f}"
         rows.append([label, mean, f"{low:.2f}", f"{high:.2f}", f"{len(known)} / {len(found)}"])
-    groups = ", ".join(map(str, config.setup.condition.space_groups or ("all",)))
-    notes = [
-        f"Model {config.setup.model.name}, space group {groups}; {config.rl.n_steps}"
-        f" {config.rl.algorithm.upper()} steps of {config.rl.batch_size} samples, τ ="
-        f" {config.rl.tau:g} eV; stability by {bench.stability.potential};"
-        f" {seconds:.0f} s on {hardware()}.",
-        *bench.notes,
-    ]
-    caption = (
-        f"The best {config.n_best} unique samples after RL within"
-        f" {config.max_e_above_hull:g} eV/atom of the hull"
-    )
-    best = Table(caption, candidates(assessments["RL"], merits["RL"], config))
-    result = Report(
-        "Dielectrics by reinforcement learning",
-        {label: found.evaluation for label, found in assessments.items()},
-        pictures,
-        [Table("Figure of merit ε·E_gap of fresh samples", rows), best],
-        notes,
-        {"seconds": seconds, "hardware": hardware()},
-    )
-    return result.write(bench.output)
+    return Table("Figure of merit ε·E_gap of fresh samples", rows)
 
 
-def candidates(found: Assessment, merit: RewardBatch, config: Config) -> list[list[str]]:
-    """Header and rows: stable samples of largest figure of merit, one of those that match."""
+def energies_of(found: Assessment) -> dict[str, np.ndarray]:
+    """Energies above hull by each judge, by the name of their column."""
     columns = found.evaluation.columns
-    energies = {k: x for k, x in columns.items() if k.startswith("e_above_hull")}
-    stable = np.all([x <= config.max_e_above_hull for x in energies.values()], axis=0)
+    return {name: x for name, x in columns.items() if name.startswith(ENERGY)}
+
+
+def candidates(found: Assessment, merit: RewardBatch, config: Config) -> np.ndarray:
+    """Rows of stable samples of largest figure of merit, one of those that match."""
+    limit = config.max_e_above_hull
+    stable = np.all([x <= limit for x in energies_of(found).values()], axis=0)
     rows = np.flatnonzero(merit.ok & stable)
     rows = rows[np.argsort(-merit.value[rows])]
-    rows = rows[once(np.ones(len(rows), bool), columns["cluster"][rows])][: config.n_best]
+    cluster = found.evaluation.columns["cluster"]
+    return rows[once(np.ones(len(rows), bool), cluster[rows])][: config.n_best]
+
+
+def candidate_table(
+    found: Assessment, merit: RewardBatch, rows: np.ndarray, config: Config
+) -> Table:
+    """The candidates, with their properties."""
+    columns, energies = found.evaluation.columns, energies_of(found)
     header = ["formula", "ε", "E_gap (eV)", "ε·E_gap (eV)"]
     header += [name.replace("_", " ") + " (eV/atom)" for name in energies]
     table = [[*header, "novel"]]
@@ -210,10 +208,12 @@ def candidates(found: Assessment, merit: RewardBatch, config: Config) -> list[li
                 "yes" if columns["novel"][row] else "no",
             ]
         )
-    return table
+    caption = (
+        f"The best {config.n_best} unique samples after RL within"
+        f" {config.max_e_above_hull:g} eV/atom of the hull"
+    )
+    return Table(caption, table)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    prepare()
-    main(tyro.extras.overridable_config_cli(PRESETS))
+    run(main, PRESETS)

@@ -10,30 +10,24 @@ are judged by where they end. `small` takes some 15 minutes on two cores; give
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-import tyro
-from rich.console import Console
 
 from crystaljax import plots
 from crystaljax.evaluation.policies import Assessment, assess_crystals
-from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment.best import BestStructures
 from crystaljax.experiment.crystals import Bench, Setup
-from crystaljax.experiment.run_folder import open_run
-from crystaljax.hardware import hardware
+from crystaljax.experiment.experiment import Experiment, TrainingRun, summarize
+from crystaljax.experiment.main import run
 from crystaljax.mcmc import MCMCConfig, run_chains
 from crystaljax.policies.base import Params, SamplingConfig
 from crystaljax.ranges import NOT_NEGATIVE, check
-from crystaljax.runtime import prepare
-from crystaljax.tracking import Tracker, read_metrics
+from crystaljax.tracking import read_metrics
 from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.preference import PreferenceConfig, prefer
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
@@ -108,97 +102,98 @@ class MethodResult:
 
 
 def main(config: Config) -> None:
-    start = time.perf_counter()
-    open_run(config.setup.output, config)
-    with Bench(config.setup) as bench:
+    setup = config.setup
+    with (
+        Experiment(config, setup.output, setup.tracking, "report") as experiment,
+        Bench(setup) as bench,
+    ):
+        bench.record(experiment)
         base = bench.assess(bench.base, 0)
-        runs: dict[str, Callable[..., Params]] = {}
-        for tau in config.taus:
-            with_tau = dataclasses.replace(config.ppo, tau=tau)
-            runs[f"PPO, τ = {tau:g}"] = partial(reinforce, config=with_tau)
-        runs["GRPO"] = partial(reinforce, config=config.grpo)
-        runs["DPO"] = partial(prefer, config=config.dpo)
-        outcomes = {
-            label: trained(bench, train, label, i) for i, (label, train) in enumerate(runs.items())
+        methods: dict[str, Method] = {
+            f"PPO, τ = {tau:g}": Method(reinforce, replace(config.ppo, tau=tau))
+            for tau in config.taus
         }
-        outcomes["MCMC"] = chains(bench, config.mcmc)
-        page = report(config, bench, base, outcomes, time.perf_counter() - start)
-    Console().print(f"The report is in [bold]{page}[/bold].")
+        methods["GRPO"] = Method(reinforce, config.grpo)
+        methods["DPO"] = Method(prefer, config.dpo)
+        found = {
+            label: trained(experiment, bench, method, label, i)
+            for i, (label, method) in enumerate(methods.items())
+        }
+        found["MCMC"] = chains(experiment, bench, config.mcmc)
+        mean = f"mean {bench.quantity.label}"
+        curves = {label: (x.kl, x.reward) for label, x in found.items() if x.kl is not None}
+        reward = {
+            label: np.stack([np.linspace(0, 1, len(x.reward)), x.reward], axis=1)
+            for label, x in found.items()
+        }
+        figures = {
+            "trade_off": (
+                plots.trade_off(curves, "KL from the base model (nats)", mean),
+                "Mean reward of the rollouts against KL; a large dot ends each run",
+            ),
+            "reward": (
+                plots.training_curves(reward, mean, "share of the run"),
+                "Mean reward along the runs",
+            ),
+        }
+        rows = [["method", "last KL (nats)", f"last {mean}"]]
+        for label, x in found.items():
+            kl = "–" if x.kl is None else f"{x.kl[-1]:.2f}"
+            rows.append([label, kl, f"{x.reward[-1]:.3f}"])
+        words = (
+            f"Model {setup.model.name}; {config.ppo.n_steps * config.ppo.batch_size} rewarded"
+            f" samples for each method, reward {bench.rewarded_by}."
+        )
+        evaluations = {"base": base.evaluation}
+        evaluations |= {label: x.assessment.evaluation for label, x in found.items()}
+        report = Report(
+            "Reward against divergence",
+            evaluations,
+            experiment.pictures(figures),
+            [Table("The ends of the runs", rows)],
+            [words, *bench.notes],
+        )
+        experiment.finish(report)
 
 
-def trained(bench: Bench, train: Callable[..., Params], label: str, index: int) -> MethodResult:
+class Method(NamedTuple):
+    """A way of learning from rewards."""
+
+    train: Callable[..., Params]
+    config: ReinforceConfig | PreferenceConfig
+
+
+def trained(
+    experiment: Experiment, bench: Bench, method: Method, label: str, index: int
+) -> MethodResult:
     """One way of learning, from the base model to fresh samples."""
-    folder, resume_step = bench.run_folder(label.lower().replace(", τ = ", "-"))
-    settings: dict[str, Any] = {"label": label, **dataclasses.asdict(bench.setup)}
-    with Tracker(folder, bench.setup.tracking, settings, resume_step) as tracker:
-        params = train(bench.task(), bench.base, folder=folder, track=tracker.log)
-    metrics = read_metrics(folder)
-    kl = metrics["dpo/kl_base" if "dpo/kl_base" in metrics else "rl/kl_base"][:, 1]
-    return MethodResult(bench.assess(params, 1 + index), kl, metrics["reward/mean"][:, 1])
+    name = label.lower().replace(", τ = ", "-")
+    with experiment.run(name, label.partition(",")[0], method.config) as one:
+        params = method.train(
+            bench.task(), bench.base, method.config, one.folder, one.log, run_id=one.run_id
+        )
+        metrics = read_metrics(one.folder)
+        kl = metrics["dpo/kl_base" if "dpo/kl_base" in metrics else "rl/kl_base"][:, 1]
+        assessment = bench.assess(params, 1 + index)
+        finish_run(one, assessment)
+    return MethodResult(assessment, kl, metrics["reward/mean"][:, 1])
 
 
-def chains(bench: Bench, config: MCMCConfig) -> MethodResult:
+def chains(experiment: Experiment, bench: Bench, config: MCMCConfig) -> MethodResult:
     """Markov chains, and where they end."""
-    folder, resume_step = bench.run_folder("mcmc")
-    with Tracker(folder, bench.setup.tracking, dataclasses.asdict(config), resume_step) as tracker:
-        reached = run_chains(bench.task(), bench.base, config, folder, tracker.log)
-    metrics = read_metrics(folder)
-    ends = assess_crystals(reached, bench.stability, bench.reference, other=bench.judge)
+    with experiment.run("mcmc", "MCMC", config) as one:
+        reached = run_chains(bench.task(), bench.base, config, one.folder, one.log)
+        metrics = read_metrics(one.folder)
+        ends = assess_crystals(reached, bench.stability, bench.reference, other=bench.judge)
+        finish_run(one, ends)
     return MethodResult(ends, None, metrics["reward/mean"][:, 1])
 
 
-def report(
-    config: Config,
-    bench: Bench,
-    base: Assessment,
-    outcomes: dict[str, MethodResult],
-    seconds: float,
-) -> Path:
-    """Write the report with its pictures; returns the page's path."""
-    curves = {label: (x.kl, x.reward) for label, x in outcomes.items() if x.kl is not None}
-    reward = {
-        label: np.stack([np.linspace(0, 1, len(x.reward)), x.reward], axis=1)
-        for label, x in outcomes.items()
-    }
-    mean = f"mean {bench.quantity.label}"
-    figures = {
-        "trade_off": (
-            plots.trade_off(curves, "KL from the base model (nats)", mean),
-            "Mean reward of the rollouts against KL; a large dot ends each run",
-        ),
-        "reward": (
-            plots.training_curves(reward, mean, "share of the run"),
-            "Mean reward along the runs",
-        ),
-    }
-    pictures = [
-        Picture(plots.save(figure, bench.output / f"{name}.png"), caption)
-        for name, (figure, caption) in figures.items()
-    ]
-    rows = [["method", "last KL (nats)", f"last {mean}"]]
-    for label, x in outcomes.items():
-        kl = "–" if x.kl is None else f"{x.kl[-1]:.2f}"
-        rows.append([label, kl, f"{x.reward[-1]:.3f}"])
-    notes = [
-        f"Model {config.setup.model.name}; {config.ppo.n_steps * config.ppo.batch_size} rewarded"
-        f" samples for each method, reward {bench.rewarded_by};"
-        f" {seconds:.0f} s on {hardware()}.",
-        *bench.notes,
-    ]
-    evaluations = {"base": base.evaluation}
-    evaluations |= {label: x.assessment.evaluation for label, x in outcomes.items()}
-    result = Report(
-        "Reward against divergence",
-        evaluations,
-        pictures,
-        [Table("The ends of the runs", rows)],
-        notes,
-        {"seconds": seconds, "hardware": hardware()},
-    )
-    return result.write(bench.output)
+def finish_run(one: TrainingRun, found: Assessment) -> None:
+    """The samples of a method's end as results of its own run in W&B."""
+    summarize(one.tracker, "samples", found.evaluation)
+    BestStructures.of(found).track(one.tracker, one.folder / "structures")
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    prepare()
-    main(tyro.extras.overridable_config_cli(PRESETS))
+    run(main, PRESETS)

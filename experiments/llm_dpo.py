@@ -11,48 +11,41 @@ on after an interruption. The result is in OUTPUT/model.
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import tyro
-from rich.console import Console
 
 from crystaljax import plots
-from crystaljax.checkpoints import latest_step
-from crystaljax.evaluation.report import Picture, Report, Table
-from crystaljax.experiment.run_folder import open_run, remade
+from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment.answers import Examiner, evaluations_of, shown
+from crystaljax.experiment.curves import first_and_last
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.main import run
+from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.texts import (
-    Answers,
-    Examiner,
     LlmSetup,
     Texts,
     asked_of,
     chats,
-    evaluations_of,
     paper_setup,
-    prompts,
     read_texts,
+    record,
     sequences,
-    shown,
     weights_of,
+    writer,
+    written_as,
 )
-from crystaljax.hardware import hardware
+from crystaljax.policies.base import Rollout
+from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.text import TextPolicy
-from crystaljax.rewards.bounds import RewardBounds
-from crystaljax.rewards.completions import FormulaReward
-from crystaljax.runtime import prepare
+from crystaljax.rewards.completions import composition_likeness
 from crystaljax.text.examples import read_pairs
 from crystaljax.text.loading import TextModelConfig, load_text_policy
-from crystaljax.tokenizations.registry import create_format
-from crystaljax.tracking import Tracker, read_metrics
+from crystaljax.tracking import read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import preference_pairs
-from crystaljax.training.rollouts import Clock
 from crystaljax.training.text_preference import (
     TextPreferenceConfig,
     TokenPair,
@@ -61,7 +54,7 @@ from crystaljax.training.text_preference import (
     save_pairs,
     split_pairs,
 )
-from crystaljax.training.text_task import TextTask
+from crystaljax.validity import structure_valid
 
 SFT_MODEL = "runs/llm_sft/model"
 
@@ -125,36 +118,62 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
-    start = time.perf_counter()
-    folder = open_run(config.setup.output, config, vary=("result",))
-    policy = load_text_policy(config.setup.model)
+    setup = config.setup
     find = pairs_of_samples if config.pairs.file is None else pairs_of_file
-    settings = dataclasses.asdict(config)
-    with Tracker(folder, config.setup.tracking, settings, latest_step(folder)) as tracker:
-        pairs, asked = find(config, policy)
-        rows, held_out = split_pairs(pairs, config.pairs.validation, config.setup.seed)
-        examine = Examiner(config.setup, policy, asked(held_out))
+    with Experiment(
+        config, setup.output, setup.tracking, "DPO", ".", vary=("result",)
+    ) as experiment:
+        record(experiment, setup)
+        experiment.use("pairs", config.pairs.file)
+        policy = load_text_policy(setup.model)
+        whole, pairs, asked = find(config, policy)
+        rows, held_out = split_pairs(pairs, config.pairs.validation, setup.seed)
+        examine = Examiner(setup, whole, asked(held_out))
         before = examine(policy.start, 0)
+        fit = experiment.main
         state = prefer_texts(
             policy,
             [pairs[i] for i in rows],
             [pairs[i] for i in held_out],
             config.dpo,
-            folder,
-            tracker.log,
-            run_id=tracker.run_id,
+            fit.folder,
+            fit.log,
+            run_id=fit.run_id,
         )
-        params = weights_of(state, config.setup, policy)
+        params = weights_of(state, setup, policy)
         after = examine(params, 1)
-        with remade(folder / "model") as made:
-            policy.save(made, params)
-        page = report(config, len(pairs), before, after, time.perf_counter() - start)
-        tracker.log_artifact(folder / "model", "model", "model")
-    Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")
+        model = experiment.folder / "model"
+        with remade(model) as made:
+            whole.save(made, params)
+        metrics = read_metrics(experiment.folder)
+        losses = {"training": metrics["train/loss"]}
+        right = {name: metrics[f"{name}/accuracy"] for name in ("train", "validation")}
+        figures = {
+            "loss": (plots.training_curves(losses, "DPO loss"), "Loss"),
+            "accuracy": (
+                plots.training_curves(right, "share of pairs"),
+                "Pairs the right way round",
+            ),
+        }
+        names = ("train/loss", "train/accuracy", "train/margin", "validation/accuracy")
+        report = Report(
+            "Direct preference optimisation",
+            evaluations_of({"before DPO": before, "after DPO": after}),
+            experiment.pictures(figures),
+            [
+                first_and_last("The run", {name: metrics[name] for name in names}),
+                Table("Answers after DPO", shown(after)),
+            ],
+            [
+                f"{len(pairs)} pairs, β = {config.dpo.beta:g}, anchor {config.dpo.anchor:g},"
+                f" {config.dpo.n_epochs} epochs."
+            ],
+        )
+        experiment.finish(report, outputs={model: "model"})
 
 
-Found = tuple[list[TokenPair], Callable[[np.ndarray], Texts]]
-"""Pairs, and what the model is asked before and after, by the rows of the pairs held out."""
+Found = tuple[TextPolicy | CrystalTextPolicy, list[TokenPair], Callable[[np.ndarray], Texts]]
+"""The policy, pairs, and what it is asked before and after, by the rows of the pairs held out."""
 
 
 def pairs_of_file(config: Config, policy: TextPolicy) -> Found:
@@ -169,76 +188,50 @@ def pairs_of_file(config: Config, policy: TextPolicy) -> Found:
         first = {chosen.examples[i].asked: i for i in reversed(rows.tolist())}
         return chosen.take(np.array(sorted(first.values())))
 
-    return [TokenPair(a, b) for a, b in zip(*tokens, strict=True)], asked
+    whole = writer(policy, written_as(config.setup), None)
+    return whole, [TokenPair(a, b) for a, b in zip(*tokens, strict=True)], asked
 
 
 def pairs_of_samples(config: Config, policy: TextPolicy) -> Found:
     """New pairs, or those that an interrupted run has made; validation formulas are asked."""
-    train, validation = read_texts(config.setup.texts, chats(config.setup.model))
-    if not train.are_crystals:
+    metadata = written_as(config.setup)
+    train, validation = read_texts(config.setup.texts, metadata, chats(config.setup.model))
+    whole = writer(policy, metadata, train)
+    if train.crystals is None or not isinstance(whole, CrystalTextPolicy):
         raise ValueError("samples are judged as crystals only: give --pairs.file")
     kept = config.setup.output / "pairs.npz"
     if not kept.is_file():
-        save_pairs(kept, sampled_pairs(config, policy, train))
-    return load_pairs(kept), lambda _: validation
+        save_pairs(kept, sampled_pairs(config, whole, train))
+    return whole, load_pairs(kept), lambda _: validation
 
 
-def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[TokenPair]:
+def sampled_pairs(config: Config, policy: CrystalTextPolicy, train: Texts) -> list[TokenPair]:
     """Answers to training prompts, better ones beside worse ones to the same prompt."""
-    some = train.take(np.arange(min(config.pairs.n_prompts, len(train.examples))))
-    bounds = RewardBounds(invalid=0.0, low=0.0, high=1.0)
-    reward = FormulaReward(create_format(config.setup.texts.format))
-    task = TextTask(policy, prompts(policy, some), reward, config.setup.generation, bounds)
-    n = len(some.examples) * config.pairs.n_answers
-    rollout = task.rollout(policy.start, n, config.setup.seed, Clock(), config.pairs.n_answers)
-    rng = np.random.default_rng(config.setup.seed)
-    rows = preference_pairs(rollout.reward, rollout.prompt, config.pairs.min_gap, rng)
+    seed, generation = config.setup.seed, config.setup.generation
+    some = train.conditions[: config.pairs.n_prompts]
+    rollout = policy.complete(policy.texts.start, some, seed, generation, config.pairs.n_answers)
+    rng = np.random.default_rng(seed)
+    rows = preference_pairs(worth(rollout), rollout.prompt, config.pairs.min_gap, rng)
     if not len(rows):
         raise ValueError(
             "the answers to each prompt are worth the same: sample more, or at another temperature"
         )
-    return [TokenPair(rollout.samples[a], rollout.samples[b]) for a, b in rows]
+    texts = rollout.sequences.sequences
+    return [TokenPair(texts[a], texts[b]) for a, b in rows]
 
 
-def report(config: Config, n_pairs: int, before: Answers, after: Answers, seconds: float) -> Path:
-    """Write the report and its pictures; returns the page's path."""
-    folder = config.setup.output
-    metrics = read_metrics(folder)
-    figures = {
-        "loss": ({"training": metrics["train/loss"]}, "DPO loss"),
-        "accuracy": (
-            {
-                "training": metrics["train/accuracy"],
-                "validation": metrics["validation/accuracy"],
-            },
-            "share of pairs the right way round",
-        ),
-    }
-    pictures = [
-        Picture(plots.save(plots.training_curves(curves, label), folder / f"{name}.png"), label)
-        for name, (curves, label) in figures.items()
-    ]
-    rows = [["", "first", "last"]]
-    for name in ("train/loss", "train/accuracy", "train/margin", "validation/accuracy"):
-        first, last = metrics[name][[0, -1], 1]
-        rows.append([name, f"{first:.3f}", f"{last:.3f}"])
-    notes = [
-        f"{n_pairs} pairs, β = {config.dpo.beta:g}, anchor {config.dpo.anchor:g},"
-        f" {config.dpo.n_epochs} epochs;"
-        f" {seconds:.0f} s on {hardware()}."
-    ]
-    result = Report(
-        "Direct preference optimisation",
-        evaluations_of({"before DPO": before, "after DPO": after}),
-        pictures,
-        [Table("The run", rows), Table("Answers after DPO", shown(after))],
-        notes,
-        {"seconds": seconds, "hardware": hardware()},
-    )
-    return result.write(folder)
+def worth(rollout: Rollout) -> np.ndarray:
+    """float64 [N], 0 to 1: likeness to the composition asked for, if any; 0 if not valid."""
+    valid = np.flatnonzero(rollout.ok & structure_valid(rollout.crystals))
+    found = np.zeros(len(rollout))
+    found[valid] = 1
+    contents = {i: rollout.conditions[i].content for i in valid.tolist()}
+    asked = {i: content for i, content in contents.items() if content is not None}
+    if asked:
+        rows = np.array(list(asked))
+        found[rows] = composition_likeness(rollout.crystals[rows], np.stack(list(asked.values())))
+    return found
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    prepare()
-    main(tyro.extras.overridable_config_cli(PRESETS))
+    run(main, PRESETS)

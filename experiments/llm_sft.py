@@ -3,44 +3,39 @@
     python experiments/llm_sft.py small
 
 `small` makes a model of a million parameters and its tokenizer from nothing, and teaches it to
-write crystals of a given formula; some 6 minutes on two cores. Give --setup.texts.file FILE.jsonl
+write crystals of a given formula; some 6 minutes on two cores. Crystals can be asked for in other
+ways too, such as --setup.texts.templates formula unconditional. Give --setup.texts.file FILE.jsonl
 for other texts, and --setup.model.base FOLDER for a model of your own. Run it again with the same
---setup.output to go on after an interruption. The result is in OUTPUT/model.
+--setup.output to go on after an interruption. The result is in OUTPUT/model, which all scripts for
+crystals take.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-from rich.console import Console
-
 from crystaljax import plots
-from crystaljax.checkpoints import latest_step
-from crystaljax.evaluation.report import Picture, Report, Table
-from crystaljax.experiment.run_folder import open_run, remade
+from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment.answers import Examiner, evaluations_of, shown
+from crystaljax.experiment.curves import first_and_last
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.main import run
+from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.texts import (
-    Answers,
-    Examiner,
     LlmSetup,
     chats,
-    evaluations_of,
     paper_setup,
     plain,
     read_texts,
+    record,
     sequences,
-    shown,
     weights_of,
+    writer,
+    written_as,
 )
-from crystaljax.hardware import hardware
-from crystaljax.runtime import prepare
 from crystaljax.text.loading import TextModelConfig, load_text_policy
-from crystaljax.tokenizations.registry import create_format
-from crystaljax.tracking import Tracker, read_metrics
+from crystaljax.tracking import read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.sft import SftConfig, sft
 
@@ -81,56 +76,48 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
-    start = time.perf_counter()
-    folder = open_run(config.setup.output, config, vary=("result",))
-    train, validation = read_texts(config.setup.texts, chats(config.setup.model))
-    format = create_format(config.setup.texts.format)
-    texts = [*plain(train), *plain(validation)]
-    policy = load_text_policy(config.setup.model, texts, format)
-    examine = Examiner(config.setup, policy, validation)
-    settings = dataclasses.asdict(config)
-    with Tracker(folder, config.setup.tracking, settings, latest_step(folder)) as tracker:
+    setup = config.setup
+    with Experiment(
+        config, setup.output, setup.tracking, "SFT", ".", vary=("result",)
+    ) as experiment:
+        record(experiment, setup)
+        metadata = written_as(setup, anew=True)
+        train, validation = read_texts(setup.texts, metadata, chats(setup.model))
+        texts = [*plain(train), *plain(validation)]
+        policy = load_text_policy(setup.model, texts, metadata.create_format())
+        whole = writer(policy, metadata, train, anew=True)
+        examine = Examiner(setup, whole, validation)
+        fit = experiment.main
         before = examine(policy.start, 0)
         state = sft(
             policy,
             sequences(policy, train),
             sequences(policy, validation),
             config.sft,
-            folder,
-            tracker.log,
-            run_id=tracker.run_id,
+            fit.folder,
+            fit.log,
+            run_id=fit.run_id,
         )
-        params = weights_of(state, config.setup, policy)
+        params = weights_of(state, setup, policy)
         after = examine(params, 1)
-        with remade(folder / "model") as made:
-            policy.save(made, params)
-        page = report(config, before, after, time.perf_counter() - start)
-        tracker.log_artifact(folder / "model", "model", "model")
-    Console().print(f"The report is in [bold]{page}[/bold], the model in {folder / 'model'}.")
-
-
-def report(config: Config, before: Answers, after: Answers, seconds: float) -> Path:
-    """Write the report and its picture; returns the page's path."""
-    folder = config.setup.output
-    metrics = read_metrics(folder)
-    curves = {"training": metrics["train/nll"], "validation": metrics["validation/nll"]}
-    figure = plots.training_curves(curves, "−ln p of a token (nats)")
-    picture = Picture(plots.save(figure, folder / "loss.png"), "Loss during fine-tuning")
-    losses = {name: [f"{x:.3f}" for x in curve[[0, -1], 1]] for name, curve in curves.items()}
-    rows = [["loss (nats by token)", "first", "last"], *([k, *v] for k, v in losses.items())]
-    notes = [f"{config.sft.n_epochs} epochs; {seconds:.0f} s on {hardware()}."]
-    result = Report(
-        "Supervised fine-tuning",
-        evaluations_of({"before SFT": before, "after SFT": after}),
-        [picture],
-        [Table("Loss", rows), Table("Answers after SFT", shown(after))],
-        notes,
-        {"seconds": seconds, "hardware": hardware()},
-    )
-    return result.write(folder)
+        model = experiment.folder / "model"
+        with remade(model) as made:
+            whole.save(made, params)
+        metrics = read_metrics(experiment.folder)
+        losses = {"training": metrics["train/nll"], "validation": metrics["validation/nll"]}
+        figure = plots.training_curves(losses, "−ln p of a token (nats)")
+        report = Report(
+            "Supervised fine-tuning",
+            evaluations_of({"before SFT": before, "after SFT": after}),
+            experiment.pictures({"loss": (figure, "Loss during fine-tuning")}),
+            [
+                first_and_last("Loss (nats by token)", losses),
+                Table("Answers after SFT", shown(after)),
+            ],
+            [f"{config.sft.n_epochs} epochs of {len(train.examples)} texts."],
+        )
+        experiment.finish(report, outputs={model: "model"})
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    prepare()
-    main(tyro.extras.overridable_config_cli(PRESETS))
+    run(main, PRESETS)

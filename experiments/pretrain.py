@@ -9,20 +9,18 @@ same settings to go on after an interruption. The result is in OUTPUT/model, for
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-
-from crystaljax.checkpoints import latest_step
+from crystaljax import plots
 from crystaljax.data.dataset import load
-from crystaljax.experiment.run_folder import open_run
+from crystaljax.evaluation.report import Report
+from crystaljax.experiment.curves import first_and_last
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.main import run
 from crystaljax.models.wyckoff.transformer import ModelConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
-from crystaljax.runtime import prepare
-from crystaljax.tracking import Tracker, TrackingConfig
+from crystaljax.tracking import TrackingConfig, read_metrics
 from crystaljax.training.pretrain import PretrainConfig, pretrain
 
 
@@ -45,27 +43,35 @@ class Config:
 
 
 def main(config: Config) -> None:
-    open_run(config.output, config)
-    train, validation = load(config.train), load(config.validation)
-    policy = WyckoffPolicy(config.model, train.space_group_counts, train.element_counts)
-    resume_step = latest_step(config.output)
-    with Tracker(
-        config.output, config.tracking, dataclasses.asdict(config), resume_step
-    ) as tracker:
+    with Experiment(config, config.output, config.tracking, "pretraining", ".") as experiment:
+        train, validation = load(config.train), load(config.validation)
+        for name in ("train", "validation"):
+            experiment.use(name, getattr(config, name))
+        policy = WyckoffPolicy(config.model, train.space_group_counts, train.element_counts)
+        fit = experiment.main
         state = pretrain(
             policy,
             train.crystals,
             validation.crystals,
             config.training,
-            config.output,
-            tracker.log,
-            run_id=tracker.run_id,
+            fit.folder,
+            fit.log,
+            run_id=fit.run_id,
         )
-        policy.save(config.output / "model", state.averaged)
-        tracker.log_artifact(config.output / "model", "model", "model")
+        model = experiment.folder / "model"
+        policy.save(model, state.averaged)
+        metrics = read_metrics(experiment.folder)
+        losses = {"training": metrics["train/nll"], "validation": metrics["validation/nll"]}
+        label = "−ln p of a crystal (nats)"
+        report = Report(
+            "Pretraining",
+            {},
+            experiment.pictures({"loss": (plots.training_curves(losses, label), "Loss")}),
+            [first_and_last(label, losses)],
+            [f"{config.training.n_epochs} epochs of {len(train)} crystals of {config.train}."],
+        )
+        experiment.finish(report, outputs={model: "model"})
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    prepare()
-    main(tyro.cli(Config))
+    run(main, Config)

@@ -13,37 +13,35 @@ same settings to go on after an interruption.
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import math
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tyro
-from rich.console import Console
 
 from crystaljax import plots
 from crystaljax.composition import element_counts
+from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.data.files import replacing
 from crystaljax.data.writers import write
-from crystaljax.evaluation.policies import Assessment, by_space_group
+from crystaljax.evaluation.policies import by_space_group
 from crystaljax.evaluation.rates import Rate
-from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment.best import BestStructures
 from crystaljax.experiment.crystals import Bench, Setup
-from crystaljax.experiment.run_folder import open_run
-from crystaljax.hardware import hardware
-from crystaljax.policies.base import Params, SamplingConfig
+from crystaljax.experiment.curves import last_kl, rl_figures
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.main import run
+from crystaljax.experiment.run_folder import remade
+from crystaljax.policies.base import Params, SamplingConfig, encode_writable
 from crystaljax.ranges import DECAY, FINITE, POSITIVE, at_least, check
 from crystaljax.rewards.stability import StabilityConfig
-from crystaljax.runtime import prepare
 from crystaljax.symmetry.analysis import symmetrize
-from crystaljax.tracking import Tracker, read_metrics
+from crystaljax.training.likelihood import LikelihoodConfig, learn
 from crystaljax.training.optimizer import OptimizerConfig, fine_tuning
-from crystaljax.training.pretrain import PretrainConfig, pretrain
+from crystaljax.training.progress import working
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 from crystaljax.training.rollouts import RewardBounds
 
@@ -78,12 +76,11 @@ class Config:
     """Model, hull, potentials, folders."""
     relax: RelaxConfig = field(default_factory=RelaxConfig)
     """Data that SFT learns from."""
-    sft: PretrainConfig = field(
-        default_factory=lambda: PretrainConfig(
+    sft: LikelihoodConfig = field(
+        default_factory=lambda: LikelihoodConfig(
             n_epochs=10,
             batch_size=10,
             optimizer=OptimizerConfig(learning_rate=3e-5, warmup_steps=5, ema_decay=0.0),
-            dropout=False,
         )
     )
     """Fine-tuning by likelihood."""
@@ -104,9 +101,7 @@ PAPER = Config(
         sampling=SamplingConfig(batch_size=1000),
     ),
     relax=RelaxConfig(n=10_000, fmax=0.02, max_steps=500, threshold=0.1),
-    sft=PretrainConfig(
-        n_epochs=55, batch_size=100, optimizer=fine_tuning(1e-5, b2=0.999), dropout=False
-    ),
+    sft=LikelihoodConfig(n_epochs=55, batch_size=100, optimizer=fine_tuning(1e-5, b2=0.999)),
     rl=ReinforceConfig(n_steps=200, batch_size=1000, optimizer=fine_tuning(1e-4, b2=0.999)),
     n_per_group=1000,
 )
@@ -138,39 +133,61 @@ class Stable(NamedTuple):
 
 
 def main(config: Config) -> None:
-    start = time.perf_counter()
-    open_run(config.setup.output, config)
-    with Bench(config.setup) as bench:
-        folder, resume_step = bench.run_folder("rl")
-        settings = dataclasses.asdict(config)
-        with Tracker(bench.output, config.setup.tracking, settings, resume_step) as tracker:
-            base = bench.assess(bench.base, 0)
-            stable = relaxed_samples(bench, config)
-            tuned = fine_tuned(bench, stable, config)
-            learnt = reinforce(
-                bench.task(), bench.base, config.rl, folder, tracker.log, run_id=tracker.run_id
-            )
-            assessments = {"base": base, "SFT": bench.assess(tuned, 1)}
-            assessments["RL"] = bench.assess(learnt, 2)
-            models = {"base": bench.base, "RL": learnt}
-            rates = {label: group_rates(bench, model, config) for label, model in models.items()}
-            bench.policy.save(bench.output / "model", learnt)
-            last = assessments["RL"]
-            write(last.crystals[np.isfinite(last.e_above_hull)], bench.output / "rl.zip")
-            seconds = time.perf_counter() - start
-            page = report(config, bench, assessments, stable, rates, seconds)
-            tracker.log_artifact(bench.output / "model", "model", "model")
-    Console().print(f"The report is in [bold]{page}[/bold].")
+    setup = config.setup
+    with (
+        Experiment(config, setup.output, setup.tracking, "RL", checkpoints="rl") as experiment,
+        Bench(setup) as bench,
+    ):
+        asked = [Condition(space_group=group) for group in config.groups]
+        bench.policy.check(asked, setup.sampling)
+        bench.record(experiment)
+        base = bench.assess(bench.base, 0)
+        stable = relaxed_samples(bench, config)
+        tuned = fine_tuned(experiment, bench, stable, config)
+        rl = experiment.main
+        learnt = reinforce(bench.task(), bench.base, config.rl, rl.folder, rl.log, run_id=rl.run_id)
+        found = {"base": base, "SFT": bench.assess(tuned, 1), "RL": bench.assess(learnt, 2)}
+        models = {"base": bench.base, "RL": learnt}
+        rates = {label: group_rates(bench, model, config) for label, model in models.items()}
+        model, samples = experiment.folder / "model", experiment.folder / "rl.zip"
+        with remade(model) as made:
+            bench.policy.save(made, learnt)
+        write(found["RL"].crystals[np.isfinite(found["RL"].e_above_hull)], samples)
+        best = BestStructures.of(found["RL"])
+        energies = {
+            "base": base.e_above_hull,
+            "base, relaxed": stable.e_above_hull,
+            "RL": found["RL"].e_above_hull,
+        }
+        by_group = {label: each["metastable S.U.N."] for label, each in rates.items()}
+        figures = {
+            "energies": (plots.e_above_hull_histogram(energies), "Energy above hull of samples"),
+            "groups": (
+                plots.rates_by_group(by_group, config.groups),
+                f"Metastable S.U.N. rates, {config.n_per_group} samples of each space group",
+            ),
+            **rl_figures(experiment.folder, bench.quantity.label),
+            "structures": (best.figure(), "Samples after RL of lowest energy above hull"),
+        }
+        report = Report(
+            "Stability by reinforcement learning",
+            {label: each.evaluation for label, each in found.items()},
+            experiment.pictures(figures),
+            [group_table(rates, config)],
+            [bench.words(config.rl), stable.words, *bench.notes],
+            {"kl_from_base_nats": last_kl(experiment.folder)},
+        )
+        experiment.finish(report, best=best, outputs={model: "model", samples: "structures"})
 
 
 def relaxed_samples(bench: Bench, config: Config) -> Stable:
     """Relax fresh samples and keep those that end below the threshold; done once in a run."""
-    kept = bench.output / "relaxed.npz"
+    kept = config.setup.output / "relaxed.npz"
     if not kept.is_file():
         relax(bench, config, kept)
     with np.load(kept) as arrays:
         above, words = arrays["e_above_hull"], str(arrays["words"])
-        names = [field.name for field in dataclasses.fields(Crystals)]
+        names = [x.name for x in fields(Crystals)]
         return Stable(above, Crystals(**{name: arrays[name] for name in names}), words)
 
 
@@ -179,7 +196,8 @@ def relax(bench: Bench, config: Config, kept: Path) -> None:
     how, energy = config.relax, bench.stability.energy
     seed = config.setup.seed + 3_000_001
     crystals = bench.sample(bench.base, how.n, seed)
-    relaxed = energy.potential.relax(crystals, fmax=how.fmax, max_steps=how.max_steps)
+    with working(f"relaxing {len(crystals)} samples"):
+        relaxed = energy.potential.relax(crystals, fmax=how.fmax, max_steps=how.max_steps)
     above = energy.above(element_counts(crystals), relaxed.energy, relaxed.cells).e_above_hull
     stable = [
         cell
@@ -187,8 +205,8 @@ def relax(bench: Bench, config: Config, kept: Path) -> None:
         if cell is not None and e <= how.threshold
     ]
     found, _ = symmetrize(stable, symprec=0.1)
-    sites, most = np.asarray(found.n_sites), bench.policy.max_sites or np.inf
-    found = found[(sites > 0) & (sites <= most)].to_numpy()
+    rows = np.flatnonzero(np.asarray(found.n_sites))
+    found = found[encode_writable(bench.policy, found, rows)[1]].to_numpy()
     if len(found) < 2:
         raise ValueError(
             f"{len(found)} of {how.n} relaxed samples can be learnt from, within {how.threshold}"
@@ -205,19 +223,17 @@ def relax(bench: Bench, config: Config, kept: Path) -> None:
         np.savez(temporary, e_above_hull=above, words=words, **vars(found))
 
 
-def fine_tuned(bench: Bench, stable: Stable, config: Config) -> Params:
+def fine_tuned(experiment: Experiment, bench: Bench, stable: Stable, config: Config) -> Params:
     """The base model after fine-tuning by likelihood."""
-    folder, resume_step = bench.run_folder("sft")
     order = np.random.default_rng(config.sft.seed).permutation(len(stable.crystals))
     n_validation = max(1, round(config.relax.validation * len(order)))
     validation, train = (stable.crystals[rows] for rows in np.split(order, [n_validation]))
-    training = dataclasses.replace(config.sft, batch_size=min(config.sft.batch_size, len(train)))
-    settings = dataclasses.asdict(config)
-    with Tracker(folder, config.setup.tracking, settings, resume_step) as tracker:
-        state = pretrain(
-            bench.policy, train, validation, training, folder, tracker.log, start=bench.base
-        )
-    return state.averaged
+    size = min(config.sft.batch_size, len(train) // config.sft.n_parts * config.sft.n_parts)
+    training = replace(config.sft, batch_size=size)
+    with experiment.run("sft", "SFT", training) as sft:
+        return learn(
+            bench.policy, train, validation, training, sft.folder, sft.log, start=bench.base
+        ).averaged
 
 
 def group_rates(bench: Bench, params: Params, config: Config) -> dict[str, list[Rate]]:
@@ -234,78 +250,16 @@ def group_rates(bench: Bench, params: Params, config: Config) -> dict[str, list[
     )
 
 
-def report(
-    config: Config,
-    bench: Bench,
-    assessments: dict[str, Assessment],
-    stable: Stable,
-    rates: dict[str, dict[str, list[Rate]]],
-    seconds: float,
-) -> Path:
-    """Write the report with its pictures; returns the page's path."""
-    metrics = read_metrics(bench.output)
-    reward = {"mean": metrics["reward/mean"], "median": metrics["reward/median"]}
-    energies = {
-        "base": assessments["base"].e_above_hull,
-        "base, relaxed": stable.e_above_hull,
-        "RL": assessments["RL"].e_above_hull,
-    }
-    last = assessments["RL"]
-    best = np.argsort(last.e_above_hull)[:8]
-    by_group = {label: found["metastable S.U.N."] for label, found in rates.items()}
-    figures = {
-        "energies": (plots.e_above_hull_histogram(energies), "Energy above hull of samples"),
-        "groups": (
-            plots.rates_by_group(by_group, config.groups),
-            f"Metastable S.U.N. rates, {config.n_per_group} samples of each space group",
-        ),
-        "reward": (plots.training_curves(reward, bench.quantity.label), "Reward during RL"),
-        "kl": (
-            plots.training_curves({"KL": metrics["rl/kl_base"]}, "KL from the base model (nats)"),
-            "Divergence of the policy from the base model",
-        ),
-        "structures": (
-            plots.structure_grid(
-                last.crystals[best], [f"{x:.3f} eV/atom" for x in last.e_above_hull[best]]
-            ),
-            "Samples after RL of lowest energy above hull",
-        ),
-    }
-    pictures = [
-        Picture(plots.save(figure, bench.output / f"{name}.png"), caption)
-        for name, (figure, caption) in figures.items()
-    ]
-    header = ["space group"]
-    header += [f"{label}, {name}" for name in rates["base"] for label in rates]
-    columns = [rates[label][name] for name in rates["base"] for label in rates]
+def group_table(rates: dict[str, dict[str, list[Rate]]], config: Config) -> Table:
+    """The rates of each space group, models side by side."""
+    columns = {f"{label}, {name}": rates[label][name] for name in rates["base"] for label in rates}
     rows = [
-        [str(group), *(column[i].text for column in columns)]
+        [str(group), *(column[i].text for column in columns.values())]
         for i, group in enumerate(config.groups)
     ]
-    notes = [
-        f"Model {config.setup.model.name}; {config.rl.n_steps} {config.rl.algorithm.upper()} steps"
-        f" of {config.rl.batch_size} samples, τ = {config.rl.tau:g}, reward {bench.rewarded_by};"
-        f" {seconds:.0f} s on {hardware()}.",
-        stable.words,
-        *bench.notes,
-    ]
     caption = f"S.U.N. by space group, {config.n_per_group} samples of each model"
-    result = Report(
-        "Stability by reinforcement learning",
-        {label: found.evaluation for label, found in assessments.items()},
-        pictures,
-        [Table(caption, [header, *rows])],
-        notes,
-        {
-            "seconds": seconds,
-            "hardware": hardware(),
-            "kl_from_base_nats": float(metrics["rl/kl_base"][-1, 1]),
-        },
-    )
-    return result.write(bench.output)
+    return Table(caption, [["space group", *columns], *rows])
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    prepare()
-    main(tyro.extras.overridable_config_cli(PRESETS))
+    run(main, PRESETS)

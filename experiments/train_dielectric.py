@@ -12,22 +12,22 @@ and 0.52 of the median. The model is in OUTPUT, for `create("figure_of_merit", d
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import tyro
 
 from crystaljax.composition import N_SPECIES, formula
 from crystaljax.data.readers import read
-from crystaljax.experiment.run_folder import open_run
+from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.main import run
 from crystaljax.rewards.properties.dielectric import features, save, to_constant, train
 from crystaljax.rewards.properties.gaussian_process import predict
 from crystaljax.rewards.properties.pretrained import Description, band_gap
-from crystaljax.runtime import prepare
+from crystaljax.tracking import TrackingConfig
 
 Fit = Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]]
 """From the rows trained on to a function from rows to values of log(ε − 1)."""
@@ -49,11 +49,30 @@ class Config:
     """Of the parts."""
     output: Path = Path("runs/dielectric")
     """Folder of the model."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Weights & Biases."""
 
 
 def main(config: Config) -> None:
-    """Describe the crystals, cross-validate, train on all and save."""
-    open_run(config.output, config)
+    with Experiment(config, config.output, config.tracking, "training") as experiment:
+        experiment.use("data", config.data)
+        experiment.use("megnet", config.megnet)
+        summary = trained(config)
+        errors = summary["errors"]
+        columns = list(next(iter(errors.values())))
+        rows = [[name, *(f"{x:g}" for x in found.values())] for name, found in errors.items()]
+        caption = f"Errors of the {config.quantity} dielectric constant, {config.n_folds} folds"
+        report = Report(
+            "A model of dielectric constants",
+            {},
+            tables=[Table(caption, [["model", *columns], *rows])],
+            notes=[f"{summary['n_crystals']} crystals, all of which the saved model has learnt."],
+        )
+        experiment.finish(report, outputs={config.output / "process.npz": "model"})
+
+
+def trained(config: Config) -> dict[str, Any]:
+    """Cross-validate, train on all crystals and save; returns what cross_validation.json has."""
     records = [record for record in read(config.data) if record.cell is not None]
     described = band_gap(config.megnet).describe([r.cell for r in records if r.cell])
     taken = np.flatnonzero([reason is None for reason in described.reasons])
@@ -72,11 +91,10 @@ def main(config: Config) -> None:
         "Gaussian process, MEGNet": lambda rows: gaussian_process(described, constant, rows),
     }
     results = {name: cross_validate(model, constant, folds) for name, model in models.items()}
-    for name, result in results.items():
-        logging.info("%-26s %s", name, json.dumps(result))
     save(config.output, train(described, constant))
     summary = {"quantity": config.quantity, "n_crystals": len(records), "errors": results}
     (config.output / "cross_validation.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return summary
 
 
 def formula_folds(counts: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
@@ -136,6 +154,4 @@ def rows_of(described: Description, rows: np.ndarray) -> Description:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    prepare()
-    main(tyro.cli(Config))
+    run(main, Config)

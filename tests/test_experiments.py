@@ -13,6 +13,7 @@ import pytest
 from scripts import SCRIPTS, load_script
 from stub_endpoint import stub_endpoint
 
+from crystaljax.cli import main
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.policies.loading import load_policy
@@ -48,10 +49,29 @@ def model(tmp_path_factory: pytest.TempPathFactory, crystals: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def setup(model: Path, crystals: Path) -> str:
-    """Options of the experiments on crystals: a small model, few samples."""
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model that has learnt a few crystals by heart."""
+    pytest.importorskip("tokenizers")
+    from small_crystal_text import learnt_crystal_texts
+
+    folder = tmp_path_factory.mktemp("texts")
+    policy, params = learnt_crystal_texts(folder / "run")
+    policy.save(folder / "model", params)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module", params=["model", "text_model"])
+def either_model(request: pytest.FixtureRequest) -> Path:
+    """A folder of each kind of model."""
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def setup(either_model: Path, crystals: Path) -> str:
+    """Options of the experiments on crystals: a small model of either kind, few samples."""
     return (
-        f"--setup.model {model} --setup.reference {crystals} --setup.n-samples 8"
+        f"--setup.model {either_model} --setup.reference {crystals} --setup.n-samples 8"
         " --setup.sampling.batch-size 8 --setup.output out"
     )
 
@@ -70,22 +90,38 @@ def run(monkeypatch: pytest.MonkeyPatch, name: str, *options: object) -> None:
     runpy.run_path(str(SCRIPTS[name]), run_name="__main__")
 
 
+def refused(
+    capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch, name: str, *options: object
+) -> str:
+    """The line that ends a script after a user's mistake."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        run(patch, name, *options)
+    assert end.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
 def result(capsys: pytest.CaptureFixture[str]) -> dict:
     """The JSON object that a benchmark prints last."""
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_quickstart(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
+def test_quickstart(
+    monkeypatch: pytest.MonkeyPatch, setup: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("chgnet")
     rl = "--rl.batch-size 8 --rl.save-every 1 --rl.n-steps"
     run(monkeypatch, "quickstart.py", setup, rl, 2)
     report = Path("out/report.json").read_text()
+    origin = json.loads(report)["provenance"]
+    assert origin["config"]["rl"]["n_steps"] == 2
+    assert "demonstration" in origin["inputs"]["energies"]
     load_policy("out/model")
     metrics = Path("out/metrics.jsonl").read_text()
     run(monkeypatch, "quickstart.py", setup, rl, 2)  # goes on: there is nothing to do
     assert Path("out/metrics.jsonl").read_text() == metrics
-    with pytest.raises(FileExistsError, match=r"rl\.n_steps is 2 there and 3 here"):
-        run(monkeypatch, "quickstart.py", setup, rl, 3)
+    said = refused(capsys, monkeypatch, "quickstart.py", setup, rl, 3)
+    assert "rl.n_steps is 2 there and 3 here" in said
     assert json.loads(Path("out/report.json").read_text()).keys() == json.loads(report).keys()
 
 
@@ -119,6 +155,17 @@ def test_kl_reward(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
         "--dpo.min-gap 0 --mcmc.n-chains 4 --mcmc.n-steps 1",
     )
     assert Path("out/report.html").is_file()
+
+
+def test_sample(either_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command, with conditions that differ from row to row."""
+    Path("asked.csv").write_text("space_group\n225\n227\n")
+    arguments = ["sample", "--model", str(either_model), "--output", "samples.csv"]
+    main([*arguments, "--conditions", "asked.csv", "--n", "8"])
+    assert "of 16 samples are in samples.csv" in " ".join(capsys.readouterr().out.split())
+    with Path("samples.csv").open() as file:
+        groups = {int(row["material_id"]) // 8: row for row in csv.DictReader(file)}
+    assert groups.keys() == {0, 1}
 
 
 def test_pretrain(model: Path) -> None:
@@ -186,18 +233,17 @@ def test_alloy_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path("out/report.html").is_file()
 
 
-def test_curate_alloys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curate_alloys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     options = "small --judge.temperatures 800 1200 --output out.json"
     run(monkeypatch, "curate_alloys.py", options)
     assert json.loads(Path("out.json").read_text())
-    with pytest.raises(FileExistsError, match=r"out\.json exists"):
-        run(monkeypatch, "curate_alloys.py", options)
+    assert "out.json exists" in refused(capsys, monkeypatch, "curate_alloys.py", options)
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("text_formats.py", "--source {} --n-matched 5 --repeats 1"),
+        ("text_formats.py", "--source {0} --learnt {0} --n-matched 5 --repeats 1"),
         ("symmetry.py", "--source {} --n 20 --peer-n 2 --batch-size 8 --repeats 1"),
         ("hull.py", "--queries 20 --peer-queries 3 --repeats 2"),
         ("matching.py", "--reference {0} --others {0} --n-samples 12 --plain-samples 2"),

@@ -14,10 +14,10 @@ from small_text import TRIPLES, words
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig
+from crystaljax.models.llm.token_grammar import TokenGrammar, from_table
 from crystaljax.policies.text import TextPolicy
 from crystaljax.text.cutting import Cutting
 from crystaljax.text.generation import GenerationConfig
-from crystaljax.text.grammar import Grammar
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.packing import pack_rows
 from crystaljax.training.optimizer import OptimizerConfig
@@ -120,13 +120,13 @@ def test_a_generator_is_kept_for_what_a_grammar_says() -> None:
     config, prompt = GenerationConfig(max_new_tokens=4), [triples(1)[0].tokens[:1]]
     size, end = policy.config.vocabulary, policy.tokenizer.end_id
 
-    def only(token: int) -> Grammar:
+    def only(token: int) -> TokenGrammar:
         """Texts of that token."""
         next_state = np.full((2, size), -1, np.int32)
         next_state[:, token] = 1
-        return Grammar(next_state, np.array([False, False]))
+        return from_table(next_state, np.array([False, False]))
 
-    def drawn(grammar: Grammar) -> set[int]:
+    def drawn(grammar: TokenGrammar) -> set[int]:
         return set(policy.sample(policy.start, prompt, 0, config, grammar=grammar).tokens.ravel())
 
     grammar = only(10)
@@ -134,7 +134,7 @@ def test_a_generator_is_kept_for_what_a_grammar_says() -> None:
     generator = policy._generator
     assert drawn(only(10)) == {10}
     assert policy._generator is generator
-    grammar.next_state[:] = only(11).next_state  # the same object says something else
+    grammar.token_class[:] = only(11).token_class  # the same object says something else
     assert drawn(grammar) == {11}
     assert drawn(only(12)) == {12}
     free = policy.sample(policy.start, prompt, 0, config).tokens.ravel()

@@ -39,7 +39,7 @@ def test_no_word() -> None:
 
 def test_the_syntax_is_that_of_grammars() -> None:
     """All punctuation, blanks and letters beyond ASCII are words of a grammar."""
-    pytest.importorskip("outlines_core")
+    pytest.importorskip("transformers")
     from crystaljax.text.grammar import accepts, from_regex
     from crystaljax.text.tokenizer_training import from_vocabulary
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from scipy.stats import chisquare
 
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
+from crystaljax.models.llm.token_grammar import from_table
 from crystaljax.text.generation import Generation, GenerationConfig, Generator
 
 LETTERS = "·abcdefgh\nij"
@@ -233,29 +233,33 @@ def test_texts_end_before_stop_strings() -> None:
             assert not found.logp[i, n:].any()
 
 
-def grammar() -> SimpleNamespace:
-    """(ab|c)*d as tokens, with an end after d."""
+RULES_ACCEPT = np.array([False, False, True])
+
+
+def rules_table() -> np.ndarray:
+    """(ab|c)*d as tokens, with an end after d: the next state of each state and token."""
     table = np.full((4, len(LETTERS)), -1, np.int32)
     table[0, [LETTERS.index(x) for x in "acd"]] = 1, 0, 2
     table[1, LETTERS.index("b")] = 0
-    return SimpleNamespace(next_state=table[:3], accepting=np.array([False, False, True]))
+    return table[:3]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_texts_follow_the_grammar(temperature: float) -> None:
     config = GenerationConfig(max_new_tokens=12, temperature=temperature, batch_size=16)
-    rules = grammar()
+    table = rules_table()
+    rules = from_table(table, RULES_ACCEPT)
     found = sample(config, n=4, tokenizer=Letters(), grammar=rules)
     for i, logits in enumerate(logits_after_prompts(found)):
         state, total = 0, 0.0
         for step, token in enumerate(found.sequence(i)):
-            possible = rules.next_state[state] >= 0
-            possible[END] = rules.accepting[state]
+            possible = table[state] >= 0
+            possible[END] = RULES_ACCEPT[state]
             assert possible[token]
             masked = np.where(possible, logits[step], -np.inf)
             total += float(jax.nn.log_softmax(masked)[token])
-            state = rules.next_state[state, token] if token != END else state
-        assert rules.accepting[state] == (found.reason[i] == "end")
+            state = table[state, token] if token != END else state
+        assert RULES_ACCEPT[state] == (found.reason[i] == "end")
         if temperature:
             assert found.logp[i].sum() == pytest.approx(total, abs=1e-4)
     assert not temperature or "end" in found.reason
@@ -299,17 +303,17 @@ def test_prompts_that_cannot_be_completed(prompt: list[int], message: str) -> No
 
 def test_wrong_grammars_and_tokenizers() -> None:
     graph, weights = small()
-    config, rules = GenerationConfig(max_new_tokens=5), grammar()
+    config, table = GenerationConfig(max_new_tokens=5), rules_table()
     with pytest.raises(ValueError, match="stop strings need a tokenizer"):
         Generator(graph, GenerationConfig(stop=("a",)), [END])
     with pytest.raises(ValueError, match="a grammar needs end tokens"):
-        Generator(graph, config, [], grammar=rules)
+        Generator(graph, config, [], grammar=from_table(table, RULES_ACCEPT))
     with pytest.raises(ValueError, match=r"end tokens \[77\]"):
         Generator(graph, config, [77])([weights], prompts(1), 0)
-    narrow = SimpleNamespace(next_state=rules.next_state[:, :9], accepting=rules.accepting)
+    narrow = from_table(table[:, :9], RULES_ACCEPT)
     with pytest.raises(ValueError, match="grammar is of 9 tokens, and the model has 12"):
         Generator(graph, config, [END], grammar=narrow)([weights], prompts(1), 0)
-    stuck = SimpleNamespace(next_state=rules.next_state, accepting=np.zeros(3, bool))
+    stuck = from_table(table, np.zeros(3, bool))
     with pytest.raises(ValueError, match="cannot go on from state 2"):
         Generator(graph, config, [END], grammar=stuck)
 
@@ -329,9 +333,10 @@ def test_devices_that_share_a_batch_give_the_samples_of_one() -> None:
         graph, weights = tests.small()
         place = parameter_placement(mesh)
         spread = jax.tree.map(lambda x: jax.device_put(x, place(x.shape)), weights)
+        rules = tests.from_table(tests.rules_table(), tests.RULES_ACCEPT)
         config = GenerationConfig(max_new_tokens=10, top_p=0.9, batch_size=9, stop=("ba",))
         one, many = (
-            Generator(graph, config, [0], tests.Letters(), tests.grammar(), mesh=each)
+            Generator(graph, config, [0], tests.Letters(), rules, mesh=each)
             ([w], tests.prompts(6), 0, n=5)
             for each, w in ((None, weights), (mesh, spread))
         )

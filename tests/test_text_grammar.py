@@ -1,9 +1,7 @@
 """Grammars: what they let through matches, and what matches they let through."""
 
-import builtins
 import itertools
 import re
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("transformers")
-pytest.importorskip("outlines_core")
 from small_text import TRIPLES, bpe, words
 
-from crystaljax.text.grammar import START_STATE, Grammar, accepts, from_regex, from_texts
+from crystaljax.models.llm.token_grammar import START_STATE, TokenGrammar
+from crystaljax.text import token_walk
+from crystaljax.text.grammar import accepts, from_regex, from_texts
 from crystaljax.text.tokenizer import Tokenizer
 from crystaljax.text.tokenizer_training import train_bpe
 
@@ -28,22 +27,24 @@ TOKENIZERS = [bpe(), words(), TAGGED]
 V = 384
 
 
-def drawn(grammar: Grammar, tokenizer: Tokenizer, rng: np.random.Generator) -> list[int]:
-    """A random sequence that the masks allow, without its end token."""
+def drawn(grammar: TokenGrammar, tokenizer: Tokenizer, rng: np.random.Generator) -> list[int]:
+    """A random sequence that the grammar allows, without its end token."""
     tokens: list[int] = []
-    state = START_STATE
+    state = np.int32(START_STATE)
     while True:
-        token = int(rng.choice(np.flatnonzero(grammar.next_state[state] >= 0)))
-        state = int(grammar.next_state[state, token])
+        allowed = grammar.allowed(state)
+        allowed[tokenizer.end_id] = grammar.accepting[state]
+        token = int(rng.choice(np.flatnonzero(allowed)))
         if token == tokenizer.end_id:
             return tokens
+        state = grammar.after(state, np.int32(token))
         tokens.append(token)
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_what_is_drawn_matches(tokenizer: Tokenizer) -> None:
     grammar = from_regex(PATTERN, tokenizer, V)
-    assert grammar.next_state.shape == (grammar.n_states, V)
+    assert grammar.n_vocabulary == V
     rng = np.random.default_rng(0)
     tokens = [drawn(grammar, tokenizer, rng) for _ in range(300)]
     texts = tokenizer.decode(tokens)
@@ -61,10 +62,10 @@ def test_what_matches_is_accepted(tokenizer: Tokenizer, text: str) -> None:
     assert not accepts(grammar, tokenizer.encode([text[:-1]])[0])
 
 
-_GRAMMARS: dict[int, Grammar] = {}
+_GRAMMARS: dict[int, TokenGrammar] = {}
 
 
-def _cached(tokenizer: Tokenizer) -> Grammar:
+def _cached(tokenizer: Tokenizer) -> TokenGrammar:
     if id(tokenizer) not in _GRAMMARS:
         _GRAMMARS[id(tokenizer)] = from_regex(PATTERN, tokenizer, V)
     return _GRAMMARS[id(tokenizer)]
@@ -107,31 +108,14 @@ def test_characters_of_several_bytes(text: str) -> None:
     assert re.fullmatch("(?:å|éa|日本)+x?", other)
 
 
-def test_the_end_token() -> None:
-    """It is allowed where the text may end, and is all there is after itself."""
+def test_special_tokens_are_no_text() -> None:
+    """Nothing but `accepting` says where a text may end."""
     grammar = from_regex("a{1,3}", bpe(), V)
-    end = bpe().end_id
-    allowed = grammar.next_state >= 0
-    np.testing.assert_array_equal(allowed[:, end], grammar.accepting)
-    last = grammar.n_states - 1
-    assert (grammar.next_state[grammar.accepting, end] == last).all()
-    assert np.flatnonzero(allowed[last]).tolist() == [end]
-    assert allowed.any(axis=1).all()
+    states = np.arange(grammar.n_states)
+    special = [*bpe().start_tokens, bpe().pad_id, bpe().end_id]
+    assert not grammar.allowed(states)[:, special].any()
+    assert (grammar.allowed(states).any(axis=1) | grammar.accepting).all()
     assert not grammar.accepting[START_STATE]
-    special = [*bpe().start_tokens, bpe().pad_id]
-    assert not allowed[:, special].any()
-
-
-def test_the_end_of_a_turn() -> None:
-    """It ends a text too."""
-    fast = train_bpe(TRIPLES, 300).fast
-    fast.add_special_tokens({"additional_special_tokens": ["<|over|>"]})
-    fast.chat_template = "{% for m in messages %}{{ m.content }}<|over|>{% endfor %}"
-    tokenizer = Tokenizer(fast)
-    grammar = from_regex("ab", tokenizer, V)
-    allowed = np.flatnonzero(grammar.next_state[-1] >= 0)
-    assert allowed.tolist() == sorted(tokenizer.end_ids)
-    assert len(allowed) == 2
 
 
 def test_no_dead_ends() -> None:
@@ -154,30 +138,25 @@ def test_exactly_the_given_texts(texts: list[str]) -> None:
 
 
 def test_bad_patterns() -> None:
-    for pattern in ("(a", "a)|(b", "a(?=b)", r"(a)\1"):
-        with pytest.raises(ValueError, match="no grammar from the pattern"):
+    for pattern, reason in {
+        "(a": "missing \\)",
+        "a)|(b": "unbalanced parenthesis",
+        "a(?=b)": "look-around",
+        r"(a)\1": "back-reference",
+        "^a": "anchor",
+        "(?:[ab]{9}){99999}": "more than 500000 states: bound its repetitions",
+    }.items():
+        with pytest.raises(ValueError, match=f"no grammar from the pattern .*{reason}"):
             from_regex(pattern, bpe(), V)
-    with pytest.raises(ValueError, match="'Xe'"):
+    with pytest.raises(ValueError, match=r"'Xe'.*no sequence of tokens makes one of its texts"):
         from_regex("Xe", words(), V)
-    with pytest.raises(ValueError, match="no sequence of tokens makes a text of the texts given"):
+    with pytest.raises(ValueError, match="no texts to make a grammar of"):
         from_texts([], bpe(), V)
+    with pytest.raises(ValueError, match="a grammar for 9 logits, and the tokenizer has 2"):
+        from_regex("a", bpe(), 9)
 
 
-def test_too_large() -> None:
-    with pytest.raises(ValueError, match=r"states, and with 384 tokens a table of .* GiB, more"):
-        from_regex("[ab]{1,100}", bpe(), V, max_bytes=100_000)
-    with pytest.raises(ValueError, match="bound its repetitions more tightly"):
-        from_texts(TRIPLES, bpe(), V, max_bytes=1000)
-
-
-def test_outlines_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "outlines_core":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"crystaljax\[llm\]"):
-        from_regex("a", bpe(), V)
+def test_too_many_transitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_walk, "MAX_TRANSITIONS", 1000)
+    with pytest.raises(ValueError, match="more than 1000 transitions by tokens"):
+        from_regex("[0-9]{1,200}", bpe(), V)

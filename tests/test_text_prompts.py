@@ -84,7 +84,7 @@ def test_shipped_templates() -> None:
         template = load_template(name)
         assert template.name == name
         assert template.user == template.user.strip()
-        assert template.example(dict.fromkeys(template.fields, "x"))
+        assert template.example(dict.fromkeys(template.fields, 1.0))
 
 
 def test_templates_are_in_the_package() -> None:

@@ -122,7 +122,6 @@ def test_numbers_of_words() -> None:
 @pytest.mark.parametrize("bins", [WYCKOFF, P1])
 def test_tokenizer_and_grammar(bins: WyckoffBins | P1Bins) -> None:
     """A word is a token, and the grammar of the pattern lets the texts' tokens through."""
-    pytest.importorskip("outlines_core")
     from crystaljax.text.grammar import accepts, from_regex
     from crystaljax.text.tokenizer_training import from_vocabulary
 

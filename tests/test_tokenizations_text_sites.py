@@ -211,7 +211,6 @@ def test_amounts() -> None:
 def test_patterns_are_grammars(format: Format) -> None:
     """Texts of the groups asked for are accepted, cut by a tokenizer; others are not."""
     pytest.importorskip("transformers")
-    pytest.importorskip("outlines_core")
     from crystaljax.text.grammar import accepts, from_regex
     from crystaljax.text.tokenizer_training import train_bpe
 

@@ -18,6 +18,7 @@ from token_problem import distance, tilted
 
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig
+from crystaljax.models.llm.token_grammar import TokenGrammar, from_table
 from crystaljax.policies.text import TextPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
@@ -41,17 +42,13 @@ def digit_reward(answers: Sequence[Completion]) -> RewardBatch:
     return RewardBatch.from_values(np.array(value), reasons=reasons)
 
 
-class TwoDigits:
+def two_digits(policy: TextPolicy) -> TokenGrammar:
     """A grammar of two digits, then the end."""
-
-    def __init__(self, policy: TextPolicy) -> None:
-        digits = [int(tokens[0]) for tokens in policy.tokenizer.encode(list(DIGITS))]
-        self.next_state = np.full((4, policy.config.vocabulary), -1)
-        self.next_state[0, digits] = 1
-        self.next_state[1, digits] = 2
-        self.next_state[2, policy.tokenizer.end_id] = 3
-        self.next_state[3, policy.tokenizer.end_id] = 3
-        self.accepting = np.array([False, False, True, True])
+    digits = [int(tokens[0]) for tokens in policy.tokenizer.encode(list(DIGITS))]
+    next_state = np.full((3, policy.config.vocabulary), -1)
+    next_state[0, digits] = 1
+    next_state[1, digits] = 2
+    return from_table(next_state, np.array([False, False, True]))
 
 
 def prompts(policy: TextPolicy, *texts: str) -> list[Prompt]:
@@ -124,7 +121,7 @@ def two_digit_probabilities(policy: TextPolicy, params: Any) -> np.ndarray:
 def test_ppo_reaches_the_closed_form_optimum(tmp_path: Path) -> None:
     """p ∝ p_base exp(r/τ) over two-digit texts: others are never sampled."""
     policy = TextPolicy(LanguageModel(TINY, nnx.Rngs(0)), words())
-    grammar = TwoDigits(policy)
+    grammar = two_digits(policy)
     task = TextTask(
         policy,
         prompts(policy, "<BCC>"),
@@ -186,7 +183,7 @@ def test_grpo_finds_the_best(tmp_path: Path) -> None:
         save_every=1000,
         optimizer=OptimizerConfig(learning_rate=5e-3, warmup_steps=0, ema_decay=0.0),
     )
-    grammar = TwoDigits(policy)
+    grammar = two_digits(policy)
     task = task_of(policy, grammar=grammar)
     reinforce(task, policy.start, config, tmp_path, lambda m, _: lines.append(m))
     assert lines[0]["reward/mean"] < 0.4
@@ -196,7 +193,7 @@ def test_grpo_finds_the_best(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_iterated_dpo_on_texts_resumes(tmp_path: Path) -> None:
     policy = tiny_policy(LoraConfig(rank=2))
-    grammar = TwoDigits(policy)
+    grammar = two_digits(policy)
     config = PreferenceConfig(
         n_iterations=3,
         n_samples=32,

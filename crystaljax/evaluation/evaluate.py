@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from crystaljax.composition import formulas
 from crystaljax.crystal import AtomicCell, Crystals
@@ -35,6 +34,7 @@ from crystaljax.evaluation.stability import (
 )
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import structures_of, to_cells, to_structure
+from crystaljax.training.progress import tracked
 from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 
 
@@ -98,6 +98,7 @@ def evaluate(
     *,
     e_above_hull: np.ndarray | None = None,
     hull: str = "unnamed hull",
+    n_known: np.ndarray | None = None,
     second: EnergiesAboveHull | None = None,
     relaxed: Relaxed | None = None,
     relaxation: str = "unnamed potential",
@@ -110,6 +111,8 @@ def evaluate(
       reference: training set, for novelty and for distances between distributions.
       e_above_hull: [N] eV/atom, nan where unknown; without it nothing is said of stability.
       hull: names the hull and the potential, like "mp20_bt hull, CHGNet 0.3.0, unrelaxed".
+      n_known: int [N], entries of that hull in the sample's chemical system and its subsystems
+        (`Hull.n_known`), for rates of believable energies (`stability.believable`).
       second: what another potential says of the same samples, for metrics named after it.
       relaxed: the N samples relaxed, for match rate, RMSD, energy drop and steps.
       relaxation: names the potential and the optimiser they were relaxed with.
@@ -125,6 +128,7 @@ def evaluate(
         len(crystals),
         {
             "e_above_hull": e_above_hull,
+            "n_known": n_known,
             "second": second_energies,
             "relaxed": None if relaxed is None else relaxed.cells,
         },
@@ -142,13 +146,13 @@ def evaluate(
         task.novelty,
         task.symmetry,
     ]
-    for step in track(steps, "evaluating", disable=not config.progress, transient=True):
+    for step in tracked(steps, "evaluating") if config.progress else steps:
         step()
     columns, metrics = task.columns, task.metrics
     if e_above_hull is not None:
         energy = np.asarray(e_above_hull, np.float64)
         columns["e_above_hull"] = energy
-        metrics += task.stability(energy, hull)
+        metrics += task.stability(energy, hull, n_known)
         limits = config.thresholds
         context += [
             f"energies above hull: {hull}",
@@ -156,7 +160,7 @@ def evaluate(
         ]
     if second is not None:
         columns[f"e_above_hull_{second.potential}".replace(" ", "_")] = second.e_above_hull
-        for metric in task.stability(second.e_above_hull, second.hull):
+        for metric in task.stability(second.e_above_hull, second.hull, second.n_known):
             metrics.append(replace(metric, name=f"{metric.name} ({second.potential})"))
         context.append(f"energies above hull by {second.potential}: {second.hull}")
     if relaxed is not None:
@@ -251,7 +255,9 @@ class _Task:
             f"the full cell has the sample's space group at symprec {symprec:g} Å",
         )
 
-    def stability(self, e_above_hull: np.ndarray, hull: str) -> list[Rate | Measure]:
+    def stability(
+        self, e_above_hull: np.ndarray, hull: str, n_known: np.ndarray | None
+    ) -> list[Rate | Measure]:
         """Metrics of energies above hull [N], once uniqueness and novelty are known."""
         return stability_metrics(
             e_above_hull,
@@ -259,6 +265,7 @@ class _Task:
             cluster=self.columns["cluster"],
             novel=self.columns.get("novel"),
             correct_group=self.columns["keeps_space_group"],
+            n_known=n_known,
             reference="" if self.reference is None else str(self.reference),
             thresholds=self.config.thresholds,
         )

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from crystaljax.composition import element_counts
 from crystaljax.crystal import Crystals
@@ -17,8 +15,7 @@ from crystaljax.evaluation.evaluate import Evaluation, Reference, evaluate
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.ehull import EnergyAboveHull
 from crystaljax.rewards.potentials.base import Relaxed, no_relaxation, put_relaxed
-
-T = TypeVar("T")
+from crystaljax.training.progress import tracked
 
 NOT_FROM_FILES = ("keeps space group", "S.S.U.N.")
 """Metrics of the space group that a sample was generated in, which no file of crystals tells."""
@@ -91,7 +88,8 @@ def evaluate_file(
 def unrelaxed(energy: EnergyAboveHull, crystals: Crystals) -> FileEnergies:
     """Energies above hull of B crystals as they stand, with a progress bar."""
     starts = range(0, len(crystals), ENERGY_CHUNK)
-    batches = [energy(crystals[start : start + ENERGY_CHUNK]) for start in _bar(starts, "energies")]
+    chunks = [crystals[start : start + ENERGY_CHUNK] for start in starts]
+    batches = [energy(chunk) for chunk in tracked(chunks, "energies")]
     return FileEnergies(
         np.concatenate([np.zeros(0), *(batch.info["e_above_hull"] for batch in batches)]),
         [reason for batch in batches for reason in batch.reasons],
@@ -108,7 +106,7 @@ def relaxed(energy: EnergyAboveHull, crystals: Crystals, reasons: Reasons) -> Fi
     result = no_relaxation(reasons)
     rows = np.flatnonzero([reason is None for reason in reasons])
     starts = range(0, len(rows), RELAX_CHUNK)
-    for part in _bar([rows[start : start + RELAX_CHUNK] for start in starts], "relaxing"):
+    for part in tracked([rows[start : start + RELAX_CHUNK] for start in starts], "relaxing"):
         put_relaxed(result, part, energy.potential.relax(crystals[part]))
     above = energy.above(element_counts(crystals), result.energy, result.cells).e_above_hull
     state = f"relaxed by FIRE to 0.02 eV/Å ({result.converged.sum()} of {len(rows)} converged)"
@@ -119,7 +117,3 @@ def in_words(reasons: Iterable[str | None]) -> str:
     """The reasons there are and how often, the most frequent first."""
     counted = Counter(reason for reason in reasons if reason).most_common()
     return "; ".join(f"{count} × {reason}" for reason, count in counted)
-
-
-def _bar(items: Iterable[T], description: str) -> Iterable[T]:
-    return track(list(items), description, console=Console(stderr=True), transient=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from crystaljax.composition import element_counts
 from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
@@ -16,6 +17,7 @@ from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.stability import EnergiesAboveHull, Thresholds
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.rewards.stability import StabilityReward
+from crystaljax.training.progress import tracked, working
 from crystaljax.training.rollouts import judge
 
 
@@ -49,7 +51,8 @@ def assess(
     evaluation then has as well: a model should not be marked by its own teacher alone. If anything
     is asked, the share of samples that meet it is among the rates.
     """
-    rollout = policy.sample(params, chosen(conditions, n, seed), seed, sampling)
+    with working(f"sampling {n} crystals"):
+        rollout = policy.sample(params, chosen(conditions, n, seed), seed, sampling)
     found = assess_crystals(rollout.crystals, energy, reference, other=other, config=config)
     if not any(condition.asked for condition in conditions):
         return found
@@ -78,6 +81,7 @@ def assess_crystals(
         reference,
         e_above_hull=by_teacher.e_above_hull,
         hull=by_teacher.hull,
+        n_known=by_teacher.n_known,
         second=None if other is None else _judged(other, crystals, ok),
         config=config,
     )
@@ -85,10 +89,12 @@ def assess_crystals(
 
 
 def _judged(energy: StabilityReward, crystals: Crystals, ok: np.ndarray) -> EnergiesAboveHull:
-    found = judge(energy, crystals, ok)
+    with working(f"energies of {ok.sum()} crystals by {energy.potential}"):
+        found = judge(energy, crystals, ok)
     above: Any = found.info.get("e_above_hull", np.full(len(found), np.nan))
     above = np.where(found.ok, above, np.nan)
-    return EnergiesAboveHull(above, f"{energy.label}, unrelaxed", energy.potential)
+    n_known = energy.hull.n_known(element_counts(crystals))
+    return EnergiesAboveHull(above, f"{energy.label}, unrelaxed", energy.potential, n_known)
 
 
 def by_space_group(
@@ -109,10 +115,11 @@ def by_space_group(
     """
     limits = thresholds or Thresholds()
     asked = [Condition(space_group=int(group)) for group in groups]
-    rollout = policy.sample(params, asked, seed, sampling, repeat=n)
+    with working(f"sampling {n} crystals of each of {len(asked)} space groups"):
+        rollout = policy.sample(params, asked, seed, sampling, repeat=n)
     above = _judged(energy, rollout.crystals, rollout.met).e_above_hull
     rates: dict[str, list[Rate]] = {"S.U.N.": [], "metastable S.U.N.": []}
-    for first in range(0, len(rollout), n):
+    for first in tracked(range(0, len(rollout), n), "S.U.N. by space group"):
         rows = np.arange(first, first + n)
         samples = StructureSet.from_crystals(rollout.crystals[rows], "samples")
         cluster, novel = clusters(samples), novel_mask(samples, reference) & rollout.met[rows]

@@ -16,11 +16,11 @@ from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, compare
 from crystaljax.alloys.evaluation.table_one import table_one
 from crystaljax.alloys.evaluation.tokens import ALLOY_TOKENS
 from crystaljax.alloys.reward import AlloyReward
-from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.alloys import Run
-from crystaljax.hardware import hardware
+from crystaljax.experiment.experiment import Experiment, summarize
 from crystaljax.text.divergence import TokenDivergence, token_divergence
-from crystaljax.tracking import Tracker, TrackingConfig, read_metrics
+from crystaljax.tracking import read_metrics
 
 SFT = "SFT"
 N_SHOWN = 5
@@ -31,22 +31,20 @@ N_DIVERGENT = 100
 """Samples whose tokens are looked at."""
 
 
-def write_report(
-    folder: Path, tracking: TrackingConfig, judge: AlloyReward, runs: Sequence[Run], seconds: float
-) -> Path:
-    """Tables and figures of all seeds; returns the page's path."""
+def finish(experiment: Experiment, judge: AlloyReward, runs: Sequence[Run]) -> Path:
+    """Report tables and figures of all seeds; returns the page's path."""
     found = {
         label: [run.bench.evaluation(run.samples[label]) for run in runs]
         for label in runs[0].samples
     }
     table = table_one(found, SFT)
-    table.write(folder)
+    table.write(experiment.folder)
     divergence = {label: differences(runs[0], label) for label in runs[0].params if label != SFT}
     best = best_candidates(runs)
-    pictures = [
-        Picture(plots.save(figure, folder / f"{name}.png"), caption)
+    figures = {
+        name: (figure, caption)
         for name, caption, figure in drawn(runs, found, divergence, judge, best)
-    ]
+    }
     tables = [
         table.table,
         *(
@@ -60,17 +58,16 @@ def write_report(
         token_table(divergence),
         Table("Best candidates of all", [["reward", "found by", "candidate"], *best_rows(best)]),
     ]
+    for label, evaluations in found.items():
+        for run, evaluation in zip(runs, evaluations, strict=True):
+            summarize(experiment.main.tracker, f"{label} {run.bench.name}", evaluation)
     seeds = ", ".join(str(run.bench.seed) for run in runs)
     notes = [
-        f"Seeds {seeds}; {seconds:.0f} s, what was kept of former runs not counted, on"
-        f" {hardware()}.",
+        f"Seeds {seeds}; in the time below what was kept of former runs is not counted.",
         *found[SFT][0].context,
     ]
-    with Tracker(folder, tracking, {"run": "report"}) as tracker:
-        tracker.log_table("table_1", table.columns, 0)
-        tracker.log_images({picture.path.stem: picture.path for picture in pictures}, 0)
     title = "Superalloys of BCC and B2: a language model taught by CALPHAD"
-    return Report(title, {}, pictures, tables, notes, {"seconds": seconds}).write(folder)
+    return experiment.finish(Report(title, {}, experiment.pictures(figures), tables, notes))
 
 
 class Best(NamedTuple):

@@ -6,10 +6,9 @@ Everything that is made is kept in the seed's folder and found again by a run th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, AlloyReference
 from crystaljax.alloys.journal import Journal, read_rewards, reward_entries
 from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyReward
-from crystaljax.checkpoints import latest_step
+from crystaljax.experiment.experiment import Experiment, TrainingRun
 from crystaljax.experiment.texts import Texts, chats, plain, prompts, sequences
 from crystaljax.policies.text import Params
 from crystaljax.rewards.base import RewardBatch
@@ -32,7 +31,6 @@ from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.packing import TokenSequence
 from crystaljax.text.prompts import load_template
-from crystaljax.tracking import Tracker, TrackingConfig
 from crystaljax.training.preference import ranked_pairs
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 from crystaljax.training.sft import SftConfig, sft
@@ -84,9 +82,9 @@ class Samples(NamedTuple):
 
 
 class Bench:
-    """One seed's data and policy. Args: `folder` of this seed; `reward` judges for all seeds.
+    """One seed's data and policy, in a folder of the experiment's.
 
-    ValueError: the reward's engine cannot judge candidates of these data.
+    `reward` judges for all seeds. ValueError: its engine cannot judge candidates of these data.
     """
 
     def __init__(
@@ -94,13 +92,13 @@ class Bench:
         data: DataConfig,
         model: TextModelConfig,
         generation: GenerationConfig,
-        tracking: TrackingConfig,
+        experiment: Experiment,
         reward: AlloyReward,
-        folder: Path,
         seed: int,
     ) -> None:
-        self.reward, self.folder, self.seed = reward, folder, seed
-        self.generation, self.tracking = generation, tracking
+        self.reward, self.experiment, self.seed = reward, experiment, seed
+        self.generation, self.name = generation, f"seed_{seed}"
+        self.folder = experiment.folder / self.name
         lists = load_lists(data.lists)
         lists.check(reward)
         self.grid, self.elements = lists.grid, lists.elements
@@ -108,7 +106,7 @@ class Bench:
         self.reference = AlloyReference.of(f"{data.lists}/train", train, validation)
         template, chat = load_template(data.template), chats(model)
         self.train, self.validation = (
-            Texts(alloy_examples(part, template, self.elements, chat=chat), [{}] * len(part))
+            Texts.given(alloy_examples(part, template, self.elements, chat=chat))
             for part in (train, validation)
         )
         texts = [*plain(self.train), *plain(self.validation)]
@@ -118,20 +116,20 @@ class Bench:
             pattern, size = candidate_pattern(self.elements), self.policy.config.vocabulary
             self.grammar = from_regex(pattern, self.policy.tokenizer, size)
         # All ask the same.
-        self.prompt = prompts(self.policy, Texts(self.train.examples[:1], [{}]))[0]
+        self.prompt = prompts(self.policy, self.train.take(np.arange(1)))[0]
 
     def sft(self, config: SftConfig) -> Params:
         """Learn the training candidates."""
         train, validation = (sequences(self.policy, x) for x in (self.train, self.validation))
-        with self._tracker("SFT", config) as (folder, tracker):
+        with self._run("SFT", config) as run:
             state = sft(
                 self.policy,
                 train,
                 validation,
                 replace(config, seed=self.seed),
-                folder,
-                tracker.log,
-                run_id=tracker.run_id,
+                run.folder,
+                run.log,
+                run_id=run.run_id,
             )
         return state.averaged
 
@@ -155,16 +153,16 @@ class Bench:
         texts = self.sequences(samples)
         pairs = [TokenPair(texts[a], texts[b]) for a, b in rng.permutation(rows)]
         n_validation = max(1, len(pairs) // 20)
-        with self._tracker(name, config) as (folder, tracker):
+        with self._run(name, config) as run:
             state = prefer_texts(
                 self.policy,
                 pairs[n_validation:],
                 pairs[:n_validation],
                 replace(config, seed=self.seed),
-                folder,
-                tracker.log,
+                run.folder,
+                run.log,
                 start=start,
-                run_id=tracker.run_id,
+                run_id=run.run_id,
             )
         return state.averaged
 
@@ -173,9 +171,9 @@ class Bench:
     ) -> Params:
         """Learn by trial, from `start`, which is the base that divergence is measured from."""
         task = TextTask(self.policy, [self.prompt], self.reward, self.generation, bounds)
-        with self._tracker(name, config) as (folder, tracker):
+        with self._run(name, config) as run:
             config = replace(config, seed=self.seed)
-            return reinforce(task, start, config, folder, tracker.log, run_id=tracker.run_id)
+            return reinforce(task, start, config, run.folder, run.log, run_id=run.run_id)
 
     def samples(
         self, name: str, params: Params, n: int, stream: int, generation: GenerationConfig
@@ -214,13 +212,9 @@ class Bench:
         prompt = self.prompt.tokens
         return [TokenSequence(np.concatenate([prompt, x]), len(prompt)) for x in samples.tokens]
 
-    @contextmanager
-    def _tracker(self, name: str, config: Any) -> Iterator[tuple[Path, Tracker]]:
-        """A run's folder and what takes its metrics."""
-        folder = self.folder / name
-        settings = dataclasses.asdict(config) | {"seed": self.seed, "run": name}
-        with Tracker(folder, self.tracking, settings, latest_step(folder)) as tracker:
-            yield folder, tracker
+    def _run(self, name: str, config: Any) -> AbstractContextManager[TrainingRun]:
+        """A run of this seed; of W&B's kind of its name."""
+        return self.experiment.run(f"{self.name}/{name}", name, config)
 
 
 class Run(NamedTuple):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from crystaljax.checkpoints import latest_step
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
@@ -23,6 +22,10 @@ from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.crystal_task import CrystalTask
+from crystaljax.training.reinforce import ReinforceConfig
+
+if TYPE_CHECKING:
+    from crystaljax.experiment.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,13 @@ class Setup:
 
     model: Path = Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt"
     """Folder of the model to start from: a Wyckoff transformer, or a language model."""
+    tokenization: str = ""
+    """Tokenization that the model is expected to have. A text format from a file of your own,
+    FILE.py:CLASS, is only run if it is given here."""
+    templates: tuple[str, ...] = ()
+    """Prompt templates of a language model, by name or file, in place of its own."""
+    n_parts: int = 1
+    """Micro-batches that a batch of training by reward is split into, to save memory."""
     reference: str = "prototypes"
     """Crystals that do not count as new: a file, a folder or a registered dataset."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
@@ -60,7 +70,7 @@ class Setup:
     """Weights & Biases."""
 
     def __post_init__(self) -> None:
-        check(self, n_samples=at_least(1))
+        check(self, n_samples=at_least(1), n_parts=at_least(1))
 
 
 class Bench:
@@ -68,8 +78,7 @@ class Bench:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.output = setup.output
-        self.policy, self.base = load_policy(setup.model)
+        self.policy, self.base = load_policy(setup.model, setup.tokenization, setup.templates)
         self.policy.check([setup.condition], setup.sampling)
         self.stability = StabilityReward(setup.stability)
         self.user_reward = None
@@ -83,11 +92,6 @@ class Bench:
             self.judge = StabilityReward(StabilityConfig(setup.judge, hull))
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
 
-    def run_folder(self, name: str) -> tuple[Path, int | None]:
-        """The folder of a training run, and the step to go on from if it was interrupted."""
-        folder = self.output / name
-        return folder, latest_step(folder)
-
     def task(self, reward: Reward | None = None) -> CrystalTask:
         """Reward to train for: the set-up's, or another one."""
         return CrystalTask(
@@ -98,6 +102,7 @@ class Bench:
             self.setup.sampling,
             self.setup.bounds,
             self.reference.structures,
+            self.setup.n_parts,
         )
 
     def sample(self, params: Params, n: int, seed: int) -> Crystals:
@@ -124,6 +129,24 @@ class Bench:
     def rewarded_by(self) -> str:
         """Description of the reward."""
         return self.setup.reward or f"minus the energy above hull by {self.stability.potential}"
+
+    def words(self, rl: ReinforceConfig) -> str:
+        """A sentence on reinforcement learning from the set-up's model."""
+        return (
+            f"Model {self.setup.model.name}; {rl.n_steps} {rl.algorithm.upper()} steps of"
+            f" {rl.batch_size} samples, τ = {self.quantity.of(rl.tau)}, reward {self.rewarded_by}."
+        )
+
+    def record(self, experiment: Experiment) -> None:
+        """Put on record what the experiment starts from and is judged by."""
+        experiment.use("model", self.setup.model)
+        experiment.use("reference", self.setup.reference)
+        experiment.describe(
+            reward=self.rewarded_by,
+            energies=self.stability.label,
+            energies_of_judge=None if self.judge is None else self.judge.label,
+            reference_crystals=len(self.reference.structures),
+        )
 
     @property
     def quantity(self) -> Quantity:

@@ -15,6 +15,8 @@ import jax
 
 from crystaljax.data.files import replacing
 from crystaljax.evaluation.safeguards import writable_folder
+from crystaljax.settings import flat, plain
+from crystaljax.tracking import WANDB_FOLDER
 
 SETTINGS_FILE = "settings.json"
 
@@ -41,9 +43,9 @@ def open_run(folder: str | Path, config: Any, vary: Collection[str] = ()) -> Pat
     folder = writable_folder(folder)
     path = folder / SETTINGS_FILE
     free = FREE | set(vary)
-    settings = _plain(dataclasses.asdict(config), free)
+    settings = plain(dataclasses.asdict(config), free)
     if _holds_results(folder):
-        _require_same(folder, _plain(_read(path), free), settings)
+        _require_same(folder, plain(_read(path), free), settings)
     elif jax.process_index() == 0:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -67,9 +69,14 @@ def remade(folder: Path) -> Iterator[Path]:
 
 
 def _holds_results(folder: Path) -> bool:
-    """Whether any file but the settings has anything in it."""
+    """Whether any file but the settings and those of W&B has anything in it."""
     files = (path for path in folder.rglob("*") if path.is_file())
-    return any(path.stat().st_size for path in files if path != folder / SETTINGS_FILE)
+    return any(
+        path.stat().st_size
+        for path in files
+        if path != folder / SETTINGS_FILE
+        and WANDB_FOLDER not in path.relative_to(folder).parent.parts
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -87,7 +94,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _require_same(folder: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
     """FileExistsError naming the settings that differ."""
-    found, asked = _flat(there), _flat(here)
+    found, asked = flat(there), flat(here)
     different = [
         f"{name} is {found.get(name, 'absent')} there and {asked.get(name, 'absent')} here"
         for name in [*asked, *(found.keys() - asked.keys())]
@@ -99,22 +106,3 @@ def _require_same(folder: Path, there: dict[str, Any], here: dict[str, Any]) -> 
             f"{folder} holds a run with other settings ({'; '.join(different[:N_NAMED])}{more}):"
             " give another output folder to start anew, or the settings there to go on with it"
         )
-
-
-def _plain(value: Any, left_out: Collection[str]) -> Any:
-    """Settings as JSON has them, without some fields."""
-    if isinstance(value, dict):
-        kept = {str(k): v for k, v in value.items() if k not in left_out}
-        return {name: _plain(x, left_out) for name, x in kept.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(x, left_out) for x in value]
-    return value if isinstance(value, str | bool | int | float | None) else str(value)
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted name."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        deeper = isinstance(value, dict) and value
-        flat |= _flat(value, f"{prefix}{name}.") if deeper else {prefix + name: value}
-    return flat

@@ -68,11 +68,15 @@ class TextPolicy:
     @property
     def identity(self) -> dict[str, Any]:
         """Settings that a run and those which resume it must share."""
-        vocabulary = json.dumps(self.tokenizer.fast.get_vocab(), sort_keys=True)
-        digest = hashlib.sha256(vocabulary.encode()).hexdigest()
+        digest = self.vocabulary_digest
         trained = "adapters" if self.has_adapters else "all parameters"
         described = dataclasses.asdict(self.config)
         return described | {"vocabulary_digest": digest, "trained": trained}
+
+    @property
+    def chats(self) -> bool:
+        """The model has a chat template, which its prompts follow."""
+        return bool(self.tokenizer.fast.chat_template)
 
     def place(self, tree: Any) -> Any:
         """Arrays (parameters, or a state that holds them) on the devices of the mesh."""
@@ -118,16 +122,24 @@ class TextPolicy:
         config: GenerationConfig,
         n: int = 1,
         grammar: TokenGrammar | None = None,
+        numbers: np.ndarray | None = None,
     ) -> Generation:
         """n completions of each prompt (int [length], e.g. from `Tokenizer.prompts`).
 
-        Errors: see `text.generation.Generator`.
+        numbers: see `text.generation.Generator`, for errors too.
         """
         if self._generator is None or not self._generator.is_of(config, grammar):
             self._generator = Generator(
                 self.graph, config, self.tokenizer.end_ids, self.tokenizer, grammar, self.mesh
             )
-        return self._generator((self.in_own_types(params), self.frozen), prompts, seed, n)
+        weights = self.in_own_types(params), self.frozen
+        return self._generator(weights, prompts, seed, n, numbers=numbers)
+
+    @property
+    def vocabulary_digest(self) -> str:
+        """Tells tokenizers of different vocabularies apart."""
+        vocabulary = json.dumps(self.tokenizer.fast.get_vocab(), sort_keys=True)
+        return hashlib.sha256(vocabulary.encode()).hexdigest()
 
     def save(self, folder: str | Path, params: Params) -> None:
         """Write the adapters as a PEFT folder, or the model as one of Hugging Face, and tokenizer.

@@ -102,6 +102,8 @@ class Prompts:
     """int32 [len(tokens)]: tokens of each one's completions at most."""
     n: int
     """Completions of each; sample i is of prompt i // n."""
+    numbers: np.ndarray
+    """int [len(tokens) · n]: the number of each sample, which its random numbers depend on."""
 
     @property
     def n_samples(self) -> int:
@@ -215,7 +217,7 @@ class Engine:
             source=padded(prompts - self.prefilled.first),
             cached=padded([len(x) - 1 for x in tokens]),
             token=padded([x[-1] for x in tokens]),
-            sample=padded(samples),
+            sample=padded(self.prompts.numbers[samples]),
             limit=padded(self.prompts.limits[prompts]),
             grammar_state=padded(0),
         )

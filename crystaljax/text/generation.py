@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from crystaljax.crystal import Array
 from crystaljax.models.llm.config import LlmConfig
-from crystaljax.models.llm.decode import DecodeSettings, GrammarTable, Graph, Network, Weights
+from crystaljax.models.llm.decode import DecodeSettings, Graph, Network, Weights
+from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.models.llm.token_sampling import LogitsWarper
 from crystaljax.parallel import batch_sharding, replicated
 from crystaljax.ranges import NOT_NEGATIVE, POSITIVE_SHARE, at_least, check
@@ -59,18 +59,6 @@ class TextDecoder(Protocol):
         """The text of each sequence of tokens."""
 
 
-class TokenGrammar(Protocol):
-    """Tables of what may follow, as `text.grammar` makes them; state 0 is the first."""
-
-    @property
-    def next_state(self) -> Array:
-        """int32 [n_states, V]: the state after a token; -1 where it may not stand."""
-
-    @property
-    def accepting(self) -> Array:
-        """bool [n_states]: an end token may stand here."""
-
-
 class Generator:
     """Samples completions from a language model.
 
@@ -101,17 +89,17 @@ class Generator:
         self.stops = StopStrings(config.stop, tokenizer.decode if tokenizer else lambda x: [])
         self.sharding = None if mesh is None else batch_sharding(mesh)
         self._everywhere = None if mesh is None else replicated(mesh)
-        self._table = None if grammar is None else _table(grammar, self.end_tokens)
-        self.grammar = jax.device_put(self._table, self._everywhere)
+        self._checked = None if grammar is None else _checked(grammar, self.end_tokens)
+        self.grammar = jax.device_put(self._checked, self._everywhere)
 
     def is_of(self, config: GenerationConfig, grammar: TokenGrammar | None) -> bool:
         """The generator samples so: with this configuration, and a grammar of the same content."""
-        if self.config != config or (self._table is None) != (grammar is None):
+        if self.config != config or (self._checked is None) != (grammar is None):
             return False
-        if self._table is None or grammar is None:
+        if self._checked is None or grammar is None:
             return True
-        other = grammar.next_state, grammar.accepting
-        return all(map(np.array_equal, self._table, other))
+        other = jax.tree.map(np.asarray, grammar).padded()
+        return all(map(np.array_equal, jax.tree.leaves(self._checked), jax.tree.leaves(other)))
 
     def __call__(
         self,
@@ -120,14 +108,17 @@ class Generator:
         seed: int,
         n: int = 1,
         limits: np.ndarray | None = None,
+        numbers: np.ndarray | None = None,
     ) -> Generation:
         """n completions of each prompt (int [length]).
 
         weights: the states that `nnx.split` gave with the graph.
         limits: int [len(prompts)], tokens of each prompt's completions at most, if fewer than
           `max_new_tokens`.
+        numbers: int [len(prompts) · n], of the completions; 0, 1, 2 ... if not given.
 
-        Completion i depends on the seed, i, its prompt and the weights alone (up to rounding).
+        A completion depends on the seed, its number, its prompt and the weights alone (up to
+        rounding).
         ValueError naming a prompt that is empty, has tokens that the model does not know, or is,
         with what is to be sampled, longer than the model's context.
         """
@@ -146,7 +137,8 @@ class Generator:
         )
         settings = jax.device_put(settings, self._everywhere)
         result = Generation.empty(len(prompts), n, most)
-        work = Prompts(prompts, limits, n)
+        numbers = np.arange(len(prompts) * n) if numbers is None else np.asarray(numbers)
+        work = Prompts(prompts, limits, n, numbers)
         if work.n_samples:
             size = self.config.batch_size
             Engine(
@@ -157,9 +149,9 @@ class Generator:
 
     def _check_vocabulary(self, size: int) -> None:
         """ValueError if the grammar or the end tokens are of another vocabulary than the model."""
-        if self.grammar is not None and self.grammar.next_state.shape[1] != size:
+        if self.grammar is not None and self.grammar.n_vocabulary != size:
             raise ValueError(
-                f"the grammar is of {self.grammar.next_state.shape[1]} tokens, and the model has "
+                f"the grammar is of {self.grammar.n_vocabulary} tokens, and the model has "
                 f"{size}: make it with the model's vocabulary"
             )
         if ((self.end_tokens < 0) | (self.end_tokens >= size)).any():
@@ -207,14 +199,13 @@ def _check(prompts: Sequence[np.ndarray], limits: np.ndarray, model: LlmConfig) 
             )
 
 
-def _table(grammar: TokenGrammar, end_tokens: np.ndarray) -> GrammarTable:
-    """The grammar on the device; ValueError if something in it cannot go on."""
+def _checked(grammar: TokenGrammar, end_tokens: np.ndarray) -> TokenGrammar:
+    """The grammar in numpy, padded; ValueError if something in it cannot go on."""
     if len(end_tokens) == 0:
         raise ValueError("a grammar needs end tokens: give them")
-    next_state, accepting = np.asarray(grammar.next_state), np.asarray(grammar.accepting)
-    stuck = np.flatnonzero(~((next_state >= 0).any(axis=1) | accepting))
-    if len(stuck):
+    grammar = jax.tree.map(np.asarray, grammar)
+    if len(stuck := grammar.stuck()):
         raise ValueError(
             f"the grammar cannot go on from state {stuck[0]}, nor end there: no token fits"
         )
-    return GrammarTable(next_state.astype(np.int32), accepting.astype(bool))
+    return grammar.padded()

@@ -1,209 +1,157 @@
-"""Grammars that samples are held to: tables of the next state for each state and token.
+"""Grammars that samples are held to: the tokens that may follow, and where a text may end.
 
-While sampling, a step is `allowed = grammar.next_state[state] >= 0`, a draw among the allowed, and
-`state = grammar.next_state[state, token]`.
+While sampling, a step is `allowed = grammar.allowed(state)`, a draw among the allowed (and the end
+tokens, where `grammar.accepting[state]`), and `state = grammar.after(state, token)`.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
+import time
+import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import fields
+from pathlib import Path
 
-import jax
 import numpy as np
 
-from crystaljax.crystal import Array
+from crystaljax.data.files import cache_dir, replacing
+from crystaljax.models.llm.token_grammar import START_STATE, TokenGrammar, from_transitions
+from crystaljax.text.automata import compile_pattern
+from crystaljax.text.token_walk import Transitions, columns_and_transitions, pruned
 from crystaljax.text.tokenizer import Tokenizer
+from crystaljax.tokenizations.base import TextFormat
 
-MAX_BYTES = 2**30
-"""The largest table made."""
+KEPT_SECONDS = 1.0
+"""Grammars that take longer than this to build are kept on disk."""
 
-START_STATE = 0
-"""The state before the first token."""
-
-_LAST_BYTE = b"\0"
-"""Ends every text while it is compiled. outlines-core (0.2.14) loses ways from a state where a
-text may end to one where it may not, e.g. in (ab)+; with this byte none goes on from its end."""
-
-Transitions = dict[int, dict[int, int]]
-"""For each state, the next state of each token allowed."""
+_VERSION = 1
+"""Of what is kept on disk."""
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Grammar:
-    """Transitions by token: N states, the first before any token, the last after an end token."""
+def grammar_of(
+    format: TextFormat,
+    tokenizer: Tokenizer,
+    n_vocabulary: int,
+    space_groups: Iterable[int] | None = None,
+    elements: Iterable[str] | None = None,
+) -> TokenGrammar:
+    """The grammar (numpy) of a format's texts, of crystals of some groups and elements, or of all.
 
-    next_state: Array
-    """int32 [N, V]: the state after each token; −1 where the token is forbidden. In the last state
-    only the end tokens are allowed, and it stays there."""
-    accepting: Array
-    """bool [N]: the text may end here, and the end tokens are allowed."""
-
-    @property
-    def n_states(self) -> int:
-        """N"""
-        return len(self.accepting)
+    Args and errors as for `from_regex`, and those of the format's `pattern`.
+    """
+    return from_regex(format.pattern(space_groups, elements), tokenizer, n_vocabulary)
 
 
-def from_regex(
-    pattern: str, tokenizer: Tokenizer, n_vocabulary: int, max_bytes: int = MAX_BYTES
-) -> Grammar:
-    r"""The grammar of the texts that match a regular expression wholly (numpy).
+def from_regex(pattern: str, tokenizer: Tokenizer, n_vocabulary: int) -> TokenGrammar:
+    r"""The grammar (numpy) of the texts that match a regular expression wholly.
+
+    If it takes long to build it is kept in the cache (see `data.files.cache_dir`).
 
     Args:
-      pattern: in the syntax that Python and Rust's crate regex share, so without look-around and
-        back-references. \d and \w are Unicode's; write [0-9] and [A-Za-z] for small tables.
+      pattern: in Python's syntax, without look-around, anchors and back-references. \d and \w are
+        Unicode's; write [0-9] and [A-Za-z] for small tables.
       n_vocabulary: V, the number of logits, at least the tokenizer's; tokens beyond are forbidden.
-      max_bytes: the largest table to make.
 
-    ValueError for a pattern that is none or that no sequence of tokens can match, and if the table
-    would be too large. ImportError without the package outlines-core.
+    ValueError for a pattern that is none or that no sequence of tokens can match, and if its
+    automaton would be too large.
     """
-    outlines = _outlines()
+    tokens = tokenizer.token_bytes()
+    _check_size(n_vocabulary, len(tokens))
+    path = _path(pattern, tokens, n_vocabulary)
+    kept = _read(path)
+    if kept is not None:
+        return kept
+    start = time.perf_counter()
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise _no_grammar(pattern, error) from error
-    last = tokenizer.n_vocabulary()  # a token of our own
-    tokens = _tokens_of_bytes(tokenizer) | {_LAST_BYTE: [last]}
-    try:
-        index = outlines.Index(
-            f"(?:{pattern}){_LAST_BYTE.decode()}", outlines.Vocabulary(last + 1, tokens)
-        )
+        automaton = compile_pattern(pattern)
+        column, transitions = columns_and_transitions(automaton, tokens)
+        transitions, accepting = pruned(transitions, automaton.accepting)
     except ValueError as error:
-        raise _no_grammar(pattern, error) from error
-    transitions: Transitions = index.get_transitions()
-    ended = set(index.get_final_states())
-    final = {state for state, after in transitions.items() if after.pop(last, None) in ended}
-    return _compiled(
-        transitions,
-        index.get_initial_state(),
-        final,
-        tokenizer.end_ids,
-        n_vocabulary,
-        max_bytes,
-        repr(pattern),
-    )
+        raise ValueError(f"no grammar from the pattern {_shortened(pattern)}: {error}") from error
+    column = np.pad(column, (0, n_vocabulary - len(column)), constant_values=-1)
+    grammar = from_transitions(column, *transitions, accepting)
+    if time.perf_counter() - start > KEPT_SECONDS:
+        _write(path, grammar)
+    return grammar
 
 
-def from_texts(
-    texts: Iterable[str], tokenizer: Tokenizer, n_vocabulary: int, max_bytes: int = MAX_BYTES
-) -> Grammar:
-    """The grammar of the given texts alone (numpy), each in the tokens the tokenizer gives it.
+def from_texts(texts: Iterable[str], tokenizer: Tokenizer, n_vocabulary: int) -> TokenGrammar:
+    """The grammar (numpy) of the given texts alone, each in the tokens the tokenizer gives it.
 
-    Args as for `from_regex`. ValueError if there is no text, or the table would be too large.
+    Args as for `from_regex`. ValueError if there is no text.
     """
-    transitions: Transitions = {0: {}}
+    after: list[dict[int, int]] = [{}]
     final = set()
     for tokens in tokenizer.encode(list(texts)):
-        state = 0
+        state = START_STATE
         for token in tokens.tolist():
-            state = transitions[state].setdefault(token, len(transitions))
-            transitions.setdefault(state, {})
+            following = after[state].setdefault(token, len(after))
+            if following == len(after):
+                after.append({})
+            state = following
         final.add(state)
-    return _compiled(
-        transitions, 0, final, tokenizer.end_ids, n_vocabulary, max_bytes, "the texts given"
+    if not final:
+        raise ValueError("no texts to make a grammar of")
+    found = [
+        (state, token, following)
+        for state, tokens in enumerate(after)
+        for token, following in tokens.items()
+    ]
+    transitions = Transitions(*np.array(found, np.int32).reshape(-1, 3).T)
+    _check_size(n_vocabulary, tokenizer.n_vocabulary())
+    return from_transitions(
+        np.arange(n_vocabulary), *transitions, np.isin(np.arange(len(after)), list(final))
     )
 
 
-def accepts(grammar: Grammar, tokens: Sequence[int] | np.ndarray) -> bool:
+def accepts(grammar: TokenGrammar, tokens: Sequence[int] | np.ndarray) -> bool:
     """Whether a sequence (numpy, without end token) is a whole text of the grammar."""
     state = START_STATE
     for token in tokens:
-        state = int(grammar.next_state[state, token])
+        state = int(grammar.after(np.int32(state), np.int32(token)))
         if state < 0:
             return False
     return bool(grammar.accepting[state])
 
 
-def _no_grammar(pattern: str, error: Exception) -> ValueError:
-    """An error with its reason; messages repeat the pattern, which may be long, and end with it."""
-    return ValueError(f"no grammar from the pattern {pattern[:60]!r}: ... {str(error)[-240:]}")
+def _shortened(pattern: str) -> str:
+    return repr(pattern) if len(pattern) <= 60 else f"{pattern[:60]!r}..."
 
 
-def _outlines() -> Any:
-    """The package outlines-core; ImportError saying how to install it."""
-    try:
-        import outlines_core
-    except ImportError as error:
-        raise ImportError(
-            'outlines-core is not installed: run pip install "crystaljax[llm]"'
-        ) from error
-    return outlines_core
-
-
-def _tokens_of_bytes(tokenizer: Tokenizer) -> dict[bytes, list[int]]:
-    """The tokens that stand for each string of bytes; special tokens stand for none.
-
-    Tokens with `_LAST_BYTE` in them are left out.
-    """
-    found: dict[bytes, list[int]] = {}
-    for i, text in enumerate(tokenizer.token_bytes()):
-        if text and _LAST_BYTE not in text:
-            found.setdefault(text, []).append(i)
-    return found
-
-
-def _compiled(
-    transitions: Transitions,
-    start: int,
-    final: set[int],
-    ends: tuple[int, ...],
-    n_vocabulary: int,
-    max_bytes: int,
-    name: str,
-) -> Grammar:
-    """The tables of the states that are on a way from the start to an end."""
-    alive = _alive(transitions, final)
-    if start not in alive:
-        raise ValueError(f"no sequence of tokens makes a text of {name}")
-    states = _reached(transitions, start, alive)
-    n_states = len(states) + 1
-    size = 4 * n_states * n_vocabulary
-    if size > max_bytes:
+def _check_size(n_vocabulary: int, n_tokens: int) -> None:
+    if n_vocabulary < n_tokens:
         raise ValueError(
-            f"the grammar of {name} has {n_states} states, and with {n_vocabulary} tokens a table "
-            f"of {size / 2**30:.2g} GiB, more than {max_bytes / 2**30:.2g}: bound its repetitions "
-            "more tightly, write [0-9] for \\d, or take a tokenizer of fewer tokens"
+            f"a grammar for {n_vocabulary} logits, and the tokenizer has {n_tokens} tokens: make "
+            "it for the model's vocabulary"
         )
-    number = {state: i for i, state in enumerate(states)}
-    table = np.full((n_states, n_vocabulary), -1, np.int32)
-    for state, i in number.items():
-        kept = [
-            (token, number[to]) for token, to in transitions.get(state, {}).items() if to in number
-        ]
-        if kept:
-            tokens, following = np.array(kept).T
-            table[i, tokens] = following
-    accepting = np.array([state in final for state in states] + [True])
-    table[np.ix_(accepting, np.array(ends))] = n_states - 1
-    return Grammar(table, accepting)
 
 
-def _alive(transitions: Transitions, final: set[int]) -> set[int]:
-    """The states from which an end can be reached."""
-    before: dict[int, set[int]] = {}
-    for state, following in transitions.items():
-        for to in set(following.values()):
-            before.setdefault(to, set()).add(state)
-    return _closure(final, before)
+def _path(pattern: str, tokens: Sequence[bytes | None], n_vocabulary: int) -> Path:
+    """Where the grammar is kept: a name for all that it depends on."""
+    digest = hashlib.blake2b(digest_size=16)
+    lengths = [-1 if token is None else len(token) for token in tokens]
+    digest.update(repr((_VERSION, n_vocabulary, pattern, lengths)).encode())
+    digest.update(b"".join(token or b"" for token in tokens))
+    return cache_dir() / "grammars" / f"{digest.hexdigest()}.npz"
 
 
-def _reached(transitions: Transitions, start: int, alive: set[int]) -> list[int]:
-    """The live states that can be reached from the start, itself first."""
-    after = {state: set(following.values()) & alive for state, following in transitions.items()}
-    others = _closure({start}, after) - {start}
-    return [start, *sorted(others)]
+def _read(path: Path) -> TokenGrammar | None:
+    """A grammar that was kept; None if there is none, or it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return TokenGrammar(
+                **{field.name: arrays[field.name] for field in fields(TokenGrammar)}
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
-def _closure(some: set[int], neighbors: dict[int, set[int]]) -> set[int]:
-    """Those states, and all that are reached from them."""
-    found, new = set(some), list(some)
-    while new:
-        for state in neighbors.get(new.pop(), set()) - found:
-            found.add(state)
-            new.append(state)
-    return found
+def _write(path: Path, grammar: TokenGrammar) -> None:
+    """Keep a grammar; without a cache that can be written to it is built again each time."""
+    arrays = {field.name: getattr(grammar, field.name) for field in fields(TokenGrammar)}
+    try:
+        with replacing(path) as temporary:
+            np.savez_compressed(temporary, **arrays)
+    except OSError:
+        return

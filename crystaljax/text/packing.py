@@ -175,6 +175,12 @@ def plan_rows(
     return min(map(plan, sizes if length is None else [length]), key=_cost)
 
 
+def plan_completions(shortest: int, longest: int, n: int, multiple: int = 1) -> RowPlan:
+    """Rows for n texts of between `shortest` and `longest` tokens, before they are there."""
+    lengths = np.linspace(shortest, longest, max(n, 2)).astype(int)
+    return plan_rows([lengths], multiple=multiple)
+
+
 def _cost(plan: RowPlan) -> float:
     """Proportional to the time of a step."""
     return plan.rows * plan.length * (EVEN_LENGTH + plan.length)

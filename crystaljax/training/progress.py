@@ -1,12 +1,139 @@
-"""The progress bar of long loops."""
+"""Progress of long work: a bar where a person watches, else a line a minute in the log."""
 
 from __future__ import annotations
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 60.0
+"""Seconds between two lines."""
+
+T = TypeVar("T")
 
 
-def progress_bar() -> Progress:
-    """A bar with its description, steps done, and the time that is left."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    )
+def progress_bar(transient: bool = False) -> Progress:
+    """A bar on stderr with its description, steps done, and the time that is left.
+
+    Without a terminal there (in a job of a queue, say) the log has a line a minute instead.
+    transient: the bar goes away at the end.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return ProgressLines()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=transient)
+
+
+def tracked(items: Sequence[T], description: str) -> Iterator[T]:
+    """The items one by one, with progress that goes away at the end."""
+    with progress_bar(transient=True) as progress:
+        task = progress.add_task(description, total=len(items))
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+@contextmanager
+def working(description: str) -> Iterator[None]:
+    """Progress of work of one piece, of which nothing is known before its end."""
+    with progress_bar(transient=True) as progress:
+        progress.add_task(description, total=None)
+        yield
+
+
+class ProgressLines(Progress):
+    """Progress as lines of the log, whether or not the work moves on; short work says nothing.
+
+    A line has the description, steps done, the time a step takes (by those done since the last
+    line that had news) and the time that is left. If there were lines, the end has one, too.
+
+    Args:
+      interval: seconds between two lines.
+      clock: seconds since any moment.
+    """
+
+    def __init__(
+        self, interval: float = INTERVAL, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(disable=True, get_time=clock)
+        self.interval, self.clock = interval, clock
+        self._pace: dict[TaskID, _Pace] = {}
+        self._spoke = False
+        self._over = threading.Event()
+        self._speaker = threading.Thread(target=self._speak, daemon=True)
+
+    def add_task(self, description: str, *args: Any, **kwargs: Any) -> TaskID:
+        """As of `rich.progress.Progress`."""
+        task = super().add_task(description, *args, **kwargs)
+        self._pace[task] = _Pace(self.clock(), self._tasks[task].completed)
+        return task
+
+    def start(self) -> None:
+        """Speak from now on."""
+        self._speaker.start()
+
+    def stop(self) -> None:
+        """Speak no more."""
+        self._over.set()
+        self._speaker.join()
+        if self._spoke:
+            self.say()
+
+    def say(self) -> None:
+        """Log a line of every task, now."""
+        for task in self.tasks:
+            now, pace, parts = self.clock(), self._pace[task.id], [task.description]
+            if task.total is None:
+                parts.append(f"{_duration(now - pace.start)} so far")
+            else:
+                parts.append(f"{task.completed:g} of {task.total:g}")
+                each = pace.seconds(now, task.completed)
+                if each is not None:
+                    left = (task.total - task.completed) * each
+                    parts += [f"{_duration(each)} a step", f"{_duration(left)} left"]
+            log.info(", ".join(parts))
+
+    def _speak(self) -> None:
+        while not self._over.wait(self.interval):
+            self._spoke = True
+            self.say()
+
+
+class _Pace:
+    """The time that steps take: by those since the last ones that were seen."""
+
+    def __init__(self, now: float, done: float) -> None:
+        self.start = self._then = now
+        self._before = done
+        self._seconds: float | None = None
+
+    def seconds(self, now: float, done: float) -> float | None:
+        """Of a step; None before the first."""
+        if done > self._before:
+            self._seconds = (now - self._then) / (done - self._before)
+            self._then, self._before = now, done
+        return self._seconds
+
+
+def _duration(seconds: float) -> str:
+    """Like 0.25 s, 12 s, 5 min, 2.5 h."""
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -15,7 +15,13 @@ from crystaljax.policies.text import Params, TextPolicy
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
 from crystaljax.rewards.completions import Completion, TextReward
 from crystaljax.text.generation import GenerationConfig, TokenGrammar
-from crystaljax.text.packing import RowPlan, TextRows, TokenSequence, pack_micro_batches, plan_rows
+from crystaljax.text.packing import (
+    RowPlan,
+    TextRows,
+    TokenSequence,
+    pack_micro_batches,
+    plan_completions,
+)
 from crystaljax.training.rollouts import Clock, judge, prepare
 from crystaljax.training.tasks import RewardedSamples, part_size
 
@@ -124,8 +130,7 @@ class TextTask:
         shortest = min(len(prompt.tokens) for prompt in self.prompts)
         longest = max(len(prompt.tokens) for prompt in self.prompts)
         longest += self.generation.max_new_tokens
-        lengths = np.linspace(shortest, longest, max(size, 2)).astype(int)
-        return plan_rows([lengths], multiple=self.policy.mesh.size)
+        return plan_completions(shortest, longest, size, self.policy.mesh.size)
 
     def log_probs(
         self, params: Params, frozen: Params, part: TextRows, n_samples: int

@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding
 from crystaljax.crystal import Array
 from crystaljax.models.llm.attention import LayerCache
 from crystaljax.models.llm.decoder import Cache, LanguageModel
+from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.models.llm.token_sampling import LogitsWarper, TokenDraw, draw_tokens
 from crystaljax.parallel import replicated
 
@@ -92,15 +93,6 @@ class Fresh(NamedTuple):
     """State of the grammar to begin in."""
 
 
-class GrammarTable(NamedTuple):
-    """Tables of the tokens that may follow."""
-
-    next_state: Array
-    """int32 [n_states, V]: the state after a token; -1 where it may not stand."""
-    accepting: Array
-    """bool [n_states]: an end token may stand here."""
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DecodeSettings:
@@ -112,7 +104,7 @@ class DecodeSettings:
     """Changes of the model's distribution."""
     end_tokens: Array
     """int32 [E]: tokens that end a sequence."""
-    grammar: GrammarTable | None
+    grammar: TokenGrammar | None
     """Tokens that may be drawn."""
 
 
@@ -263,7 +255,7 @@ def _step(
     ended = (new.token[:, None] == settings.end_tokens).any(axis=-1) | (drawn >= state.limit)
     grammar_state = state.grammar_state
     if grammar is not None:
-        grammar_state = jnp.maximum(grammar.next_state[grammar_state, new.token], 0)
+        grammar_state = jnp.maximum(grammar.after(grammar_state, new.token), 0)
     state = replace(
         state,
         cache=cache,
@@ -277,9 +269,9 @@ def _step(
     return state, new
 
 
-def _allowed(grammar: GrammarTable, state: DecodeState, end_tokens: Array) -> Array:
+def _allowed(grammar: TokenGrammar, state: DecodeState, end_tokens: Array) -> Array:
     """bool [B, V]: tokens that the grammar leaves; end tokens where it may end."""
-    allowed = grammar.next_state[state.grammar_state] >= 0
+    allowed = grammar.allowed(state.grammar_state)
     ends = grammar.accepting[state.grammar_state][:, None]
     return allowed.at[:, end_tokens].set(ends)
 

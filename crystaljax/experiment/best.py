@@ -1,0 +1,76 @@
+"""The best structures of an evaluation, for tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crystaljax import plots
+from crystaljax.crystal import Crystals
+from crystaljax.data.writers import to_cif
+from crystaljax.evaluation.policies import Assessment
+from crystaljax.symmetry.tables import tables
+from crystaljax.tracking import Tracker
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+N_SHOWN = 16
+"""Structures of the table in W&B."""
+
+N_DRAWN = 8
+"""Structures of the picture in a report."""
+
+ENERGY = "e_above_hull"
+"""Columns of evaluations whose names begin so are energies above hull, one a judge."""
+
+
+@dataclass(frozen=True)
+class BestStructures:
+    """The best structures, best first."""
+
+    crystals: Crystals
+    """[n]."""
+    columns: Mapping[str, np.ndarray]
+    """[n] each: what an evaluation found of them."""
+
+    @staticmethod
+    def of(found: Assessment, score: np.ndarray | None = None, n: int = N_SHOWN) -> BestStructures:
+        """Those of largest score [N] (nan: none), at most n; by default of lowest energy."""
+        score = np.asarray(-found.e_above_hull if score is None else score, float)
+        rows = np.argsort(-score)  # nan comes last
+        rows = rows[np.isfinite(score[rows])][:n]
+        columns = {name: np.asarray(x)[rows] for name, x in found.evaluation.columns.items()}
+        return BestStructures(found.crystals.to_numpy()[rows], columns)
+
+    def figure(self) -> Figure:
+        """The first few, with their energies above hull."""
+        some = slice(N_DRAWN)
+        captions = [f"{x:.3f} eV/atom above hull" for x in self.columns[ENERGY][some]]
+        return plots.structure_grid(self.crystals[some], captions)
+
+    def table(self) -> dict[str, list[Any]]:
+        """Columns: formula, space group, energies above hull by each judge, novelty, CIF."""
+        groups = [int(group) for group in self.crystals.space_group]
+        found: dict[str, list[Any]] = {
+            "formula": [str(x) for x in self.columns["formula"]],
+            "space group": [f"{group} {tables().symbol[group - 1]}" for group in groups],
+        }
+        for name, values in self.columns.items():
+            if name.startswith(ENERGY):
+                found[f"{name.replace('_', ' ')} (eV/atom)"] = [float(x) for x in values]
+        for name in ("unique", "novel"):
+            if name in self.columns:
+                found[name] = [bool(x) for x in self.columns[name]]
+        found["CIF"] = list(to_cif(self.crystals))
+        return found
+
+    def track(self, tracker: Tracker, folder: Path) -> None:
+        """Show the table in W&B, with pictures, which are drawn in `folder`."""
+        if tracker.mode != "disabled" and len(self.crystals):
+            pictures = plots.structure_pictures(self.crystals, folder)
+            tracker.log_table("best_structures", self.table(), pictures=pictures)

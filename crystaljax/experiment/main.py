@@ -1,0 +1,57 @@
+"""The entry of experiment scripts: options, messages, one line for a user's mistake."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+from crystaljax.user_errors import one_line_errors
+
+C = TypeVar("C")
+
+DEBUG = "--debug"
+
+
+def run(
+    main: Callable[[C], None],
+    settings: type[C] | Mapping[str, tuple[str, C]],
+    description: str | None = None,
+    *,
+    prepared: bool = True,
+) -> None:
+    """Call `main` with the configuration that the command line asks for.
+
+    Args:
+      settings: the configuration's class, or presets: name -> (what it is, configuration), of
+        which the first word of the command line names one.
+      description: printed by --help; the class's docstring if not given.
+      prepared: set JAX up first (`runtime.prepare`). Benchmarks whose first calls are to compile
+        leave it as it is.
+
+    SystemExit with a line on stderr for a user's mistake, as of the `crystaljax` command;
+    `--debug` shows the traceback.
+    """
+    program, *arguments = sys.argv
+    debug = DEBUG in arguments
+    given = [argument for argument in arguments if argument != DEBUG]
+    # What this package says is for people to read; other libraries speak when they are worried.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("crystaljax").setLevel(logging.INFO)
+    with one_line_errors(Path(program).name, debug):
+        config: C
+        if isinstance(settings, Mapping):
+            config = tyro.extras.overridable_config_cli(
+                settings, description=description, args=given
+            )
+        else:
+            config = tyro.cli(settings, description=description, args=given)
+        if prepared:
+            from crystaljax.runtime import prepare
+
+            prepare()
+        main(config)

@@ -1,0 +1,25 @@
+"""Settings of experiments as plain JSON, nested or by dotted names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+
+def plain(value: Any, left_out: Collection[str] = ()) -> Any:
+    """Settings as JSON has them, without the fields of some names at any depth."""
+    if isinstance(value, Mapping):
+        kept = {str(k): v for k, v in value.items() if k not in left_out}
+        return {name: plain(x, left_out) for name, x in kept.items()}
+    if isinstance(value, list | tuple):
+        return [plain(x, left_out) for x in value]
+    return value if isinstance(value, str | bool | int | float | None) else str(value)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        deeper = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{name}.") if deeper else {prefix + name: value}
+    return found

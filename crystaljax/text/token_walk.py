@@ -1,0 +1,161 @@
+"""Transitions of an automaton of bytes by whole tokens.
+
+All states walk down the trie of the tokens at once, level by level, so that beginnings which tokens
+share are walked once, and what no state can begin is not walked at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
+
+from crystaljax.text.automata import Automaton
+
+MAX_TRANSITIONS = 50_000_000
+"""Transitions at most; each takes some 40 bytes while a grammar is built."""
+
+_AT_ONCE = 4_000_000
+"""Steps to children of the trie that are tried at a time."""
+
+
+class Transitions(NamedTuple):
+    """From state by label to the following state, int32 [T] each."""
+
+    state: np.ndarray
+    label: np.ndarray
+    following: np.ndarray
+
+    def where(self, mask: np.ndarray) -> Transitions:
+        """Those of a mask, bool [T]."""
+        return Transitions(*(x[mask] for x in self))
+
+
+class _Level(NamedTuple):
+    """The nodes of a trie that are equally deep, one parent's after another's."""
+
+    first: np.ndarray
+    """int [parents]: the first child of each node of the level above."""
+    count: np.ndarray
+    """int [parents]: how many children it has."""
+    symbol: np.ndarray
+    """int [nodes]: what leads to a node."""
+    label: np.ndarray
+    """int [nodes]: the sequence that ends there, −1 if none does."""
+
+
+def columns_and_transitions(
+    automaton: Automaton, tokens: Sequence[bytes | None]
+) -> tuple[np.ndarray, Transitions]:
+    """The transitions by tokens, and the label of each token; None and b"" stand nowhere.
+
+    Tokens of the same classes of bytes have the same label, int [V], −1 for those that no text has.
+    ValueError for more than `MAX_TRANSITIONS`.
+    """
+    lives = (automaton.next_state >= 0).any(axis=0)
+    classes = bytes(automaton.symbol.astype(np.uint8))
+    unknown = bytes(np.flatnonzero(~lives[automaton.symbol]).astype(np.uint8))
+    labels: dict[bytes, int] = {}
+    column = np.full(len(tokens), -1, np.int32)
+    for i, token in enumerate(tokens):
+        if token and len(token.translate(None, unknown)) == len(token):
+            column[i] = labels.setdefault(token.translate(classes), len(labels))
+    return column, _walked(automaton, _trie(list(labels), len(lives)))
+
+
+def _trie(sequences: Sequence[bytes], n_symbols: int) -> Iterator[_Level]:
+    """The levels of the trie of sequences of symbols, from below the root."""
+    length = np.array([len(x) for x in sequences], np.int64)
+    start = np.cumsum(length) - length
+    flat = np.frombuffer(b"".join(sequences), np.uint8).astype(np.int64)
+    node, n_parents = np.zeros(len(sequences), np.int64), 1
+    for depth in range(length.max(initial=0)):
+        longer = np.flatnonzero(length > depth)
+        nodes, inverse = np.unique(
+            node[longer] * n_symbols + flat[start[longer] + depth], return_inverse=True
+        )
+        node[longer] = inverse
+        parent, symbol = np.divmod(nodes, n_symbols)
+        count = np.bincount(parent, minlength=n_parents)
+        label = np.full(len(nodes), -1, np.int32)
+        ended = np.flatnonzero(length == depth + 1)
+        label[node[ended]] = ended
+        yield _Level(np.cumsum(count) - count, count, symbol, label)
+        n_parents = len(nodes)
+
+
+def _walked(automaton: Automaton, levels: Iterator[_Level]) -> Transitions:
+    """The transitions from each state by each label that can stand there."""
+    states = np.arange(len(automaton.accepting), dtype=np.int32)
+    walks = Transitions(states, np.zeros_like(states), states)  # labels are nodes meanwhile
+    found: list[Transitions] = []
+    for level in levels:
+        walks = _joined([_stepped(automaton, level, part) for part in _parts(level, walks)])
+        label = level.label[walks.label]
+        found.append(walks._replace(label=label).where(label >= 0))
+        if sum(len(x.state) for x in found) + len(walks.state) > MAX_TRANSITIONS:
+            raise ValueError(f"more than {MAX_TRANSITIONS} transitions by tokens")
+    return _joined(found)
+
+
+def _parts(level: _Level, walks: Transitions) -> Iterator[Transitions]:
+    """The walks that go on, few enough at a time."""
+    walks = walks.where(level.count[walks.label] > 0)
+    steps = np.cumsum(level.count[walks.label])
+    cuts = np.searchsorted(steps, np.arange(_AT_ONCE, steps[-1:].sum(), _AT_ONCE))
+    ends = np.unique([0, *cuts.tolist(), len(steps)]).tolist()
+    for low, high in pairwise(ends):
+        yield Transitions(*(x[low:high] for x in walks))
+
+
+def _stepped(automaton: Automaton, level: _Level, walks: Transitions) -> Transitions:
+    """The walks one symbol further, to each child that the automaton allows."""
+    count = level.count[walks.label]
+    step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    child = np.repeat(level.first[walks.label], count) + step
+    following = automaton.next_state[np.repeat(walks.following, count), level.symbol[child]]
+    alive = following >= 0
+    start = np.repeat(walks.state, count)[alive]
+    return Transitions(start, child[alive].astype(np.int32), following[alive])
+
+
+def _joined(parts: Sequence[Transitions]) -> Transitions:
+    empty = np.zeros(0, np.int32)
+    return Transitions(*map(np.concatenate, zip(*parts, (empty,) * 3, strict=True)))
+
+
+def pruned(
+    transitions: Transitions, accepting: np.ndarray, start: int = 0
+) -> tuple[Transitions, np.ndarray]:
+    """What is on a way from the start to an end, with its states numbered anew, the start as 0.
+
+    accepting: bool [N], also of the result. ValueError if no way leads from the start to an end.
+    """
+    n = len(accepting)
+    state, _, following = transitions
+    ends = np.flatnonzero(accepting)
+    to_end = np.concatenate([following, np.full(len(ends), n)]), np.concatenate([state, ends])
+    alive = _reached(*to_end, n + 1, n)[:n]
+    if not alive[start]:
+        raise ValueError("no sequence of tokens makes one of its texts")
+    transitions = transitions.where(alive[state] & alive[following])
+    kept = _reached(transitions.state, transitions.following, n, start)
+    transitions = transitions.where(kept[transitions.state])
+    order = np.flatnonzero(kept)
+    order = np.concatenate([[start], order[order != start]])
+    number = np.zeros(n, np.int32)
+    number[order] = np.arange(len(order))
+    state, label, following = transitions
+    return Transitions(number[state], label, number[following]), accepting[order]
+
+
+def _reached(source: np.ndarray, target: np.ndarray, n: int, start: int) -> np.ndarray:
+    """bool [n]: the nodes of a graph that ways from one of them lead to."""
+    graph = csr_array((np.ones(len(source), bool), (source, target)), shape=(n, n))
+    found = np.zeros(n, bool)
+    found[breadth_first_order(graph, start, return_predecessors=False)] = True
+    return found

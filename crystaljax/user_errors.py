@@ -1,0 +1,64 @@
+"""Mistakes of a user end a program in one line: for the command and for experiment scripts."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError, MemoryError)
+"""Errors that a user can cause: they are shown as one line."""
+
+MISTAKE = 2
+"""Exit status after a user's mistake."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+@contextmanager
+def one_line_errors(name: str, debug: bool = False) -> Iterator[None]:
+    """Show a user's mistake in the block as one line on stderr, and warnings as their text.
+
+    SystemExit with `MISTAKE` for one of `USER_ERRORS` (which are raised as they are with `debug`),
+    with `INTERRUPTED` for Ctrl-C. `name`: of the program, at the start of the line.
+    """
+    console = Console(stderr=True, soft_wrap=True)
+
+    def say(message: str) -> None:
+        console.print(Text.assemble((f"{name}: ", "bold red"), message))
+
+    try:
+        with _plain_warnings(console):
+            yield
+    except USER_ERRORS as error:
+        if debug:
+            raise
+        say(one_line(error))
+        sys.exit(MISTAKE)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        say("interrupted")
+        sys.exit(INTERRUPTED)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, with the file where the system's own message is meant."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _plain_warnings(console: Console) -> Iterator[None]:
+    """Show warnings as their text alone, not with the line of code they come from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: console.print(
+            Text.assemble(("warning: ", "yellow"), str(message))
+        )
+        yield

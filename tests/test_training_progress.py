@@ -1,0 +1,74 @@
+"""Progress without a terminal: lines of the log."""
+
+import logging
+import time
+
+import pytest
+
+from crystaljax.training.progress import ProgressLines, progress_bar, tracked, working
+
+QUIET = 1e9
+"""Seconds; no line comes by itself."""
+
+
+@pytest.fixture(autouse=True)
+def messages(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "crystaljax")
+
+
+def test_a_line_says_how_far_how_fast_and_how_long(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    progress = ProgressLines(QUIET, lambda: now[0])
+    task = progress.add_task("PPO", total=200, completed=100)
+    now[0] = 60.0
+    progress.update(task, completed=120, description="PPO, reward -0.310")
+    progress.say()
+    now[0] = 360.0  # nothing moved on
+    progress.say()
+    now[0] = 660.0
+    progress.update(task, completed=121)
+    progress.say()
+    assert caplog.messages == [
+        "PPO, reward -0.310, 120 of 200, 3 s a step, 4 min left",
+        "PPO, reward -0.310, 120 of 200, 3 s a step, 4 min left",
+        "PPO, reward -0.310, 121 of 200, 10 min a step, 13.2 h left",
+    ]
+
+
+def test_before_the_first_step_nothing_is_guessed(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    progress = ProgressLines(QUIET, lambda: now[0])
+    progress.add_task("PPO", total=20)
+    progress.add_task("energies", total=None)
+    now[0] = 90.0
+    progress.say()
+    assert caplog.messages == ["PPO, 0 of 20", "energies, 90 s so far"]
+
+
+def test_lines_come_while_a_step_takes_long(caplog: pytest.LogCaptureFixture) -> None:
+    with ProgressLines(interval=0.05) as progress:
+        task = progress.add_task("DPO", total=2)
+        until = time.monotonic() + 20
+        while len(caplog.messages) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        progress.update(task, completed=2)
+    assert caplog.messages[:2] == ["DPO, 0 of 2", "DPO, 0 of 2"]
+    assert caplog.messages[-1].startswith("DPO, 2 of 2, ")
+    n = len(caplog.messages)
+    time.sleep(0.15)
+    assert len(caplog.messages) == n  # no more after the end
+
+
+def test_short_work_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    assert isinstance(progress_bar(), ProgressLines)  # pytest has the terminal
+    assert list(tracked([1, 2, 3], "counting")) == [1, 2, 3]
+    with working("thinking"):
+        pass
+    assert caplog.messages == []
+
+
+def test_an_error_ends_the_lines() -> None:
+    progress = ProgressLines(interval=0.01)
+    with pytest.raises(KeyError), progress:
+        raise KeyError
+    assert not progress._speaker.is_alive()
