@@ -94,11 +94,17 @@ def _walked(automaton: Automaton, levels: Iterator[_Level]) -> Transitions:
     walks = Transitions(states, np.zeros_like(states), states)  # labels are nodes meanwhile
     found: list[Transitions] = []
     for level in levels:
-        walks = _joined([_stepped(automaton, level, part) for part in _parts(level, walks)])
+        further: list[Transitions] = []
+        for part in _parts(level, walks):
+            further.append(_stepped(automaton, level, part))
+            if sum(len(x.state) for x in [*found, *further]) > MAX_TRANSITIONS:
+                raise ValueError(
+                    f"more than {MAX_TRANSITIONS} transitions by tokens: bound its repetitions "
+                    "more tightly, write [0-9] for \\d, or take a tokenizer of fewer tokens"
+                )
+        walks = _joined(further)
         label = level.label[walks.label]
         found.append(walks._replace(label=label).where(label >= 0))
-        if sum(len(x.state) for x in found) + len(walks.state) > MAX_TRANSITIONS:
-            raise ValueError(f"more than {MAX_TRANSITIONS} transitions by tokens")
     return _joined(found)
 
 

@@ -48,7 +48,7 @@ class TokenGrammar:
 
     def allowed(self, state: Array) -> Array:
         """bool [..., V]: the tokens that may stand in some states, int [...]."""
-        return self.rank[self.row[state]][..., self.token_class] >= 0
+        return (self.rank[self.row[state]] >= 0)[..., self.token_class]
 
     def after(self, state: Array, token: Array) -> Array:
         """int [...]: the states after tokens, int [...]; −1 where they may not stand."""
