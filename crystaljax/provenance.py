@@ -23,7 +23,7 @@ from crystaljax.settings import flat, plain
 
 PACKAGES = (
     *("crystaljax", "jax", "jaxlib", "flax", "optax", "numpy", "pymatgen", "moyopy", "smact"),
-    *("torch", "chgnet", "matgl", "orb-models", "nequix", "transformers", "outlines-core"),
+    *("torch", "chgnet", "matgl", "orb-models", "nequix", "transformers"),
     *("pycalphad", "wandb"),
 )
 """Whose versions are recorded, where they are installed."""
