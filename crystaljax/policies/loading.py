@@ -85,7 +85,7 @@ def _load_text(
 
 
 def read_metadata(folder: Path, format: str = "", with_templates: bool = False) -> TextMetadata:
-    """How a language model writes crystals, from its folder or as given; errors: `load_policy`."""
+    """A language model's format and prompts, from its folder or as given; errors: `load_policy`."""
     from crystaljax.policies.text_metadata import TextMetadata
     from crystaljax.tokenizations.registry import read_specification
 

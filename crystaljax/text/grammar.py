@@ -113,7 +113,7 @@ def _check_size(n_vocabulary: int, n_tokens: int) -> None:
 
 
 def _path(pattern: str, tokens: Sequence[bytes | None], n_vocabulary: int) -> Path:
-    """Where the grammar is kept: a name for all that it depends on."""
+    """File that keeps the grammar: a name for all that it depends on."""
     digest = hashlib.blake2b(digest_size=16)
     lengths = [-1 if token is None else len(token) for token in tokens]
     digest.update(repr((_VERSION, n_vocabulary, pattern, lengths)).encode())

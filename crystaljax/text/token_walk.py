@@ -137,7 +137,7 @@ def _joined(parts: Sequence[Transitions]) -> Transitions:
 def pruned(
     transitions: Transitions, accepting: np.ndarray, start: int = 0
 ) -> tuple[Transitions, np.ndarray]:
-    """What is on a way from the start to an end, with its states numbered anew, the start as 0.
+    """The part on a way from the start to an end, with its states numbered anew, the start as 0.
 
     accepting: bool [N], also of the result. ValueError if no way leads from the start to an end.
     """
