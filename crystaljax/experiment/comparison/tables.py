@@ -21,6 +21,7 @@ from crystaljax.evaluation.report import Table
 from crystaljax.experiment.comparison.budget import BudgetConfig, Reached, reached
 from crystaljax.experiment.comparison.runs import Run, Stage
 from crystaljax.experiment.comparison.variants import Variant
+from crystaljax.tracking import wandb_name
 
 MISSING = "not run"
 
@@ -105,6 +106,16 @@ class Results:
             }
             found |= {(variant, seed): x for variant, x in reached(trained).items()}
         return found
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """Numbers by which comparisons of one variant each compare, in a sweep; else none."""
+        if len(self.variants) != 1:
+            return {}
+        (variant,) = self.variants
+        nll, rate = self.values(variant, "train", "nll"), self.rate(variant, "free", SUN)
+        found = {"nll_per_crystal": float(nll.mean())} if len(nll) else {}
+        return found if rate is None else found | {wandb_name("free", SUN): rate.value}
 
     @property
     def missing(self) -> list[str]:
