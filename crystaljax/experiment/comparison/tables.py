@@ -260,7 +260,10 @@ def _points(axes: Any, results: Results, height: Callable[[Variant], tuple[float
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis(LogFormatter(minor_thresholds=(3, 0.5)))
-    axes.margins(x=0.2)
+    shown = [results.of(variant, "train") for variant in results.variants]
+    tokens = [trained[0]["tokens_mean"] for trained in shown if trained]
+    if tokens:
+        axes.set_xlim(0.7 * min(tokens), 1.8 * max(tokens))  # with room for the labels
     axes.spines[["top", "right"]].set_visible(False)
     for i, variant in enumerate(results.variants):
         trained = results.of(variant, "train")
