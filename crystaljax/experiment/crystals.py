@@ -34,7 +34,6 @@ class Setup:
 
     model: Path = Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt"
     """Folder of the model to start from: a Wyckoff transformer, or a language model."""
-<<<<<<< HEAD
     tokenization: str = ""
     """Tokenization that the model is expected to have. A text format from a file of your own,
     FILE.py:CLASS, is only run if it is given here."""
@@ -42,11 +41,6 @@ class Setup:
     """Prompt templates of a language model, by name or file, in place of its own."""
     n_parts: int = 1
     """Micro-batches that a batch of training by reward is split into, to save memory."""
-=======
-    format: str = ""
-    """Tokenization that the model has to have. A text format of your own, FILE.py:CLASS, has to be
-    given here: a model's folder alone runs no code."""
->>>>>>> textpol
     reference: str = "prototypes"
     """Crystals that do not count as new: a file, a folder or a registered dataset."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
@@ -84,11 +78,7 @@ class Bench:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-<<<<<<< HEAD
         self.policy, self.base = load_policy(setup.model, setup.tokenization, setup.templates)
-=======
-        self.policy, self.base = load_policy(setup.model, setup.format)
->>>>>>> textpol
         self.policy.check([setup.condition], setup.sampling)
         self.stability = StabilityReward(setup.stability)
         self.user_reward = None

@@ -69,13 +69,8 @@ class TextConditions:
     ) -> None:
         self.format, self.tokenizer, self.n_vocabulary = format, tokenizer, n_vocabulary
         self.prompts = CrystalPrompts(metadata.templates, metadata.values)
-<<<<<<< HEAD
         self._knows_groups = _knows(format, space_groups=[1])
         self._knows_elements = _knows(format, elements=["H"])
-=======
-        self._knows_groups = _distinguishes(format, space_groups=[1])
-        self._knows_elements = _distinguishes(format, elements=["H"])
->>>>>>> textpol
         groups = np.flatnonzero(metadata.space_group_counts) + 1
         elements = np.flatnonzero(metadata.element_counts)
         self._groups = tuple(groups.tolist()) or None
@@ -143,17 +138,9 @@ def _literal(text: str) -> str:
     return one_of([text]) if text else ""
 
 
-<<<<<<< HEAD
 def _knows(format: TextFormat, **asked: Any) -> bool:
     """The format's pattern depends on what is asked; one that refuses to be asked knows nothing."""
     try:
         return format.pattern(**asked) != format.pattern()
     except ValueError:
-=======
-def _distinguishes(format: TextFormat, **few: Any) -> bool:
-    """The pattern of a few space groups or elements is another one than that of all."""
-    try:
-        return format.pattern(**few) != format.pattern()
-    except ValueError:  # texts without symmetry refuse space groups
->>>>>>> textpol
         return False
