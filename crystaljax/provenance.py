@@ -1,4 +1,4 @@
-"""Where a result comes from: command, settings, seeds, versions, commit, hardware, time."""
+"""Provenance of a result: command, settings, seeds, versions, commit, hardware, time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from crystaljax.settings import flat, plain
 
 PACKAGES = (
     *("crystaljax", "jax", "jaxlib", "flax", "optax", "numpy", "pymatgen", "moyopy", "smact"),
-    *("torch", "chgnet", "matgl", "orb-models", "nequix", "transformers", "outlines-core"),
+    *("torch", "chgnet", "matgl", "orb-models", "nequix", "transformers"),
     *("pycalphad", "wandb"),
 )
 """Whose versions are recorded, where they are installed."""
@@ -39,7 +39,7 @@ class Provenance:
     config: Mapping[str, Any]
     """All settings, as JSON."""
     inputs: dict[str, Any] = field(default_factory=dict)
-    """What the run starts from, by what it is: models, data, hull, potentials."""
+    """Inputs of the run by kind: models, data, hull, potentials."""
     started: float = field(default_factory=time.time)
     """Seconds since 1970."""
     clock: float = field(default_factory=time.perf_counter)

@@ -195,9 +195,8 @@ def report(config: Config, comparison: Comparison, experiment: Experiment) -> No
         *comparison.failures,
         *tables.notes(results, config.budget, config.resolution),
     ]
-    experiment.finish(
-        Report("Tokenizations compared", {}, pictures, found, notes), outputs={csv: "table"}
-    )
+    title, headline = "Tokenizations compared", results.headline
+    experiment.finish(Report(title, {}, pictures, found, notes, headline), outputs={csv: "table"})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scripts import SCRIPTS, load_script
 from stub_endpoint import stub_endpoint
+from wandb_files import offline_runs
 
 from crystaljax.cli import main
 from crystaljax.data.dataset import load
@@ -111,7 +112,11 @@ def test_quickstart(
 ) -> None:
     pytest.importorskip("chgnet")
     rl = "--rl.batch-size 8 --rl.save-every 1 --rl.n-steps"
-    run(monkeypatch, "quickstart.py", setup, rl, 2)
+    run(monkeypatch, "quickstart.py", setup, rl, 2, "--setup.tracking.mode offline")
+    (tracked,) = offline_runs(Path("out"))
+    assert {"before_PPO/metastable_SUN", "after_PPO/metastable_SUN_se"} <= tracked.summary.keys()
+    assert len(tracked.table("best_structures")) <= 8
+    assert tracked.artifacts.keys() >= {"out-model", "out-after"}
     report = Path("out/report.json").read_text()
     origin = json.loads(report)["provenance"]
     assert origin["config"]["rl"]["n_steps"] == 2
@@ -152,8 +157,12 @@ def test_kl_reward(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
         "--ppo.n-steps 1 --ppo.batch-size 8",
         "--grpo.n-steps 1 --grpo.batch-size 8 --grpo.group-size 4",
         "--dpo.n-iterations 1 --dpo.n-samples 8 --dpo.group-size 4 --dpo.batch-size 2",
-        "--dpo.min-gap 0 --mcmc.n-chains 4 --mcmc.n-steps 1",
+        "--dpo.min-gap 0 --mcmc.n-chains 4 --mcmc.n-steps 1 --setup.tracking.mode offline",
     )
+    kinds = {"": "report", "ppo-0.1": "PPO", "grpo": "GRPO", "dpo": "DPO", "mcmc": "MCMC"}
+    for name, kind in kinds.items():
+        (tracked,) = offline_runs(Path("out") / name)
+        assert (tracked.group, tracked.job_type) == ("out", kind)
     assert Path("out/report.html").is_file()
 
 

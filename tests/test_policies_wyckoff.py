@@ -8,13 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from crystaljax.sampling import make_demands, possible_groups
 from small import SMALL
 from test_sampling import policy
 from test_training_pretrain import small_crystals
 
 from crystaljax.conditions import Condition
-from crystaljax.models.wyckoff.sampler import Sampler
 from crystaljax.policies.base import Params, Rollout, SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.training.likelihood import LikelihoodConfig
@@ -31,17 +29,13 @@ def sample(conditions: list[Condition], seed: int = 0, repeat: int = 1) -> Rollo
     return policy()[0].sample(policy()[1], conditions, seed, SAMPLING, repeat)
 
 
-def test_equal_conditions_have_the_samples_of_the_sampler() -> None:
-    """What a seed gives is what it gave before there were conditions."""
-    condition = Condition(elements=("Fe", "O"), required=("Fe",))
-    found = sample([condition] * 16, seed=3, repeat=2)
-    demands = make_demands(condition, SMALL.max_sites)
-    prior = possible_groups(condition, demands, policy()[0].space_group_counts)
-    sampler = Sampler(policy()[0].graph, policy()[1], 3, demands, SAMPLING)
-    expected = sampler.sample(prior, 32, 2, np.random.default_rng(3))
-    jax.tree.map(np.testing.assert_array_equal, found.sequences.tokens, expected.tokens)
-    np.testing.assert_array_equal(found.logp_model, expected.logp_model)
-    assert len(found) == 32 and found.conditions == (condition,) * 32
+def test_samples_of_a_seed_are_what_they_were() -> None:
+    """Without conditions: numbers from before there were any."""
+    found = sample([Condition()] * 8, seed=3, repeat=2).sequences.tokens
+    assert found.space_group[::2].tolist() == [20, 63, 204, 166, 28, 139, 141, 59]
+    assert found.wyckoff[:, 0].tolist() == [3, 1, 3, 3, 4, 6, 2, 4, 2, 1, 12, 10, 7, 1, 2, 5]
+    assert found.species[:8, 0].tolist() == [60, 65, 38, 109, 89, 98, 27, 20]
+    assert found.species[8:, 0].tolist() == [103, 47, 12, 85, 71, 56, 85, 18]
 
 
 def test_conditions_that_differ() -> None:
@@ -110,7 +104,11 @@ def test_a_crystal_that_cannot_be_written() -> None:
 @pytest.mark.parametrize(
     ("condition", "sampling", "message"),
     [
-        (Condition(properties={"band_gap": 1.0}), {}, "cannot be asked for band_gap"),
+        (
+            Condition(properties={"band_gap": 1.0}),
+            {},
+            r"cannot be asked for properties \(band_gap\)",
+        ),
         (Condition(formula="SrTiO3", space_group=230), {}, "no space group"),
         (Condition(), {"grammar": True}, "for language models"),
         (Condition(), {"max_new_tokens": 9}, "for language models"),

@@ -15,8 +15,8 @@ from wishes import drawn
 from crystaljax.composition import element_counts
 from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
-from crystaljax.models.wyckoff.decoder import TokenRollout
 from crystaljax.models.wyckoff.demands import make_demands
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import Rows, pack

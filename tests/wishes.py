@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from crystaljax.conditions import Condition
-from crystaljax.models.wyckoff.decoder import TokenRollout
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 

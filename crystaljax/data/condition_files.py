@@ -14,7 +14,7 @@ from crystaljax.conditions import Condition
 FIELDS = tuple(field.name for field in fields(Condition))
 
 PROPERTY = "properties."
-"""What columns of properties begin with, such as properties.band_gap."""
+"""Beginning of columns of properties, such as properties.band_gap."""
 
 
 def read_conditions(path: str | Path) -> list[Condition]:

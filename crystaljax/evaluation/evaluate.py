@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from crystaljax.composition import formulas
-from crystaljax.crystal import Crystals
+from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.charge_balance import (
     OxidationTable,
     composition_valid,
@@ -33,6 +33,7 @@ from crystaljax.evaluation.stability import (
     stability_metrics,
 )
 from crystaljax.rewards.potentials.base import Relaxed
+from crystaljax.structures import structures_of, to_cells, to_structure
 from crystaljax.training.progress import tracked
 from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 
@@ -163,9 +164,7 @@ def evaluate(
             metrics.append(replace(metric, name=f"{metric.name} ({second.potential})"))
         context.append(f"energies above hull by {second.potential}: {second.hull}")
     if relaxed is not None:
-        from crystaljax.structures import to_structure, to_structures
-
-        before = to_structures(crystals, primitive=True)
+        before = structures_of(task.cells)
         after = [None if cell is None else to_structure(cell) for cell in relaxed.cells]
         displacement = rms_to_relaxed(before, after, config.seconds)
         columns["rmsd_to_relaxed"] = displacement
@@ -198,7 +197,7 @@ class _Task:
         self._add("decoded", is_crystal(self.crystals), "the sample describes a crystal at all")
         self._add(
             "valid structure",
-            structure_valid(self.crystals, config.min_distance, config.min_volume),
+            structure_valid(self.crystals, config.min_distance, config.min_volume, self.cells),
             f"no atoms (or periodic images) closer than {config.min_distance:g} Å, and a primitive"
             f" cell of at least {config.min_volume:g} Å³",
         )
@@ -214,8 +213,13 @@ class _Task:
         self._add("valid", both, "valid structure and valid composition", table)
 
     @cached_property
+    def cells(self) -> list[AtomicCell]:
+        """Primitive cells of the samples [N], which all tests share."""
+        return list(to_cells(self.crystals, primitive=True))
+
+    @cached_property
     def _samples(self) -> StructureSet:
-        return StructureSet.from_crystals(self.crystals, "samples", self.config.seconds)
+        return StructureSet.from_crystals(self.crystals, "samples", self.config.seconds, self.cells)
 
     def uniqueness(self) -> None:
         cluster = np.where(self.columns["decoded"], clusters(self._samples), -1)
@@ -247,7 +251,7 @@ class _Task:
         symprec = self.config.symprec
         self._add(
             "keeps space group",
-            keeps_space_group(self.crystals, symprec),
+            keeps_space_group(self.crystals, symprec, self.cells),
             f"the full cell has the sample's space group at symprec {symprec:g} Å",
         )
 

@@ -1,4 +1,4 @@
-"""How much of a crystal survives being written and read: the ceiling of a tokenization."""
+"""Survival of crystals that are written and read: the ceiling of a tokenization."""
 
 from __future__ import annotations
 

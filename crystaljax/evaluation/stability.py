@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from crystaljax.crystal import Crystals
+from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.matching import once
 from crystaljax.evaluation.rates import Measure, Rate
 from crystaljax.rewards.potentials.base import Relaxed
@@ -71,10 +72,13 @@ def believable(
         return (np.asarray(n_known) >= min_known) & (energy >= -max_below)
 
 
-def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
+def keeps_space_group(
+    crystals: Crystals, symprec: float = 0.01, cells: Sequence[AtomicCell] | None = None
+) -> np.ndarray:
     """Mask of crystals that have, as full cells, the space group they are described with: bool [B].
 
-    `symprec` in Å. A description may have more symmetry than its group says, and then fails.
+    A description may have more symmetry than its group says, and then fails. `symprec` in Å;
+    `cells` [B]: the crystals' primitive cells, if they have been made already.
     """
     from crystaljax.structures import to_cells
     from crystaljax.symmetry.analysis import symmetrize
@@ -83,8 +87,9 @@ def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
     crystals = crystals.to_numpy()
     same = np.zeros(len(crystals), bool)
     rows = np.flatnonzero(is_crystal(crystals))
+    cells = list(to_cells(crystals, primitive=True)) if cells is None else cells
     if len(rows):
-        found, _ = symmetrize(list(to_cells(crystals[rows])), symprec=symprec)
+        found, _ = symmetrize([cells[row] for row in rows.tolist()], symprec=symprec)
         same[rows] = np.asarray(found.space_group) == crystals.space_group[rows]
     return same
 

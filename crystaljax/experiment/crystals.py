@@ -53,7 +53,7 @@ class Setup:
     """Bounds of the reward, and the penalty of samples that cannot be judged, if not the reward's
     own: energies above hull have bounds, rewards of your own have none."""
     condition: Condition = field(default_factory=Condition)
-    """What rollouts and evaluated samples are asked to be."""
+    """Conditions of rollouts and evaluated samples."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
     """Sampling of rollouts and evaluated samples."""
     judge: str = ""

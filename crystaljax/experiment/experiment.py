@@ -86,7 +86,7 @@ class Experiment:
         place = self.folder if checkpoints is None else self.folder / checkpoints
         # What only reports has no steps that could be there twice.
         step = 0 if checkpoints is None else latest_step(place)
-        run_id = tracking.run_id or (None if step is None else kept_run_id(self.folder))
+        run_id = tracking.run_id or (kept_run_id(self.folder) if step else None)
         config_shown = {**self.provenance.config, "provenance": self.provenance.to_dict()}
         del config_shown["provenance"]["config"]
         self.main = TrainingRun(

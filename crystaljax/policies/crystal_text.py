@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from crystaljax.crystal import Array, Crystals
 from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.parallel import batch_sharding, parts_sharding
 from crystaljax.policies.base import Params, Rollout, SamplingConfig, Typical
+from crystaljax.policies.crystal_completions import CrystalTexts
 from crystaljax.policies.text import TextPolicy
 from crystaljax.policies.text_conditions import Plan, TextConditions
 from crystaljax.policies.text_metadata import TextMetadata
@@ -45,33 +45,6 @@ class Asked(NamedTuple):
     plan: Plan
     tokens: np.ndarray
     """int32 [n]"""
-
-
-@dataclass(frozen=True, eq=False)
-class CrystalTexts:
-    """N completions that should be crystals, with their prompts."""
-
-    sequences: list[TokenSequence]
-    """[N]: prompt and completion."""
-    templates: list[PromptTemplate]
-    """[N]: what they were asked by."""
-    texts: list[str]
-    """[N]: completions as texts."""
-    reason: np.ndarray
-    """str [N]: end of the completion: "end" token, "stop" string, "length"."""
-    logp: np.ndarray
-    """float64 [N]: of the completion, as it was sampled."""
-    logp_model: np.ndarray
-    """float64 [N]: of the completion, under the model itself."""
-    max_new_tokens: int
-    """Tokens of a completion at most."""
-
-    def put(self, rows: np.ndarray, other: CrystalTexts, chosen: np.ndarray) -> None:
-        """Put items `chosen` (int [n]) of another batch in `rows` (int [n])."""
-        for row, i in zip(rows.tolist(), chosen.tolist(), strict=True):
-            self.sequences[row], self.texts[row] = other.sequences[i], other.texts[i]
-        for name in ("reason", "logp", "logp_model"):
-            getattr(self, name)[rows] = getattr(other, name)[chosen]
 
 
 class CrystalTextPolicy:
@@ -381,28 +354,16 @@ class CrystalTextPolicy:
             found.logp_model[rows] = drawn.logp_model.sum(axis=1, dtype=np.float64)
         return found
 
-    def _decoded(self, found: CrystalTexts, rows: np.ndarray) -> Decoded:
-        """The crystals of some completions, which are none if cut off."""
-        texts = [
-            "" if found.reason[i] == "length" else _stripped(found.texts[i], found.templates[i])
-            for i in rows.tolist()
-        ]
-        decoded = self.format.decode(texts)
-        for i, row in enumerate(rows.tolist()):
-            if found.reason[row] == "length":
-                decoded.reasons[i] = f"not ended after {found.max_new_tokens} tokens"
-        return decoded
-
     def _hold(self, found: CrystalTexts, rows: np.ndarray, asked: Sequence[Asked]) -> np.ndarray:
         """bool [n]: which of some rows are crystals that are what they have to be."""
-        decoded = self._decoded(found, rows)
+        decoded = found.decoded(self.format, rows)
         return _meets(decoded, unmet(decoded.crystals, [asked[i].plan.hard for i in rows]))
 
     def _rollout(
         self, found: CrystalTexts, conditions: Sequence[Condition], asked: Sequence[Asked]
     ) -> Rollout:
         """Completions read and compared with what was asked."""
-        decoded = self._decoded(found, np.arange(len(asked)))
+        decoded = found.decoded(self.format, np.arange(len(asked)))
         lacking = unmet(decoded.crystals, conditions)
         hard = [one.plan.hard for one in asked]
         binding = np.array([bool(one.asked) for one in hard], bool)
@@ -439,9 +400,3 @@ class CrystalTextPolicy:
 def _meets(decoded: Decoded, lacking: Sequence[str | None]) -> np.ndarray:
     """bool [N]: crystals that lack nothing."""
     return decoded.ok & np.array([reason is None for reason in lacking], bool)
-
-
-def _stripped(text: str, template: PromptTemplate) -> str:
-    """A completion without what its template puts around the crystal."""
-    before, after = around(template)
-    return text.removeprefix(before).removesuffix(after)

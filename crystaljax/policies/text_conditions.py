@@ -1,4 +1,4 @@
-"""How a language model meets conditions: by its prompt, by a grammar, by a choice of candidates."""
+"""Conditions of a language model, met by its prompt, by a grammar, by a choice of candidates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BY_CHOICE = frozenset({"required", "template"})
 
 
 class Held(NamedTuple):
-    """What a grammar holds samples to."""
+    """Demands that a grammar holds samples to."""
 
     space_groups: tuple[int, ...] | None
     """Those allowed; all if None."""

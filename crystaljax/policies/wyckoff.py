@@ -18,9 +18,9 @@ from jax.sharding import Mesh
 from crystaljax.checkpoints import Metadata, load_metadata, load_weights, save_weights
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Array, Crystals
-from crystaljax.models.wyckoff.decoder import TokenRollout
 from crystaljax.models.wyckoff.demands import make_demands
 from crystaljax.models.wyckoff.likelihood import LogProb, log_prob
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.sampler import Sampler
 from crystaljax.models.wyckoff.transformer import ModelConfig, WyckoffTransformer
 from crystaljax.parallel import make_mesh, parts_sharding, replicated

@@ -27,7 +27,7 @@ from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
 from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
-from crystaljax.models.wyckoff.decoder import TokenRollout
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
 from crystaljax.symmetry.tables import letter, tables

@@ -21,6 +21,7 @@ from crystaljax.evaluation.report import Table
 from crystaljax.experiment.comparison.budget import BudgetConfig, Reached, reached
 from crystaljax.experiment.comparison.runs import Run, Stage
 from crystaljax.experiment.comparison.variants import Variant
+from crystaljax.tracking import wandb_name
 
 MISSING = "not run"
 
@@ -105,6 +106,16 @@ class Results:
             }
             found |= {(variant, seed): x for variant, x in reached(trained).items()}
         return found
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """Numbers by which comparisons of one variant each compare, in a sweep; else none."""
+        if len(self.variants) != 1:
+            return {}
+        (variant,) = self.variants
+        nll, rate = self.values(variant, "train", "nll"), self.rate(variant, "free", SUN)
+        found = {"nll_per_crystal": float(nll.mean())} if len(nll) else {}
+        return found if rate is None else found | {wandb_name("free", SUN): rate.value}
 
     @property
     def missing(self) -> list[str]:
@@ -249,7 +260,10 @@ def _points(axes: Any, results: Results, height: Callable[[Variant], tuple[float
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis(LogFormatter(minor_thresholds=(3, 0.5)))
-    axes.margins(x=0.2)
+    shown = [results.of(variant, "train") for variant in results.variants]
+    tokens = [trained[0]["tokens_mean"] for trained in shown if trained]
+    if tokens:
+        axes.set_xlim(0.7 * min(tokens), 1.8 * max(tokens))  # with room for the labels
     axes.spines[["top", "right"]].set_visible(False)
     for i, variant in enumerate(results.variants):
         trained = results.of(variant, "train")

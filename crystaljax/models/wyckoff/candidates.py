@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from crystaljax.models.wyckoff.decoder import TokenRollout
 from crystaljax.models.wyckoff.importance import effective_size, kept_weights, select
 from crystaljax.models.wyckoff.lookahead import Begun, Start
+from crystaljax.models.wyckoff.rollout import TokenRollout
 
 ENOUGH = 0.9
 """No more candidates are drawn once the effective size is this share of the samples."""
 
 FEW = 8
-"""Fewer samples than this are chosen from twice as many candidates: too few to go on by how much
-their weights differ."""
+"""Of fewer samples than this, the weights say too little to draw more candidates by: more are drawn
+only where the demand is not met."""
 
-FUNNEL = 3
+FUNNEL = 5
 """Candidates that are begun, up to the second element, for each that is finished."""
 
 POOL = 32
@@ -36,14 +36,9 @@ class Target:
     demand: int
     start: Start
     wanted: int
-    """How many."""
+    """Number of them."""
     binding: bool
     """Candidates do not all have the same weight."""
-
-    @property
-    def first_round(self) -> int:
-        """Candidates of the first round."""
-        return 2 * self.wanted if self.binding and self.wanted < FEW else self.wanted
 
 
 class Pool:
@@ -69,10 +64,7 @@ class Pool:
         sizes, options, pools, n_pools = [], [], [], 0
         for t in open_targets:
             target, proposal = self._targets[t], self._proposals[t]
-            size = target.first_round
-            if self._count[t]:
-                size = self._count[t] if target.wanted < FEW else target.wanted
-            size = min(size, self._most * target.wanted - self._count[t])
+            size = target.wanted
             self._count[t] += size
             parts = [len(x) for x in np.array_split(np.arange(size), -(-size // POOL))]
             pools.append(n_pools + np.repeat(np.arange(len(parts)), parts))

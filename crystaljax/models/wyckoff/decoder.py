@@ -18,12 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from crystaljax.crystal import Array, Batch
+from crystaljax.crystal import Array
 from crystaljax.models.rules import NEVER, allowed_letters, exclude
 from crystaljax.models.wyckoff.constraints import Constraints, Places, Progress
-from crystaljax.models.wyckoff.importance import effective_size
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.token_sampling import (
-    Choice,
     Tempering,
     Uniforms,
     draw_choice,
@@ -41,60 +40,12 @@ from crystaljax.models.wyckoff.transformer import (
 )
 from crystaljax.symmetry.orbits import project
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
-from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE, WyckoffTokens
+from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE
 
 FIRST_TOKENS = 256
 """First letters that are passed through the network at a time."""
 
 Graph = Any  # of the network, as `nnx.split` gives it
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TokenRollout(Batch):
-    """N samples with their log-probabilities."""
-
-    tokens: WyckoffTokens
-    """[N]"""
-    logp: Array
-    """float32 [N]: ln of the probability (density) under the distribution that it was drawn from,
-    token by token, with its temperature, top-p, masks and look-ahead. Under constraints samples
-    are selected from such draws: this is the proposal's, not that of the selected ones."""
-    logp_model: Array
-    """float32 [N]: ln p under the model itself; `log_prob` of the tokens gives the same."""
-    log_weight: Array
-    """float32 [N]: ln of the weight that the sample should have in averages, up to a constant; all
-    equal where samples are exact, −inf where the demands are not met."""
-    satisfied: Array
-    """bool [N]: the sample does what the constraints demand."""
-
-    @property
-    def weight(self) -> np.ndarray:
-        """float64 [N]: what samples count for in averages, 1 on average; all 0 if none is met."""
-        log_weight = np.asarray(self.log_weight, np.float64)
-        if not np.isfinite(log_weight).any():
-            return np.zeros(len(log_weight))
-        weight = np.exp(log_weight - log_weight.max())
-        return weight / weight.mean()
-
-    @property
-    def effective_size(self) -> float:
-        """Samples of equal weight that are worth as much: (Σw)²/Σw² (Kong, JASA 89, 278, 1994)."""
-        return effective_size(self.weight)
-
-    @staticmethod
-    def empty(group: Array, max_sites: int) -> TokenRollout:
-        """Nothing sampled yet, for N space groups."""
-        n = len(group)
-        tokens = WyckoffTokens(
-            np.asarray(group, np.int32),
-            np.zeros((n, max_sites), np.int32),
-            np.zeros((n, max_sites), np.int32),
-            np.zeros((n, max_sites, 3), np.float32),
-            np.zeros((n, 6), np.float32),
-        )
-        zeros = np.zeros(n, np.float32)
-        return TokenRollout(tokens, zeros, zeros.copy(), zeros.copy(), np.zeros(n, bool))
 
 
 @jax.tree_util.register_dataclass
@@ -233,13 +184,38 @@ def take(state: DecodeState, caches: list[Cache], rows: Array) -> tuple[DecodeSt
     return replace(state, places=places), caches
 
 
-def join(batches: list[tuple[DecodeState, list[Cache]]]) -> tuple[DecodeState, list[Cache]]:
-    """Batches that refer to the same tables as one."""
-    if len(batches) == 1:
-        return batches[0]
-    places = batches[0][0].places
-    parts = [(replace(state, places=None), caches) for state, caches in batches]
-    state, caches = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
+def gather(
+    batches: list[tuple[DecodeState, list[Cache]]], batch: np.ndarray, row: np.ndarray
+) -> tuple[DecodeState, list[Cache]]:
+    """Sequence `row` of `batch` (int [B] both) of batches that refer to the same tables.
+
+    From one batch after the other: what is compiled does not depend on how many there are.
+    """
+    first, *others = np.unique(batch)
+    state, caches = take(*batches[first], np.where(batch == first, row, 0))
+    for i in others:
+        here = batch == i
+        state, caches = _put(state, caches, *batches[i], np.where(here, row, 0), here)
+    return state, caches
+
+
+@jax.jit
+def _put(
+    state: DecodeState,
+    caches: list[Cache],
+    other: DecodeState,
+    other_caches: list[Cache],
+    rows: Array,
+    here: Array,
+) -> tuple[DecodeState, list[Cache]]:
+    """Sequences, with others in the places that are `here` (bool [B])."""
+
+    def put(mine: Array, theirs: Array) -> Array:
+        return jnp.where(here.reshape(-1, *[1] * (mine.ndim - 1)), theirs[rows], mine)
+
+    places = state.places
+    parts = (replace(state, places=None), caches), (replace(other, places=None), other_caches)
+    state, caches = jax.tree.map(put, *parts)
     return replace(state, places=places), caches
 
 
@@ -315,7 +291,7 @@ def _letter(
     letter = jnp.where(state.alive, choice.index, 0)
     if demanded is not None:
         ahead = jnp.where(letter > 0, demanded.ahead_after_letter(ahead, favour, letter), 0)
-    rollout = _add_choice(state.rollout, state.alive, choice)
+    rollout = state.rollout.with_choice(state.alive, choice)
     wyckoff = rollout.tokens.wyckoff.at[:, site].set(letter, mode="drop")
     return replace(
         state,
@@ -345,7 +321,7 @@ def _lattice(
         tokens.space_group,
         tempering,
     )
-    rollout = _add_logp(state.rollout, ends, logp, logp_model)
+    rollout = state.rollout.with_logp(ends, logp, logp_model)
     satisfied = state.constraints.satisfied(tokens.space_group, state.progress)
     return replace(
         state,
@@ -392,7 +368,7 @@ def _species(
     species = jnp.where(state.alive, choice.index, 0)
     if demanded is not None:
         ahead = jnp.where(state.alive, demanded.ahead_after_species(favour, species), 0)
-    rollout = _add_choice(state.rollout, state.alive, choice)
+    rollout = state.rollout.with_choice(state.alive, choice)
     return replace(
         state,
         rollout=replace(
@@ -420,24 +396,10 @@ def _coordinate(
     frac = project(group, letter, tokens.frac[:, site].at[:, axis].set(x))
     frac = jnp.where(state.alive[:, None], frac, 0)
     counts = state.alive & jnp.asarray(tables().free)[group - 1, letter, axis]
-    rollout = _add_logp(state.rollout, counts, logp, logp_model)
+    rollout = state.rollout.with_logp(counts, logp, logp_model)
     token = model.embed_coordinate(axis, group, frac[:, axis])
     return replace(
         state,
         rollout=replace(rollout, tokens=replace(tokens, frac=tokens.frac.at[:, site].set(frac))),
         hidden=token.astype(model.config.dtype),
-    )
-
-
-def _add_choice(rollout: TokenRollout, where: Array, choice: Choice) -> TokenRollout:
-    rollout = _add_logp(rollout, where, choice.logp, choice.logp_model)
-    log_weight = rollout.log_weight + jnp.where(where, choice.log_weight, 0)
-    return replace(rollout, log_weight=log_weight)
-
-
-def _add_logp(rollout: TokenRollout, where: Array, logp: Array, logp_model: Array) -> TokenRollout:
-    return replace(
-        rollout,
-        logp=rollout.logp + jnp.where(where, logp, 0),
-        logp_model=rollout.logp_model + jnp.where(where, logp_model, 0),
     )

@@ -26,13 +26,13 @@ from crystaljax.models.wyckoff.decoder import (
     Decoder,
     DecodeState,
     Graph,
-    TokenRollout,
+    gather,
     grow,
-    join,
     take,
 )
 from crystaljax.models.wyckoff.demands import make_demands
 from crystaljax.models.wyckoff.lookahead import Begun, Starts
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.token_sampling import Tempering
 from crystaljax.models.wyckoff.transformer import Cache
 from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE
@@ -155,16 +155,18 @@ class Sampler:
         rngs = self._rng.spawn(int(begun.pool.max()) + 1)
         for rows in starts.chunks(begun, most):
             begin = begun[rows]
-            state, caches, place = self._begin(starts, begin, self._keys(rows))
-            seen = jax.device_get((state.rollout.log_weight, state.ahead))
-            chosen, log_weight = narrow(begin, sum(seen)[place], rngs)
+            batches = self._begin(starts, begin, self._keys(rows))
+            place = np.divmod(np.arange(len(begin)), size)
+            seen = [jax.device_get(x.rollout.log_weight + x.ahead) for x, _ in batches]
+            log_weight = np.concatenate(seen)[: len(begin)]
+            chosen, log_weight = narrow(begin, log_weight, rngs)
             length = starts.length(begin)[chosen]
             order = np.lexsort((begin.group[chosen], length))
             result = TokenRollout.empty(begin.group[chosen] + 1, self.decoder.config.max_sites)
             for first in range(0, len(chosen), size):
                 at = order[first : first + size]
                 padding = np.zeros(_size(len(at), size) - len(at), int)
-                mine = take(state, caches, place[chosen[np.concatenate([at, at[padding]])]])
+                mine = gather(batches, *(x[chosen[np.append(at, at[padding])]] for x in place))
                 for done, part in _finish(self.decoder, *mine, len(at), 1, has_element=True):
                     jax.tree.map(partial(_put, at[done]), result, part)
             kept.append(rows[chosen])
@@ -174,23 +176,21 @@ class Sampler:
 
     def _begin(
         self, starts: Starts, begin: Begun, keys: Array
-    ) -> tuple[DecodeState, list[Cache], np.ndarray]:
-        """Candidates up to the second element, and the rows int [N] that they have there."""
+    ) -> list[tuple[DecodeState, list[Cache]]]:
+        """Batches of candidates up to the second element; the last one has some left over."""
         constraints, places = starts.constraints(begin)
         group = (begin.group + 1).astype(np.int32)
-        batches, at, used = [], [], 0
-        for first in range(0, len(begin), self._sampling.batch_size):
-            rows = np.arange(first, min(first + self._sampling.batch_size, len(begin)))
-            padded = np.resize(rows, _size(len(rows), self._sampling.batch_size))
-            at.append(used + np.arange(len(rows)))
-            used += len(padded)
-            state = self.decoder.start(keys[padded], group[padded], constraints[padded], places)
-            caches = self.decoder.empty_caches(len(padded), _lengths(self.decoder)[0])
+        batches, size = [], self._sampling.batch_size
+        for first in range(0, len(begin), size):
+            rows = np.arange(first, min(first + size, len(begin)))
+            rows = np.resize(rows, _size(len(rows), size))
+            state = self.decoder.start(keys[rows], group[rows], constraints[rows], places)
+            caches = self.decoder.empty_caches(len(rows), _lengths(self.decoder)[0])
             state, caches = self.decoder.letters(state, caches, 0)
             state, caches = self.decoder.coordinates(self.decoder.species(state, 0), caches, 0)
             state, caches = self.decoder.letters(state, caches, 1)
             batches.append((self.decoder.species(state, 1), caches))
-        return *join(batches), np.concatenate(at)
+        return batches
 
     def _choose(self, starts: Starts, targets: list[Target]) -> TokenRollout:
         """Samples of T targets, target by target."""
