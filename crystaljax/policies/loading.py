@@ -110,7 +110,7 @@ def read_metadata(folder: Path, format: str = "", with_templates: bool = False) 
     if ":" in own and not name:
         raise ValueError(
             f"the model in {folder} writes crystals in a format of a user's file, {own}, which is"
-            " code and only run if you say so: give the format, FILE.py:CLASS (--setup.tokenization)"
+            " code and only run if you say so: give --setup.tokenization FILE.py:CLASS"
         )
     same = name.rpartition(":")[2] == own.rpartition(":")[2] and (":" in name) == (":" in own)
     kept = metadata.format_options
