@@ -14,7 +14,7 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
-NEEDED = ("transformers", "safetensors", "qwix", "outlines_core", "torch", "peft")
+NEEDED = ("transformers", "safetensors", "qwix", "torch", "peft")
 """Packages of the extras llm and oracles that tests of language models use."""
 
 missing = [name for name in NEEDED if find_spec(name) is None]

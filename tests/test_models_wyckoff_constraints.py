@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -13,37 +13,44 @@ import pytest
 from slow_reference import reference
 from small import SMALL
 from test_sampling import policy
-from wishes import drawn, wish
+from wishes import drawn
 
 from crystaljax.composition import SYMBOLS, atomic_number
-from crystaljax.conditions import Condition
+from crystaljax.conditions import Condition, unmet
+from crystaljax.crystal import Crystals
 from crystaljax.models.wyckoff import decoder as wyckoff_decoder
-from crystaljax.models.wyckoff.decoder import Rollout
-from crystaljax.models.wyckoff.sampler import Sampler, _decode
+from crystaljax.models.wyckoff.demands import make_demands
+from crystaljax.models.wyckoff.lookahead import Begun, Starts
+from crystaljax.models.wyckoff.rollout import TokenRollout
+from crystaljax.models.wyckoff.sampler import Sampler
+from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
-from crystaljax.sampling import make_demands
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 
 BATCH = 256
 
 
-def sample(n: int, seed: int = 1, repeat: int = 1, **settings: object) -> Rollout:
+def sample(n: int, seed: int = 1, repeat: int = 1, **settings: object) -> TokenRollout:
     return drawn(*policy(), n, seed, repeat, **({"batch_size": BATCH} | settings))
 
 
 def sampler(seed: int = 0, **settings: object) -> Sampler:
-    condition, config = wish(**({"batch_size": BATCH} | settings))
-    demands = make_demands(condition, SMALL.max_sites)
-    return Sampler(policy()[0].graph, policy()[1], seed, demands, config)
+    how = SamplingConfig(**({"batch_size": BATCH} | settings))  # type: ignore[arg-type]
+    counts = policy()[0].space_group_counts
+    return Sampler(policy()[0].graph, policy()[1], seed, how, counts)
+
+
+def conditioned(conditions: list[Condition], seed: int = 1, repeat: int = 1) -> TokenRollout:
+    return sampler(seed).sample(conditions, repeat)
 
 
 @cache
-def free(space_groups: tuple[int, ...] | None = None) -> Rollout:
+def free(space_groups: tuple[int, ...] | None = None) -> TokenRollout:
     """Samples without demands."""
     return sample(16 * BATCH, seed=2, space_group=space_groups)
 
 
-def compare(found: Rollout, oracle: Rollout) -> None:
+def compare(found: TokenRollout, oracle: TokenRollout) -> None:
     """Sites, first letters and ln p of samples against those that met the demands by chance."""
     assert len(oracle) > 150
     assert found.satisfied.all()
@@ -57,7 +64,8 @@ def compare(found: Rollout, oracle: Rollout) -> None:
         np.bincount(x.tokens.wyckoff[:, 0], w, 28)
         for x, w in ((found, weight), (oracle, np.full(len(oracle), 1 / len(oracle))))
     )
-    assert 0.5 * np.abs(letters - own).sum() < 0.2
+    variance = own * (1 - own) * (1 / len(oracle) + 1 / found.effective_size)
+    assert np.abs(letters - own).sum() < 1.5 * np.sqrt(variance).sum()
 
 
 def test_required_elements_are_the_conditional() -> None:
@@ -92,7 +100,14 @@ def test_templates_are_the_conditional() -> None:
 def test_weights_are_target_over_proposal() -> None:
     """Of single draws, at another temperature: by probabilities computed apart."""
     groups = np.array([1, 12, 62, 194, 225, 2, 14, 139])
-    drawn = sampler(temperature=0.7, elements=("Fe", "O", "Ti"), required=("O",)).draw(groups)
+    source = sampler(temperature=0.7)
+    asked = Condition(elements=("Fe", "O", "Ti"), required=("O",))
+    demands = make_demands([asked], SMALL.max_sites, np.ones(230))
+    starts = Starts(demands, source.decoder)
+    zeros, each = np.zeros(len(groups), int), np.arange(len(groups))
+    begun = Begun(zeros, zeros, groups - 1, zeros.astype(float), each, zeros > 0)
+    kept, drawn = source.draw(starts, begun)
+    drawn = drawn[np.argsort(kept)]
     model = policy()[0].model(policy()[1])
     met = np.flatnonzero(drawn.satisfied)
     assert len(met) > 2
@@ -105,7 +120,7 @@ def test_weights_are_target_over_proposal() -> None:
 @pytest.mark.parametrize("formula", ["NaCl", "CaPd2", "Mg2Al2O4", "Y1Ba2Cu3"])
 def test_formulas_have_no_dead_ends(formula: str) -> None:
     """Elements that compete for positions of which there is one each, and sites that run out."""
-    assert sample(64, formula=formula).satisfied.all()
+    assert sample(64, formula=formula, formula_units=1).satisfied.all()
 
 
 def test_rows_of_one_group() -> None:
@@ -118,33 +133,116 @@ def test_rows_of_one_group() -> None:
 
 
 def test_nothing_is_compiled_for_another_wish() -> None:
+    """Nor for another number of them."""
     compiled = [wyckoff_decoder._letter, wyckoff_decoder._species, wyckoff_decoder._lattice]
-    for first, second in (
-        ({"formula": "NaCl"}, {"formula": "SrTiO3", "space_group": (221, 123)}),
-        ({"template": ("a", "b")}, {"template": ("a", "b", "c"), "space_group": (221,)}),
-        ({"required": ("O",)}, {"elements": ("Fe", "O"), "required": ("Fe",)}),
-    ):
-        sample(64, **first)
-        before = [f._cache_size() for f in compiled]
-        sample(64, **second)
+    elements = np.array(SYMBOLS[:64])
+    formulas = [Condition(formula=f"{x}O{2 + i % 2}") for i, x in enumerate(elements) if x != "O"]
+    required = [Condition(required=(x,)) for x in elements]
+    templates = [Condition(template=("a",) * n, space_group=(1, 4, 7)) for n in (1, 2, 3)]
+    mixed = [Condition(formula="SrTiO3", space_group=(221, 123)), *required[:9], *templates]
+    source = partial(sampler, max_candidates=1, batch_size=64)
+    source().sample([Condition(formula="NaCl")] * 64)
+    before = [f._cache_size() for f in compiled]
+    for conditions in (formulas, required, templates, mixed):
+        source().sample(np.resize(np.array(conditions, object), 64).tolist())
         assert [f._cache_size() for f in compiled] == before
 
 
 def test_every_sample_has_demands_of_its_own() -> None:
-    """In one batch: what `Constraints` hold is by sample."""
-    one, other = sampler(elements=("Fe", "O")), sampler(elements=("Na", "Cl"), required=("Na",))
-    group = np.full(BATCH // 2, 62)
-    both = jax.tree.map(
-        lambda *xs: np.concatenate(xs),
-        one._demands.constraints(group),
-        other._demands.constraints(group),
-    )
-    keys = jax.random.split(jax.random.key(0), BATCH)
-    seen = np.zeros((BATCH, SMALL.max_sites), int)
-    for rows, found in _decode(one._decoder, keys, np.full(BATCH, 62), both, BATCH):
-        seen[rows] = found.tokens.species
-    assert set(np.unique(seen[: BATCH // 2])) == {0, 8, 26}
-    assert set(np.unique(seen[BATCH // 2 :])) == {0, 11, 17}
+    """One batch: formulas, elements, templates, groups, and nothing."""
+    asked = [
+        Condition(elements=("Fe", "O")),
+        Condition(elements=("Na", "Cl"), required=("Na",)),
+        Condition(formula="NaCl", formula_units=1),
+        Condition(formula="SrTiO3", space_group=(221, 99, 123)),
+        Condition(formula="Mg2SiO4", formula_units=2),
+        Condition(template=("a", "b", "c")),
+        Condition(template=("a", "a"), space_group=1),
+        Condition(formula="CaPd2", template=("a", "d"), formula_units=1),
+        Condition(space_group=62),
+        Condition(),
+    ]
+    found = conditioned(asked * 20, repeat=2)
+    assert found.satisfied.all()
+    parts = sampler(1, batch_size=64).sample(asked * 20, repeat=2)
+    assert (parts.tokens.species == found.tokens.species).all(axis=1).mean() > 0.95
+    conditions = [c for c in asked * 20 for _ in range(2)]
+    assert not any(unmet(crystals(found), conditions))
+    assert len(set(found.tokens.space_group[18::20])) > 3  # of the unconditional one
+    for condition in asked:
+        mine = [i for i, c in enumerate(conditions) if c == condition]
+        weight = found.log_weight[mine]
+        assert np.isfinite(weight).all()
+        groups = found.tokens.space_group[mine]
+        np.testing.assert_array_equal(groups[::2], groups[1::2])
+
+
+def crystals(rollout: TokenRollout) -> Crystals:
+    """With a lattice that does not matter."""
+    tokens = rollout.tokens
+    lattice = np.tile(np.array([4.0, 4, 4, 90, 90, 90], np.float32), (len(tokens), 1))
+    return Crystals(tokens.space_group, tokens.wyckoff, tokens.species, tokens.frac, lattice)
+
+
+def test_different_demands_are_the_conditionals_each() -> None:
+    """Sampled together: each against those that met it by chance."""
+    species, sites = free().tokens.species, free().tokens.n_sites
+    common = np.bincount(species[:, :2].ravel(), minlength=N_SPECIES)[1:].argsort()[::-1] + 1
+    one, other = (SYMBOLS[z - 1] for z in common[:2])
+    asked = [Condition(required=(one,)), Condition(), Condition(required=(other,))]
+    found = conditioned(asked * 200)
+    compare(found[0::3], free()[(species == common[0]).any(axis=1)])
+    compare(found[1::3], free())
+    compare(found[2::3], free()[(species == common[1]).any(axis=1)])
+    assert sites.max() > 4
+
+
+def test_one_sample_of_each_demand() -> None:
+    """Chosen from few candidates: 250 conditions that ask for the same in other words."""
+    species = free().tokens.species
+    common = np.bincount(species[:, :2].ravel(), minlength=N_SPECIES)[1:].argmax() + 1
+    rare = [z for z in range(1, N_SPECIES) if z != common]
+    every = np.array(SYMBOLS[: N_SPECIES - 1])
+    asked = [
+        Condition(
+            required=(SYMBOLS[common - 1],),
+            elements=tuple(np.delete(every, [z - 1 for z in rare[i % 16 : i % 16 + i // 16]])),
+        )
+        for i in range(250)
+    ]
+    found = conditioned(asked)
+    assert found.satisfied.all()
+    oracle = free()[(species == common).any(axis=1)]
+    error = 4 * oracle.tokens.n_sites.std() / np.sqrt(250)
+    assert found.tokens.n_sites.mean() == pytest.approx(oracle.tokens.n_sites.mean(), abs=error)
+
+
+def test_open_formula_units() -> None:
+    """Of a group in which one and two units of one element fit: as likely as the model says."""
+    asked = Condition(formula="Fe", space_group=(1, 4), required=())
+    found = conditioned([asked] * BATCH)
+    assert found.satisfied.all()
+    # The oracle: sequences of this one element alone, of any length.
+    alone = conditioned([Condition(elements=("Fe",), space_group=(1, 4))] * BATCH, seed=5)
+    sites, expected = found.tokens.n_sites, alone.tokens.n_sites
+    weight, other = found.weight / found.weight.sum(), alone.weight / alone.weight.sum()
+    error = np.sqrt(np.average((expected - other @ expected) ** 2, weights=other))
+    error *= np.sqrt(1 / found.effective_size + 1 / alone.effective_size)
+    assert abs(weight @ sites - other @ expected) < 3 * error + 0.05
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (Condition(properties={"band_gap": 1.0}), "condition 3 of 3: .*properties .band_gap"),
+        (Condition(template=("a",) * 9), "condition 3 of 3: a template of 9 sites"),
+        (Condition(formula="SrTiO3", space_group=230), "condition 3 of 3: no space group"),
+        (Condition(formula="H120He120Li120", formula_units=1), "condition 3 of 3: .*smaller cell"),
+    ],
+)
+def test_a_condition_that_cannot_be_asked(wrong: Condition, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        conditioned([Condition(), Condition(space_group=62), wrong])
 
 
 def counts_without(*symbols: str) -> np.ndarray:
@@ -176,13 +274,13 @@ def test_elements_of_no_training_crystal_are_masked() -> None:
 def test_masked_elements_that_are_asked_for() -> None:
     counts = counts_without("He", "Kr")
     for asked in ({"elements": ("He", "O")}, {"formula": "KrF2"}):
-        demands = make_demands(Condition(**asked), 6, counts)
-        assert demands.known[2 if "elements" in asked else 36]
+        (demand,) = make_demands([Condition(**asked)], 6, np.ones(230), counts)
+        assert demand.known[2 if "elements" in asked else 36]
     with pytest.raises(ValueError, match=r"required is He.*seen in training"):
-        make_demands(Condition(required=("He",)), 6, counts)
-    demands = make_demands(Condition(), 6, counts)
-    assert not demands.known[[2, 36]].any()
-    assert not demands.binding
+        make_demands([Condition(required=("He",))], 6, np.ones(230), counts)
+    (demand,) = make_demands([Condition()], 6, np.ones(230), counts)
+    assert not demand.known[[2, 36]].any()
+    assert not demand.binding
 
 
 def test_model_folders_with_and_without_element_counts(
@@ -226,5 +324,5 @@ def test_the_shipped_model_under_constraints() -> None:
     medians = [np.median(x.logp_model) for x in (found, with_oxygen)]
     assert medians[0] == pytest.approx(medians[1], abs=2.5)
     for formula in ("NaCl", "CaPd2", "Mg2Al4O8", "YBa2Cu3O7"):
-        found = drawn(loaded, params, 128, 3, formula=formula, max_candidates=2)
+        found = drawn(loaded, params, 128, 3, formula=formula, formula_units=1, max_candidates=2)
         assert found.satisfied.all(), formula

@@ -15,9 +15,9 @@ from wishes import drawn
 from crystaljax.composition import element_counts
 from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
-from crystaljax.models.wyckoff.decoder import Rollout
+from crystaljax.models.wyckoff.demands import make_demands
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.policies.wyckoff import Params, WyckoffPolicy
-from crystaljax.sampling import make_demands, possible_groups
 from crystaljax.symmetry.tables import tables
 from crystaljax.tokenizations.packing import Rows, pack
 
@@ -31,11 +31,11 @@ def policy() -> tuple[WyckoffPolicy, Params]:
     return policy, jax.tree.map(lambda x: 8 * x if x.ndim > 1 else x, policy.init(0))
 
 
-def sample(n: int = BATCH, seed: int = 0, **settings: object) -> Rollout:
+def sample(n: int = BATCH, seed: int = 0, **settings: object) -> TokenRollout:
     return drawn(*policy(), n, seed, **({"batch_size": BATCH} | settings))
 
 
-def teacher_forced(rollout: Rollout) -> np.ndarray:
+def teacher_forced(rollout: TokenRollout) -> np.ndarray:
     tokens = rollout.tokens
     plan = (Rows(len(tokens), SMALL.max_sites, 1),)
     score = jax.jit(policy()[0].packed_log_prob, static_argnums=2)
@@ -58,7 +58,9 @@ def test_log_probs_of_other_distributions() -> None:
 
 def test_log_probs_are_of_the_distribution_that_was_sampled() -> None:
     """Tempered, and with other elements excluded."""
-    rollout = sample(temperature=0.7, elements=("Fe", "O", "Ti"))
+    counts = np.isin(np.arange(119), (8, 22, 26)).astype(int)
+    other = WyckoffPolicy(SMALL, policy()[0].space_group_counts, counts)
+    rollout = drawn(other, policy()[1], BATCH, 0, temperature=0.7, batch_size=BATCH)
     model = policy()[0].model(policy()[1])
     expected = [sum(reference(model, rollout.tokens[i], 0.7, (8, 22, 26))) for i in range(8)]
     np.testing.assert_allclose(rollout.logp[:8], expected, rtol=1e-4, atol=1e-4)
@@ -100,7 +102,7 @@ def test_template() -> None:
 
 
 def test_composition() -> None:
-    rollout = sample(formula="SrTiO3", space_group=(221,))
+    rollout = sample(formula="SrTiO3", formula_units=1, space_group=(221,))
     tokens = rollout.tokens
     good = rollout.satisfied
     assert good.all()
@@ -137,9 +139,12 @@ def test_composition() -> None:
         ({"required": ("O",), "formula": "NaCl"}, "required is O.*not among those of the formula"),
         ({"elements": ("Na",), "formula": "NaCl"}, "has Cl.*not among those allowed"),
         ({"required": ("O", "Fe"), "template": ("a",)}, "2 elements are required on 1 sites"),
-        ({"formula": "Na5Cl5", "template": ("a", "b")}, "template a b.*formula Na5Cl5"),
+        (
+            {"formula": "Na5Cl5", "formula_units": 1, "template": ("a", "b")},
+            "template a b.*formula Na5Cl5",
+        ),
         ({"formula": "ABC"}, "cannot read the formula"),
-        ({"formula": "H120He120Li120"}, "ask for a smaller cell"),
+        ({"formula": "H120He120Li120", "formula_units": 1}, "ask for a smaller cell"),
         ({"max_candidates": 0}, "at least"),
     ],
 )
@@ -151,8 +156,8 @@ def test_impossible_wishes(settings: dict, message: str) -> None:
 def test_space_groups_follow_the_data() -> None:
     counts = np.zeros(230, int)
     counts[[1, 224]] = 1, 3
-    anything = Condition()
-    prior = possible_groups(anything, make_demands(anything, SMALL.max_sites), counts)
+    (demand,) = make_demands([Condition()], SMALL.max_sites, counts)
+    prior = demand.prior
     assert np.flatnonzero(prior).tolist() == [1, 224]
     assert prior[[1, 224]].tolist() == [0.25, 0.75]
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from crystaljax.conditions import Condition
-from crystaljax.models.wyckoff.decoder import Rollout
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 
@@ -21,8 +21,8 @@ def wish(**settings: Any) -> tuple[Condition, SamplingConfig]:
 
 def drawn(
     policy: WyckoffPolicy, params: Params, n: int, seed: int, repeat: int = 1, **settings: Any
-) -> Rollout:
+) -> TokenRollout:
     """n samples of a Wyckoff transformer under one condition, as sequences."""
     condition, sampling = wish(**settings)
-    found: Rollout = policy.draw(params, [condition] * -(-n // repeat), seed, sampling, repeat)
+    found: TokenRollout = policy.draw(params, [condition] * -(-n // repeat), seed, sampling, repeat)
     return found[:n]

@@ -85,7 +85,7 @@ def _load_text(
 
 
 def read_metadata(folder: Path, format: str = "", with_templates: bool = False) -> TextMetadata:
-    """How a language model writes crystals, from its folder or as given; errors: `load_policy`."""
+    """A language model's format and prompts, from its folder or as given; errors: `load_policy`."""
     from crystaljax.policies.text_metadata import TextMetadata
     from crystaljax.tokenizations.registry import read_specification
 
@@ -110,7 +110,7 @@ def read_metadata(folder: Path, format: str = "", with_templates: bool = False) 
     if ":" in own and not name:
         raise ValueError(
             f"the model in {folder} writes crystals in a format of a user's file, {own}, which is"
-            " code and only run if you say so: give the format, FILE.py:CLASS (--setup.format)"
+            " code and only run if you say so: give --setup.tokenization FILE.py:CLASS"
         )
     same = name.rpartition(":")[2] == own.rpartition(":")[2] and (":" in name) == (":" in own)
     kept = metadata.format_options

@@ -1,4 +1,4 @@
-"""How a language model meets conditions: by its prompt, by a grammar, by a choice of candidates."""
+"""Conditions of a language model, met by its prompt, by a grammar, by a choice of candidates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BY_CHOICE = frozenset({"required", "template"})
 
 
 class Held(NamedTuple):
-    """What a grammar holds samples to."""
+    """Demands that a grammar holds samples to."""
 
     space_groups: tuple[int, ...] | None
     """Those allowed; all if None."""
@@ -69,8 +69,8 @@ class TextConditions:
     ) -> None:
         self.format, self.tokenizer, self.n_vocabulary = format, tokenizer, n_vocabulary
         self.prompts = CrystalPrompts(metadata.templates, metadata.values)
-        self._knows_groups = _distinguishes(format, space_groups=[1])
-        self._knows_elements = _distinguishes(format, elements=["H"])
+        self._knows_groups = _knows(format, space_groups=[1])
+        self._knows_elements = _knows(format, elements=["H"])
         groups = np.flatnonzero(metadata.space_group_counts) + 1
         elements = np.flatnonzero(metadata.element_counts)
         self._groups = tuple(groups.tolist()) or None
@@ -138,9 +138,9 @@ def _literal(text: str) -> str:
     return one_of([text]) if text else ""
 
 
-def _distinguishes(format: TextFormat, **few: Any) -> bool:
-    """The pattern of a few space groups or elements is another one than that of all."""
+def _knows(format: TextFormat, **asked: Any) -> bool:
+    """The format's pattern depends on what is asked; one that refuses to be asked knows nothing."""
     try:
-        return format.pattern(**few) != format.pattern()
-    except ValueError:  # texts without symmetry refuse space groups
+        return format.pattern(**asked) != format.pattern()
+    except ValueError:
         return False

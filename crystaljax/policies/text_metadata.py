@@ -59,12 +59,12 @@ class PromptValues:
 
 @dataclass(frozen=True)
 class TextMetadata:
-    """How a language model writes crystals, and which ones it has learnt."""
+    """A language model's format and prompts of crystals, and the crystals it has learnt."""
 
     format: str
     """Name of the text format, or FILE.py:CLASS, without options."""
     templates: tuple[PromptTemplate, ...]
-    """How crystals are asked for."""
+    """Prompt template."""
     format_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the format."""
     max_new_tokens: int = DEFAULT_NEW_TOKENS

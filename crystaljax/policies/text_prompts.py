@@ -69,7 +69,7 @@ def asking(template: PromptTemplate, row: Mapping[str, Any]) -> Condition:
 
 
 class Request(NamedTuple):
-    """How a condition is asked for."""
+    """Prompt of a condition."""
 
     template: PromptTemplate
     given: dict[str, Any]
@@ -96,7 +96,7 @@ class CrystalPrompts:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What can be asked in prompts."""
+        """Fields that can be asked in prompts."""
         return tuple(sorted(set().union(*(t.prompt_fields for t in self.templates))))
 
     def request(self, condition: Condition, in_prompt: frozenset[str] = frozenset()) -> Request:
@@ -179,7 +179,7 @@ class CrystalPrompts:
 
 
 def around(template: PromptTemplate) -> tuple[str, str]:
-    """What stands before and after a crystal's text in completions; ValueError if it is not so."""
+    """Text before and after a crystal's text in completions; ValueError if it is not so."""
     before, after = "", ""
     fields: list[str] = []
     for literal, name, specification, _ in Formatter().parse(template.completion):

@@ -18,13 +18,13 @@ from jax.sharding import Mesh
 from crystaljax.checkpoints import Metadata, load_metadata, load_weights, save_weights
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Array, Crystals
-from crystaljax.models.wyckoff import decoder
+from crystaljax.models.wyckoff.demands import make_demands
 from crystaljax.models.wyckoff.likelihood import LogProb, log_prob
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.sampler import Sampler
 from crystaljax.models.wyckoff.transformer import ModelConfig, WyckoffTransformer
 from crystaljax.parallel import make_mesh, parts_sharding, replicated
 from crystaljax.policies.base import Rollout, SamplingConfig, Typical
-from crystaljax.sampling import make_demands, possible_groups
 from crystaljax.symmetry.tables import N_GROUPS
 from crystaljax.tokenizations.packing import PackedTokens, RowPlan, Rows, pack, pad_rows, plan_rows
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization, WyckoffTokens
@@ -127,14 +127,7 @@ class WyckoffPolicy:
                 "a grammar and a number of new tokens are for language models: the Wyckoff"
                 " transformer follows the rules of its sequence anyway, leave them out"
             )
-        for condition in dict.fromkeys(conditions):
-            if condition.properties:
-                raise ValueError(
-                    f"the Wyckoff transformer cannot be asked for {', '.join(condition.properties)}"
-                    ", only for a composition, elements, space groups or a template"
-                )
-            demands = make_demands(condition, self.max_sites, self.element_counts)
-            possible_groups(condition, demands, self.space_group_counts)
+        make_demands(conditions, self.max_sites, self.space_group_counts, self.element_counts)
 
     def sample(
         self,
@@ -178,23 +171,11 @@ class WyckoffPolicy:
         seed: int,
         sampling: SamplingConfig,
         repeat: int,
-    ) -> decoder.Rollout:
+    ) -> TokenRollout:
         """The sequences of `sample`, before they are decoded, with their log-probabilities."""
-        rows_of: dict[Condition, list[int]] = {}
-        for row, condition in enumerate(conditions):
-            rows_of.setdefault(condition, []).append(row)
-        found = []
-        for i, (condition, rows) in enumerate(rows_of.items()):
-            own_seed = int(np.random.default_rng([seed, i]).integers(2**31)) if i else seed
-            demands = make_demands(condition, self.max_sites, self.element_counts)
-            prior = possible_groups(condition, demands, self.space_group_counts)
-            sampler = Sampler(self.graph, params, own_seed, demands, sampling)
-            rng = np.random.default_rng(own_seed)
-            found.append(sampler.sample(prior, len(rows) * repeat, repeat, rng))
-        drawn = jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *found)
-        at = np.array([row for rows in rows_of.values() for row in rows])
-        place_of = (at[:, None] * repeat + np.arange(repeat)).ravel()
-        return drawn[np.argsort(place_of)]
+        counts = self.space_group_counts, self.element_counts
+        sampler = Sampler(self.graph, params, seed, sampling, *counts)
+        return sampler.sample(conditions, repeat)
 
     def encode(self, crystals: Crystals, conditions: Sequence[Condition] | None = None) -> Rollout:
         """Crystals as if they had been sampled; without conditions of their own space groups.

@@ -1,10 +1,18 @@
-"""Ways to put the atoms of a composition on the Wyckoff positions of a space group."""
+"""Ways to put the atoms of a composition on the Wyckoff positions of a space group.
+
+For every place of a sequence of sites and every rest of the composition: the fewest sites on which
+the rest fits (exact), and how likely a crystal goes on with just this rest (an estimate). Both are
+computed backwards over the positions of a group.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,17 +21,29 @@ from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 IMPOSSIBLE = 200
 """Stands for the fewest sites where no number of them will do; more than a crystal has."""
 
-TABLE_SIZES = (1024, 16384, 65536)
-"""Columns of a table: few sizes, so that little is compiled for another composition."""
+MAX_PARTS = 65536
+"""Parts of a composition that can be told apart, at most."""
+
+PATH = Path(__file__).with_name("occupancies.npz")
+
+SAME = 0.3, 0.9
+"""Probability that a site has a particular one of the elements that there already are, about as in
+known crystals: the lesser of the first and of the second over the number of elements."""
+
+NEW = 0.05
+"""Probability that it has a particular other element of the composition, likewise."""
+
+CACHE_BYTES = 256 * 2**20
+"""Tables that are kept, at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class Occupations:
-    """Fewest sites on which the rest of a composition fits, from every place of a sequence.
+    """Tables of a composition over places of a sequence of sites.
 
     The rest is m_k atoms of each of K elements in the primitive cell; its column is the sum of
-    m_k `stride`_k. Exact: a position without free coordinates is occupied once at most, whichever
-    element needs it.
+    m_k `stride`_k. A group's rows are: before any site, and after a site on letter 1, 2 ...; with a
+    template, after its first site, its second ...
     """
 
     atoms: np.ndarray
@@ -31,104 +51,215 @@ class Occupations:
     stride: np.ndarray
     """int32 [K]"""
     first: np.ndarray
-    """int32 [230]: the group's first row. From there on are the rows of sequences that go on at
-    letter 1, 2, ... or later, or, with a template, at its site 0, 1, ..."""
+    """int32 [230]: the group's first row; -1 for groups that were not asked for."""
+    n_rows: np.ndarray
+    """int32 [230]: rows of each group."""
     fewest: np.ndarray
-    """uint8 [rows, one of `TABLE_SIZES`]; `IMPOSSIBLE` where the rest does not fit."""
+    """uint8 [rows, columns]: sites that the rest takes at least; `IMPOSSIBLE` if it does not fit.
+    Exact: a position without free coordinates is occupied once at most, whichever element needs
+    it."""
+    log_ways: np.ndarray
+    """float16 [rows, columns]: ln of how likely sequences go on with this rest and then end, up to
+    a constant, by how often positions are occupied in known crystals; -inf where none does."""
+
+    @property
+    def whole(self) -> int:
+        """Column of the whole composition."""
+        return int((self.atoms * self.stride).sum())
 
     def fits(self, max_sites: int) -> np.ndarray:
         """bool [230]: the whole composition fits the group, on so many sites at most."""
-        return self.fewest[self.first, (self.atoms * self.stride).sum()] <= max_sites
+        return (self.first >= 0) & (self.fewest[self.first, self.whole] <= max_sites)
 
 
-@lru_cache(maxsize=8)
+class _Tables:
+    """The tables made last, of `CACHE_BYTES` in all."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[object, Occupations] = OrderedDict()
+        self._bytes = 0
+
+    def get(
+        self, atoms: tuple[int, ...], template: tuple[int, ...] | None, groups: np.ndarray
+    ) -> Occupations:
+        key = atoms, template, groups.tobytes()
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        made = _make(atoms, template, groups)
+        self._kept[key] = made
+        self._bytes += _size(made)
+        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
+            self._bytes -= _size(self._kept.popitem(last=False)[1])
+        return made
+
+
+@cache
+def _tables() -> _Tables:
+    return _Tables()
+
+
+def _size(table: Occupations) -> int:
+    return table.fewest.nbytes + table.log_ways.nbytes
+
+
 def occupations(
-    atoms: tuple[int, ...], template: tuple[int, ...] | None = None, slots: int = 0
+    atoms: tuple[int, ...],
+    template: tuple[int, ...] | None = None,
+    groups: np.ndarray | None = None,
 ) -> Occupations:
-    """The table of a composition, from the atoms of K elements in the primitive cell.
+    """The tables of a composition, from the atoms of K elements in the primitive cell.
 
-    With a template, the letter indices of all sites, every site must be occupied; there are rows
-    for 0 to `slots` sites, as many for any template. ValueError if the composition has too many
-    parts to tell apart.
+    With a template, the letter indices of all sites, every site must be occupied. `groups` bool
+    [230] is what they are made for, all by default. ValueError if the composition has too many
+    parts to tell apart. Tables are kept (`CACHE_BYTES`), and do not depend on the elements' names.
     """
-    n_rests = math.prod(n + 1 for n in atoms)
-    if n_rests > TABLE_SIZES[-1]:
+    n_parts = math.prod(n + 1 for n in atoms)
+    if n_parts > MAX_PARTS:
         raise ValueError(
-            f"a formula of {len(atoms)} elements and {sum(atoms)} atoms has {n_rests} parts that "
-            f"could be left to place, more than {TABLE_SIZES[-1]}: ask for a smaller cell"
+            f"a formula of {len(atoms)} elements and {sum(atoms)} atoms has {n_parts} parts that "
+            f"could be left to place, more than {MAX_PARTS}: ask for a smaller cell"
         )
-    shape = tuple(n + 1 for n in atoms)
+    chosen = np.ones(N_GROUPS, bool) if groups is None else np.asarray(groups, bool)
+    return _tables().get(atoms, template, chosen)
+
+
+def _make(
+    atoms: tuple[int, ...], template: tuple[int, ...] | None, groups: np.ndarray
+) -> Occupations:
+    parts = _Parts(atoms)
     if template is None:
-        first, fewest = _by_letter(shape)
+        n_rows = tables().n_letters.astype(np.int32) + 1
+        fewest, ways = _by_letter(parts, groups)
     else:
-        first, fewest = _by_site(shape, template, slots)
-    size = next(size for size in TABLE_SIZES if size >= n_rests)
-    padded = np.full((len(fewest), size), IMPOSSIBLE, np.uint8)
-    padded[:, :n_rests] = fewest.reshape(len(fewest), n_rests)
-    stride = [math.prod(shape[k + 1 :]) for k in range(len(shape))]
-    return Occupations(
-        np.array(atoms, np.int32), np.array(stride, np.int32), first.astype(np.int32), padded
-    )
+        n_rows = np.full(N_GROUPS, len(template) + 1, np.int32)
+        fewest, ways = _by_site(parts, template, groups)
+    n_rows = np.where(groups, n_rows, 0).astype(np.int32)
+    first = np.where(groups, np.cumsum(n_rows) - n_rows, -1).astype(np.int32)
+    with np.errstate(divide="ignore"):
+        log_ways = np.log(ways).astype(np.float16)
+    return Occupations(np.array(atoms, np.int32), parts.stride, first, n_rows, fewest, log_ways)
 
 
-def _by_letter(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """First rows, and the table over letters; from the last position down, one more at a time."""
+class _Parts:
+    """The parts of a composition, and what is left of them after one more site."""
+
+    def __init__(self, atoms: tuple[int, ...]) -> None:
+        self.atoms = atoms
+        shape = [n + 1 for n in atoms]
+        self.n = math.prod(shape)
+        self.stride = np.array(
+            [math.prod(shape[k + 1 :]) for k in range(len(shape))], dtype=np.int32
+        )
+        self._left = [np.arange(self.n) // s % n for s, n in zip(self.stride, shape, strict=True)]
+        self.same = min(SAME[0], SAME[1] / len(atoms))
+        self._moves: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}
+
+    def moves(self, step: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """For each element that may take `step` atoms: the shift of columns, from which column on
+        it is possible (bool), and the weight."""
+        if step not in self._moves:
+            self._moves[step] = []
+            for left, n, stride in zip(self._left, self.atoms, self.stride, strict=True):
+                if 0 < step <= n:
+                    shift = step * int(stride)
+                    possible = left[shift:] >= step
+                    weight = possible * np.where(left[shift:] == n, NEW, self.same)
+                    self._moves[step].append((shift, possible, weight))
+        return self._moves[step]
+
+    def sum(self, ways: np.ndarray, step: int) -> np.ndarray:
+        """float64 [N, n]: weights of one site of `step` atoms followed by `ways` [N, n]."""
+        total = np.zeros_like(ways)
+        for shift, _, weight in self.moves(step):
+            total[:, shift:] += weight * ways[:, : self.n - shift]
+        return total
+
+    def least(self, fewest: np.ndarray, step: int) -> np.ndarray:
+        """uint8 [N, n]: fewest sites, one of `step` atoms followed by `fewest` [N, n]."""
+        least = np.full_like(fewest, IMPOSSIBLE)
+        for shift, possible, _ in self.moves(step):
+            onward = np.where(possible, fewest[:, : self.n - shift] + 1, IMPOSSIBLE)
+            np.minimum(least[:, shift:], onward, out=least[:, shift:])
+        return least
+
+    def nothing(self, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tables of sequences that end: fewest sites, weights."""
+        fewest = np.full((n_rows, self.n), IMPOSSIBLE, np.uint8)
+        fewest[:, 0] = 0
+        ways = np.zeros((n_rows, self.n))
+        ways[:, 0] = 1
+        return fewest, ways
+
+
+class Occupancies(NamedTuple):
+    """Shares of known crystals, by group and letter; they guide sampling and need not be right."""
+
+    occupied: np.ndarray
+    """float32 [230, 28]: of those that have a site on the position."""
+    again: np.ndarray
+    """float32 [230, 28]: of their sites there that are followed by one more there."""
+
+
+@cache
+def occupancies() -> Occupancies:
+    """The shares of `build_occupancies`, read once."""
+    with np.load(PATH, allow_pickle=False) as archive:
+        return Occupancies(archive["occupied"], archive["again"])
+
+
+def _by_letter(parts: _Parts, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tables of some groups, all from the last position down."""
     n_letters = tables().n_letters.astype(int)
-    first = np.cumsum(n_letters + 1) - (n_letters + 1)
-    fewest = np.full((int((n_letters + 1).sum()), *shape), IMPOSSIBLE, np.uint8)
-    fewest.reshape(len(fewest), -1)[first + n_letters, 0] = 0
+    n_rows = np.where(groups, n_letters + 1, 0)
+    first = np.cumsum(n_rows) - n_rows
+    fewest, ways = parts.nothing(int(n_rows.sum()))  # after a site on each letter
+    fewest_from, ways_from = parts.nothing(N_GROUPS)  # from the letter on, which may be occupied
     for letter in range(N_LETTERS - 1, 0, -1):
-        groups = np.flatnonzero(n_letters >= letter)
-        repeats = tables().n_free[groups, letter] > 0
-        for kind in {*zip(_atoms_on(groups, letter).tolist(), repeats.tolist(), strict=True)}:
-            step, again = kind
-            alike = groups[(_atoms_on(groups, letter) == step) & (repeats == again)]
-            onward = fewest[first[alike] + letter]
-            fewest[first[alike] + letter - 1] = _with_position(onward, step, again)
-    return first, fewest
+        has = np.flatnonzero(groups & (n_letters >= letter))
+        steps = tables().multiplicity[has, letter] // tables().n_centering[has]
+        repeats = tables().n_free[has, letter] > 0
+        for step, again in np.unique(np.stack([steps, repeats]), axis=1).T.tolist():
+            mine = has[(steps == step) & (repeats == again)]
+            least, total = fewest_from[mine], ways_from[mine]
+            if again:
+                share = occupancies().again[mine, letter, None]
+                least, total = _repeated(parts, least, total, step, share)
+            fewest[first[mine] + letter], ways[first[mine] + letter] = least, total
+            share = occupancies().occupied[mine, letter, None]
+            fewest_from[mine] = np.minimum(fewest_from[mine], parts.least(least, step))
+            ways_from[mine] = (1 - share) * ways_from[mine] + share * parts.sum(total, step)
+    chosen = np.flatnonzero(groups)
+    fewest[first[chosen]], ways[first[chosen]] = fewest_from[chosen], ways_from[chosen]
+    return fewest, ways
+
+
+def _repeated(
+    parts: _Parts, fewest: np.ndarray, ways: np.ndarray, step: int, again: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tables after a site on a position that may be occupied any number of times more."""
+    added, total, least = (1 - again) * ways, (1 - again) * ways, fewest
+    while parts.moves(step) and added.any():
+        added = again * parts.sum(added, step)
+        total = total + added
+        least = np.minimum(least, parts.least(least, step))
+    return least, total
 
 
 def _by_site(
-    shape: tuple[int, ...], template: tuple[int, ...], slots: int
+    parts: _Parts, template: tuple[int, ...], groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First rows, and the table over the sites of a template, from the last one up."""
-    fewest = np.full((N_GROUPS, slots + 1, *shape), IMPOSSIBLE, np.uint8)
-    fewest.reshape(N_GROUPS, slots + 1, -1)[:, len(template), 0] = 0
-    groups = np.arange(N_GROUPS)
-    for site in range(len(template) - 1, -1, -1):
-        on_site = _atoms_on(groups, template[site])
-        for step in set(on_site[on_site > 0].tolist()):
-            alike = on_site == step
-            onward = fewest[alike, site + 1]
-            nothing = np.full_like(onward, IMPOSSIBLE)
-            fewest[alike, site] = _add_site(nothing, onward, step)
-    return groups * (slots + 1), fewest.reshape(-1, *shape)
-
-
-def _atoms_on(groups: np.ndarray, letter: int) -> np.ndarray:
-    """int [G]: atoms of the primitive cell on a position of each of some groups (row numbers)."""
-    return tables().multiplicity[groups, letter].astype(int) // tables().n_centering[groups]
-
-
-def _with_position(onward: np.ndarray, step: int, again: bool) -> np.ndarray:
-    """Fewest sites [G, *shape] with one more position, of `step` atoms, beside those onward."""
-    if not again:
-        return _add_site(onward, onward, step)
-    fewest = onward.copy()
-    for axis in range(1, fewest.ndim):
-        by_element = np.moveaxis(fewest, axis, 1)
-        for start in range(step, by_element.shape[1], step):
-            target = by_element[:, start : start + step]
-            source = by_element[:, start - step : start][:, : target.shape[1]]
-            np.minimum(target, source + 1, out=target)
-    return fewest
-
-
-def _add_site(fewest: np.ndarray, onward: np.ndarray, step: int) -> np.ndarray:
-    """`fewest` [G, *shape], or one site of `step` atoms of any element more than onward."""
-    fewest = fewest.copy()
-    for axis in range(1, fewest.ndim):
-        target = np.moveaxis(fewest, axis, 1)[:, step:]
-        source = np.moveaxis(onward, axis, 1)[:, : target.shape[1]]
-        np.minimum(target, source + 1, out=target)
-    return fewest
+    """Tables of some groups over the sites of a template, from the last one up."""
+    chosen = np.flatnonzero(groups)
+    fewest, ways = parts.nothing(len(chosen))
+    rows = [(fewest, ways)]
+    for letter in reversed(template):
+        steps = tables().multiplicity[chosen, letter] // tables().n_centering[chosen]
+        onward, (fewest, ways) = rows[-1], parts.nothing(len(chosen))
+        for step in np.unique(steps).tolist():
+            alike = steps == step
+            fewest[alike] = parts.least(onward[0][alike], step)
+            ways[alike] = parts.sum(onward[1][alike], step)
+        rows.append((fewest, ways))
+    stacked = [np.stack(part, axis=1) for part in zip(*rows[::-1], strict=True)]
+    return stacked[0].reshape(-1, parts.n), stacked[1].reshape(-1, parts.n)

@@ -1,30 +1,42 @@
-"""Demands on sampled crystals: elements, a Wyckoff template, a composition.
+"""Demands on sampled crystals, each sample's own: elements, a Wyckoff template, a composition.
 
 The masks here leave no dead end where the space group can meet the demands. What they leave is
-sampled step by step, which is not yet the model's distribution of crystals that meet the demands:
-`crystaljax.models.wyckoff.importance` weighs and selects samples for that.
+sampled step by step with a look-ahead, which is not yet the model's distribution of crystals that
+meet the demands: `crystaljax.models.wyckoff.importance` weighs and selects samples for that.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from crystaljax.crystal import Array, Batch
-from crystaljax.symmetry.occupations import Occupations
+from crystaljax.symmetry.occupations import NEW, SAME
 from crystaljax.symmetry.tables import N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 
-K_STEP = 8
-"""Elements of a composition are padded to a multiple of it, so that nothing is compiled anew."""
+LATER = 0.34, 0.73, 0.36
+"""Log-odds that an element that this site does not have comes at a later one: slopes of its
+log-odds at this site and of those that a crystal has it, and intercept. A rough rule, fitted to
+samples of checkpoints/wyckoff-mp20bt, that decides how many candidates are needed, not what is
+sampled."""
 
-LATER = 0.33, -0.9
-"""Slope and intercept of the log-odds that an element comes at a later site, from its log-odds at
-this one: a rough rule that holds for any trained model, and decides how many candidates are
-needed, not what is sampled."""
+
+class Places(NamedTuple):
+    """Tables of `Occupations` that a batch refers to, row after row in one piece [n]."""
+
+    fewest: Array
+    """uint8 [n]"""
+    log_ways: Array
+    """float16 [n]"""
+
+    def at(self, index: Array, possible: Array) -> tuple[Array, Array]:
+        """Fewest sites int32 and log weights float32, at entries `index`, where `possible`."""
+        index = jnp.where(possible, index, 0)
+        return self.fewest[index].astype(jnp.int32), self.log_ways[index].astype(jnp.float32)
 
 
 @jax.tree_util.register_dataclass
@@ -51,157 +63,194 @@ class Composition(Batch):
     """Contents of B primitive cells, as K elements and their atoms (0 of element 0 as padding)."""
 
     species: Array
-    """int32 [B, K]"""
+    """int32 [B, K]; all 0 where no composition is demanded."""
     atoms: Array
     """int32 [B, K]"""
     stride: Array
     """int32 [B, K]: see `Occupations`."""
     first: Array
-    """int32 [B]: row of the table of `Occupations` at which the sample starts."""
+    """int32 [B]: entry of the tables at which the rows of the sample's group start."""
+    columns: Array
+    """int32 [B]: entries of a row."""
 
-    @staticmethod
-    def of(species: np.ndarray, table: Occupations, group: np.ndarray) -> Composition:
-        """One composition for B space groups; species int [K] in the order of the table."""
-        padding = -len(species) % K_STEP
-
-        def rows(values: np.ndarray) -> np.ndarray:
-            padded = np.pad(values, (0, padding)).astype(np.int32)
-            return np.broadcast_to(padded, (len(group), len(padded)))
-
-        return Composition(
-            rows(species), rows(table.atoms), rows(table.stride), table.first[group - 1]
-        )
+    @property
+    def absent(self) -> Array:
+        """bool [B]: none is demanded."""
+        return self.species[:, 0] == 0
 
     def missing(self, progress: Progress, group: Array) -> Array:
         """int32 [B, K]: atoms still to place in the primitive cell."""
         n_cells = jnp.asarray(tables().n_centering, jnp.int32)[group - 1]
         placed = jnp.take_along_axis(progress.atoms, self.species, axis=1)
-        return self.atoms - placed // n_cells[:, None]
+        return self.atoms - jnp.where(self.species > 0, placed // n_cells[:, None], 0)
 
-    def placeable(
+    def onward(
         self,
-        fewest: Array,
+        places: Places,
         progress: Progress,
         group: Array,
         letter: Array,
-        onward: Array,
+        row: Array,
         sites_left: Array,
-    ) -> Array:
-        """bool [B, L, K]: with the element on the letter int [B, L], the rest can be completed.
+    ) -> tuple[Array, Array]:
+        """Whether the rest can be completed with the element on a letter, and log-weights of it.
 
-        `fewest` is the table of `Occupations`, `onward` int [B, L] the row, from the first one,
-        after a site on the letter; `sites_left` int [B]: sites there may be, with this one.
+        bool and float32 [B, L, K]. `letter` int [B, L], and `row` int [B, L] the group's row after
+        a site on it; `sites_left` int [B] or []: sites there may be, with this one.
         """
         n_cells = jnp.asarray(tables().n_centering, jnp.int32)[group - 1]
         step = (_multiplicity(group[:, None], letter) // n_cells[:, None])[..., None]
         missing = self.missing(progress, group)[:, None]
+        possible = (step > 0) & (step <= missing)
         column = (missing * self.stride[:, None]).sum(-1, keepdims=True)
         column = column - step * self.stride[:, None]
-        row = self.first[:, None, None] + onward[..., None]
-        row = jnp.clip(row, 0, len(fewest) - 1)
-        possible = (step > 0) & (step <= missing)
-        sites = 1 + fewest[row, jnp.where(possible, column, 0)].astype(jnp.int32)
-        return possible & (sites <= jnp.reshape(sites_left, (-1, 1, 1)))
+        index = self.first[:, None, None] + row[..., None] * self.columns[:, None, None] + column
+        fewest, log_ways = places.at(index, possible)
+        possible &= 1 + fewest <= jnp.reshape(sites_left, (-1, 1, 1))
+        return possible, log_ways
+
+    def placed_none(self, progress: Progress, group: Array) -> Array:
+        """bool [B, K]: no atom of the element is there yet."""
+        return self.missing(progress, group) == self.atoms
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Demanded(Batch):
+    """What B samples have to meet beside the elements that may occur."""
+
+    required: Array
+    """bool [B, 119]: elements that must occur."""
+    frequency: Array
+    """float32 [B, 119]: log-odds that crystals have each element."""
+    first: Array
+    """float32 [B, 28]: ln of how likely the demands are met after each first letter, up to a
+    constant."""
+    template: Array
+    """int32 [B, S + 1]: the letters of all sites, then zeros; zeros alone where none is asked."""
+    composition: Composition
+
+    def _row(self, letter: Array, site: Array) -> Array:
+        """int [B, L]: row of the composition's tables after the `site`-th site on `letter`."""
+        return jnp.where(self.template[:, :1] > 0, site + 1, letter)
+
+    def _lacking(self, progress: Progress) -> Array:
+        return self.required & (progress.atoms == 0)
+
+    def letters(
+        self,
+        places: Places,
+        progress: Progress,
+        group: Array,
+        site: Array,
+        possible: Array,
+        sites_left: Array,
+    ) -> tuple[Array, Array]:
+        """Letters of the `site`-th site that suit, among `possible`, and the look-ahead.
+
+        bool and float32 [B, 28], 0 for the end. A sequence that lacks a required element may end
+        all the same, which costs a candidate: if it had to go on, candidates would become long
+        and improbable. `sites_left` int [] is how many sites there may still be, with this one.
+        """
+        every = jnp.broadcast_to(jnp.arange(N_LETTERS), possible.shape)
+        is_end = every == 0
+        given = self.template[:, :1] > 0
+        wanted = possible & (~given | (every == self.template[:, site, None]))
+        absent = self.composition.absent[:, None]
+        fits, log_ways = self.composition.onward(
+            places, progress, group, every, self._row(every, site), sites_left
+        )
+        complete = (self.composition.missing(progress, group) == 0).all(axis=-1)
+        fine = jnp.where(is_end, complete[:, None], fits.any(axis=-1))
+        new = self.composition.placed_none(progress, group)
+        n_elements = (self.composition.atoms > 0).sum(axis=-1, keepdims=True)
+        same = jnp.minimum(SAME[0], SAME[1] / jnp.maximum(n_elements, 1))
+        share = jnp.log(jnp.where(new, NEW, same))[:, None]
+        ahead = jax.nn.logsumexp(jnp.where(fits, log_ways + share, -jnp.inf), axis=-1)
+        ahead = jnp.where(absent | is_end | ~fine, 0.0, ahead)
+        return wanted & (absent | fine), jnp.where(site == 0, self.first, ahead)
+
+    def species(
+        self,
+        places: Places,
+        progress: Progress,
+        group: Array,
+        letter: Array,
+        site: Array,
+        sites_left: Array,
+        logits: Array,
+    ) -> tuple[Array, Array]:
+        """Elements that suit on `letter` int [B], and the look-ahead: bool and float32 [B, 119].
+
+        `logits` [B, 119] are those they are drawn by; the rest as in `letters`.
+        """
+        lacking = self._lacking(progress)
+        given = self.template[:, 0] > 0
+        sites_left = jnp.where(given, (self.template > 0).sum(axis=-1) - site, sites_left)
+        last_chance = lacking.sum(axis=-1) >= sites_left
+        wanted = lacking | ~last_chance[:, None]
+        ahead = jnp.where(lacking, -log_later(logits, self.frequency), 0)
+        at = letter[:, None]
+        fits, log_ways = self.composition.onward(
+            places, progress, group, at, self._row(at, site), sites_left
+        )
+        rows, species = jnp.arange(len(group))[:, None], self.composition.species
+        placeable = jnp.zeros_like(wanted).at[rows, species].set(fits[:, 0])
+        ways = (
+            jnp.zeros(wanted.shape).at[rows, species].set(jnp.where(fits[:, 0], log_ways[:, 0], 0))
+        )
+        absent = self.composition.absent[:, None]
+        return (
+            wanted & (absent | placeable),
+            jnp.where(absent, ahead, ways),
+        )
+
+    def ahead_after_letter(self, before: Array, look_ahead: Array, letter: Array) -> Array:
+        """float32 [B]: ln of how likely the demands are met after a letter int [B].
+
+        `look_ahead` is that of `letters`, `before` what `ahead_after_species` gave.
+        """
+        of_letter = jnp.take_along_axis(look_ahead, letter[:, None], axis=1)[:, 0]
+        return jnp.where(self.composition.absent, before, of_letter)
+
+    def ahead_after_species(self, look_ahead: Array, species: Array) -> Array:
+        """float32 [B]: ln of how likely the demands are met after an element int [B].
+
+        `look_ahead` is that of `species`.
+        """
+        now = jnp.take_along_axis(look_ahead, species[:, None], axis=1)[:, 0]
+        return now - jnp.where(self.composition.absent, look_ahead.sum(axis=1), 0)
+
+    def satisfied(self, group: Array, progress: Progress) -> Array:
+        """bool [B]: finished sequences do what is demanded."""
+        missing = self.composition.missing(progress, group)
+        return ~self._lacking(progress).any(-1) & (missing == 0).all(-1)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Constraints(Batch):
-    """Demands on B samples, each its own. What is None demands nothing."""
+    """Constraints on B samples, each its own."""
 
     known: Array
     """bool [B, 119]: elements that are sampled without constraints: those of the training data,
     and others that were asked for."""
     allowed: Array
     """bool [B, 119]: elements that may occur."""
-    required: Array
-    """bool [B, 119]: elements that must occur."""
-    template: Array | None = None
-    """int32 [B, S + 1]: the letters of all sites, then zeros."""
-    composition: Composition | None = None
-
-    def letters(
-        self,
-        fewest: Array | None,
-        progress: Progress,
-        group: Array,
-        site: Array,
-        possible: Array,
-        sites_left: Array,
-    ) -> Array:
-        """bool [B, 28]: letters of the `site`-th site that suit, 0 for the end, among `possible`.
-
-        A sequence that lacks a required element may end all the same, which costs a candidate: if
-        it had to go on, candidates would become long and improbable.
-        `fewest` is the table that the composition refers to, `sites_left` int [] how many sites
-        there may still be, with this one.
-        """
-        every = jnp.broadcast_to(jnp.arange(N_LETTERS), possible.shape)
-        is_end = every == 0
-        wanted = possible
-        if self.template is not None:
-            wanted = wanted & (every == self.template[:, site, None])
-        if self.composition is not None and fewest is not None:
-            onward = self._onward(group, every, site)
-            placeable = self.composition.placeable(
-                fewest, progress, group, every, onward, sites_left
-            )
-            complete = (self.composition.missing(progress, group) == 0).all(axis=-1)
-            wanted = wanted & jnp.where(is_end, complete[:, None], placeable.any(axis=-1))
-        return wanted
-
-    def species(
-        self,
-        fewest: Array | None,
-        progress: Progress,
-        group: Array,
-        letter: Array,
-        site: Array,
-        sites_left: Array,
-    ) -> Array:
-        """bool [B, 119]: elements that suit on `letter` int [B]; the rest as in `letters`."""
-        lacking = self._lacking(progress)
-        if self.template is not None:
-            sites_left = (self.template > 0).sum(axis=-1) - site
-        last_chance = lacking.sum(axis=-1) >= sites_left
-        wanted = self.allowed & (lacking | ~last_chance[:, None])
-        if self.composition is not None and fewest is not None:
-            at = letter[:, None]
-            onward = self._onward(group, at, site)
-            placeable = self.composition.placeable(fewest, progress, group, at, onward, sites_left)
-            row = jnp.arange(len(group))[:, None]
-            wanted &= jnp.zeros_like(wanted).at[row, self.composition.species].set(placeable[:, 0])
-        return wanted
-
-    def favour(self, progress: Progress, logits: Array) -> Array:
-        """float32 [B, 119]: look-ahead, to add to the logits [B, 119] of the next element.
-
-        Required elements that are lacking are favoured by 1/P(they come later): then a sequence
-        that has them by now is as likely as it should be among those that have them in the end.
-        """
-        logp = jax.nn.log_softmax(logits, axis=-1)
-        odds = logp - jnp.log1p(-jnp.minimum(jnp.exp(logp), 1 - 1e-6))
-        slope, intercept = LATER
-        later = jax.nn.log_sigmoid(slope * odds + intercept)
-        return jnp.where(self._lacking(progress), -later, 0)
+    demanded: Demanded | None = None
+    """What else; None if nothing is demanded of any sample."""
 
     def satisfied(self, group: Array, progress: Progress) -> Array:
         """bool [B]: finished sequences do what is demanded."""
-        present = progress.atoms > 0
-        fine = ~(present & ~self.allowed).any(-1) & ~self._lacking(progress).any(-1)
-        if self.composition is not None:
-            fine &= (self.composition.missing(progress, group) == 0).all(-1)
-        return fine
+        fine = ~((progress.atoms > 0) & ~self.allowed).any(-1)
+        return fine if self.demanded is None else fine & self.demanded.satisfied(group, progress)
 
-    def _lacking(self, progress: Progress) -> Array:
-        return self.required & (progress.atoms == 0)
 
-    def _onward(self, group: Array, letter: Array, site: Array) -> Array:
-        """int [B, L]: row of the composition's table, from the first, after a site on `letter`."""
-        if self.template is not None:
-            return jnp.broadcast_to(site + 1, letter.shape)
-        repeats = jnp.asarray(tables().n_free > 0)[group[:, None] - 1, letter]
-        return letter - repeats
+def log_later(logits: Array, frequency: Array) -> Array:
+    """ln of the probability that elements come at a later site, if not at this one: [..., 119]."""
+    logp = jax.nn.log_softmax(logits, axis=-1)
+    odds = logp - jnp.log1p(-jnp.minimum(jnp.exp(logp), 1 - 1e-6))
+    return jax.nn.log_sigmoid(LATER[0] * odds + LATER[1] * frequency + LATER[2])
 
 
 def _multiplicity(group: Array, letter: Array) -> Array:

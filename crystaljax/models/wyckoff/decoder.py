@@ -18,12 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from crystaljax.crystal import Array, Batch
-from crystaljax.models.rules import allowed_letters, exclude
-from crystaljax.models.wyckoff.constraints import Constraints, Progress
-from crystaljax.models.wyckoff.importance import effective_size
+from crystaljax.crystal import Array
+from crystaljax.models.rules import NEVER, allowed_letters, exclude
+from crystaljax.models.wyckoff.constraints import Constraints, Places, Progress
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.token_sampling import (
-    Choice,
     Tempering,
     Uniforms,
     draw_choice,
@@ -40,58 +39,13 @@ from crystaljax.models.wyckoff.transformer import (
     rotation,
 )
 from crystaljax.symmetry.orbits import project
-from crystaljax.symmetry.tables import N_LETTERS, tables
-from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE, WyckoffTokens
+from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
+from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE
+
+FIRST_TOKENS = 256
+"""First letters that are passed through the network at a time."""
 
 Graph = Any  # of the network, as `nnx.split` gives it
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Rollout(Batch):
-    """N samples with their log-probabilities."""
-
-    tokens: WyckoffTokens
-    """[N]"""
-    logp: Array
-    """float32 [N]: ln of the probability (density) under the distribution that it was drawn from,
-    token by token, with its temperature, top-p, masks and look-ahead. Under constraints samples
-    are selected from such draws: this is the proposal's, not that of the selected ones."""
-    logp_model: Array
-    """float32 [N]: ln p under the model itself; `log_prob` of the tokens gives the same."""
-    log_weight: Array
-    """float32 [N]: ln of the weight that the sample should have in averages, up to a constant; all
-    equal where samples are exact, −inf where the demands are not met."""
-    satisfied: Array
-    """bool [N]: the sample does what the constraints demand."""
-
-    @property
-    def weight(self) -> np.ndarray:
-        """float64 [N]: what samples count for in averages, 1 on average; all 0 if none is met."""
-        log_weight = np.asarray(self.log_weight, np.float64)
-        if not np.isfinite(log_weight).any():
-            return np.zeros(len(log_weight))
-        weight = np.exp(log_weight - log_weight.max())
-        return weight / weight.mean()
-
-    @property
-    def effective_size(self) -> float:
-        """Samples of equal weight that are worth as much: (Σw)²/Σw² (Kong, JASA 89, 278, 1994)."""
-        return effective_size(self.weight)
-
-    @staticmethod
-    def empty(group: Array, max_sites: int) -> Rollout:
-        """Nothing sampled yet, for N space groups."""
-        n = len(group)
-        tokens = WyckoffTokens(
-            np.asarray(group, np.int32),
-            np.zeros((n, max_sites), np.int32),
-            np.zeros((n, max_sites), np.int32),
-            np.zeros((n, max_sites, 3), np.float32),
-            np.zeros((n, 6), np.float32),
-        )
-        zeros = np.zeros(n, np.float32)
-        return Rollout(tokens, zeros, zeros.copy(), zeros.copy(), np.zeros(n, bool))
 
 
 @jax.tree_util.register_dataclass
@@ -99,12 +53,17 @@ class Rollout(Batch):
 class DecodeState:
     """B sequences after some tokens, all but the cache."""
 
-    rollout: Rollout
+    rollout: TokenRollout
     """The sampled sequences."""
     constraints: Constraints
     """Demands on each sample."""
+    places: Places | None
+    """Tables that the constraints refer to, if they demand anything."""
     progress: Progress
     """Progress of the sites so far towards the demands."""
+    ahead: Array
+    """float32 [B]: ln of how likely it still is to be met, where all of a demand's sequences are at
+    the same site; up to a constant."""
     key: Array
     """key [B]: each sample's own."""
     alive: Array
@@ -123,26 +82,27 @@ class Decoder:
     Args:
       graph, params: the network, as `nnx.split` gives it.
       tempering: how to sample.
-      fewest: the table of `Occupations` that constraints refer to, if they demand compositions.
     """
 
-    def __init__(
-        self, graph: Graph, params: Any, tempering: Tempering, fewest: Array | None
-    ) -> None:
+    def __init__(self, graph: Graph, params: Any, tempering: Tempering) -> None:
         model: WyckoffTransformer = nnx.merge(graph, params)
         self.config = model.config
         self._model = graph, params
-        self._how = tempering, fewest
+        self.tempering = tempering
         self._block, weights = nnx.split(model.blocks)
         self._layers = _unstack(weights, self.config.n_layers)
 
-    def start(self, key: Array, group: Array, constraints: Constraints) -> DecodeState:
-        """B empty sequences; key [B], group int [B]."""
+    def start(
+        self, key: Array, group: Array, constraints: Constraints, places: Places | None
+    ) -> DecodeState:
+        """B empty sequences; key [B], group int [B]; `places` is what constraints refer to."""
         batch = len(group)
         return DecodeState(
-            rollout=Rollout.empty(group, self.config.max_sites),
+            rollout=TokenRollout.empty(group, self.config.max_sites),
             constraints=constraints,
+            places=places,
             progress=Progress.start(batch),
+            ahead=np.zeros(batch, np.float32),
             key=key,
             alive=np.ones(batch, bool),
             letter=np.zeros(batch, np.int32),
@@ -162,20 +122,23 @@ class Decoder:
         """Sample the letter of the `site`-th site (from 0), and the lattice where none follows."""
         was_alive = state.alive
         state = replace(state, uniform=draw_uniforms(state.key, np.int32(site)))
-        state = _letter(*self._model, state, np.int32(site), *self._how)
+        state = _letter(*self._model, state, np.int32(site), self.tempering)
         state, caches = self._advance(state, caches, site * TOKENS_PER_SITE)
-        return _lattice(*self._model, state, was_alive, self._how[0]), caches
+        return _lattice(*self._model, state, was_alive, self.tempering), caches
 
-    def sites(
+    def species(self, state: DecodeState, site: int) -> DecodeState:
+        """Sample the element of the `site`-th site."""
+        return _species(*self._model, state, np.int32(site), self.tempering)
+
+    def coordinates(
         self, state: DecodeState, caches: list[Cache], site: int
     ) -> tuple[DecodeState, list[Cache]]:
-        """Sample the element and the coordinates of the `site`-th site."""
+        """Sample the coordinates of the `site`-th site."""
         at = np.int32(site)
         place = site * TOKENS_PER_SITE + 1
-        state = _species(*self._model, state, at, *self._how)
         state, caches = self._advance(state, caches, place)
         for axis in range(3):
-            state = _coordinate(*self._model, state, at, np.int32(axis), self._how[0])
+            state = _coordinate(*self._model, state, at, np.int32(axis), self.tempering)
             state, caches = self._advance(state, caches, place + 1 + axis)
         return state, caches
 
@@ -191,11 +154,69 @@ class Decoder:
             longer.append(kept)
         return replace(state, hidden=hidden), longer
 
+    def first_choices(
+        self, groups: np.ndarray, of_elements: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tempered logits of the first letter and of the first element on it, by group.
+
+        float32 [230, 28], of `groups` bool [230], and [230, 28, 119], of the groups `of_elements`,
+        without the rules of sequences; `NEVER` elsewhere.
+        """
+        every = np.arange(1, N_GROUPS + 1, dtype=np.int32)
+        letters = np.asarray(_first_letters(*self._model, every, self.tempering))
+        exists = (tables().multiplicity > 0) & groups[:, None]
+        group, letter = np.nonzero(exists & of_elements[:, None])
+        group, letter = group.astype(np.int32), letter.astype(np.int32)
+        species = np.full((*exists.shape, N_SPECIES), NEVER, np.float32)
+        for first in range(0, len(group), FIRST_TOKENS):
+            at = group[first : first + FIRST_TOKENS], letter[first : first + FIRST_TOKENS]
+            padded = [np.resize(x, FIRST_TOKENS) for x in at]
+            found = _first_species(*self._model, padded[0] + 1, padded[1], self.tempering)
+            species[at] = np.asarray(found)[: len(at[0])]
+        return np.where(exists, letters, NEVER), species
+
 
 @jax.jit
 def take(state: DecodeState, caches: list[Cache], rows: Array) -> tuple[DecodeState, list[Cache]]:
     """Some of the sequences."""
-    return jax.tree.map(lambda x: x[rows], (state, caches))
+    places = state.places
+    state, caches = jax.tree.map(lambda x: x[rows], (replace(state, places=None), caches))
+    return replace(state, places=places), caches
+
+
+def gather(
+    batches: list[tuple[DecodeState, list[Cache]]], batch: np.ndarray, row: np.ndarray
+) -> tuple[DecodeState, list[Cache]]:
+    """Sequence `row` of `batch` (int [B] both) of batches that refer to the same tables.
+
+    From one batch after the other: what is compiled does not depend on how many there are.
+    """
+    first, *others = np.unique(batch)
+    state, caches = take(*batches[first], np.where(batch == first, row, 0))
+    for i in others:
+        here = batch == i
+        state, caches = _put(state, caches, *batches[i], np.where(here, row, 0), here)
+    return state, caches
+
+
+@jax.jit
+def _put(
+    state: DecodeState,
+    caches: list[Cache],
+    other: DecodeState,
+    other_caches: list[Cache],
+    rows: Array,
+    here: Array,
+) -> tuple[DecodeState, list[Cache]]:
+    """Sequences, with others in the places that are `here` (bool [B])."""
+
+    def put(mine: Array, theirs: Array) -> Array:
+        return jnp.where(here.reshape(-1, *[1] * (mine.ndim - 1)), theirs[rows], mine)
+
+    places = state.places
+    parts = (replace(state, places=None), caches), (replace(other, places=None), other_caches)
+    state, caches = jax.tree.map(put, *parts)
+    return replace(state, places=places), caches
 
 
 @partial(jax.jit, static_argnums=1)
@@ -224,13 +245,30 @@ def _advance(
 
 
 @partial(jax.jit, static_argnums=0)
+def _first_letters(graph: Graph, params: Any, group: Array, tempering: Tempering) -> Array:
+    """float32 [B, 28]: logits of the first letters."""
+    model: WyckoffTransformer = nnx.merge(graph, params)
+    return model.first_letter_logits(group) / tempering.temperature
+
+
+@partial(jax.jit, static_argnums=0)
+def _first_species(
+    graph: Graph, params: Any, group: Array, letter: Array, tempering: Tempering
+) -> Array:
+    """float32 [B, 119]: logits of the elements on first letters."""
+    model: WyckoffTransformer = nnx.merge(graph, params)
+    token, here = model.embed_letter(group, letter)[:, None], jnp.zeros((len(group), 1), int)
+    output = model.transform(token, here, jnp.ones((len(group), 1, 1), bool))[:, 0]
+    return model.species_logits(output) / tempering.temperature
+
+
+@partial(jax.jit, static_argnums=0)
 def _letter(
     graph: Graph,
     params: Any,
     state: DecodeState,
     site: Array,
     tempering: Tempering,
-    fewest: Array | None,
 ) -> DecodeState:
     """Letters for those that are alive, and their tokens."""
     model: WyckoffTransformer = nnx.merge(graph, params)
@@ -240,17 +278,27 @@ def _letter(
     possible = allowed_letters(group, state.letter, jnp.broadcast_to(site == 0, group.shape))
     is_full = site >= model.config.max_sites
     possible = jnp.where(is_full, jnp.arange(N_LETTERS) == 0, possible)
-    sites_left = model.config.max_sites - site
-    wanted = state.constraints.letters(fewest, state.progress, group, site, possible, sites_left)
-    choice = draw_choice(state.uniform.letter, logits, possible, possible, wanted, tempering)
+    wanted, favour, demanded = possible, jnp.float32(0), state.constraints.demanded
+    ahead = state.ahead
+    if demanded is not None and state.places is not None:
+        sites_left = model.config.max_sites - site
+        wanted, favour = demanded.letters(
+            state.places, state.progress, group, site, possible, sites_left
+        )
+    choice = draw_choice(
+        state.uniform.letter, logits, possible, possible, wanted, tempering, favour
+    )
     letter = jnp.where(state.alive, choice.index, 0)
-    rollout = _add_choice(state.rollout, state.alive, choice)
+    if demanded is not None:
+        ahead = jnp.where(letter > 0, demanded.ahead_after_letter(ahead, favour, letter), 0)
+    rollout = state.rollout.with_choice(state.alive, choice)
     wyckoff = rollout.tokens.wyckoff.at[:, site].set(letter, mode="drop")
     return replace(
         state,
         rollout=replace(rollout, tokens=replace(rollout.tokens, wyckoff=wyckoff)),
         alive=letter > 0,
         letter=letter,
+        ahead=ahead,
         hidden=model.embed_letter(group, letter).astype(model.config.dtype),
     )
 
@@ -273,7 +321,7 @@ def _lattice(
         tokens.space_group,
         tempering,
     )
-    rollout = _add_logp(state.rollout, ends, logp, logp_model)
+    rollout = state.rollout.with_logp(ends, logp, logp_model)
     satisfied = state.constraints.satisfied(tokens.space_group, state.progress)
     return replace(
         state,
@@ -293,34 +341,41 @@ def _species(
     state: DecodeState,
     site: Array,
     tempering: Tempering,
-    fewest: Array | None,
 ) -> DecodeState:
     """Elements for those that are alive, and their tokens."""
     model: WyckoffTransformer = nnx.merge(graph, params)
     tokens = state.rollout.tokens
     group = tokens.space_group
     possible = jnp.broadcast_to(jnp.arange(N_SPECIES) > 0, (len(group), N_SPECIES))
-    sites_left = model.config.max_sites - site
-    constraints = state.constraints
-    wanted = constraints.species(fewest, state.progress, group, state.letter, site, sites_left)
     logits = model.species_logits(model.outputs(state.hidden))
+    constraints = state.constraints
+    wanted, favour, demanded = constraints.allowed, jnp.float32(0), constraints.demanded
+    ahead = state.ahead
+    if demanded is not None and state.places is not None:
+        fits, favour = demanded.species(
+            state.places,
+            state.progress,
+            group,
+            state.letter,
+            site,
+            model.config.max_sites - site,
+            exclude(logits, possible) / tempering.temperature,
+        )
+        wanted = wanted & fits
     choice = draw_choice(
-        state.uniform.species,
-        logits,
-        possible,
-        constraints.known,
-        wanted,
-        tempering,
-        constraints.favour(state.progress, exclude(logits, possible) / tempering.temperature),
+        state.uniform.species, logits, possible, constraints.known, wanted, tempering, favour
     )
     species = jnp.where(state.alive, choice.index, 0)
-    rollout = _add_choice(state.rollout, state.alive, choice)
+    if demanded is not None:
+        ahead = jnp.where(state.alive, demanded.ahead_after_species(favour, species), 0)
+    rollout = state.rollout.with_choice(state.alive, choice)
     return replace(
         state,
         rollout=replace(
             rollout, tokens=replace(tokens, species=tokens.species.at[:, site].set(species))
         ),
         progress=state.progress.after(group, state.letter, species),
+        ahead=ahead,
         hidden=model.embed_species(group, species).astype(model.config.dtype),
     )
 
@@ -341,24 +396,10 @@ def _coordinate(
     frac = project(group, letter, tokens.frac[:, site].at[:, axis].set(x))
     frac = jnp.where(state.alive[:, None], frac, 0)
     counts = state.alive & jnp.asarray(tables().free)[group - 1, letter, axis]
-    rollout = _add_logp(state.rollout, counts, logp, logp_model)
+    rollout = state.rollout.with_logp(counts, logp, logp_model)
     token = model.embed_coordinate(axis, group, frac[:, axis])
     return replace(
         state,
         rollout=replace(rollout, tokens=replace(tokens, frac=tokens.frac.at[:, site].set(frac))),
         hidden=token.astype(model.config.dtype),
-    )
-
-
-def _add_choice(rollout: Rollout, where: Array, choice: Choice) -> Rollout:
-    rollout = _add_logp(rollout, where, choice.logp, choice.logp_model)
-    log_weight = rollout.log_weight + jnp.where(where, choice.log_weight, 0)
-    return replace(rollout, log_weight=log_weight)
-
-
-def _add_logp(rollout: Rollout, where: Array, logp: Array, logp_model: Array) -> Rollout:
-    return replace(
-        rollout,
-        logp=rollout.logp + jnp.where(where, logp, 0),
-        logp_model=rollout.logp_model + jnp.where(where, logp_model, 0),
     )

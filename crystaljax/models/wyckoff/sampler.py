@@ -1,31 +1,44 @@
 """Samples of a Wyckoff transformer: the loop over sites, and the choice among candidates.
 
 Under demands (elements, template, formula) sequences are drawn with masks and a look-ahead, which
-is not the model's distribution of crystals that meet the demands: its tokens are likelier early,
-where nothing is demanded yet. So candidates are drawn in rounds, with importance weights, and
-samples are selected from them until their weights are nearly equal.
+is not the model's distribution of crystals that meet the demands. So candidates are drawn in
+rounds, with importance weights, and samples are selected from them until their weights are nearly
+equal. Candidates of all demands of a call, and of all their space groups and formula units, are
+drawn together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from crystaljax.conditions import Condition
 from crystaljax.crystal import Array
+from crystaljax.models.wyckoff.candidates import FUNNEL, POOL, Pool, Target, narrow
 from crystaljax.models.wyckoff.constraints import Constraints
-from crystaljax.models.wyckoff.decoder import Decoder, Graph, Rollout, grow, take
-from crystaljax.models.wyckoff.importance import effective_size, kept_weights, select
+from crystaljax.models.wyckoff.decoder import (
+    Decoder,
+    DecodeState,
+    Graph,
+    gather,
+    grow,
+    take,
+)
+from crystaljax.models.wyckoff.demands import make_demands
+from crystaljax.models.wyckoff.lookahead import Begun, Starts
+from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.token_sampling import Tempering
-from crystaljax.policies.base import SamplingConfig
-from crystaljax.sampling import Demands
-from crystaljax.symmetry.tables import N_GROUPS
+from crystaljax.models.wyckoff.transformer import Cache
 from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE
+
+if TYPE_CHECKING:
+    from crystaljax.policies.base import SamplingConfig
 
 SHRINK = 4
 """A batch is made smaller when this fraction of it, or less, has not ended."""
@@ -36,138 +49,174 @@ SMALLEST_BATCH = 16
 CACHE_SITES = (2, 4, 7, 12)
 """Cache lengths, in sites, before the longest: attention reads no more of it than needed."""
 
-ENOUGH = 0.9
-"""No more candidates are drawn once the effective size is this share of the samples."""
-
-FEWEST_CANDIDATES = 16
-"""Candidates are weighed against at least so many, however few samples are wanted."""
-
-EXPLORE = 0.2
-"""Share of later candidates whose space groups are drawn from the prior, not where earlier ones
-were found to weigh most."""
-
 
 class Sampler:
-    """Draws batches of sequences; sample i of a seed depends on the seed and i alone.
+    """Draws batches of sequences; sample i of a seed depends on the seed, i and the conditions.
 
     Args:
       graph, params: the network, as `nnx.split` gives it.
-      demands, config: what samples have to meet, and how they are drawn.
+      seed, sampling: how to sample.
+      space_group_counts, element_counts: of the training data, see `make_demands`.
     """
 
     def __init__(
-        self, graph: Graph, params: Any, seed: int, demands: Demands, config: SamplingConfig
+        self,
+        graph: Graph,
+        params: Any,
+        seed: int,
+        sampling: SamplingConfig,
+        space_group_counts: np.ndarray,
+        element_counts: np.ndarray | None = None,
     ) -> None:
-        top_p = jnp.float32(config.top_p) if config.top_p < 1 else None
-        tempering = Tempering(jnp.float32(config.temperature), top_p)
-        table = demands.occupations
-        fewest = None if table is None else jnp.asarray(table.fewest)
-        self._decoder = Decoder(graph, params, tempering, fewest)
+        top_p = jnp.float32(sampling.top_p) if sampling.top_p < 1 else None
+        self.decoder = Decoder(graph, params, Tempering(jnp.float32(sampling.temperature), top_p))
         self._base = jax.random.key(seed)
-        self._demands, self._config = demands, config
+        self._rng = np.random.default_rng(seed)
+        self._sampling = sampling
+        self._counts = space_group_counts, element_counts
         self._drawn = 0
 
-    def sample(self, prior: np.ndarray, n: int, repeat: int, rng: np.random.Generator) -> Rollout:
-        """n samples, as numpy arrays, of space groups each drawn for `repeat` samples in a row.
+    def sample(self, conditions: Sequence[Condition], repeat: int = 1) -> TokenRollout:
+        """`repeat` samples in a row, of the same space group, for each condition: [N · repeat].
 
-        `prior` float64 [230]: probabilities of the groups. Under demands, group and crystal are
-        distributed as they are given that the demands are met. Samples that do not meet them,
-        where too few candidates did, are not `satisfied`.
+        Arrays are numpy's. Space group (and formula units, where they are open) and crystal are
+        distributed as they are given that the condition is met. Samples that do not meet it,
+        where too few candidates did, are not `satisfied`. ValueError naming the condition that
+        cannot be asked.
         """
-        n_rows = -(-n // repeat)
-        if not self._demands.binding:
-            groups = rng.choice(N_GROUPS, n_rows, p=prior).astype(np.int32) + 1
-            return self.draw(np.repeat(groups, repeat)[:n])
-        first = self._choose(prior[None], np.array([n_rows]), rng)
+        distinct = list(dict.fromkeys(conditions))
+        number = {condition: i for i, condition in enumerate(distinct)}
+        which = np.array([number[condition] for condition in conditions], int)
+        demands = make_demands(conditions, self.decoder.config.max_sites, *self._counts)
+        demands = [demands[conditions.index(c)] for c in distinct]
+        if not any(demand.binding for demand in demands):
+            priors = np.stack([demand.prior for demand in demands])
+            group = _draw(priors, which, self._rng) + 1
+            rows = np.repeat(np.arange(len(which)), repeat)
+            known = np.stack([demand.known for demand in demands])[which[rows]]
+            constraints = Constraints(known, known)
+            return self._decode(group[rows].astype(np.int32), constraints)
+        starts = Starts(demands, self.decoder)
+        n = np.bincount(which, minlength=len(distinct))
+        targets = [
+            Target(i, starts.starts[i], int(n[i]), demand.binding)
+            for i, demand in enumerate(demands)
+        ]
+        first = self._choose(starts, targets)
+        # Target by target; back to the order that was asked for.
+        first = first[np.argsort(np.argsort(which, kind="stable"), kind="stable")]
         if repeat == 1:
             return first
         # The others of a row have the first one's group, which is thus distributed as it should be.
-        groups, which = np.unique(first.tokens.space_group, return_inverse=True)
-        others = self._choose(np.eye(N_GROUPS)[groups - 1], np.bincount(which) * (repeat - 1), rng)
-        rows = np.zeros((n_rows, repeat), int)
-        rows[:, 0] = np.arange(n_rows)
-        by_group = np.argsort(which, kind="stable")
-        rows[by_group, 1:] = n_rows + np.arange(n_rows * (repeat - 1)).reshape(n_rows, -1)
+        pairs = np.stack([which, first.tokens.space_group - 1], axis=1)
+        unique, pair = np.unique(pairs, axis=0, return_inverse=True)
+        n = np.bincount(pair.ravel()) * (repeat - 1)
+        others = self._choose(
+            starts,
+            [
+                Target(i, starts.starts[i].of_group(group), int(k), demands[i].binding)
+                for (i, group), k in zip(unique.tolist(), n, strict=True)
+            ],
+        )
+        rows = np.zeros((len(which), repeat), int)
+        rows[:, 0] = np.arange(len(which))
+        by_pair = np.argsort(pair.ravel(), kind="stable")
+        rows[by_pair, 1:] = len(which) + np.arange(len(which) * (repeat - 1)).reshape(
+            len(which), -1
+        )
         both = jax.tree.map(lambda *xs: np.concatenate(xs), first, others)
-        return both[rows.ravel()[:n]]
+        return both[rows.ravel()]
 
-    def draw(self, groups: np.ndarray) -> Rollout:
-        """The next sample for each of N space groups, int [N], with its own weight."""
-        index = self._drawn + np.arange(len(groups))
-        self._drawn += len(groups)
-        constraints = self._demands.constraints(groups)
-        result = Rollout.empty(groups, self._demands.max_sites)
-        for first in range(0, len(groups), self._config.batch_size):
-            rows = np.arange(first, min(first + self._config.batch_size, len(groups)))
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(self._base, index[rows])
-            batch = keys, groups[rows], constraints[rows]
-            for at, found in _decode(self._decoder, *batch, self._config.batch_size):
+    def _decode(self, groups: np.ndarray, constraints: Constraints) -> TokenRollout:
+        """The next sample for each of N space groups, int32 [N], without demands."""
+        result = TokenRollout.empty(groups, self.decoder.config.max_sites)
+        size = self._sampling.batch_size
+        for first in range(0, len(groups), size):
+            rows = np.arange(first, min(first + size, len(groups)))
+            keys = self._keys(rows)
+            for at, found in _decode(self.decoder, keys, groups[rows], constraints[rows], size):
                 jax.tree.map(partial(_put, rows[at]), result, found)
+        self._drawn += len(groups)
         return result
 
-    def _choose(self, priors: np.ndarray, wanted: np.ndarray, rng: np.random.Generator) -> Rollout:
-        """Samples of T targets, which differ in their priors float64 [T, 230], target by target.
+    def _keys(self, rows: np.ndarray) -> Array:
+        return jax.vmap(jax.random.fold_in, (None, 0))(self._base, self._drawn + rows)
 
-        `wanted` int [T]: samples of each.
+    def draw(self, starts: Starts, begun: Begun) -> tuple[np.ndarray, TokenRollout]:
+        """Finish one in `FUNNEL` of N candidates; which (int [K]), with their own weights.
+
+        Of each pool those that look best after the second element are likelier to be kept, with
+        weights that make up for it (rejection control).
         """
-        n_targets = len(wanted)
-        expected = np.zeros_like(priors)  # candidates of each target and group
-        proposals = priors.copy()
-        rounds: list[Rollout] = []
-        target = group = np.zeros(0, int)
-        open_targets = np.arange(n_targets)
-        for _ in range(self._config.max_candidates):
-            size = np.maximum(wanted, FEWEST_CANDIDATES)
-            drawn = [rng.choice(N_GROUPS, size[t], p=proposals[t]) for t in open_targets]
-            expected[open_targets] += size[open_targets, None] * proposals[open_targets]
-            target = np.concatenate([target, np.repeat(open_targets, size[open_targets])])
-            group = np.concatenate([group, *drawn])
-            rounds.append(self.draw(np.concatenate(drawn).astype(np.int32) + 1))
-            log_weight = np.concatenate([np.asarray(r.log_weight, np.float64) for r in rounds])
-            log_weight += np.log(priors[target, group]) - np.log(expected[target, group])
-            weight = _relative(log_weight, target, n_targets)
-            for t in open_targets:
-                mine = target == t
-                proposals[t] = _better_proposal(priors[t], expected[t], group[mine], weight[mine])
-            sizes = [
-                effective_size(kept_weights(weight[target == t], wanted[t])) for t in open_targets
-            ]
-            open_targets = open_targets[np.array(sizes) < ENOUGH * wanted[open_targets]]
-            if not len(open_targets):
-                break
-        candidates = jax.tree.map(lambda *xs: np.concatenate(xs), *rounds)
-        rows, log_kept = [], []
-        for i, n in enumerate(wanted):
-            mine = np.flatnonzero(target == i)
-            kept, weights = select(weight[mine], int(n), rng)
-            rest = np.setdiff1d(np.arange(len(mine)), kept)[: n - len(kept)]
-            rows.append(mine[np.concatenate([kept, rest]).astype(int)])
-            log_kept += [np.log(weights / weights.mean()), np.full(len(rest), -np.inf)]
-        chosen: Rollout = candidates[np.concatenate(rows)]
-        return replace(chosen, log_weight=np.concatenate(log_kept).astype(np.float32))
+        size = self._sampling.batch_size
+        most = FUNNEL * max(size, POOL)
+        kept: list[np.ndarray] = []
+        found: list[TokenRollout] = []
+        rngs = self._rng.spawn(int(begun.pool.max()) + 1)
+        for rows in starts.chunks(begun, most):
+            begin = begun[rows]
+            batches = self._begin(starts, begin, self._keys(rows))
+            place = np.divmod(np.arange(len(begin)), size)
+            seen = [jax.device_get(x.rollout.log_weight + x.ahead) for x, _ in batches]
+            log_weight = np.concatenate(seen)[: len(begin)]
+            chosen, log_weight = narrow(begin, log_weight, rngs)
+            length = starts.length(begin)[chosen]
+            order = np.lexsort((begin.group[chosen], length))
+            result = TokenRollout.empty(begin.group[chosen] + 1, self.decoder.config.max_sites)
+            for first in range(0, len(chosen), size):
+                at = order[first : first + size]
+                padding = np.zeros(_size(len(at), size) - len(at), int)
+                mine = gather(batches, *(x[chosen[np.append(at, at[padding])]] for x in place))
+                for done, part in _finish(self.decoder, *mine, len(at), 1, has_element=True):
+                    jax.tree.map(partial(_put, at[done]), result, part)
+            kept.append(rows[chosen])
+            found.append(replace(result, log_weight=result.log_weight + log_weight))
+        self._drawn += len(begun)
+        return np.concatenate(kept), jax.tree.map(lambda *xs: np.concatenate(xs), *found)
+
+    def _begin(
+        self, starts: Starts, begin: Begun, keys: Array
+    ) -> list[tuple[DecodeState, list[Cache]]]:
+        """Batches of candidates up to the second element; the last one has some left over."""
+        constraints, places = starts.constraints(begin)
+        group = (begin.group + 1).astype(np.int32)
+        batches, size = [], self._sampling.batch_size
+        for first in range(0, len(begin), size):
+            rows = np.arange(first, min(first + size, len(begin)))
+            rows = np.resize(rows, _size(len(rows), size))
+            state = self.decoder.start(keys[rows], group[rows], constraints[rows], places)
+            caches = self.decoder.empty_caches(len(rows), _lengths(self.decoder)[0])
+            state, caches = self.decoder.letters(state, caches, 0)
+            state, caches = self.decoder.coordinates(self.decoder.species(state, 0), caches, 0)
+            state, caches = self.decoder.letters(state, caches, 1)
+            batches.append((self.decoder.species(state, 1), caches))
+        return batches
+
+    def _choose(self, starts: Starts, targets: list[Target]) -> TokenRollout:
+        """Samples of T targets, target by target."""
+        pool = Pool(targets, self._sampling.max_candidates)
+        open_targets = np.arange(len(targets))
+        while len(open_targets):
+            target, option, begun = pool.propose(open_targets, self._rng)
+            kept, found = self.draw(starts, begun)
+            pool.add(target[kept], option[kept], found)
+            open_targets = pool.lacking(open_targets)
+        return pool.select(self._rng)
 
 
-def _relative(log_weight: np.ndarray, target: np.ndarray, n_targets: int) -> np.ndarray:
-    """float64 [M]: weights, the largest of each target 1; 0 where none of a target's is any."""
-    largest = np.full(n_targets, -np.inf)
-    np.maximum.at(largest, target, log_weight)
-    return np.exp(log_weight - np.where(np.isfinite(largest), largest, 0)[target])
+def _draw(priors: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """int [N]: a column for each sample by row `which` [N] of probabilities [D, n].
 
-
-def _better_proposal(
-    prior: np.ndarray, expected: np.ndarray, group: np.ndarray, weight: np.ndarray
-) -> np.ndarray:
-    """float64 [230]: probabilities of the groups of further candidates.
-
-    In proportion to the prior times the root mean square of p(demands met | group) as it was
-    found (the allocation of least variance), known the better the more candidates a group had.
+    As `Generator.choice` draws from one row.
     """
-    square = (weight * expected[group] / prior[group]) ** 2
-    if not square.any():
-        return prior
-    total, n = np.bincount(group, square, N_GROUPS), np.bincount(group, minlength=N_GROUPS)
-    found = prior * np.sqrt((total + square.mean()) / (n + 1))
-    return EXPLORE * prior + (1 - EXPLORE) * found / found.sum()
+    cumulative = np.cumsum(priors, axis=1)
+    cumulative /= cumulative[:, -1:]
+    uniform = rng.random(len(which))
+    drawn = np.zeros(len(which), int)
+    for row in np.unique(which):
+        mine = which == row
+        drawn[mine] = np.searchsorted(cumulative[row], uniform[mine], side="right")
+    return drawn
 
 
 def _put(at: np.ndarray, into: np.ndarray, values: np.ndarray) -> None:
@@ -176,17 +225,33 @@ def _put(at: np.ndarray, into: np.ndarray, values: np.ndarray) -> None:
 
 def _decode(
     decoder: Decoder, keys: Array, groups: np.ndarray, constraints: Constraints, batch_size: int
-) -> Iterator[tuple[np.ndarray, Rollout]]:
+) -> Iterator[tuple[np.ndarray, TokenRollout]]:
     """Decode N samples together; yields some of them, finished, at a time, with their rows."""
-    max_sites = decoder.config.max_sites
-    lengths = [_length(n) for n in (*CACHE_SITES, max_sites) if n <= max_sites]
     rows = np.arange(len(groups))
     size = _size(len(rows), batch_size)
     padded = np.concatenate([rows, np.zeros(size - len(rows), int)])
-    state = decoder.start(keys[padded], groups[padded], constraints[padded])
-    caches = decoder.empty_caches(size, lengths[0])
-    for site in range(max_sites + 1):
-        state, caches = decoder.letters(state, caches, site)
+    state = decoder.start(keys[padded], groups[padded], constraints[padded], None)
+    caches = decoder.empty_caches(size, _lengths(decoder)[0])
+    state, caches = decoder.letters(state, caches, 0)
+    return _finish(decoder, state, caches, len(rows), 0)
+
+
+def _finish(
+    decoder: Decoder,
+    state: DecodeState,
+    caches: list[Cache],
+    n: int,
+    site: int,
+    has_element: bool = False,
+) -> Iterator[tuple[np.ndarray, TokenRollout]]:
+    """The first n sequences of a batch, which end with the letter, or the element, of a site.
+
+    Yields as `_decode`.
+    """
+    first = True
+    rows, size = np.arange(n), len(state.key)
+    lengths = [length for length in _lengths(decoder) if length >= caches[0].key.shape[2]]
+    while True:
         left = np.flatnonzero(np.asarray(state.alive)[: len(rows)])
         smaller = _size(len(left), size)
         if len(left) == 0 or smaller < size:
@@ -201,7 +266,18 @@ def _decode(
         if _length(site + 1) > lengths[0]:
             caches = grow(caches, lengths[1] - lengths[0])
             lengths = lengths[1:]
-        state, caches = decoder.sites(state, caches, site)
+        if not (first and has_element):
+            state = decoder.species(state, site)
+        first = False
+        state, caches = decoder.coordinates(state, caches, site)
+        site += 1
+        state, caches = decoder.letters(state, caches, site)
+
+
+def _lengths(decoder: Decoder) -> list[int]:
+    """Tokens that caches have room for, as they grow."""
+    most = decoder.config.max_sites
+    return [_length(n) for n in (*CACHE_SITES, most) if n <= most]
 
 
 def _length(sites: int) -> int:

@@ -1,0 +1,200 @@
+"""Candidates for samples under demands: how many are drawn, from where, and which are taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+
+from crystaljax.models.wyckoff.importance import effective_size, kept_weights, select
+from crystaljax.models.wyckoff.lookahead import Begun, Start
+from crystaljax.models.wyckoff.rollout import TokenRollout
+
+ENOUGH = 0.9
+"""No more candidates are drawn once the effective size is this share of the samples."""
+
+FEW = 8
+"""Of fewer samples than this, the weights say too little to draw more candidates by: more are drawn
+only where the demand is not met."""
+
+FUNNEL = 5
+"""Candidates that are begun, up to the second element, for each that is finished."""
+
+POOL = 32
+"""Candidates that are finished of a common pool, at most."""
+
+EXPLORE = 0.2
+"""Share of later candidates that start as the first ones did, not where these were found to weigh
+most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """Samples that are wanted of one demand."""
+
+    demand: int
+    start: Start
+    wanted: int
+    """Number of them."""
+    binding: bool
+    """Candidates do not all have the same weight."""
+
+
+class Pool:
+    """Weighted candidates of T targets, M in all.
+
+    Args:
+      most: candidates for each sample that is wanted, at most.
+    """
+
+    def __init__(self, targets: list[Target], most: int) -> None:
+        self._targets, self._most = targets, most
+        self._expected = [np.zeros(len(t.start.group)) for t in targets]  # of each start
+        self._proposals = [t.start.proposal for t in targets]
+        self._count = np.zeros(len(targets), int)
+        self._rounds: list[TokenRollout] = []
+        self._target = self._option = np.zeros(0, int)
+        self._weight = np.zeros(0)
+
+    def propose(
+        self, open_targets: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, Begun]:
+        """Targets and starts of new candidates, `FUNNEL` for each that will be finished."""
+        sizes, options, pools, n_pools = [], [], [], 0
+        for t in open_targets:
+            target, proposal = self._targets[t], self._proposals[t]
+            size = target.wanted
+            self._count[t] += size
+            parts = [len(x) for x in np.array_split(np.arange(size), -(-size // POOL))]
+            pools.append(n_pools + np.repeat(np.arange(len(parts)), parts))
+            n_pools += len(parts)
+            if target.binding:
+                size *= FUNNEL
+                pools[-1] = np.repeat(pools[-1], FUNNEL)
+            options.append(rng.choice(len(proposal), size, p=proposal))
+            self._expected[t] += size * proposal
+            sizes.append(size)
+        target_, option = np.repeat(open_targets, sizes), np.concatenate(options)
+        starts = [t.start for t in self._targets]
+        prior, unit, group = (
+            _of_options(target_, option, [getattr(s, name) for s in starts])
+            for name in ("prior", "unit", "group")
+        )
+        return (
+            target_,
+            option,
+            Begun(
+                demand=np.array([t.demand for t in self._targets])[target_],
+                unit=unit,
+                group=group,
+                log_weight=prior - np.log(_of_options(target_, option, self._expected)),
+                pool=np.concatenate(pools),
+                narrows=np.array([t.binding for t in self._targets])[target_],
+            ),
+        )
+
+    def add(self, target: np.ndarray, option: np.ndarray, found: TokenRollout) -> None:
+        """Candidates that were proposed; all are weighed anew."""
+        self._rounds.append(found)
+        self._target = np.concatenate([self._target, target])
+        self._option = np.concatenate([self._option, option])
+        log_weight = np.concatenate([np.asarray(r.log_weight, np.float64) for r in self._rounds])
+        at = self._target, self._option
+        log_weight += _of_options(*at, [t.start.prior for t in self._targets])
+        log_weight -= np.log(_of_options(*at, self._expected))
+        self._weight = _relative(log_weight, self._target, len(self._targets))
+
+    def lacking(self, open_targets: np.ndarray) -> np.ndarray:
+        """Those of some targets that need more candidates; proposals for these are improved."""
+        left = []
+        for t in open_targets:
+            target, mine = self._targets[t], self._target == t
+            weight = self._weight[mine]
+            full = self._count[t] >= self._most * target.wanted
+            if full or not target.binding or _enough(weight, target.wanted):
+                continue
+            left.append(t)
+            if target.wanted >= FEW:
+                self._proposals[t] = _better_proposal(
+                    target.start, self._expected[t], self._option[mine], weight
+                )
+        return np.array(left, int)
+
+    def select(self, rng: np.random.Generator) -> TokenRollout:
+        """The samples of each target, with the weights that are left."""
+        rows, log_weights = [], []
+        by_target = np.argsort(self._target, kind="stable")
+        ends = np.cumsum(self._count)
+        for target, start, end in zip(self._targets, ends - self._count, ends, strict=True):
+            mine = by_target[start:end]
+            kept, weights = select(self._weight[mine], target.wanted, rng)
+            rest = np.setdiff1d(np.arange(len(mine)), kept)[: target.wanted - len(kept)]
+            rows.append(mine[np.concatenate([kept, rest]).astype(int)])
+            log_weights += [
+                np.log(weights / weights.mean() if len(kept) else weights),
+                np.full(len(rest), -np.inf),
+            ]
+        candidates = jax.tree.map(lambda *xs: np.concatenate(xs), *self._rounds)
+        chosen: TokenRollout = candidates[np.concatenate(rows)]
+        return replace(chosen, log_weight=np.concatenate(log_weights).astype(np.float32))
+
+
+def narrow(
+    begin: Begun, log_weight: np.ndarray, rngs: list[np.random.Generator]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates that are kept, int [K], and what their log-weights change by.
+
+    `log_weight` [N] is what sampling and look-ahead add to the weights of starting so; `rngs` one
+    for each pool.
+    """
+    log_weight = begin.log_weight + log_weight
+    weight = _relative(log_weight.astype(np.float64), begin.pool, len(rngs))
+    kept, change = [], []
+    for pool in np.unique(begin.pool):
+        mine = np.flatnonzero(begin.pool == pool)
+        n = len(mine) if not begin.narrows[mine[0]] else -(-len(mine) // FUNNEL)
+        chosen, weights = select(weight[mine], n, rngs[pool])
+        # Where fewer can meet the demand, others stand for them, that do not count.
+        rest = np.setdiff1d(np.arange(len(mine)), chosen)[: n - len(chosen)]
+        kept += [mine[chosen], mine[rest]]
+        change += [np.log(weights / weight[mine[chosen]]), np.full(len(rest), -np.inf)]
+    return np.concatenate(kept), np.concatenate(change).astype(np.float32)
+
+
+def _of_options(target: np.ndarray, option: np.ndarray, values: list[np.ndarray]) -> np.ndarray:
+    """[M]: values of the options of each target that candidates were drawn from."""
+    sizes = np.array([len(x) for x in values])
+    return np.concatenate(values)[(np.cumsum(sizes) - sizes)[target] + option]
+
+
+def _enough(weight: np.ndarray, wanted: int) -> bool:
+    """Candidates of these weights are enough to choose samples from."""
+    if wanted < FEW:
+        return np.count_nonzero(weight) >= wanted
+    return effective_size(kept_weights(weight, wanted)) >= ENOUGH * wanted
+
+
+def _relative(log_weight: np.ndarray, target: np.ndarray, n_targets: int) -> np.ndarray:
+    """float64 [M]: weights, the largest of each target 1; 0 where none of a target's is any."""
+    largest = np.full(n_targets, -np.inf)
+    np.maximum.at(largest, target, log_weight)
+    return np.exp(log_weight - np.where(np.isfinite(largest), largest, 0)[target])
+
+
+def _better_proposal(
+    start: Start, expected: np.ndarray, option: np.ndarray, weight: np.ndarray
+) -> np.ndarray:
+    """float64 [M]: probabilities of the starts of further candidates.
+
+    In proportion to the proposal times the root mean square of the weight as it was found (the
+    allocation of least variance), known the better the more candidates a start had.
+    """
+    proposal = start.proposal
+    square = (weight * expected[option] / proposal[option]) ** 2
+    if not square.any():
+        return proposal
+    n_starts = len(proposal)
+    total, n = np.bincount(option, square, n_starts), np.bincount(option, minlength=n_starts)
+    found = proposal * np.sqrt((total + square.mean()) / (n + 1))
+    return EXPLORE * proposal + (1 - EXPLORE) * found / found.sum()

@@ -1,0 +1,207 @@
+"""Conditions as demands on the sequences of a Wyckoff transformer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crystaljax.composition import N_SPECIES, symbol
+from crystaljax.conditions import Condition, marked
+from crystaljax.symmetry.occupations import Occupations, occupations
+from crystaljax.symmetry.tables import N_GROUPS, tables
+
+OPEN_UNITS = 1, 2, 3, 4, 5, 6, 8, 10, 12, 16
+"""Formula units in the primitive cell that are tried where their number is left open."""
+
+OPEN_PARTS = 400
+"""Parts of a composition at most (see `Occupations`) where the number of formula units is open;
+one formula unit may have more."""
+
+
+UNKNOWN = 0.03
+"""Share of crystals that are supposed to have an element where training data are not known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Demand:
+    """Demands of one condition on sequences, as arrays."""
+
+    known: np.ndarray
+    """bool [119]: elements that are sampled unless other ones are demanded."""
+    allowed: np.ndarray
+    """bool [119]: elements that may occur."""
+    required: np.ndarray
+    """bool [119]: elements that must occur."""
+    frequency: np.ndarray
+    """float32 [119]: log-odds that crystals have each element."""
+    template: np.ndarray | None
+    """int32 [n]: the letters of all sites."""
+    species: np.ndarray
+    """int [K]: elements of the formula, in the order of `atoms`."""
+    atoms: tuple[tuple[int, ...], ...]
+    """[U][K]: contents of the primitive cell that it may have; none if no formula is asked for."""
+    prior: np.ndarray
+    """float64 [230]: probabilities of the space groups, of those that may have it."""
+    groups: np.ndarray
+    """bool [230]: space groups that tables are made for."""
+
+    @property
+    def binding(self) -> bool:
+        """Some samples of the model in these space groups would not meet it."""
+        return self.asks_elements or self.template is not None
+
+    @property
+    def asks_elements(self) -> bool:
+        """Not all elements that the model samples suit."""
+        return bool((self.known & ~self.allowed).any() or self.required.any())
+
+    @property
+    def letters(self) -> tuple[int, ...] | None:
+        """The template's letters."""
+        return None if self.template is None else tuple(self.template.tolist())
+
+    def occupations(self, unit: int) -> Occupations:
+        """Tables of one of the contents that the cell may have."""
+        return occupations(self.atoms[unit], self.letters, self.groups)
+
+
+def make_demands(
+    conditions: Sequence[Condition],
+    max_sites: int,
+    space_group_counts: np.ndarray,
+    element_counts: np.ndarray | None = None,
+) -> list[Demand]:
+    """The demand of each condition; ValueError naming the first that cannot be asked, and why.
+
+    Space groups are as frequent as in the training data, of which `space_group_counts` int [230]
+    are; groups asked for that it lacks count once. Elements that it lacks (`element_counts` int
+    [119]) are sampled only if elements or a formula name them.
+    """
+    made: dict[Condition, Demand] = {}
+    for i, condition in enumerate(conditions):
+        try:
+            if condition not in made:
+                made[condition] = _make(condition, max_sites, space_group_counts, element_counts)
+        except ValueError as error:
+            if len(conditions) == 1:
+                raise
+            raise ValueError(f"condition {i + 1} of {len(conditions)}: {error}") from error
+    return [made[condition] for condition in conditions]
+
+
+def _make(
+    condition: Condition,
+    max_sites: int,
+    space_group_counts: np.ndarray,
+    element_counts: np.ndarray | None,
+) -> Demand:
+    if condition.properties:
+        names = ", ".join(condition.properties)
+        raise ValueError(
+            f"the Wyckoff transformer cannot be asked for properties ({names}): it can for a "
+            "formula, elements, space groups and a template"
+        )
+    known = np.arange(N_SPECIES) > 0
+    if element_counts is not None:
+        known &= np.asarray(element_counts) > 0
+    allowed = known if condition.elements is None else marked(condition.elements)
+    required = marked(condition.required)
+    content = condition.content
+    if content is not None:
+        allowed = required = content > 0
+    elif condition.elements is None and (required & ~known).any():
+        names = ", ".join(symbol(int(z)) for z in np.flatnonzero(required & ~known))
+        raise ValueError(
+            f"required is {names}, which is not among those that the model has seen in training: "
+            "to sample it all the same, name all elements that may occur"
+        )
+    template = None if condition.template is None else condition.letters
+    n_slots = max_sites if template is None else len(template)
+    if n_slots > max_sites:
+        raise ValueError(f"a template of {n_slots} sites: 1 to {max_sites} can be")
+    if required.sum() > n_slots:
+        raise ValueError(
+            f"{required.sum()} elements are required on {n_slots} sites at most: require fewer"
+        )
+    prior = _group_weights(condition, space_group_counts)
+    fits = np.ones(N_GROUPS, bool)
+    if template is not None:
+        again = template[1:][np.diff(template) == 0]
+        fits &= (tables().multiplicity[:, template] > 0).all(axis=1)
+        fits &= (tables().n_free[:, again] > 0).all(axis=1)
+    groups = fits & (prior > 0)
+    species = np.zeros(0, int)
+    atoms: tuple[tuple[int, ...], ...] = ()
+    if content is not None:
+        species = np.flatnonzero(content)
+        species = species[np.argsort(content[species], kind="stable")]
+        letters = None if template is None else tuple(template.tolist())
+        atoms, fits = _units(condition, content[species], letters, groups, max_sites)
+    prior = prior * fits
+    if not prior.any():
+        raise ValueError(_impossible(condition, max_sites))
+    prior = prior / prior.sum()
+    frequency = _log_odds(element_counts, int(np.sum(space_group_counts)))
+    known = known | allowed
+    return Demand(known, allowed, required, frequency, template, species, atoms, prior, groups)
+
+
+def _log_odds(element_counts: np.ndarray | None, n_crystals: int) -> np.ndarray:
+    """float32 [119]: log-odds that crystals have each element; all alike if it is not known."""
+    if element_counts is None:
+        return np.full(N_SPECIES, math.log(UNKNOWN / (1 - UNKNOWN)), np.float32)
+    share = (np.asarray(element_counts, float) + 1) / (n_crystals + 2)
+    share = np.clip(share, 1e-4, 0.9)
+    return np.log(share / (1 - share)).astype(np.float32)
+
+
+def _group_weights(condition: Condition, counts: np.ndarray) -> np.ndarray:
+    """float64 [230]: how often groups are drawn that the condition allows."""
+    weight = np.asarray(counts, float)
+    if condition.space_groups is None:
+        return weight
+    chosen = np.isin(np.arange(1, N_GROUPS + 1), condition.space_groups)
+    return np.where(chosen, np.maximum(weight, 1), 0)
+
+
+def _units(
+    condition: Condition,
+    content: np.ndarray,
+    letters: tuple[int, ...] | None,
+    groups: np.ndarray,
+    max_sites: int,
+) -> tuple[tuple[tuple[int, ...], ...], np.ndarray]:
+    """Contents of the primitive cell that fit, and which groups they fit (bool [230])."""
+    if condition.formula_units is not None:
+        numbers: tuple[int, ...] = (condition.formula_units,)
+    else:
+        numbers, content = OPEN_UNITS, content // math.gcd(*content.tolist())
+    found, fits = [], np.zeros(N_GROUPS, bool)
+    for n in numbers:
+        atoms = tuple((n * content).tolist())
+        n_parts = math.prod(m + 1 for m in atoms)
+        if n > 1 and condition.formula_units is None and n_parts > OPEN_PARTS:
+            break
+        fit = occupations(atoms, letters, groups).fits(max_sites)
+        if fit.any():
+            found.append(atoms)
+            fits |= fit
+    return tuple(found), fits
+
+
+def _impossible(condition: Condition, max_sites: int) -> str:
+    wishes = {
+        "template": None if condition.template is None else " ".join(condition.template),
+        "formula": condition.formula,
+    }
+    asked = " and ".join(f"{name} {value}" for name, value in wishes.items() if value is not None)
+    if not asked:
+        return "no space group is in the training data: name some"
+    return (
+        f"no space group that may be drawn has the positions that the {asked} needs, on "
+        f"{max_sites} sites at most: allow more space groups, or another number of formula units "
+        "in the primitive cell; a template lists the letters of all sites"
+    )

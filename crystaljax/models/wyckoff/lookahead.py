@@ -1,0 +1,304 @@
+"""Space groups, formula units and first letters by how likely a demand is met from them.
+
+The network says exactly what the first letter and the first element are; what follows is estimated
+(`Occupations.log_ways`, `constraints.log_later`). Importance weights correct the estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from crystaljax.crystal import Array, Batch
+from crystaljax.models.wyckoff.constraints import LATER, Composition, Constraints, Demanded, Places
+from crystaljax.models.wyckoff.decoder import Decoder
+from crystaljax.models.wyckoff.demands import Demand
+from crystaljax.symmetry.occupations import Occupations, occupancies
+from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
+from crystaljax.tokenizations.wyckoff import N_SPECIES
+
+K_STEP = 8
+"""Elements of compositions are padded to a multiple of it, so that nothing is compiled anew."""
+
+PLACES = 2**16, 2**20, 2**24
+"""Entries of a batch's tables: few sizes, for the same reason."""
+
+EXPLORE = 0.02
+"""Share of candidates that start as often as without look-ahead."""
+
+
+class FirstSites:
+    """The network's first letters and elements, of some space groups.
+
+    Args:
+      decoder: the network.
+      groups: bool [230].
+      of_elements: bool [230], those of them of which elements are needed.
+    """
+
+    def __init__(self, decoder: Decoder, groups: np.ndarray, of_elements: np.ndarray) -> None:
+        letters, species = decoder.first_choices(groups, of_elements)
+        exists = (tables().multiplicity > 0) & groups[:, None]
+        self.group, self.letter = np.nonzero(exists)
+        logp = letters - _logsumexp(letters.astype(np.float64))[:, None]
+        self._letters = logp[exists]
+        self._logits = species[exists].astype(np.float64)
+        self._totals: dict[bytes, np.ndarray] = {}
+
+    def total(self, elements: np.ndarray) -> np.ndarray:
+        """float64 [P]: ln Σ exp(logits) over elements, bool [119]."""
+        key = elements.tobytes()
+        if key not in self._totals:
+            self._totals[key] = _logsumexp(self._logits[:, elements])
+        return self._totals[key]
+
+    def letters(self, ahead: np.ndarray) -> np.ndarray:
+        """float64 [230]: ln of the mean of exp(`ahead`), [230, 28], over first letters."""
+        dense = np.full((N_GROUPS, N_LETTERS), -np.inf)
+        dense[self.group, self.letter] = self._letters
+        return _logsumexp(dense + ahead)
+
+    def ahead(self, demand: Demand, unit: int) -> np.ndarray:
+        """float64 [230, 28]: ln of how likely the demand is met after each first letter."""
+        value = np.zeros(len(self.group))
+        if demand.atoms:
+            value = self._composition(demand, demand.occupations(unit))
+        elif demand.asks_elements:
+            value = self._elements(demand)
+        if demand.asks_elements:
+            value = value - self.total(demand.known)
+        if demand.template is not None and not demand.atoms:
+            value = value + _template(demand.template)[self.group]
+        if demand.template is not None:
+            value = np.where(self.letter == demand.template[0], value, -np.inf)
+        ahead = np.full((N_GROUPS, N_LETTERS), -np.inf)
+        ahead[self.group, self.letter] = value
+        return ahead
+
+    def _elements(self, demand: Demand) -> np.ndarray:
+        """float64 [P]: allowed elements now, and required ones now or later."""
+        required = np.flatnonzero(demand.required)
+        rest = demand.allowed & ~demand.required
+        terms = [self.total(rest) if rest.any() else np.full(len(self.group), -np.inf)]
+        every = self.total(np.arange(N_SPECIES) > 0)
+        later = [_log_later(self._logits[:, z] - every, demand.frequency[z]) for z in required]
+        terms += [self._logits[:, z] - ahead for z, ahead in zip(required, later, strict=True)]
+        return _logsumexp(np.stack(terms, axis=-1)) + sum(later)
+
+    def _composition(self, demand: Demand, table: Occupations) -> np.ndarray:
+        """float64 [P]: an element of the formula now, the rest after it."""
+        has = table.first[self.group] >= 0
+        step = tables().multiplicity[self.group, self.letter]
+        step = (step // tables().n_centering[self.group])[:, None]
+        row = table.first[self.group] + (1 if demand.template is not None else self.letter)
+        possible = has[:, None] & (step <= table.atoms)
+        column = np.where(possible, table.whole - step * table.stride, 0)
+        ways = table.log_ways[np.where(has, row, 0)[:, None], column].astype(np.float64)
+        ways = np.where(possible, ways, -np.inf)
+        return _logsumexp(self._logits[:, demand.species] + ways)
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Ways to start a sequence for one demand, M of them: a space group and formula units."""
+
+    unit: np.ndarray
+    """int [M]"""
+    group: np.ndarray
+    """int [M]: rows of group tables."""
+    prior: np.ndarray
+    """float64 [M]: ln of the group's probability."""
+    proposal: np.ndarray
+    """float64 [M]: probabilities with which candidates start."""
+
+    def of_group(self, group: int) -> Start:
+        """Those of one group."""
+        mine = self.group == group
+        share = self.proposal[mine]
+        return Start(self.unit[mine], self.group[mine], self.prior[mine], share / share.sum())
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Begun(Batch):
+    """N candidates of several demands before their first site."""
+
+    demand: np.ndarray
+    """int [N]"""
+    unit: np.ndarray
+    """int [N]"""
+    group: np.ndarray
+    """int [N]: rows of group tables."""
+    log_weight: np.ndarray
+    """float64 [N]: of starting so."""
+    pool: np.ndarray
+    """int [N]: which are selected from together after the first site."""
+    narrows: np.ndarray
+    """bool [N]: not all of the pool are finished."""
+
+
+class Starts:
+    """Starts of several demands, and constraints on sequences that begin with one.
+
+    Args:
+      demands: what is demanded.
+      decoder: the network that will be sampled.
+    """
+
+    def __init__(self, demands: list[Demand], decoder: Decoder) -> None:
+        self.demands = demands
+        self._max_sites = decoder.config.max_sites
+        groups = np.stack([d.prior > 0 for d in demands])
+        asks = np.array([d.asks_elements for d in demands])
+        sites = FirstSites(decoder, groups.any(axis=0), groups[asks].any(axis=0))
+        units = [max(len(d.atoms), 1) for d in demands]
+        self._variant = np.cumsum(units) - units  # of a demand's first content
+        self._ahead = np.zeros((sum(units), N_GROUPS, N_LETTERS), np.float32)
+        self.starts = [self._start(i, d, sites) for i, d in enumerate(demands)]
+        k = max(len(d.species) for d in demands)
+        k += K_STEP if k == 0 else -k % K_STEP
+        self._species = np.zeros((len(demands), k), np.int32)
+        self._template = np.zeros((len(demands), self._max_sites + 1), np.int32)
+        for i, demand in enumerate(demands):
+            self._species[i, : len(demand.species)] = demand.species
+            if demand.template is not None:
+                self._template[i, : len(demand.template)] = demand.template
+
+    def _start(self, i: int, demand: Demand, sites: FirstSites) -> Start:
+        groups, found = np.flatnonzero(demand.prior), []
+        for unit in range(max(len(demand.atoms), 1)):
+            ahead = sites.ahead(demand, unit)
+            score = sites.letters(ahead)[groups]
+            if demand.atoms:
+                fits = demand.occupations(unit).fits(self._max_sites)[groups]
+                score = np.where(fits, score, -np.inf)
+            found.append(score)
+            self._ahead[self._variant[i] + unit] = np.where(np.isfinite(ahead), ahead, 0)
+        score = np.concatenate(found)
+        unit, group = np.repeat(np.arange(len(found)), len(groups)), np.tile(groups, len(found))
+        prior = np.log(demand.prior[group])
+        at = np.flatnonzero(np.isfinite(score))
+        share = np.exp(prior[at] + score[at] - (prior + score)[at].max())
+        even = np.exp(prior[at] - prior[at].max())
+        proposal = (1 - EXPLORE) * share / share.sum() + EXPLORE * even / even.sum()
+        if not demand.binding:
+            proposal = even / even.sum()
+        return Start(unit[at], group[at], prior[at], proposal)
+
+    def length(self, begun: Begun) -> np.ndarray:
+        """int [N]: sites of sequences that start so, at least."""
+        sites = np.zeros(len(begun), int)
+        for i, u in {*zip(begun.demand.tolist(), begun.unit.tolist(), strict=True)}:
+            mine, asked = (begun.demand == i) & (begun.unit == u), self.demands[i]
+            if asked.template is not None:
+                sites[mine] = len(asked.template)
+            elif asked.atoms:
+                table = asked.occupations(u)
+                sites[mine] = table.fewest[table.first[begun.group[mine]], table.whole]
+        return sites
+
+    def chunks(self, begun: Begun, most: int) -> Iterator[np.ndarray]:
+        """Rows of whole pools, int [n] with n ≤ `most` if pools are not larger.
+
+        Pools of short sequences first; the tables of a chunk have a limited size.
+        """
+        n = np.bincount(begun.pool)
+        length = np.bincount(begun.pool, self.length(begun)) / n
+        by_pool = np.argsort(begun.pool, kind="stable")
+        rows_of = np.split(by_pool, np.cumsum(n)[:-1])
+        chunk: list[np.ndarray] = []
+        entries: dict[object, int] = {}
+        for pool in np.argsort(length, kind="stable"):
+            rows = rows_of[pool]
+            more = dict(self._entries(begun[rows]))
+            size = sum(map(len, chunk)) + len(rows)
+            if chunk and (size > most or sum((entries | more).values()) > PLACES[-1]):
+                yield np.concatenate(chunk)
+                chunk, entries = [], {}
+            chunk.append(rows)
+            entries |= more
+        yield np.concatenate(chunk)
+
+    def _entries(self, begun: Begun) -> Iterator[tuple[object, int]]:
+        """What tables of space groups are referred to, and their sizes."""
+        starts = zip(begun.demand.tolist(), begun.unit.tolist(), begun.group.tolist(), strict=True)
+        for i, u, g in {*starts}:
+            if self.demands[i].atoms:
+                table = self.demands[i].occupations(u)
+                yield (id(table), g), int(table.n_rows[g]) * table.fewest.shape[1]
+
+    def constraints(self, begun: Begun) -> tuple[Constraints, Places]:
+        """Constraints on sequences that start so, and the tables they refer to."""
+        demand = begun.demand
+        asked = [self.demands[i] for i in demand]
+        composition, places = self._compositions(demand, begun.unit, begun.group)
+        demanded = Demanded(
+            np.stack([d.required for d in asked]),
+            np.stack([d.frequency for d in asked]),
+            self._ahead[self._variant[demand] + begun.unit, begun.group],
+            self._template[demand],
+            composition,
+        )
+        known, allowed = (np.stack([getattr(d, x) for d in asked]) for x in ("known", "allowed"))
+        return Constraints(known, allowed, demanded), places
+
+    def _compositions(
+        self, demand: np.ndarray, unit: np.ndarray, group: np.ndarray
+    ) -> tuple[Composition, Places]:
+        atoms, stride = (np.zeros((len(demand), self._species.shape[1]), np.int32) for _ in "ab")
+        first, columns = np.zeros(len(demand), np.int32), np.ones(len(demand), np.int32)
+        offsets: dict[tuple[int, int], int] = {}
+        pieces: list[tuple[np.ndarray, np.ndarray]] = []
+        used = 0
+        rows = demand.tolist(), unit.tolist(), group.tolist()
+        for row, (i, u, g) in enumerate(zip(*rows, strict=True)):
+            if not self.demands[i].atoms:
+                continue
+            table = self.demands[i].occupations(u)
+            k = len(table.atoms)
+            atoms[row, :k], stride[row, :k] = table.atoms, table.stride
+            columns[row] = table.fewest.shape[1]
+            if (id(table), g) not in offsets:
+                mine = slice(table.first[g], table.first[g] + table.n_rows[g])
+                pieces.append((table.fewest[mine].ravel(), table.log_ways[mine].ravel()))
+                offsets[id(table), g] = used
+                used += len(pieces[-1][0])
+            first[row] = offsets[id(table), g]
+        size = next((n for n in PLACES if n >= used), used)
+        both: list[Array] = [np.zeros(size, np.uint8), np.zeros(size, np.float16)]
+        for into, values in zip(both, zip(*pieces, strict=True), strict=False):
+            into[:used] = np.concatenate(values)
+        species = self._species[demand]
+        return Composition(species, atoms, stride, first, columns), Places(*both)
+
+
+def _template(letters: np.ndarray) -> np.ndarray:
+    """float64 [230]: ln of how likely sequences go on with a template after its first site."""
+    occupied, again = occupancies()
+    skipped = np.cumsum(np.log1p(-occupied), axis=1)
+    total = np.zeros(N_GROUPS)
+    for letter, following in zip(letters, [*letters[1:], N_LETTERS], strict=True):
+        if following == letter:
+            total += np.log(np.maximum(again[:, letter], 1e-9))
+            continue
+        total += np.log1p(-again[:, letter]) + skipped[:, following - 1] - skipped[:, letter]
+        if following < N_LETTERS:
+            total += np.log(np.maximum(occupied[:, following], 1e-9))
+    return total
+
+
+def _log_later(logp: np.ndarray, frequency: float) -> np.ndarray:
+    """`constraints.log_later`, of log-probabilities of one element."""
+    odds = logp - np.log1p(-np.minimum(np.exp(logp), 1 - 1e-6))
+    return -np.logaddexp(0, -(LATER[0] * odds + LATER[1] * frequency + LATER[2]))
+
+
+def _logsumexp(x: np.ndarray) -> np.ndarray:
+    """ln Σ exp(x) over the last axis; -inf where all are."""
+    largest = x.max(axis=-1, keepdims=True)
+    largest = np.where(np.isfinite(largest), largest, 0)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(x - largest).sum(axis=-1)) + largest[..., 0]
