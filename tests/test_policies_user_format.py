@@ -74,7 +74,7 @@ def test_a_format_of_a_user_goes_all_the_way(tmp_path: Path) -> None:
     sft = dataclasses.replace(small.sft, n_epochs=1)
     llm_sft.main(dataclasses.replace(small, setup=setup, sft=sft))
     model = tmp_path / "run" / "model"
-    with pytest.raises(ValueError, match=r"code and only run if you say so: give the format"):
+    with pytest.raises(ValueError, match=r"code and only run if you say so: give"):
         load_policy(model)
     policy, params = load_policy(model, name, model=TextModelConfig())
     assert policy.tokenization == name
