@@ -17,7 +17,8 @@ TINY = (
     "small --tokenizations wyckoff wyckoff-text --core.n-layers 1 --core.n-heads 1"
     " --data.n-train 200 --data.n-validation 20 --data.max-sites 3 --budget.flops 2e10"
     " --budget.search 0.5 --budget.learning-rates 0.003 0.01 --samples.n 8"
-    " --rl.dpo.n-iterations 1 --rl.dpo.n-samples 8 --rl.dpo.batch-size 2 --rl.grpo.n-steps 1 --rl.grpo.batch-size 8 --rl.grpo.group-size 4"
+    " --rl.dpo.n-iterations 1 --rl.dpo.n-samples 8 --rl.dpo.batch-size 2"
+    " --rl.grpo.n-steps 1 --rl.grpo.batch-size 8 --rl.grpo.group-size 4"
     " --debug --output out"
 )
 
