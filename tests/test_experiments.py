@@ -209,7 +209,6 @@ def test_language_models(monkeypatch: pytest.MonkeyPatch, crystals: Path, tmp_pa
     )
     run(
         *(monkeypatch, "llm_sample.py", "small", texts, how, base, "--setup.output samples"),
-        "--n-groups 1",
     )
     for folder in ("sft", "dpo", "samples"):
         assert (Path(folder) / "report.html").is_file()

@@ -22,14 +22,14 @@ def test_as_many_are_kept_as_asked_for() -> None:
         c = threshold(weight, n)
         n_kept = min(n, np.count_nonzero(weight))
         assert np.minimum(weight / c, 1).sum() == pytest.approx(n_kept)
-        rows, kept = select(weight, n, rng)
+        rows, kept = select(weight, n, rng.random())
         assert len(set(rows)) == len(rows) == n_kept
         np.testing.assert_allclose(kept, np.maximum(weight[rows], c))
         np.testing.assert_allclose(np.sort(kept), np.sort(kept_weights(weight, n)))
 
 
 def test_none_of_no_weight() -> None:
-    rows, kept = select(np.zeros(5), 3, np.random.default_rng(0))
+    rows, kept = select(np.zeros(5), 3, 0.5)
     assert len(rows) == len(kept) == len(kept_weights(np.zeros(5), 3)) == 0
 
 
@@ -39,6 +39,6 @@ def test_averages_are_kept() -> None:
     rng = np.random.default_rng(1)
     total = np.zeros(len(weight))
     for _ in range(4000):
-        rows, kept = select(weight, 4, rng)
+        rows, kept = select(weight, 4, rng.random())
         total[rows] += kept
     np.testing.assert_allclose(total / 4000, weight, rtol=0.1)

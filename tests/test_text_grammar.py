@@ -160,7 +160,8 @@ def test_bad_patterns() -> None:
         from_regex("a", bpe(), 9)
 
 
-def test_too_many_transitions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_transitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRYSTALJAX_CACHE", str(tmp_path))  # none is kept of an earlier run
     monkeypatch.setattr(token_walk, "MAX_TRANSITIONS", 100)
     with pytest.raises(ValueError, match="more than 100 transitions by tokens"):
         from_regex("[0-9]{1,200}", bpe(), V)

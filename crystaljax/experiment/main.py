@@ -40,7 +40,8 @@ def run(
     debug = DEBUG in arguments
     given = [argument for argument in arguments if argument != DEBUG]
     # What this package says is for people to read; other libraries speak when they are worried.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # Another library may have set handlers of its own while it was imported.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("crystaljax").setLevel(logging.INFO)
     with one_line_errors(Path(program).name, debug):
         config: C

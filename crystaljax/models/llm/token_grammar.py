@@ -59,10 +59,10 @@ class TokenGrammar:
     def padded(self) -> TokenGrammar:
         """The same grammar (numpy) with sizes that are powers of two but V: few are compiled for.
 
-        What is added is not reached, and allows and accepts nothing.
+        What is added is not reached, and allows and accepts nothing. All arrays are copies.
         """
         return TokenGrammar(
-            self.token_class,
+            self.token_class.copy(),
             _enlarged(_enlarged(self.rank, 0, -1), 1, -1),
             _enlarged(self.row, 0, 0),
             _enlarged(self.first, 0, 0),

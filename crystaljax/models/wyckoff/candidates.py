@@ -64,7 +64,8 @@ class Pool:
         sizes, options, pools, n_pools = [], [], [], 0
         for t in open_targets:
             target, proposal = self._targets[t], self._proposals[t]
-            size = target.wanted
+            left = self._most * target.wanted - self._count[t]
+            size = min(max(target.wanted, self._count[t] if target.wanted < FEW else 0), left)
             self._count[t] += size
             parts = [len(x) for x in np.array_split(np.arange(size), -(-size // POOL))]
             pools.append(n_pools + np.repeat(np.arange(len(parts)), parts))
@@ -123,43 +124,57 @@ class Pool:
 
     def select(self, rng: np.random.Generator) -> TokenRollout:
         """The samples of each target, with the weights that are left."""
-        rows, log_weights = [], []
+        rows, kept = [], []
         by_target = np.argsort(self._target, kind="stable")
-        ends = np.cumsum(self._count)
-        for target, start, end in zip(self._targets, ends - self._count, ends, strict=True):
-            mine = by_target[start:end]
-            kept, weights = select(self._weight[mine], target.wanted, rng)
-            rest = np.setdiff1d(np.arange(len(mine)), kept)[: target.wanted - len(kept)]
-            rows.append(mine[np.concatenate([kept, rest]).astype(int)])
-            log_weights += [
-                np.log(weights / weights.mean() if len(kept) else weights),
-                np.full(len(rest), -np.inf),
-            ]
+        uniform = rng.random(len(self._targets))
+        for t, mine in enumerate(np.split(by_target, np.cumsum(self._count)[:-1])):
+            chosen, weights = _select(self._weight[mine], self._targets[t].wanted, uniform[t])
+            rows.append(mine[chosen])
+            kept.append(weights / weights[weights > 0].mean() if weights.any() else weights)
+        with np.errstate(divide="ignore"):
+            log_weight = np.log(np.concatenate(kept)).astype(np.float32)
         candidates = jax.tree.map(lambda *xs: np.concatenate(xs), *self._rounds)
         chosen: TokenRollout = candidates[np.concatenate(rows)]
-        return replace(chosen, log_weight=np.concatenate(log_weights).astype(np.float32))
+        return replace(chosen, log_weight=log_weight)
 
 
 def narrow(
-    begin: Begun, log_weight: np.ndarray, rngs: list[np.random.Generator]
+    begin: Begun, log_weight: np.ndarray, uniform: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Candidates that are kept, int [K], and what their log-weights change by.
 
-    `log_weight` [N] is what sampling and look-ahead add to the weights of starting so; `rngs` one
-    for each pool.
+    `log_weight` [N] is what sampling and look-ahead add to the weights of starting so; `uniform`
+    numbers, one for each pool.
     """
     log_weight = begin.log_weight + log_weight
-    weight = _relative(log_weight.astype(np.float64), begin.pool, len(rngs))
+    weight = _relative(log_weight.astype(np.float64), begin.pool, len(uniform))
+    by_pool = np.argsort(begin.pool, kind="stable")
+    ends = np.flatnonzero(np.diff(begin.pool[by_pool], append=-1)) + 1
     kept, change = [], []
-    for pool in np.unique(begin.pool):
-        mine = np.flatnonzero(begin.pool == pool)
-        n = len(mine) if not begin.narrows[mine[0]] else -(-len(mine) // FUNNEL)
-        chosen, weights = select(weight[mine], n, rngs[pool])
-        # Where fewer can meet the demand, others stand for them, that do not count.
-        rest = np.setdiff1d(np.arange(len(mine)), chosen)[: n - len(chosen)]
-        kept += [mine[chosen], mine[rest]]
-        change += [np.log(weights / weight[mine[chosen]]), np.full(len(rest), -np.inf)]
+    for mine in np.split(by_pool, ends[:-1]):
+        n = -(-len(mine) // FUNNEL) if begin.narrows[mine[0]] else len(mine)
+        chosen, weights = _select(weight[mine], n, uniform[begin.pool[mine[0]]])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(weights > 0, np.log(weights / weight[mine[chosen]]), -np.inf)
+        kept.append(mine[chosen])
+        change.append(ratio)
     return np.concatenate(kept), np.concatenate(change).astype(np.float32)
+
+
+def _select(weight: np.ndarray, n: int, uniform: float) -> tuple[np.ndarray, np.ndarray]:
+    """Just n candidates of [M] and their weights, see `select`.
+
+    Where fewer have a weight, others stand for them, which count for nothing.
+    """
+    if n == 1:
+        share = np.cumsum(weight)
+        at = np.searchsorted(share, uniform * share[-1], side="right")
+        return np.array([min(at, len(weight) - 1)]), share[-1:]
+    chosen, weights = select(weight, n, uniform)
+    if len(chosen) == n:
+        return chosen, weights
+    rest = np.setdiff1d(np.arange(len(weight)), chosen)[: n - len(chosen)]
+    return np.append(chosen, rest), np.append(weights, np.zeros(len(rest)))
 
 
 def _of_options(target: np.ndarray, option: np.ndarray, values: list[np.ndarray]) -> np.ndarray:

@@ -58,7 +58,8 @@ class DecodeState:
     constraints: Constraints
     """Demands on each sample."""
     places: Places | None
-    """Tables that the constraints refer to, if they demand anything."""
+    """Tables that the constraints refer to, if they demand anything; not passed through what does
+    not need them, which would copy them."""
     progress: Progress
     """Progress of the sites so far towards the demands."""
     ahead: Array
@@ -120,15 +121,18 @@ class Decoder:
         self, state: DecodeState, caches: list[Cache], site: int
     ) -> tuple[DecodeState, list[Cache]]:
         """Sample the letter of the `site`-th site (from 0), and the lattice where none follows."""
-        was_alive = state.alive
-        state = replace(state, uniform=draw_uniforms(state.key, np.int32(site)))
-        state = _letter(*self._model, state, np.int32(site), self.tempering)
+        was_alive, places = state.alive, state.places
+        state = replace(state, uniform=draw_uniforms(state.key, np.int32(site)), places=None)
+        state = _letter(*self._model, state, places, np.int32(site), self.tempering)
         state, caches = self._advance(state, caches, site * TOKENS_PER_SITE)
-        return _lattice(*self._model, state, was_alive, self.tempering), caches
+        state = _lattice(*self._model, state, was_alive, self.tempering)
+        return replace(state, places=places), caches
 
     def species(self, state: DecodeState, site: int) -> DecodeState:
         """Sample the element of the `site`-th site."""
-        return _species(*self._model, state, np.int32(site), self.tempering)
+        places, state = state.places, replace(state, places=None)
+        state = _species(*self._model, state, places, np.int32(site), self.tempering)
+        return replace(state, places=places)
 
     def coordinates(
         self, state: DecodeState, caches: list[Cache], site: int
@@ -136,11 +140,12 @@ class Decoder:
         """Sample the coordinates of the `site`-th site."""
         at = np.int32(site)
         place = site * TOKENS_PER_SITE + 1
+        places, state = state.places, replace(state, places=None)
         state, caches = self._advance(state, caches, place)
         for axis in range(3):
             state = _coordinate(*self._model, state, at, np.int32(axis), self.tempering)
             state, caches = self._advance(state, caches, place + 1 + axis)
-        return state, caches
+        return replace(state, places=places), caches
 
     def _advance(
         self, state: DecodeState, caches: list[Cache], place: int
@@ -176,12 +181,16 @@ class Decoder:
         return np.where(exists, letters, NEVER), species
 
 
-@jax.jit
 def take(state: DecodeState, caches: list[Cache], rows: Array) -> tuple[DecodeState, list[Cache]]:
     """Some of the sequences."""
-    places = state.places
-    state, caches = jax.tree.map(lambda x: x[rows], (replace(state, places=None), caches))
-    return replace(state, places=places), caches
+    found, caches = _take((replace(state, places=None), caches), rows)
+    return replace(found, places=state.places), caches
+
+
+@jax.jit
+def _take(batch: Any, rows: Array) -> Any:
+    """Rows of a tree of arrays."""
+    return jax.tree.map(lambda x: x[rows], batch)
 
 
 def gather(
@@ -191,32 +200,25 @@ def gather(
 
     From one batch after the other: what is compiled does not depend on how many there are.
     """
+    places = batches[0][0].places
+    bare = [(replace(state, places=None), caches) for state, caches in batches]
     first, *others = np.unique(batch)
-    state, caches = take(*batches[first], np.where(batch == first, row, 0))
+    found = _take(bare[first], np.where(batch == first, row, 0))
     for i in others:
         here = batch == i
-        state, caches = _put(state, caches, *batches[i], np.where(here, row, 0), here)
-    return state, caches
+        found = _put(found, bare[i], np.where(here, row, 0), here)
+    state, caches = found
+    return replace(state, places=places), caches
 
 
 @jax.jit
-def _put(
-    state: DecodeState,
-    caches: list[Cache],
-    other: DecodeState,
-    other_caches: list[Cache],
-    rows: Array,
-    here: Array,
-) -> tuple[DecodeState, list[Cache]]:
-    """Sequences, with others in the places that are `here` (bool [B])."""
+def _put(batch: Any, other: Any, rows: Array, here: Array) -> Any:
+    """A tree of arrays, with rows of another in the places that are `here` (bool [B])."""
 
     def put(mine: Array, theirs: Array) -> Array:
         return jnp.where(here.reshape(-1, *[1] * (mine.ndim - 1)), theirs[rows], mine)
 
-    places = state.places
-    parts = (replace(state, places=None), caches), (replace(other, places=None), other_caches)
-    state, caches = jax.tree.map(put, *parts)
-    return replace(state, places=places), caches
+    return jax.tree.map(put, batch, other)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -267,6 +269,7 @@ def _letter(
     graph: Graph,
     params: Any,
     state: DecodeState,
+    places: Places | None,
     site: Array,
     tempering: Tempering,
 ) -> DecodeState:
@@ -280,11 +283,9 @@ def _letter(
     possible = jnp.where(is_full, jnp.arange(N_LETTERS) == 0, possible)
     wanted, favour, demanded = possible, jnp.float32(0), state.constraints.demanded
     ahead = state.ahead
-    if demanded is not None and state.places is not None:
+    if demanded is not None and places is not None:
         sites_left = model.config.max_sites - site
-        wanted, favour = demanded.letters(
-            state.places, state.progress, group, site, possible, sites_left
-        )
+        wanted, favour = demanded.letters(places, state.progress, group, site, possible, sites_left)
     choice = draw_choice(
         state.uniform.letter, logits, possible, possible, wanted, tempering, favour
     )
@@ -339,6 +340,7 @@ def _species(
     graph: Graph,
     params: Any,
     state: DecodeState,
+    places: Places | None,
     site: Array,
     tempering: Tempering,
 ) -> DecodeState:
@@ -351,9 +353,9 @@ def _species(
     constraints = state.constraints
     wanted, favour, demanded = constraints.allowed, jnp.float32(0), constraints.demanded
     ahead = state.ahead
-    if demanded is not None and state.places is not None:
+    if demanded is not None and places is not None:
         fits, favour = demanded.species(
-            state.places,
+            places,
             state.progress,
             group,
             state.letter,

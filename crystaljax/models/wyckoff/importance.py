@@ -40,17 +40,17 @@ def kept_weights(weight: np.ndarray, n: int) -> np.ndarray:
     return np.concatenate([np.full(max(n_kept - len(above), 0), c), above])
 
 
-def select(weight: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def select(weight: np.ndarray, n: int, uniform: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows of up to n candidates, in order, and their weights, from weights float64 [M] ≥ 0.
 
     Fewer than n only where fewer weights are positive. Each is kept with probability min(1, w/c),
-    by systematic sampling.
+    by systematic sampling from a `uniform` number in [0, 1).
     """
     c = threshold(weight, n)
     certain = (weight >= c) & (weight > 0)
     n_drawn = min(n, int(np.count_nonzero(weight))) - int(certain.sum())
     share = np.cumsum(np.where(certain, 0, weight))
-    marks = (np.arange(n_drawn) + rng.random()) * share[-1] / max(n_drawn, 1)
+    marks = (np.arange(n_drawn) + uniform) * share[-1] / max(n_drawn, 1)
     drawn = np.minimum(np.searchsorted(share, marks, side="right"), len(weight) - 1)
     rows = np.union1d(np.flatnonzero(certain), drawn)
     return rows, np.maximum(weight[rows], c)

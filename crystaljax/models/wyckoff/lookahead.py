@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.crystal import Array, Batch
@@ -23,7 +24,7 @@ from crystaljax.tokenizations.wyckoff import N_SPECIES
 K_STEP = 8
 """Elements of compositions are padded to a multiple of it, so that nothing is compiled anew."""
 
-PLACES = 2**16, 2**20, 2**24
+PLACES = 2**22, 2**26
 """Entries of a batch's tables: few sizes, for the same reason."""
 
 EXPLORE = 0.02
@@ -46,14 +47,13 @@ class FirstSites:
         logp = letters - _logsumexp(letters.astype(np.float64))[:, None]
         self._letters = logp[exists]
         self._logits = species[exists].astype(np.float64)
-        self._totals: dict[bytes, np.ndarray] = {}
+        self._largest = self._logits.max(axis=1)
+        self._relative = np.exp(self._logits - self._largest[:, None])
 
     def total(self, elements: np.ndarray) -> np.ndarray:
         """float64 [P]: ln Σ exp(logits) over elements, bool [119]."""
-        key = elements.tobytes()
-        if key not in self._totals:
-            self._totals[key] = _logsumexp(self._logits[:, elements])
-        return self._totals[key]
+        with np.errstate(divide="ignore"):
+            return np.log(self._relative @ elements) + self._largest
 
     def letters(self, ahead: np.ndarray) -> np.ndarray:
         """float64 [230]: ln of the mean of exp(`ahead`), [230, 28], over first letters."""
@@ -215,7 +215,7 @@ class Starts:
             rows = rows_of[pool]
             more = dict(self._entries(begun[rows]))
             size = sum(map(len, chunk)) + len(rows)
-            if chunk and (size > most or sum((entries | more).values()) > PLACES[-1]):
+            if chunk and (size > most or sum((entries | more).values()) > PLACES[0]):
                 yield np.concatenate(chunk)
                 chunk, entries = [], {}
             chunk.append(rows)
@@ -272,7 +272,7 @@ class Starts:
         for into, values in zip(both, zip(*pieces, strict=True), strict=False):
             into[:used] = np.concatenate(values)
         species = self._species[demand]
-        return Composition(species, atoms, stride, first, columns), Places(*both)
+        return Composition(species, atoms, stride, first, columns), Places(*map(jnp.asarray, both))
 
 
 def _template(letters: np.ndarray) -> np.ndarray:

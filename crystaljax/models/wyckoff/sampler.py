@@ -152,14 +152,14 @@ class Sampler:
         most = FUNNEL * max(size, POOL)
         kept: list[np.ndarray] = []
         found: list[TokenRollout] = []
-        rngs = self._rng.spawn(int(begun.pool.max()) + 1)
+        uniform = self._rng.random(int(begun.pool.max()) + 1)
         for rows in starts.chunks(begun, most):
             begin = begun[rows]
             batches = self._begin(starts, begin, self._keys(rows))
             place = np.divmod(np.arange(len(begin)), size)
             seen = [jax.device_get(x.rollout.log_weight + x.ahead) for x, _ in batches]
             log_weight = np.concatenate(seen)[: len(begin)]
-            chosen, log_weight = narrow(begin, log_weight, rngs)
+            chosen, log_weight = narrow(begin, log_weight, uniform)
             length = starts.length(begin)[chosen]
             order = np.lexsort((begin.group[chosen], length))
             result = TokenRollout.empty(begin.group[chosen] + 1, self.decoder.config.max_sites)
