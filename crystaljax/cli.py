@@ -5,7 +5,7 @@ Everything heavy is imported by the command that needs it, so that help comes at
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,11 +42,16 @@ class Sample(Command):
     """Sample crystals from a model and write them to a file."""
 
     model: Path
-    """Folder of a model, such as checkpoints/wyckoff-mp20bt."""
+    """Folder of a model, such as checkpoints/wyckoff-mp20bt, or of a language model."""
     output: Path
     """File for the crystals: .zip (of CIFs), .csv, .extxyz or .json.gz"""
-    n: int = 100
-    """Samples to draw."""
+    tokenization: str = ""
+    """Tokenization that the model is expected to have. A text format from a file of your own,
+    FILE.py:CLASS, is only run if it is given here."""
+    templates: tuple[str, ...] = ()
+    """Prompt templates of a language model, by name or file, in place of its own."""
+    n: int | None = None
+    """Samples to draw, 100 if not given; with --conditions of each of them, 1 if not given."""
     seed: int = 0
     """The same seed gives the same samples, whatever the batch size."""
     temperature: float = 1.0
@@ -62,10 +67,20 @@ class Sample(Command):
     template: tuple[str, ...] = ()
     """Wyckoff letters of all sites, such as a a b; only groups that have them are drawn."""
     formula: str | None = None
-    """Content of the primitive cell, such as SrTiO3."""
+    """Composition, such as SrTiO3."""
+    formula_units: int = 1
+    """Formulas, as written, in the primitive cell; 0 leaves their number open."""
+    conditions: Path | None = None
+    """File of what each sample is asked to be, in place of elements, required, space groups,
+    template and formula: a .csv or .jsonl with these as columns (formula, formula_units, elements,
+    required, space_group, template, and properties.NAME), such as 500 formulas one a line."""
     max_candidates: int = 8
-    """Candidates drawn for each sample, at most, where elements, template or formula are asked for:
-    more come nearer to the model's own distribution of such crystals."""
+    """Candidates drawn for each sample, at most, where some have to be chosen from to meet the
+    conditions: more come nearer to the model's own distribution of such crystals."""
+    grammar: bool = False
+    """Language models: hold samples to the grammar of their text format."""
+    max_new_tokens: int = 0
+    """Language models: tokens of a crystal at most; as many as the model was made for if 0."""
     batch_size: int = 256
     """Samples made at a time."""
 
@@ -77,26 +92,20 @@ class Sample(Command):
         from crystaljax.policies.base import SamplingConfig
         from crystaljax.policies.loading import load_policy
 
-        if self.n < 1 or self.batch_size < 1:
-            raise ValueError(
-                f"--n {self.n} --batch-size {self.batch_size}: give at least 1 of each"
-            )
-        if self.n > MAX_SAMPLES:
-            raise ValueError(f"--n {self.n}: give {MAX_SAMPLES} at most, and other seeds for more")
         if not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"--seed {self.seed}: give a whole number from 0 to {MAX_SEED}")
-        check_target(self.output)
-        condition = self._condition()
-        names = {field.name for field in fields(SamplingConfig)} & vars(self).keys()
+        names = {field.name for field in fields(SamplingConfig)}
         sampling = SamplingConfig(**{name: getattr(self, name) for name in names})
-        policy, params = load_policy(self.model)
-        with console.status(f"sampling {self.n} crystals"):
-            rollout = policy.sample(params, [condition] * self.n, self.seed, sampling)
-        reasons = rollout.reasons
+        conditions, repeat = self._asked()
+        n = len(conditions) * repeat
+        check_target(self.output)
+        policy, params = load_policy(self.model, self.tokenization, self.templates)
+        with console.status(f"sampling {n} crystals"):
+            rollout = policy.sample(params, conditions, self.seed, sampling, repeat)
         rows = np.flatnonzero(rollout.met)
         if not len(rows):
             raise ValueError(
-                f"none of {self.n} samples is a crystal as asked for ({in_words(reasons)}): ask "
+                f"none of {n} samples is a crystal as asked for ({in_words(rollout.reasons)}): ask "
                 "for less, or for more samples"
             )
         properties = {
@@ -106,27 +115,45 @@ class Sample(Command):
             "weight": rollout.weight[rows],
         }
         write(rollout.crystals[rows], self.output, properties)
-        console.print(f"{len(rows)} of {self.n} samples are in {self.output}")
-        if len(rows) < self.n:
-            console.print(f"left out: {in_words(reasons)}")
-        if condition.asked - {"space_group"}:
+        console.print(f"{len(rows)} of {n} samples are in {self.output}")
+        if len(rows) < n:
+            no_crystal, other = int((~rollout.ok).sum()), int((rollout.ok & ~rollout.met).sum())
             console.print(
-                f"effective sample size: {rollout.effective_size:.1f} of {self.n} (the file has "
+                f"left out: {no_crystal} that are no crystal, {other} that are another one than"
+                f" asked for ({in_words(rollout.reasons)})"
+            )
+        if len(np.unique(rollout.log_weight)) > 1:
+            console.print(
+                f"effective sample size: {rollout.effective_size:.1f} of {n} (the file has "
                 "the samples' weights, for averages over the model's distribution of such crystals)"
             )
 
-    def _condition(self) -> Condition:
-        """What every sample is asked to be."""
+    def _asked(self) -> tuple[list[Condition], int]:
+        """Conditions, and how many samples of each in a row."""
         from crystaljax.conditions import Condition
+        from crystaljax.data.condition_files import read_conditions
 
-        return Condition(
-            formula=self.formula,
-            formula_units=1 if self.formula else None,
-            elements=self.elements or None,
-            required=self.required,
-            space_group=self.space_groups or None,
-            template=self.template or None,
-        )
+        n = self.n if self.n is not None else 1 if self.conditions else 100
+        if n < 1:
+            raise ValueError(f"--n {n}: give at least 1")
+        wishes = self.formula, self.elements, self.required, self.space_groups, self.template
+        if self.conditions is not None:
+            if any(wishes):
+                raise ValueError(f"--conditions {self.conditions}: say all of it in the file")
+            conditions, repeat = read_conditions(self.conditions), n
+        else:
+            one = Condition(
+                formula=self.formula,
+                formula_units=(self.formula_units or None) if self.formula else None,
+                elements=self.elements or None,
+                required=self.required,
+                space_group=self.space_groups or None,
+                template=self.template or None,
+            )
+            conditions, repeat = [one] * min(n, MAX_SAMPLES + 1), 1
+        if len(conditions) * repeat > MAX_SAMPLES:
+            raise ValueError(f"--n {n}: give {MAX_SAMPLES} at most in all, other seeds for more")
+        return conditions, repeat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +177,7 @@ class Evaluate(Command):
     relax: bool = False
     """Relax the crystals before their energy is taken: seconds to minutes each."""
     output: Path = Path("evaluation")
-    """Folder of the report."""
+    """Folder of the report; one that holds another evaluation is refused."""
 
     def run(self, console: Console) -> None:
         from crystaljax.data.dataset import load
@@ -158,14 +185,18 @@ class Evaluate(Command):
         from crystaljax.evaluation.evaluate import Reference
         from crystaljax.evaluation.files import evaluate_file
         from crystaljax.evaluation.report import Report
-        from crystaljax.evaluation.safeguards import writable_folder
+        from crystaljax.experiment.run_folder import open_run
+        from crystaljax.provenance import Provenance, file_digests
         from crystaljax.rewards.ehull import create_e_above_hull
+        from crystaljax.settings import plain
 
         if self.relax and self.potential == "none":
             raise ValueError("--relax needs a potential: leave --potential none out")
         if self.n_generated is not None and self.n_generated < 1:
             raise ValueError(f"--n-generated {self.n_generated}: give at least 1")
-        folder = writable_folder(self.output)
+        digests = file_digests({"source": self.source, "train": self.train, "hull": self.hull})
+        folder = open_run(self.output, EvaluatedFile(self, digests), vary=("debug",))
+        provenance = Provenance(plain(asdict(self)), {"sha256": digests})
         energy = (
             None if self.potential == "none" else create_e_above_hull(self.potential, self.hull)
         )
@@ -184,10 +215,22 @@ class Evaluate(Command):
         console.print(table)
         for line in result.context:
             console.print(line)
-        page = Report(f"Evaluation of {self.source}", {"samples": result}).write(folder)
+        if energy is not None:
+            provenance.inputs["energies"] = energy.label
+        report = provenance.added(Report(f"Evaluation of {self.source}", {"samples": result}))
+        page = report.write(folder)
         columns = {name: column[: len(data)] for name, column in result.columns.items()}
         write(data.crystals, folder / "samples.csv", {"material_id": data.ids, **columns})
         console.print(f"The report is in {page}, what was found of each sample in samples.csv")
+
+
+@dataclass(frozen=True)
+class EvaluatedFile:
+    """All that tells an evaluation from another one."""
+
+    options: Evaluate
+    sha256: dict[str, str]
+    """Of the files it is of."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,10 @@ Index = Any  # whatever indexes the leading axis: an int array, a boolean mask, 
 B = TypeVar("B", bound="Batch")
 
 
+MIN_VOLUME = 0.1
+"""Å³: the smallest unit cell taken for a real one; a smaller one is invalid in CDVAE, too."""
+
+
 class AtomicCell(NamedTuple):
     """One structure as atoms in a cell, with no symmetry known yet (what readers produce)."""
 
@@ -140,3 +144,20 @@ class Cells(Batch):
     def n_atoms(self) -> Array:
         """int [B]: atoms in each cell."""
         return self.mask.sum(axis=1)
+
+
+def stack(cells: Sequence[AtomicCell], n_rows: int, slots: int) -> Cells:
+    """Cells given one by one as float64 arrays; those with too many atoms for the slots are empty.
+
+    `n_rows`: with rows of zeros at the end.
+    """
+    frac, species = np.zeros((n_rows, slots, 3)), np.zeros((n_rows, slots), np.int32)
+    matrix = np.zeros((n_rows, 3, 3))
+    for row, cell in enumerate(cells):
+        n_atoms = len(cell.species)
+        if n_atoms > slots:
+            continue
+        frac[row, :n_atoms] = cell.frac
+        species[row, :n_atoms] = cell.species
+        matrix[row] = cell.matrix
+    return Cells(frac, species, matrix)

@@ -22,7 +22,7 @@ from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.composition import atomic_number
 from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Crystals, wrapped
-from crystaljax.policies.base import Params, Policy, Rollout
+from crystaljax.policies.base import Params, Policy, encode_writable
 from crystaljax.ranges import NOT_NEGATIVE, POSITIVE, at_least, check
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.symmetry.orbits import constrain_lattice, lattice_free, project, volume
@@ -215,7 +215,7 @@ def told(policy: Policy, start: Crystals, asked: Sequence[Condition]) -> list[Co
     """
     conditions = list(asked)
     rows = [i for i in np.flatnonzero(start.n_sites).tolist() if not asked[i].asked]
-    written, at = _write(policy, start, None, np.array(rows, int))
+    written, at = encode_writable(policy, start, np.array(rows, int))
     for row, condition in zip(at, written.conditions if written else (), strict=True):
         conditions[row] = condition
     return conditions
@@ -234,40 +234,10 @@ def log_density(
     closed &= np.asarray(volume(crystals.lattice)) > 0
     logp = np.full(len(crystals), -np.inf)
     rows = np.flatnonzero(closed & (crystals.n_sites > 0))
-    written, at = _write(policy, crystals, conditions, rows)
+    written, at = encode_writable(policy, crystals, rows, conditions)
     if written is not None:
         logp[at] = np.where(written.met, policy.log_prob(params, written), -np.inf)
     return logp
-
-
-def _write(
-    policy: Policy, crystals: Crystals, conditions: Sequence[Condition] | None, rows: np.ndarray
-) -> tuple[Rollout | None, np.ndarray]:
-    """Those of some rows that the policy can write, and which these are; None if there are none.
-
-    It says only which is the first that it cannot, so rows are tried in halves.
-    """
-
-    def encode(rows: np.ndarray) -> Rollout:
-        own = None if conditions is None else [conditions[i] for i in rows]
-        return policy.encode(crystals[rows], own)
-
-    def writable(rows: np.ndarray) -> np.ndarray:
-        if not len(rows):
-            return rows
-        try:
-            encode(rows)
-        except ValueError:
-            if len(rows) == 1:
-                return rows[:0]
-            return np.concatenate([writable(half) for half in np.array_split(rows, 2)])
-        return rows
-
-    try:
-        return encode(rows) if len(rows) else None, rows
-    except ValueError:
-        some = writable(rows)
-        return encode(some) if len(some) else None, some
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Where a result comes from: command, settings, seeds, versions, commit, hardware, time."""
+"""Provenance of a result: command, settings, seeds, versions, commit, hardware, time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
@@ -17,12 +17,13 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from crystaljax.evaluation.report import Report
 from crystaljax.hardware import hardware
 from crystaljax.settings import flat, plain
 
 PACKAGES = (
     *("crystaljax", "jax", "jaxlib", "flax", "optax", "numpy", "pymatgen", "moyopy", "smact"),
-    *("torch", "chgnet", "matgl", "orb-models", "nequix", "transformers", "outlines-core"),
+    *("torch", "chgnet", "matgl", "orb-models", "nequix", "transformers"),
     *("pycalphad", "wandb"),
 )
 """Whose versions are recorded, where they are installed."""
@@ -38,7 +39,7 @@ class Provenance:
     config: Mapping[str, Any]
     """All settings, as JSON."""
     inputs: dict[str, Any] = field(default_factory=dict)
-    """What the run starts from, by what it is: models, data, hull, potentials."""
+    """Inputs of the run by kind: models, data, hull, potentials."""
     started: float = field(default_factory=time.time)
     """Seconds since 1970."""
     clock: float = field(default_factory=time.perf_counter)
@@ -55,6 +56,14 @@ class Provenance:
         return (
             f"{self.seconds:.0f} s on {hardware()}, with crystaljax {versions()['crystaljax']}"
             f"{commit}: {command()}"
+        )
+
+    def added(self, report: Report) -> Report:
+        """The report with where it comes from: a note at its end, all of it in report.json."""
+        return replace(
+            report,
+            notes=[*report.notes, f"{self.sentence}."],
+            extra={**report.extra, "provenance": self.to_dict()},
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,6 +139,13 @@ def digest(path: Path) -> str | None:
         found.update(str(file.relative_to(path)).encode() + b"\0")
         found.update(sha256(file.read_bytes()).digest())
     return found.hexdigest()
+
+
+def file_digests(sources: Mapping[str, str | Path | None]) -> dict[str, str]:
+    """Digests of those sources that are files or folders, by name; others are left out."""
+    paths = {name: Path(x) for name, x in sources.items() if x and Path(x).exists()}
+    found = {name: digest(path) for name, path in paths.items()}
+    return {name: x for name, x in found.items() if x is not None}
 
 
 def _json(value: Any) -> Any:

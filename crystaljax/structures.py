@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystaljax.composition import N_SPECIES
-from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.crystal import MIN_VOLUME, AtomicCell, Crystals
 from crystaljax.symmetry.tables import tables
-from crystaljax.validity import MIN_VOLUME
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -25,10 +24,17 @@ CHUNK_ELEMENTS = 1 << 27
 def to_structures(crystals: Crystals, primitive: bool = False) -> list[Structure | None]:
     """The conventional (or primitive) cell of each crystal as a pymatgen `Structure`.
 
-    None for a row that is no crystal: no atoms, a site whose species is no element (1-118), or
-    no unit cell.
+    None for a row that is no crystal: see `structures_of`.
     """
-    cells = to_cells(crystals, primitive)
+    return structures_of(to_cells(crystals, primitive))
+
+
+def structures_of(cells: Iterable[AtomicCell]) -> list[Structure | None]:
+    """Pymatgen structures of cells.
+
+    None for one that is no crystal: no atoms, a site whose species is no element (1-118), or no
+    unit cell.
+    """
     return [to_structure(cell) if _is_crystal(*cell) else None for cell in cells]
 
 

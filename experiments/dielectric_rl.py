@@ -29,6 +29,7 @@ from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.run_folder import remade
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
@@ -114,7 +115,8 @@ def main(config: Config) -> None:
         found = {"base": base, "RL": bench.assess(learnt, 1)}
         merits = {label: merit_of(merit, each) for label, each in found.items()}
         model, samples = experiment.folder / "model", experiment.folder / "rl.zip"
-        bench.policy.save(model, learnt)
+        with remade(model) as made:
+            bench.policy.save(made, learnt)
         write(found["RL"].crystals[merits["RL"].ok], samples)
         points = {
             label: (each.info["band_gap"], each.info["dielectric"])

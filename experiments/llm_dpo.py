@@ -19,35 +19,33 @@ import numpy as np
 
 from crystaljax import plots
 from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment.answers import Examiner, evaluations_of, shown
 from crystaljax.experiment.curves import first_and_last
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
 from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.texts import (
-    Examiner,
     LlmSetup,
     Texts,
     asked_of,
     chats,
-    evaluations_of,
     paper_setup,
-    prompts,
     read_texts,
     record,
     sequences,
-    shown,
     weights_of,
+    writer,
+    written_as,
 )
+from crystaljax.policies.base import Rollout
+from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.text import TextPolicy
-from crystaljax.rewards.bounds import RewardBounds
-from crystaljax.rewards.completions import FormulaReward
+from crystaljax.rewards.completions import composition_likeness
 from crystaljax.text.examples import read_pairs
 from crystaljax.text.loading import TextModelConfig, load_text_policy
-from crystaljax.tokenizations.registry import create_format
 from crystaljax.tracking import read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import preference_pairs
-from crystaljax.training.rollouts import Clock
 from crystaljax.training.text_preference import (
     TextPreferenceConfig,
     TokenPair,
@@ -56,7 +54,7 @@ from crystaljax.training.text_preference import (
     save_pairs,
     split_pairs,
 )
-from crystaljax.training.text_task import TextTask
+from crystaljax.validity import structure_valid
 
 SFT_MODEL = "runs/llm_sft/model"
 
@@ -128,9 +126,9 @@ def main(config: Config) -> None:
         record(experiment, setup)
         experiment.use("pairs", config.pairs.file)
         policy = load_text_policy(setup.model)
-        pairs, asked = find(config, policy)
+        whole, pairs, asked = find(config, policy)
         rows, held_out = split_pairs(pairs, config.pairs.validation, setup.seed)
-        examine = Examiner(setup, policy, asked(held_out))
+        examine = Examiner(setup, whole, asked(held_out))
         before = examine(policy.start, 0)
         fit = experiment.main
         state = prefer_texts(
@@ -146,7 +144,7 @@ def main(config: Config) -> None:
         after = examine(params, 1)
         model = experiment.folder / "model"
         with remade(model) as made:
-            policy.save(made, params)
+            whole.save(made, params)
         metrics = read_metrics(experiment.folder)
         losses = {"training": metrics["train/loss"]}
         right = {name: metrics[f"{name}/accuracy"] for name in ("train", "validation")}
@@ -174,8 +172,8 @@ def main(config: Config) -> None:
         experiment.finish(report, outputs={model: "model"})
 
 
-Found = tuple[list[TokenPair], Callable[[np.ndarray], Texts]]
-"""Pairs, and what the model is asked before and after, by the rows of the pairs held out."""
+Found = tuple[TextPolicy | CrystalTextPolicy, list[TokenPair], Callable[[np.ndarray], Texts]]
+"""The policy, pairs, and what it is asked before and after, by the rows of the pairs held out."""
 
 
 def pairs_of_file(config: Config, policy: TextPolicy) -> Found:
@@ -190,35 +188,49 @@ def pairs_of_file(config: Config, policy: TextPolicy) -> Found:
         first = {chosen.examples[i].asked: i for i in reversed(rows.tolist())}
         return chosen.take(np.array(sorted(first.values())))
 
-    return [TokenPair(a, b) for a, b in zip(*tokens, strict=True)], asked
+    whole = writer(policy, written_as(config.setup), None)
+    return whole, [TokenPair(a, b) for a, b in zip(*tokens, strict=True)], asked
 
 
 def pairs_of_samples(config: Config, policy: TextPolicy) -> Found:
     """New pairs, or those that an interrupted run has made; validation formulas are asked."""
-    train, validation = read_texts(config.setup.texts, chats(config.setup.model))
-    if not train.are_crystals:
+    metadata = written_as(config.setup)
+    train, validation = read_texts(config.setup.texts, metadata, chats(config.setup.model))
+    whole = writer(policy, metadata, train)
+    if train.crystals is None or not isinstance(whole, CrystalTextPolicy):
         raise ValueError("samples are judged as crystals only: give --pairs.file")
     kept = config.setup.output / "pairs.npz"
     if not kept.is_file():
-        save_pairs(kept, sampled_pairs(config, policy, train))
-    return load_pairs(kept), lambda _: validation
+        save_pairs(kept, sampled_pairs(config, whole, train))
+    return whole, load_pairs(kept), lambda _: validation
 
 
-def sampled_pairs(config: Config, policy: TextPolicy, train: Texts) -> list[TokenPair]:
+def sampled_pairs(config: Config, policy: CrystalTextPolicy, train: Texts) -> list[TokenPair]:
     """Answers to training prompts, better ones beside worse ones to the same prompt."""
-    some = train.take(np.arange(min(config.pairs.n_prompts, len(train.examples))))
-    bounds = RewardBounds(invalid=0.0, low=0.0, high=1.0)
-    reward = FormulaReward(create_format(config.setup.texts.format))
-    task = TextTask(policy, prompts(policy, some), reward, config.setup.generation, bounds)
-    n = len(some.examples) * config.pairs.n_answers
-    rollout = task.rollout(policy.start, n, config.setup.seed, Clock(), config.pairs.n_answers)
-    rng = np.random.default_rng(config.setup.seed)
-    rows = preference_pairs(rollout.reward, rollout.prompt, config.pairs.min_gap, rng)
+    seed, generation = config.setup.seed, config.setup.generation
+    some = train.conditions[: config.pairs.n_prompts]
+    rollout = policy.complete(policy.texts.start, some, seed, generation, config.pairs.n_answers)
+    rng = np.random.default_rng(seed)
+    rows = preference_pairs(worth(rollout), rollout.prompt, config.pairs.min_gap, rng)
     if not len(rows):
         raise ValueError(
             "the answers to each prompt are worth the same: sample more, or at another temperature"
         )
-    return [TokenPair(rollout.samples[a], rollout.samples[b]) for a, b in rows]
+    texts = rollout.sequences.sequences
+    return [TokenPair(texts[a], texts[b]) for a, b in rows]
+
+
+def worth(rollout: Rollout) -> np.ndarray:
+    """float64 [N], 0 to 1: likeness to the composition asked for, if any; 0 if not valid."""
+    valid = np.flatnonzero(rollout.ok & structure_valid(rollout.crystals))
+    found = np.zeros(len(rollout))
+    found[valid] = 1
+    contents = {i: rollout.conditions[i].content for i in valid.tolist()}
+    asked = {i: content for i, content in contents.items() if content is not None}
+    if asked:
+        rows = np.array(list(asked))
+        found[rows] = composition_likeness(rollout.crystals[rows], np.stack(list(asked.values())))
+    return found
 
 
 if __name__ == "__main__":

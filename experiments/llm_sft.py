@@ -3,9 +3,11 @@
     python experiments/llm_sft.py small
 
 `small` makes a model of a million parameters and its tokenizer from nothing, and teaches it to
-write crystals of a given formula; some 6 minutes on two cores. Give --setup.texts.file FILE.jsonl
+write crystals of a given formula; some 6 minutes on two cores. Crystals can be asked for in other
+ways too, such as --setup.texts.templates formula unconditional. Give --setup.texts.file FILE.jsonl
 for other texts, and --setup.model.base FOLDER for a model of your own. Run it again with the same
---setup.output to go on after an interruption. The result is in OUTPUT/model.
+--setup.output to go on after an interruption. The result is in OUTPUT/model, which all scripts for
+crystals take.
 """
 
 from __future__ import annotations
@@ -15,25 +17,24 @@ from pathlib import Path
 
 from crystaljax import plots
 from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment.answers import Examiner, evaluations_of, shown
 from crystaljax.experiment.curves import first_and_last
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
 from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.texts import (
-    Examiner,
     LlmSetup,
     chats,
-    evaluations_of,
     paper_setup,
     plain,
     read_texts,
     record,
     sequences,
-    shown,
     weights_of,
+    writer,
+    written_as,
 )
 from crystaljax.text.loading import TextModelConfig, load_text_policy
-from crystaljax.tokenizations.registry import create_format
 from crystaljax.tracking import read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.sft import SftConfig, sft
@@ -80,10 +81,12 @@ def main(config: Config) -> None:
         config, setup.output, setup.tracking, "SFT", ".", vary=("result",)
     ) as experiment:
         record(experiment, setup)
-        train, validation = read_texts(setup.texts, chats(setup.model))
-        texts, format = [*plain(train), *plain(validation)], create_format(setup.texts.format)
-        policy = load_text_policy(setup.model, texts, format)
-        examine = Examiner(setup, policy, validation)
+        metadata = written_as(setup, anew=True)
+        train, validation = read_texts(setup.texts, metadata, chats(setup.model))
+        texts = [*plain(train), *plain(validation)]
+        policy = load_text_policy(setup.model, texts, metadata.create_format())
+        whole = writer(policy, metadata, train, anew=True)
+        examine = Examiner(setup, whole, validation)
         fit = experiment.main
         before = examine(policy.start, 0)
         state = sft(
@@ -99,7 +102,7 @@ def main(config: Config) -> None:
         after = examine(params, 1)
         model = experiment.folder / "model"
         with remade(model) as made:
-            policy.save(made, params)
+            whole.save(made, params)
         metrics = read_metrics(experiment.folder)
         losses = {"training": metrics["train/nll"], "validation": metrics["validation/nll"]}
         figure = plots.training_curves(losses, "−ln p of a token (nats)")

@@ -21,6 +21,7 @@ from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.run_folder import remade
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 
 
@@ -48,7 +49,8 @@ def main(config: Config) -> None:
         )
         after = bench.assess(tuned, 1)
         model, samples = experiment.folder / "model", experiment.folder / "after.zip"
-        bench.policy.save(model, tuned)
+        with remade(model) as made:
+            bench.policy.save(made, tuned)
         write(after.crystals[np.isfinite(after.e_above_hull)], samples)
         best = BestStructures.of(after)
         energies = {"before PPO": before.e_above_hull, "after PPO": after.e_above_hull}

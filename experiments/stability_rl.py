@@ -22,6 +22,7 @@ import numpy as np
 
 from crystaljax import plots
 from crystaljax.composition import element_counts
+from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.data.files import replacing
 from crystaljax.data.writers import write
@@ -33,12 +34,13 @@ from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
-from crystaljax.policies.base import Params, SamplingConfig
+from crystaljax.experiment.run_folder import remade
+from crystaljax.policies.base import Params, SamplingConfig, encode_writable
 from crystaljax.ranges import DECAY, FINITE, POSITIVE, at_least, check
 from crystaljax.rewards.stability import StabilityConfig
 from crystaljax.symmetry.analysis import symmetrize
+from crystaljax.training.likelihood import LikelihoodConfig, learn
 from crystaljax.training.optimizer import OptimizerConfig, fine_tuning
-from crystaljax.training.pretrain import PretrainConfig, pretrain
 from crystaljax.training.progress import working
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 from crystaljax.training.rollouts import RewardBounds
@@ -74,12 +76,11 @@ class Config:
     """Model, hull, potentials, folders."""
     relax: RelaxConfig = field(default_factory=RelaxConfig)
     """Data that SFT learns from."""
-    sft: PretrainConfig = field(
-        default_factory=lambda: PretrainConfig(
+    sft: LikelihoodConfig = field(
+        default_factory=lambda: LikelihoodConfig(
             n_epochs=10,
             batch_size=10,
             optimizer=OptimizerConfig(learning_rate=3e-5, warmup_steps=5, ema_decay=0.0),
-            dropout=False,
         )
     )
     """Fine-tuning by likelihood."""
@@ -100,9 +101,7 @@ PAPER = Config(
         sampling=SamplingConfig(batch_size=1000),
     ),
     relax=RelaxConfig(n=10_000, fmax=0.02, max_steps=500, threshold=0.1),
-    sft=PretrainConfig(
-        n_epochs=55, batch_size=100, optimizer=fine_tuning(1e-5, b2=0.999), dropout=False
-    ),
+    sft=LikelihoodConfig(n_epochs=55, batch_size=100, optimizer=fine_tuning(1e-5, b2=0.999)),
     rl=ReinforceConfig(n_steps=200, batch_size=1000, optimizer=fine_tuning(1e-4, b2=0.999)),
     n_per_group=1000,
 )
@@ -139,6 +138,8 @@ def main(config: Config) -> None:
         Experiment(config, setup.output, setup.tracking, "RL", checkpoints="rl") as experiment,
         Bench(setup) as bench,
     ):
+        asked = [Condition(space_group=group) for group in config.groups]
+        bench.policy.check(asked, setup.sampling)
         bench.record(experiment)
         base = bench.assess(bench.base, 0)
         stable = relaxed_samples(bench, config)
@@ -149,7 +150,8 @@ def main(config: Config) -> None:
         models = {"base": bench.base, "RL": learnt}
         rates = {label: group_rates(bench, model, config) for label, model in models.items()}
         model, samples = experiment.folder / "model", experiment.folder / "rl.zip"
-        bench.policy.save(model, learnt)
+        with remade(model) as made:
+            bench.policy.save(made, learnt)
         write(found["RL"].crystals[np.isfinite(found["RL"].e_above_hull)], samples)
         best = BestStructures.of(found["RL"])
         energies = {
@@ -203,8 +205,8 @@ def relax(bench: Bench, config: Config, kept: Path) -> None:
         if cell is not None and e <= how.threshold
     ]
     found, _ = symmetrize(stable, symprec=0.1)
-    sites, most = np.asarray(found.n_sites), bench.policy.max_sites or np.inf
-    found = found[(sites > 0) & (sites <= most)].to_numpy()
+    rows = np.flatnonzero(np.asarray(found.n_sites))
+    found = found[encode_writable(bench.policy, found, rows)[1]].to_numpy()
     if len(found) < 2:
         raise ValueError(
             f"{len(found)} of {how.n} relaxed samples can be learnt from, within {how.threshold}"
@@ -226,9 +228,10 @@ def fine_tuned(experiment: Experiment, bench: Bench, stable: Stable, config: Con
     order = np.random.default_rng(config.sft.seed).permutation(len(stable.crystals))
     n_validation = max(1, round(config.relax.validation * len(order)))
     validation, train = (stable.crystals[rows] for rows in np.split(order, [n_validation]))
-    training = replace(config.sft, batch_size=min(config.sft.batch_size, len(train)))
+    size = min(config.sft.batch_size, len(train) // config.sft.n_parts * config.sft.n_parts)
+    training = replace(config.sft, batch_size=size)
     with experiment.run("sft", "SFT", training) as sft:
-        return pretrain(
+        return learn(
             bench.policy, train, validation, training, sft.folder, sft.log, start=bench.base
         ).averaged
 

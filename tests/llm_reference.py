@@ -11,12 +11,14 @@ import pytest
 from flax import nnx
 
 from crystaljax.models.llm.decoder import LanguageModel
-from crystaljax.models.llm.folder import load_model
-
-jax.config.update("jax_default_matmul_precision", "highest")
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+pytest.importorskip("safetensors")
+
+from crystaljax.models.llm.folder import load_model  # noqa: E402
+
+jax.config.update("jax_default_matmul_precision", "highest")
 
 SIZES = {
     "vocab_size": 97,

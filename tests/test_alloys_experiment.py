@@ -18,7 +18,7 @@ EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 @pytest.fixture
 def experiment(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The script as a module."""
-    for package in ("qwix", "transformers", "outlines_core"):
+    for package in ("qwix", "transformers"):
         pytest.importorskip(package)
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     return import_module("alloys")

@@ -49,6 +49,26 @@ def test_sample_then_data(model: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert output.exists()
 
 
+def test_conditions_of_a_file(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each row is asked for, --n times; what is left out is counted by its kind."""
+    asked, output = tmp_path / "asked.csv", tmp_path / "samples.csv"
+    asked.write_text("formula,formula_units,space_group\nNaCl,1,225\n,,123\n")
+    sample = ("sample", "--model", model, "--output", output, "--batch-size", 32)
+    run(*sample, "--conditions", asked, "--n", 4)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "of 8 samples are in" in said
+    assert "8 of 8" in said or "that are no crystal" in said
+    assert {int(x) for x in load(output).crystals.space_group} <= {225, 123, 221}
+    assert "say all of it in the file" in refused(
+        capsys, *sample, "--conditions", asked, "--formula", "NaCl"
+    )
+    asked.write_text("formula\nNaCl\nXx\n")
+    assert "line 3" in refused(capsys, *sample, "--conditions", asked)
+    assert "for language models" in refused(capsys, *sample, "--grammar")
+
+
 def test_unknown_element(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(
         capsys, "sample", "--model", model, "--output", tmp_path / "x.csv", "--elements", "Fe", "Xx"

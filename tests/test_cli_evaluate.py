@@ -46,6 +46,25 @@ def test_without_a_potential(
     rows = list(csv.DictReader((tmp_path / "out" / "samples.csv").open()))
     assert [row["material_id"] for row in rows] == [str(n) for n in range(15)]
     assert [row["unique"] for row in rows] == ["True"] * 12 + ["False"] * 3
+    origin = json.loads((tmp_path / "out" / "report.json").read_text())["provenance"]
+    assert origin["config"]["n_generated"] == 20
+    assert origin["inputs"]["sha256"].keys() == {"source", "train"}
+
+
+def test_a_report_is_not_written_over_by_another(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = tmp_path / "samples.csv"
+    samples.write_bytes((folder / "known.csv").read_bytes())
+    given = ("evaluate", samples, "--potential", "none", "--output", tmp_path / "out")
+    run(*given)
+    run(*given)  # the same again
+    before = (tmp_path / "out" / "report.md").read_text()
+    said = refused(capsys, *given, "--n-generated", 20)
+    assert "options.n_generated is None there and 20 here" in said
+    samples.write_bytes((folder / "samples.csv").read_bytes())
+    assert "sha256.source is" in refused(capsys, *given)
+    assert (tmp_path / "out" / "report.md").read_text() == before
 
 
 def test_with_a_potential(folder: Path, tmp_path: Path) -> None:

@@ -413,6 +413,21 @@ def test_two_processes_build_a_dataset_once(tmp_path: Path, table: Path) -> None
     assert len(left) == 1, left
 
 
+def test_a_script_without_a_guard_is_told(tmp_path: Path, table: Path) -> None:
+    """Its workers run it again, and would wait for it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from crystaljax.data import build\n"
+        "from crystaljax.data.dataset import load\n"
+        f"build.CHUNK_ROWS = 2\nload({str(table)!r}, cache_dir={str(tmp_path)!r}, workers=2)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1
+    assert "a script that starts workers must guard its entry" in done.stderr
+
+
 def test_a_lock_is_held_by_one_and_gone_with_it(tmp_path: Path) -> None:
     from threading import Event, Thread
 

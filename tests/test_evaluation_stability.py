@@ -11,6 +11,7 @@ from crystaljax.data.prototypes import prototypes
 from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.stability import (
     Thresholds,
+    believable,
     keeps_space_group,
     relaxation_metrics,
     stability_metrics,
@@ -102,3 +103,28 @@ def test_relaxation() -> None:
     assert found["RMSD to relaxed"].reference == "CHGNet, FIRE"
     assert found["median energy drop"].value == 2
     assert found["mean relaxation steps"].value == 3
+
+
+def test_energies_are_believed_where_the_hull_knows_the_system() -> None:
+    energy = np.array([0.0, 0.05, -0.1, -0.11, np.nan, -5.0, 3.0])
+    n_known = np.array([12, 11, 12, 100, 50, 0, 12])
+    expected = [True, False, True, False, False, False, True]
+    assert believable(energy, n_known).tolist() == expected
+    assert believable(energy, n_known, min_known=0, max_below=10).tolist() == [
+        *([True] * 4),
+        False,
+        True,
+        True,
+    ]
+
+
+def test_believable_crystals_are_counted_apart() -> None:
+    energy, everyone = np.array([0.0, 0.0, -1.0]), np.ones(3, bool)
+    found = stability_metrics(
+        energy, "hull", cluster=np.arange(3), novel=everyone, n_known=np.array([12, 3, 99])
+    )
+    counts = {metric.name: metric.count for metric in found if isinstance(metric, Rate)}
+    assert counts["metastable S.U.N."] == 3
+    assert counts["believable metastable S.U.N."] == 1
+    without = stability_metrics(energy, "hull", cluster=np.arange(3), novel=everyone)
+    assert "believable metastable S.U.N." not in {metric.name for metric in without}

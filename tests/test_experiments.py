@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from scripts import SCRIPTS, load_script
 from stub_endpoint import stub_endpoint
+from wandb_files import offline_runs
 
+from crystaljax.cli import main
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.policies.loading import load_policy
@@ -48,10 +50,29 @@ def model(tmp_path_factory: pytest.TempPathFactory, crystals: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def setup(model: Path, crystals: Path) -> str:
-    """Options of the experiments on crystals: a small model, few samples."""
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model that has learnt a few crystals by heart."""
+    pytest.importorskip("tokenizers")
+    from small_crystal_text import learnt_crystal_texts
+
+    folder = tmp_path_factory.mktemp("texts")
+    policy, params = learnt_crystal_texts(folder / "run")
+    policy.save(folder / "model", params)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module", params=["model", "text_model"])
+def either_model(request: pytest.FixtureRequest) -> Path:
+    """A folder of each kind of model."""
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def setup(either_model: Path, crystals: Path) -> str:
+    """Options of the experiments on crystals: a small model of either kind, few samples."""
     return (
-        f"--setup.model {model} --setup.reference {crystals} --setup.n-samples 8"
+        f"--setup.model {either_model} --setup.reference {crystals} --setup.n-samples 8"
         " --setup.sampling.batch-size 8 --setup.output out"
     )
 
@@ -91,7 +112,11 @@ def test_quickstart(
 ) -> None:
     pytest.importorskip("chgnet")
     rl = "--rl.batch-size 8 --rl.save-every 1 --rl.n-steps"
-    run(monkeypatch, "quickstart.py", setup, rl, 2)
+    run(monkeypatch, "quickstart.py", setup, rl, 2, "--setup.tracking.mode offline")
+    (tracked,) = offline_runs(Path("out"))
+    assert {"before_PPO/metastable_SUN", "after_PPO/metastable_SUN_se"} <= tracked.summary.keys()
+    assert len(tracked.table("best_structures")) <= 8
+    assert tracked.artifacts.keys() >= {"out-model", "out-after"}
     report = Path("out/report.json").read_text()
     origin = json.loads(report)["provenance"]
     assert origin["config"]["rl"]["n_steps"] == 2
@@ -132,9 +157,24 @@ def test_kl_reward(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
         "--ppo.n-steps 1 --ppo.batch-size 8",
         "--grpo.n-steps 1 --grpo.batch-size 8 --grpo.group-size 4",
         "--dpo.n-iterations 1 --dpo.n-samples 8 --dpo.group-size 4 --dpo.batch-size 2",
-        "--dpo.min-gap 0 --mcmc.n-chains 4 --mcmc.n-steps 1",
+        "--dpo.min-gap 0 --mcmc.n-chains 4 --mcmc.n-steps 1 --setup.tracking.mode offline",
     )
+    kinds = {"": "report", "ppo-0.1": "PPO", "grpo": "GRPO", "dpo": "DPO", "mcmc": "MCMC"}
+    for name, kind in kinds.items():
+        (tracked,) = offline_runs(Path("out") / name)
+        assert (tracked.group, tracked.job_type) == ("out", kind)
     assert Path("out/report.html").is_file()
+
+
+def test_sample(either_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command, with conditions that differ from row to row."""
+    Path("asked.csv").write_text("space_group\n225\n227\n")
+    arguments = ["sample", "--model", str(either_model), "--output", "samples.csv"]
+    main([*arguments, "--conditions", "asked.csv", "--n", "8"])
+    assert "of 16 samples are in samples.csv" in " ".join(capsys.readouterr().out.split())
+    with Path("samples.csv").open() as file:
+        groups = {int(row["material_id"]) // 8: row for row in csv.DictReader(file)}
+    assert groups.keys() == {0, 1}
 
 
 def test_pretrain(model: Path) -> None:
@@ -169,7 +209,6 @@ def test_language_models(monkeypatch: pytest.MonkeyPatch, crystals: Path, tmp_pa
     )
     run(
         *(monkeypatch, "llm_sample.py", "small", texts, how, base, "--setup.output samples"),
-        "--n-groups 1",
     )
     for folder in ("sft", "dpo", "samples"):
         assert (Path(folder) / "report.html").is_file()
@@ -212,7 +251,7 @@ def test_curate_alloys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("text_formats.py", "--source {} --n-matched 5 --repeats 1"),
+        ("text_formats.py", "--source {0} --learnt {0} --n-matched 5 --repeats 1"),
         ("symmetry.py", "--source {} --n 20 --peer-n 2 --batch-size 8 --repeats 1"),
         ("hull.py", "--queries 20 --peer-queries 3 --repeats 2"),
         ("matching.py", "--reference {0} --others {0} --n-samples 12 --plain-samples 2"),

@@ -17,22 +17,22 @@ from small_text import TRIPLES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 import llm_dpo
-import llm_sample
 
+from crystaljax.evaluation.evaluate import Reference
+from crystaljax.experiment.answers import evaluate_rollout
 from crystaljax.experiment.texts import (
-    Examiner,
     LlmSetup,
     TextsConfig,
     chats,
-    evaluate_answers,
     read_texts,
     sequences,
+    writer,
+    written_as,
 )
+from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.text import TextPolicy
-from crystaljax.rewards.completions import Completion
-from crystaljax.text.examples import Chat
+from crystaljax.text.examples import Chat, Example
 from crystaljax.text.loading import TextModelConfig, load_text_policy
-from crystaljax.tokenizations.registry import create_format
 
 GEMMA = (
     "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
@@ -76,9 +76,9 @@ def test_pairs_of_a_file_are_asked_as_examples_are(
         texts=TextsConfig(file=tmp_path / "examples"), model=config, output=tmp_path / "run"
     )
     dpo = llm_dpo.Config(setup=setup, pairs=llm_dpo.PairsConfig(file=tmp_path / "pairs"))
-    found, asked = llm_dpo.pairs_of_file(dpo, policy)
+    _, found, asked = llm_dpo.pairs_of_file(dpo, policy)
 
-    train, validation = read_texts(setup.texts, chats(config))
+    train, validation = read_texts(setup.texts, written_as(setup), chats(config))
     learnt = [*sequences(policy, train), *sequences(policy, validation)]
     by_tokens = {sequence.tokens.tobytes(): sequence.n_prompt for sequence in learnt}
     for pair in found:
@@ -92,8 +92,8 @@ def test_pairs_of_a_file_are_asked_as_examples_are(
 
     # What is examined are the pairs' own prompts, each once.
     some = asked(np.array([3, 5]))
-    assert some.fields == [{"prompt": "Alloy 3"}, {"prompt": "Alloy 5"}]
-    assert not some.are_crystals
+    assert some.asked == ["Alloy 3", "Alloy 5"]
+    assert some.crystals is None
 
 
 def test_pairs_of_messages(model: tuple[TextModelConfig, bool], tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_pairs_of_messages(model: tuple[TextModelConfig, bool], tmp_path: Path) 
         with pytest.raises(ValueError, match="has no chat template: use prompt and completion"):
             llm_dpo.pairs_of_file(dpo, policy)
         return
-    ((chosen, rejected),), _ = llm_dpo.pairs_of_file(dpo, policy)
+    _, ((chosen, rejected),), _ = llm_dpo.pairs_of_file(dpo, policy)
     expected = policy.tokenizer.chat_sequences([[*asked, answer] for answer in answers])
     jax.tree.map(np.testing.assert_array_equal, [chosen, rejected], expected)
 
@@ -118,12 +118,13 @@ def test_crystals_are_asked_of_models_without_a_system_role(
     model: tuple[TextModelConfig, bool],
 ) -> None:
     config, chat = model
-    texts = TextsConfig(template="crystal_of_formula", max_sites=1)
-    train, _ = read_texts(texts, chats(config))
+    texts = TextsConfig(templates=("crystal_of_formula",), max_sites=1)
+    metadata = written_as(LlmSetup(texts, config))
+    train, _ = read_texts(texts, metadata, chats(config))
     policy: TextPolicy = load_text_policy(config)
     (sequence,) = sequences(policy, train.take(np.arange(1)))
     prompt = policy.tokenizer.fast.decode(sequence.tokens[: sequence.n_prompt])
-    formula = train.fields[0]["formula"]
+    formula = train.asked[0]
     assert "You know which structures" in prompt
     assert f"Describe a stable crystal of {formula}." in prompt
     assert ("<|turn|>user\nYou know which" in prompt) == chat
@@ -162,32 +163,39 @@ def test_crystals_are_written_and_read_in_the_format_asked_for(
 ) -> None:
     config, _ = model
     setup = LlmSetup(texts=TextsConfig(format=format, max_sites=1), model=config)
-    train, validation = read_texts(setup.texts, chats(config))
+    metadata = written_as(setup)
+    train, _ = read_texts(setup.texts, metadata, chats(config))
     texts = [
         x.messages[-1]["content"] if isinstance(x, Chat) else x.completion for x in train.examples
     ]
     assert all(re.fullmatch(first, text.split("\n")[0]) for text in texts)
-    policy: TextPolicy = load_text_policy(config)
-    examine = Examiner(setup, policy, validation)
-    assert examine.reference is not None
-    answers = [Completion(*x, True) for x in zip(train.fields[:20], texts[:20], strict=True)]
-    found = evaluate_answers(answers, examine.format, examine.reference)
+    some = train.take(np.arange(20))
+    assert some.crystals is not None
+    policy = writer(load_text_policy(config), metadata, some)
+    assert isinstance(policy, CrystalTextPolicy)
+    rollout = policy.encode(some.crystals, some.conditions)
+    assert rollout.sequences.texts == texts[:20]
+    found = evaluate_rollout(rollout, Reference.of(some.crystals, "themselves"))
     assert found.metrics[0].name == "as asked"
     assert found.metrics[0].value == 1
 
 
-def test_a_format_that_there_is_not(model: tuple[TextModelConfig, bool]) -> None:
-    with pytest.raises(ValueError, match="no tokenization is named 'poscar': choose wyckoff, "):
-        read_texts(TextsConfig(format="poscar"), False)
-
-
-def test_samples_are_held_to_the_format(model: tuple[TextModelConfig, bool]) -> None:
-    """The pattern is of the texts' elements and of their commonest space groups."""
+def test_examples_by_several_templates(model: tuple[TextModelConfig, bool]) -> None:
+    """Each by one of them, at random; crystals without the values of any are left out."""
     config, _ = model
-    crystals = ["221\n4.000\nPo 1a", "221\n3.000\nFe 1b", "225\n4.000\nCu 4a"]
-    texts = create_format("plaid").encode(create_format().decode(crystals).crystals)
-    policy: TextPolicy = load_text_policy(config)
-    pattern = llm_sample.pattern_of(create_format("plaid"), texts, 1, policy.tokenizer)
-    held = [bool(re.fullmatch(pattern, text)) for text in texts]
-    assert held == [True, True, False]
-    assert not re.fullmatch(pattern, texts[0].replace("Po", "Ag"))
+    texts = TextsConfig(templates=("formula", "unconditional", "e_above_hull"), max_sites=1)
+    metadata = written_as(LlmSetup(texts, config))
+    train, _ = read_texts(texts, metadata, False)
+    prompts = [x.prompt for x in train.examples if isinstance(x, Example)]
+    plain = [prompt == "A crystal:\n" for prompt in prompts]
+    assert 0.4 < np.mean(plain) < 0.6
+    assert [x.formula is None for x in train.conditions] == plain
+    assert prompts == [x.prompt for x in read_texts(texts, metadata, False)[0].examples]  # type: ignore[union-attr]
+    only = dataclasses.replace(texts, templates=("e_above_hull",))
+    with pytest.raises(ValueError, match=r"lack what the prompts ask for \(e_above_hull\)"):
+        read_texts(only, written_as(LlmSetup(only, config)), False)
+
+
+def test_a_format_that_there_is_not(model: tuple[TextModelConfig, bool]) -> None:
+    with pytest.raises(ValueError, match="is named 'poscar': choose wyckoff"):
+        written_as(LlmSetup(TextsConfig(format="poscar"), model[0]))

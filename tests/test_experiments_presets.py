@@ -41,14 +41,13 @@ STABILITY = [
     ("sft.n_epochs", 55, "appendix A"),
     ("sft.batch_size", 100, "appendix A"),
     ("sft.optimizer.learning_rate", 1e-5, "appendix A"),
-    ("sft.dropout", False, "table S1: no dropout in fine-tuning"),
     ("n_per_group", 1000, "III.A (figure 4)"),
 ]
 
 DIELECTRIC = [
     *REINFORCE,
     ("rl.tau", 2.0, "table S1: 2 for FoM reward"),
-    ("setup.sampling.space_groups", (225,), "III.B"),
+    ("setup.condition.space_group", 225, "III.B"),
     ("max_merit", math.inf, "III.B: rewards are not bounded"),
     ("n_best", 50, "III.B: top 50 candidates"),
     ("max_e_above_hull", 0.1, "III.B, table I"),

@@ -13,7 +13,11 @@ from scripts import ROOT, SCRIPTS, options, parse
 
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference, evaluate
+from crystaljax.experiment.comparison.runs import Run
+from crystaljax.experiment.comparison.tables import Results
+from crystaljax.experiment.comparison.variants import Variant
 from crystaljax.settings import flat, plain
+from crystaljax.tokenizations.registry import tokenization_names
 from crystaljax.tracking import wandb_name
 
 utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
@@ -51,18 +55,13 @@ def test_it_is_a_sweep(path: Path) -> None:
 
 
 @each_sweep
-def test_wandb_s_own_check_of_the_format(path: Path) -> None:
-    sweeps = pytest.importorskip("sweeps")
-    assert sweeps.schema_violations_from_proposed_config(loaded(path)) == []
-
-
-@each_sweep
 def test_its_parameters_are_options_of_the_script(path: Path) -> None:
     sweep = loaded(path)
     script = Path(sweep["program"])
     assert (ROOT / script) == SCRIPTS[script.name]
     assert {f"--{name}" for name in sweep["parameters"]} <= options(script.name)
-    preset = [word for word in sweep["command"] if word in ("small", "gpu", "paper")]
+    words = " ".join(sweep["command"]).split()
+    preset = [word for word in words if word in ("small", "gpu", "paper")]
     lines = command_lines(sweep)
     assert len(lines) > 1
     for line in lines:
@@ -105,3 +104,12 @@ def test_the_metric_of_ppo_is_one_that_quickstart_logs() -> None:
     (sweep,) = [loaded(path) for path in SWEEPS if path.stem == "ppo"]
     assert sweep["metric"]["name"] in names
     assert '"after PPO"' in (ROOT / sweep["program"]).read_text()
+
+
+def test_the_sweep_over_tokenizations_has_all_and_the_metric_is_logged() -> None:
+    sweep = loaded(ROOT / "experiments" / "sweeps" / "tokenizations.yaml")
+    assert set(sweep["parameters"]["tokenizations"]["values"]) == set(tokenization_names())
+    variant = Variant("wyckoff")
+    found = {Run(variant, "train", seed): {"nll": 10.0 + seed} for seed in (0, 1)}
+    assert Results([variant], [0, 1], found).headline == {sweep["metric"]["name"]: 10.5}
+    assert Results([variant, Variant("cif")], [0, 1], found).headline == {}

@@ -186,3 +186,11 @@ def test_a_dataset_s_properties_are_a_table() -> None:
     assert Hull.from_table(columns).n_entries == 2
     with pytest.raises(ValueError, match="no energy column"):
         Hull.from_table({"formula": ["NaCl"], "gap": [1.0]})
+
+
+def test_entries_known_of_a_system_are_those_of_its_subsystems() -> None:
+    formulas = ["Na", "Na", "Cl2", "NaCl", "Na3Cl", "NaClO3", "KCl", "Na2O"]
+    hull = Hull.from_entries(formulas, np.zeros(len(formulas)))
+    counts = parse_formulas(["NaCl", "Na2Cl5", "Na", "NaClO", "KCl", "Xe", "KNaClO"])
+    assert hull.n_known(counts).tolist() == [5, 5, 2, 7, 2, 0, 8]
+    assert hull.n_known(np.zeros((2, 119))).tolist() == [0, 0]

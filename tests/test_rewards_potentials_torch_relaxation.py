@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from crystaljax import AtomicCell, Crystals
+from crystaljax.crystal import stack
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.readers import read
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.rewards.potentials.fire import Search
-from crystaljax.rewards.potentials.screening import Neighbors, neighbors, screen, stack
+from crystaljax.rewards.potentials.screening import Neighbors, neighbors, screen
 from crystaljax.rewards.potentials.torch_common import Evaluation, TorchPotential, collate
 from crystaljax.rewards.potentials.torch_relaxation import _cells, _forces, room_for
 from crystaljax.symmetry.orbits import n_atoms

@@ -1,6 +1,7 @@
 """From atoms in a cell to Crystals: round trips, real crystals, and structures that fail."""
 
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -125,11 +126,25 @@ def test_one_structure_that_fails_costs_nobody_else():
     crystals, reasons = symmetrize([WURTZITE, *bad, WURTZITE])
     assert reasons[0] is None and reasons[-1] is None
     assert "no atoms" in str(reasons[1]) and "not finite" in str(reasons[2])
-    assert all("no symmetry found" in str(reason) for reason in reasons[3:5])
+    assert "no plausible unit cell" in str(reasons[3])
+    assert "no symmetry found" in str(reasons[4])
     assert crystals.space_group.tolist() == [186, 0, 0, 0, 0, 186]
     for field in (crystals.wyckoff, crystals.species, crystals.frac, crystals.lattice):
         assert (field[1:5] == 0).all()
         np.testing.assert_array_equal(field[0], field[5])
+
+
+def test_what_a_search_would_hardly_end_for_is_left_out():
+    """A needle, and many atoms on one place."""
+    needle = AtomicCell(np.diag([0.4, 0.4, 60.0]), np.zeros((1, 3)), np.array([6]))
+    long = AtomicCell(np.diag([2.0, 2.0, 500.0]), np.zeros((1, 3)), np.array([6]))
+    crowd = AtomicCell(np.eye(3) * 6, np.linspace(0, 1e-4, 600).reshape(200, 3), np.full(200, 6))
+    start = time.monotonic()
+    _, reasons = symmetrize([needle, long, crowd])
+    assert time.monotonic() - start < 2
+    assert "a reduced axis of 0.4 Å" in str(reasons[0])
+    assert "reduced axes of 2 to 500 Å" in str(reasons[1])
+    assert "19900 pairs of atoms less than 0.01 Å apart" in str(reasons[2])
 
 
 def test_nothing_to_symmetrize():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 pytest.importorskip("transformers")
@@ -9,7 +12,8 @@ pytest.importorskip("transformers")
 from random_crystals import prototypes
 
 from crystaljax.text.cutting import Cutting, make_tokenizer, own_vocabulary
-from crystaljax.tokenizations.registry import create_format, tokenization_names
+from crystaljax.tokenizations.augmentation import augmented
+from crystaljax.tokenizations.registry import create_format, format_options, tokenization_names
 
 CRYSTALS = prototypes(101)
 PROMPT = "A crystal of NaCl in space group 136: please.\n"
@@ -79,3 +83,58 @@ def test_texts_that_are_no_crystals() -> None:
         assert make_tokenizer(cutting, ["Al Co"]).encode(["Co Al"])
         with pytest.raises(ValueError, match="no texts to learn"):
             make_tokenizer(cutting, [])
+
+
+USER_FORMAT = '''
+"""Sites before the space group and the lattice, on one line."""
+from dataclasses import dataclass
+
+from crystaljax.tokenizations.text.wyckoff import WyckoffText
+
+
+@dataclass(frozen=True)
+class Backwards:
+    decimals: int = 4
+    symbols = r"; |[A-Z][a-z]?|[0-9]{2}|[\\s\\S]"
+
+    def encode(self, crystals):
+        texts = WyckoffText(self.decimals).encode(crystals)
+        return ["; ".join(text.split("\\n")[::-1]) for text in texts]
+
+    def decode(self, tokens):
+        lines = ["\\n".join(text.split("; ")[::-1]) for text in tokens]
+        return WyckoffText(self.decimals).decode(lines)
+
+    def pattern(self, space_groups=None, elements=None):
+        groups = range(1, 231) if space_groups is None else space_groups
+        site = r"[A-Z][a-z]? [0-9]{1,3}[a-zA](?: 0\\.[0-9]{%d})*; " % self.decimals
+        return rf"(?:{site})+[0-9. ]+; (?:{'|'.join(map(str, groups))})"
+
+    def vocabulary(self):
+        letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+        return ["; ", " 0.", " ", ".", *"0123456789", *letters]
+'''
+
+
+@pytest.mark.parametrize("cutting", ["symbols", "own", "bpe"])
+def test_a_format_of_one_s_own(tmp_path: Path, cutting: Cutting) -> None:
+    """A file of less than 40 lines, with options, tokens and a grammar of its own."""
+    assert len(USER_FORMAT.splitlines()) < 40
+    (tmp_path / "mine.py").write_text(USER_FORMAT)
+    format = create_format(f"{tmp_path}/mine.py:Backwards:decimals=3")
+    assert format_options(format) == {"decimals": 3}
+    texts = format.encode(CRYSTALS)
+    assert format.decode(texts).ok.all()
+    tokenizer = make_tokenizer(cutting, [*texts, PROMPT], format)
+    tokens = tokenizer.encode(texts)
+    assert tokenizer.decode(tokens) == texts
+    assert ("; " in tokenizer.fast.get_vocab()) == (cutting != "bpe")
+    pytest.importorskip("outlines_core")
+    from crystaljax.text.grammar import accepts, from_regex
+
+    grammar = from_regex(format.pattern(), tokenizer, tokenizer.n_vocabulary())
+    assert all(accepts(grammar, each) for each in tokens)
+    assert not accepts(grammar, tokens[0][1:])
+    other = augmented(format, CRYSTALS, np.random.default_rng(0))
+    assert other != texts
+    assert format.decode(other).ok.all()

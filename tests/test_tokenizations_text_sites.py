@@ -181,7 +181,7 @@ def test_decimals(format: Format) -> None:
 
 @each
 def test_patterns(format: Format) -> None:
-    """Those asked for and no others, in a size that a grammar can be made of."""
+    """Those asked for and no others."""
     (text,) = format.encode(RUTILE)
     assert not re.fullmatch(format.pattern([135], ["Ti", "O"]), text)
     assert not re.fullmatch(format.pattern([136], ["Ti", "S"]), text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import re
 import sys
 import time
@@ -69,8 +70,9 @@ def replacing(path: Path) -> Iterator[Path]:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a path while the block runs; one process at a time has it, others wait.
 
-    The lock is a file beside `path`, and gone with the process that holds it. Where the file system
-    has no locks, the block runs all the same, after a warning.
+    The lock is a file beside `path`, and gone with the process that holds it. A child of that
+    process would wait for ever and gets a ChildProcessError. Where the file system has no locks,
+    the block runs all the same, after a warning.
     """
     lock = path.with_name(f".{path.name}.lock")
     while True:
@@ -80,6 +82,9 @@ def locked(path: Path) -> Iterator[None]:
                 return
             if not _is_at(file, lock):  # another process removed it when it was done
                 continue
+            file.truncate(0)
+            file.write(_process(os.getpid()))
+            file.flush()
             try:
                 yield
             finally:
@@ -95,10 +100,20 @@ def _acquire(file: IO[bytes], path: Path) -> bool:
             log.warning("another process makes %s: waiting for it", path)
             while not _try_lock(file):
                 time.sleep(0.2)
+                file.seek(0)
+                if file.read() == _process(os.getppid()):
+                    raise ChildProcessError(f"the process that makes {path} waits for this one")
+    except ChildProcessError:
+        raise
     except OSError as error:
         log.warning("no locks in %s (%s): let one process at a time make it", path.parent, error)
         return False
     return True
+
+
+def _process(number: int) -> bytes:
+    """The name of a process of this machine."""
+    return f"{platform.node()} {number}".encode()
 
 
 def _try_lock(file: IO[bytes]) -> bool:

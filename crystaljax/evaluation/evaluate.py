@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from crystaljax.composition import formulas
-from crystaljax.crystal import Crystals
+from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.charge_balance import (
     OxidationTable,
     composition_valid,
@@ -33,6 +33,7 @@ from crystaljax.evaluation.stability import (
     stability_metrics,
 )
 from crystaljax.rewards.potentials.base import Relaxed
+from crystaljax.structures import structures_of, to_cells, to_structure
 from crystaljax.training.progress import tracked
 from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 
@@ -97,6 +98,7 @@ def evaluate(
     *,
     e_above_hull: np.ndarray | None = None,
     hull: str = "unnamed hull",
+    n_known: np.ndarray | None = None,
     second: EnergiesAboveHull | None = None,
     relaxed: Relaxed | None = None,
     relaxation: str = "unnamed potential",
@@ -109,6 +111,8 @@ def evaluate(
       reference: training set, for novelty and for distances between distributions.
       e_above_hull: [N] eV/atom, nan where unknown; without it nothing is said of stability.
       hull: names the hull and the potential, like "mp20_bt hull, CHGNet 0.3.0, unrelaxed".
+      n_known: int [N], entries of that hull in the sample's chemical system and its subsystems
+        (`Hull.n_known`), for rates of believable energies (`stability.believable`).
       second: what another potential says of the same samples, for metrics named after it.
       relaxed: the N samples relaxed, for match rate, RMSD, energy drop and steps.
       relaxation: names the potential and the optimiser they were relaxed with.
@@ -124,6 +128,7 @@ def evaluate(
         len(crystals),
         {
             "e_above_hull": e_above_hull,
+            "n_known": n_known,
             "second": second_energies,
             "relaxed": None if relaxed is None else relaxed.cells,
         },
@@ -147,7 +152,7 @@ def evaluate(
     if e_above_hull is not None:
         energy = np.asarray(e_above_hull, np.float64)
         columns["e_above_hull"] = energy
-        metrics += task.stability(energy, hull)
+        metrics += task.stability(energy, hull, n_known)
         limits = config.thresholds
         context += [
             f"energies above hull: {hull}",
@@ -155,13 +160,11 @@ def evaluate(
         ]
     if second is not None:
         columns[f"e_above_hull_{second.potential}".replace(" ", "_")] = second.e_above_hull
-        for metric in task.stability(second.e_above_hull, second.hull):
+        for metric in task.stability(second.e_above_hull, second.hull, second.n_known):
             metrics.append(replace(metric, name=f"{metric.name} ({second.potential})"))
         context.append(f"energies above hull by {second.potential}: {second.hull}")
     if relaxed is not None:
-        from crystaljax.structures import to_structure, to_structures
-
-        before = to_structures(crystals, primitive=True)
+        before = structures_of(task.cells)
         after = [None if cell is None else to_structure(cell) for cell in relaxed.cells]
         displacement = rms_to_relaxed(before, after, config.seconds)
         columns["rmsd_to_relaxed"] = displacement
@@ -194,7 +197,7 @@ class _Task:
         self._add("decoded", is_crystal(self.crystals), "the sample describes a crystal at all")
         self._add(
             "valid structure",
-            structure_valid(self.crystals, config.min_distance, config.min_volume),
+            structure_valid(self.crystals, config.min_distance, config.min_volume, self.cells),
             f"no atoms (or periodic images) closer than {config.min_distance:g} Å, and a primitive"
             f" cell of at least {config.min_volume:g} Å³",
         )
@@ -210,8 +213,13 @@ class _Task:
         self._add("valid", both, "valid structure and valid composition", table)
 
     @cached_property
+    def cells(self) -> list[AtomicCell]:
+        """Primitive cells of the samples [N], which all tests share."""
+        return list(to_cells(self.crystals, primitive=True))
+
+    @cached_property
     def _samples(self) -> StructureSet:
-        return StructureSet.from_crystals(self.crystals, "samples", self.config.seconds)
+        return StructureSet.from_crystals(self.crystals, "samples", self.config.seconds, self.cells)
 
     def uniqueness(self) -> None:
         cluster = np.where(self.columns["decoded"], clusters(self._samples), -1)
@@ -243,11 +251,13 @@ class _Task:
         symprec = self.config.symprec
         self._add(
             "keeps space group",
-            keeps_space_group(self.crystals, symprec),
+            keeps_space_group(self.crystals, symprec, self.cells),
             f"the full cell has the sample's space group at symprec {symprec:g} Å",
         )
 
-    def stability(self, e_above_hull: np.ndarray, hull: str) -> list[Rate | Measure]:
+    def stability(
+        self, e_above_hull: np.ndarray, hull: str, n_known: np.ndarray | None
+    ) -> list[Rate | Measure]:
         """Metrics of energies above hull [N], once uniqueness and novelty are known."""
         return stability_metrics(
             e_above_hull,
@@ -255,6 +265,7 @@ class _Task:
             cluster=self.columns["cluster"],
             novel=self.columns.get("novel"),
             correct_group=self.columns["keeps_space_group"],
+            n_known=n_known,
             reference="" if self.reference is None else str(self.reference),
             thresholds=self.config.thresholds,
         )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from crystaljax.composition import N_SPECIES, element_counts
-from crystaljax.crystal import Crystals
+from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.rejection import Pool, Reduced
 from crystaljax.evaluation.safeguards import time_limit
 from crystaljax.symmetry.lattices import minkowski_reduce
@@ -62,13 +62,23 @@ class StructureSet:
         return len(self.formulas)
 
     @staticmethod
-    def from_crystals(crystals: Crystals, name: str, seconds: float = 10.0) -> StructureSet:
-        """A set of the crystals, compared as primitive cells."""
+    def from_crystals(
+        crystals: Crystals,
+        name: str,
+        seconds: float = 10.0,
+        cells: Sequence[AtomicCell] | None = None,
+    ) -> StructureSet:
+        """A set of the crystals, compared as primitive cells.
+
+        `cells` [N]: these cells, if they have been made already; else they are when needed.
+        """
         crystals = crystals.to_numpy()
 
         def build(rows: Sequence[int]) -> list[Structure | None]:
-            from crystaljax.structures import to_structures
+            from crystaljax.structures import structures_of, to_structures
 
+            if cells is not None:
+                return structures_of(cells[row] for row in rows)
             return to_structures(crystals[np.asarray(rows)], primitive=True)
 
         return StructureSet(name, _formula_keys(element_counts(crystals)), build, seconds)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from crystaljax.composition import element_counts
 from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
@@ -80,6 +81,7 @@ def assess_crystals(
         reference,
         e_above_hull=by_teacher.e_above_hull,
         hull=by_teacher.hull,
+        n_known=by_teacher.n_known,
         second=None if other is None else _judged(other, crystals, ok),
         config=config,
     )
@@ -91,7 +93,8 @@ def _judged(energy: StabilityReward, crystals: Crystals, ok: np.ndarray) -> Ener
         found = judge(energy, crystals, ok)
     above: Any = found.info.get("e_above_hull", np.full(len(found), np.nan))
     above = np.where(found.ok, above, np.nan)
-    return EnergiesAboveHull(above, f"{energy.label}, unrelaxed", energy.potential)
+    n_known = energy.hull.n_known(element_counts(crystals))
+    return EnergiesAboveHull(above, f"{energy.label}, unrelaxed", energy.potential, n_known)
 
 
 def by_space_group(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from crystaljax.crystal import Crystals
+from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.matching import once
 from crystaljax.evaluation.rates import Measure, Rate
 from crystaljax.rewards.potentials.base import Relaxed
@@ -32,12 +33,52 @@ class EnergiesAboveHull:
     """Names the hull and the potential, like "mp20_bt (14258 entries), CHGNet 0.3.0, unrelaxed"."""
     potential: str
     """The potential's name."""
+    n_known: np.ndarray | None = None
+    """int [N]: hull entries in the sample's chemical system and its subsystems, if known."""
 
 
-def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
+MIN_KNOWN = 12
+"""Hull entries in a chemical system and its subsystems from which energies above hull are believed
+(arXiv 2610.03880)."""
+
+MAX_BELOW = 0.1
+"""eV/atom: crystals farther below the hull are not believed."""
+
+
+BELIEVABLE = (
+    f"the hull has at least {MIN_KNOWN} entries in the chemical system and its subsystems, and the"
+    f" energy is not more than {MAX_BELOW:g} eV/atom below it"
+)
+
+
+def believable(
+    e_above_hull: np.ndarray,
+    n_known: np.ndarray,
+    min_known: int = MIN_KNOWN,
+    max_below: float = MAX_BELOW,
+) -> np.ndarray:
+    """Which energies above hull are believed: bool [N].
+
+    In a system that the hull hardly knows everything looks stable, and what is far below a hull
+    of many entries is more likely an error of the potential.
+
+    Args:
+      e_above_hull: [N] eV/atom; nan is not believed.
+      n_known: int [N], entries of the hull in the chemical system and its subsystems
+        (`Hull.n_known`).
+    """
+    energy = np.asarray(e_above_hull, np.float64)
+    with np.errstate(invalid="ignore"):
+        return (np.asarray(n_known) >= min_known) & (energy >= -max_below)
+
+
+def keeps_space_group(
+    crystals: Crystals, symprec: float = 0.01, cells: Sequence[AtomicCell] | None = None
+) -> np.ndarray:
     """Mask of crystals that have, as full cells, the space group they are described with: bool [B].
 
-    `symprec` in Å. A description may have more symmetry than its group says, and then fails.
+    A description may have more symmetry than its group says, and then fails. `symprec` in Å;
+    `cells` [B]: the crystals' primitive cells, if they have been made already.
     """
     from crystaljax.structures import to_cells
     from crystaljax.symmetry.analysis import symmetrize
@@ -46,8 +87,9 @@ def keeps_space_group(crystals: Crystals, symprec: float = 0.01) -> np.ndarray:
     crystals = crystals.to_numpy()
     same = np.zeros(len(crystals), bool)
     rows = np.flatnonzero(is_crystal(crystals))
+    cells = list(to_cells(crystals, primitive=True)) if cells is None else cells
     if len(rows):
-        found, _ = symmetrize(list(to_cells(crystals[rows])), symprec=symprec)
+        found, _ = symmetrize([cells[row] for row in rows.tolist()], symprec=symprec)
         same[rows] = np.asarray(found.space_group) == crystals.space_group[rows]
     return same
 
@@ -59,6 +101,7 @@ def stability_metrics(
     cluster: np.ndarray | None = None,
     novel: np.ndarray | None = None,
     correct_group: np.ndarray | None = None,
+    n_known: np.ndarray | None = None,
     reference: str = "",
     thresholds: Thresholds | None = None,
 ) -> list[Rate | Measure]:
@@ -70,6 +113,7 @@ def stability_metrics(
       reference: name of the training set that `novel` refers to.
       cluster: int [N], as of `matching.clusters`; without it there is no S.U.N. rate.
       novel, correct_group: bool [N]; the rates that need a missing one are left out.
+      n_known: int [N], see `believable`; without it there are no rates of believable crystals.
 
     All rates are over all N generated samples. Of samples that match each other one counts, if any
     of them is stable (and all else that is asked), so that their order does not matter. S.U.N. and
@@ -96,6 +140,11 @@ def stability_metrics(
             found["S.S.U.N."] = (
                 once(metastable & novel & correct_group, cluster),
                 f"{high}, unique, novel, and of the space group it was generated in",
+            )
+        if n_known is not None:
+            found["believable metastable S.U.N."] = (
+                once(metastable & believable(energy, n_known) & novel, cluster),
+                f"{high}, unique and novel; {BELIEVABLE}",
             )
         metrics += [Rate.of(k, mask, text, reference=both) for k, (mask, text) in found.items()]
     said = {"denominator": "samples with an energy", "reference": hull}

@@ -106,7 +106,7 @@ class Bench:
         self.reference = AlloyReference.of(f"{data.lists}/train", train, validation)
         template, chat = load_template(data.template), chats(model)
         self.train, self.validation = (
-            Texts(alloy_examples(part, template, self.elements, chat=chat), [{}] * len(part))
+            Texts.given(alloy_examples(part, template, self.elements, chat=chat))
             for part in (train, validation)
         )
         texts = [*plain(self.train), *plain(self.validation)]
@@ -116,7 +116,7 @@ class Bench:
             pattern, size = candidate_pattern(self.elements), self.policy.config.vocabulary
             self.grammar = from_regex(pattern, self.policy.tokenizer, size)
         # All ask the same.
-        self.prompt = prompts(self.policy, Texts(self.train.examples[:1], [{}]))[0]
+        self.prompt = prompts(self.policy, self.train.take(np.arange(1)))[0]
 
     def sft(self, config: SftConfig) -> Params:
         """Learn the training candidates."""

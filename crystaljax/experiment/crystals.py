@@ -34,6 +34,13 @@ class Setup:
 
     model: Path = Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt"
     """Folder of the model to start from: a Wyckoff transformer, or a language model."""
+    tokenization: str = ""
+    """Tokenization that the model is expected to have. A text format from a file of your own,
+    FILE.py:CLASS, is only run if it is given here."""
+    templates: tuple[str, ...] = ()
+    """Prompt templates of a language model, by name or file, in place of its own."""
+    n_parts: int = 1
+    """Micro-batches that a batch of training by reward is split into, to save memory."""
     reference: str = "prototypes"
     """Crystals that do not count as new: a file, a folder or a registered dataset."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
@@ -46,7 +53,7 @@ class Setup:
     """Bounds of the reward, and the penalty of samples that cannot be judged, if not the reward's
     own: energies above hull have bounds, rewards of your own have none."""
     condition: Condition = field(default_factory=Condition)
-    """What rollouts and evaluated samples are asked to be."""
+    """Conditions of rollouts and evaluated samples."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
     """Sampling of rollouts and evaluated samples."""
     judge: str = ""
@@ -63,7 +70,7 @@ class Setup:
     """Weights & Biases."""
 
     def __post_init__(self) -> None:
-        check(self, n_samples=at_least(1))
+        check(self, n_samples=at_least(1), n_parts=at_least(1))
 
 
 class Bench:
@@ -71,7 +78,7 @@ class Bench:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.policy, self.base = load_policy(setup.model)
+        self.policy, self.base = load_policy(setup.model, setup.tokenization, setup.templates)
         self.policy.check([setup.condition], setup.sampling)
         self.stability = StabilityReward(setup.stability)
         self.user_reward = None
@@ -95,6 +102,7 @@ class Bench:
             self.setup.sampling,
             self.setup.bounds,
             self.reference.structures,
+            self.setup.n_parts,
         )
 
     def sample(self, params: Params, n: int, seed: int) -> Crystals:

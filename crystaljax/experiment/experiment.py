@@ -86,7 +86,7 @@ class Experiment:
         place = self.folder if checkpoints is None else self.folder / checkpoints
         # What only reports has no steps that could be there twice.
         step = 0 if checkpoints is None else latest_step(place)
-        run_id = tracking.run_id or (None if step is None else kept_run_id(self.folder))
+        run_id = tracking.run_id or (kept_run_id(self.folder) if step else None)
         config_shown = {**self.provenance.config, "provenance": self.provenance.to_dict()}
         del config_shown["provenance"]["config"]
         self.main = TrainingRun(
@@ -170,11 +170,7 @@ class Experiment:
           best: structures to show in W&B.
           outputs: files and folders that the study made, and what each is: "model", "structures".
         """
-        report = replace(
-            report,
-            notes=[*report.notes, f"{self.provenance.sentence}."],
-            extra={**report.extra, "provenance": self.provenance.to_dict()},
-        )
+        report = self.provenance.added(report)
         page = report.write(self.folder)
         track_report(self.main.tracker, report)
         if best is not None:

@@ -21,6 +21,8 @@ def run(
     main: Callable[[C], None],
     settings: type[C] | Mapping[str, tuple[str, C]],
     description: str | None = None,
+    *,
+    prepared: bool = True,
 ) -> None:
     """Call `main` with the configuration that the command line asks for.
 
@@ -28,6 +30,8 @@ def run(
       settings: the configuration's class, or presets: name -> (what it is, configuration), of
         which the first word of the command line names one.
       description: printed by --help; the class's docstring if not given.
+      prepared: set JAX up first (`runtime.prepare`). Benchmarks whose first calls are to compile
+        leave it as it is.
 
     SystemExit with a line on stderr for a user's mistake, as of the `crystaljax` command;
     `--debug` shows the traceback.
@@ -36,7 +40,8 @@ def run(
     debug = DEBUG in arguments
     given = [argument for argument in arguments if argument != DEBUG]
     # What this package says is for people to read; other libraries speak when they are worried.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # Another library may have set handlers of its own while it was imported.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("crystaljax").setLevel(logging.INFO)
     with one_line_errors(Path(program).name, debug):
         config: C
@@ -46,7 +51,8 @@ def run(
             )
         else:
             config = tyro.cli(settings, description=description, args=given)
-        from crystaljax.runtime import prepare
+        if prepared:
+            from crystaljax.runtime import prepare
 
-        prepare()
+            prepare()
         main(config)

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from crystaljax.composition import formulas
+from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
-from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
-from crystaljax.evaluation.rates import Rate
+from crystaljax.data.rows import Dataset
 from crystaljax.models.llm.lora import LoraConfig
+from crystaljax.policies.crystal_text import CrystalTextPolicy
+from crystaljax.policies.loading import read_metadata
 from crystaljax.policies.text import Params, TextPolicy
+from crystaljax.policies.text_metadata import CRYSTALS_FILE, TextMetadata
+from crystaljax.policies.text_prompts import asking, crystal_fields
 from crystaljax.ranges import at_least, check
-from crystaljax.rewards.completions import Completion, read_completions
-from crystaljax.text.engine import Generation
 from crystaljax.text.examples import Chat, Example, read_examples
-from crystaljax.text.generation import GenerationConfig, TokenGrammar
+from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.loading import TextModelConfig, load_tokenizer
 from crystaljax.text.packing import TokenSequence
-from crystaljax.text.prompts import load_template
+from crystaljax.text.prompts import PromptTemplate, load_template
 from crystaljax.tokenizations.augmentation import augmented
-from crystaljax.tokenizations.base import TextFormat
-from crystaljax.tokenizations.registry import DEFAULT_FORMAT, create_format
+from crystaljax.tokenizations.registry import DEFAULT_FORMAT
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.fit import best_weights
 from crystaljax.training.optimizer import TrainState
@@ -35,8 +37,7 @@ from crystaljax.training.text_task import Prompt
 if TYPE_CHECKING:
     from crystaljax.experiment.experiment import Experiment
 
-SHOWN = 80
-"""Characters of a prompt in a table."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,18 @@ class TextsConfig:
     a chat template is asked prompts through it too, as what the user says."""
     crystals: str = "prototypes"
     """Crystals to write as texts: a file, a folder or a registered dataset."""
-    format: str = DEFAULT_FORMAT
+    format: str = ""
     """Text format of crystals: wyckoff-text, plaid, cif, site-symmetry, wyckoff-bins, coordinates,
     p1-bins, or FILE.py:CLASS for one of your own; options follow after a colon, such as
-    wyckoff-bins:coordinate_width=0.002."""
+    wyckoff-bins:coordinate_width=0.002. That of the model's folder if empty, or else
+    wyckoff-text."""
     augment: int = 0
     """Texts of each crystal to learn, in as many random equivalent descriptions; if 0 one text, of
     the crystal as it is described. Crystals to validate with are written once, as they are."""
-    template: str = "formula"
-    """Prompt template: a shipped one, or the path of a TOML file. Of those shipped,
-    `crystal_of_formula` describes wyckoff-text, `formula` suits every format."""
+    templates: tuple[str, ...] = ()
+    """Prompt templates, of which each example has one at random: shipped ones (formula,
+    unconditional, space_group, formula_space_group, crystal_of_formula ...), or paths of TOML
+    files; those of the model's folder if empty, or else formula."""
     max_sites: int = 6
     """Crystals with more symmetry-distinct sites are left out."""
     validation: float = 0.1
@@ -98,7 +101,7 @@ class LlmSetup:
 def paper_setup(output: str) -> LlmSetup:
     """LoRA on a model of 7-9 billion parameters with an int8 base, taught MP-20."""
     return LlmSetup(
-        texts=TextsConfig(crystals="mp20-train", template="crystal_of_formula"),
+        texts=TextsConfig(crystals="mp20-train", templates=("crystal_of_formula",)),
         model=TextModelConfig(
             lora=LoraConfig(rank=8, alpha=32.0), quantized="int8", dtype="bfloat16", remat="all"
         ),
@@ -117,37 +120,66 @@ class Texts(NamedTuple):
     """Examples, and what their prompts were made from."""
 
     examples: list[Example | Chat]
-    fields: list[dict[str, str]]
-    """The formula of a crystal; the prompt of an example from a file."""
+    asked: list[str]
+    """The values in each prompt, for people to read."""
+    crystals: Crystals | None = None
+    """Of each completion, if they are crystals."""
+    rows: Sequence[dict[str, Any]] = ()
+    """Of each crystal: values of prompt fields."""
+    conditions: Sequence[Condition] = ()
+    """Of each crystal: what its prompt asks for."""
 
     def take(self, rows: np.ndarray) -> Texts:
         """Some of them."""
-        return Texts([self.examples[i] for i in rows], [self.fields[i] for i in rows])
-
-    @property
-    def are_crystals(self) -> bool:
-        """The completions are crystals."""
-        return "formula" in self.fields[0]
+        if self.crystals is None:
+            return Texts([self.examples[i] for i in rows], [self.asked[i] for i in rows])
+        return Texts(
+            [self.examples[i] for i in rows],
+            [self.asked[i] for i in rows],
+            self.crystals[rows],
+            [self.rows[i] for i in rows],
+            [self.conditions[i] for i in rows],
+        )
 
     @staticmethod
     def given(examples: Sequence[Example | Chat]) -> Texts:
         """Examples from a file."""
-        return Texts(list(examples), [{"prompt": example.asked} for example in examples])
+        return Texts(list(examples), [example.asked for example in examples])
 
 
-def read_texts(config: TextsConfig, chat: bool) -> tuple[Texts, Texts]:
+def written_as(setup: LlmSetup, anew: bool = False) -> TextMetadata:
+    """Format and templates: those of the set-up, else of the model's folder, else the defaults.
+
+    anew: the model is to learn them, whatever it has learnt before.
+
+    ValueError if the model in the folder writes in another format than the one asked for.
+    """
+    texts, model = setup.texts, setup.model
+    folders = (Path(name) for name in (model.adapter, model.base) if name)
+    folder = next((x for x in folders if (x / CRYSTALS_FILE).is_file()), None)
+    if folder is None or (anew and texts.format):
+        templates = texts.templates or ("formula",)
+        found = TextMetadata.of(texts.format or DEFAULT_FORMAT, map(load_template, templates))
+        return found
+    found = read_metadata(folder, texts.format)
+    if texts.templates:
+        found = replace(found, templates=tuple(map(load_template, texts.templates)))
+    return found
+
+
+def read_texts(config: TextsConfig, metadata: TextMetadata, chat: bool) -> tuple[Texts, Texts]:
     """Examples to learn, and others to validate with; all as chats for models that chat."""
     if config.file is not None:
         texts = Texts.given(asked_of(read_examples(config.file), chat))
         train, validation = _split(config, len(texts.examples))
         return texts.take(train), texts.take(validation)
-    crystals = load(config.crystals).crystals
-    n_sites = np.asarray(crystals.n_sites)
-    crystals = crystals[np.flatnonzero((n_sites > 0) & (n_sites <= config.max_sites))]
-    train, validation = _split(config, len(crystals))
+    data = load(config.crystals)
+    n_sites = np.asarray(data.crystals.n_sites)
+    data = data[np.flatnonzero((n_sites > 0) & (n_sites <= config.max_sites))]
+    train, validation = _split(config, len(data))
     return (
-        crystal_texts(config, chat, crystals[train], config.augment),
-        crystal_texts(config, chat, crystals[validation]),
+        crystal_texts(config, metadata, chat, data[train], config.augment),
+        crystal_texts(config, metadata, chat, data[validation]),
     )
 
 
@@ -160,21 +192,64 @@ def _split(config: TextsConfig, n: int) -> tuple[np.ndarray, np.ndarray]:
     return order[n_validation:], order[:n_validation]
 
 
-def crystal_texts(config: TextsConfig, chat: bool, crystals: Crystals, augment: int = 0) -> Texts:
-    """Crystals as answers to their formulas, each in so many random descriptions, or as it is."""
-    template, format = load_template(config.template), create_format(config.format)
+def crystal_texts(
+    config: TextsConfig, metadata: TextMetadata, chat: bool, data: Dataset, augment: int = 0
+) -> Texts:
+    """Crystals as answers to prompts, each in so many random descriptions, or as it is.
+
+    Each prompt is by one of the templates for which the crystal has all values, at random.
+    Crystals for which there is none are left out, with a warning; ValueError if those are all.
+    """
+    rows = crystal_fields(data.crystals, data.properties)
+    suited = [[t for t in metadata.templates if t.prompt_fields <= row.keys()] for row in rows]
+    kept = np.array([i for i, templates in enumerate(suited) if templates], int)
+    if len(kept) < len(rows):
+        needed = ", ".join(sorted(set().union(*(t.prompt_fields for t in metadata.templates))))
+        message = f"of {len(rows)} crystals {len(rows) - len(kept)} lack what the prompts ask for"
+        if not len(kept):
+            raise ValueError(f"{message} ({needed}): give other templates or other data")
+        log.warning("%s (%s), and are left out", message, needed)
+    crystals, format = data.crystals[kept], metadata.create_format()
     written = [
         augmented(format, crystals, np.random.default_rng([config.seed, i])) for i in range(augment)
     ] or [format.encode(crystals)]
-    names = formulas(crystals)
-    values = [
-        {"formula": name, "text": text}
-        for texts in written
-        for name, text in zip(names, texts, strict=True)
-    ]
-    make = template.chat if chat else template.example
-    asked = [{"formula": value["formula"]} for value in values]
-    return Texts([make(value) for value in values], asked)
+    rng = np.random.default_rng([config.seed, 1_000_003])
+    examples, chosen, every = [], [], np.tile(kept, len(written))
+    for i, text in zip(every.tolist(), itertools.chain(*written), strict=True):
+        template = suited[i][int(rng.integers(len(suited[i])))]
+        values = rows[i] | {"text": text}
+        examples.append(template.chat(values) if chat else template.example(values))
+        chosen.append(template)
+    found = [rows[i] for i in every]
+    return Texts(
+        examples,
+        [_shown(template, row) for template, row in zip(chosen, found, strict=True)],
+        data.crystals[every],
+        found,
+        [asking(template, row) for template, row in zip(chosen, found, strict=True)],
+    )
+
+
+def _shown(template: PromptTemplate, row: Mapping[str, Any]) -> str:
+    """The values in a prompt, for people to read."""
+    return ", ".join(str(row[name]) for name in sorted(template.prompt_fields)) or "anything"
+
+
+def writer(
+    policy: TextPolicy, metadata: TextMetadata, train: Texts | None, anew: bool = False
+) -> TextPolicy | CrystalTextPolicy:
+    """The policy of crystals that a language model is, or itself if it writes no crystals.
+
+    Args:
+      train: the training data, for models whose folder does not say what theirs was.
+      anew: the model is to learn `train`.
+    """
+    if train is not None and train.crystals is not None and (anew or not metadata.is_known):
+        longest = max(len(x.tokens) - x.n_prompt for x in sequences(policy, train))
+        metadata = metadata.describing(train.crystals, train.rows, longest)
+    elif anew or not metadata.is_known:
+        return policy
+    return CrystalTextPolicy(policy, metadata)
 
 
 def asked_of(examples: Iterable[Example | Chat], chat: bool) -> list[Example | Chat]:
@@ -213,8 +288,8 @@ def sequences(policy: TextPolicy, texts: Texts) -> list[TokenSequence]:
 def prompts(policy: TextPolicy, texts: Texts) -> list[Prompt]:
     """Prompts of examples."""
     return [
-        Prompt(sequence.tokens[: sequence.n_prompt], fields)
-        for sequence, fields in zip(sequences(policy, texts), texts.fields, strict=True)
+        Prompt(sequence.tokens[: sequence.n_prompt], {"prompt": asked})
+        for sequence, asked in zip(sequences(policy, texts), texts.asked, strict=True)
     ]
 
 
@@ -228,70 +303,3 @@ def weights_of(state: TrainState, setup: LlmSetup, policy: TextPolicy) -> Params
     if setup.result == "last":
         return state.averaged
     return policy.place(best_weights(setup.output, state.averaged, policy.identity)[0])
-
-
-class Answers(NamedTuple):
-    """Fresh answers and what they are worth."""
-
-    generation: Generation
-    answers: list[Completion]
-    evaluation: Evaluation | None
-    """Of answers that should be crystals."""
-
-
-class Examiner:
-    """Asks a policy the prompts of some texts, the same to every policy.
-
-    Args:
-      known: crystals that do not count as new.
-    """
-
-    def __init__(self, setup: LlmSetup, policy: TextPolicy, texts: Texts) -> None:
-        self.setup, self.policy = setup, policy
-        self.prompts = prompts(policy, texts)[: setup.n_samples]
-        self.format, self.reference = create_format(setup.texts.format), None
-        if texts.are_crystals:
-            crystals = load(setup.texts.crystals).crystals
-            self.reference = Reference.of(crystals, setup.texts.crystals)
-
-    def __call__(self, params: Params, stream: int, grammar: TokenGrammar | None = None) -> Answers:
-        """Answers, one to each prompt; those of different streams are independent."""
-        tokens = [prompt.tokens for prompt in self.prompts]
-        seed = self.setup.seed + 1_000_001 + stream
-        drawn = self.policy.sample(params, tokens, seed, self.setup.generation, grammar=grammar)
-        answers = [
-            Completion(prompt.fields, text, reason != "length")
-            for prompt, text, reason in zip(self.prompts, drawn.text, drawn.reason, strict=True)
-        ]
-        evaluation = None
-        if self.reference is not None:
-            evaluation = evaluate_answers(answers, self.format, self.reference)
-        return Answers(drawn, answers, evaluation)
-
-
-def evaluate_answers(
-    answers: Sequence[Completion], format: TextFormat, reference: Reference
-) -> Evaluation:
-    """Metrics of answers that should be crystals."""
-    read = read_completions(answers, format)
-    found = evaluate(read.crystals, reference, config=EvaluationConfig(progress=False))
-    asked = Rate.of(
-        "as asked",
-        read.info["valid"] & read.info["as_asked"],
-        "a valid structure with the composition asked for",
-    )
-    return replace(found, metrics=(asked, *found.metrics))
-
-
-def evaluations_of(answers: Mapping[str, Answers]) -> dict[str, Evaluation]:
-    """Those of answers that should be crystals, by label."""
-    return {label: x.evaluation for label, x in answers.items() if x.evaluation is not None}
-
-
-def shown(answers: Answers, n: int = 6) -> list[list[str]]:
-    """Header and rows of a table of some answers."""
-    rows = [["asked for", "answer", "ended by"]]
-    for answer, reason in zip(answers.answers[:n], answers.generation.reason, strict=False):
-        asked = ", ".join(answer.fields.values())[:SHOWN]
-        rows.append([asked, " / ".join(answer.text.splitlines()), str(reason)])
-    return rows

@@ -181,3 +181,36 @@ class Policy(Protocol):
     def save(self, folder: str | Path, params: Params) -> None:
         """Write a model folder, which `policies.loading.load_policy` reads."""
         ...
+
+
+def encode_writable(
+    policy: Policy,
+    crystals: Crystals,
+    rows: np.ndarray,
+    conditions: Sequence[Condition] | None = None,
+) -> tuple[Rollout | None, np.ndarray]:
+    """Those of some rows (int [n]) of B crystals that a policy can write, and which these are.
+
+    None if there are none. A policy names only the first that it cannot write: rows are tried in
+    halves.
+    """
+
+    def encode(rows: np.ndarray) -> Rollout:
+        own = None if conditions is None else [conditions[i] for i in rows]
+        return policy.encode(crystals[rows], own)
+
+    def writable(rows: np.ndarray) -> np.ndarray:
+        try:
+            encode(rows)
+        except ValueError:
+            halves = np.array_split(rows, 2) if len(rows) > 1 else []
+            return np.concatenate([rows[:0], *map(writable, halves)])
+        return rows
+
+    if not len(rows):
+        return None, rows
+    try:
+        return encode(rows), rows
+    except ValueError:
+        some = writable(rows)
+        return encode(some) if len(some) else None, some

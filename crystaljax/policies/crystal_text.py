@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ import numpy as np
 
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Array, Crystals
+from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.parallel import batch_sharding, parts_sharding
 from crystaljax.policies.base import Params, Rollout, SamplingConfig, Typical
+from crystaljax.policies.crystal_completions import CrystalTexts
 from crystaljax.policies.text import TextPolicy
 from crystaljax.policies.text_conditions import Plan, TextConditions
 from crystaljax.policies.text_metadata import TextMetadata
@@ -32,7 +34,6 @@ from crystaljax.text.packing import (
 )
 from crystaljax.text.prompts import PromptTemplate
 from crystaljax.tokenizations.base import Decoded, TextFormat
-from crystaljax.tokenizations.registry import create_format
 
 SCORED = (4, 32)
 """Texts that are scored at a time."""
@@ -44,33 +45,6 @@ class Asked(NamedTuple):
     plan: Plan
     tokens: np.ndarray
     """int32 [n]"""
-
-
-@dataclass(frozen=True, eq=False)
-class CrystalTexts:
-    """N completions that should be crystals, with their prompts."""
-
-    sequences: list[TokenSequence]
-    """[N]: prompt and completion."""
-    templates: list[PromptTemplate]
-    """[N]: what they were asked by."""
-    texts: list[str]
-    """[N]: completions as texts."""
-    ended: np.ndarray
-    """bool [N]: the completion ended by itself, not for its length."""
-    logp: np.ndarray
-    """float64 [N]: of the completion, as it was sampled."""
-    logp_model: np.ndarray
-    """float64 [N]: of the completion, under the model itself."""
-    max_new_tokens: int
-    """Tokens of a completion at most."""
-
-    def put(self, rows: np.ndarray, other: CrystalTexts, chosen: np.ndarray) -> None:
-        """Put items `chosen` (int [n]) of another batch in `rows` (int [n])."""
-        for row, i in zip(rows.tolist(), chosen.tolist(), strict=True):
-            self.sequences[row], self.texts[row] = other.sequences[i], other.texts[i]
-        for name in ("ended", "logp", "logp_model"):
-            getattr(self, name)[rows] = getattr(other, name)[chosen]
 
 
 class CrystalTextPolicy:
@@ -99,7 +73,7 @@ class CrystalTextPolicy:
         self, texts: TextPolicy, metadata: TextMetadata, format: TextFormat | None = None
     ) -> None:
         self.texts, self.metadata = texts, metadata
-        self.format = format or create_format(metadata.format, **metadata.format_options)
+        self.format = format or metadata.create_format()
         self.asking = TextConditions(
             self.format, metadata, texts.tokenizer, texts.config.vocabulary
         )
@@ -147,18 +121,49 @@ class CrystalTextPolicy:
         """`repeat` crystals in a row for each condition; see `base.Policy`."""
         sampling = sampling or SamplingConfig()
         self.check(conditions, sampling)
-        asked = self._asked(conditions, sampling, seed)
-        numbers = np.arange(len(asked) * repeat).reshape(-1, repeat)
-        found = self._complete(params, asked, numbers, seed, sampling)
+        generation = GenerationConfig(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_new_tokens=self._most(sampling),
+            batch_size=sampling.batch_size,
+        )
+        return self.complete(
+            *(params, conditions, seed, generation, repeat),
+            grammar=sampling.grammar,
+            max_candidates=sampling.max_candidates,
+        )
+
+    def complete(
+        self,
+        params: Params,
+        conditions: Sequence[Condition],
+        seed: int,
+        generation: GenerationConfig,
+        repeat: int = 1,
+        *,
+        grammar: bool | TokenGrammar = False,
+        max_candidates: int = 1,
+    ) -> Rollout:
+        """As `sample`, with all settings that texts can be drawn with.
+
+        Args:
+          grammar: hold all completions to the format's grammar, or to another one.
+          max_candidates: completions drawn of a sample, see the class.
+
+        Errors: those of `check`, and of `text.generation.Generator`.
+        """
+        asked = self._asked(conditions, bool(grammar), seed)
         every = [one for one in asked for _ in range(repeat)]
+        draw = partial(self._complete, params, generation=generation, grammar=grammar or None)
+        found = draw(asked, np.arange(len(every)).reshape(-1, repeat), seed)
         waiting = np.array([i for i, one in enumerate(every) if one.plan.redrawn], int)
         waiting = waiting[~self._hold(found, waiting, every)]
-        for candidate in range(1, sampling.max_candidates):
+        for candidate in range(1, max_candidates):
             if not len(waiting):
                 break
             some = [every[i] for i in waiting]
             another = int(np.random.SeedSequence([seed, candidate]).generate_state(1)[0])
-            new = self._complete(params, some, waiting[:, None], another, sampling)
+            new = draw(some, waiting[:, None], another)
             hold = self._hold(new, np.arange(len(some)), some)
             found.put(waiting[hold], new, np.flatnonzero(hold))
             waiting = waiting[~hold]
@@ -192,7 +197,7 @@ class CrystalTextPolicy:
             sequences=sequences,
             templates=templates,
             texts=texts,
-            ended=np.ones(len(texts), bool),
+            reason=np.full(len(texts), "end", "<U6"),
             logp=np.full(len(texts), np.nan),
             logp_model=np.full(len(texts), np.nan),
             max_new_tokens=max(longest, self.metadata.max_new_tokens),
@@ -269,11 +274,9 @@ class CrystalTextPolicy:
         """Tokens of a completion at most."""
         return sampling.max_new_tokens or self.metadata.max_new_tokens
 
-    def _asked(
-        self, conditions: Sequence[Condition], sampling: SamplingConfig, seed: int
-    ) -> list[Asked]:
+    def _asked(self, conditions: Sequence[Condition], grammar: bool, seed: int) -> list[Asked]:
         """The prompt of each condition; the i-th depends on the seed and i alone."""
-        plans = {x: self.asking.plan(x, sampling.grammar) for x in dict.fromkeys(conditions)}
+        plans = {x: self.asking.plan(x, grammar) for x in dict.fromkeys(conditions)}
         uniform = np.random.default_rng(seed).random(len(conditions))
         values = [
             plans[x].request.given | self.asking.prompts.drawn(x, plans[x].request.open, u)
@@ -316,32 +319,29 @@ class CrystalTextPolicy:
         asked: Sequence[Asked],
         numbers: np.ndarray,
         seed: int,
-        sampling: SamplingConfig,
+        generation: GenerationConfig,
+        grammar: bool | TokenGrammar | None,
     ) -> CrystalTexts:
         """Completions of each prompt, with these numbers (int [len(asked), n]) as samples."""
-        config = GenerationConfig(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_new_tokens=self._most(sampling),
-            batch_size=sampling.batch_size,
-        )
         n = numbers.shape[1]
         every = [x for x in asked for _ in range(n)]
         found = CrystalTexts(
             sequences=[TokenSequence(x.tokens, len(x.tokens)) for x in every],
             templates=[x.plan.request.template for x in every],
             texts=[""] * len(every),
-            ended=np.zeros(len(every), bool),
+            reason=np.full(len(every), "", "<U6"),
             logp=np.zeros(len(every)),
             logp_model=np.zeros(len(every)),
-            max_new_tokens=config.max_new_tokens,
+            max_new_tokens=generation.max_new_tokens,
         )
         for held in dict.fromkeys(x.plan.held for x in asked):
             some = np.array([i for i, x in enumerate(asked) if x.plan.held == held])
             prompts = [asked[i].tokens for i in some]
-            grammar = None if held is None else self.asking.grammar(held)
+            table: TokenGrammar | None = None if held is None else self.asking.grammar(held)
+            if grammar is not None and not isinstance(grammar, bool):
+                table = grammar
             drawn = self.texts.sample(
-                params, prompts, seed, config, n, grammar, numbers[some].ravel()
+                params, prompts, seed, generation, n, table, numbers[some].ravel()
             )
             rows = (some[:, None] * n + np.arange(n)).ravel()
             for i, row in enumerate(rows.tolist()):
@@ -349,33 +349,21 @@ class CrystalTextPolicy:
                 whole = np.concatenate([prompt, drawn.sequence(i)])
                 found.sequences[row] = TokenSequence(whole, len(prompt))
                 found.texts[row] = drawn.text[i]
-            found.ended[rows] = drawn.reason != "length"
+            found.reason[rows] = drawn.reason
             found.logp[rows] = drawn.logp.sum(axis=1, dtype=np.float64)
             found.logp_model[rows] = drawn.logp_model.sum(axis=1, dtype=np.float64)
         return found
 
-    def _decoded(self, found: CrystalTexts, rows: np.ndarray) -> Decoded:
-        """The crystals of some completions, which are none if cut off."""
-        texts = [
-            _stripped(found.texts[i], found.templates[i]) if found.ended[i] else ""
-            for i in rows.tolist()
-        ]
-        decoded = self.format.decode(texts)
-        for i, row in enumerate(rows.tolist()):
-            if not found.ended[row]:
-                decoded.reasons[i] = f"not ended after {found.max_new_tokens} tokens"
-        return decoded
-
     def _hold(self, found: CrystalTexts, rows: np.ndarray, asked: Sequence[Asked]) -> np.ndarray:
         """bool [n]: which of some rows are crystals that are what they have to be."""
-        decoded = self._decoded(found, rows)
+        decoded = found.decoded(self.format, rows)
         return _meets(decoded, unmet(decoded.crystals, [asked[i].plan.hard for i in rows]))
 
     def _rollout(
         self, found: CrystalTexts, conditions: Sequence[Condition], asked: Sequence[Asked]
     ) -> Rollout:
         """Completions read and compared with what was asked."""
-        decoded = self._decoded(found, np.arange(len(asked)))
+        decoded = found.decoded(self.format, np.arange(len(asked)))
         lacking = unmet(decoded.crystals, conditions)
         hard = [one.plan.hard for one in asked]
         binding = np.array([bool(one.asked) for one in hard], bool)
@@ -412,9 +400,3 @@ class CrystalTextPolicy:
 def _meets(decoded: Decoded, lacking: Sequence[str | None]) -> np.ndarray:
     """bool [N]: crystals that lack nothing."""
     return decoded.ok & np.array([reason is None for reason in lacking], bool)
-
-
-def _stripped(text: str, template: PromptTemplate) -> str:
-    """A completion without what its template puts around the crystal."""
-    before, after = around(template)
-    return text.removeprefix(before).removesuffix(after)

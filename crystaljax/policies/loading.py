@@ -63,7 +63,7 @@ def _load_text(
     from crystaljax.text.loading import TextModelConfig, load_text_policy
     from crystaljax.text.prompts import load_template
 
-    metadata = _metadata(folder, format, bool(templates))
+    metadata = read_metadata(folder, format, bool(templates))
     if templates:
         chosen = tuple(load_template(name) for name in templates)
         metadata = dataclasses.replace(metadata, templates=chosen)
@@ -84,8 +84,8 @@ def _load_text(
     return CrystalTextPolicy(texts, metadata)
 
 
-def _metadata(folder: Path, format: str, with_templates: bool) -> TextMetadata:
-    """How a model writes, from its folder or as given; ValueError if they contradict each other."""
+def read_metadata(folder: Path, format: str = "", with_templates: bool = False) -> TextMetadata:
+    """A language model's format and prompts, from its folder or as given; errors: `load_policy`."""
     from crystaljax.policies.text_metadata import TextMetadata
     from crystaljax.tokenizations.registry import read_specification
 
@@ -110,7 +110,7 @@ def _metadata(folder: Path, format: str, with_templates: bool) -> TextMetadata:
     if ":" in own and not name:
         raise ValueError(
             f"the model in {folder} writes crystals in a format of a user's file, {own}, which is"
-            " code and only run if you say so: give the format, FILE.py:CLASS"
+            " code and only run if you say so: give --setup.tokenization FILE.py:CLASS"
         )
     same = name.rpartition(":")[2] == own.rpartition(":")[2] and (":" in name) == (":" in own)
     kept = metadata.format_options

@@ -1,4 +1,4 @@
-"""How a language model meets conditions: by its prompt, by a grammar, by a choice of candidates."""
+"""Conditions of a language model, met by its prompt, by a grammar, by a choice of candidates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crystaljax.composition import symbol
 from crystaljax.conditions import Condition
 from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.policies.text_metadata import TextMetadata
-from crystaljax.policies.text_prompts import CrystalPrompts, Request, around
+from crystaljax.policies.text_prompts import CrystalPrompts, Request, around, asking
 from crystaljax.text.expressions import one_of
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.prompts import PromptTemplate
@@ -26,7 +26,7 @@ BY_CHOICE = frozenset({"required", "template"})
 
 
 class Held(NamedTuple):
-    """What a grammar holds samples to."""
+    """Demands that a grammar holds samples to."""
 
     space_groups: tuple[int, ...] | None
     """Those allowed; all if None."""
@@ -69,9 +69,8 @@ class TextConditions:
     ) -> None:
         self.format, self.tokenizer, self.n_vocabulary = format, tokenizer, n_vocabulary
         self.prompts = CrystalPrompts(metadata.templates, metadata.values)
-        everything = format.pattern()
-        self._knows_groups = format.pattern(space_groups=[1]) != everything
-        self._knows_elements = format.pattern(elements=["H"]) != everything
+        self._knows_groups = _knows(format, space_groups=[1])
+        self._knows_elements = _knows(format, elements=["H"])
         groups = np.flatnonzero(metadata.space_group_counts) + 1
         elements = np.flatnonzero(metadata.element_counts)
         self._groups = tuple(groups.tolist()) or None
@@ -107,17 +106,7 @@ class TextConditions:
     def least(self, row: Mapping[str, Any]) -> Condition:
         """What the policy needs to be told of a crystal with these prompt fields."""
         template = min(self.prompts.templates, key=lambda one: len(one.prompt_fields))
-        names = template.prompt_fields
-        if missing := names - row.keys():
-            raise ValueError(
-                f"the prompt {template.name!r} needs {', '.join(sorted(missing))}: give conditions"
-            )
-        with_formula = bool(names & {"formula", "formula_units"})
-        return Condition(
-            formula=row["formula"] if with_formula else None,
-            formula_units=row["formula_units"] if "formula_units" in names else None,
-            space_group=row["space_group"] if "space_group" in names else None,
-        )
+        return asking(template, row)
 
     def grammar(self, held: Held) -> TokenGrammar:
         """The grammar of completions; the last ones are kept.
@@ -147,3 +136,11 @@ class TextConditions:
 def _literal(text: str) -> str:
     """The expression for a text itself."""
     return one_of([text]) if text else ""
+
+
+def _knows(format: TextFormat, **asked: Any) -> bool:
+    """The format's pattern depends on what is asked; one that refuses to be asked knows nothing."""
+    try:
+        return format.pattern(**asked) != format.pattern()
+    except ValueError:
+        return False

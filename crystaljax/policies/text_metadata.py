@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from crystaljax.composition import N_SPECIES, element_counts
 from crystaljax.crystal import Crystals
 from crystaljax.symmetry.tables import N_GROUPS
 from crystaljax.text.prompts import PromptTemplate
+from crystaljax.tokenizations.base import TextFormat
 from crystaljax.tokenizations.registry import create_format, format_options, read_specification
 
 CRYSTALS_FILE = "crystals.json"
@@ -28,6 +29,9 @@ ROOM = 1.25
 
 DEFAULT_NEW_TOKENS = 512
 """Tokens of a crystal at most where no training data tells."""
+
+ALWAYS = frozenset({"formula", "space_group"})
+"""Fields whose values are kept whether or not a template has them."""
 
 KIND = "crystal text"
 
@@ -55,12 +59,12 @@ class PromptValues:
 
 @dataclass(frozen=True)
 class TextMetadata:
-    """How a language model writes crystals, and which ones it has learnt."""
+    """A language model's format and prompts of crystals, and the crystals it has learnt."""
 
     format: str
     """Name of the text format, or FILE.py:CLASS, without options."""
     templates: tuple[PromptTemplate, ...]
-    """How crystals are asked for."""
+    """Prompt template."""
     format_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the format."""
     max_new_tokens: int = DEFAULT_NEW_TOKENS
@@ -77,7 +81,7 @@ class TextMetadata:
     """Of the tokenizer's vocabulary; not checked if empty."""
 
     @staticmethod
-    def of(specification: str, templates: Sequence[PromptTemplate]) -> TextMetadata:
+    def of(specification: str, templates: Iterable[PromptTemplate]) -> TextMetadata:
         """Of a model that nothing else is known of; see `tokenizations.registry.create_format`."""
         name, _ = read_specification(specification)
         options = format_options(create_format(specification))
@@ -89,18 +93,31 @@ class TextMetadata:
         """The same with what is to be known of the training data.
 
         Args:
-          rows: values of prompt fields of each crystal.
+          rows: values of prompt fields of each crystal; those that lack one that a template has
+            are not drawn from.
           longest: tokens of the longest text, the end token included.
         """
         groups = np.bincount(np.asarray(crystals.space_group), minlength=N_GROUPS + 1)[1:]
         elements = (element_counts(crystals) > 0).sum(axis=0)
+        names = ALWAYS.union(*(template.prompt_fields for template in self.templates))
         return dataclasses.replace(
             self,
             max_new_tokens=int(np.ceil(ROOM * longest)),
             space_group_counts=groups.tolist(),
             element_counts=elements.tolist(),
-            values=PromptValues.of(rows),
+            values=PromptValues.of(
+                [{name: row[name] for name in sorted(names)} for row in rows if names <= row.keys()]
+            ),
         )
+
+    @property
+    def is_known(self) -> bool:
+        """It says what the training data was."""
+        return any(self.space_group_counts)
+
+    def create_format(self) -> TextFormat:
+        """The text format; a user's file is run."""
+        return create_format(self.format, **self.format_options)
 
     def write(self, folder: str | Path) -> None:
         """Write crystals.json in a folder."""

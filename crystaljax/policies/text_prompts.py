@@ -52,8 +52,24 @@ def condition_fields(condition: Condition) -> dict[str, Any]:
     return found
 
 
+def asking(template: PromptTemplate, row: Mapping[str, Any]) -> Condition:
+    """The condition that a template asks for with these values of its fields.
+
+    ValueError naming fields that have no value.
+    """
+    names = template.prompt_fields
+    if missing := names - row.keys():
+        raise ValueError(f"the prompt {template.name!r} needs {_listed(missing)}: give conditions")
+    return Condition(
+        formula=row["formula"] if names & {"formula", "formula_units"} else None,
+        formula_units=row["formula_units"] if "formula_units" in names else None,
+        space_group=row["space_group"] if "space_group" in names else None,
+        properties={name: row[name] for name in sorted(names - set(OF_CRYSTALS))},
+    )
+
+
 class Request(NamedTuple):
-    """How a condition is asked for."""
+    """Prompt of a condition."""
 
     template: PromptTemplate
     given: dict[str, Any]
@@ -80,7 +96,7 @@ class CrystalPrompts:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What can be asked in prompts."""
+        """Fields that can be asked in prompts."""
         return tuple(sorted(set().union(*(t.prompt_fields for t in self.templates))))
 
     def request(self, condition: Condition, in_prompt: frozenset[str] = frozenset()) -> Request:
@@ -163,7 +179,7 @@ class CrystalPrompts:
 
 
 def around(template: PromptTemplate) -> tuple[str, str]:
-    """What stands before and after a crystal's text in completions; ValueError if it is not so."""
+    """Text before and after a crystal's text in completions; ValueError if it is not so."""
     before, after = "", ""
     fields: list[str] = []
     for literal, name, specification, _ in Formatter().parse(template.completion):

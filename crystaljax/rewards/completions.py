@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from crystaljax.composition import element_counts, parse_formulas
 from crystaljax.crystal import Crystals
-from crystaljax.rewards.base import Reasons, Reward, RewardBatch
-from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
+from crystaljax.rewards.base import Reasons, RewardBatch
+from crystaljax.rewards.bounds import Quantity, RewardBounds
 from crystaljax.tokenizations.base import TextFormat
-from crystaljax.tokenizations.registry import create_format
 from crystaljax.validity import structure_valid
 
 
@@ -84,7 +83,7 @@ class FormulaReward:
     One that is no crystal, or has atoms closer than 0.5 Å, is not ok.
     """
 
-    format: TextFormat = field(default_factory=create_format)
+    format: TextFormat
     """Text format of crystals."""
     quantity = Quantity("likeness of the composition", bounds=RewardBounds(low=0.0, high=1.0))
 
@@ -93,31 +92,3 @@ class FormulaReward:
         found = read_completions(answers, self.format)
         value = np.where(found.info["valid"], found.likeness, np.nan)
         return RewardBatch.from_values(value, found.info, found.reasons)
-
-
-@dataclass(frozen=True)
-class CrystalReward:
-    """Judges answers as crystals; one of another composition than asked for is not ok."""
-
-    reward: Reward
-    """Judges the crystals."""
-    format: TextFormat = field(default_factory=create_format)
-    """Text format of crystals."""
-
-    @property
-    def quantity(self) -> Quantity:
-        """The reward's."""
-        return quantity_of(self.reward)
-
-    def __call__(self, answers: Sequence[Completion]) -> RewardBatch:
-        """Rewards of B answers; `info` has which could be read, are valid, and as asked."""
-        found = read_completions(answers, self.format)
-        as_asked = found.info["as_asked"]
-        reasons: Reasons = [
-            reason or (None if right else "another composition than asked for")
-            for reason, right in zip(found.reasons, as_asked, strict=True)
-        ]
-        good = np.flatnonzero(found.info["valid"] & as_asked)
-        if not len(good):
-            return RewardBatch.from_values(np.full(len(answers), np.nan), found.info, reasons)
-        return replace(self.reward(found.crystals[good]).spread(good, reasons), info=found.info)

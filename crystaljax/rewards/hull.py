@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import combinations
+from itertools import chain, combinations
 from os import PathLike
 
 import numpy as np
@@ -219,6 +219,21 @@ class Hull:
                 # A convex piecewise-linear function is the largest of its planes.
                 result[rows] = (fractions @ facets.T).max(axis=1)
         return result
+
+    def n_known(self, counts: np.ndarray) -> np.ndarray:
+        """int [B]: entries in the chemical system of each composition [B, 119] and its subsystems.
+
+        Elemental references that are no entry of the table are not counted.
+        """
+        counts = np.asarray(counts)
+        found = np.zeros(len(counts), np.int64)
+        for system, rows in _by_system(counts):
+            within = chain.from_iterable(
+                combinations(system, size) for size in range(1, len(system) + 1)
+            )
+            entries = (self.entries.get(subsystem) for subsystem in within)
+            found[rows] = sum(len(entry[1]) for entry in entries if entry is not None)
+        return found
 
     def energy_above_hull(self, counts: np.ndarray, formation_energy: np.ndarray) -> np.ndarray:
         """Formation energy less that of the hull at the same composition: float64 [B] in eV/atom.

@@ -13,9 +13,11 @@ import numpy as np
 from crystaljax.composition import SYMBOLS
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.symmetry.equivalence import canonicalize, standard_form
+from crystaljax.symmetry.lattices import minkowski_reduce
 from crystaljax.symmetry.orbits import FIXED_ANGLES, FREE_LATTICE, LENGTH_SOURCE
 from crystaljax.symmetry.segments import first_smallest, ragged, snap
 from crystaljax.symmetry.tables import letter_index, tables
+from crystaljax.validity import search_problem
 
 MAX_RESIDUAL = 1e-3
 """Fractional distance of a point from its Wyckoff position above which they do not belong."""
@@ -38,14 +40,20 @@ def symmetrize(
     """Canonical `Crystals` of B structures, and for each the reason why it failed, or None.
 
     `symprec`: tolerance of the symmetry search in Å (moyo's). Positions and lattice are those
-    of the symmetrised structure. Rows that failed are all zero; there are as many site slots as
+    of the symmetrised structure. What the search would not end for is left out (see
+    `search_problem`). Rows that failed are all zero; there are as many site slots as
     the largest crystal needs. No structure raises; a `symprec` that is not positive does
     (ValueError).
     """
     if not symprec > 0:
         raise ValueError(f"symprec is a distance in Å and must be positive, not {symprec}")
+    matrices = np.array([cell.matrix for cell in cells], float).reshape(-1, 3, 3)
+    periods = np.linalg.norm(minkowski_reduce(matrices)[0], axis=-1)
     with _quiet_moyo():
-        results = [_search(cell, symprec) for cell in cells]
+        results = [
+            _unfit(cell) or search_problem(cell, axes, symprec) or _search(cell, symprec)
+            for cell, axes in zip(cells, periods, strict=True)
+        ]
     reasons = [result if isinstance(result, str) else None for result in results]
     rows = [i for i, result in enumerate(results) if isinstance(result, _Found)]
     found = [result for result in results if isinstance(result, _Found)]
@@ -83,20 +91,21 @@ def symmetrize(
     return canonicalize(crystals), reasons
 
 
+def _unfit(cell: AtomicCell) -> str | None:
+    """The reason why no symmetry of a structure can be searched, or None."""
+    species = np.asarray(cell.species)
+    if not len(species):
+        return "the structure has no atoms"
+    if not (np.isfinite(cell.frac).all() and np.isfinite(cell.matrix).all()):
+        return "a coordinate or lattice vector is not finite"
+    known = ((species >= 1) & (species <= len(SYMBOLS))).all()
+    return None if known else "an atom of no known element"
+
+
 def _search(cell: AtomicCell, symprec: float) -> _Found | str:
     """The symmetry of one structure, or the reason why there is none."""
     frac, matrix = np.asarray(cell.frac, float), np.asarray(cell.matrix, float)
     species = np.asarray(cell.species)
-    unfit = {
-        "the structure has no atoms": not len(frac),
-        "a coordinate or lattice vector is not finite": not (
-            np.isfinite(frac).all() and np.isfinite(matrix).all()
-        ),
-        "an atom of no known element": not ((species >= 1) & (species <= len(SYMBOLS))).all(),
-    }
-    for reason, applies in unfit.items():
-        if applies:
-            return reason
     try:
         dataset = moyopy.MoyoDataset(
             moyopy.Cell(matrix.tolist(), frac.tolist(), species.tolist()),

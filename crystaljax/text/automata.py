@@ -32,7 +32,7 @@ class Automaton:
     """N states, the first before any byte; a text matches if it leads to an accepting one."""
 
     symbol: np.ndarray
-    """int [256]: the class of each byte, of C classes that no state tells apart."""
+    """int [256]: the class of each byte; bytes in the same sets of the expression share it."""
     next_state: np.ndarray
     """int32 [N, C]: the state after a byte of each class, −1 where there is none."""
     accepting: np.ndarray

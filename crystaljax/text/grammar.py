@@ -20,27 +20,12 @@ from crystaljax.models.llm.token_grammar import START_STATE, TokenGrammar, from_
 from crystaljax.text.automata import compile_pattern
 from crystaljax.text.token_walk import Transitions, columns_and_transitions, pruned
 from crystaljax.text.tokenizer import Tokenizer
-from crystaljax.tokenizations.base import TextFormat
 
 KEPT_SECONDS = 1.0
 """Grammars that take longer than this to build are kept on disk."""
 
 _VERSION = 1
 """Of what is kept on disk."""
-
-
-def grammar_of(
-    format: TextFormat,
-    tokenizer: Tokenizer,
-    n_vocabulary: int,
-    space_groups: Iterable[int] | None = None,
-    elements: Iterable[str] | None = None,
-) -> TokenGrammar:
-    """The grammar (numpy) of a format's texts, of crystals of some groups and elements, or of all.
-
-    Args and errors as for `from_regex`, and those of the format's `pattern`.
-    """
-    return from_regex(format.pattern(space_groups, elements), tokenizer, n_vocabulary)
 
 
 def from_regex(pattern: str, tokenizer: Tokenizer, n_vocabulary: int) -> TokenGrammar:
@@ -128,7 +113,7 @@ def _check_size(n_vocabulary: int, n_tokens: int) -> None:
 
 
 def _path(pattern: str, tokens: Sequence[bytes | None], n_vocabulary: int) -> Path:
-    """Where the grammar is kept: a name for all that it depends on."""
+    """File that keeps the grammar: a name for all that it depends on."""
     digest = hashlib.blake2b(digest_size=16)
     lengths = [-1 if token is None else len(token) for token in tokens]
     digest.update(repr((_VERSION, n_vocabulary, pattern, lengths)).encode())

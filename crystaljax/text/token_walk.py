@@ -40,7 +40,7 @@ class _Level(NamedTuple):
 
     first: np.ndarray
     """int [parents]: the first child of each node of the level above."""
-    count: np.ndarray
+    n_children: np.ndarray
     """int [parents]: how many children it has."""
     symbol: np.ndarray
     """int [nodes]: what leads to a node."""
@@ -56,7 +56,7 @@ def columns_and_transitions(
     Tokens of the same classes of bytes have the same label, int [V], −1 for those that no text has.
     ValueError for more than `MAX_TRANSITIONS`.
     """
-    lives = (automaton.next_state >= 0).any(axis=0)
+    lives = automaton.next_state.max(axis=0) >= 0
     classes = bytes(automaton.symbol.astype(np.uint8))
     unknown = bytes(np.flatnonzero(~lives[automaton.symbol]).astype(np.uint8))
     labels: dict[bytes, int] = {}
@@ -94,18 +94,24 @@ def _walked(automaton: Automaton, levels: Iterator[_Level]) -> Transitions:
     walks = Transitions(states, np.zeros_like(states), states)  # labels are nodes meanwhile
     found: list[Transitions] = []
     for level in levels:
-        walks = _joined([_stepped(automaton, level, part) for part in _parts(level, walks)])
+        further: list[Transitions] = []
+        for part in _parts(level, walks):
+            further.append(_stepped(automaton, level, part))
+            if sum(len(x.state) for x in [*found, *further]) > MAX_TRANSITIONS:
+                raise ValueError(
+                    f"more than {MAX_TRANSITIONS} transitions by tokens: bound its repetitions "
+                    "more tightly, write [0-9] for \\d, or take a tokenizer of fewer tokens"
+                )
+        walks = _joined(further)
         label = level.label[walks.label]
         found.append(walks._replace(label=label).where(label >= 0))
-        if sum(len(x.state) for x in found) + len(walks.state) > MAX_TRANSITIONS:
-            raise ValueError(f"more than {MAX_TRANSITIONS} transitions by tokens")
     return _joined(found)
 
 
 def _parts(level: _Level, walks: Transitions) -> Iterator[Transitions]:
     """The walks that go on, few enough at a time."""
-    walks = walks.where(level.count[walks.label] > 0)
-    steps = np.cumsum(level.count[walks.label])
+    walks = walks.where(level.n_children[walks.label] > 0)
+    steps = np.cumsum(level.n_children[walks.label])
     cuts = np.searchsorted(steps, np.arange(_AT_ONCE, steps[-1:].sum(), _AT_ONCE))
     ends = np.unique([0, *cuts.tolist(), len(steps)]).tolist()
     for low, high in pairwise(ends):
@@ -114,7 +120,7 @@ def _parts(level: _Level, walks: Transitions) -> Iterator[Transitions]:
 
 def _stepped(automaton: Automaton, level: _Level, walks: Transitions) -> Transitions:
     """The walks one symbol further, to each child that the automaton allows."""
-    count = level.count[walks.label]
+    count = level.n_children[walks.label]
     step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     child = np.repeat(level.first[walks.label], count) + step
     following = automaton.next_state[np.repeat(walks.following, count), level.symbol[child]]
@@ -131,7 +137,7 @@ def _joined(parts: Sequence[Transitions]) -> Transitions:
 def pruned(
     transitions: Transitions, accepting: np.ndarray, start: int = 0
 ) -> tuple[Transitions, np.ndarray]:
-    """What is on a way from the start to an end, with its states numbered anew, the start as 0.
+    """The part on a way from the start to an end, with its states numbered anew, the start as 0.
 
     accepting: bool [N], also of the result. ValueError if no way leads from the start to an end.
     """

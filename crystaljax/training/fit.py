@@ -32,6 +32,8 @@ class FitConfig:
 
     n_epochs: int = 100
     """Passes through the training data."""
+    n_steps: int = 0
+    """Steps of the run instead of passes; as many as the passes take if 0."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimiser."""
     seed: int = 0
@@ -46,6 +48,11 @@ class FitConfig:
     def __post_init__(self) -> None:
         one = at_least(1)
         check(self, n_epochs=one, log_every=one, save_every=one, validate_every=one)
+        check(self, n_steps=at_least(0))
+
+    def total_steps(self, data: Data) -> int:
+        """Steps of a run over a dataset."""
+        return self.n_steps or self.n_epochs * data.steps_per_epoch
 
 
 class Data(Protocol):
@@ -98,7 +105,7 @@ def fit(
 
     FloatingPointError if the loss is not finite, naming the file that its batch is in.
     """
-    n_steps = config.n_epochs * data.steps_per_epoch
+    n_steps = config.total_steps(data)
     run = {"config": dataclasses.asdict(config), "wandb_run_id": run_id}
     about = About(identity, run)
     with (

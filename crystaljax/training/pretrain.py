@@ -46,6 +46,7 @@ def pretrain(
     *,
     start: Params | None = None,
     run_id: str | None = None,
+    validate: Callable[[Params], dict[str, float]] | None = None,
 ) -> TrainState:
     """Train to the end, going on from the folder's last checkpoint if there is one; see `fit.fit`.
 
@@ -56,15 +57,17 @@ def pretrain(
       track: takes metrics and the step, e.g. `Tracker.log`.
       start: parameters to start from, for fine-tuning; random ones if not given.
       run_id: the W&B run, kept in the checkpoints.
+      validate: metrics of the averaged weights, "nll" among them, instead of the densities of the
+        validation data.
     """
     batches = Batches(
         train, policy.codec, config.batch_size, config.seed, policy.mesh, config.augment
     )
     encoded = policy.codec.encode(validation)
-    optimizer = config.optimizer.build(config.n_epochs * batches.steps_per_epoch)
+    optimizer = config.optimizer.build(config.total_steps(batches))
 
-    def validate(state: TrainState) -> dict[str, float]:
-        parts = policy.log_prob_parts(state.averaged, encoded, config.batch_size)
+    def densities(params: Params) -> dict[str, float]:
+        parts = policy.log_prob_parts(params, encoded, config.batch_size)
         return {"nll": -parts.total.mean()} | _part_means(parts)
 
     params = policy.init(config.seed) if start is None else start
@@ -80,7 +83,7 @@ def pretrain(
         unit="crystals",
         identity=policy.identity,
         place=policy.place,
-        validate=validate,
+        validate=lambda state: (validate or densities)(state.averaged),
         run_id=run_id,
     )
 

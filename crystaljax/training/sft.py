@@ -64,6 +64,7 @@ def sft(
     *,
     start: Params | None = None,
     run_id: str | None = None,
+    validate: Callable[[Params], dict[str, float]] | None = None,
 ) -> TrainState:
     """Train to the end, going on from the folder's last checkpoint if there is one; see `fit.fit`.
 
@@ -73,6 +74,8 @@ def sft(
     Args:
       train, validation: prompts with completions.
       start: parameters to start from; the policy's own if not given.
+      validate: metrics of the averaged weights, "nll" among them, instead of the mean −ln p of the
+        validation texts.
     """
     batches = TextBatches(
         [[sequence] for sequence in train],
@@ -81,11 +84,12 @@ def sft(
         config.n_parts,
         mesh=policy.mesh,
     )
-    optimizer = config.optimizer.build(config.n_epochs * batches.steps_per_epoch)
+    optimizer = config.optimizer.build(config.total_steps(batches))
     start = policy.start if start is None else start
     state = policy.place(TrainState.create(start, optimizer, bool(config.optimizer.ema_decay)))
     update = make_update(policy, optimizer, config)
-    score = make_score(policy, validation, config.batch_size // config.n_parts)
+    if validate is None:
+        validate = make_score(policy, validation, config.batch_size // config.n_parts)
     return fit(
         lambda state, rows: update(state, policy.frozen, rows),
         state,
@@ -98,7 +102,7 @@ def sft(
         unit="texts",
         identity=policy.identity,
         place=policy.place,
-        validate=lambda state: score(state.averaged),
+        validate=lambda state: validate(state.averaged),
         run_id=run_id,
     )
 

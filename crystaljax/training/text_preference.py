@@ -131,7 +131,7 @@ def prefer_texts(
     score = make_pair_score(policy, config.batch_size // config.n_parts)
     known = cached_scores(folder / REFERENCE_FILE, score, reference, [*train, *validation])
     data = Pairs(batches, known[: len(train)])
-    optimizer = config.optimizer.build(config.n_epochs * batches.steps_per_epoch)
+    optimizer = config.optimizer.build(config.total_steps(batches))
     update = make_update(
         partial(policy.log_probs, n_samples=batches.n_sequences),
         optimizer,

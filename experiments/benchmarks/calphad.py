@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tyro
 
 from crystaljax.alloys.engines.calphad import Calphad
 from crystaljax.alloys.engines.database import VACANCY
 from crystaljax.alloys.engines.minimum import PRESSURE, System
 from crystaljax.alloys.engines.search import find_minima
 from crystaljax.alloys.engines.thermodynamics import TEMPERATURES
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 
 WRONG = 10.0
@@ -109,4 +109,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run(main, Config, __doc__, prepared=False)

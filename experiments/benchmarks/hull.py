@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 from crystaljax.rewards.ehull import load_hull
 from crystaljax.rewards.hull import Hull
@@ -122,4 +122,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run(main, Config, __doc__, prepared=False)

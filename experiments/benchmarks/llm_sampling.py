@@ -21,9 +21,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from flax import nnx
 
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware, usable_cores
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
@@ -195,4 +195,4 @@ def bytes_read(config: Config, weights: Any) -> int:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run(main, Config, __doc__, prepared=False)

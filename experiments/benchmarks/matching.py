@@ -18,7 +18,6 @@ import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import tyro
 from sources import shared_table, title
 
 from crystaljax.composition import formulas
@@ -26,6 +25,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.data.prototypes import substitute, substitutions
 from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 from crystaljax.structures import to_structures
 from crystaljax.symmetry.orbits import constrain_lattice, project
@@ -146,4 +146,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run(main, Config, __doc__, prepared=False)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import tyro
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 from crystaljax.rewards import Reward, RewardBatch, create
 from crystaljax.rewards.pool import Pool, PoolConfig
@@ -96,4 +96,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run(main, Config, __doc__, prepared=False)

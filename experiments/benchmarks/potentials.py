@@ -18,10 +18,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 from crystaljax.rewards.potentials import create_potential
 
@@ -108,4 +108,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run(main, Config, __doc__, prepared=False)

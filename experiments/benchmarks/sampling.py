@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 from presets import MODELS, Preset
 
 from crystaljax.composition import symbol
 from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.policies.base import SamplingConfig
@@ -165,4 +165,4 @@ KINDS: dict[str, Callable[[TokenRollout, int], Condition]] = {
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    run(main, Config, __doc__, prepared=False)

@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 
 from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware, usable_cores
 from crystaljax.policies.loading import load_policy
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
-from crystaljax.runtime import prepare
 from crystaljax.training.rollouts import Clock, judge
 
 
@@ -79,5 +78,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    prepare()
-    main(tyro.cli(Config, description=__doc__))
+    run(main, Config, __doc__)

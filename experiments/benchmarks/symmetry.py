@@ -21,13 +21,13 @@ from tempfile import TemporaryDirectory
 
 import jax
 import numpy as np
-import tyro
 from sources import shared_table, title
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.data.dataset import PROTOTYPES, load
 from crystaljax.data.readers import read
 from crystaljax.data.writers import write
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.orbits import expand, n_atoms
@@ -132,4 +132,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run(main, Config, __doc__, prepared=False)

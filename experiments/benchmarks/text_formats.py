@@ -1,11 +1,14 @@
-"""Text formats of crystals: speed, length, and what comes back.
+"""Tokenizations of crystals: speed, length, and what comes back.
 
     taskset -c 0 python experiments/benchmarks/text_formats.py
 
-Cost: under a minute a format on one core. The last line printed is one JSON object; `value` is the
-speed of decoding of the first format. `ceiling` is the share of crystals that are the same after
-encoding and decoding: by StructureMatcher as it is (`matched`), at ltol 0.05, stol 0.05 and an
-angle of 1 degree (`matched_closely`), and in the space group that a search finds (`space_group`).
+Cost: a minute a format on one core. The last line printed is one JSON object; `value` is the
+speed of decoding of the first tokenization. `tokens` are those of a crystal, mean and 95th
+percentile: of the hybrid sequence its own, of texts by each way of cutting them (BPE is learnt
+from `learnt`; `pretrained` are tokenizers of models). `ceiling` is the share of crystals that are
+the same after encoding and decoding: by StructureMatcher as it is (`matched`), at ltol 0.05, stol
+0.05 and an angle of 1 degree (`matched_closely`), and in the space group that a search finds
+(`space_group`). Without the extra `llm` texts are not cut into tokens.
 """
 
 from __future__ import annotations
@@ -13,31 +16,42 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence, Sized
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
-import tyro
 from sources import shared_table, title
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 from crystaljax.structures import to_cells, to_structures
 from crystaljax.symmetry.analysis import symmetrize
-from crystaljax.tokenizations.registry import create_format, tokenization_names
+from crystaljax.text.cutting import N_BPE, Cutting, make_tokenizer
+from crystaljax.text.tokenizer import Tokenizer
+from crystaljax.tokenizations.base import TextFormat
+from crystaljax.tokenizations.registry import create_tokenization, kind_of, tokenization_names
+from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Config:
-    formats: tuple[str, ...] = field(default_factory=lambda: tokenization_names("text"))
-    """Names, or FILE.py:CLASS."""
+    tokenizations: tuple[str, ...] = field(default_factory=tokenization_names)
+    """Names, or FILE.py:CLASS, with options if any."""
     source: str = field(default_factory=lambda: shared_table("test"))
     """A file of structures, or "prototypes"."""
+    learnt: str = field(default_factory=lambda: shared_table("train"))
+    """The same, for BPE to learn from."""
+    n_bpe: int = N_BPE
+    """Tokens of BPE."""
+    pretrained: tuple[str, ...] = ()
+    """Tokenizers of models: folders, or names on the hub."""
     n_matched: int = 300
     """Number of the crystals, evenly spread, that are matched."""
     repeats: int = 5
@@ -75,41 +89,78 @@ def ceiling(written: Crystals, read: Crystals, symprec: float) -> dict[str, floa
     return {name: round(float(np.mean(same)), 4) for name, same in found.items()}
 
 
-def measure(name: str, crystals: Crystals, config: Config) -> dict[str, Any]:
-    """Of one format."""
-    format = create_format(name)
-    texts, encoding = median_seconds(lambda: format.encode(crystals), config.repeats)
-    decoded, decoding = median_seconds(lambda: format.decode(texts), config.repeats)
-    lengths = np.array([len(text) for text in texts])
-    n = len(texts)
+def lengths(tokens: Sequence[Sized]) -> dict[str, float]:
+    """Mean and 95th percentile."""
+    n = np.array([len(each) for each in tokens])
+    return {"mean": round(float(n.mean()), 1), "p95": round(float(np.percentile(n, 95)))}
+
+
+def token_lengths(
+    format: TextFormat, texts: list[str], learnt: Crystals, config: Config
+) -> dict[str, Any]:
+    """Tokens of a text by each way of cutting that the format has, and the vocabularies' sizes."""
+    found: dict[str, Any] = {}
+    cuttings: tuple[Cutting, ...] = get_args(Cutting)
+    for cutting in cuttings:
+        if cutting == "own" and not hasattr(format, "vocabulary"):
+            continue
+        n_bpe = config.n_bpe if cutting == "bpe" else None
+        taught = format.encode(learnt) if cutting == "bpe" else texts
+        tokenizer = make_tokenizer(cutting, taught, format, n_bpe)
+        size = tokenizer.n_vocabulary()
+        found[cutting] = lengths(tokenizer.encode(texts)) | {"vocabulary": size}
+    for name in config.pretrained:
+        found[name] = lengths(Tokenizer.load(name).encode(texts))
+    return found
+
+
+def measure(name: str, crystals: Crystals, learnt: Crystals, config: Config) -> dict[str, Any]:
+    """Of one tokenization."""
+    made: Any = create_tokenization(name)
+    if kind_of(name) == "hybrid":
+        made = replace(made, max_sites=int(crystals.n_sites.max()))
+    written, encoding = median_seconds(lambda: made.encode(crystals), config.repeats)
+    decoded, decoding = median_seconds(lambda: made.decode(written), config.repeats)
+    n = len(crystals)
     some = np.linspace(0, n - 1, min(config.n_matched, n)).astype(int)
+    if kind_of(name) == "hybrid":
+        tokens: dict[str, Any] = {
+            "own": lengths([range(TOKENS_PER_SITE * x + 1) for x in written.n_sites[some]])
+        }
+    else:
+        tokens = {"characters": lengths(written)}
+        if find_spec("transformers"):
+            tokens |= token_lengths(made, [written[i] for i in some], learnt, config)
     return {
-        "encode_texts_per_s": round(n / encoding),
-        "decode_texts_per_s": round(n / decoding),
-        "characters_mean": round(float(lengths.mean()), 1),
-        "characters_p95": int(np.percentile(lengths, 95)),
+        "encode_per_s": round(n / encoding),
+        "decode_per_s": round(n / decoding),
+        "tokens": tokens,
         "decoded": round(float(decoded.ok.mean()), 4),
         "ceiling": ceiling(crystals[some], decoded.crystals[some], config.symprec),
     }
 
 
+def crystals_of(source: str) -> Crystals:
+    """On the host."""
+    return load(Path(source) if Path(source).exists() else source).crystals.to_numpy()
+
+
 def main(config: Config) -> None:
     warnings.simplefilter("ignore")  # pymatgen's
-    crystals = load(Path(config.source) if Path(config.source).exists() else config.source).crystals
-    crystals = crystals.to_numpy()
-    found = {name: measure(name, crystals, config) for name in config.formats}
+    crystals, learnt = crystals_of(config.source), crystals_of(config.learnt)
+    found = {name: measure(name, crystals, learnt, config) for name in config.tokenizations}
     report = {
         "name": "text_formats",
-        "value": found[config.formats[0]]["decode_texts_per_s"],
-        "unit": "texts/s",
+        "value": found[config.tokenizations[0]]["decode_per_s"],
+        "unit": "crystals/s",
         "hardware": hardware(),
         "source": title(config.source),
         "crystals": len(crystals),
         "crystals_matched": min(config.n_matched, len(crystals)),
-        "formats": found,
+        "tokenizations": found,
     }
     print(json.dumps(report))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run(main, Config, __doc__, prepared=False)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tyro
 from presets import MODELS, Preset
 
 from crystaljax.data.dataset import load
+from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 from crystaljax.objectives import negative_log_likelihood
 from crystaljax.policies.wyckoff import WyckoffPolicy
@@ -87,4 +87,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    run(main, Config, __doc__, prepared=False)

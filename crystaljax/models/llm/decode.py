@@ -272,8 +272,8 @@ def _step(
 def _allowed(grammar: TokenGrammar, state: DecodeState, end_tokens: Array) -> Array:
     """bool [B, V]: tokens that the grammar leaves; end tokens where it may end."""
     allowed = grammar.allowed(state.grammar_state)
-    ends = grammar.accepting[state.grammar_state][:, None]
-    return allowed.at[:, end_tokens].set(ends)
+    is_end = jnp.zeros(allowed.shape[1], bool).at[end_tokens].set(True)
+    return jnp.where(is_end, grammar.accepting[state.grammar_state][:, None], allowed)
 
 
 def _uniform(key: Array, state: DecodeState) -> Array:

@@ -48,7 +48,7 @@ class TokenGrammar:
 
     def allowed(self, state: Array) -> Array:
         """bool [..., V]: the tokens that may stand in some states, int [...]."""
-        return self.rank[self.row[state]][..., self.token_class] >= 0
+        return (self.rank[self.row[state]] >= 0)[..., self.token_class]
 
     def after(self, state: Array, token: Array) -> Array:
         """int [...]: the states after tokens, int [...]; −1 where they may not stand."""
@@ -59,10 +59,10 @@ class TokenGrammar:
     def padded(self) -> TokenGrammar:
         """The same grammar (numpy) with sizes that are powers of two but V: few are compiled for.
 
-        What is added is not reached, and allows and accepts nothing.
+        What is added is not reached, and allows and accepts nothing. All arrays are copies.
         """
         return TokenGrammar(
-            self.token_class,
+            self.token_class.copy(),
             _enlarged(_enlarged(self.rank, 0, -1), 1, -1),
             _enlarged(self.row, 0, 0),
             _enlarged(self.first, 0, 0),
@@ -72,7 +72,7 @@ class TokenGrammar:
 
     def stuck(self) -> np.ndarray:
         """int [...]: the states (numpy) where nothing may follow, nor the text end."""
-        can_go_on = (np.asarray(self.rank) >= 0).any(axis=1)[np.asarray(self.row)]
+        can_go_on = np.asarray(self.rank).max(axis=1)[np.asarray(self.row)] >= 0
         return np.flatnonzero(~(can_go_on | np.asarray(self.accepting)))
 
 

@@ -36,7 +36,7 @@ class Target:
     demand: int
     start: Start
     wanted: int
-    """How many."""
+    """Number of them."""
     binding: bool
     """Candidates do not all have the same weight."""
 

@@ -27,7 +27,7 @@ UNKNOWN = 0.03
 
 @dataclass(frozen=True, eq=False)
 class Demand:
-    """What one condition asks of sequences, as arrays."""
+    """Demands of one condition on sequences, as arrays."""
 
     known: np.ndarray
     """bool [119]: elements that are sampled unless other ones are demanded."""

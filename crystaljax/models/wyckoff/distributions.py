@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import i0e, ndtri
+import numpy as np
+from jax.scipy.special import i0e, log_ndtr, ndtri
 
 from crystaljax.crystal import Array
 from crystaljax.models.rules import exclude
@@ -20,6 +21,9 @@ is in one sample of 3e7; the first one is taken then."""
 
 N_VON_MISES = 1 + 3 * N_PROPOSALS
 """Uniform numbers that a von Mises sample takes."""
+
+NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(8)
+"""Gauss-Legendre quadrature on [-1, 1] for bins no wider than a component."""
 
 TINY = 1e-7
 """Stands for a uniform number that is zero where its logarithm or quantile is taken."""
@@ -55,6 +59,57 @@ def gaussian_logp(x: Array, mixture: Mixture) -> Array:
     component = -0.5 * z**2 - jnp.log(sigma) - 0.5 * jnp.log(2 * jnp.pi)
     weight = jax.nn.log_softmax(mixture.logits, axis=-1)
     return jax.nn.logsumexp(weight + component, axis=-1)
+
+
+def von_mises_bin_logp(angle: Array, width: Array | float, mixture: Mixture) -> Array:
+    """Log-probability [...] of bins of `width` radians around angles [...] under a mixture.
+
+    Bins no wider than a component are integrated by quadrature. For narrower components, with
+    z = 2 √κ sin(θ/2) the density is a Gaussian one in z over cos(θ/2), which hardly changes where
+    such a component has weight.
+    """
+    kappa = mixture.concentration
+    offset = (angle[..., None] - mixture.loc + jnp.pi) % (2 * jnp.pi) - jnp.pi
+    half = jnp.broadcast_to(jnp.asarray(width)[..., None] / 2, offset.shape)
+    theta = offset[..., None] + half[..., None] * jnp.asarray(NODES, offset.dtype)
+    # 1 - cos θ without cancellation
+    exponent = -2 * kappa[..., None] * jnp.sin(theta / 2) ** 2
+    smooth = _log_quadrature(exponent, half) - jnp.log(2 * jnp.pi * i0e(kappa))
+
+    root = 2 * jnp.sqrt(kappa)
+    low, high = (root * jnp.sin((offset + side * half) / 2) for side in (-1, 1))
+    norm = jnp.log(2 * jnp.pi * i0e(kappa)) + jnp.log(kappa) / 2 - jnp.log(2 * jnp.pi) / 2
+    cosine = jnp.maximum(jnp.cos(offset / 2), TINY)
+    sharp = _log_gaussian_interval(low, high) - norm - jnp.log(cosine)
+
+    is_sharp = kappa * (2 * half) ** 2 > 1
+    component = jnp.where(is_sharp, sharp, smooth)
+    return jax.nn.logsumexp(jax.nn.log_softmax(mixture.logits, axis=-1) + component, axis=-1)
+
+
+def gaussian_bin_logp(x: Array, width: Array | float, mixture: Mixture) -> Array:
+    """Log-probability [...] of bins of `width` around x [...] under a mixture of Gaussians."""
+    sigma = mixture.concentration
+    z = (x[..., None] - mixture.loc) / sigma
+    half = jnp.asarray(width)[..., None] / 2 / sigma
+    nodes = z[..., None] + half[..., None] * jnp.asarray(NODES, z.dtype)
+    smooth = _log_quadrature(-0.5 * nodes**2, half) - 0.5 * jnp.log(2 * jnp.pi)
+    component = jnp.where(2 * half > 1, _log_gaussian_interval(z - half, z + half), smooth)
+    return jax.nn.logsumexp(jax.nn.log_softmax(mixture.logits, axis=-1) + component, axis=-1)
+
+
+def _log_quadrature(log_density: Array, half: Array) -> Array:
+    """ln of the integral of exp(log_density) [..., nodes] over an interval of half-width [...]."""
+    weights = jnp.asarray(NODE_WEIGHTS, log_density.dtype)
+    return jax.nn.logsumexp(log_density, axis=-1, b=weights) + jnp.log(half)
+
+
+def _log_gaussian_interval(low: Array, high: Array) -> Array:
+    """ln of the probability of [low, high] under a standard Gaussian, in the tails too."""
+    flip = low > 0
+    low, high = jnp.where(flip, -high, low), jnp.where(flip, -low, high)
+    above, below = log_ndtr(high), log_ndtr(low)
+    return above + jnp.log1p(-jnp.exp(jnp.minimum(below - above, -TINY)))
 
 
 def temper_von_mises(mixture: Mixture, temperature: Array) -> Mixture:

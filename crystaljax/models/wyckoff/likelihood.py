@@ -10,7 +10,12 @@ import jax.numpy as jnp
 
 from crystaljax.crystal import Array
 from crystaljax.models.rules import allowed_letters, exclude
-from crystaljax.models.wyckoff.distributions import gaussian_logp, von_mises_logp
+from crystaljax.models.wyckoff.distributions import (
+    gaussian_bin_logp,
+    gaussian_logp,
+    von_mises_bin_logp,
+    von_mises_logp,
+)
 from crystaljax.models.wyckoff.transformer import WyckoffTransformer
 from crystaljax.symmetry.orbits import lattice_free
 from crystaljax.symmetry.tables import tables
@@ -36,12 +41,22 @@ class LogProb(NamedTuple):
         return self.letter + self.species + self.coordinate + self.lattice
 
 
+class BinWidths(NamedTuple):
+    """Widths of the bins whose probabilities are asked for, rather than densities."""
+
+    coordinate: Array | float
+    """[]: of fractional coordinates."""
+    lattice: Array
+    """[B, 6]: of lattice parameters, in the units of `WyckoffTokens.lattice`."""
+
+
 def log_prob(
     model: WyckoffTransformer,
     packed: Sequence[PackedTokens],
     n_crystals: int,
     key: Array | None = None,
     counted: Array | None = None,
+    bins: BinWidths | None = None,
 ) -> LogProb:
     """Log-probabilities of B = `n_crystals` crystals packed in blocks (zero for absent ones).
 
@@ -50,11 +65,17 @@ def log_prob(
       counted: bool [230, 28, 3], coordinates that count; `tables().free` by default. With
         `tables().varying`, CrystalFormer's published log-probabilities come out, which count
         the y of (x, 2x, z) as well.
+      bins: give the probabilities of bins around coordinates and lattice parameters, not densities.
     """
     counted = tables().free if counted is None else counted
     parts = [
         _block_parts(
-            model, block, n_crystals, None if key is None else jax.random.fold_in(key, i), counted
+            model,
+            block,
+            n_crystals,
+            None if key is None else jax.random.fold_in(key, i),
+            counted,
+            bins,
         )
         for i, block in enumerate(packed)
     ]
@@ -67,18 +88,24 @@ def _block_parts(
     n_crystals: int,
     key: Array | None,
     counted: Array,
+    bins: BinWidths | None,
 ) -> LogProb:
     """`log_prob` for those crystals that are in one block, zero for the others."""
     output, end_output = _outputs(model, packed, key)
-    parts = _site_parts(model, packed, output, counted)
+    parts = _site_parts(model, packed, output, counted, bins)
 
     first = exclude(
         model.first_letter_logits(packed.end_group),
         allowed_letters(packed.end_group, packed.first_wyckoff, True),
     )
     first = _chosen(first, packed.first_wyckoff)
-    density = gaussian_logp(packed.lattice, model.lattice_mixture(end_output))
-    lattice = jnp.where(lattice_free(packed.end_group), density, 0).sum(-1)
+    mixture = model.lattice_mixture(end_output)
+    if bins is None:
+        parameter = gaussian_logp(packed.lattice, mixture)
+    else:
+        widths = jnp.asarray(bins.lattice).at[packed.end_crystal].get(mode="fill", fill_value=1.0)
+        parameter = gaussian_bin_logp(packed.lattice, widths, mixture)
+    lattice = jnp.where(lattice_free(packed.end_group), parameter, 0).sum(-1)
 
     def per_crystal(crystal: Array, x: Array) -> Array:
         return jnp.zeros(n_crystals, x.dtype).at[crystal].add(x, mode="drop")
@@ -123,7 +150,11 @@ def _outputs(
 
 
 def _site_parts(
-    model: WyckoffTransformer, packed: PackedTokens, output: Array, counted: Array
+    model: WyckoffTransformer,
+    packed: PackedTokens,
+    output: Array,
+    counted: Array,
+    bins: BinWidths | None,
 ) -> tuple[Array, Array, Array]:
     """Per site [R, S]: log-probabilities of the letter that follows, the element, x y z."""
     allowed = allowed_letters(packed.group, packed.wyckoff, False)
@@ -136,9 +167,13 @@ def _site_parts(
     species = _chosen(elements, packed.species)
 
     mixture = model.coordinate_mixture(output[:, :, 1:4])
-    density = von_mises_logp(2 * jnp.pi * (packed.frac - 0.5), mixture)
+    angle = 2 * jnp.pi * (packed.frac - 0.5)
+    if bins is None:
+        coordinate = von_mises_logp(angle, mixture)
+    else:
+        coordinate = von_mises_bin_logp(angle, 2 * jnp.pi * bins.coordinate, mixture)
     is_counted = jnp.asarray(counted)[packed.group - 1, packed.wyckoff]
-    return next_letter, species, jnp.where(is_counted, density, 0).sum(-1)
+    return next_letter, species, jnp.where(is_counted, coordinate, 0).sum(-1)
 
 
 def _chosen(logits: Array, choice: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crystaljax.composition import SYMBOLS
-from crystaljax.crystal import AtomicCell, Cells, Crystals
+from crystaljax.crystal import AtomicCell, Cells, Crystals, stack
 from crystaljax.rewards.base import Reasons
 from crystaljax.validity import NOT_FINITE, overlap_problem, shape_problem
 
@@ -114,23 +114,6 @@ def _expand(crystals: Crystals, max_atoms: int) -> tuple[Cells, np.ndarray]:
     batch = crystals.padded(rows_for(n))
     n_atoms = np.asarray(orbits.n_atoms(batch, primitive=True))[:n]
     return orbits.expand(batch, _slots(n_atoms, max_atoms), primitive=True), n_atoms
-
-
-def stack(cells: Sequence[AtomicCell], n_rows: int, slots: int) -> Cells:
-    """Cells given one by one as float64 arrays; those with too many atoms for the slots are empty.
-
-    `n_rows`: with rows of zeros at the end.
-    """
-    frac, species = np.zeros((n_rows, slots, 3)), np.zeros((n_rows, slots), np.int32)
-    matrix = np.zeros((n_rows, 3, 3))
-    for row, cell in enumerate(cells):
-        n_atoms = len(cell.species)
-        if n_atoms > slots:
-            continue
-        frac[row, :n_atoms] = cell.frac
-        species[row, :n_atoms] = cell.species
-        matrix[row] = cell.matrix
-    return Cells(frac, species, matrix)
 
 
 def rows_for(n: int) -> int:

@@ -9,7 +9,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from crystaljax.crystal import Array, AtomicCell
+from crystaljax.crystal import Array, AtomicCell, stack
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.base import Relaxed, no_relaxation, put_relaxed
 from crystaljax.rewards.potentials.fire import (
@@ -26,7 +26,6 @@ from crystaljax.rewards.potentials.screening import (
     Screened,
     neighbors,
     slots_for,
-    stack,
 )
 from crystaljax.validity import overlap_problem, shape_problem
 

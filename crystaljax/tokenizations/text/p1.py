@@ -14,24 +14,15 @@ import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals, wrapped
 from crystaljax.symmetry.analysis import symmetrize
-from crystaljax.symmetry.niggli import matrix_of, niggli_cells, reduced_matrix
+from crystaljax.symmetry.niggli import matrix_of, niggli_cells
 from crystaljax.tokenizations.base import Decoded
-from crystaljax.validity import check_cell, check_lattice, close_pairs
+from crystaljax.validity import check_apart, check_cell
 
 REDUCED_ANGLES = 60, 120
 """Degrees: the angles of Niggli-reduced cells lie between these."""
 
 TYPICAL_LENGTH = 10.0
 """Å: the cell that `rounding_tolerance` reckons with."""
-
-
-MIN_PERIOD = 1.0
-"""Å: an atom and its translates are not closer than this in any crystal."""
-
-MIN_PERIOD_TOLERANCES = 15
-"""The shortest of the reduced axes is at least as many tolerances of the symmetry search, and the
-longest times the tolerance at most the square of the shortest. Of 6,000 random cells that keep to
-this none took the search (moyo 0.21) longer than 0.2 s; some beyond it had not ended after 40 s."""
 
 
 class P1Cell(NamedTuple):
@@ -93,7 +84,7 @@ def crystals_of(cells: Sequence[P1Cell | str], symprec: float) -> Decoded:
     Args:
       symprec: tolerance of the symmetry search in Å; atoms closer than this are an error.
     """
-    checked = [_searchable(cell, symprec) for cell in cells]
+    checked = [_atoms(cell, symprec) for cell in cells]
     rows = [i for i, cell in enumerate(checked) if not isinstance(cell, str)]
     found, faults = symmetrize([c for c in checked if not isinstance(c, str)], symprec)
     reasons: list[str | None] = [cell if isinstance(cell, str) else None for cell in checked]
@@ -109,40 +100,23 @@ def crystals_of(cells: Sequence[P1Cell | str], symprec: float) -> Decoded:
     return Decoded(jax.tree.map(placed, found), ok, reasons)
 
 
-def _searchable(cell: P1Cell | str, symprec: float) -> AtomicCell | str:
-    """Atoms that a symmetry search can be made of, or the reason why it cannot."""
+def _atoms(cell: P1Cell | str, symprec: float) -> AtomicCell | str:
+    """Atoms in a cell, or the reason why there are none."""
     if isinstance(cell, str):
         return cell
     try:
-        atoms = check_cell(AtomicCell(_matrix(cell.lattice, symprec), cell.frac, cell.species))
-        pairs = close_pairs(atoms.frac, atoms.matrix, symprec)
-        if len(pairs):
-            first, second = pairs[0].tolist()
-            raise ValueError(
-                f"atoms {first} and {second} (counted from 0) are less than {symprec:g} Å apart, "
-                "the tolerance of the symmetry search"
-            )
+        atoms = check_cell(AtomicCell(_matrix(cell.lattice), cell.frac, cell.species))
+        check_apart(atoms, symprec)
+        return atoms
     except ValueError as error:
         return str(error)
-    return atoms
 
 
-def _matrix(lattice: np.ndarray, symprec: float) -> np.ndarray:
+def _matrix(lattice: np.ndarray) -> np.ndarray:
     """Lattice vectors of a, b, c, α, β, γ [6]; ValueError if they are no crystal's."""
     if not ((lattice > 0).all() and (lattice[3:] < 180).all()):
         raise ValueError("a cell length or angle out of range")
     cosines = np.cos(np.deg2rad(lattice[3:]))
     if not 1 - (cosines**2).sum() + 2 * cosines.prod() > 0:
         raise ValueError("the lattice parameters close no cell")
-    matrix = matrix_of(lattice)
-    check_lattice(matrix)
-    reduced = reduced_matrix(matrix)
-    periods = np.zeros(3) if reduced is None else np.linalg.norm(reduced, axis=1)
-    shortest, longest = periods.min(), periods.max()
-    if shortest < max(MIN_PERIOD, MIN_PERIOD_TOLERANCES * symprec):
-        raise ValueError(f"no plausible unit cell: a reduced axis of {shortest:.2g} Å")
-    if longest * symprec > shortest**2:
-        raise ValueError(
-            f"no plausible unit cell: reduced axes of {shortest:.2g} to {longest:.3g} Å"
-        )
-    return matrix
+    return matrix_of(lattice)

@@ -56,8 +56,7 @@ class WyckoffText:
         """A regular expression for the texts of crystals of those groups and elements (all).
 
         What matches decodes, unless it has a position without freedom twice, an angle of zero or
-        above 180°, or angles that close no cell. As a grammar it has about 60 states for each
-        space group (4 elements): for large vocabularies name the few that are wanted.
+        above 180°, or angles that close no cell.
         """
         groups, element = patterns.groups_and_elements(space_groups, elements)
         return patterns.by_tail(groups, str, lambda group: self._tail(group, element))

@@ -1,0 +1,81 @@
+"""Files of conditions: tables and JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from crystaljax.conditions import Condition
+
+FIELDS = tuple(field.name for field in fields(Condition))
+
+PROPERTY = "properties."
+"""Beginning of columns of properties, such as properties.band_gap."""
+
+
+def read_conditions(path: str | Path) -> list[Condition]:
+    """Conditions of a file: .csv, or .jsonl of an object a line.
+
+    Columns are the fields of `Condition`, and properties.NAME; empty ones leave it free. Several
+    elements, letters or space groups stand in one cell with spaces between them, or in a list.
+    ValueError naming the line of what cannot be read or met; FileNotFoundError.
+    """
+    path = Path(path)
+    found = []
+    for line, row in _rows(path):
+        try:
+            found.append(_condition(row))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {line}: {error}") from error
+    if not found:
+        raise ValueError(f"{path} has no conditions: give one a line")
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(line, values by column) of a file."""
+    if path.suffix not in (".csv", ".jsonl"):
+        raise ValueError(f"{path}: conditions are in .csv or .jsonl files")
+    with path.open(encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            reader = csv.DictReader(file)
+            for row in reader:
+                yield reader.line_num, row
+            return
+        for line, text in enumerate(file, 1):
+            if text.strip():
+                yield line, _object(text, f"{path}, line {line}")
+
+
+def _object(text: str, where: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{where} is no object of names and values")
+    return row
+
+
+def _condition(row: Mapping[str, Any]) -> Condition:
+    """The condition of one row."""
+    given = {name: value for name, value in row.items() if value not in (None, "", [])}
+    properties = dict(given.pop("properties", {}))
+    for name in [name for name in given if str(name).startswith(PROPERTY)]:
+        properties[name.removeprefix(PROPERTY)] = given.pop(name)
+    if unknown := given.keys() - set(FIELDS):
+        names = ", ".join(map(str, sorted(unknown, key=str)))
+        raise ValueError(f"{names}: the fields are {', '.join(FIELDS)} and {PROPERTY}NAME")
+    for name in {"elements", "required", "template", "space_group"} & given.keys():
+        value = given[name]
+        words = value if isinstance(value, list) else str(value).split()
+        given[name] = tuple(int(x) for x in words) if name == "space_group" else tuple(words)
+    if len(given.get("space_group", ())) == 1:
+        given["space_group"] = given["space_group"][0]
+    if "formula_units" in given:
+        given["formula_units"] = int(given["formula_units"])
+    return Condition(**given, properties={name: float(x) for name, x in properties.items()})

@@ -1,0 +1,1 @@
+"""The comparison of tokenizations: equal cores, budgets, data, runs and tables."""

@@ -1,0 +1,95 @@
+"""Budgets: how long each tokenization is trained for the same cost, and what was reached when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from crystaljax.ranges import POSITIVE, Range, at_least, check
+from crystaljax.training.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """How every variant is trained."""
+
+    flops: float = 2e12
+    """Floating-point operations of a training, the same for all; see `cores.training_flops`."""
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    """Those tried; that of the lowest validation NLL is taken."""
+    search: float = 0.1
+    """Cost of a try, as a share of `flops`."""
+    batch_size: int = 32
+    """Crystals of a step."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises."""
+    n_validations: int = 10
+    """Points of the curve of validation NLL."""
+    min_steps: int = 20
+    """A budget of fewer steps is refused."""
+
+    def __post_init__(self) -> None:
+        one = at_least(1)
+        check(self, flops=POSITIVE, batch_size=one, n_validations=one, min_steps=one)
+        check(self, search=Range(0, 1, with_low=False), warmup=Range(0, 1, with_high=False))
+        if not self.learning_rates:
+            raise ValueError("no learning rate to try: give one at least")
+
+    def n_steps(self, flops_per_crystal: float, name: str, share: float = 1.0) -> int:
+        """Steps for a share of the budget; ValueError naming the variant if they are too few."""
+        n = round(share * self.flops / flops_per_crystal / self.batch_size)
+        if n < self.min_steps:
+            raise ValueError(
+                f"{name}: {share * self.flops:.3g} floating-point operations are {n} steps of"
+                f" {self.batch_size} crystals, fewer than {self.min_steps}: raise the budget"
+                " (flops), or lower the batch size"
+            )
+        return n
+
+    def optimizer(self, learning_rate: float, n_steps: int) -> OptimizerConfig:
+        """The optimiser of a run."""
+        return OptimizerConfig(learning_rate, warmup_steps=round(self.warmup * n_steps))
+
+
+class Reached(NamedTuple):
+    """Validation NLL (nats per crystal) of a run within three budgets; nan where it is not told."""
+
+    equal_flops: float
+    equal_crystals: float
+    equal_seconds: float
+
+
+def at_crystals(curve: Sequence[Sequence[float]], crystals: float) -> float:
+    """NLL when so many crystals were seen, by interpolation over the logarithm of their number.
+
+    `curve` is [n] of (crystals, NLL). nan before the first point; the last point is the end.
+    """
+    seen, nll = np.asarray(curve, np.float64).reshape(-1, 2).T
+    if not len(seen) or crystals < seen[0] * (1 - 1e-9):
+        return float("nan")
+    return float(np.interp(np.log(crystals), np.log(seen), nll))
+
+
+def reached(results: Mapping[Any, Mapping[str, Any]]) -> dict[Any, Reached]:
+    """NLL within three budgets of runs by key, from the results of their trainings.
+
+    Equal crystals are those of the run that saw the fewest, equal seconds those of the shortest
+    run (of training alone, without compilation and validation). Both are read from a run's own
+    curve, on which the learning rate has not yet decayed: upper bounds of what a run of that
+    length reaches.
+    """
+    if not results:
+        return {}
+    fewest = min(result["crystals"] for result in results.values())
+    shortest = min(r["crystals"] / r["crystals_per_second"] for r in results.values())
+    return {
+        key: Reached(
+            result["nll"],
+            at_crystals(result["curve"], fewest),
+            at_crystals(result["curve"], shortest * result["crystals_per_second"]),
+        )
+        for key, result in results.items()
+    }

@@ -1,0 +1,63 @@
+"""The runs of a comparison: each has a folder of its own, and a result once it is finished."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from crystaljax.data.files import replacing
+from crystaljax.experiment.comparison.variants import Variant
+
+Stage = Literal["ceiling", "search", "train", "free", "grammar", "dpo", "grpo"]
+"""Crystals written and read again; a short training that chooses the learning rate; the training;
+samples drawn freely, and held to the grammar of their text format; preference and reinforcement
+learning from the trained model."""
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a comparison."""
+
+    variant: Variant
+    stage: Stage
+    seed: int
+    learning_rate: float | None = None
+    """Of a search; other stages have the rate that was chosen."""
+
+    @property
+    def name(self) -> str:
+        """Its place among all runs, and what it is called in W&B."""
+        rate = "" if self.learning_rate is None else f"-lr{self.learning_rate:g}"
+        return f"{self.variant.folder}/{self.stage}{rate}-seed{self.seed}"
+
+    def folder(self, output: Path) -> Path:
+        """Where its files are."""
+        return output / "runs" / self.name
+
+    def result(self, output: Path) -> dict[str, Any] | None:
+        """The result; None if the run is not finished, or was not started.
+
+        ValueError if the file is damaged.
+        """
+        path = self.folder(output) / RESULT_FILE
+        if not path.is_file():
+            return None
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): remove it, and the run is done again"
+            ) from error
+        return found
+
+    def finish(self, output: Path, result: dict[str, Any]) -> dict[str, Any]:
+        """Keep the result, whole or not at all."""
+        described = {"run": asdict(self), **result}
+        with replacing(self.folder(output) / RESULT_FILE) as temporary:
+            text = json.dumps(described, indent=1, allow_nan=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+        return described

@@ -1,0 +1,364 @@
+"""The stages of a comparison, run by run; what is finished is not done again."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+
+from crystaljax.conditions import Condition
+from crystaljax.crystal import Crystals
+from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
+from crystaljax.evaluation.nll import Resolution
+from crystaljax.evaluation.policies import assess_crystals
+from crystaljax.evaluation.round_trip import round_trip
+from crystaljax.experiment.comparison.budget import BudgetConfig
+from crystaljax.experiment.comparison.cores import (
+    CoreConfig,
+    Cores,
+    equal_cores,
+    non_embedding,
+    total,
+)
+from crystaljax.experiment.comparison.data import ComparedData, DataConfig, compared_data
+from crystaljax.experiment.comparison.learners import (
+    Learner,
+    flops_per_crystal,
+    hybrid_lengths,
+    make_learner,
+    text_lengths,
+)
+from crystaljax.experiment.comparison.runs import Run, Stage
+from crystaljax.experiment.comparison.variants import Variant
+from crystaljax.experiment.experiment import Experiment, summarize
+from crystaljax.experiment.run_folder import remade
+from crystaljax.models.llm.config import LlmConfig
+from crystaljax.policies.base import Params, Policy, SamplingConfig
+from crystaljax.policies.loading import load_policy
+from crystaljax.ranges import POSITIVE, at_least, check
+from crystaljax.rewards.stability import StabilityConfig, StabilityReward
+from crystaljax.tokenizations.base import Decoded
+from crystaljax.tracking import read_metrics
+from crystaljax.training.rollouts import NothingJudged
+from crystaljax.user_errors import one_line
+
+log = logging.getLogger(__name__)
+
+N_ROUND_TRIPS = 300
+"""Validation crystals that are written and read again."""
+
+N_REASONS = 5
+"""Commonest reasons why samples are no crystals that are kept."""
+
+MODEL = "model"
+"""The folder of a trained model in that of its run."""
+
+
+@dataclass(frozen=True)
+class SamplesConfig:
+    """How models are judged by their samples."""
+
+    n: int = 1000
+    """Attempts of each model, free and held to the grammar each."""
+    temperature: float = 1.0
+    """Of sampling."""
+    batch_size: int = 128
+    """Samples made at a time."""
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
+    """Potential and hull."""
+    judge: str = ""
+    """Another potential to judge with too, such as nequix; none if not given."""
+
+    def __post_init__(self) -> None:
+        check(self, n=at_least(1), temperature=POSITIVE, batch_size=at_least(1))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison in a folder: its variants, its data, and all that is done with them."""
+
+    experiment: Experiment
+    variants: Sequence[Variant]
+    core: CoreConfig
+    data_config: DataConfig
+    resolution: Resolution
+    budget: BudgetConfig
+    samples: SamplesConfig
+    failures: list[str] = field(default_factory=list)
+    """What went wrong with single variants, for the report."""
+
+    @property
+    def output(self) -> Path:
+        """Its folder."""
+        return self.experiment.folder
+
+    @cached_property
+    def data(self) -> ComparedData:
+        """The crystals, chosen once for all variants."""
+        lengths = {}
+        for variant in self.variants:
+            if variant.is_text:
+                lengths[variant.label] = text_lengths(
+                    variant, self.resolution, self.data_config, self._tokenizer(variant)
+                )
+            else:
+                lengths[variant.label] = hybrid_lengths
+        return compared_data(self.data_config, self.output, lengths)
+
+    @cached_property
+    def cores(self) -> Cores:
+        """Networks of equal size."""
+        return equal_cores(self.core, self.data_config.max_sites, 2 * self.data_config.max_tokens)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """Training crystals, which are not novel."""
+        return Reference.of(self.data.train, self.data_config.train)
+
+    @cached_property
+    def stability(self) -> StabilityReward:
+        """The first judge."""
+        return StabilityReward(self.samples.stability)
+
+    @cached_property
+    def judge(self) -> StabilityReward | None:
+        """The second judge."""
+        if not self.samples.judge:
+            return None
+        return StabilityReward(StabilityConfig(self.samples.judge, self.samples.stability.hull))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the judges' workers."""
+        for name in ("stability", "judge"):
+            judge = self.__dict__.get(name)
+            if judge is not None:
+                judge.close()
+
+    @contextmanager
+    def apart(self, variant: Variant, seed: int) -> Iterator[None]:
+        """What goes wrong in the block costs this variant and seed, not the others."""
+        try:
+            yield
+        except (ValueError, FloatingPointError, NothingJudged) as error:
+            self.failures.append(f"{variant.label}, seed {seed}: {one_line(error)}")
+            log.warning("%s", self.failures[-1])
+
+    def check(self, variants: Sequence[Variant], seeds: Sequence[int]) -> None:
+        """ValueError, before anything is trained, if the budget is too small for a variant."""
+        share = self.budget.search if len(self.budget.learning_rates) > 1 else 1.0
+        for variant in variants:
+            runs = [Run(variant, "train", seed) for seed in seeds]
+            if all(run.result(self.output) is not None for run in runs):
+                continue
+            cost = flops_per_crystal(self.learner(variant, seeds[0]))
+            self.budget.n_steps(cost, variant.label, share)
+
+    def learner(self, variant: Variant, seed: int) -> Learner:
+        """A variant with its data, of a seed."""
+        return make_learner(
+            *(variant, self.cores, self.data, self.data_config, self.resolution),
+            *(self._tokenizer(variant), seed),
+        )
+
+    def model_folder(self, variant: Variant, seed: int) -> Path:
+        """Where a trained model is."""
+        return Run(variant, "train", seed).folder(self.output) / MODEL
+
+    def load(self, variant: Variant, seed: int) -> tuple[Policy, Params]:
+        """A trained model; FileNotFoundError if it is not there."""
+        folder = self.model_folder(variant, seed)
+        format = variant.tokenization if variant.is_text else ""
+        return load_policy(folder, format if ".py" in format else "")
+
+    def _tokenizer(self, variant: Variant) -> Path:
+        return self.output / "tokenizers" / f"{variant.folder}"
+
+    # Stages
+
+    def ceiling(self, variant: Variant) -> Mapping[str, Any]:
+        """Round trips of validation crystals."""
+        run = Run(variant, "ceiling", 0)
+        if (found := run.result(self.output)) is not None:
+            return found
+        crystals = self.data.validation
+        crystals = crystals[np.arange(min(len(crystals), N_ROUND_TRIPS))]
+        policy = self.learner(variant, 0).policy
+        start = time.perf_counter()
+        read = policy.encode(crystals)
+        seconds = time.perf_counter() - start
+        rates = round_trip(crystals, Decoded(read.crystals, read.ok, list(read.reasons)))
+        result = {"metrics": [rate.to_dict() for rate in rates], "seconds": seconds}
+        return run.finish(self.output, result)
+
+    def chosen_rate(self, variant: Variant, seed: int) -> float:
+        """The learning rate of the lowest validation NLL in short trainings."""
+        rates = self.budget.learning_rates
+        if len(rates) == 1:
+            return rates[0]
+        found = {
+            rate: self._trained(Run(variant, "search", seed, rate), rate, self.budget.search)["nll"]
+            for rate in rates
+        }
+        finite = {rate: nll for rate, nll in found.items() if nll is not None}
+        if not finite:
+            raise FloatingPointError(
+                f"{variant.label}: the loss was not finite at any of the learning rates {rates}:"
+                " give lower ones"
+            )
+        return min(finite, key=finite.__getitem__)
+
+    def train(self, variant: Variant, seed: int, search_seed: int) -> Mapping[str, Any]:
+        """A training at equal cost, with the learning rate that short ones of a seed chose."""
+        run = Run(variant, "train", seed)
+        found = run.result(self.output)
+        if found is not None:
+            return found
+        return self._trained(run, self.chosen_rate(variant, search_seed), 1.0)
+
+    def _trained(self, run: Run, learning_rate: float, share: float) -> dict[str, Any]:
+        """The result of a training, which is done if it is not there."""
+        if (found := run.result(self.output)) is not None:
+            return found
+        learner = self.learner(run.variant, run.seed)
+        cost = flops_per_crystal(learner)
+        n_steps = self.budget.n_steps(cost, run.variant.label, share)
+        log.info("%s: %d steps at %g", run.name, n_steps, learning_rate)
+        start = time.perf_counter()
+        described = describe(learner) | {
+            "learning_rate": learning_rate,
+            "n_steps": n_steps,
+            "crystals": n_steps * self.budget.batch_size,
+            "epochs": n_steps * self.budget.batch_size / len(self.data.train),
+            "flops": n_steps * self.budget.batch_size * cost,
+        }
+        with self.experiment.run(f"runs/{run.name}", run.stage) as training:
+            try:
+                params = learner.train(
+                    *(self.budget, learning_rate, n_steps, training.folder, training.log),
+                    training.run_id,
+                )
+            except FloatingPointError as error:
+                if run.stage != "search":
+                    raise
+                log.warning("%s: %s", run.name, error)
+                return run.finish(self.output, described | {"nll": None, "failed": str(error)})
+            nll = learner.nll(params)
+            if run.stage == "train":
+                with remade(training.folder / MODEL) as made:
+                    learner.policy.save(made, params)
+            training.tracker.summarize(
+                {"nll_per_crystal": float(nll.mean()), "flops": described["flops"]}
+            )
+        curve = read_metrics(training.metrics_folder)
+        points = curve["validation/nll"] * [self.budget.batch_size, 1.0]
+        result = described | {
+            "nll": float(nll.mean()),
+            "nll_standard_error": float(nll.std(ddof=1) / math.sqrt(len(nll))),
+            "curve": points.tolist(),
+            "crystals_per_second": _speed(curve),
+            "seconds": time.perf_counter() - start,
+        }
+        return run.finish(self.output, result)
+
+    def evaluate(self, variant: Variant, seed: int, stage: Stage) -> Mapping[str, Any] | None:
+        """Samples of a trained model, drawn freely or held to the grammar; None without a model."""
+        run = Run(variant, stage, seed)
+        if (found := run.result(self.output)) is not None:
+            return found
+        if Run(variant, "train", seed).result(self.output) is None:
+            log.warning("%s: there is no trained model yet", run.name)
+            return None
+        policy, params = self.load(variant, seed)
+        drawn = draw(policy, params, self.sampling(stage == "grammar"), self.samples.n, seed)
+        return self.judged(run, drawn)
+
+    def sampling(self, grammar: bool) -> SamplingConfig:
+        """How samples are drawn."""
+        how = self.samples
+        return SamplingConfig(
+            temperature=how.temperature, batch_size=how.batch_size, grammar=grammar
+        )
+
+    def judged(self, run: Run, drawn: Drawn, **more: Any) -> dict[str, Any]:
+        """The result of a run that ends with samples; `more` goes into it."""
+        evaluation = assess_crystals(
+            *(drawn.crystals, self.stability, self.reference),
+            other=self.judge,
+            config=EvaluationConfig(progress=False),
+        ).evaluation
+        with self.experiment.run(f"runs/{run.name}", run.stage) as tracked:
+            summarize(tracked.tracker, "samples", evaluation)
+        result = {
+            "metrics": [metric.to_dict() for metric in evaluation.metrics],
+            "context": list(evaluation.context),
+            "n": len(drawn.crystals),
+            "seconds_per_sample": drawn.seconds,
+            "cpu_seconds_per_sample": drawn.cpu_seconds,
+            "reasons": dict(drawn.reasons.most_common(N_REASONS)),
+        }
+        return run.finish(self.output, result | more)
+
+
+class Drawn(NamedTuple):
+    """Samples of a policy, and what they took."""
+
+    crystals: Crystals
+    """[n]: all attempts."""
+    reasons: Counter[str]
+    """Why some are no crystals."""
+    seconds: float
+    """A sample; compilation does not count."""
+    cpu_seconds: float
+    """A sample, of all processors."""
+
+
+def draw(policy: Policy, params: Params, sampling: SamplingConfig, n: int, seed: int) -> Drawn:
+    """n samples, of which the second half tells the speed: the first compiles."""
+    sizes = [n - n // 2, n // 2] if n > 1 else [n]
+    rollouts, seconds, cpu = [], 0.0, 0.0
+    for part, size in enumerate(sizes):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        drawn_seed = int(np.random.SeedSequence([seed, 4, part]).generate_state(1)[0] >> 1)
+        rollouts.append(policy.sample(params, [Condition()] * size, drawn_seed, sampling))
+        seconds = (time.perf_counter() - start) / size
+        cpu = (time.process_time() - cpu_start) / size
+    n_slots = max(rollout.crystals.n_slots for rollout in rollouts)
+    crystals = jax.tree.map(
+        lambda *xs: np.concatenate(xs),
+        *(rollout.crystals.to_numpy().with_slots(n_slots) for rollout in rollouts),
+    )
+    reasons = Counter(reason for rollout in rollouts for reason in rollout.reasons if reason)
+    return Drawn(crystals, reasons, seconds, cpu)
+
+
+def describe(learner: Learner) -> dict[str, Any]:
+    """Size and cost of a learner, for tables."""
+    network, tokens = learner.network, learner.n_tokens
+    return {
+        "non_embedding": non_embedding(network),
+        "parameters": total(network),
+        "vocabulary": network.vocabulary if isinstance(network, LlmConfig) else 0,
+        "tokens_mean": float(tokens.mean()),
+        "tokens_p95": float(np.percentile(tokens, 95)),
+        "flops_per_crystal": flops_per_crystal(learner),
+    }
+
+
+def _speed(metrics: Mapping[str, np.ndarray]) -> float:
+    """Crystals per second of training: the median, so that compilation does not count."""
+    names = ("train/crystals_per_second", "train/texts_per_second")
+    speeds = [metrics[name][:, 1] for name in names if name in metrics]
+    return float(np.nanmedian(np.concatenate(speeds)))

@@ -1,0 +1,91 @@
+"""The variants that are compared: a tokenization, a way of cutting texts, an order of writing."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from crystaljax.text.cutting import Cutting
+from crystaljax.tokenizations.base import TextFormat
+from crystaljax.tokenizations.registry import kind_of
+
+Order = Literal["canonical", "augmented"]
+"""Every crystal in its canonical description, or in a random equivalent one each time."""
+
+HYBRID = "wyckoff"
+"""The sequence of the Wyckoff transformer."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of the comparison."""
+
+    tokenization: str
+    """Its specification, see `tokenizations.registry`."""
+    cutting: Cutting | None = None
+    """Of texts; None of the hybrid sequence."""
+    order: Order = "canonical"
+    """Of writing."""
+
+    @property
+    def is_text(self) -> bool:
+        """A language model learns it."""
+        return self.cutting is not None
+
+    @property
+    def label(self) -> str:
+        """For tables, like "cif, bpe, augmented"; what is usual is left out."""
+        parts = [self.tokenization]
+        parts += [self.cutting] if self.cutting == "bpe" else []
+        parts += ["augmented"] if self.order == "augmented" else []
+        return ", ".join(parts)
+
+    @property
+    def folder(self) -> str:
+        """A name of a folder."""
+        parts = [self.tokenization, self.cutting or "hybrid", self.order]
+        return "-".join(re.sub(r"[^\w.=-]+", "_", part).strip("_") for part in parts)
+
+
+def variants_of(
+    tokenizations: Sequence[str], cuttings: Sequence[Cutting], orders: Sequence[Order]
+) -> list[Variant]:
+    """All combinations that there are, each once.
+
+    A format without a vocabulary of its own is cut into symbols where "own" is asked for; the
+    hybrid sequence is not cut at all. ValueError for an unknown tokenization, or none.
+    """
+    if not (tokenizations and cuttings and orders):
+        raise ValueError("nothing to compare: name a tokenization, a cutting and an order at least")
+    found = []
+    for name, order in itertools.product(tokenizations, orders):
+        if kind_of(name) == "hybrid":
+            found.append(Variant(name, None, order))
+        else:
+            found += [Variant(name, cutting, order) for cutting in cuttings]
+    return list(dict.fromkeys(found))
+
+
+def settled(variant: Variant, format: TextFormat) -> Variant:
+    """The variant as it can be had: cut into symbols where the format has no words of its own."""
+    if variant.cutting == "own" and not hasattr(format, "vocabulary"):
+        return Variant(variant.tokenization, "symbols", variant.order)
+    return variant
+
+
+def selected(variants: Sequence[Variant], only: Sequence[str]) -> list[Variant]:
+    """Those whose tokenization, or label, is among `only`; all if it is empty.
+
+    ValueError for a name that none has.
+    """
+    if not only:
+        return list(variants)
+    names = {name for variant in variants for name in (variant.tokenization, variant.label)}
+    if unknown := [name for name in only if name not in names]:
+        raise ValueError(
+            f"{unknown[0]!r} is not compared here: choose among {', '.join(sorted(names))}"
+        )
+    return [v for v in variants if v.tokenization in only or v.label in only]

@@ -1,0 +1,57 @@
+"""Completions of prompts that should be texts of crystals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crystaljax.policies.text_prompts import around
+from crystaljax.text.packing import TokenSequence
+from crystaljax.text.prompts import PromptTemplate
+from crystaljax.tokenizations.base import Decoded, TextFormat
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalTexts:
+    """N completions that should be crystals, with their prompts."""
+
+    sequences: list[TokenSequence]
+    """[N]: prompt and completion."""
+    templates: list[PromptTemplate]
+    """[N]: what they were asked by."""
+    texts: list[str]
+    """[N]: completions as texts."""
+    reason: np.ndarray
+    """str [N]: end of the completion: "end" token, "stop" string, "length"."""
+    logp: np.ndarray
+    """float64 [N]: of the completion, as it was sampled."""
+    logp_model: np.ndarray
+    """float64 [N]: of the completion, under the model itself."""
+    max_new_tokens: int
+    """Tokens of a completion at most."""
+
+    def put(self, rows: np.ndarray, other: CrystalTexts, chosen: np.ndarray) -> None:
+        """Put items `chosen` (int [n]) of another batch in `rows` (int [n])."""
+        for row, i in zip(rows.tolist(), chosen.tolist(), strict=True):
+            self.sequences[row], self.texts[row] = other.sequences[i], other.texts[i]
+        for name in ("reason", "logp", "logp_model"):
+            getattr(self, name)[rows] = getattr(other, name)[chosen]
+
+    def decoded(self, format: TextFormat, rows: np.ndarray) -> Decoded:
+        """The crystals of some rows (int [n]); what was cut off is none."""
+        texts = [
+            "" if self.reason[i] == "length" else _stripped(self.texts[i], self.templates[i])
+            for i in rows.tolist()
+        ]
+        decoded = format.decode(texts)
+        for i, row in enumerate(rows.tolist()):
+            if self.reason[row] == "length":
+                decoded.reasons[i] = f"not ended after {self.max_new_tokens} tokens"
+        return decoded
+
+
+def _stripped(text: str, template: PromptTemplate) -> str:
+    """A completion without what its template puts around the crystal."""
+    before, after = around(template)
+    return text.removeprefix(before).removesuffix(after)

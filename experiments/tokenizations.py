@@ -1,0 +1,203 @@
+"""Tokenizations of crystals compared on equal terms.
+
+    python experiments/tokenizations.py small --data.train mp20_bt/train.csv.gz \
+        --data.validation mp20_bt/val.csv.gz --samples.stability.hull mp_hull.csv.gz
+
+One transformer core of equally many non-embedding parameters learns the same crystals in each
+tokenization, at equal cost in floating-point operations, at the best of the same learning rates.
+The report has validation NLL in nats per crystal at one resolution, rates per attempt of samples
+drawn freely and held to the grammar, distances from the data, and speeds. `small` takes 45 minutes
+on two cores. Every run has a folder of its own in OUTPUT/runs: started again, the script goes on
+with what is not finished, and several processes may share the work (--only, --seeds).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from crystaljax.evaluation.nll import Resolution
+from crystaljax.evaluation.report import Report
+from crystaljax.experiment.comparison import tables
+from crystaljax.experiment.comparison.budget import BudgetConfig
+from crystaljax.experiment.comparison.cores import CoreConfig
+from crystaljax.experiment.comparison.data import DataConfig
+from crystaljax.experiment.comparison.reward_learning import (
+    Method,
+    RewardLearningConfig,
+    curves_figure,
+    end_table,
+    learn,
+)
+from crystaljax.experiment.comparison.stages import Comparison, SamplesConfig
+from crystaljax.experiment.comparison.variants import Order, Variant, selected, variants_of
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.main import run
+from crystaljax.text.cutting import Cutting
+from crystaljax.tokenizations.registry import tokenization_names
+from crystaljax.tracking import TrackingConfig
+from crystaljax.training.optimizer import fine_tuning
+from crystaljax.training.preference import PreferenceConfig
+from crystaljax.training.reinforce import ReinforceConfig
+
+StageName = Literal["train", "evaluate", "rl"]
+
+METHODS: tuple[Method, ...] = ("dpo", "grpo")
+
+VARY = ("only", "seeds", "stages")
+"""Settings that processes at work on one comparison may have others of."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which tokenizations are compared, on what, and at what cost."""
+
+    tokenizations: tuple[str, ...] = tokenization_names()
+    """By name, with options after a colon, or as FILE.py:CLASS."""
+    cuttings: tuple[Cutting, ...] = ("own",)
+    """How texts are cut into tokens: own words (symbols where a format has none), symbols, bpe."""
+    orders: tuple[Order, ...] = ("canonical",)
+    """Crystals in canonical descriptions, or in random equivalent ones."""
+    seeds: tuple[int, ...] = (0,)
+    """Trainings of each; the report is of these."""
+    only: tuple[str, ...] = ()
+    """Names, or labels of the tables, of those to work on now; all if not given."""
+    stages: tuple[StageName, ...] = ("train", "evaluate")
+    """What to do now: training, its evaluation, and learning by reward from what was trained."""
+    core: CoreConfig = field(default_factory=CoreConfig)
+    """The transformer."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The crystals."""
+    resolution: Resolution = field(default_factory=Resolution)
+    """Decimals, or bins, of all tokenizations."""
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    """The trainings."""
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    """The evaluation."""
+    rl: RewardLearningConfig = field(default_factory=RewardLearningConfig)
+    """Learning by reward, with the stage rl."""
+    output: Path = Path("runs/tokenizations")
+    """Folder of the comparison."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Weights & Biases."""
+
+
+PRESETS = {
+    "small": (
+        "One seed of a small core; two CPU cores, 45 minutes.",
+        Config(
+            core=CoreConfig(n_layers=3, n_heads=2, head_size=32),
+            data=DataConfig(max_sites=6, max_tokens=512, n_validation=256),
+            budget=BudgetConfig(flops=2e12, n_validations=6),
+            samples=SamplesConfig(n=200),
+            rl=RewardLearningConfig(
+                dpo=PreferenceConfig(
+                    n_iterations=4, n_samples=200, batch_size=20, optimizer=fine_tuning(1e-4)
+                ),
+                grpo=ReinforceConfig(
+                    algorithm="grpo",
+                    n_steps=20,
+                    batch_size=40,
+                    tau=0.04,
+                    optimizer=fine_tuning(1e-4),
+                ),
+            ),
+        ),
+    ),
+    "gpu": (
+        "One seed, for 8 minutes of an H100.",
+        Config(
+            core=CoreConfig(n_layers=6, n_heads=6, head_size=32),
+            data=DataConfig(max_sites=20, max_tokens=1024),
+            budget=BudgetConfig(flops=3e14, batch_size=128),
+            samples=SamplesConfig(batch_size=512),
+        ),
+    ),
+    "paper": (
+        "Three seeds in both orders; 20 minutes of one core or more for each training.",
+        Config(
+            orders=("canonical", "augmented"),
+            seeds=(0, 1, 2),
+            core=CoreConfig(n_layers=4, n_heads=4, head_size=32),
+            data=DataConfig(max_sites=20, max_tokens=1024),
+            budget=BudgetConfig(flops=3e13),
+        ),
+    ),
+}
+
+
+def main(config: Config) -> None:
+    variants = variants_of(config.tokenizations, config.cuttings, config.orders)
+    chosen = selected(variants, config.only)
+    with Experiment(config, config.output, config.tracking, "comparison", vary=VARY) as experiment:
+        for name in ("train", "validation"):
+            experiment.use(name, getattr(config.data, name))
+        comparison = Comparison(
+            *(experiment, variants, config.core, config.data),
+            *(config.resolution, config.budget, config.samples),
+        )
+        with comparison:
+            if "train" in config.stages:
+                comparison.check(chosen, config.seeds)
+            for seed in config.seeds:
+                for variant in chosen:
+                    with comparison.apart(variant, seed):
+                        work(config, comparison, variant, seed)
+        report(config, comparison, experiment)
+
+
+def work(config: Config, comparison: Comparison, variant: Variant, seed: int) -> None:
+    """All that is to be done with a variant and a seed, as far as it is not done yet."""
+    if "train" in config.stages:
+        comparison.ceiling(variant)
+        comparison.train(variant, seed, config.seeds[0])
+    if "evaluate" in config.stages:
+        comparison.evaluate(variant, seed, "free")
+        if variant.is_text:
+            comparison.evaluate(variant, seed, "grammar")
+    if "rl" in config.stages:
+        for method in METHODS:
+            learn(comparison, config.rl, variant, seed, method)
+
+
+def report(config: Config, comparison: Comparison, experiment: Experiment) -> None:
+    """Tables, pictures and CSV of all results that are there."""
+    results = tables.Results.read(comparison.output, comparison.variants, config.seeds)
+    csv = comparison.output / "comparison.csv"
+    tables.write_csv(results, csv)
+    seed = config.seeds[0]
+    learnt = {method: curves_figure(results, method, seed) for method in METHODS}
+    pictures = experiment.pictures(
+        {
+            "trade_off": (
+                tables.trade_off(results),
+                "Likelihood and discoveries at equal cost, against the length of sequences",
+            ),
+            "curves": (
+                tables.learning_curves(results, seed),
+                f"Validation NLL during training, seed {seed}",
+            ),
+        }
+        | {
+            method: (figure, f"Learning by reward, {method.upper()}, seed {seed}")
+            for method, figure in learnt.items()
+            if figure is not None
+        }
+    )
+    found = [
+        tables.training_table(results),
+        *(tables.samples_table(results, x, config.samples.judge) for x in ("free", "grammar")),
+        *([end_table(results, config.rl)] if any(learnt.values()) else []),
+    ]
+    notes = [
+        comparison.data.words,
+        *comparison.failures,
+        *tables.notes(results, config.budget, config.resolution),
+    ]
+    title, headline = "Tokenizations compared", results.headline
+    experiment.finish(Report(title, {}, pictures, found, notes, headline), outputs={csv: "table"})
+
+
+if __name__ == "__main__":
+    run(main, PRESETS)

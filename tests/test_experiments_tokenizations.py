@@ -1,0 +1,86 @@
+"""The comparison of tokenizations from its command line to its report, at a tiny size."""
+
+import csv
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripts import SCRIPTS, load_script
+
+pytestmark = pytest.mark.slow
+
+NAME = "tokenizations.py"
+TINY = (
+    "small --tokenizations wyckoff wyckoff-text --core.n-layers 1 --core.n-heads 1 "
+    "--data.n-train 200 --data.n-validation 20 --data.max-sites 3 --budget.flops 2e10 "
+    "--budget.search 0.5 --budget.learning-rates 0.003 0.01 --samples.n 8 "
+    "--rl.dpo.n-iterations 1 --rl.dpo.n-samples 8 --rl.dpo.batch-size 2 --rl.grpo.n-steps 1 "
+    "--rl.grpo.batch-size 8 --rl.grpo.group-size 4 --debug --output out"
+)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    load_script(NAME)  # skips if an extra is absent
+    monkeypatch.setattr(sys, "argv", [NAME, *" ".join([TINY, *options]).split()])
+    runpy.run_path(str(SCRIPTS[NAME]), run_name="__main__")
+
+
+def times(folder: Path) -> dict[str, int]:
+    """When each result was written."""
+    found = folder.glob("runs/*/*/result.json")
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in found}
+
+
+def test_a_comparison_and_what_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "out"
+    run(monkeypatch, "--only wyckoff")
+    first = times(output)
+    assert {Path(name).parts[1] for name in first} == {"wyckoff-hybrid-canonical"}
+    assert "not run" in (output / "report.md").read_text(encoding="utf-8")
+
+    run(monkeypatch, "--stages train evaluate rl")
+    second = times(output)
+    assert first.items() <= second.items()  # nothing that was finished is done again
+    stages = {name.split("/")[2].split("-")[0] for name in second}
+    assert stages == {"ceiling", "search", "train", "free", "grammar", "dpo", "grpo"}
+
+    text = output / "runs/wyckoff-text-own-canonical"
+    trained = json.loads((text / "train-seed0/result.json").read_text(encoding="utf-8"))
+    (text / "train-seed0/result.json").unlink()  # as if it had been killed at its very end
+    run(monkeypatch)
+    again = json.loads((text / "train-seed0/result.json").read_text(encoding="utf-8"))
+    assert again["nll"] == pytest.approx(trained["nll"], rel=1e-5)
+    assert again["curve"] == trained["curve"]
+    unchanged = {k: x for k, x in second.items() if "text-own-canonical/train" not in k}
+    assert unchanged.items() <= times(output).items()
+
+    cost = {}
+    for folder in ("wyckoff-hybrid-canonical", "wyckoff-text-own-canonical"):
+        path = output / "runs" / folder / "train-seed0/result.json"
+        cost[folder] = json.loads(path.read_text(encoding="utf-8"))
+    flops = [result["flops"] for result in cost.values()]
+    np.testing.assert_allclose(flops, 2e10, rtol=0.05)
+    sizes = [result["non_embedding"] for result in cost.values()]
+    assert abs(sizes[0] - sizes[1]) <= 0.03 * min(sizes)
+    with (output / "comparison.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["tokenization"] for line in lines} == {"wyckoff", "wyckoff-text"}
+    report = (output / "report.md").read_text(encoding="utf-8")
+    assert "runs are not finished" not in report
+    for name in ("trade_off", "curves", "dpo", "grpo"):
+        assert (output / f"{name}.png").stat().st_size > 1000
+
+
+def test_a_budget_that_is_too_small_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"wyckoff-text: .* raise the budget"):
+        run(monkeypatch, "--budget.flops 1e9 --budget.min-steps 10")
+    assert not times(tmp_path / "out")
