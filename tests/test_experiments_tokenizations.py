@@ -49,6 +49,8 @@ def test_a_comparison_and_what_is_done_again(
     assert first.items() <= second.items()  # nothing that was finished is done again
     stages = {name.split("/")[2].split("-")[0] for name in second}
     assert stages == {"ceiling", "search", "train", "free", "grammar", "dpo", "grpo"}
+    learnt = [name for name in second if "/dpo-" in name or "/grpo-" in name]
+    assert len(learnt) == 4
 
     text = output / "runs/wyckoff-text-own-canonical"
     trained = json.loads((text / "train-seed0/result.json").read_text(encoding="utf-8"))

@@ -73,6 +73,9 @@ class RewardLearningConfig:
     """GRPO, or PPO."""
     bounds: RewardBounds = field(default_factory=lambda: RewardBounds(invalid=-1.0))
     """Bounds of minus the energy above hull, and what a sample is worth that cannot be judged."""
+    grammar: bool = False
+    """Hold the rollouts of texts to their grammar, for models that hardly write a crystal without:
+    what is learnt from is then not the model's own, and PPO and GRPO only approximate."""
     n_parts: int = 1
     """Micro-batches that a batch is split into, to save memory."""
 
@@ -134,7 +137,7 @@ def learn(
         log.warning("%s: there is no trained model yet", run.name)
         return None
     policy, base = comparison.load(variant, seed)
-    sampling = comparison.sampling(grammar=False)
+    sampling = comparison.sampling(config.grammar and variant.is_text)
     reward: Reward = TellsMetastable(comparison.stability)
     task = CrystalTask(
         policy,
@@ -162,7 +165,8 @@ def learn(
         for label, name in names.items()
         if name in metrics
     }
-    drawn = draw(policy, params, sampling, comparison.samples.n, seed + 1_000_003)
+    free = comparison.sampling(grammar=False)
+    drawn = draw(policy, params, free, comparison.samples.n, seed + 1_000_003)
     return comparison.judged(run, drawn, curves=curves, n_rewards=config.n_rewards[method])
 
 
