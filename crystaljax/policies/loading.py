@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crystaljax.text.loading import TextModelConfig
 
 CRYSTALS_FILE, ADAPTER_FILE, MODEL_FILE = "crystals.json", "adapter_config.json", "config.json"
-"""What tells a language model that writes crystals, an adapter, and any model of Hugging Face."""
+"""Files that tell a language model that writes crystals, an adapter, any Hugging Face model."""
 
 
 def load_policy(

@@ -26,7 +26,7 @@ sampled."""
 
 
 URGENCY = 0.7
-"""What the log-odds of coming later fall by at each site after the second, likewise."""
+"""Fall of the log-odds of coming later at each site after the second, likewise."""
 
 
 class Places(NamedTuple):
@@ -121,7 +121,7 @@ class Composition(Batch):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Demanded(Batch):
-    """What B samples have to meet beside the elements that may occur."""
+    """Demands on B samples beside the elements that may occur."""
 
     required: Array
     """bool [B, 119]: elements that must occur."""
@@ -245,7 +245,7 @@ class Constraints(Batch):
     allowed: Array
     """bool [B, 119]: elements that may occur."""
     demanded: Demanded | None = None
-    """What else; None if nothing is demanded of any sample."""
+    """All else; None if nothing is demanded of any sample."""
 
     def satisfied(self, group: Array, progress: Progress) -> Array:
         """bool [B]: finished sequences do what is demanded."""

@@ -223,7 +223,7 @@ class Starts:
         yield np.concatenate(chunk)
 
     def _entries(self, begun: Begun) -> Iterator[tuple[object, int]]:
-        """What tables of space groups are referred to, and their sizes."""
+        """Tables of space groups that are referred to, and their sizes."""
         starts = zip(begun.demand.tolist(), begun.unit.tolist(), begun.group.tolist(), strict=True)
         for i, u, g in {*starts}:
             if self.demands[i].atoms:
