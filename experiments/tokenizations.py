@@ -56,7 +56,7 @@ class Config:
     tokenizations: tuple[str, ...] = tokenization_names()
     """By name, with options after a colon, or as FILE.py:CLASS."""
     cuttings: tuple[Cutting, ...] = ("own",)
-    """Ways of cutting texts into tokens: own words (symbols where a format has none), symbols, bpe."""
+    """Ways of cutting texts: own words (symbols where a format has none), symbols, bpe."""
     orders: tuple[Order, ...] = ("canonical",)
     """Crystals in canonical descriptions, or in random equivalent ones."""
     seeds: tuple[int, ...] = (0,)
