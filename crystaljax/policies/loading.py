@@ -59,11 +59,12 @@ def _load_text(
     folder: Path, format: str, templates: Sequence[str | Path], model: TextModelConfig | None
 ) -> CrystalTextPolicy:
     """A language model that writes crystals."""
+    metadata = read_metadata(folder, format, bool(templates))
+    # Only now: a folder that is no model is told of without the packages of language models too.
     from crystaljax.policies.crystal_text import CrystalTextPolicy
     from crystaljax.text.loading import TextModelConfig, load_text_policy
     from crystaljax.text.prompts import load_template
 
-    metadata = read_metadata(folder, format, bool(templates))
     if templates:
         chosen = tuple(load_template(name) for name in templates)
         metadata = dataclasses.replace(metadata, templates=chosen)
