@@ -56,7 +56,7 @@ class Config:
     tokenizations: tuple[str, ...] = tokenization_names()
     """By name, with options after a colon, or as FILE.py:CLASS."""
     cuttings: tuple[Cutting, ...] = ("own",)
-    """How texts are cut into tokens: own words (symbols where a format has none), symbols, bpe."""
+    """Ways of cutting texts: own words (symbols where a format has none), symbols, bpe."""
     orders: tuple[Order, ...] = ("canonical",)
     """Crystals in canonical descriptions, or in random equivalent ones."""
     seeds: tuple[int, ...] = (0,)
@@ -64,7 +64,7 @@ class Config:
     only: tuple[str, ...] = ()
     """Names, or labels of the tables, of those to work on now; all if not given."""
     stages: tuple[StageName, ...] = ("train", "evaluate")
-    """What to do now: training, its evaluation, and learning by reward from what was trained."""
+    """Work to do now: training, its evaluation, and learning by reward from what was trained."""
     core: CoreConfig = field(default_factory=CoreConfig)
     """The transformer."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +42,11 @@ def pytest_report_header() -> list[str]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Several runs of CI, in environments with more and more extras, share the work."""
     parser.addoption("--passed", type=Path, help="file of passed tests, not to be run again")
+    parser.addoption(
+        "--until",
+        type=float,
+        help="Unix time from when on no further test is begun; smoke runs of scripts come first",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,7 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what has passed before."""
+    """Leave out what has passed before, and begin with scripts where time may not suffice."""
+    if config.getoption("until") is not None:
+        items.sort(key=lambda item: not item.path.name.startswith("test_experiments"))
     path = config.getoption("passed")
     if path is None or not path.exists():
         return
@@ -59,6 +67,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     again = [item for item in items if item.nodeid in passed]
     items[:] = [item for item in items if item.nodeid not in passed]
     config.hook.pytest_deselected(items=again)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what would begin too late."""
+    until = item.config.getoption("until")
+    if until is not None and time.time() > until:
+        pytest.skip("the time for this run is over")
 
 
 @pytest.hookimpl(hookwrapper=True)

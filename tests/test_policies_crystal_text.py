@@ -95,7 +95,6 @@ def test_grammars_hold_groups_and_elements(policy: CrystalTextPolicy) -> None:
     assert rollout.ok[:12].any() and rollout.ok[12:].any()
     np.testing.assert_array_equal(rollout.met, rollout.ok)
     np.testing.assert_array_equal(np.isfinite(rollout.log_weight), rollout.ok)
-    assert set(rollout.crystals.space_group[rollout.ok][:12].tolist()) <= set(range(231))
     counts = element_counts(rollout.crystals[12:])
     assert not (counts > 0)[:, ~marked(elements)].any()
     free = policy.sample(policy.texts.start, [Condition()] * 12, 0)

@@ -51,7 +51,12 @@ def text(lora: bool = False) -> Made:
     return Made(policy, policy.texts.start, small_crystals(), SamplingConfig(batch_size=16))
 
 
-@pytest.fixture(scope="module", params=[wyckoff, text], ids=["wyckoff", "text"])
+# The transformer, which takes a minute to compile, has its own tests, too.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(wyckoff, marks=pytest.mark.slow), text],
+    ids=["wyckoff", "text"],
+)
 def made(request: Any) -> Made:
     make: Callable[[], Made] = request.param
     return make()
@@ -122,9 +127,9 @@ def test_crystals_are_encoded_as_if_they_had_been_sampled(made: Made) -> None:
 
 
 def test_what_cannot_be_asked(made: Made) -> None:
-    with pytest.raises(ValueError, match="cannot be asked for bulk_modulus"):
+    with pytest.raises(ValueError, match=r"cannot be asked for .*bulk_modulus"):
         made.policy.check([Condition(properties={"bulk_modulus": 100.0})], made.sampling)
-    with pytest.raises(ValueError, match="cannot be asked for bulk_modulus"):
+    with pytest.raises(ValueError, match=r"cannot be asked for .*bulk_modulus"):
         made.policy.sample(made.params, [Condition(properties={"bulk_modulus": 1.0})], 0)
 
 

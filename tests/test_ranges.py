@@ -19,7 +19,14 @@ from crystaljax.training.reinforce import ReinforceConfig
 from crystaljax.training.sft import SftConfig
 from crystaljax.training.text_preference import TextPreferenceConfig
 
-FIT = {"n_epochs": 0, "batch_size": 0, "log_every": 0, "save_every": -1, "validate_every": 0}
+FIT = {
+    "n_epochs": 0,
+    "n_steps": -1,
+    "batch_size": 0,
+    "log_every": 0,
+    "save_every": -1,
+    "validate_every": 0,
+}
 DPO = {"beta": 0.0, "label_smoothing": 0.5, "anchor": -0.1}
 REFUSED: dict[type, dict[str, float]] = {
     ReinforceConfig: {

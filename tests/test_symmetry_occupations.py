@@ -47,7 +47,12 @@ def searcher(
 
 
 @pytest.mark.parametrize(
-    "atoms", [(1, 1), (2, 4, 8), pytest.param((1, 2, 3, 7), marks=pytest.mark.slow)]
+    "atoms",
+    [
+        (1, 1),
+        (1, 2, 4),
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ((2, 4, 8), (1, 2, 3, 7))),
+    ],
 )
 def test_every_group_and_letter(atoms: tuple[int, ...]) -> None:
     table = occupations(atoms)

@@ -122,6 +122,7 @@ def test_numbers_of_words() -> None:
 @pytest.mark.parametrize("bins", [WYCKOFF, P1])
 def test_tokenizer_and_grammar(bins: WyckoffBins | P1Bins) -> None:
     """A word is a token, and the grammar of the pattern lets the texts' tokens through."""
+    pytest.importorskip("tokenizers")
     from crystaljax.text.grammar import accepts, from_regex
     from crystaljax.text.tokenizer_training import from_vocabulary
 

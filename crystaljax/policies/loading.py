@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crystaljax.text.loading import TextModelConfig
 
 CRYSTALS_FILE, ADAPTER_FILE, MODEL_FILE = "crystals.json", "adapter_config.json", "config.json"
-"""What tells a language model that writes crystals, an adapter, and any model of Hugging Face."""
+"""Files that tell a language model that writes crystals, an adapter, any Hugging Face model."""
 
 
 def load_policy(
@@ -59,11 +59,12 @@ def _load_text(
     folder: Path, format: str, templates: Sequence[str | Path], model: TextModelConfig | None
 ) -> CrystalTextPolicy:
     """A language model that writes crystals."""
+    metadata = read_metadata(folder, format, bool(templates))
+    # Only now: a folder that is no model is told of without the packages of language models too.
     from crystaljax.policies.crystal_text import CrystalTextPolicy
     from crystaljax.text.loading import TextModelConfig, load_text_policy
     from crystaljax.text.prompts import load_template
 
-    metadata = read_metadata(folder, format, bool(templates))
     if templates:
         chosen = tuple(load_template(name) for name in templates)
         metadata = dataclasses.replace(metadata, templates=chosen)

@@ -37,14 +37,14 @@ class Held(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a condition is met."""
+    """Plan to meet a condition."""
 
     request: Request
     """By the prompt."""
     held: Held | None
     """By a grammar."""
     hard: Condition
-    """What of the condition holds, by the grammar or a choice of candidates."""
+    """The part of the condition that holds, by the grammar or a choice of candidates."""
     redrawn: bool
     """Candidates are drawn until `hard` is met."""
 
@@ -78,7 +78,7 @@ class TextConditions:
         self._grammars: dict[Held, TokenGrammar] = {}
 
     def plan(self, condition: Condition, grammar: bool) -> Plan:
-        """How a condition is met; `grammar` holds it to the format's grammar in any case.
+        """Plan to meet a condition; `grammar` holds it to the format's grammar in any case.
 
         ValueError for what the policy cannot be asked.
         """
@@ -104,7 +104,7 @@ class TextConditions:
         return Plan(request, held, hard, bool(hard.asked & chosen))
 
     def least(self, row: Mapping[str, Any]) -> Condition:
-        """What the policy needs to be told of a crystal with these prompt fields."""
+        """All that the policy needs to be told of a crystal with these prompt fields."""
         template = min(self.prompts.templates, key=lambda one: len(one.prompt_fields))
         return asking(template, row)
 

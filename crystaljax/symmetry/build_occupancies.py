@@ -28,11 +28,16 @@ def occupancies(crystals: Crystals) -> dict[str, np.ndarray]:
     np.add.at(sites, (rows, np.asarray(crystals.wyckoff)), 1)
     group = np.asarray(crystals.space_group) - 1
     exists = tables().multiplicity > 0
-    counts = {name: np.zeros((2, N_GROUPS, N_LETTERS)) for name in ("occupied", "again")}
-    np.add.at(counts["occupied"], (0, group), sites > 0)
-    np.add.at(counts["occupied"], (1, group), 1)
-    np.add.at(counts["again"], (0, group), np.maximum(sites - 1, 0))
-    np.add.at(counts["again"], (1, group), sites)
+
+    def by_group(values: np.ndarray) -> np.ndarray:
+        total = np.zeros((N_GROUPS, N_LETTERS))
+        np.add.at(total, group, values)
+        return total
+
+    counts = {
+        "occupied": (by_group(sites > 0), by_group(np.ones(sites.shape))),
+        "again": (by_group(np.maximum(sites - 1, 0)), by_group(sites)),
+    }
     found = {}
     for name, (true, every) in counts.items():
         share = np.zeros(exists.shape)

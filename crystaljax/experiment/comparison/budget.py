@@ -14,7 +14,7 @@ from crystaljax.training.optimizer import OptimizerConfig
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """How every variant is trained."""
+    """Training of every variant."""
 
     flops: float = 2e12
     """Floating-point operations of a training, the same for all; see `cores.training_flops`."""

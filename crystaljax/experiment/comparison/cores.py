@@ -144,7 +144,7 @@ def require_equal(cores: Cores) -> None:
 
 
 def parameters(config: ModelConfig | LlmConfig) -> dict[str, int]:
-    """How many parameters a network has by name of the array, counted."""
+    """Number of parameters of a network by name of the array, counted."""
     return dict(_parameters(config))
 
 

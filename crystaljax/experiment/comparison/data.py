@@ -61,7 +61,7 @@ class ComparedData(NamedTuple):
     train: Crystals
     validation: Crystals
     left_out: Mapping[str, int]
-    """How many crystals were left out, by reason."""
+    """Number of crystals left out, by reason."""
 
     @property
     def words(self) -> str:

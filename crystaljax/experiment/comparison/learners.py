@@ -45,7 +45,7 @@ from crystaljax.training.sft import SftConfig, sft
 log = logging.getLogger(__name__)
 
 TEMPLATE = PromptTemplate("any crystal", user="", completion="{text}")
-"""How texts are asked for: with nothing but a line end, so that prompts cost next to nothing."""
+"""Prompt of texts: nothing but a line end, so that prompts cost next to nothing."""
 
 MAX_DESCRIPTIONS = 8
 """Random descriptions of a crystal that texts are learnt in; later passes use them again."""
@@ -62,7 +62,7 @@ class Learner(Protocol):
 
     @property
     def policy(self) -> Policy:
-        """What samples."""
+        """Policy that samples."""
         ...
 
     @property
@@ -289,7 +289,7 @@ def text_lengths(
 def variant_texts(
     variant: Variant, resolution: Resolution, data: DataConfig, folder: Path
 ) -> VariantTexts:
-    """What `text_lengths` made."""
+    """Result of `text_lengths`."""
     return VariantTexts(variant_format(variant, resolution, data), Tokenizer.load(folder))
 
 

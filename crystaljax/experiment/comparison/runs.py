@@ -35,7 +35,7 @@ class Run:
         return f"{self.variant.folder}/{self.stage}{rate}-seed{self.seed}"
 
     def folder(self, output: Path) -> Path:
-        """Where its files are."""
+        """Folder of its files."""
         return output / "runs" / self.name
 
     def result(self, output: Path) -> dict[str, Any] | None:

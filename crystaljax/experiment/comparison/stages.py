@@ -66,7 +66,7 @@ MODEL = "model"
 
 @dataclass(frozen=True)
 class SamplesConfig:
-    """How models are judged by their samples."""
+    """Samples, and the judgement of models by them."""
 
     n: int = 1000
     """Attempts of each model, free and held to the grammar each."""
@@ -95,7 +95,7 @@ class Comparison:
     budget: BudgetConfig
     samples: SamplesConfig
     failures: list[str] = field(default_factory=list)
-    """What went wrong with single variants, for the report."""
+    """Faults of single variants, for the report."""
 
     @property
     def output(self) -> Path:
@@ -149,7 +149,7 @@ class Comparison:
 
     @contextmanager
     def apart(self, variant: Variant, seed: int) -> Iterator[None]:
-        """What goes wrong in the block costs this variant and seed, not the others."""
+        """A fault in the block costs this variant and seed, not the others."""
         try:
             yield
         except (ValueError, FloatingPointError, NothingJudged) as error:
@@ -174,7 +174,7 @@ class Comparison:
         )
 
     def model_folder(self, variant: Variant, seed: int) -> Path:
-        """Where a trained model is."""
+        """Folder of a trained model."""
         return Run(variant, "train", seed).folder(self.output) / MODEL
 
     def load(self, variant: Variant, seed: int) -> tuple[Policy, Params]:
@@ -286,7 +286,7 @@ class Comparison:
         return self.judged(run, drawn)
 
     def sampling(self, grammar: bool) -> SamplingConfig:
-        """How samples are drawn."""
+        """Settings of sampling."""
         how = self.samples
         return SamplingConfig(
             temperature=how.temperature, batch_size=how.batch_size, grammar=grammar
@@ -318,7 +318,7 @@ class Drawn(NamedTuple):
     crystals: Crystals
     """[n]: all attempts."""
     reasons: Counter[str]
-    """Why some are no crystals."""
+    """Reasons for which some are no crystals."""
     seconds: float
     """A sample; compilation does not count."""
     cpu_seconds: float

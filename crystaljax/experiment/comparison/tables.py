@@ -47,7 +47,7 @@ class Results:
 
     @staticmethod
     def read(output: Path, variants: Sequence[Variant], seeds: Sequence[int]) -> Results:
-        """What is in the folder of a comparison."""
+        """Results in the folder of a comparison."""
         stages: tuple[Stage, ...] = ("train", "free", "grammar", "dpo", "grpo")
         runs = [Run(v, stage, seed) for v in variants for stage in stages for seed in seeds]
         runs += [Run(variant, "ceiling", 0) for variant in variants]
@@ -293,7 +293,7 @@ def learning_curves(results: Results, seed: int) -> Figure:
 
 
 def notes(results: Results, budget: BudgetConfig, resolution: Resolution) -> list[str]:
-    """What the numbers include, and what is missing."""
+    """Contents of the numbers, and what is missing."""
     widths = resolution.widths
     found = [
         f"Every training costs {budget.flops:.3g} floating-point operations: 6 for each parameter"

@@ -18,7 +18,7 @@ FEW = 8
 """Of fewer samples than this, the weights say too little to draw more candidates by: more are drawn
 only where the demand is not met."""
 
-FUNNEL = 5
+FUNNEL = 3
 """Candidates that are begun, up to the second element, for each that is finished."""
 
 POOL = 32
@@ -134,8 +134,8 @@ class Pool:
         with np.errstate(divide="ignore"):
             log_weight = np.log(np.concatenate(kept)).astype(np.float32)
         candidates = jax.tree.map(lambda *xs: np.concatenate(xs), *self._rounds)
-        chosen: TokenRollout = candidates[np.concatenate(rows)]
-        return replace(chosen, log_weight=log_weight)
+        found: TokenRollout = candidates[np.concatenate(rows)]
+        return replace(found, log_weight=log_weight)
 
 
 def narrow(
@@ -186,7 +186,7 @@ def _of_options(target: np.ndarray, option: np.ndarray, values: list[np.ndarray]
 def _enough(weight: np.ndarray, wanted: int) -> bool:
     """Candidates of these weights are enough to choose samples from."""
     if wanted < FEW:
-        return np.count_nonzero(weight) >= wanted
+        return bool(np.count_nonzero(weight) >= wanted)
     return effective_size(kept_weights(weight, wanted)) >= ENOUGH * wanted
 
 

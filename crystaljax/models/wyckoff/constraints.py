@@ -25,6 +25,10 @@ samples of checkpoints/wyckoff-mp20bt, that decides how many candidates are need
 sampled."""
 
 
+URGENCY = 0.7
+"""Fall of the log-odds of coming later at each site after the second, likewise."""
+
+
 class Places(NamedTuple):
     """Tables of `Occupations` that a batch refers to, row after row in one piece [n]."""
 
@@ -117,7 +121,7 @@ class Composition(Batch):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Demanded(Batch):
-    """What B samples have to meet beside the elements that may occur."""
+    """Demands on B samples beside the elements that may occur."""
 
     required: Array
     """bool [B, 119]: elements that must occur."""
@@ -148,9 +152,9 @@ class Demanded(Batch):
     ) -> tuple[Array, Array]:
         """Letters of the `site`-th site that suit, among `possible`, and the look-ahead.
 
-        bool and float32 [B, 28], 0 for the end. A sequence that lacks a required element may end
-        all the same, which costs a candidate: if it had to go on, candidates would become long
-        and improbable. `sites_left` int [] is how many sites there may still be, with this one.
+        bool and float32 [B, 28], 0 for the end. A sequence that lacks a required element goes on
+        if there are letters left. `sites_left` int [] is how many sites there may still be, with
+        this one.
         """
         every = jnp.broadcast_to(jnp.arange(N_LETTERS), possible.shape)
         is_end = every == 0
@@ -168,7 +172,9 @@ class Demanded(Batch):
         share = jnp.log(jnp.where(new, NEW, same))[:, None]
         ahead = jax.nn.logsumexp(jnp.where(fits, log_ways + share, -jnp.inf), axis=-1)
         ahead = jnp.where(absent | is_end | ~fine, 0.0, ahead)
-        return wanted & (absent | fine), jnp.where(site == 0, self.first, ahead)
+        wanted &= absent | fine
+        early = self._lacking(progress).any(-1) & (wanted & ~is_end).any(-1)
+        return wanted & ~(early[:, None] & is_end), jnp.where(site == 0, self.first, ahead)
 
     def species(
         self,
@@ -189,7 +195,8 @@ class Demanded(Batch):
         sites_left = jnp.where(given, (self.template > 0).sum(axis=-1) - site, sites_left)
         last_chance = lacking.sum(axis=-1) >= sites_left
         wanted = lacking | ~last_chance[:, None]
-        ahead = jnp.where(lacking, -log_later(logits, self.frequency), 0)
+        urgent = URGENCY * jnp.maximum(site - 1, 0)
+        ahead = jnp.where(lacking, urgent - log_later(logits, self.frequency), 0)
         at = letter[:, None]
         fits, log_ways = self.composition.onward(
             places, progress, group, at, self._row(at, site), sites_left
@@ -238,7 +245,7 @@ class Constraints(Batch):
     allowed: Array
     """bool [B, 119]: elements that may occur."""
     demanded: Demanded | None = None
-    """What else; None if nothing is demanded of any sample."""
+    """All else; None if nothing is demanded of any sample."""
 
     def satisfied(self, group: Array, progress: Progress) -> Array:
         """bool [B]: finished sequences do what is demanded."""

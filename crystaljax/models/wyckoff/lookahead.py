@@ -151,9 +151,9 @@ class Starts:
     def __init__(self, demands: list[Demand], decoder: Decoder) -> None:
         self.demands = demands
         self._max_sites = decoder.config.max_sites
-        groups = np.stack([d.prior > 0 for d in demands])
+        groups = np.array([d.prior > 0 for d in demands])
         asks = np.array([d.asks_elements for d in demands])
-        sites = FirstSites(decoder, groups.any(axis=0), groups[asks].any(axis=0))
+        sites = FirstSites(decoder, np.any(groups, axis=0), np.any(groups[asks], axis=0))
         units = [max(len(d.atoms), 1) for d in demands]
         self._variant = np.cumsum(units) - units  # of a demand's first content
         self._ahead = np.zeros((sum(units), N_GROUPS, N_LETTERS), np.float32)
@@ -169,14 +169,14 @@ class Starts:
 
     def _start(self, i: int, demand: Demand, sites: FirstSites) -> Start:
         groups, found = np.flatnonzero(demand.prior), []
-        for unit in range(max(len(demand.atoms), 1)):
-            ahead = sites.ahead(demand, unit)
+        for u in range(max(len(demand.atoms), 1)):
+            ahead = sites.ahead(demand, u)
             score = sites.letters(ahead)[groups]
             if demand.atoms:
-                fits = demand.occupations(unit).fits(self._max_sites)[groups]
+                fits = demand.occupations(u).fits(self._max_sites)[groups]
                 score = np.where(fits, score, -np.inf)
             found.append(score)
-            self._ahead[self._variant[i] + unit] = np.where(np.isfinite(ahead), ahead, 0)
+            self._ahead[self._variant[i] + u] = np.where(np.isfinite(ahead), ahead, 0)
         score = np.concatenate(found)
         unit, group = np.repeat(np.arange(len(found)), len(groups)), np.tile(groups, len(found))
         prior = np.log(demand.prior[group])
@@ -223,7 +223,7 @@ class Starts:
         yield np.concatenate(chunk)
 
     def _entries(self, begun: Begun) -> Iterator[tuple[object, int]]:
-        """What tables of space groups are referred to, and their sizes."""
+        """Tables of space groups that are referred to, and their sizes."""
         starts = zip(begun.demand.tolist(), begun.unit.tolist(), begun.group.tolist(), strict=True)
         for i, u, g in {*starts}:
             if self.demands[i].atoms:
