@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,8 @@ def test_conditions_of_a_file(
     said = " ".join(capsys.readouterr().out.split())
     assert "of 8 samples are in" in said
     assert "8 of 8" in said or "that are no crystal" in said
-    assert {int(x) for x in load(output).crystals.space_group} <= {225, 123, 221}
+    numbers = re.findall(r"_Int_Tables_number (\d+)", output.read_text(encoding="utf-8"))
+    assert numbers and set(numbers) <= {"225", "123"}
     assert "say all of it in the file" in refused(
         capsys, *sample, "--conditions", asked, "--formula", "NaCl"
     )
