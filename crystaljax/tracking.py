@@ -282,7 +282,7 @@ def _start(
                 id=config.run_id,
                 resume="allow" if config.run_id else None,
                 reinit="create_new",  # runs of one study may be open beside each other
-                dir=str(folder),
+                dir=str(folder.resolve()),  # the service keeps the directory that it began in
                 config=run_config,
                 settings=wandb.Settings(
                     init_timeout=config.timeout, login_timeout=config.timeout, silent=True

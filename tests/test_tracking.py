@@ -134,6 +134,18 @@ def test_run_id_is_kept_on_resume(tmp_path: Path) -> None:
     assert Tracker(tmp_path, TrackingConfig(run_id="abc123"), resume_step=0).run_id == "abc123"
 
 
+def test_a_relative_folder_is_one_of_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B's service keeps the working directory that it was started in."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        with Tracker("out", TrackingConfig(mode="offline")) as tracker:
+            tracker.log({"x": 1.0}, 1)
+        assert list((tmp_path / name / "out").glob("wandb/offline-run-*/*.wandb"))
+
+
 def test_online_without_a_key_falls_to_offline(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
