@@ -19,45 +19,21 @@ of CrystaLLM's code, as no package.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from crystaljax.composition import SYMBOLS, atomic_number
 from crystaljax.crystal import Crystals
 from crystaljax.symmetry.tables import N_GROUPS, tables
-from crystaljax.text.expressions import one_of
-from crystaljax.tokenizations.base import Decoded
 from crystaljax.tokenizations.text import patterns, sites
+from crystaljax.tokenizations.text.independent import IndependentText
 from crystaljax.tokenizations.text.sites import Position, ReadSite, ReadText
 
 
 @dataclass(frozen=True)
-class SiteSymmetryText:
+class SiteSymmetryText(IndependentText):
     """Crystals as texts of site symmetries; what is written is lossless up to the decimals."""
-
-    coordinate_decimals: int = 4
-    """Decimals of fractional coordinates."""
-    length_decimals: int = 3
-    """Decimals of a, b, c in Å."""
-    angle_decimals: int = 2
-    """Decimals of α, β, γ in degrees."""
-
-    def __post_init__(self) -> None:
-        sites.check_decimals(self.coordinate_decimals, self.length_decimals, self.angle_decimals)
-
-    def encode(self, crystals: Crystals) -> list[str]:
-        """The text of each of B crystals; ValueError naming the first that cannot be written."""
-        batch = sites.writable(crystals)
-        return [self._written(batch, i) for i in range(len(batch))]
-
-    def decode(self, tokens: Sequence[str]) -> Decoded:
-        """The crystals that B texts describe; a bad text costs itself alone.
-
-        Sites may stand in any order, coordinates be any that are equivalent by translation, and
-        lines and numbers have any space around them.
-        """
-        return sites.decoded(tokens, _read)
 
     def pattern(
         self, space_groups: Iterable[int] | None = None, elements: Iterable[str] | None = None
@@ -85,28 +61,29 @@ class SiteSymmetryText:
 
     def _tail(self, group: int, element: str) -> str:
         """The expression of what follows the number of a space group."""
-        forms = [patterns.length(self.length_decimals)] * 3
-        forms += [patterns.angle(self.angle_decimals)] * 3
-        lattice = " ".join(forms[axis] for axis in sites.free_parameters(group))
-        coordinate = f" {patterns.any_coordinate(self.coordinate_decimals)}"
-        of_freedom: dict[int, list[str]] = {}
-        for place, position in _places(group).items():
-            of_freedom.setdefault(len(position.free), []).append(place)
-        lines = "|".join(f"{one_of(x)}{coordinate * n}" for n, x in of_freedom.items())
-        return rf" {lattice}(?:\n{element}@(?:{lines}))+"
+        lines = self._sites_pattern(_places(group))
+        return rf" {self._lattice_pattern(group)}(?:\n{element}@(?:{lines}))+"
 
     def _written(self, batch: Crystals, i: int) -> str:
         """The text of crystal i."""
         group = int(batch.space_group[i])
-        decimals = [self.length_decimals] * 3 + [self.angle_decimals] * 3
-        parameters = batch.lattice[i].tolist()
-        free = sites.free_parameters(group)
-        lines = [" ".join([f"{group}:", *(f"{parameters[j]:.{decimals[j]}f}" for j in free)])]
+        lines = [" ".join([f"{group}:", *self._parameters(batch, i)])]
         places = list(_places(group))
         for element, position, frac in sites.sites_of(batch, i):
-            written = [sites.coordinate(frac[j], self.coordinate_decimals) for j in position.free]
-            lines.append(" ".join([f"{element}@{places[position.letter - 1]}", *written]))
+            place = f"{element}@{places[position.letter - 1]}"
+            lines.append(" ".join([place, *self._coordinates(position, frac)]))
         return "\n".join(lines)
+
+    @staticmethod
+    def _read(text: str) -> ReadText:
+        """A text read line by line; ValueError saying why it cannot be."""
+        head, *lines = [line.split() for line in text.strip().split("\n")]
+        if not head or not head[0].endswith(":") or not lines:
+            raise ValueError("a space group with a colon, its lattice, and sites need two lines")
+        group = sites.space_group(head[0][:-1])
+        free = sites.free_parameters(group)
+        given = sites.numbers(head[1:], len(free), f"a lattice of space group {group}")
+        return ReadText(group, sites.placed(given, free, 6), [_site(line, group) for line in lines])
 
 
 @cache
@@ -119,17 +96,6 @@ def _places(group: int) -> Mapping[str, Position]:
         counts[symbol] = counts.get(symbol, 0) + 1
         found[f"{symbol}#{counts[symbol]}"] = position
     return found
-
-
-def _read(text: str) -> ReadText:
-    """A text read line by line; ValueError saying why it cannot be."""
-    head, *lines = [line.split() for line in text.strip().split("\n")]
-    if not head or not head[0].endswith(":") or not lines:
-        raise ValueError("a space group with a colon, its lattice, and sites need two lines")
-    group = sites.space_group(head[0][:-1])
-    free = sites.free_parameters(group)
-    given = sites.numbers(head[1:], len(free), f"a lattice of space group {group}")
-    return ReadText(group, sites.placed(given, free, 6), [_site(line, group) for line in lines])
 
 
 def _site(words: list[str], group: int) -> ReadSite:

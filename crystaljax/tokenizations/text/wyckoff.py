@@ -13,42 +13,19 @@ are written. Rutile:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from crystaljax.composition import atomic_number
 from crystaljax.crystal import Crystals
-from crystaljax.tokenizations.base import Decoded
 from crystaljax.tokenizations.text import patterns, sites
+from crystaljax.tokenizations.text.independent import IndependentText
 from crystaljax.tokenizations.text.sites import ReadSite, ReadText
 
 
 @dataclass(frozen=True)
-class WyckoffText:
+class WyckoffText(IndependentText):
     """Crystals as texts; what is written is lossless up to the decimals."""
-
-    coordinate_decimals: int = 4
-    """Decimals of fractional coordinates."""
-    length_decimals: int = 3
-    """Decimals of a, b, c in Å."""
-    angle_decimals: int = 2
-    """Decimals of α, β, γ in degrees."""
-
-    def __post_init__(self) -> None:
-        sites.check_decimals(self.coordinate_decimals, self.length_decimals, self.angle_decimals)
-
-    def encode(self, crystals: Crystals) -> list[str]:
-        """The text of each of B crystals; ValueError naming the first that cannot be written."""
-        batch = sites.writable(crystals)
-        return [self._written(batch, i) for i in range(len(batch))]
-
-    def decode(self, tokens: Sequence[str]) -> Decoded:
-        """The crystals that B texts describe; a bad text costs itself alone.
-
-        Sites may stand in any order, coordinates be any that are equivalent by translation, and
-        lines and numbers have any space around them.
-        """
-        return sites.decoded(tokens, _read)
 
     def pattern(
         self, space_groups: Iterable[int] | None = None, elements: Iterable[str] | None = None
@@ -63,38 +40,27 @@ class WyckoffText:
 
     def _tail(self, group: int, element: str) -> str:
         """The expression of what follows the number of a space group."""
-        forms = [patterns.length(self.length_decimals)] * 3
-        forms += [patterns.angle(self.angle_decimals)] * 3
-        lattice = " ".join(forms[axis] for axis in sites.free_parameters(group))
-        coordinate = f" {patterns.any_coordinate(self.coordinate_decimals)}"
-        of_freedom: dict[int, list[str]] = {}
-        for name, position in sites.positions(group).items():
-            of_freedom.setdefault(len(position.free), []).append(name)
-        lines = "|".join(f"(?:{'|'.join(x)}){coordinate * n}" for n, x in of_freedom.items())
-        return rf"\n{lattice}(?:\n{element} (?:{lines}))+"
+        lines = self._sites_pattern(sites.positions(group))
+        return rf"\n{self._lattice_pattern(group)}(?:\n{element} (?:{lines}))+"
 
     def _written(self, batch: Crystals, i: int) -> str:
         """The text of crystal i."""
-        group = int(batch.space_group[i])
-        decimals = [self.length_decimals] * 3 + [self.angle_decimals] * 3
-        parameters = batch.lattice[i].tolist()
-        free = sites.free_parameters(group)
-        lines = [str(group), " ".join(f"{parameters[j]:.{decimals[j]}f}" for j in free)]
+        lines = [str(int(batch.space_group[i])), " ".join(self._parameters(batch, i))]
         for element, position, frac in sites.sites_of(batch, i):
-            written = [sites.coordinate(frac[j], self.coordinate_decimals) for j in position.free]
-            lines.append(" ".join([element, position.name, *written]))
+            lines.append(" ".join([element, position.name, *self._coordinates(position, frac)]))
         return "\n".join(lines)
 
-
-def _read(text: str) -> ReadText:
-    """A text read line by line; ValueError saying why it cannot be."""
-    lines = [line.split() for line in text.strip().split("\n")]
-    if len(lines) < 3:
-        raise ValueError("a space group, a lattice and a site need three lines")
-    group = sites.space_group(" ".join(lines[0]))
-    free = sites.free_parameters(group)
-    given = sites.numbers(lines[1], len(free), f"a lattice of space group {group}")
-    return ReadText(group, sites.placed(given, free, 6), [_site(line, group) for line in lines[2:]])
+    @staticmethod
+    def _read(text: str) -> ReadText:
+        """A text read line by line; ValueError saying why it cannot be."""
+        lines = [line.split() for line in text.strip().split("\n")]
+        if len(lines) < 3:
+            raise ValueError("a space group, a lattice and a site need three lines")
+        group = sites.space_group(" ".join(lines[0]))
+        free = sites.free_parameters(group)
+        given = sites.numbers(lines[1], len(free), f"a lattice of space group {group}")
+        found = [_site(line, group) for line in lines[2:]]
+        return ReadText(group, sites.placed(given, free, 6), found)
 
 
 def _site(words: list[str], group: int) -> ReadSite:
