@@ -115,8 +115,9 @@ PRESETS = {
         ),
     ),
     "paper": (
-        "Three seeds in both orders; 20 minutes of one core or more for each training.",
+        "Three seeds, all cuttings and orders; 20 minutes of one core or more for each training.",
         Config(
+            cuttings=("own", "bpe"),
             orders=("canonical", "augmented"),
             seeds=(0, 1, 2),
             core=CoreConfig(n_layers=4, n_heads=4, head_size=32),

@@ -81,7 +81,7 @@ def test_trainings_are_means_over_seeds_with_errors(results: Results) -> None:
     assert found["wyckoff"]["round trip"] == "90.0 %"
     assert found["cif"]["NLL, equal FLOPs"] == "60.00"
     assert found["cif"]["round trip"] == "–"
-    assert found["plaid"]["tokens: mean"] == "not run"
+    assert "plaid" not in found  # it was not trained
 
 
 def test_rates_are_of_all_attempts_of_all_seeds(results: Results) -> None:
@@ -93,7 +93,7 @@ def test_rates_are_of_all_attempts_of_all_seeds(results: Results) -> None:
     assert found["wyckoff"]["crystals/s"] == "2.0 ± 0.0"
     assert found["wyckoff"]["metastable S.U.N. per CPU second"] == "0.500 ± 0.100"
     assert found["wyckoff"]["unique"] == "–"
-    assert found["cif"]["decoded"] == "not run"
+    assert "cif" not in found
     assert "wyckoff" not in rows(samples_table(results, "grammar"))
 
 

@@ -43,7 +43,7 @@ def test_a_comparison_and_what_is_done_again(
     run(monkeypatch, "--only wyckoff")
     first = times(output)
     assert {Path(name).parts[1] for name in first} == {"wyckoff-hybrid-canonical"}
-    assert "not run" in (output / "report.md").read_text(encoding="utf-8")
+    assert "runs are not finished" in (output / "report.md").read_text(encoding="utf-8")
 
     run(monkeypatch, "--stages train evaluate rl")
     second = times(output)

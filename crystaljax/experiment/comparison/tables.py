@@ -23,8 +23,6 @@ from crystaljax.experiment.comparison.runs import Run, Stage
 from crystaljax.experiment.comparison.variants import Variant
 from crystaljax.tracking import wandb_name
 
-MISSING = "not run"
-
 SUN = "metastable S.U.N."
 
 RATES = (
@@ -131,13 +129,12 @@ class Results:
 
 
 def training_table(results: Results) -> Table:
-    """Size, cost and validation NLL within three budgets."""
+    """Size, cost and validation NLL within three budgets, of the variants that were trained."""
     reached_by = results.reached()
     rows = []
     for variant in results.variants:
         trained = results.of(variant, "train")
         if not trained:
-            rows.append([variant.label, MISSING, *[""] * 10])
             continue
         ceiling = results.rate(variant, "ceiling", "strict round trip")
         budgets = [reached_by[variant, s] for s in results.seeds if (variant, s) in reached_by]
@@ -170,16 +167,13 @@ def _sizes(trained: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def samples_table(results: Results, stage: Stage, judge: str = "") -> Table:
-    """Rates per attempt, distances from the data, and speed of sampling."""
+    """Rates per attempt, distances from the data, and speed of sampling, of what was sampled."""
     names = [*RATES]
     if judge:
         names += [f"{name} ({judge})" for name in ("metastable", SUN, f"believable {SUN}")]
     rows = []
     for variant in results.variants:
-        if stage == "grammar" and not variant.is_text:
-            continue
         if not results.of(variant, stage):
-            rows.append([variant.label, MISSING, *[""] * (len(names) + len(DISTANCES) + 1)])
             continue
         rates = [results.rate(variant, stage, name) for name in names]
         rows.append(
