@@ -166,6 +166,33 @@ def test_kl_reward(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
     assert Path("out/report.html").is_file()
 
 
+def test_plaid(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
+    pytest.importorskip("chgnet")
+    tiny = (
+        "--rlip.n-iterations 2 --rlip.n-unconditional 8 --rlip.n-per-group 4 --rlip.group-size 4"
+        " --rlip.groups 225 1 --rlip.batch-size 4 --rlip.thresholds.stable 0"
+        " --rlip.thresholds.metastable 1e3 --exam.n-per-iteration 4 --exam.n-per-group 4"
+        " --exam.groups 225 1 --exam.unseen-groups 227"
+    )
+    run(monkeypatch, "plaid.py", "small", setup, tiny)
+    runs = Path("out/runs")
+    results = {path: path.stat().st_mtime_ns for path in runs.glob("*/*/result.json")}
+    assert {path.parent.name for path in results} == {
+        "base-seed0",
+        "conditional-seed0",
+        "joint-seed0",
+    }
+    (joint,) = runs.glob("*/joint-seed0")
+    load_policy(joint / "model")
+    assert len(list((joint / "iterations").glob("*.npz"))) == 2
+    report = json.loads(Path("out/report.json").read_text())
+    assert "metastable_SUN" in report["extra"]
+    for name in ("iterations_training", "groups_ssun", "space_groups", "compositions"):
+        assert Path(f"out/{name}.png").stat().st_size > 1000
+    run(monkeypatch, "plaid.py", "small", setup, tiny, "--only joint")
+    assert all(path.stat().st_mtime_ns == time for path, time in results.items())
+
+
 def test_sample(either_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command, with conditions that differ from row to row."""
     Path("asked.csv").write_text("space_group\n225\n227\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,9 +92,3 @@ def test_thresholds_belong_to_the_better_tier() -> None:
     found = tiers_of(above, Thresholds(0.0, 0.08))
     expected = [STABLE, STABLE, METASTABLE, METASTABLE, UNSTABLE, UNKNOWN, UNSTABLE, STABLE]
     np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_numbers_below_zero_are_refused(kind: str) -> None:
-    with pytest.raises(ValueError, match=kind):
-        PairConfig(**{kind: -1})

@@ -207,17 +207,19 @@ class Study:
         samples.save(folder / SAMPLES_FILE)
         for name in ("groups", "unseen_groups"):
             groups: tuple[int, ...] = getattr(self.exam, name)
-            rates = by_space_group(
-                bench.policy,
-                params,
-                judge_of(bench)[0],
-                bench.reference.structures,
-                groups=groups,
-                n=self.exam.n_per_group,
-                seed=self._seed(arm, 0) + 1,
-                sampling=self.setup.sampling,
-            )
-            result[name] = {key: [x.to_dict() for x in row] for key, row in rates.items()}
+            result[name] = {}
+            if groups:
+                rates = by_space_group(
+                    bench.policy,
+                    params,
+                    judge_of(bench)[0],
+                    bench.reference.structures,
+                    groups=groups,
+                    n=self.exam.n_per_group,
+                    seed=self._seed(arm, 0) + 1,
+                    sampling=self.setup.sampling,
+                )
+                result[name] = {key: [x.to_dict() for x in row] for key, row in rates.items()}
         write_json(folder / RESULT_FILE, result)
         return result
 
