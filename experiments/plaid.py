@@ -7,10 +7,10 @@ arXiv 2509.07150: iterated DPO on pairs by tiers of stability, by novelty and by
 samples drawn freely and in given space groups at a rising temperature. The report has rates of
 fresh samples of the base model, of learning in given space groups alone, and of both together, by
 another potential than the one that rewards; S.U.N. over the iterations, S.S.U.N. by space group,
-distributions of space groups and compositions. `small` takes some 40 minutes on two cores,
-`ablations` an hour or two more; give --setup.model for another model of either kind. Every run has
-a folder of its own in OUTPUT/runs: started again, the script goes on with what is not finished, and
-several processes may share the work (--only, --seeds).
+distributions of space groups and compositions. `small` is sized for 40 minutes on two cores; give
+--setup.model for another model of either kind. Every run has a folder of its own in OUTPUT/runs:
+started again, the script goes on with what is not finished, and several processes may share the
+work (--only, --seeds).
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ Give --setup.stability.hull. Adam goes on from iteration to iteration, at one le
 """
 
 PRESETS = {
-    "small": ("Two CPU cores, some 40 minutes.", SMALL),
+    "small": ("Sized for 40 minutes of two CPU cores.", SMALL),
     "ablations": (
-        "All variants at the size of `small`; some 15 minutes each.",
+        "All variants at the size of `small`, one after the other.",
         replace(SMALL, variants=get_args(VariantName)),
     ),
     "gpu": (

@@ -10,7 +10,7 @@ from table_policy import N, TablePolicy
 
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
-from crystaljax.policies.base import SamplingConfig
+from crystaljax.policies.base import Rollout, SamplingConfig
 
 SALT, CESIUM_CHLORIDE = 225, 221
 
@@ -29,6 +29,11 @@ class GroupedTable(TablePolicy):
         for condition in conditions:
             if condition.asked - {"space_group"}:
                 raise ValueError(f"the table cannot be asked for {', '.join(condition.asked)}")
+
+    def _rollout(self, index: np.ndarray, asked: list[Condition], logp: np.ndarray) -> Rollout:
+        groups = [condition.space_groups or (0,) for condition in asked]
+        prompt = np.array([group[0] for group in groups], int)
+        return replace(super()._rollout(index, asked, logp), prompt=prompt)
 
 
 def two_structures(crystals: Crystals) -> Crystals:

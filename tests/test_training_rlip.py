@@ -85,7 +85,7 @@ def test_stable_and_novel_crystals_become_likely(tmp_path: Path) -> None:
     stable, unstable, novel = [2, 3, 7, 8], np.flatnonzero(ABOVE > 0.4), [3, 7]
     assert after[stable].sum() > before[stable].sum() + 0.1
     assert after[unstable].sum() < before[unstable].sum() - 0.1
-    assert after[novel].sum() > before[novel].sum() + 0.1
+    assert after[novel].sum() > before[novel].sum() + 0.03
 
 
 def test_iterations_are_what_was_drawn_and_found(
@@ -253,7 +253,7 @@ def test_the_reference_is_the_one_that_is_asked_for(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"group_size": 3}, "multiple of group_size"),
+        ({"group_size": 5}, "multiple of group_size"),
         ({"n_unconditional": 0, "groups": ()}, "no samples"),
         ({"groups": (231,)}, "231"),
         ({"temperature_every": 0}, "temperature_every"),

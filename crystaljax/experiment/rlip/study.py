@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from crystaljax.experiment.run_folder import remade
 from crystaljax.policies.base import Params, Policy
 from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.training.rlip import GROUPS, RlipConfig, rlip
 from crystaljax.training.rollouts import NothingJudged
 from crystaljax.user_errors import one_line
@@ -46,10 +48,21 @@ MODEL = "model"
 class RlipSetup(Setup):
     """Model, data and judge; the number formats of a language model."""
 
+    bounds: RewardBounds = field(default_factory=lambda: RewardBounds(low=-math.inf, high=math.inf))
+    """Bounds of rewards in metrics alone: pairs are made of the energies themselves."""
+
     quantized: Literal["no", "int8", "nf4"] = "no"
     """Format of the matrices of a language model's frozen base, where the model is an adapter."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the parameters and computations of a language model."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reward:
+            raise ValueError(
+                f"RLIP is rewarded by energies above hull, and {self.reward} gives none: leave"
+                " --setup.reward out"
+            )
 
     def load_policy(self) -> tuple[Policy, Params]:
         """The model, held as configured."""
@@ -77,7 +90,12 @@ class ExamConfig:
     def __post_init__(self) -> None:
         one = at_least(1)
         check(self, n_per_iteration=one, n_per_group=one)
-        Condition(space_group=(*self.groups, *self.unseen_groups) or None)
+        Condition(space_group=self.every_group or None)  # which checks their numbers
+
+    @property
+    def every_group(self) -> tuple[int, ...]:
+        """All space groups that samples are asked for."""
+        return self.groups + self.unseen_groups
 
 
 @dataclass(frozen=True)
@@ -141,6 +159,8 @@ class Study:
         if model != setup.model:  # which the tokenization and the templates are of
             setup = replace(setup, model=model, tokenization="", templates=())
         with Bench(setup) as bench:
+            asked = [Condition(space_group=group) for group in self.exam.every_group]
+            bench.policy.check(asked, setup.sampling)
             bench.record(self.experiment)
             for arm in arms:
                 with self._apart(arm):
