@@ -57,6 +57,9 @@ log = logging.getLogger(__name__)
 N_ROUND_TRIPS = 300
 """Validation crystals that are written and read again."""
 
+SEARCH_SEED = 0
+"""Seed of the short trainings that choose a learning rate."""
+
 N_REASONS = 5
 """Commonest reasons why samples are no crystals that are kept."""
 
@@ -203,13 +206,13 @@ class Comparison:
         result = {"metrics": [rate.to_dict() for rate in rates], "seconds": seconds}
         return run.finish(self.output, result)
 
-    def chosen_rate(self, variant: Variant, seed: int) -> float:
-        """The learning rate of the lowest validation NLL in short trainings."""
+    def chosen_rate(self, variant: Variant) -> float:
+        """The learning rate of the lowest validation NLL in short trainings, for all seeds."""
         rates = self.budget.learning_rates
         if len(rates) == 1:
             return rates[0]
         found = {
-            rate: self._trained(Run(variant, "search", seed, rate), rate, self.budget.search)["nll"]
+            rate: self._trained(Run(variant, "search", SEARCH_SEED, rate), rate, self.budget.search)["nll"]
             for rate in rates
         }
         finite = {rate: nll for rate, nll in found.items() if nll is not None}
@@ -220,13 +223,13 @@ class Comparison:
             )
         return min(finite, key=finite.__getitem__)
 
-    def train(self, variant: Variant, seed: int, search_seed: int) -> Mapping[str, Any]:
-        """A training at equal cost, with the learning rate that short ones of a seed chose."""
+    def train(self, variant: Variant, seed: int) -> Mapping[str, Any]:
+        """A training at equal cost, with the learning rate that short ones chose."""
         run = Run(variant, "train", seed)
         found = run.result(self.output)
         if found is not None:
             return found
-        return self._trained(run, self.chosen_rate(variant, search_seed), 1.0)
+        return self._trained(run, self.chosen_rate(variant), 1.0)
 
     def _trained(self, run: Run, learning_rate: float, share: float) -> dict[str, Any]:
         """The result of a training, which is done if it is not there."""
