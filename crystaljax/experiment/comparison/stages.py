@@ -211,9 +211,9 @@ class Comparison:
         rates = self.budget.learning_rates
         if len(rates) == 1:
             return rates[0]
+        runs = {rate: Run(variant, "search", SEARCH_SEED, rate) for rate in rates}
         found = {
-            rate: self._trained(Run(variant, "search", SEARCH_SEED, rate), rate, self.budget.search)["nll"]
-            for rate in rates
+            rate: self._trained(run, rate, self.budget.search)["nll"] for rate, run in runs.items()
         }
         finite = {rate: nll for rate, nll in found.items() if nll is not None}
         if not finite:
