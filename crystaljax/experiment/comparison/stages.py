@@ -249,7 +249,7 @@ class Comparison:
         }
         with self.experiment.run(f"runs/{run.name}", run.stage) as training:
             try:
-                params = learner.train(
+                params, best_step = learner.train(
                     *(self.budget, learning_rate, n_steps, training.folder, training.log),
                     training.run_id,
                 )
@@ -270,6 +270,7 @@ class Comparison:
         result = described | {
             "nll": float(nll.mean()),
             "nll_standard_error": float(nll.std(ddof=1) / math.sqrt(len(nll))),
+            "best_step": best_step,
             "curve": points.tolist(),
             "crystals_per_second": _speed(curve),
             "seconds": time.perf_counter() - start,
