@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -86,6 +87,9 @@ def finish(arm: Arm, output: Path, sun: int) -> None:
     if arm.variant == BASE:
         return
     write_json(folder / CURVE / "0001.json", {"metrics": [Rate("S.U.N.", 1, 5, "x").to_dict()]})
+    lines = [{"step": step, "seconds/reward": 45.0} for step in (1, 2)]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
     none, every = np.zeros(10, int), np.arange(10)
     for number in range(2):
         Iteration(
@@ -120,7 +124,9 @@ def test_results_over_seeds(tmp_path: Path) -> None:
     assert row["S.U.N."].startswith("31.2")  # 5 of 16
     assert seeds.rows[2][1:] == ["20.0 %", "30.0 %", "30.0 %", "40.0 %"]
     assert seeds.rows[3][1:] == ["20.0 %", "–", "30.0 %", "–"]
-    assert len(rest) == 5
+    assert len(rest) == 6
+    minutes = dict(zip(rest[-1].rows[0], rest[-1].rows[2], strict=True))
+    assert minutes == {"": "joint", "reward": "1.50", "all": "1.50", "1,000 samples": "8.33"}
     assert tables.headline(lines) == {"SUN": 0.25, "metastable_SUN": 0.35}
 
     reference = load("prototypes").crystals

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,6 +155,34 @@ def test_a_run_that_is_killed_goes_on_with_the_same_pairs_and_losses(
     for one, other in zip(read_iterations(whole[0]), read_iterations(folder), strict=True):
         np.testing.assert_array_equal(one.lessons, other.lessons)
         np.testing.assert_array_equal(one.kind, other.kind)
+
+
+def killed_run(folder: str, at: int) -> None:
+    """A run whose process is killed while it judges the samples of iteration `at`."""
+    calls = []
+
+    def reward(crystals: Crystals) -> RewardBatch:
+        calls.append(0)
+        if len(calls) > at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return energies(crystals)
+
+    run(Path(folder), CONFIG, reward)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed(whole: tuple[Path, Any, dict[int, Any]], tmp_path: Path) -> None:
+    code = f"from test_training_rlip import killed_run; killed_run({str(tmp_path)!r}, at=2)"
+    there = str(Path(__file__).parent)
+    path = os.pathsep.join(x for x in (there, os.environ.get("PYTHONPATH")) if x)
+    environment = {**os.environ, "PYTHONPATH": path}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(read_iterations(tmp_path)) == 2
+    _, rest = run(tmp_path)
+    assert rest and rest == {step: whole[2][step] for step in rest}  # the last save may be lost
+    for one, other in zip(read_iterations(whole[0]), read_iterations(tmp_path), strict=True):
+        np.testing.assert_array_equal(one.lessons, other.lessons)
 
 
 def no_better(crystals: Crystals) -> RewardBatch:

@@ -14,9 +14,13 @@ from crystaljax.evaluation.rates import Rate
 from crystaljax.experiment.rlip.samples import Samples
 from crystaljax.experiment.rlip.study import CURVE, SAMPLES_FILE, Arm, read_json
 from crystaljax.experiment.rlip.variants import BASE, FLAGSHIP
+from crystaljax.tracking import read_metrics
 from crystaljax.training.iteration_files import Iteration, read_iterations
 
 SUN = "S.U.N."
+
+PHASE = "seconds/"
+"""Metrics whose names begin so are times of phases, see `training.rollouts.Clock`."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,20 @@ class Line:
         if self.variant == BASE:
             return []
         return [read_iterations(arm.folder(self.output)) for arm in self._finished]
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds of each phase of learning, in all iterations, mean over the seeds; {} of the
+        base."""
+        if self.variant == BASE:
+            return {}
+        found: dict[str, float] = {}
+        for arm in self._finished:
+            for name, curve in read_metrics(arm.folder(self.output)).items():
+                if name.startswith(PHASE):
+                    of_seed = float(curve[:, 1].sum()) / len(self._finished)
+                    found[name[len(PHASE) :]] = found.get(name[len(PHASE) :], 0.0) + of_seed
+        return found
 
     @cached_property
     def samples(self) -> list[Samples]:

@@ -110,6 +110,17 @@ def iterations_table(lines: Sequence[Line]) -> Table:
     return Table("Iterations: pairs, and rates of fresh samples after each", rows)
 
 
+def times_table(lines: Sequence[Line]) -> Table:
+    """Minutes of learning by phase, and of sampling a thousand fresh crystals."""
+    phases = list(dict.fromkeys(name for line in lines for name in line.phases))
+    rows = [["", *phases, "all", "1,000 samples"]]
+    for line in lines:
+        minutes = [line.phases.get(name, 0.0) / 60 for name in phases]
+        speed = 1000 * line.seconds / 60
+        rows.append([line.label, *(f"{x:.2f}" for x in (*minutes, sum(minutes), speed))])
+    return Table("Minutes of learning (evaluations apart), and of sampling", rows)
+
+
 def all_tables(lines: Sequence[Line], exam: ExamConfig) -> list[Table]:
     """All tables of lines that have results."""
     found = [rates_table(lines), rates_table(lines, per_valid=True)]
@@ -120,7 +131,7 @@ def all_tables(lines: Sequence[Line], exam: ExamConfig) -> list[Table]:
         if groups:
             names = ("S.S.U.N.", "space group met")
             found += [groups_table(lines, which, groups, name) for name in names]
-    return [*found, iterations_table(lines)]
+    return [*found, iterations_table(lines), times_table(lines)]
 
 
 def headline(lines: Sequence[Line]) -> dict[str, float]:
