@@ -33,7 +33,7 @@ PACKAGE = Path(crystaljax.__file__).parent
 GENERIC = (
     *("training/tasks.py", "training/crystal_task.py", "training/rollouts.py"),
     *("training/reinforce.py", "training/preference.py", "training/likelihood.py"),
-    *("training/rlip.py", "training/tiers.py", "training/iteration_files.py"),
+    *("training/iteration.py", "training/rlip.py", "training/tiers.py"),
     *("evaluation/policies.py", "mcmc.py", "experiment/crystals.py", "policies/base.py"),
 )
 SALT = Condition(elements=("Na", "Cl"))

@@ -23,16 +23,16 @@ from crystaljax.evaluation.stability import Thresholds, space_groups_found
 from crystaljax.policies.base import Params, Rollout
 from crystaljax.ranges import FINITE, POSITIVE, at_least, check
 from crystaljax.training.crystal_task import CrystalTask
-from crystaljax.training.iteration_files import Iteration
-from crystaljax.training.optimizer import OptimizerConfig, fine_tuning
-from crystaljax.training.preference import (
+from crystaljax.training.iteration import (
     IterationConfig,
     Lessons,
     Method,
     iterate,
     likelihood_loss,
-    pair_loss,
 )
+from crystaljax.training.iteration_files import Iteration
+from crystaljax.training.optimizer import OptimizerConfig, fine_tuning
+from crystaljax.training.preference import DpoConfig, pair_loss
 from crystaljax.training.tasks import RewardedSamples
 from crystaljax.training.tiers import METASTABLE, STABLE, PairConfig, tiered_pairs, tiers_of
 
@@ -46,7 +46,7 @@ ENERGY = "e_above_hull"
 
 
 @dataclass(frozen=True)
-class RlipConfig(IterationConfig):
+class RlipConfig(IterationConfig, DpoConfig):
     """A run of RLIP; the defaults are those of arXiv 2509.07150, appendix 7.2."""
 
     n_iterations: int = 7
@@ -83,7 +83,8 @@ class RlipConfig(IterationConfig):
     """... after every so many iterations."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        IterationConfig.__post_init__(self)
+        DpoConfig.__post_init__(self)
         none, one = at_least(0), at_least(1)
         check(self, n_unconditional=none, n_per_group=none, group_size=one, temperature_every=one)
         check(self, symprec=POSITIVE, temperature_step=FINITE)
