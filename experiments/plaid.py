@@ -141,6 +141,7 @@ def report(
     figures = figures_of(lines, reference, exam.groups, exam.unseen_groups)
     found = tables.all_tables(lines, exam) if lines else []
     notes = [*study.notes(), *(x for line in every for x in (*line.lacks(), *line.unfinished))]
+    notes += dict.fromkeys(x for line in lines for x in line.origins)
     model = Arm(models[0], FLAGSHIP, config.seeds[0]).model_folder(study.output)
     experiment.finish(
         Report(

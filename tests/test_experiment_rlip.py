@@ -77,6 +77,8 @@ def finish(arm: Arm, output: Path, sun: int) -> None:
     result = {
         "metrics": rates,
         "seconds_per_sample": 0.5,
+        "notes": ["a note"],
+        "context": ["10 samples", "a hull"],
         "groups": by_group(EXAM.groups),
         "unseen_groups": by_group(EXAM.unseen_groups),
     }
@@ -117,6 +119,7 @@ def test_results_over_seeds(tmp_path: Path) -> None:
     assert any("none of 10 samples is stable" in lack for lack in joint.lacks())
     assert any("space group 225 has it" in lack for lack in joint.lacks())
 
+    assert joint.origins == ["a note", "10 samples", "a hull"]
     first, valid, seeds, *rest = tables.all_tables(lines, EXAM)
     row = dict(zip(first.rows[0], first.rows[2], strict=True))
     assert row["S.U.N. per minute"] == "30.0" and row["S.U.N. / stable"].startswith("62.5")

@@ -121,7 +121,10 @@ class Killed(BaseException):
     """As a signal: nothing catches it."""
 
 
-@pytest.mark.parametrize("place", ["reward", "track", "after"])
+@pytest.mark.parametrize(
+    "place",
+    ["after", *(pytest.param(place, marks=pytest.mark.slow) for place in ("reward", "track"))],
+)
 def test_a_run_that_is_killed_goes_on_with_the_same_pairs_and_losses(
     place: str, whole: tuple[Path, Any, dict[int, Any]], tmp_path: Path
 ) -> None:

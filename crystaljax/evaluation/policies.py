@@ -17,7 +17,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
 from crystaljax.evaluation.rates import Rate
-from crystaljax.evaluation.stability import EnergiesAboveHull, Thresholds, space_groups_found
+from crystaljax.evaluation.stability import EnergiesAboveHull, Thresholds, found_space_group
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.progress import tracked, working
@@ -163,7 +163,7 @@ def by_space_group(
     with working(f"sampling {n} crystals of each of {len(asked)} space groups"):
         rollout = policy.sample(params, asked, seed, sampling, repeat=n)
     above = _judged(energy, rollout.crystals, rollout.met).e_above_hull
-    found = space_groups_found(rollout.crystals)
+    found = found_space_group(rollout.crystals)
     rates: dict[str, list[Rate]] = {}
     low, high = (f"energy above hull ≤ {x:g} eV/atom" for x in (limits.stable, limits.metastable))
     right = "the full cell has the space group asked for (symprec 0.01 Å)"

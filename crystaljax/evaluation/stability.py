@@ -78,13 +78,13 @@ def keeps_space_group(
     """Mask of crystals that have, as full cells, the space group they are described with: bool [B].
 
     A description may have more symmetry than its group says, and then fails. Arguments as of
-    `space_groups_found`.
+    `found_space_group`.
     """
-    found = space_groups_found(crystals, symprec, cells)
+    found = found_space_group(crystals, symprec, cells)
     return (found > 0) & (found == np.asarray(crystals.space_group))
 
 
-def space_groups_found(
+def found_space_group(
     crystals: Crystals, symprec: float = 0.01, cells: Sequence[AtomicCell] | None = None
 ) -> np.ndarray:
     """Space groups of crystals as full cells: int [B], 0 for what is no crystal.

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from crystaljax.conditions import Condition
-from crystaljax.evaluation.stability import Thresholds, space_groups_found
+from crystaljax.evaluation.stability import Thresholds, found_space_group
 from crystaljax.policies.base import Params, Rollout
 from crystaljax.ranges import FINITE, POSITIVE, at_least, check
 from crystaljax.training.crystal_task import CrystalTask
@@ -209,7 +209,7 @@ def iteration_of(
     above = np.asarray(judged.info.get(ENERGY, np.full(n, np.nan)), np.float64)
     above = np.where(judged.ok, above, np.nan)
     asked = config.groups_asked(samples.conditions[:n])
-    found = space_groups_found(samples.crystals[:n], config.symprec)
+    found = found_space_group(samples.crystals[:n], config.symprec)
     tier = tiers_of(above, config.thresholds)
     has_group, matches = asked > 0, found == asked
     if config.learn == "sft":

@@ -109,6 +109,12 @@ class Line:
         return [Samples.load(arm.folder(self.output) / SAMPLES_FILE) for arm in self._finished]
 
     @property
+    def origins(self) -> list[str]:
+        """Where the rates come from: samples, reference set, hull, tables, thresholds."""
+        lines = [x for result in self.results for x in (*result["notes"], *result["context"])]
+        return list(dict.fromkeys(lines))
+
+    @property
     def judges(self) -> list[str]:
         """Suffixes of the names of rates by other judges than the first."""
         names = [m["name"] for x in self.results[:1] for m in x["metrics"]]

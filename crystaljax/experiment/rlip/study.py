@@ -240,6 +240,7 @@ class Study:
                     sampling=self.setup.sampling,
                 )
                 result[name] = {key: [x.to_dict() for x in row] for key, row in rates.items()}
+        result["notes"] = bench.notes
         write_json(folder / RESULT_FILE, result)
         return result
 
