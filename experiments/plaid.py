@@ -62,13 +62,11 @@ class Config:
 SMALL = Config(
     setup=RlipSetup(
         output=Path("runs/plaid"),
-        n_samples=300,
+        n_samples=500,
         sampling=SamplingConfig(temperature=0.7, batch_size=100),
     ),
-    rlip=RlipConfig(
-        n_iterations=4, n_unconditional=300, n_per_group=20, optimizer=fine_tuning(1e-4)
-    ),
-    exam=ExamConfig(n_per_iteration=100, n_per_group=20),
+    rlip=RlipConfig(n_unconditional=500, n_per_group=40, optimizer=fine_tuning(1e-4)),
+    exam=ExamConfig(n_per_iteration=200, n_per_group=40),
 )
 
 PAPER = Config(
