@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -159,7 +160,8 @@ def load_network(weights: str | PathLike) -> Any:
             "config": _without_arrays(content["config"]),
             "model_state_dict": {key: torch.tensor(value) for key, value in state},
         }
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a file lacks, which then is an error
             copy = Path(folder) / "checkpoint.pth"
             torch.save(plain, copy)
             model = SevenNetCheckpoint(copy).build_model()
