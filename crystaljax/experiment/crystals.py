@@ -194,27 +194,26 @@ def second_judge(setup: Setup) -> tuple[StabilityReward | None, str]:
     config = StabilityConfig(name, hull, relax_steps=setup.stability.relax_steps)
     if name != AUTO:
         return (StabilityReward(config) if name else None), ""
-    try:
-        judge = _chosen_judge(setup, replace(config, potential=AUTO_JUDGE))
-        said = f"Energies are by {setup.stability.potential}, which rewards, and by {AUTO_JUDGE}."
-    except LookupError as error:
-        judge, said = None, f"No second potential judges: {error}."
+    judge, problem = None, _no_choice(setup)
+    if problem is None:
+        try:
+            judge = StabilityReward(replace(config, potential=AUTO_JUDGE))
+        except LevelError:
+            problem = f"the hull {hull} is of another level than {AUTO_JUDGE}'s"
+    said = f"Energies are by {setup.stability.potential}, which rewards, and by {AUTO_JUDGE}."
+    if problem is not None:
+        said = f"No second potential judges: {problem}."
     said += " Choose with --setup.judge."
     log.info(said)
     return judge, said
 
 
-def _chosen_judge(setup: Setup, config: StabilityConfig) -> StabilityReward:
-    """The judge that is taken if none is named; LookupError saying why there is none."""
+def _no_choice(setup: Setup) -> str | None:
+    """Reason that SevenNet is not taken as the second judge, or None."""
     if setup.reward:
-        raise LookupError("the reward is no potential's")
+        return "the reward is no potential's"
     if split_level(setup.stability.potential)[0].split(":")[0] == AUTO_JUDGE:
-        raise LookupError(f"{AUTO_JUDGE} rewards")
+        return f"{AUTO_JUDGE} rewards"
     if find_spec("sevenn") is None:
-        raise LookupError('SevenNet is not installed (pip install "crystaljax[sevenn]")')
-    try:
-        return StabilityReward(config)
-    except LevelError as error:
-        raise LookupError(
-            f"the hull {config.hull} is of another level than {AUTO_JUDGE}'s"
-        ) from error
+        return 'SevenNet is not installed (pip install "crystaljax[sevenn]")'
+    return None
