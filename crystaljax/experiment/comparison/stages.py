@@ -134,7 +134,10 @@ class Comparison:
         """The second judge."""
         if not self.samples.judge:
             return None
-        return StabilityReward(StabilityConfig(self.samples.judge, self.samples.stability.hull))
+        first = self.samples.stability
+        return StabilityReward(
+            StabilityConfig(self.samples.judge, first.hull, relax_steps=first.relax_steps)
+        )
 
     def __enter__(self) -> Self:
         return self
