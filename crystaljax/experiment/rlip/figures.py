@@ -196,7 +196,7 @@ def composition_features(crystals: Crystals) -> np.ndarray:
     """float64 [n, 8]: of those of B rows that are crystals, what their elements are like.
 
     Means and standard deviations over the atoms of the elements' row, group, Mendeleev number and
-    electronegativity (0 where Pauling gave none).
+    electronegativity (0 where there is none).
     """
     counts = element_counts(crystals).astype(np.float64)
     counts = counts[np.asarray(crystals.n_sites) > 0]
@@ -214,6 +214,7 @@ def _elements() -> np.ndarray:
     found = np.zeros((N_SPECIES, 4))
     for z, symbol in enumerate(SYMBOLS, start=1):
         element = Element(symbol)
-        electronegativity = element.data.get("X") or 0.0
-        found[z] = element.row, element.group, element.mendeleev_no or 0, electronegativity
+        known = (element.data.get(name) for name in ("Mendeleev no", "X"))
+        numbers = [x if isinstance(x, int | float) else 0.0 for x in known]
+        found[z] = element.row, element.group, *numbers
     return np.nan_to_num(found)
