@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,14 @@ class CrystalTask:
     def frozen(self) -> Any:
         """The frozen part of the network."""
         return self.policy.frozen
+
+    @property
+    def memory(self) -> dict[str, np.ndarray]:
+        """Nothing yet."""
+        return {}
+
+    def remember(self, memory: Mapping[str, np.ndarray]) -> None:
+        """There is nothing to go on from."""
 
     def place(self, tree: Any) -> Any:
         """As the policy wants it."""

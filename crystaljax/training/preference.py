@@ -194,6 +194,7 @@ def prefer(
         if checkpoints.latest is not None:
             state = task.place(checkpoints.restore(state, about)[0])
             log.info("going on from iteration %d", checkpoints.latest)
+        task.remember(checkpoints.memory())
         first = checkpoints.latest or 0
         bar = progress.add_task("DPO", total=config.n_iterations, completed=first)
         unjudged = Unjudged(first)
@@ -218,7 +219,7 @@ def prefer(
             track(numbers | rollout.metrics | clock.seconds, iteration + 1)
             text = f"DPO, reward {rollout.metrics['reward/mean']:.3f}"
             progress.update(bar, completed=iteration + 1, description=text)
-            checkpoints.save(iteration + 1, state, about)
+            checkpoints.save(iteration + 1, state, about, task.memory)
     return state.params
 
 

@@ -228,6 +228,7 @@ def reinforce(
         if checkpoints.latest is not None:
             state = task.place(checkpoints.restore(state, about)[0])
             log.info("going on from step %d", int(state.rollouts))
+        task.remember(checkpoints.memory())
         first, title = int(state.rollouts), config.algorithm.upper()
         bar = progress.add_task(title, total=config.n_steps, completed=first)
         unjudged = Unjudged(first)
@@ -256,5 +257,5 @@ def reinforce(
             text = f"{title}, reward {numbers['reward/mean']:.3f}"
             progress.update(bar, completed=done, description=text)
             if checkpoints.due(done, config.save_every) or done == config.n_steps:
-                checkpoints.save(done, state, about)
+                checkpoints.save(done, state, about, task.memory)
     return state.train.params
