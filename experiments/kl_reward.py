@@ -142,7 +142,7 @@ def main(config: Config) -> None:
             rows.append([label, kl, f"{x.reward[-1]:.3f}"])
         words = (
             f"Model {setup.model.name}; {config.ppo.n_steps * config.ppo.batch_size} rewarded"
-            f" samples for each method, reward {bench.rewarded_by}."
+            f" samples for each method, reward {bench.rewarded_by}{bench.guarded_by}."
         )
         evaluations = {"base": base.evaluation}
         evaluations |= {label: x.assessment.evaluation for label, x in found.items()}

@@ -244,8 +244,8 @@ def test_a_memory_of_any_shapes_is_kept_with_the_state(tmp_path: Path) -> None:
     arrays, about = {"w": np.zeros(2)}, About({})
     memories = [
         {},
-        {"guard/names": np.frombuffer(b"NaClKBr", np.uint8), "guard/n": np.int32([3])},
-        {"guard/names": np.zeros((4, 7), np.uint8), "guard/n": np.int32([3, 4, 5, 6])},
+        {"guard/names": np.frombuffer(b"NaClKBr", np.uint8), "guard/n": np.array([3], np.int32)},
+        {"guard/names": np.zeros((4, 7), np.uint8), "guard/n": np.array([3, 4, 5, 6], np.int32)},
     ]
     with RunCheckpoints(tmp_path) as checkpoints:
         assert checkpoints.memory() == {}

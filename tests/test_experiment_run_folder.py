@@ -73,13 +73,17 @@ def test_many_differences_are_counted(tmp_path: Path) -> None:
 
 
 def test_settings_of_another_version_are_refused(tmp_path: Path) -> None:
+    """Unless they are new, and as they are by default."""
     open_run(tmp_path, Config())
     (tmp_path / "metrics.jsonl").write_text("{}")
     settings = json.loads((tmp_path / SETTINGS_FILE).read_text())
-    del settings["training"]["n_steps"]
-    settings["gone"] = 1
+    del settings["training"]["n_steps"], settings["seeds"]
     (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings))
-    with pytest.raises(FileExistsError, match=r"n_steps is absent there.*gone is 1 there and abs"):
+    open_run(tmp_path, Config())
+    with pytest.raises(FileExistsError, match="n_steps is absent there and 20 here"):
+        open_run(tmp_path, Config(Training(n_steps=20)))
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings | {"gone": 1}))
+    with pytest.raises(FileExistsError, match="gone is 1 there and absent here"):
         open_run(tmp_path, Config())
 
 

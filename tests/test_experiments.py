@@ -142,10 +142,15 @@ def test_stability_rl(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
     assert Path("out/sft/metrics.jsonl").read_text()
 
 
-def test_dielectric_rl(monkeypatch: pytest.MonkeyPatch, setup: str, shared: Path) -> None:
+def test_dielectric_rl(
+    monkeypatch: pytest.MonkeyPatch, setup: str, shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("chgnet")
     megnet = shared / "weights" / "matgl" / "MEGNet-MP-2019.4.1-BandGap-mfi"
     rl = f"--band-gap {megnet} --rl.n-steps 1 --rl.batch-size 8"
+    guards = "--setup.guards too-good"
+    said = refused(capsys, monkeypatch, "dielectric_rl.py", "small", setup, rl, guards)
+    assert "too-good judges energies above hull" in said
     run(monkeypatch, "dielectric_rl.py", "small", setup, rl)
     assert Path("out/report.html").is_file()
 
@@ -158,12 +163,20 @@ def test_kl_reward(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
         "--grpo.n-steps 1 --grpo.batch-size 8 --grpo.group-size 4",
         "--dpo.n-iterations 1 --dpo.n-samples 8 --dpo.group-size 4 --dpo.batch-size 2",
         "--dpo.min-gap 0 --mcmc.n-chains 4 --mcmc.n-steps 1 --setup.tracking.mode offline",
+        "--setup.guards too-good:100 seen-compositions seen-structures:3",
     )
     kinds = {"": "report", "ppo-0.1": "PPO", "grpo": "GRPO", "dpo": "DPO", "mcmc": "MCMC"}
     for name, kind in kinds.items():
         (tracked,) = offline_runs(Path("out") / name)
         assert (tracked.group, tracked.job_type) == ("out", kind)
-    assert Path("out/report.html").is_file()
+    assert "guarded by too-good:100, seen-compositions" in Path("out/report.html").read_text()
+    for name in ("ppo-0.1", "grpo", "dpo"):
+        found = read_metrics(Path("out") / name)
+        assert {
+            "guard/too-good",
+            "guard/seen-compositions",
+            "guard/seen-structures",
+        } <= found.keys()
 
 
 def test_sample(either_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ from crystaljax.evaluation.stability import (
     relaxation_metrics,
     stability_metrics,
 )
+from crystaljax.rewards.believable import believable
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import structures_of, to_cells, to_structure
 from crystaljax.training.progress import tracked
@@ -112,7 +113,7 @@ def evaluate(
       e_above_hull: [N] eV/atom, nan where unknown; without it nothing is said of stability.
       hull: names the hull and the potential, like "mp20_bt hull, CHGNet 0.3.0, unrelaxed".
       n_known: int [N], entries of that hull in the sample's chemical system and its subsystems
-        (`Hull.n_known`), for rates of believable energies (`stability.believable`).
+        (`Hull.n_known`), for rates of believable energies (`believable.believable`).
       second: what another potential says of the same samples, for metrics named after it.
       relaxed: the N samples relaxed, for match rate, RMSD, energy drop and steps.
       relaxation: names the potential and the optimiser they were relaxed with.
@@ -152,6 +153,8 @@ def evaluate(
     if e_above_hull is not None:
         energy = np.asarray(e_above_hull, np.float64)
         columns["e_above_hull"] = energy
+        if n_known is not None:
+            columns["believable"] = believable(energy, n_known)
         metrics += task.stability(energy, hull, n_known)
         limits = config.thresholds
         context += [

@@ -17,7 +17,7 @@ from crystaljax.rewards.ehull import EnergyAboveHull
 from crystaljax.rewards.potentials.base import Relaxed, no_relaxation, put_relaxed
 from crystaljax.training.progress import tracked
 
-NOT_FROM_FILES = ("keeps space group", "S.S.U.N.")
+NOT_FROM_FILES = ("keeps space group", "S.S.U.N.", "believable S.S.U.N.")
 """Metrics of the space group that a sample was generated in, which no file of crystals tells."""
 
 ENERGY_CHUNK = 256
@@ -73,6 +73,7 @@ def evaluate_file(
             put_relaxed(known["relaxed"], np.arange(len(crystals)), found.relaxed)
             known["relaxation"] = f"{energy.potential.name}, {found.state}"
         known["e_above_hull"] = np.pad(found.e_above_hull, (0, missing), constant_values=np.nan)
+        known["n_known"] = energy.hull.n_known(element_counts(crystals.padded(n)))
         known["hull"] = f"{energy.label}, {found.state}"
         if any(found.reasons):
             notes.append(f"without an energy above hull: {in_words(found.reasons)}")

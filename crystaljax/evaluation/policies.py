@@ -12,13 +12,16 @@ from crystaljax.composition import element_counts
 from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
-from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
+from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask
 from crystaljax.evaluation.rates import Rate
-from crystaljax.evaluation.stability import EnergiesAboveHull, Thresholds
+from crystaljax.evaluation.stability import EnergiesAboveHull, Thresholds, stability_metrics
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.progress import tracked, working
 from crystaljax.training.rollouts import judge
+
+GROUP_RATES = ("S.U.N.", "metastable S.U.N.", "believable metastable S.U.N.")
+"""Rates that are told of single space groups."""
 
 
 @dataclass(frozen=True)
@@ -109,25 +112,29 @@ def by_space_group(
     sampling: SamplingConfig | None = None,
     thresholds: Thresholds | None = None,
 ) -> dict[str, list[Rate]]:
-    """S.U.N. and metastable S.U.N. of n fresh samples in each of some space groups, by name.
+    """Rates of n fresh samples in each of some space groups, by name: those of `GROUP_RATES`.
 
     Samples of another space group than asked for count as failed.
     """
-    limits = thresholds or Thresholds()
     asked = [Condition(space_group=int(group)) for group in groups]
     with working(f"sampling {n} crystals of each of {len(asked)} space groups"):
         rollout = policy.sample(params, asked, seed, sampling, repeat=n)
-    above = _judged(energy, rollout.crystals, rollout.met).e_above_hull
-    rates: dict[str, list[Rate]] = {"S.U.N.": [], "metastable S.U.N.": []}
+    judged = _judged(energy, rollout.crystals, rollout.met)
+    assert judged.n_known is not None
+    rates: dict[str, list[Rate]] = {name: [] for name in GROUP_RATES}
     for first in tracked(range(0, len(rollout), n), "S.U.N. by space group"):
         rows = np.arange(first, first + n)
         samples = StructureSet.from_crystals(rollout.crystals[rows], "samples")
-        cluster, novel = clusters(samples), novel_mask(samples, reference) & rollout.met[rows]
-        for (name, found), limit in zip(
-            rates.items(), (limits.stable, limits.metastable), strict=True
-        ):
-            text = f"energy above hull ≤ {limit:g} eV/atom, unique and novel"
-            with np.errstate(invalid="ignore"):
-                good = once(novel & (above[rows] <= limit), cluster)
-            found.append(Rate.of(name, good, text))
+        metrics = stability_metrics(
+            judged.e_above_hull[rows],
+            judged.hull,
+            cluster=clusters(samples),
+            novel=novel_mask(samples, reference) & rollout.met[rows],
+            n_known=judged.n_known[rows],
+            reference=reference.name,
+            thresholds=thresholds,
+        )
+        for metric in metrics:
+            if isinstance(metric, Rate) and metric.name in rates:
+                rates[metric.name].append(metric)
     return rates

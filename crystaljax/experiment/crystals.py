@@ -17,7 +17,8 @@ from crystaljax.policies.base import Params, SamplingConfig
 from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import Reward
-from crystaljax.rewards.bounds import Quantity, RewardBounds
+from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
+from crystaljax.rewards.guards import Guarding, Guards, create_guards
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
 from crystaljax.tracking import TrackingConfig
@@ -52,6 +53,12 @@ class Setup:
     bounds: RewardBounds = field(default_factory=RewardBounds)
     """Bounds of the reward, and the penalty of samples that cannot be judged, if not the reward's
     own: energies above hull have bounds, rewards of your own have none."""
+    guards: tuple[str, ...] = ()
+    """Guards of the reward in training, in the order in which they act, as NAME or NAME:NUMBER:
+    sparse-hull:12 (not believed where the hull has fewer entries in the chemical system),
+    too-good:0.1 (nor what is more eV/atom below it), pure-elements, smact (nor what SMACT rejects),
+    seen-compositions, seen-structures (worth 1/(1 + n) once seen n times), or FILE.py:FUNCTION of
+    your own."""
     condition: Condition = field(default_factory=Condition)
     """Conditions of rollouts and evaluated samples."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
@@ -86,23 +93,31 @@ class Bench:
             pool, cache = setup.stability.pool, setup.stability.cache
             self.user_reward = UserReward(setup.reward, pool, cache)
         self.reward: StabilityReward | UserReward = self.user_reward or self.stability
+        self.guards(self.reward)  # tells mistakes before anything is computed
         self.judge = None
         if setup.judge:
             hull = setup.judge_hull or setup.stability.hull
             self.judge = StabilityReward(StabilityConfig(setup.judge, hull))
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
 
+    def guards(self, reward: Reward) -> Guards:
+        """The set-up's guards of a reward, which have seen nothing; see `create_guards`."""
+        guarding = Guarding(self.stability.hull, quantity_of(reward))
+        return create_guards(self.setup.guards, guarding)
+
     def task(self, reward: Reward | None = None) -> CrystalTask:
         """Reward to train for: the set-up's, or another one."""
+        reward = reward or self.reward
         return CrystalTask(
             self.policy,
             self.base,
-            reward or self.reward,
+            reward,
             [self.setup.condition],
             self.setup.sampling,
             self.setup.bounds,
             self.reference.structures,
             self.setup.n_parts,
+            self.guards(reward),
         )
 
     def sample(self, params: Params, n: int, seed: int) -> Crystals:
@@ -130,11 +145,17 @@ class Bench:
         """Description of the reward."""
         return self.setup.reward or f"minus the energy above hull by {self.stability.potential}"
 
+    @property
+    def guarded_by(self) -> str:
+        """The guards in words, if any."""
+        return f", guarded by {', '.join(self.setup.guards)}" if self.setup.guards else ""
+
     def words(self, rl: ReinforceConfig) -> str:
         """A sentence on reinforcement learning from the set-up's model."""
         return (
             f"Model {self.setup.model.name}; {rl.n_steps} {rl.algorithm.upper()} steps of"
-            f" {rl.batch_size} samples, τ = {self.quantity.of(rl.tau)}, reward {self.rewarded_by}."
+            f" {rl.batch_size} samples, τ = {self.quantity.of(rl.tau)}, reward {self.rewarded_by}"
+            f"{self.guarded_by}."
         )
 
     def record(self, experiment: Experiment) -> None:
@@ -143,6 +164,7 @@ class Bench:
         experiment.use("reference", self.setup.reference)
         experiment.describe(
             reward=self.rewarded_by,
+            guards=self.setup.guards or None,
             energies=self.stability.label,
             energies_of_judge=None if self.judge is None else self.judge.label,
             reference_crystals=len(self.reference.structures),

@@ -14,6 +14,7 @@ from crystaljax.evaluation.matching import StructureSet
 from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
+from crystaljax.rewards.guards import NO_GUARDS, Guards
 from crystaljax.training.rollouts import Clock, judge, prepare, sample_metrics
 from crystaljax.training.tasks import RewardedSamples, part_size
 
@@ -34,6 +35,7 @@ class CrystalTask:
       bounds: how rewards are made fit to be trained on, as far as not the reward's own say.
       reference: training structures, for the share of novel samples.
       n_parts: micro-batches that a batch is split into, to save memory.
+      guards: judge what the reward has judged; what they do not believe counts as not judged.
 
     ValueError for conditions that the policy cannot be asked.
     """
@@ -48,11 +50,12 @@ class CrystalTask:
         bounds: RewardBounds | None = None,
         reference: StructureSet | None = None,
         n_parts: int = 1,
+        guards: Guards = NO_GUARDS,
     ) -> None:
         if not conditions:
             raise ValueError("there are no conditions to ask: the unconditional one is Condition()")
         self.policy, self.reward, self.reference = policy, reward, reference
-        self.conditions, self.n_parts = tuple(conditions), n_parts
+        self.conditions, self.n_parts, self.guards = tuple(conditions), n_parts, guards
         self.sampling = sampling or SamplingConfig()
         self.bounds = (bounds or UNBOUNDED).over(quantity_of(reward).bounds)
         self._base = base
@@ -70,11 +73,12 @@ class CrystalTask:
 
     @property
     def memory(self) -> dict[str, np.ndarray]:
-        """Nothing yet."""
-        return {}
+        """The guards'."""
+        return self.guards.memory
 
     def remember(self, memory: Mapping[str, np.ndarray]) -> None:
-        """There is nothing to go on from."""
+        """Go on with what the guards had seen; ValueError if it is of other guards."""
+        self.guards.remember(memory)
 
     def place(self, tree: Any) -> Any:
         """As the policy wants it."""
@@ -98,9 +102,11 @@ class CrystalTask:
             crystals, ok, met = samples.crystals[:n], samples.ok[:n], samples.met[:n]
         with clock("reward"):
             judged = judge(self.reward, crystals, met, samples.reasons[:n])
+        with clock("guards"):
+            judged, share, guarded = self.guards(crystals, judged)
         with clock("metrics"):
-            value, metrics = prepare(judged, self.bounds)
-            metrics |= sample_metrics(crystals, ok, self.reference)
+            value, metrics = prepare(judged, self.bounds, share)
+            metrics |= guarded | sample_metrics(crystals, ok, self.reference)
         if any(condition.asked for condition in self.conditions):
             metrics["samples/met"] = float(met.mean())
         metrics["samples/temperature"] = temperature

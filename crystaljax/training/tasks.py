@@ -37,7 +37,7 @@ class RewardedSamples(NamedTuple):
     """int [B]: samples of the same prompt have the same number."""
     metrics: dict[str, float]
     judged: RewardBatch
-    """[B]: the rewards as they were found, and what could not be judged."""
+    """[B]: the rewards as they were found, and what could not be judged or was not believed."""
 
 
 class Task(Protocol):
