@@ -57,5 +57,5 @@ def test_without_sevennet_or_by_choice_there_is_no_other(monkeypatch: pytest.Mon
     judge, said = second_judge(Setup())
     assert judge is None and "crystaljax[sevenn]" in said
     assert second_judge(Setup(judge="")) == (None, "")
-    judge, said = second_judge(Setup(judge="nequix"))
-    assert judge is not None and judge.config.potential == "nequix" and said == ""
+    judge, said = second_judge(Setup(judge="orb"))
+    assert judge is not None and judge.config.potential == "orb" and said == ""
