@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Reference
 from crystaljax.evaluation.policies import Assessment, assess
-from crystaljax.policies.base import Params, SamplingConfig
+from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import Reward
@@ -82,13 +83,17 @@ class Setup:
     def __post_init__(self) -> None:
         check(self, n_samples=at_least(1), n_parts=at_least(1))
 
+    def load_policy(self) -> tuple[Policy, Params]:
+        """The model; errors as of `policies.loading.load_policy`."""
+        return load_policy(self.model, self.tokenization, self.templates)
+
 
 class Bench:
     """The set-up, loaded; use as a context manager so that workers end."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.policy, self.base = load_policy(setup.model, setup.tokenization, setup.templates)
+        self.policy, self.base = setup.load_policy()
         self.policy.check([setup.condition], setup.sampling)
         self.stability = StabilityReward(setup.stability)
         self.user_reward = None
@@ -99,17 +104,23 @@ class Bench:
         self.judge, self._about_judge = second_judge(setup)
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
 
-    def task(self, reward: Reward | None = None) -> CrystalTask:
-        """Reward to train for: the set-up's, or another one."""
+    def task(
+        self,
+        reward: Reward | None = None,
+        conditions: Sequence[Condition] | None = None,
+        judge_all: bool = False,
+    ) -> CrystalTask:
+        """A task of the set-up, with its reward and its condition or with other ones."""
         return CrystalTask(
             self.policy,
             self.base,
             reward or self.reward,
-            [self.setup.condition],
+            conditions or [self.setup.condition],
             self.setup.sampling,
             self.setup.bounds,
             self.reference.structures,
             self.setup.n_parts,
+            judge_all,
         )
 
     def sample(self, params: Params, n: int, seed: int) -> Crystals:
