@@ -211,7 +211,8 @@ def test_plaid_as_in_the_paper(monkeypatch: pytest.MonkeyPatch, crystals: Path) 
     CrystalTextPolicy(texts, policy.metadata).save("adapter", texts.start)
     run(
         *(monkeypatch, "plaid.py", "paper", TINY_RLIP, "--setup.model adapter --setup.n-parts 2"),
-        f"--setup.reference {crystals} --setup.stability.potential chgnet --setup.judge chgnet",
+        f"--setup.reference {crystals} --setup.stability.potential chgnet --setup.judge chgnet"
+        " --setup.stability.relax-steps 2",
         "--setup.n-samples 8 --setup.sampling.max-new-tokens 0 --setup.output out",
     )
     (joint,) = Path("out/runs").glob("*/joint-seed0")

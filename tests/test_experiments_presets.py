@@ -73,6 +73,7 @@ PLAID = [
     ("rlip.temperature_step", 0.2, "figure 7"),
     ("rlip.temperature_every", 2, "figure 7"),
     ("rlip.reference", "previous", "4.2"),
+    ("setup.stability.relax_steps", 500, "appendix 7.2"),
     ("setup.n_samples", 10_000, "5.1"),
     ("setup.sampling.temperature", 0.7, "of its code"),
     ("setup.quantized", "nf4", "5.1: 4 bits"),
