@@ -77,21 +77,32 @@ def keeps_space_group(
 ) -> np.ndarray:
     """Mask of crystals that have, as full cells, the space group they are described with: bool [B].
 
-    A description may have more symmetry than its group says, and then fails. `symprec` in Å;
-    `cells` [B]: the crystals' primitive cells, if they have been made already.
+    A description may have more symmetry than its group says, and then fails. `symprec`, `cells`:
+    see `found_space_group`.
+    """
+    found = found_space_group(crystals, symprec, cells)
+    return (found > 0) & (found == np.asarray(crystals.space_group))
+
+
+def found_space_group(
+    crystals: Crystals, symprec: float = 0.01, cells: Sequence[AtomicCell] | None = None
+) -> np.ndarray:
+    """Space group of the full cell of each crystal, however it is described: int [B], 0 of none.
+
+    `symprec` in Å; `cells` [B]: the crystals' primitive cells, if they have been made already.
     """
     from crystaljax.structures import to_cells
     from crystaljax.symmetry.analysis import symmetrize
     from crystaljax.validity import is_crystal
 
     crystals = crystals.to_numpy()
-    same = np.zeros(len(crystals), bool)
+    groups = np.zeros(len(crystals), int)
     rows = np.flatnonzero(is_crystal(crystals))
     cells = list(to_cells(crystals, primitive=True)) if cells is None else cells
     if len(rows):
         found, _ = symmetrize([cells[row] for row in rows.tolist()], symprec=symprec)
-        same[rows] = np.asarray(found.space_group) == crystals.space_group[rows]
-    return same
+        groups[rows] = np.asarray(found.space_group)
+    return groups
 
 
 def stability_metrics(
