@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 MAX_SAMPLES = 10_000_000
 """Samples of one file: all of them are held in memory."""
 
+MAX_RELAX_STEPS = 500
+"""Steps of a relaxation, if their number is not given."""
+
 MAX_SEED = 2**32 - 1
 """JAX uses no more bits of a seed: a larger one would give the samples of another."""
 
@@ -177,9 +180,6 @@ class Evaluate(Command):
     at: tuple[int, ...] = ()
     """Crystal structure prediction: numbers of attempts k of the match rates @k; 1 and the most
     that a test crystal has if not given."""
-    relax_steps: int = 0
-    """Crystal structure prediction: steps at most that attempts and true structures are relaxed
-    for, for rates before and after it; they are not relaxed if 0."""
     train: str | None = None
     """Training set, for novelty, and for the test crystals of formulas that are not in it:
     likewise."""
@@ -187,14 +187,16 @@ class Evaluate(Command):
     """Samples asked of the model, of which the file lacks those that were no crystals: they count
     in every rate. If not given, as many as the file has rows."""
     potential: str = "chgnet"
-    """Interatomic potential, with weights after a colon: chgnet, nequix, nequix:FILE.nqx,
-    matgl:FOLDER, orb:MODEL; none leaves stability out. The level of theory of weights of your own
-    follows, as in nequix:FILE.nqx@MP."""
+    """Interatomic potential, with weights after a colon: chgnet, sevennet, sevennet:7net-l3i5,
+    nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL; none leaves stability out. The level of theory
+    of weights of your own follows, as in nequix:FILE.nqx@MP."""
     hull: str = "demonstration"
     """Hull to measure against: the demonstration hull, or a table of formulas and formation
     energies of the potential's level of theory; see --setup.stability.hull in the README."""
     relax: bool = False
     """Relax the crystals before their energy is taken: seconds to minutes each."""
+    relax_steps: int = 0
+    """The same, for so many steps at most; 500 if --relax is given alone."""
     output: Path = Path("evaluation")
     """Folder of the report; one that holds another evaluation is refused."""
 
@@ -210,9 +212,10 @@ class Evaluate(Command):
         digests = file_digests(files)
         folder = open_run(self.output, EvaluatedFile(self, digests), vary=("debug",))
         provenance = Provenance(plain(asdict(self)), {"sha256": digests})
-        energy = (
-            None if self.potential == "none" else create_e_above_hull(self.potential, self.hull)
-        )
+        energy = None
+        if self.potential != "none":
+            steps = self.relax_steps or (MAX_RELAX_STEPS if self.relax else 0)
+            energy = create_e_above_hull(self.potential, self.hull, steps)
         judge = self._predictions if self.protocol == "csp" else self._samples
         result, write = judge(energy)
         table = Table("metric", "value", "count / total")
@@ -229,19 +232,21 @@ class Evaluate(Command):
 
     def _check(self) -> None:
         """ValueError for options that do not go together."""
+        if self.relax_steps < 0:
+            raise ValueError(f"--relax-steps {self.relax_steps}: give at least 0")
         if (self.relax or self.relax_steps) and self.potential == "none":
-            raise ValueError("relaxing needs a potential: leave --potential none out")
+            raise ValueError("--relax needs a potential: leave --potential none out")
         if self.n_generated is not None and self.n_generated < 1:
             raise ValueError(f"--n-generated {self.n_generated}: give at least 1")
         if self.protocol == "csp":
             if self.truth is None:
                 raise ValueError("--protocol csp compares with test crystals: give --truth")
-            if self.relax or self.n_generated is not None:
-                raise ValueError("--protocol csp: give --relax-steps, not --relax or --n-generated")
-            if self.relax_steps < 0 or any(k < 1 for k in self.at):
-                raise ValueError("--relax-steps is at least 0, and --at at least 1")
-        elif self.truth is not None or self.at or self.relax_steps:
-            raise ValueError("--truth, --at and --relax-steps go with --protocol csp: give that")
+            if self.n_generated is not None:
+                raise ValueError("--n-generated is of samples: leave it out with --protocol csp")
+            if any(k < 1 for k in self.at):
+                raise ValueError("--at: give numbers of attempts from 1 on")
+        elif self.truth is not None or self.at:
+            raise ValueError("--truth and --at go with --protocol csp: give that")
 
     def _samples(self, energy: EnergyAboveHull | None) -> Judged:
         """Judge samples of a model."""
@@ -258,7 +263,7 @@ class Evaluate(Command):
         n = n_rows if self.n_generated is None else self.n_generated
         if n < n_rows:
             raise ValueError(f"--n-generated {n}: {self.source} alone has {n_rows} crystals")
-        result = evaluate_file(data.crystals, n, reference, energy, self.relax)
+        result = evaluate_file(data.crystals, n, reference, energy)
 
         def write_tables(folder: Path) -> str:
             columns = {name: column[: len(data)] for name, column in result.columns.items()}
@@ -279,7 +284,7 @@ class Evaluate(Command):
         train = None if self.train is None else read_known(self.train)
         energies = None
         if energy is not None:
-            energies = csp_energies(energy, truth, attempts, self.relax_steps)
+            energies = csp_energies(energy, truth, attempts)
         result = evaluate_csp(truth, attempts, train, energies, CSPConfig(at=self.at))
 
         def write_tables(folder: Path) -> str:

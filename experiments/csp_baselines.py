@@ -77,10 +77,10 @@ def main(config: Config) -> None:
         train = read_known(config.train)
         energy = None
         if config.potential != "none":
-            energy = create_e_above_hull(config.potential, config.hull)
+            energy = create_e_above_hull(config.potential, config.hull, config.relax_steps)
         results, outputs = {}, {}
         for name in config.methods:
-            baseline = made(name, config)
+            baseline = made(name, config.train, train.name)
             proposals = baseline.propose(conditions, config.k, config.seed)
             path = config.output / f"{name}.csv"
             write_predictions(path, proposals, truth, config.k)
@@ -89,7 +89,7 @@ def main(config: Config) -> None:
             attempts = Attempts.of(proposals.crystals, target, proposals.reasons)
             energies = None
             if energy is not None:
-                energies = csp_energies(energy, truth, attempts, config.relax_steps)
+                energies = csp_energies(energy, truth, attempts)
             at = tuple(sorted({1, config.k}))
             results[baseline.name] = evaluate_csp(
                 truth, attempts, train, energies, CSPConfig(at=at)
@@ -98,11 +98,11 @@ def main(config: Config) -> None:
         experiment.finish(Report("Baselines of structure prediction", results), outputs=outputs)
 
 
-def made(name: Method, config: Config) -> Baseline:
-    """The baseline of a name."""
+def made(name: Method, train: str, title: str) -> Baseline:
+    """The baseline of a name; `title` of the training set."""
     if name == "random":
         return RandomSearch()
-    return Substitution(load(config.train, max_sites=None).crystals, Path(config.train).parent.name)
+    return Substitution(load(train, max_sites=None).crystals, title)
 
 
 def asked(config: Config) -> tuple[Known, list[Condition]]:

@@ -122,7 +122,7 @@ PRESETS = {
             seeds=(0, 1, 2),
             core=CoreConfig(n_layers=4, n_heads=4, head_size=32),
             data=DataConfig(max_sites=20, max_tokens=1024),
-            budget=BudgetConfig(flops=3e13),
+            budget=BudgetConfig(flops=6e13, search=0.05, n_validations=20),
         ),
     ),
 }

@@ -195,9 +195,9 @@ def test_attempts_of_crystals() -> None:
 def test_energies_and_relaxation() -> None:
     """A potential whose minimum is the truth: relaxed attempts match, and have its energy."""
     truth = known(rocksalt().get_primitive_structure())
-    energy = EnergyAboveHull(CentredPotential(truth.cells[0]), load_hull("demonstration"))
+    potential, hull = CentredPotential(truth.cells[0]), load_hull("demonstration")
     tried = attempts((0, moved()), (0, None), (0, rocksalt("K", "Cl")), (0, caesium()))
-    found = csp_energies(energy, truth, tried)
+    found = csp_energies(EnergyAboveHull(potential, hull), truth, tried)
     assert found.reasons[1] == "no crystal"
     result = evaluate_csp(truth, tried, None, found, QUIET)
     assert counts(result, "energy known") == (3, 4)
@@ -205,7 +205,7 @@ def test_energies_and_relaxation() -> None:
     assert counts(result, "no higher than the truth") == (0, 1)
     assert "relaxed match rate @1" not in result.values
 
-    after = csp_energies(energy, truth, tried, relax_steps=5)
+    after = csp_energies(EnergyAboveHull(potential, hull, relax_steps=5), truth, tried)
     result = evaluate_csp(truth, tried, None, after, QUIET)
     assert counts(result, "match rate @1") == (1, 1)
     assert result["RMSE @1"].value > 0.03

@@ -105,6 +105,9 @@ def test_ids_that_are_numbers(tmp_path: Path) -> None:
     assert read_predictions(path, truth).target.tolist() == [1, 0]
     path = table(tmp_path / "b.csv", ("id", "formula", "cif"), (12, "KCl", OTHER))
     assert read_predictions(path, truth).target.tolist() == [1]
+    rows = [("12", "NaCl", 0, CIF), ("0", "KCl", 0, OTHER)]
+    path = table(tmp_path / "c.csv", ("material_id", "formula", "attempt", "cif"), *rows)
+    assert read_predictions(path, truth).target.tolist() == [1, 0]
 
 
 def test_what_cannot_be_used(truth: Known, tmp_path: Path) -> None:

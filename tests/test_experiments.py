@@ -73,7 +73,7 @@ def setup(either_model: Path, crystals: Path) -> str:
     """Options of the experiments on crystals: a small model of either kind, few samples."""
     return (
         f"--setup.model {either_model} --setup.reference {crystals} --setup.n-samples 8"
-        " --setup.sampling.batch-size 8 --setup.output out"
+        " --setup.sampling.batch-size 8 --setup.output out --setup.judge="
     )
 
 

@@ -10,13 +10,10 @@ import numpy as np
 from crystaljax.crystal import AtomicCell
 from crystaljax.evaluation.attempts import Attempts, Known, element_counts_of
 from crystaljax.rewards.base import Reasons
-from crystaljax.rewards.ehull import EnergyAboveHull
+from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_state
 from crystaljax.rewards.potentials import Potential
 from crystaljax.rewards.potentials.base import Relaxed, no_relaxation, put_relaxed
 from crystaljax.training.progress import tracked
-
-FMAX = 0.02
-"""eV/Å: forces below which a structure is relaxed (Hong et al.; the default of potentials)."""
 
 CHUNK = 64
 """Crystals computed between two steps of the progress bar."""
@@ -42,37 +39,34 @@ class CSPEnergies:
     """The A attempts relaxed, if they were."""
 
 
-def csp_energies(
-    energy: EnergyAboveHull, truth: Known, attempts: Attempts, relax_steps: int = 0
-) -> CSPEnergies:
-    """Energies of attempts and of the test crystals that they are at.
+def csp_energies(energy: EnergyAboveHull, truth: Known, attempts: Attempts) -> CSPEnergies:
+    """Energies of attempts and of the test crystals that they are at; relaxed if `energy` does so.
 
-    relax_steps: optimiser steps at most that each is relaxed for; 0 takes them as they stand. A
-    relaxation that has not converged by then is taken as far as it came.
+    A relaxation that has not converged in `energy.relax_steps` is taken as far as it came.
     """
-    targets = np.unique(attempts.target).tolist()
     true: list[AtomicCell | None] = [None] * len(truth)
-    for row in targets:
+    for row in np.unique(attempts.target).tolist():
         true[row] = truth.cells[row]
-    potential = energy.potential
-    if relax_steps:
-        relaxed = _relaxed(potential, attempts.cells, attempts.reasons, relax_steps, "attempts")
-        known = _relaxed(potential, true, [None] * len(true), relax_steps, "true structures")
+    potential, steps = energy.potential, energy.relax_steps
+    relaxed, cells = None, attempts.cells
+    if steps:
+        relaxed = _relaxed(potential, attempts.cells, attempts.reasons, steps, "attempts")
+        known = _relaxed(potential, true, [None] * len(true), steps, "true structures")
         values, true_values, reasons = relaxed.energy, known.energy, relaxed.reasons
         cells = relaxed.cells
-        n = sum(cell is not None for cell in attempts.cells)
-        state = (
-            f"relaxed for {relax_steps} steps at most, to {FMAX:g} eV/Å ({relaxed.converged.sum()}"
-            f" of {n} attempts converged)"
-        )
     else:
-        relaxed, cells, state = None, attempts.cells, "unrelaxed"
         values, reasons = _energies(potential, attempts.cells, attempts.reasons, "attempts")
         true_values, _ = _energies(potential, true, [None] * len(true), "true structures")
     above = energy.above(element_counts_of(attempts.cells), values, cells).e_above_hull
-    label = f"{potential.name}, {state}"
+    state = relaxation_state(relaxed, steps)
     return CSPEnergies(
-        values, true_values, above, reasons, label, f"{energy.hull.label}, {label}", relaxed
+        values,
+        true_values,
+        above,
+        reasons,
+        f"{potential.name}, {state}",
+        f"{energy.label}, {state}",
+        relaxed,
     )
 
 
@@ -105,7 +99,7 @@ def _relaxed(
     )
     for part in _parts(cells, f"relaxing {what}"):
         given = [cell for row in part if (cell := cells[row]) is not None]
-        put_relaxed(result, np.array(part), potential.relax(given, fmax=FMAX, max_steps=max_steps))
+        put_relaxed(result, np.array(part), potential.relax(given, max_steps=max_steps))
     return result
 
 

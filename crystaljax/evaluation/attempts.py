@@ -146,6 +146,8 @@ def displacements(
         true = known.reduce(np.unique(attempts.target[pairs]).tolist())
         for pair in pairs.tolist():
             row, target = int(attempts.attempt[pair]), int(attempts.target[pair])
+            if target not in true:
+                failures[row] = f"the true structure: {known.failures[target]}"
             if place[row] not in reduced or target not in true:
                 continue
             try:

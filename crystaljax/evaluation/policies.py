@@ -16,6 +16,7 @@ from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, o
 from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.stability import EnergiesAboveHull, Thresholds
 from crystaljax.policies.base import Params, Policy, SamplingConfig
+from crystaljax.rewards.ehull import relaxation_of, relaxation_state
 from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.progress import tracked, working
 from crystaljax.training.rollouts import judge
@@ -28,7 +29,8 @@ class Assessment:
     crystals: Crystals
     """[N], zero where a sequence is no crystal."""
     e_above_hull: np.ndarray
-    """float64 [N]: eV/atom, as sampled (not relaxed); nan where unknown."""
+    """float64 [N]: eV/atom, as sampled or relaxed (`StabilityConfig.relax_steps`); nan where
+    unknown."""
     evaluation: Evaluation
 
 
@@ -45,7 +47,7 @@ def assess(
     sampling: SamplingConfig | None = None,
     config: EvaluationConfig | None = None,
 ) -> Assessment:
-    """Draw n fresh samples under conditions, which they take in turn, and evaluate them, unrelaxed.
+    """Draw n fresh samples under conditions, which they take in turn, and evaluate them.
 
     `energy` is that of the reward; `other` is by another potential, whose verdict the
     evaluation then has as well: a model should not be marked by its own teacher alone. If anything
@@ -73,7 +75,7 @@ def assess_crystals(
     other: StabilityReward | None = None,
     config: EvaluationConfig | None = None,
 ) -> Assessment:
-    """Evaluate N samples, unrelaxed; rows that are all zero are no crystals."""
+    """Evaluate N samples; rows that are all zero are no crystals."""
     ok = np.asarray(crystals.n_sites) > 0
     by_teacher = _judged(energy, crystals, ok)
     evaluation = evaluate(
@@ -83,6 +85,8 @@ def assess_crystals(
         hull=by_teacher.hull,
         n_known=by_teacher.n_known,
         second=None if other is None else _judged(other, crystals, ok),
+        relaxed=by_teacher.relaxed,
+        relaxation=by_teacher.hull,
         config=config,
     )
     return Assessment(crystals, by_teacher.e_above_hull, evaluation)
@@ -94,7 +98,10 @@ def _judged(energy: StabilityReward, crystals: Crystals, ok: np.ndarray) -> Ener
     above: Any = found.info.get("e_above_hull", np.full(len(found), np.nan))
     above = np.where(found.ok, above, np.nan)
     n_known = energy.hull.n_known(element_counts(crystals))
-    return EnergiesAboveHull(above, f"{energy.label}, unrelaxed", energy.potential, n_known)
+    steps = energy.config.relax_steps
+    relaxed = relaxation_of(found) if steps else None
+    hull = f"{energy.label}, {relaxation_state(relaxed, steps)}"
+    return EnergiesAboveHull(above, hull, energy.potential, n_known, relaxed)
 
 
 def by_space_group(

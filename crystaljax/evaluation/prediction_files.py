@@ -50,6 +50,8 @@ def read_predictions(source: str | Path, truth: Known) -> Attempts:
     ValueError if no attempt is at a test crystal, or if two say that they are the same one.
     """
     records = list(read(source))
+    # A table without ids numbers its rows, which says nothing.
+    named = any(record.id != str(row) for row, record in enumerate(records))
     by_id = {name: row for row, name in enumerate(truth.ids)}
     by_formula: dict[str, list[int]] = {}
     for row, name in enumerate(truth.formulas):
@@ -58,7 +60,7 @@ def read_predictions(source: str | Path, truth: Known) -> Attempts:
     pairs: list[tuple[int, int, float]] = []  # attempt, test crystal, number
     unknown: Counter[str] = Counter()
     for record in records:
-        name, number = _asked(record, by_id, by_formula)
+        name, number = _asked(record, named, by_id, by_formula)
         targets = _targets(name, by_id, by_formula)
         if not targets:
             unknown[name] += 1
@@ -79,9 +81,9 @@ def read_predictions(source: str | Path, truth: Known) -> Attempts:
             f" ({_some(unknown)})"
         )
     attempt, target = (np.array([pair[i] for pair in pairs], int) for i in (0, 1))
-    number = np.array([pair[2] for pair in pairs])
-    order = np.lexsort((np.arange(len(pairs)), number, target))
-    _refuse_repeated(source, target[order], number[order], truth)
+    numbers = np.array([pair[2] for pair in pairs])
+    order = np.lexsort((np.arange(len(pairs)), numbers, target))
+    _refuse_repeated(source, target[order], numbers[order], truth)
     rank = np.empty(len(pairs), int)
     rank[order] = ranks(target[order])
     reasons = [record.reason for record in kept]
@@ -91,16 +93,18 @@ def read_predictions(source: str | Path, truth: Known) -> Attempts:
 
 
 def _asked(
-    record: Record, by_id: Mapping[str, int], by_formula: Mapping[str, list[int]]
+    record: Record, named: bool, by_id: Mapping[str, int], by_formula: Mapping[str, list[int]]
 ) -> tuple[str, float]:
-    """What an attempt is at, and its number (nan if it does not say)."""
+    """What an attempt is at, and its number (nan if it does not say).
+
+    `named`: whether the id of the record is one that the file gives.
+    """
     properties = record.properties
     number = properties.get("attempt", np.nan)
     number = number if isinstance(number, float) else np.nan
     if "id" in properties:
         return _text(properties["id"]), number
-    # A table without ids numbers its rows, which says nothing.
-    if "formula" in properties and (record.id not in by_id or record.id.isdigit()):
+    if "formula" in properties and not (named and record.id in by_id):
         return _text(properties["formula"]), number
     match = _NUMBERED.fullmatch(record.id)
     if match is None or record.id in by_id or np.isfinite(number):

@@ -35,6 +35,8 @@ class EnergiesAboveHull:
     """The potential's name."""
     n_known: np.ndarray | None = None
     """int [N]: hull entries in the sample's chemical system and its subsystems, if known."""
+    relaxed: Relaxed | None = None
+    """The samples relaxed, if the energies are of those."""
 
 
 MIN_KNOWN = 12

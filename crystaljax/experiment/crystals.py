@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,6 +20,7 @@ from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.bounds import Quantity, RewardBounds
+from crystaljax.rewards.levels import LevelError, split_level
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
 from crystaljax.tracking import TrackingConfig
@@ -26,6 +29,12 @@ from crystaljax.training.reinforce import ReinforceConfig
 
 if TYPE_CHECKING:
     from crystaljax.experiment.experiment import Experiment
+
+
+log = logging.getLogger(__name__)
+
+AUTO, AUTO_JUDGE = "auto", "sevennet"
+"""The judge that means "choose one", and the potential that it chooses."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,9 @@ class Setup:
     """Conditions of rollouts and evaluated samples."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
     """Sampling of rollouts and evaluated samples."""
-    judge: str = ""
-    """Another potential to judge with too, such as nequix; none if not given."""
+    judge: str = AUTO
+    """Another potential to judge with too, such as nequix. auto: SevenNet, where it is installed,
+    of the hull's level of theory, and another potential's energies are the reward. Empty: none."""
     judge_hull: str = ""
     """Hull of the judge's level of theory; that of --setup.stability if not given."""
     n_samples: int = 200
@@ -86,10 +96,7 @@ class Bench:
             pool, cache = setup.stability.pool, setup.stability.cache
             self.user_reward = UserReward(setup.reward, pool, cache)
         self.reward: StabilityReward | UserReward = self.user_reward or self.stability
-        self.judge = None
-        if setup.judge:
-            hull = setup.judge_hull or setup.stability.hull
-            self.judge = StabilityReward(StabilityConfig(setup.judge, hull))
+        self.judge, self._about_judge = second_judge(setup)
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
 
     def task(self, reward: Reward | None = None) -> CrystalTask:
@@ -128,7 +135,11 @@ class Bench:
     @property
     def rewarded_by(self) -> str:
         """Description of the reward."""
-        return self.setup.reward or f"minus the energy above hull by {self.stability.potential}"
+        steps = self.setup.stability.relax_steps
+        relaxed = f", relaxed for at most {steps} steps" if steps else ""
+        return self.setup.reward or (
+            f"minus the energy above hull by {self.stability.potential}{relaxed}"
+        )
 
     def words(self, rl: ReinforceConfig) -> str:
         """A sentence on reinforcement learning from the set-up's model."""
@@ -155,13 +166,15 @@ class Bench:
 
     @property
     def notes(self) -> list[str]:
-        """Note about the hull for reports."""
-        if self.setup.stability.hull != "demonstration":
-            return []
-        return [
-            "Energies are against the demonstration hull, which knows few compounds: most crystals "
-            "look more stable than they are. Give a real hull with --setup.stability.hull."
-        ]
+        """Notes about the second judge and the hull for reports."""
+        notes = [self._about_judge] if self._about_judge else []
+        if self.setup.stability.hull == "demonstration":
+            notes.append(
+                "Energies are against the demonstration hull, which knows few compounds: most "
+                "crystals look more stable than they are. Give a real hull with "
+                "--setup.stability.hull."
+            )
+        return notes
 
     def __enter__(self) -> Self:
         return self
@@ -170,3 +183,37 @@ class Bench:
         for served in (self.stability, self.user_reward, self.judge):
             if served is not None:
                 served.close()
+
+
+def second_judge(setup: Setup) -> tuple[StabilityReward | None, str]:
+    """The potential that judges beside the first one, and what was chosen if that was left open.
+
+    It relaxes as the first one does.
+    """
+    name, hull = setup.judge, setup.judge_hull or setup.stability.hull
+    config = StabilityConfig(name, hull, relax_steps=setup.stability.relax_steps)
+    if name != AUTO:
+        return (StabilityReward(config) if name else None), ""
+    judge, problem = None, _no_choice(setup)
+    if problem is None:
+        try:
+            judge = StabilityReward(replace(config, potential=AUTO_JUDGE))
+        except LevelError:
+            problem = f"the hull {hull} is of another level than {AUTO_JUDGE}'s"
+    said = f"Energies are by {setup.stability.potential}, which rewards, and by {AUTO_JUDGE}."
+    if problem is not None:
+        said = f"No second potential judges: {problem}."
+    said += " Choose with --setup.judge."
+    log.info(said)
+    return judge, said
+
+
+def _no_choice(setup: Setup) -> str | None:
+    """Reason that SevenNet is not taken as the second judge, or None."""
+    if setup.reward:
+        return "the reward is no potential's"
+    if split_level(setup.stability.potential)[0].split(":")[0] == AUTO_JUDGE:
+        return f"{AUTO_JUDGE} rewards"
+    if find_spec("sevenn") is None:
+        return 'SevenNet is not installed (pip install "crystaljax[sevenn]")'
+    return None

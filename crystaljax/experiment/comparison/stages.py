@@ -138,7 +138,10 @@ class Comparison:
         """The second judge."""
         if not self.samples.judge:
             return None
-        return StabilityReward(StabilityConfig(self.samples.judge, self.samples.stability.hull))
+        first = self.samples.stability
+        return StabilityReward(
+            StabilityConfig(self.samples.judge, first.hull, relax_steps=first.relax_steps)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -249,7 +252,7 @@ class Comparison:
         }
         with self.experiment.run(f"runs/{run.name}", run.stage) as training:
             try:
-                params = learner.train(
+                params, best_step = learner.train(
                     *(self.budget, learning_rate, n_steps, training.folder, training.log),
                     training.run_id,
                 )
@@ -270,6 +273,7 @@ class Comparison:
         result = described | {
             "nll": float(nll.mean()),
             "nll_standard_error": float(nll.std(ddof=1) / math.sqrt(len(nll))),
+            "best_step": best_step,
             "curve": points.tolist(),
             "crystals_per_second": _speed(curve),
             "seconds": time.perf_counter() - start,

@@ -25,16 +25,18 @@ POTENTIALS = {
     "matgl": Entry("MatGLPotential"),
     "nequix": Entry("NequixPotential"),
     "orb": Entry("OrbPotential", ("model", "weights")),
+    "sevennet": Entry("SevenNetPotential", ("weights", "modal")),
 }
 
 
 def create_potential(name: str, **options: Any) -> Potential:
     """Make a potential by name, with its model or weights after a colon if not the default ones.
 
-    Such as "chgnet", "nequix", "nequix:nequix-oam-1", "matgl:folder", "orb:model" or
-    "orb:model:file"; what can stand there, and the options, say the potentials' classes. The level
-    of theory of weights that are not known by name can follow, as "nequix:file@MP". ValueError: no
-    such potential. ImportError: its package is not installed, with the extra to install.
+    Such as "chgnet", "nequix", "nequix:nequix-oam-1", "matgl:folder", "orb:model",
+    "orb:model:file" or "sevennet:7net-l3i5"; what can stand there, and the options, say the
+    potentials' classes. The level of theory of weights that are not known by name can follow, as
+    "nequix:file@MP". ValueError: no such potential. ImportError: its package is not installed, with
+    the extra to install.
     """
     module, class_name, chosen, level = _find(name)
     if level is not None:
