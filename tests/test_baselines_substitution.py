@@ -56,7 +56,7 @@ def test_rocksalt_for_nacl(baseline: Substitution) -> None:
     assert found.reasons[:4] == [None] * 4
     assert found.reasons[4] == "no more templates for NaCl"
     a = found.crystals.lattice[0, 0]
-    assert a == pytest.approx(5.64, rel=0.02)
+    assert a == pytest.approx(5.64, rel=0.03)
     truth = Known("test", ["salt"], [from_structure(rocksalt(["Na", "Cl"], 5.64))])
     result = evaluate_csp(
         truth,

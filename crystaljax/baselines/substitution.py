@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from itertools import permutations, product
@@ -80,7 +81,9 @@ def mendeleev_numbers() -> np.ndarray:
     """Pettifor's Mendeleev numbers by atomic number: float64 [119], 0 where there is none."""
     from pymatgen.core import Element
 
-    numbers = [Element(symbol).mendeleev_no for symbol in SYMBOLS]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of elements that have none
+        numbers = [Element(symbol).mendeleev_no for symbol in SYMBOLS]
     return np.nan_to_num(np.array([0.0, *numbers], float))
 
 

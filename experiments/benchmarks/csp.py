@@ -5,7 +5,7 @@
 Cost: about a minute on one core. The attempts are made of the crystals: each is strained and its
 atoms displaced, by so much that some do not match; every third is another crystal of the set. They
 are written to a table and read again, so that reading counts; with validity, charge balance and
-features the time is that of `crystaljax evaluate --protocol csp`. The direct loop reads the same
+features the time is that of `crystaljax evaluate`. The direct loop reads the same
 table with pymatgen and calls `StructureMatcher.get_rms_dist` for every attempt, and nothing else.
 The last line printed is one JSON object; `value` is attempts a second (CPU time).
 """
