@@ -169,20 +169,23 @@ class Evaluate(Command):
     in every rate. If not given, as many as the file has rows."""
     potential: str = "chgnet"
     """Interatomic potential, with weights after a colon: chgnet, nequix, nequix:FILE.nqx,
-    matgl:FOLDER, orb:MODEL; none leaves stability out. The level of theory of weights of your own
-    follows, as in nequix:FILE.nqx@MP."""
+    matgl:FOLDER, orb:MODEL, or FILE.py:CLASS of your own; none leaves stability out. The level of
+    theory of weights of your own follows, as in nequix:FILE.nqx@MP."""
     hull: str = "demonstration"
     """Hull to measure against: the demonstration hull, or a table of formulas and formation
     energies of the potential's level of theory; see --setup.stability.hull in the README."""
     relax: bool = False
     """Relax the crystals before their energy is taken: seconds to minutes each."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics, functions of your own as FILE.py:FUNCTION, which take Crystals and return a
+    Rate or a Measure (crystaljax.evaluation.rates)."""
     output: Path = Path("evaluation")
     """Folder of the report; one that holds another evaluation is refused."""
 
     def run(self, console: Console) -> None:
         from crystaljax.data.dataset import load
         from crystaljax.data.writers import write
-        from crystaljax.evaluation.evaluate import Reference
+        from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
         from crystaljax.evaluation.files import evaluate_file
         from crystaljax.evaluation.report import Report
         from crystaljax.experiment.run_folder import open_run
@@ -192,6 +195,7 @@ class Evaluate(Command):
 
         if self.relax and self.potential == "none":
             raise ValueError("--relax needs a potential: leave --potential none out")
+        config = EvaluationConfig(metrics=self.metrics)
         if self.n_generated is not None and self.n_generated < 1:
             raise ValueError(f"--n-generated {self.n_generated}: give at least 1")
         digests = file_digests({"source": self.source, "train": self.train, "hull": self.hull})
@@ -208,7 +212,7 @@ class Evaluate(Command):
         n = n_rows if self.n_generated is None else self.n_generated
         if n < n_rows:
             raise ValueError(f"--n-generated {n}: {self.source} alone has {n_rows} crystals")
-        result = evaluate_file(data.crystals, n, reference, energy, self.relax)
+        result = evaluate_file(data.crystals, n, reference, energy, self.relax, config)
         table = Table("metric", "value", "count / total")
         for metric in result.metrics:
             table.add_row(metric.name, metric.text, metric.fraction)

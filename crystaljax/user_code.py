@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,22 @@ def load(source: str, kind: Kind) -> Any:
     if not (inspect.isclass(found) if kind == "class" else callable(found)):
         raise ValueError(f"{path} defines no {kind} {name!r}")
     return found
+
+
+def load_like(source: str, known: Callable[..., Any]) -> Any:
+    """A function of a file that takes the arguments of one that is known.
+
+    As `load`; ValueError too if it does not take as many.
+    """
+    function, names = load(source, "function"), list(inspect.signature(known).parameters)
+    try:
+        inspect.signature(function).bind(*names)
+    except TypeError as error:
+        raise ValueError(
+            f"{source} is called with ({', '.join(names)}), as {known.__module__}.{known.__name__}"
+            f" is: {error}"
+        ) from error
+    return function
 
 
 def split(source: str, kind: Kind) -> tuple[Path, str]:

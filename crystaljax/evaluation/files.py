@@ -11,7 +11,7 @@ import numpy as np
 
 from crystaljax.composition import element_counts
 from crystaljax.crystal import Crystals
-from crystaljax.evaluation.evaluate import Evaluation, Reference, evaluate
+from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.ehull import EnergyAboveHull
 from crystaljax.rewards.potentials.base import Relaxed, no_relaxation, put_relaxed
@@ -47,6 +47,7 @@ def evaluate_file(
     reference: Reference | None = None,
     energy: EnergyAboveHull | None = None,
     relax: bool = False,
+    config: EvaluationConfig | None = None,
 ) -> Evaluation:
     """Evaluate B crystals as those of n samples that are crystals; the others count as failed.
 
@@ -54,6 +55,7 @@ def evaluate_file(
       reference: training set, for novelty.
       energy: what gives energies above hull; without it nothing is said of stability.
       relax: relax the crystals before their energies are taken.
+      config: of the evaluation.
 
     The metrics of `NOT_FROM_FILES` are left out. ValueError if n < B.
     """
@@ -76,7 +78,7 @@ def evaluate_file(
         known["hull"] = f"{energy.label}, {found.state}"
         if any(found.reasons):
             notes.append(f"without an energy above hull: {in_words(found.reasons)}")
-    result = evaluate(crystals.padded(n), reference, **known)
+    result = evaluate(crystals.padded(n), reference, **known, config=config)
     return replace(
         result,
         metrics=tuple(m for m in result.metrics if m.name not in NOT_FROM_FILES),

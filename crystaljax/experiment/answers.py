@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
-from crystaljax.evaluation.rates import Rate
+from crystaljax.evaluation.policies import with_as_asked
 from crystaljax.experiment.texts import LlmSetup, Texts, prompts
 from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.policies.base import Rollout
 from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.text import Params, TextPolicy
-from crystaljax.validity import structure_valid
 
 SHOWN = 80
 """Characters of a prompt in a table."""
@@ -79,7 +78,7 @@ class Examiner:
                 np.array([len(x.tokens) - x.n_prompt for x in texts.sequences]),
                 rollout.logp_model,
                 texts.reason,
-                evaluate_rollout(rollout, self.reference),
+                self._evaluation(rollout, self.reference),
             )
         policy = self.policy
         if isinstance(policy, CrystalTextPolicy):
@@ -92,16 +91,10 @@ class Examiner:
         logp = drawn.logp_model.sum(axis=1, dtype=np.float64)
         return Answers(self.texts.asked, drawn.text, drawn.length, logp, drawn.reason)
 
-
-def evaluate_rollout(rollout: Rollout, reference: Reference) -> Evaluation:
-    """Metrics of samples, not relaxed and without energies."""
-    found = evaluate(rollout.crystals, reference, config=EvaluationConfig(progress=False))
-    asked = Rate.of(
-        "as asked",
-        rollout.met & structure_valid(rollout.crystals),
-        "a valid structure that is what it was asked to be, such as of that composition",
-    )
-    return replace(found, metrics=(asked, *found.metrics))
+    def _evaluation(self, rollout: Rollout, reference: Reference) -> Evaluation:
+        """Metrics of answers, not relaxed and without energies."""
+        config = EvaluationConfig(progress=False, metrics=self.setup.metrics)
+        return with_as_asked(evaluate(rollout.crystals, reference, config=config), rollout)
 
 
 def evaluations_of(answers: Mapping[str, Answers]) -> dict[str, Evaluation]:

@@ -88,6 +88,9 @@ class LlmSetup:
     """Settings of sampling."""
     n_samples: int = 200
     """Prompts of the validation share that fresh samples answer, one each."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of answers that are crystals, functions of your own as FILE.py:FUNCTION; see
+    `EvaluationConfig`."""
     result: Literal["last", "best"] = "last"
     """Weights of a run that are taken: the last, or those of the lowest validation loss."""
     output: Path = Path("runs/llm")

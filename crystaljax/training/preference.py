@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from crystaljax import user_code
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.crystal import Array
 from crystaljax.objectives import BELOW_HALF, Metrics, dpo
@@ -51,9 +52,13 @@ class DpoConfig:
     """Probability that a preference is the wrong way round."""
     anchor: float = 0.0
     """Weight of the preferred samples' −ln p by action, against drifting from the data."""
+    objective: str = ""
+    """Another loss of pairs, FILE.py:FUNCTION: of the arguments and results of `objectives.dpo`."""
 
     def __post_init__(self) -> None:
         check(self, beta=POSITIVE, label_smoothing=BELOW_HALF, anchor=NOT_NEGATIVE)
+        if self.objective:
+            user_code.split(self.objective, "function")
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,8 @@ def make_update(
     state's memory: only the new state is of use afterwards.
     """
 
+    objective = user_code.load_like(config.objective, dpo) if config.objective else dpo
+
     @partial(jax.jit, donate_argnums=0)
     def update(
         state: TrainState, frozen: Any, parts: Any, reference: Array
@@ -152,7 +159,7 @@ def make_update(
             samples, before = part
             found = log_probs(params, frozen, samples)
             logp, n_actions = sequence_log_probs(found), found[1].sum(axis=-1)
-            return dpo(
+            return objective(
                 *(logp[::2], logp[1::2], before[::2], before[1::2]),
                 *(config.beta, config.label_smoothing, config.anchor),
                 n_actions[::2],
