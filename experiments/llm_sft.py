@@ -7,7 +7,8 @@ write crystals of a given formula; some 6 minutes on two cores. Crystals can be 
 ways too, such as --setup.texts.templates formula unconditional. Give --setup.texts.file FILE.jsonl
 for other texts, and --setup.model.base FOLDER for a model of your own. Run it again with the same
 --setup.output to go on after an interruption. The result is in OUTPUT/model, which all scripts for
-crystals take.
+crystals take; what learnt a file of texts has to be told there how it writes and is asked for
+crystals, if it does: --setup.tokenization and --setup.templates.
 """
 
 from __future__ import annotations
