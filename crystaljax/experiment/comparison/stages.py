@@ -57,6 +57,9 @@ log = logging.getLogger(__name__)
 N_ROUND_TRIPS = 300
 """Validation crystals that are written and read again."""
 
+SEARCH_SEED = 0
+"""Seed of the short trainings that choose a learning rate."""
+
 N_REASONS = 5
 """Commonest reasons why samples are no crystals that are kept."""
 
@@ -205,14 +208,14 @@ class Comparison:
         result = {"metrics": [rate.to_dict() for rate in rates], "seconds": seconds}
         return run.finish(self.output, result)
 
-    def chosen_rate(self, variant: Variant, seed: int) -> float:
-        """The learning rate of the lowest validation NLL in short trainings."""
+    def chosen_rate(self, variant: Variant) -> float:
+        """The learning rate of the lowest validation NLL in short trainings, for all seeds."""
         rates = self.budget.learning_rates
         if len(rates) == 1:
             return rates[0]
+        runs = {rate: Run(variant, "search", SEARCH_SEED, rate) for rate in rates}
         found = {
-            rate: self._trained(Run(variant, "search", seed, rate), rate, self.budget.search)["nll"]
-            for rate in rates
+            rate: self._trained(run, rate, self.budget.search)["nll"] for rate, run in runs.items()
         }
         finite = {rate: nll for rate, nll in found.items() if nll is not None}
         if not finite:
@@ -222,13 +225,13 @@ class Comparison:
             )
         return min(finite, key=finite.__getitem__)
 
-    def train(self, variant: Variant, seed: int, search_seed: int) -> Mapping[str, Any]:
-        """A training at equal cost, with the learning rate that short ones of a seed chose."""
+    def train(self, variant: Variant, seed: int) -> Mapping[str, Any]:
+        """A training at equal cost, with the learning rate that short ones chose."""
         run = Run(variant, "train", seed)
         found = run.result(self.output)
         if found is not None:
             return found
-        return self._trained(run, self.chosen_rate(variant, search_seed), 1.0)
+        return self._trained(run, self.chosen_rate(variant), 1.0)
 
     def _trained(self, run: Run, learning_rate: float, share: float) -> dict[str, Any]:
         """The result of a training, which is done if it is not there."""
@@ -248,7 +251,7 @@ class Comparison:
         }
         with self.experiment.run(f"runs/{run.name}", run.stage) as training:
             try:
-                params = learner.train(
+                params, best_step = learner.train(
                     *(self.budget, learning_rate, n_steps, training.folder, training.log),
                     training.run_id,
                 )
@@ -269,6 +272,7 @@ class Comparison:
         result = described | {
             "nll": float(nll.mean()),
             "nll_standard_error": float(nll.std(ddof=1) / math.sqrt(len(nll))),
+            "best_step": best_step,
             "curve": points.tolist(),
             "crystals_per_second": _speed(curve),
             "seconds": time.perf_counter() - start,
