@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -27,19 +26,16 @@ def load(source: str, kind: Kind) -> Any:
     return found
 
 
-def load_like(source: str, known: Callable[..., Any]) -> Any:
-    """A function of a file that takes the arguments of one that is known.
+def load_called(source: str, *arguments: str) -> Any:
+    """A function of a file that is called with so many arguments, by place.
 
-    As `load`; ValueError too if it does not take as many.
+    As `load`; ValueError too, naming the arguments, if it does not take them.
     """
-    function, names = load(source, "function"), list(inspect.signature(known).parameters)
+    function = load(source, "function")
     try:
-        inspect.signature(function).bind(*names)
+        inspect.signature(function).bind(*arguments)
     except TypeError as error:
-        raise ValueError(
-            f"{source} is called with ({', '.join(names)}), as {known.__module__}.{known.__name__}"
-            f" is: {error}"
-        ) from error
+        raise ValueError(f"{source} is called with ({', '.join(arguments)}): {error}") from error
     return function
 
 

@@ -20,6 +20,7 @@ from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.experiment.texts import TextsConfig
 from crystaljax.policies.base import SamplingConfig
+from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.loading import load_policy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.text.loading import TextModelConfig
@@ -64,6 +65,7 @@ def test_a_format_of_a_user_goes_all_the_way(tmp_path: Path) -> None:
     assert policy.tokenization == name
     sampling = SamplingConfig(grammar=True, max_new_tokens=60)
     salt = policy.sample(params, [Condition(formula="NaCl")], 0, sampling).sequences.sequences[0]
+    assert isinstance(policy, CrystalTextPolicy)
     prompt = policy.texts.tokenizer.decode([salt.tokens[: salt.n_prompt]])[0]
     assert "A crystal of" in prompt and "NaCl" in prompt
     cubic = Condition(space_group=(221, 225, 229))

@@ -190,10 +190,8 @@ def test_what_is_no_objective(file: Path) -> None:
         ReinforceConfig(objective="absent.py:mine")
     with pytest.raises(ValueError, match="names no function"):
         DpoConfig(objective=str(file))
-    optimizer = OptimizerConfig().build(1)
-    wrong = ReinforceConfig(objective=f"{file}:of_two")
     with pytest.raises(ValueError, match=r"of_two is called with \(logp, logp_old, logp_base, adv"):
-        make_update(actions, optimizer, wrong)
+        ReinforceConfig(objective=f"{file}:of_two")
 
 
 def test_metrics(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -214,7 +212,7 @@ def test_metrics(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(FileNotFoundError):
         EvaluationConfig(metrics=("absent.py:small",))
     with pytest.raises(ValueError, match="is called with"):
-        evaluate(crystals, config=EvaluationConfig(metrics=(f"{file}:of_two",)))
+        EvaluationConfig(metrics=(f"{file}:of_two",))
 
 
 def test_a_metric_from_a_shell(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

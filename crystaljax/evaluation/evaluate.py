@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax import user_code
 from crystaljax.composition import formulas
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.charge_balance import (
@@ -62,8 +61,7 @@ class EvaluationConfig:
     """Further metrics of your own, each as FILE.py:FUNCTION; see `user_metrics.UserMetric`."""
 
     def __post_init__(self) -> None:
-        for source in self.metrics:
-            user_code.split(source, "function")
+        load_metrics(self.metrics)  # mistakes are told before anything is sampled
 
 
 @dataclass(frozen=True)

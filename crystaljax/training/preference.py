@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class DpoConfig:
     def __post_init__(self) -> None:
         check(self, beta=POSITIVE, label_smoothing=BELOW_HALF, anchor=NOT_NEGATIVE)
         if self.objective:
-            user_code.split(self.objective, "function")
+            user_code.load_called(self.objective, *signature(dpo).parameters)
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ def make_update(
     state's memory: only the new state is of use afterwards.
     """
 
-    objective = user_code.load_like(config.objective, dpo) if config.objective else dpo
+    objective: Callable[..., tuple[Array, Metrics]] = dpo
+    if config.objective:
+        objective = user_code.load_called(config.objective, *signature(dpo).parameters)
 
     @partial(jax.jit, donate_argnums=0)
     def update(

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,7 +91,7 @@ class ReinforceConfig:
         check(self, tau=NOT_NEGATIVE, baseline_decay=DECAY, group_size=at_least(2))
         check(self, std_floor=POSITIVE, clip=POSITIVE)
         if self.objective:
-            user_code.split(self.objective, "function")
+            user_code.load_called(self.objective, *signature(grpo).parameters)
         if self.algorithm == "grpo" and self.batch_size % self.group_size:
             raise ValueError(
                 f"rollouts of {self.batch_size} cannot be split into groups of {self.group_size}:"
@@ -131,7 +132,9 @@ def make_update(
     updates. It uses the state's memory: only the new state is of use afterwards.
     """
 
-    own = user_code.load_like(config.objective, grpo) if config.objective else None
+    own = None
+    if config.objective:
+        own = user_code.load_called(config.objective, *signature(grpo).parameters)
 
     def advantages(
         state: ReinforceState, reward: Array, logp_old: Array, logp_base: Array, tau: Array
