@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crystaljax.conditions import Condition
 
 MAX_SAMPLES = 10_000_000
+MAX_RELAX_STEPS = 500
 """Samples of one file: all of them are held in memory."""
 
 MAX_SEED = 2**32 - 1
@@ -168,9 +169,9 @@ class Evaluate(Command):
     """Samples asked of the model, of which the file lacks those that were no crystals: they count
     in every rate. If not given, as many as the file has rows."""
     potential: str = "chgnet"
-    """Interatomic potential, with weights after a colon: chgnet, nequix, nequix:FILE.nqx,
-    matgl:FOLDER, orb:MODEL, or FILE.py:CLASS of your own; none leaves stability out. The level of
-    theory of weights of your own follows, as in nequix:FILE.nqx@MP."""
+    """Interatomic potential, with weights after a colon: chgnet, sevennet, sevennet:7net-l3i5,
+    nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL, or FILE.py:CLASS of your own; none leaves
+    stability out. The level of theory of weights of your own follows, as in nequix:FILE.nqx@MP."""
     hull: str = "demonstration"
     """Hull to measure against: the demonstration hull, or a table of formulas and formation
     energies of the potential's level of theory; see --setup.stability.hull in the README."""
@@ -201,9 +202,10 @@ class Evaluate(Command):
         digests = file_digests({"source": self.source, "train": self.train, "hull": self.hull})
         folder = open_run(self.output, EvaluatedFile(self, digests), vary=("debug",))
         provenance = Provenance(plain(asdict(self)), {"sha256": digests})
-        energy = (
-            None if self.potential == "none" else create_e_above_hull(self.potential, self.hull)
-        )
+        energy = None
+        if self.potential != "none":
+            steps = MAX_RELAX_STEPS if self.relax else 0
+            energy = create_e_above_hull(self.potential, self.hull, steps)
         reference = None
         if self.train is not None:
             reference = Reference.of(load(self.train, max_sites=None).crystals, self.train)
@@ -212,7 +214,7 @@ class Evaluate(Command):
         n = n_rows if self.n_generated is None else self.n_generated
         if n < n_rows:
             raise ValueError(f"--n-generated {n}: {self.source} alone has {n_rows} crystals")
-        result = evaluate_file(data.crystals, n, reference, energy, self.relax, config)
+        result = evaluate_file(data.crystals, n, reference, energy, config)
         table = Table("metric", "value", "count / total")
         for metric in result.metrics:
             table.add_row(metric.name, metric.text, metric.fraction)

@@ -1,4 +1,4 @@
-"""The `paper` presets hold the numbers of CrystalFormer-RL (arXiv 2504.02367)."""
+"""The `paper` presets hold the numbers of arXiv 2504.02367 and 2509.07150."""
 
 import importlib
 import math
@@ -53,6 +53,32 @@ DIELECTRIC = [
     ("max_e_above_hull", 0.1, "III.B, table I"),
 ]
 
+PLAID = [
+    ("rlip.n_iterations", 7, "of its code; figure 3"),
+    ("rlip.n_unconditional", 10_000, "appendix 7.2"),
+    ("rlip.n_per_group", 1000, "appendix 7.2"),
+    ("rlip.groups", (1, 15, 38, 119, 143, 194, 216), "5.1: P1, C2/c, Amm2, I-4m2, P3 ..."),
+    ("rlip.thresholds.stable", 0.0, "4.2"),
+    ("rlip.thresholds.metastable", 0.08, "4.2"),
+    ("rlip.pairs.stable_metastable", 1, "appendix 7.2"),
+    ("rlip.pairs.stable_unstable", 2, "appendix 7.2"),
+    ("rlip.pairs.metastable_unstable", 2, "appendix 7.2"),
+    ("rlip.pairs.acceptable_unstable", 2, "appendix 7.2: 1:2"),
+    ("rlip.symprec", 0.01, "appendix 7.2"),
+    ("rlip.beta", 0.1, "appendix 7.2"),
+    ("rlip.epochs", 1, "appendix 7.2"),
+    ("rlip.batch_size", 16, "appendix 7.2"),
+    ("rlip.optimizer.learning_rate", 1e-6, "appendix 7.2"),
+    ("rlip.optimizer.weight_decay", 0.0, "appendix 7.2: Adam"),
+    ("rlip.temperature_step", 0.2, "figure 7"),
+    ("rlip.temperature_every", 2, "figure 7"),
+    ("rlip.reference", "previous", "4.2"),
+    ("setup.n_samples", 10_000, "5.1"),
+    ("setup.sampling.temperature", 0.7, "of its code"),
+    ("setup.quantized", "nf4", "5.1: 4 bits"),
+    ("exam.n_per_group", 1000, "5.1"),
+]
+
 ADAM = [
     ("b2", 0.999, "appendix A: Adam"),
     ("weight_decay", 0.0, "appendix A: Adam, not AdamW"),
@@ -84,7 +110,8 @@ def presets(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, 
 
 
 @pytest.mark.parametrize(
-    ("name", "table"), [("stability_rl", STABILITY), ("dielectric_rl", DIELECTRIC)]
+    ("name", "table"),
+    [("stability_rl", STABILITY), ("dielectric_rl", DIELECTRIC), ("plaid", PLAID)],
 )
 def test_numbers_of_the_paper(
     name: str, table: list[tuple[str, Any, str]], monkeypatch: pytest.MonkeyPatch
@@ -92,7 +119,7 @@ def test_numbers_of_the_paper(
     _, config = presets(name, monkeypatch)["paper"]
     found = {field: attrgetter(field)(config) for field, _, _ in table}
     assert found == {field: value for field, value, _ in table}
-    for part in ("rl", "sft") if name == "stability_rl" else ("rl",):
+    for part in {"stability_rl": ("rl", "sft"), "dielectric_rl": ("rl",)}.get(name, ()):
         for field, value, where in ADAM:
             assert getattr(getattr(config, part).optimizer, field) == value, (part, field, where)
 

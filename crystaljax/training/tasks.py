@@ -7,7 +7,7 @@ accumulated; their arrays have A on the leading axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -38,6 +38,8 @@ class RewardedSamples(NamedTuple):
     metrics: dict[str, float]
     judged: RewardBatch
     """[B]: the rewards as they were found, and what could not be judged."""
+    columns: Mapping[str, np.ndarray] = {}
+    """[B] each: what else is known of the samples, such as which are novel."""
 
 
 class Task(Protocol):

@@ -5,22 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import jax
 import numpy as np
 
-from crystaljax.conditions import Condition
-from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.nll import Resolution
-from crystaljax.evaluation.policies import assess_crystals
+from crystaljax.evaluation.policies import Drawn, assess_crystals, draw
 from crystaljax.evaluation.round_trip import round_trip
 from crystaljax.experiment.comparison.budget import BudgetConfig
 from crystaljax.experiment.comparison.cores import (
@@ -140,7 +136,10 @@ class Comparison:
         """The second judge."""
         if not self.samples.judge:
             return None
-        return StabilityReward(StabilityConfig(self.samples.judge, self.samples.stability.hull))
+        first = self.samples.stability
+        return StabilityReward(
+            StabilityConfig(self.samples.judge, first.hull, relax_steps=first.relax_steps)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -316,38 +315,6 @@ class Comparison:
             "reasons": dict(drawn.reasons.most_common(N_REASONS)),
         }
         return run.finish(self.output, result | more)
-
-
-class Drawn(NamedTuple):
-    """Samples of a policy, and what they took."""
-
-    crystals: Crystals
-    """[n]: all attempts."""
-    reasons: Counter[str]
-    """Reasons for which some are no crystals."""
-    seconds: float
-    """A sample; compilation does not count."""
-    cpu_seconds: float
-    """A sample, of all processors."""
-
-
-def draw(policy: Policy, params: Params, sampling: SamplingConfig, n: int, seed: int) -> Drawn:
-    """n samples, of which the second half tells the speed: the first compiles."""
-    sizes = [n - n // 2, n // 2] if n > 1 else [n]
-    rollouts, seconds, cpu = [], 0.0, 0.0
-    for part, size in enumerate(sizes):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        drawn_seed = int(np.random.SeedSequence([seed, 4, part]).generate_state(1)[0] >> 1)
-        rollouts.append(policy.sample(params, [Condition()] * size, drawn_seed, sampling))
-        seconds = (time.perf_counter() - start) / size
-        cpu = (time.process_time() - cpu_start) / size
-    n_slots = max(rollout.crystals.n_slots for rollout in rollouts)
-    crystals = jax.tree.map(
-        lambda *xs: np.concatenate(xs),
-        *(rollout.crystals.to_numpy().with_slots(n_slots) for rollout in rollouts),
-    )
-    reasons = Counter(reason for rollout in rollouts for reason in rollout.reasons if reason)
-    return Drawn(crystals, reasons, seconds, cpu)
 
 
 def describe(learner: Learner) -> dict[str, Any]:

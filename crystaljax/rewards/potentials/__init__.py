@@ -26,6 +26,7 @@ POTENTIALS = {
     "matgl": Entry("MatGLPotential"),
     "nequix": Entry("NequixPotential"),
     "orb": Entry("OrbPotential", ("model", "weights")),
+    "sevennet": Entry("SevenNetPotential", ("weights", "modal")),
 }
 
 NEEDED = "name", "level", "elements", "energies", "relax"
@@ -35,11 +36,11 @@ NEEDED = "name", "level", "elements", "energies", "relax"
 def create_potential(name: str, **options: Any) -> Potential:
     """Make a potential by name, with its model or weights after a colon if not the default ones.
 
-    Such as "chgnet", "nequix", "nequix:nequix-oam-1", "matgl:folder", "orb:model" or
-    "orb:model:file"; what can stand there, and the options, say the potentials' classes. The level
-    of theory of weights that are not known by name can follow, as "nequix:file@MP". A potential of
-    a user's own is FILE.py:CLASS, a class that is made without arguments (see `Potential`); the
-    file is run: give none that you do not trust.
+    Such as "chgnet", "nequix", "nequix:nequix-oam-1", "matgl:folder", "orb:model",
+    "orb:model:file" or "sevennet:7net-l3i5"; what can stand there, and the options, say the
+    potentials' classes. The level of theory of weights that are not known by name can follow, as
+    "nequix:file@MP". A potential of a user's own is FILE.py:CLASS, a class that is made without
+    arguments (see `Potential`); the file is run: give none that you do not trust.
 
     Errors: ValueError for no such potential, or a class that is none; ImportError if its package is
     not installed, with the extra to install; whatever a user's file raises.
