@@ -144,8 +144,13 @@ class Bench:
             conditions=[self.setup.condition],
             other=self.judge,
             sampling=self.setup.sampling,
-            config=EvaluationConfig(metrics=self.setup.metrics),
+            config=self.evaluation,
         )
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """Settings of evaluations."""
+        return EvaluationConfig(metrics=self.setup.metrics)
 
     @property
     def rewarded_by(self) -> str:
