@@ -188,8 +188,8 @@ class Evaluate(Command):
     in every rate. If not given, as many as the file has rows."""
     potential: str = "chgnet"
     """Interatomic potential, with weights after a colon: chgnet, sevennet, sevennet:7net-l3i5,
-    nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL; none leaves stability out. The level of theory
-    of weights of your own follows, as in nequix:FILE.nqx@MP."""
+    nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL, or FILE.py:CLASS of your own; none leaves
+    stability out. The level of theory of weights of your own follows, as in nequix:FILE.nqx@MP."""
     hull: str = "demonstration"
     """Hull to measure against: the demonstration hull, or a table of formulas and formation
     energies of the potential's level of theory; see --setup.stability.hull in the README."""
@@ -197,6 +197,9 @@ class Evaluate(Command):
     """Relax the crystals before their energy is taken: seconds to minutes each."""
     relax_steps: int = 0
     """The same, for so many steps at most; 500 if --relax is given alone."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics, functions of your own as FILE.py:FUNCTION, which take Crystals and return a
+    Rate or a Measure (crystaljax.evaluation.rates)."""
     output: Path = Path("evaluation")
     """Folder of the report; one that holds another evaluation is refused."""
 
@@ -252,7 +255,7 @@ class Evaluate(Command):
         """Judge samples of a model."""
         from crystaljax.data.dataset import load
         from crystaljax.data.writers import write
-        from crystaljax.evaluation.evaluate import Reference
+        from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
         from crystaljax.evaluation.files import evaluate_file
 
         reference = None
@@ -263,7 +266,8 @@ class Evaluate(Command):
         n = n_rows if self.n_generated is None else self.n_generated
         if n < n_rows:
             raise ValueError(f"--n-generated {n}: {self.source} alone has {n_rows} crystals")
-        result = evaluate_file(data.crystals, n, reference, energy)
+        config = EvaluationConfig(metrics=self.metrics)
+        result = evaluate_file(data.crystals, n, reference, energy, config)
 
         def write_tables(folder: Path) -> str:
             columns = {name: column[: len(data)] for name, column in result.columns.items()}

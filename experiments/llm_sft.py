@@ -11,7 +11,8 @@ energy, energy above hull and band gap, as far as --setup.texts.crystals has the
 the rates of each task; --setup.predictors judges energies and band gaps. Give
 --setup.texts.file FILE.jsonl for other texts, and --setup.model.base FOLDER for a model of your
 own. Run it again with the same --setup.output to go on after an interruption. The result is in
-OUTPUT/model, which all scripts for crystals take.
+OUTPUT/model, which all scripts for crystals take; what learnt a file of texts has to be told there
+how it writes and is asked for crystals, if it does: --setup.tokenization and --setup.templates.
 """
 
 from __future__ import annotations

@@ -146,6 +146,7 @@ def test_what_is_open_is_drawn_from_the_training_data() -> None:
         asked.drawn(Condition(required=("Og",)), request.open, 0.0)
 
 
+@pytest.mark.slow
 def test_grammars_hold_groups_and_elements(policy: CrystalTextPolicy) -> None:
     elements = ("Si", "Al", "Sm")
     asked = [Condition(space_group=(139, 225)), Condition(elements=elements)]

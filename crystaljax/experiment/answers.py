@@ -11,7 +11,8 @@ from crystaljax.data.dataset import load
 from crystaljax.evaluation.adherence import Predict, adherence
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.infilling import infilling_rates
-from crystaljax.evaluation.rates import MetricSet, Rate
+from crystaljax.evaluation.policies import with_as_asked
+from crystaljax.evaluation.rates import MetricSet
 from crystaljax.experiment.texts import LlmSetup, Texts, prompts
 from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.policies.base import Rollout
@@ -19,7 +20,6 @@ from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.text import Params, TextPolicy
 from crystaljax.policies.text_prompts import stripped
 from crystaljax.text.generation import GenerationConfig
-from crystaljax.validity import structure_valid
 
 SHOWN = 80
 """Characters of a prompt in a table."""
@@ -115,7 +115,7 @@ class Examiner:
             np.array([len(x.tokens) - x.n_prompt for x in found.sequences]),
             rollout.logp_model,
             found.reason,
-            evaluate_rollout(rollout, reference, self.predict),
+            self._evaluation(rollout, reference),
         )
 
     def _elements(self, params: Params, texts: Texts, seed: int) -> Answers:
@@ -143,6 +143,13 @@ class Examiner:
         logp = drawn.logp_model.sum(axis=1, dtype=np.float64)
         return Answers(texts.asked, drawn.text, drawn.length, logp, drawn.reason)
 
+    def _evaluation(self, rollout: Rollout, reference: Reference) -> Evaluation:
+        """Metrics of samples, without energies, and of what they were asked for."""
+        config = EvaluationConfig(progress=False, metrics=self.setup.metrics)
+        found = with_as_asked(evaluate(rollout.crystals, reference, config=config), rollout)
+        metrics, notes = adherence(rollout.crystals, rollout.conditions, self.predict)
+        return replace(found, metrics=(*found.metrics, *metrics), context=(*found.context, *notes))
+
 
 def _merged(parts: Sequence[Answers], order: np.ndarray) -> Answers:
     """Answers of all parts in another order, with the metrics of all."""
@@ -157,24 +164,6 @@ def _merged(parts: Sequence[Answers], order: np.ndarray) -> Answers:
         np.concatenate([x.logp for x in parts])[order],
         np.concatenate([x.reason for x in parts])[order],
         replace(found[0], metrics=metrics) if found else None,
-    )
-
-
-def evaluate_rollout(
-    rollout: Rollout, reference: Reference, predict: Predict | None = None
-) -> Evaluation:
-    """Metrics of samples, not relaxed and without energies, and of what they were asked for."""
-    found = evaluate(rollout.crystals, reference, config=EvaluationConfig(progress=False))
-    asked = Rate.of(
-        "as asked",
-        rollout.met & structure_valid(rollout.crystals),
-        "a valid structure that is what it was asked to be, such as of that composition",
-    )
-    metrics, notes = adherence(rollout.crystals, rollout.conditions, predict)
-    return replace(
-        found,
-        metrics=(asked, *found.metrics, *metrics),
-        context=(*found.context, *notes),
     )
 
 

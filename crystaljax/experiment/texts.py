@@ -105,6 +105,9 @@ class LlmSetup:
     """Prompts of the validation share that fresh samples answer, one each."""
     predictors: PredictorsConfig = field(default_factory=PredictorsConfig)
     """Judges of samples that were asked for properties."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of answers that are crystals, functions of your own as FILE.py:FUNCTION; see
+    `EvaluationConfig`."""
     result: Literal["last", "best"] = "last"
     """Weights of a run that are taken: the last, or those of the lowest validation loss."""
     output: Path = Path("runs/llm")
