@@ -22,8 +22,8 @@ import llm_sft
 from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
-from crystaljax.evaluation.evaluate import Reference
-from crystaljax.experiment.answers import evaluate_rollout
+from crystaljax.evaluation.evaluate import Reference, evaluate
+from crystaljax.evaluation.policies import with_as_asked
 from crystaljax.experiment.texts import (
     LlmSetup,
     TextsConfig,
@@ -220,7 +220,8 @@ def test_crystals_are_written_and_read_in_the_format_asked_for(
     assert isinstance(policy, CrystalTextPolicy)
     rollout = policy.encode(some.crystals, some.conditions)
     assert rollout.sequences.texts == texts[:20]
-    found = evaluate_rollout(rollout, Reference.of(some.crystals, "themselves"))
+    reference = Reference.of(some.crystals, "themselves")
+    found = with_as_asked(evaluate(rollout.crystals, reference), rollout)
     assert found.metrics[0].name == "as asked"
     assert found.metrics[0].value == 1
 
