@@ -48,6 +48,7 @@ def of_size(n_samples: int, batch_size: int, potential: str = "chgnet") -> Setup
         n_samples=n_samples,
         bounds=RewardBounds(invalid=0.0, low=0.0, high=math.inf),
         condition=Condition(space_group=225),
+        judge="",
         sampling=SamplingConfig(batch_size=batch_size),
     )
 

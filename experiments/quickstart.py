@@ -29,7 +29,7 @@ from crystaljax.training.reinforce import ReinforceConfig, reinforce
 class Config:
     """Sample, evaluate, fine-tune with PPO against energy above hull, evaluate again."""
 
-    setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/quickstart")))
+    setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/quickstart"), judge=""))
     """Model, hull, potentials, folders."""
     rl: ReinforceConfig = field(default_factory=lambda: ReinforceConfig(n_steps=25))
     """The fine-tuning."""

@@ -62,7 +62,7 @@ class Config:
     seeds: tuple[int, ...] = (0,)
     """Trainings of each; the report is of these."""
     only: tuple[str, ...] = ()
-    """Names, or labels of the tables, of those to work on now; all if not given."""
+    """Labels (as in the tables: "cif", "cif, bpe, augmented") to work on now; all if not given."""
     stages: tuple[StageName, ...] = ("train", "evaluate")
     """Work to do now: training, its evaluation, and learning by reward from what was trained."""
     core: CoreConfig = field(default_factory=CoreConfig)
@@ -122,7 +122,7 @@ PRESETS = {
             seeds=(0, 1, 2),
             core=CoreConfig(n_layers=4, n_heads=4, head_size=32),
             data=DataConfig(max_sites=20, max_tokens=1024),
-            budget=BudgetConfig(flops=3e13),
+            budget=BudgetConfig(flops=6e13, search=0.05, n_validations=20),
         ),
     ),
 }
@@ -152,7 +152,7 @@ def work(config: Config, comparison: Comparison, variant: Variant, seed: int) ->
     """All that is to be done with a variant and a seed, as far as it is not done yet."""
     if "train" in config.stages:
         comparison.ceiling(variant)
-        comparison.train(variant, seed, config.seeds[0])
+        comparison.train(variant, seed)
     if "evaluate" in config.stages:
         comparison.evaluate(variant, seed, "free")
         if variant.is_text:

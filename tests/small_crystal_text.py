@@ -48,13 +48,19 @@ def crystal_text_policy(
     return CrystalTextPolicy(TextPolicy(model, tokenizer), metadata)
 
 
-def learnt_crystal_texts(folder: Path) -> tuple[CrystalTextPolicy, Params]:
+def learnt_crystal_texts(folder: Path, head_size: int = 8) -> tuple[CrystalTextPolicy, Params]:
     """A model that has learnt the cubic ones of the small crystals by heart, by space group."""
+    width = max(32, 2 * head_size)
     crystals = small_crystals()
     crystals = crystals[np.isin(crystals.space_group, (216, 221, 225, 227))]
     metadata, tokenizer = small_metadata(("space_group",), "wyckoff-text", crystals)
     config = dataclasses.replace(
-        TINY, vocabulary=tokenizer.n_vocabulary(), max_length=256, width=32, mlp_width=64
+        TINY,
+        vocabulary=tokenizer.n_vocabulary(),
+        max_length=256,
+        width=width,
+        mlp_width=64,
+        head_size=head_size,
     )
     policy = CrystalTextPolicy(TextPolicy(LanguageModel(config, nnx.Rngs(0)), tokenizer), metadata)
     quick = OptimizerConfig(learning_rate=0.01, warmup_steps=10, ema_decay=0.0)
@@ -75,7 +81,11 @@ def small_metadata(
     rows = crystal_fields(crystals, properties)
     loaded = tuple(load_template(name) for name in templates)
     texts = create_format(format).encode(crystals)
-    prompts = [template.prompt(row) for template in loaded for row in rows]
+    prompts = []
+    for template in loaded:
+        said = template.saying(range(len(template.clauses)))
+        everything = dict.fromkeys(said.prompt_fields, 0)
+        prompts += [said.prompt({**everything, **row}) for row in rows]
     tokenizer = train_words([*texts, *prompts], r"[A-Z][a-z]?|[\s\S]")
     longest = max(map(len, tokenizer.encode(texts))) + 1
     return TextMetadata.of(format, loaded).describing(crystals, rows, longest), tokenizer

@@ -9,7 +9,7 @@ from test_rewards_ehull import AMERICIUM, CRUSHED, IRON, KCL, NACL, Fixed, cryst
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.evaluate import Reference
-from crystaljax.evaluation.files import NOT_FROM_FILES, evaluate_file, in_words, unrelaxed
+from crystaljax.evaluation.files import NOT_FROM_FILES, energies, evaluate_file, in_words
 from crystaljax.rewards.ehull import EnergyAboveHull
 from crystaljax.rewards.formation import mp_references
 from crystaljax.rewards.hull import Hull
@@ -90,11 +90,14 @@ def test_why_there_is_no_energy() -> None:
 def test_relaxed_energies() -> None:
     energy = EnergyAboveHull(potential(-4.0), HULL)
     still = evaluate_file(SAMPLES, 5, energy=energy).columns["e_above_hull"]
-    found = evaluate_file(SAMPLES, 5, energy=energy, relax=True)
+    relaxing = EnergyAboveHull(potential(-4.0), HULL, relax_steps=9)
+    found = evaluate_file(SAMPLES, 5, energy=relaxing)
     above = found.columns["e_above_hull"]
     np.testing.assert_allclose(above[[0, 1, 3]], still[[0, 1, 3]] - 1, rtol=1e-6)
     assert np.isnan(above[[2, 4]]).all()
-    assert "relaxed by FIRE to 0.02 eV/Å (3 of 4 converged)" in found["metastable"].reference
+    state = "relaxed by FIRE to 0.02 eV/Å in at most 9 steps (3 of 3 converged)"
+    assert state in found["metastable"].reference
+    assert found["relaxation converged"].count == 3
     assert "without an energy above hull: 1 × it melts" in found.context
 
 
@@ -102,9 +105,9 @@ def test_many_crystals_are_taken_in_parts() -> None:
     many = SAMPLES[np.arange(300) % 4]
     asked = Fixed(-4.0)
     energy: Any = EnergyAboveHull(asked, HULL)  # type: ignore[arg-type]
-    found = unrelaxed(energy, many)
+    found = energies(energy, many)
     assert asked.asked == 300 and len(found.reasons) == 300
-    np.testing.assert_array_equal(found.e_above_hull, energy(many).info["e_above_hull"])
+    np.testing.assert_array_equal(found.value, energy(many).value)
 
 
 def test_reasons_in_words() -> None:

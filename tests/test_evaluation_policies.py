@@ -93,3 +93,7 @@ def test_rates_by_space_group(policy: WyckoffPolicy, reference: Reference) -> No
     new = [rate.count for rate in below["S.U.N."]]
     assert new == [rate.count for rate in below["metastable S.U.N."]]
     assert min(new) > 0
+    for right, found, both in zip(
+        *(below[x] for x in ("space group met", "metastable S.U.N.", "S.S.U.N.")), strict=True
+    ):
+        assert 0 < both.count <= min(right.count, found.count)

@@ -73,7 +73,7 @@ def setup(either_model: Path, crystals: Path) -> str:
     """Options of the experiments on crystals: a small model of either kind, few samples."""
     return (
         f"--setup.model {either_model} --setup.reference {crystals} --setup.n-samples 8"
-        " --setup.sampling.batch-size 8 --setup.output out"
+        " --setup.sampling.batch-size 8 --setup.output out --setup.judge="
     )
 
 
@@ -179,6 +179,60 @@ def test_kl_reward(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
         } <= found.keys()
 
 
+TINY_RLIP = (
+    "--rlip.n-iterations 2 --rlip.n-unconditional 8 --rlip.n-per-group 4 --rlip.group-size 4"
+    " --rlip.groups 225 1 --rlip.batch-size 4 --rlip.thresholds.metastable 1e3"
+    " --exam.n-per-iteration 4 --exam.n-per-group 4 --exam.groups 225 1 --exam.unseen-groups 227"
+)
+
+
+def test_plaid(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
+    pytest.importorskip("chgnet")
+    run(monkeypatch, "plaid.py", "small", setup, TINY_RLIP)
+    runs = Path("out/runs")
+    results = {path: path.stat().st_mtime_ns for path in runs.glob("*/*/result.json")}
+    assert {path.parent.name for path in results} == {
+        "base-seed0",
+        "conditional-seed0",
+        "joint-seed0",
+    }
+    (joint,) = runs.glob("*/joint-seed0")
+    load_policy(joint / "model")
+    assert len(list((joint / "iterations").glob("*.npz"))) == 2
+    report = json.loads(Path("out/report.json").read_text())
+    assert "metastable_SUN" in report
+    for name in ("iterations_training", "groups_ssun", "space_groups", "compositions"):
+        assert Path(f"out/{name}.png").stat().st_size > 1000
+    run(monkeypatch, "plaid.py", "small", setup, TINY_RLIP, "--only joint")
+    assert all(path.stat().st_mtime_ns == time for path, time in results.items())
+
+
+def test_plaid_as_in_the_paper(monkeypatch: pytest.MonkeyPatch, crystals: Path) -> None:
+    """An adapter of a base in NF4, as large as a test can have it."""
+    for name in ("chgnet", "tokenizers", "qwix"):
+        pytest.importorskip(name)
+    from small_crystal_text import learnt_crystal_texts
+
+    from crystaljax.models.llm.lora import LoraConfig
+    from crystaljax.policies.crystal_text import CrystalTextPolicy
+    from crystaljax.text.loading import TextModelConfig, load_text_policy
+
+    policy, params = learnt_crystal_texts(Path("learning"), head_size=32)
+    policy.save("base", params)
+    lora = LoraConfig(rank=8, alpha=32.0)
+    texts = load_text_policy(TextModelConfig(base="base", lora=lora, quantized="nf4"))
+    CrystalTextPolicy(texts, policy.metadata).save("adapter", texts.start)
+    run(
+        *(monkeypatch, "plaid.py", "paper", TINY_RLIP, "--setup.model adapter --setup.n-parts 2"),
+        f"--setup.reference {crystals} --setup.stability.potential chgnet --setup.judge chgnet"
+        " --setup.stability.relax-steps 2",
+        "--setup.n-samples 8 --setup.sampling.max-new-tokens 0 --setup.output out",
+    )
+    (joint,) = Path("out/runs").glob("*/joint-seed0")
+    assert (joint / "model" / "adapter_config.json").is_file()
+    assert "dpo/pairs" in read_metrics(joint)
+
+
 def test_sample(either_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command, with conditions that differ from row to row."""
     Path("asked.csv").write_text("space_group\n225\n227\n")
@@ -267,6 +321,7 @@ def test_curate_alloys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         ("text_formats.py", "--source {0} --learnt {0} --n-matched 5 --repeats 1"),
         ("grammars.py", "--source prototypes --formats coordinates --bpe 300 --large 2000"),
         ("symmetry.py", "--source {} --n 20 --peer-n 2 --batch-size 8 --repeats 1"),
+        ("csp.py", "--truth {} --n-crystals 4 --k 2"),
         ("hull.py", "--queries 20 --peer-queries 3 --repeats 2"),
         ("matching.py", "--reference {0} --others {0} --n-samples 12 --plain-samples 2"),
         ("pool.py", "--workers 1 --crystals 4 --trivial-crystals 50"),
@@ -294,6 +349,19 @@ def test_benchmarks(
     printed = result(capsys)
     assert {"unit", "hardware"} <= printed.keys()
     assert printed["name"] == name[:-3] and printed.get("value", 1) > 0
+
+
+def test_csp_baselines(crystals: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A crystal of the training set is found at the first attempt; random search is as asked."""
+    pytest.importorskip("pyxtal")
+    sources = f"--train {crystals} --test {crystals} --tracking.mode disabled"
+    settings = "--methods substitution random --n 2 --k 2 --output out"
+    run(monkeypatch, "csp_baselines.py", f"{sources} {settings}")
+    found = json.loads(Path("out/report.json").read_text())["evaluations"]
+    first, second = ({x["name"]: x for x in evaluation["metrics"]} for evaluation in found.values())
+    assert first["match rate @1"]["count"] == first["match rate @1"]["total"] == 2
+    assert second["as asked"]["total"] == 4
+    assert Path("out/substitution.csv").is_file() and Path("out/random-attempts.csv").is_file()
 
 
 def test_every_script_is_run() -> None:

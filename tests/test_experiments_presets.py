@@ -1,8 +1,9 @@
-"""The `paper` presets hold the numbers of CrystalFormer-RL (arXiv 2504.02367)."""
+"""The `paper` presets hold the numbers of arXiv 2504.02367 and 2509.07150."""
 
 import importlib
 import math
 import sys
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import optax
 import pytest
 
 from crystaljax.models.wyckoff.transformer import ModelConfig
+from crystaljax.policies.text_metadata import is_infilling
+from crystaljax.text.prompts import load_template
 from crystaljax.training.optimizer import OptimizerConfig
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -53,6 +56,33 @@ DIELECTRIC = [
     ("max_e_above_hull", 0.1, "III.B, table I"),
 ]
 
+PLAID = [
+    ("rlip.n_iterations", 7, "of its code; figure 3"),
+    ("rlip.n_unconditional", 10_000, "appendix 7.2"),
+    ("rlip.n_per_group", 1000, "appendix 7.2"),
+    ("rlip.groups", (1, 15, 38, 119, 143, 194, 216), "5.1: P1, C2/c, Amm2, I-4m2, P3 ..."),
+    ("rlip.thresholds.stable", 0.0, "4.2"),
+    ("rlip.thresholds.metastable", 0.08, "4.2"),
+    ("rlip.pairs.stable_metastable", 1, "appendix 7.2"),
+    ("rlip.pairs.stable_unstable", 2, "appendix 7.2"),
+    ("rlip.pairs.metastable_unstable", 2, "appendix 7.2"),
+    ("rlip.pairs.acceptable_unstable", 2, "appendix 7.2: 1:2"),
+    ("rlip.symprec", 0.01, "appendix 7.2"),
+    ("rlip.beta", 0.1, "appendix 7.2"),
+    ("rlip.epochs", 1, "appendix 7.2"),
+    ("rlip.batch_size", 16, "appendix 7.2"),
+    ("rlip.optimizer.learning_rate", 1e-6, "appendix 7.2"),
+    ("rlip.optimizer.weight_decay", 0.0, "appendix 7.2: Adam"),
+    ("rlip.temperature_step", 0.2, "figure 7"),
+    ("rlip.temperature_every", 2, "figure 7"),
+    ("rlip.reference", "previous", "4.2"),
+    ("setup.stability.relax_steps", 500, "appendix 7.2"),
+    ("setup.n_samples", 10_000, "5.1"),
+    ("setup.sampling.temperature", 0.7, "of its code"),
+    ("setup.quantized", "nf4", "5.1: 4 bits"),
+    ("exam.n_per_group", 1000, "5.1"),
+]
+
 ADAM = [
     ("b2", 0.999, "appendix A: Adam"),
     ("weight_decay", 0.0, "appendix A: Adam, not AdamW"),
@@ -77,6 +107,23 @@ NETWORK = {
 }
 
 
+PLAID = [
+    ("setup.model.base", "Qwen/Qwen2.5-7B", "4.1"),
+    ("setup.model.quantized", "nf4", "7.2: 4 bits"),
+    ("setup.model.lora.rank", 8, "7.2"),
+    ("setup.model.lora.alpha", 32.0, "7.2"),
+    ("setup.model.lora.dropout", 0.05, "7.2"),
+    ("setup.model.lora.targets", ("q_proj", "v_proj"), "its code"),
+    ("setup.texts.format", "plaid", "4.3"),
+    ("setup.texts.weights", (), "7.2: thirds"),
+    ("setup.texts.redraw", True, "7.2: a task each time"),
+    ("sft.batch_size", 16, "7.2"),
+    ("sft.optimizer.learning_rate", 1e-5, "7.2"),
+    ("sft.n_epochs", 10, "7.2"),
+]
+"""PLaID++ (arXiv 2509.07150)."""
+
+
 def presets(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, Any]]:
     """The presets of a script."""
     monkeypatch.setattr(sys, "path", [str(EXPERIMENTS), *sys.path])
@@ -84,7 +131,8 @@ def presets(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, 
 
 
 @pytest.mark.parametrize(
-    ("name", "table"), [("stability_rl", STABILITY), ("dielectric_rl", DIELECTRIC)]
+    ("name", "table"),
+    [("stability_rl", STABILITY), ("dielectric_rl", DIELECTRIC), ("plaid", PLAID)],
 )
 def test_numbers_of_the_paper(
     name: str, table: list[tuple[str, Any, str]], monkeypatch: pytest.MonkeyPatch
@@ -92,9 +140,27 @@ def test_numbers_of_the_paper(
     _, config = presets(name, monkeypatch)["paper"]
     found = {field: attrgetter(field)(config) for field, _, _ in table}
     assert found == {field: value for field, value, _ in table}
-    for part in ("rl", "sft") if name == "stability_rl" else ("rl",):
+    for part in {"stability_rl": ("rl", "sft"), "dielectric_rl": ("rl",)}.get(name, ()):
         for field, value, where in ADAM:
             assert getattr(getattr(config, part).optimizer, field) == value, (part, field, where)
+
+
+def test_numbers_of_plaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fine-tuning; the scripts that go on from it write and load as it does."""
+    pytest.importorskip("transformers")
+    _, config = presets("llm_sft", monkeypatch)["paper"]
+    assert [attrgetter(field)(config) for field, _, _ in PLAID] == [value for _, value, _ in PLAID]
+    infilling, unconditional, properties = map(load_template, config.setup.texts.templates)
+    assert is_infilling(infilling)
+    assert not unconditional.prompt_fields and not unconditional.clauses
+    assert set().union(*properties.clause_fields) == {
+        *("formula", "space_group", "formation_energy_per_atom", "e_above_hull", "band_gap")
+    }
+    for name in ("llm_dpo", "llm_sample"):
+        model = presets(name, monkeypatch)["paper"][1].setup.model
+        # With an adapter to go on from, as they are to be called.
+        model = replace(model, adapter="adapter")
+        assert (model.base, model.quantized) == (config.setup.model.base, "nf4")
 
 
 def test_the_published_network() -> None:

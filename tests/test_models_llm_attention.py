@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llm_reference import FAMILIES, logits, ours, random_tokens, reference, torch
 
-from crystaljax.models.llm.attention import attend, cache_mask, row_mask
+from crystaljax.models.llm.attention import BLOCK, attend, cache_mask, over_rows, row_mask
 from crystaljax.models.llm.decoder import LanguageModel
 
 
@@ -45,6 +45,29 @@ def test_attention_is_that_of_jax() -> None:
     found = attend(grouped, k.swapaxes(1, 2), v.swapaxes(1, 2), mask, None)
     found = found.transpose(0, 3, 1, 2, 4).reshape(2, 7, 6, 8)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [0, 150])
+def test_long_rows_in_blocks_are_whole_rows(window: int) -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.array([[200, BLOCK - 3, 1, 90], [BLOCK, BLOCK, 100, 60]])
+    length = lengths[0].sum()
+    segment = np.stack([np.repeat(np.arange(1, 5), row) for row in lengths])
+    position = np.stack([np.concatenate([np.arange(n) for n in row]) for row in lengths])
+    mask = row_mask(position, segment, window)
+    q, k, v = (rng.normal(size=(2 * length, n, 8)).astype(np.float32) for n in (6, 2, 2))
+
+    def of_jax(q: Any, k: Any, v: Any) -> Any:
+        rows = (x.reshape(2, length, *x.shape[1:]) for x in (q, k, v))
+        return jax.nn.dot_product_attention(*rows, mask=mask[:, None], scale=1.0).reshape(q.shape)
+
+    def in_blocks(q: Any, k: Any, v: Any) -> Any:
+        return over_rows(mask, None, keep=False)(q, k, v)[0]
+
+    for function in (lambda f: f, lambda f: jax.grad(lambda *x: (f(*x) ** 2).sum(), (0, 1, 2))):
+        found, expected = function(in_blocks)(q, k, v), function(of_jax)(q, k, v)
+        for mine, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
 N_SLOTS, LONGEST = 64, 20

@@ -16,8 +16,10 @@ from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import DpoConfig, PreferenceConfig
 from crystaljax.training.pretrain import PretrainConfig
 from crystaljax.training.reinforce import ReinforceConfig
+from crystaljax.training.rlip import RlipConfig
 from crystaljax.training.sft import SftConfig
 from crystaljax.training.text_preference import TextPreferenceConfig
+from crystaljax.training.tiers import KINDS, PairConfig
 
 FIT = {
     "n_epochs": 0,
@@ -44,6 +46,10 @@ REFUSED: dict[type, dict[str, float]] = {
     PreferenceConfig: DPO
     | {"n_iterations": 0, "n_samples": 1, "group_size": 1, "min_gap": -1.0, "epochs": 0}
     | {"batch_size": 0, "temperature_step": np.inf},
+    RlipConfig: DPO
+    | {"n_iterations": 0, "epochs": 0, "batch_size": 0, "n_unconditional": -1, "n_per_group": -1}
+    | {"group_size": 0, "symprec": 0.0, "temperature_step": np.inf, "temperature_every": 0},
+    PairConfig: dict.fromkeys(KINDS, -1),
     TextPreferenceConfig: DPO | FIT | {"n_parts": 0},
     PretrainConfig: FIT,
     SftConfig: FIT | {"n_parts": 0},

@@ -70,6 +70,12 @@ def test_matgl_s_own_weights_against_a_hull_of_theirs(shared: Path, tmp_path: Pa
         ("orb:orb-v2", "MP"),
         ("orb:orb-v3-direct-20-omat", "OMat24"),
         ("orb:orb-v3-direct-20-omat:file.ckpt", "OMat24"),
+        ("sevennet", "MP"),
+        ("sevennet:7net-l3i5", "MP"),
+        ("sevennet:7net-mf-0:pbe", "MP"),
+        ("sevennet:7net-mf-0:R2SCAN", "MP-r2SCAN"),
+        ("sevennet:mine.pth:PBE", None),
+        ("sevennet:mine.pth@MP", "MP"),
     ],
 )
 def test_levels_of_potentials(name: str, level: str | None) -> None:

@@ -47,13 +47,15 @@ def test_what_is_kept_is_not_computed_again(
 
 
 @pytest.mark.slow
-def test_workers_say_the_same(crystals: Crystals) -> None:
+@pytest.mark.parametrize("steps", [0, 3])
+def test_workers_say_the_same(crystals: Crystals, steps: int) -> None:
     pool = PoolConfig(kind="processes", n_workers=2, chunk=3)
-    with StabilityReward(StabilityConfig(pool=pool)) as stability:
+    with StabilityReward(StabilityConfig(relax_steps=steps, pool=pool)) as stability:
         found = stability(crystals)
         assert stability.potential == "chgnet"
-    expected = create_e_above_hull()(crystals)
+    expected = create_e_above_hull(relax_steps=steps)(crystals)
     np.testing.assert_allclose(found.value, expected.value, atol=1e-5)
+    assert list(found.info) == list(expected.info)
 
 
 def test_hulls_have_digests_of_what_they_hold() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from crystaljax.composition import element_counts
@@ -14,13 +17,22 @@ from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask
 from crystaljax.evaluation.rates import Rate
-from crystaljax.evaluation.stability import EnergiesAboveHull, Thresholds, stability_metrics
-from crystaljax.policies.base import Params, Policy, SamplingConfig
+from crystaljax.evaluation.stability import (
+    EnergiesAboveHull,
+    Thresholds,
+    found_space_group,
+    stability_metrics,
+)
+from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
+from crystaljax.rewards.ehull import relaxation_of, relaxation_state
 from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.progress import tracked, working
 from crystaljax.training.rollouts import judge
 
-GROUP_RATES = ("S.U.N.", "metastable S.U.N.", "believable metastable S.U.N.")
+GROUP_RATES = (
+    *("S.U.N.", "metastable S.U.N.", "space group met", "S.S.U.N."),
+    *("believable metastable S.U.N.", "believable S.S.U.N."),
+)
 """Rates that are told of single space groups."""
 
 
@@ -31,7 +43,8 @@ class Assessment:
     crystals: Crystals
     """[N], zero where a sequence is no crystal."""
     e_above_hull: np.ndarray
-    """float64 [N]: eV/atom, as sampled (not relaxed); nan where unknown."""
+    """float64 [N]: eV/atom, as sampled or relaxed (`StabilityConfig.relax_steps`); nan where
+    unknown."""
     evaluation: Evaluation
 
 
@@ -48,24 +61,26 @@ def assess(
     sampling: SamplingConfig | None = None,
     config: EvaluationConfig | None = None,
 ) -> Assessment:
-    """Draw n fresh samples under conditions, which they take in turn, and evaluate them, unrelaxed.
+    """Draw n fresh samples under conditions, which they take in turn, and evaluate them.
 
     `energy` is that of the reward; `other` is by another potential, whose verdict the
-    evaluation then has as well: a model should not be marked by its own teacher alone. If anything
-    is asked, the share of samples that meet it is among the rates.
+    evaluation then has as well: a model should not be marked by its own teacher alone.
     """
     with working(f"sampling {n} crystals"):
         rollout = policy.sample(params, chosen(conditions, n, seed), seed, sampling)
     found = assess_crystals(rollout.crystals, energy, reference, other=other, config=config)
-    if not any(condition.asked for condition in conditions):
-        return found
-    met = Rate.of("condition met", rollout.met, "crystals that are what they were asked to be")
-    evaluation = replace(
-        found.evaluation,
-        metrics=(*found.evaluation.metrics, met),
-        columns={**found.evaluation.columns, "condition_met": rollout.met},
-    )
-    return replace(found, evaluation=evaluation)
+    return replace(found, evaluation=with_as_asked(found.evaluation, rollout))
+
+
+def with_as_asked(evaluation: Evaluation, rollout: Rollout) -> Evaluation:
+    """The evaluation of a rollout, with the share that is as asked if anything was asked."""
+    if not any(condition.asked for condition in rollout.conditions):
+        return evaluation
+    good = rollout.met & evaluation.columns["valid_structure"]
+    description = "a valid structure that is what it was asked to be, such as of that composition"
+    rate = Rate.of("as asked", good, description)
+    columns = {**evaluation.columns, "as_asked": good}
+    return replace(evaluation, metrics=(rate, *evaluation.metrics), columns=columns)
 
 
 def assess_crystals(
@@ -76,7 +91,7 @@ def assess_crystals(
     other: StabilityReward | None = None,
     config: EvaluationConfig | None = None,
 ) -> Assessment:
-    """Evaluate N samples, unrelaxed; rows that are all zero are no crystals."""
+    """Evaluate N samples; rows that are all zero are no crystals."""
     ok = np.asarray(crystals.n_sites) > 0
     by_teacher = _judged(energy, crystals, ok)
     evaluation = evaluate(
@@ -86,9 +101,51 @@ def assess_crystals(
         hull=by_teacher.hull,
         n_known=by_teacher.n_known,
         second=None if other is None else _judged(other, crystals, ok),
+        relaxed=by_teacher.relaxed,
+        relaxation=by_teacher.hull,
         config=config,
     )
     return Assessment(crystals, by_teacher.e_above_hull, evaluation)
+
+
+class Drawn(NamedTuple):
+    """Samples of a policy, and what they took."""
+
+    crystals: Crystals
+    """[n]: all attempts."""
+    reasons: Counter[str]
+    """Reasons for which some are no crystals."""
+    seconds: float
+    """A sample; compilation does not count."""
+    cpu_seconds: float
+    """A sample, of all processors."""
+
+
+def draw(
+    policy: Policy,
+    params: Params,
+    sampling: SamplingConfig,
+    n: int,
+    seed: int,
+    condition: Condition | None = None,
+) -> Drawn:
+    """n samples under a condition, of which the second half tells the speed: the first compiles."""
+    asked = condition or Condition()
+    sizes = [n - n // 2, n // 2] if n > 1 else [n]
+    rollouts, seconds, cpu = [], 0.0, 0.0
+    for part, size in enumerate(sizes):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        drawn_seed = int(np.random.SeedSequence([seed, 4, part]).generate_state(1)[0] >> 1)
+        rollouts.append(policy.sample(params, [asked] * size, drawn_seed, sampling))
+        seconds = (time.perf_counter() - start) / size
+        cpu = (time.process_time() - cpu_start) / size
+    n_slots = max(rollout.crystals.n_slots for rollout in rollouts)
+    crystals = jax.tree.map(
+        lambda *xs: np.concatenate(xs),
+        *(rollout.crystals.to_numpy().with_slots(n_slots) for rollout in rollouts),
+    )
+    reasons = Counter(reason for rollout in rollouts for reason in rollout.reasons if reason)
+    return Drawn(crystals, reasons, seconds, cpu)
 
 
 def _judged(energy: StabilityReward, crystals: Crystals, ok: np.ndarray) -> EnergiesAboveHull:
@@ -97,7 +154,10 @@ def _judged(energy: StabilityReward, crystals: Crystals, ok: np.ndarray) -> Ener
     above: Any = found.info.get("e_above_hull", np.full(len(found), np.nan))
     above = np.where(found.ok, above, np.nan)
     n_known = energy.hull.n_known(element_counts(crystals))
-    return EnergiesAboveHull(above, f"{energy.label}, unrelaxed", energy.potential, n_known)
+    steps = energy.config.relax_steps
+    relaxed = relaxation_of(found) if steps else None
+    hull = f"{energy.label}, {relaxation_state(relaxed, steps)}"
+    return EnergiesAboveHull(above, hull, energy.potential, n_known, relaxed)
 
 
 def by_space_group(
@@ -112,29 +172,35 @@ def by_space_group(
     sampling: SamplingConfig | None = None,
     thresholds: Thresholds | None = None,
 ) -> dict[str, list[Rate]]:
-    """Rates of n fresh samples in each of some space groups, by name: those of `GROUP_RATES`.
+    """Rates of n fresh samples in each of some space groups: {name: [rate of each group]}.
 
-    Samples of another space group than asked for count as failed.
+    S.U.N. and metastable S.U.N., for which samples said to be of another space group count as
+    failed; the share that has the space group asked for, as found of the full cell; and S.S.U.N.,
+    metastable S.U.N. of those; the last two with believable energies alone, too.
     """
     asked = [Condition(space_group=int(group)) for group in groups]
     with working(f"sampling {n} crystals of each of {len(asked)} space groups"):
         rollout = policy.sample(params, asked, seed, sampling, repeat=n)
     judged = _judged(energy, rollout.crystals, rollout.met)
     assert judged.n_known is not None
+    found = found_space_group(rollout.crystals)
     rates: dict[str, list[Rate]] = {name: [] for name in GROUP_RATES}
-    for first in tracked(range(0, len(rollout), n), "S.U.N. by space group"):
+    right = "the full cell has the space group asked for (symprec 0.01 Å)"
+    for group, first in zip(groups, tracked(range(0, len(rollout), n), "by group"), strict=True):
         rows = np.arange(first, first + n)
         samples = StructureSet.from_crystals(rollout.crystals[rows], "samples")
+        correct = (found[rows] == group) & rollout.met[rows]
         metrics = stability_metrics(
             judged.e_above_hull[rows],
             judged.hull,
             cluster=clusters(samples),
             novel=novel_mask(samples, reference) & rollout.met[rows],
+            correct_group=correct,
             n_known=judged.n_known[rows],
             reference=reference.name,
             thresholds=thresholds,
         )
-        for metric in metrics:
+        for metric in [*metrics, Rate.of("space group met", correct, right)]:
             if isinstance(metric, Rate) and metric.name in rates:
                 rates[metric.name].append(metric)
     return rates

@@ -36,6 +36,8 @@ class EnergiesAboveHull:
     """The potential's name."""
     n_known: np.ndarray | None = None
     """int [N]: hull entries in the sample's chemical system and its subsystems, if known."""
+    relaxed: Relaxed | None = None
+    """The samples relaxed, if the energies are of those."""
 
 
 def keeps_space_group(
@@ -43,21 +45,32 @@ def keeps_space_group(
 ) -> np.ndarray:
     """Mask of crystals that have, as full cells, the space group they are described with: bool [B].
 
-    A description may have more symmetry than its group says, and then fails. `symprec` in Å;
-    `cells` [B]: the crystals' primitive cells, if they have been made already.
+    A description may have more symmetry than its group says, and then fails. Arguments as of
+    `found_space_group`.
+    """
+    found = found_space_group(crystals, symprec, cells)
+    return (found > 0) & (found == np.asarray(crystals.space_group))
+
+
+def found_space_group(
+    crystals: Crystals, symprec: float = 0.01, cells: Sequence[AtomicCell] | None = None
+) -> np.ndarray:
+    """Space groups of crystals as full cells: int [B], 0 for what is no crystal.
+
+    `symprec` in Å; `cells` [B]: the crystals' primitive cells, if they have been made already.
     """
     from crystaljax.structures import to_cells
     from crystaljax.symmetry.analysis import symmetrize
     from crystaljax.validity import is_crystal
 
     crystals = crystals.to_numpy()
-    same = np.zeros(len(crystals), bool)
+    groups = np.zeros(len(crystals), np.int64)
     rows = np.flatnonzero(is_crystal(crystals))
     cells = list(to_cells(crystals, primitive=True)) if cells is None else cells
     if len(rows):
         found, _ = symmetrize([cells[row] for row in rows.tolist()], symprec=symprec)
-        same[rows] = np.asarray(found.space_group) == crystals.space_group[rows]
-    return same
+        groups[rows] = np.asarray(found.space_group)
+    return groups
 
 
 def stability_metrics(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -11,14 +14,15 @@ import numpy as np
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
-from crystaljax.evaluation.evaluate import Reference
+from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.policies import Assessment, assess
-from crystaljax.policies.base import Params, SamplingConfig
+from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
 from crystaljax.rewards.guards import Guarding, Guards, create_guards
+from crystaljax.rewards.levels import LevelError, split_level
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
 from crystaljax.tracking import TrackingConfig
@@ -27,6 +31,12 @@ from crystaljax.training.reinforce import ReinforceConfig
 
 if TYPE_CHECKING:
     from crystaljax.experiment.experiment import Experiment
+
+
+log = logging.getLogger(__name__)
+
+AUTO, AUTO_JUDGE = "auto", "sevennet"
+"""The judge that means "choose one", and the potential that it chooses."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +73,16 @@ class Setup:
     """Conditions of rollouts and evaluated samples."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
     """Sampling of rollouts and evaluated samples."""
-    judge: str = ""
-    """Another potential to judge with too, such as nequix; none if not given."""
+    judge: str = AUTO
+    """Another potential to judge with too, such as nequix. auto: SevenNet, where it is installed,
+    of the hull's level of theory, and another potential's energies are the reward. Empty: none."""
     judge_hull: str = ""
     """Hull of the judge's level of theory; that of --setup.stability if not given."""
     n_samples: int = 200
     """Fresh samples evaluated of each model."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of them, functions of your own as FILE.py:FUNCTION, which take Crystals and
+    return a Rate or a Measure (crystaljax.evaluation.rates)."""
     output: Path = Path("runs/experiment")
     """Folder of the report and the run; one with the same settings is gone on with."""
     seed: int = 0
@@ -79,13 +93,17 @@ class Setup:
     def __post_init__(self) -> None:
         check(self, n_samples=at_least(1), n_parts=at_least(1))
 
+    def load_policy(self) -> tuple[Policy, Params]:
+        """The model; errors as of `policies.loading.load_policy`."""
+        return load_policy(self.model, self.tokenization, self.templates)
+
 
 class Bench:
     """The set-up, loaded; use as a context manager so that workers end."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.policy, self.base = load_policy(setup.model, setup.tokenization, setup.templates)
+        self.policy, self.base = setup.load_policy()
         self.policy.check([setup.condition], setup.sampling)
         self.stability = StabilityReward(setup.stability)
         self.user_reward = None
@@ -94,10 +112,7 @@ class Bench:
             self.user_reward = UserReward(setup.reward, pool, cache)
         self.reward: StabilityReward | UserReward = self.user_reward or self.stability
         self.guards(self.reward)  # tells mistakes before anything is computed
-        self.judge = None
-        if setup.judge:
-            hull = setup.judge_hull or setup.stability.hull
-            self.judge = StabilityReward(StabilityConfig(setup.judge, hull))
+        self.judge, self._about_judge = second_judge(setup)
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
 
     def guards(self, reward: Reward) -> Guards:
@@ -105,18 +120,24 @@ class Bench:
         guarding = Guarding(self.stability.hull, quantity_of(reward))
         return create_guards(self.setup.guards, guarding)
 
-    def task(self, reward: Reward | None = None) -> CrystalTask:
-        """Reward to train for: the set-up's, or another one."""
+    def task(
+        self,
+        reward: Reward | None = None,
+        conditions: Sequence[Condition] | None = None,
+        judge_all: bool = False,
+    ) -> CrystalTask:
+        """A task of the set-up, with its reward and its condition or with other ones."""
         reward = reward or self.reward
         return CrystalTask(
             self.policy,
             self.base,
             reward,
-            [self.setup.condition],
+            conditions or [self.setup.condition],
             self.setup.sampling,
             self.setup.bounds,
             self.reference.structures,
             self.setup.n_parts,
+            judge_all,
             self.guards(reward),
         )
 
@@ -138,12 +159,22 @@ class Bench:
             conditions=[self.setup.condition],
             other=self.judge,
             sampling=self.setup.sampling,
+            config=self.evaluation,
         )
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """Settings of evaluations."""
+        return EvaluationConfig(metrics=self.setup.metrics)
 
     @property
     def rewarded_by(self) -> str:
         """Description of the reward."""
-        return self.setup.reward or f"minus the energy above hull by {self.stability.potential}"
+        steps = self.setup.stability.relax_steps
+        relaxed = f", relaxed for at most {steps} steps" if steps else ""
+        return self.setup.reward or (
+            f"minus the energy above hull by {self.stability.potential}{relaxed}"
+        )
 
     @property
     def guarded_by(self) -> str:
@@ -177,13 +208,15 @@ class Bench:
 
     @property
     def notes(self) -> list[str]:
-        """Note about the hull for reports."""
-        if self.setup.stability.hull != "demonstration":
-            return []
-        return [
-            "Energies are against the demonstration hull, which knows few compounds: most crystals "
-            "look more stable than they are. Give a real hull with --setup.stability.hull."
-        ]
+        """Notes about the second judge and the hull for reports."""
+        notes = [self._about_judge] if self._about_judge else []
+        if self.setup.stability.hull == "demonstration":
+            notes.append(
+                "Energies are against the demonstration hull, which knows few compounds: most "
+                "crystals look more stable than they are. Give a real hull with "
+                "--setup.stability.hull."
+            )
+        return notes
 
     def __enter__(self) -> Self:
         return self
@@ -192,3 +225,37 @@ class Bench:
         for served in (self.stability, self.user_reward, self.judge):
             if served is not None:
                 served.close()
+
+
+def second_judge(setup: Setup) -> tuple[StabilityReward | None, str]:
+    """The potential that judges beside the first one, and what was chosen if that was left open.
+
+    It relaxes as the first one does.
+    """
+    name, hull = setup.judge, setup.judge_hull or setup.stability.hull
+    config = StabilityConfig(name, hull, relax_steps=setup.stability.relax_steps)
+    if name != AUTO:
+        return (StabilityReward(config) if name else None), ""
+    judge, problem = None, _no_choice(setup)
+    if problem is None:
+        try:
+            judge = StabilityReward(replace(config, potential=AUTO_JUDGE))
+        except LevelError:
+            problem = f"the hull {hull} is of another level than {AUTO_JUDGE}'s"
+    said = f"Energies are by {setup.stability.potential}, which rewards, and by {AUTO_JUDGE}."
+    if problem is not None:
+        said = f"No second potential judges: {problem}."
+    said += " Choose with --setup.judge."
+    log.info(said)
+    return judge, said
+
+
+def _no_choice(setup: Setup) -> str | None:
+    """Reason that SevenNet is not taken as the second judge, or None."""
+    if setup.reward:
+        return "the reward is no potential's"
+    if split_level(setup.stability.potential)[0].split(":")[0] == AUTO_JUDGE:
+        return f"{AUTO_JUDGE} rewards"
+    if find_spec("sevenn") is None:
+        return 'SevenNet is not installed (pip install "crystaljax[sevenn]")'
+    return None

@@ -2,7 +2,8 @@
 
 A file of `torch.save` is a zip archive: a pickle of nested containers, whose tensors name members
 of the archive that hold their numbers. Unpickling may call what the pickle names; here it may name
-tensors of plain numbers and ordered dictionaries, and anything else is refused.
+tensors of plain numbers and ordered dictionaries, in checkpoints arrays of plain numbers and
+devices as well, and anything else is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax.models.unpickling import DAMAGE, ForbiddenContent
+from crystaljax.models.unpickling import ARRAYS, DAMAGE, ForbiddenContent
 
 _STORAGES = {
     "DoubleStorage": np.dtype("<f8"),
@@ -64,19 +65,62 @@ class _TensorUnpickler(pickle.Unpickler):
         return np.frombuffer(self._archive.read(f"{self._folder}/data/{key}"), dtype)
 
 
+class _CheckpointUnpickler(_TensorUnpickler):
+    """Finds numpy's arrays and PyTorch's devices, too."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("torch", "device"):
+            return _device
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
+        return ARRAYS.get((module, name)) or super().find_class(module, name)
+
+
+def _device(kind: str, *index: int) -> str:
+    """A device by its name."""
+    return ":".join([kind, *map(str, index)])
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes, which old pickles hold as texts."""
+    if encoding != "latin1":
+        raise ForbiddenContent(f"a text encoded as {encoding}")
+    return text.encode("latin1")
+
+
 def load_tensors(path: str | PathLike) -> dict[str, np.ndarray]:
     """The tensors of a state dictionary that `torch.save` wrote, by name.
 
     FileNotFoundError if there is none; ValueError naming what the file holds if that is anything
     but a dictionary of tensors, which is then not run, and if it is damaged or of another kind.
     """
+    content = _load(path, _TensorUnpickler)
+    if not isinstance(content, dict) or not all(
+        isinstance(x, np.ndarray) for x in content.values()
+    ):
+        raise ValueError(f"{path} holds no dictionary of tensors")
+    return dict(content)
+
+
+def load_checkpoint(path: str | PathLike) -> Any:
+    """What `torch.save` wrote, with numpy arrays as tensors, and devices by name.
+
+    FileNotFoundError if there is none; ValueError naming what the file holds if that is anything
+    but nested containers of tensors, arrays, numbers, texts and devices, which is then not run,
+    and if it is damaged or of another kind.
+    """
+    return _load(path, _CheckpointUnpickler)
+
+
+def _load(path: str | PathLike, unpickler: type[_TensorUnpickler]) -> Any:
+    """The content of a file; for errors see `load_checkpoint`."""
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(members) != 1:
                 raise ValueError("it has no data.pkl")
-            content = _TensorUnpickler(archive, members[0]).load()
+            return unpickler(archive, members[0]).load()
     except ForbiddenContent as error:
         raise ValueError(
             f"refused to read {path}: it holds {error}, and only tensors are read from pickles,"
@@ -84,8 +128,3 @@ def load_tensors(path: str | PathLike) -> dict[str, np.ndarray]:
         ) from error
     except (*DAMAGE, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged, or no file of torch.save: {error}") from error
-    if not isinstance(content, dict) or not all(
-        isinstance(x, np.ndarray) for x in content.values()
-    ):
-        raise ValueError(f"{path} holds no dictionary of tensors")
-    return dict(content)

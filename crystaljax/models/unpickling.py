@@ -92,7 +92,7 @@ def _jax_array(
     return array
 
 
-_ARRAYS: dict[tuple[str, str], Any] = {
+ARRAYS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
@@ -100,17 +100,17 @@ _ARRAYS: dict[tuple[str, str], Any] = {
     ("jaxlib.xla_extension", "_reconstruct_array"): _jax_array,
 }
 for _core in ("numpy.core", "numpy._core"):
-    _ARRAYS[f"{_core}.multiarray", "_reconstruct"] = _empty_array
-    _ARRAYS[f"{_core}.multiarray", "scalar"] = _scalar
-    _ARRAYS[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+    ARRAYS[f"{_core}.multiarray", "_reconstruct"] = _empty_array
+    ARRAYS[f"{_core}.multiarray", "scalar"] = _scalar
+    ARRAYS[f"{_core}.numeric", "_frombuffer"] = _from_buffer
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     """Finds the names above, and optimiser states; refuses all others."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ARRAYS:
-            return _ARRAYS[module, name]
+        if (module, name) in ARRAYS:
+            return ARRAYS[module, name]
         if module.split(".", maxsplit=1)[0] == "optax" and name.endswith("State"):
             return InertState
         raise ForbiddenContent(f"the class {module}.{name}")

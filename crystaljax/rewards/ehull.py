@@ -11,13 +11,19 @@ import numpy as np
 
 from crystaljax.composition import element_counts
 from crystaljax.crystal import AtomicCell, Crystals
-from crystaljax.rewards.base import RewardBatch, register
+from crystaljax.rewards.base import Reasons, RewardBatch, register
 from crystaljax.rewards.bounds import Quantity, RewardBounds
 from crystaljax.rewards.corrections import mp2020_correction
 from crystaljax.rewards.formation import formation_energy, missing_elements
 from crystaljax.rewards.hull import Hull
 from crystaljax.rewards.levels import needs_correction, split_level
-from crystaljax.rewards.potentials import Potential, create_potential, potential_level
+from crystaljax.rewards.potentials import (
+    Potential,
+    Relaxed,
+    create_potential,
+    potential_level,
+)
+from crystaljax.rewards.potentials.base import no_relaxation, put_relaxed
 from crystaljax.rewards.potentials.screening import primitive_cells
 
 MAX_ATOMS = 10_000
@@ -42,7 +48,7 @@ class AboveHull(NamedTuple):
 
 @dataclass(frozen=True)
 class EnergyAboveHull:
-    """Minus the energy above hull (eV/atom) of crystals as they stand, not relaxed.
+    """Minus the energy above hull (eV/atom) of crystals, as they stand or relaxed first.
 
     The potential's energy per atom, with the MP2020 correction if the hull's energies have it and
     the potential's do not, less the hull's elemental references is the formation energy; less the
@@ -50,11 +56,17 @@ class EnergyAboveHull:
     "energy_per_atom", "correction", "formation_energy", "e_above_hull". Not ok: an element the
     hull lacks, a structure the potential cannot take (overlapping atoms, a collapsed cell, an
     element it was not trained on).
+
+    With `relax_steps` all of this is of the crystals after at most so many steps of relaxation
+    (`Potential.relax`, which keeps their space groups), converged or not. `info` then has what
+    `relaxation_of` reads: "initial_energy_per_atom", "relaxation_steps", "converged", "relaxed".
+    Not ok, too: a structure that became unphysical on the way.
     LevelError if the energies are of another level of theory than the hull's.
     """
 
     potential: Potential
     hull: Hull
+    relax_steps: int = 0
     _lacks_correction: bool = field(init=False, repr=False)
     quantity = E_ABOVE_HULL
 
@@ -76,7 +88,12 @@ class EnergyAboveHull:
         for row, missing in enumerate(missing_elements(counts, self.hull.references)):
             if missing and reasons[row] is None:
                 reasons[row] = f"no elemental reference energy of {', '.join(missing)}"
-        rows = np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
+        if self.relax_steps:
+            relaxed = self._relaxed(crystals, reasons)
+            found = self.above(counts, relaxed.energy, relaxed.cells)
+            info = {"energy_per_atom": relaxed.energy, **found._asdict(), **_columns(relaxed)}
+            return RewardBatch.from_values(-found.e_above_hull, info, relaxed.reasons)
+        rows = _without_reason(reasons)
         energy = np.full(len(crystals), np.nan)
         if len(rows):
             energies = self.potential.energies(crystals[rows])
@@ -86,6 +103,14 @@ class EnergyAboveHull:
         found = self.above(counts, energy, crystals)
         info = {"energy_per_atom": energy, **found._asdict()}
         return RewardBatch.from_values(-found.e_above_hull, info, reasons)
+
+    def _relaxed(self, crystals: Crystals, reasons: Reasons) -> Relaxed:
+        """The crystals relaxed, but for those with a reason against it."""
+        result, rows = no_relaxation(reasons), _without_reason(reasons)
+        if len(rows):
+            some = self.potential.relax(crystals[rows], max_steps=self.relax_steps)
+            put_relaxed(result, rows, some)
+        return result
 
     def above(
         self,
@@ -110,10 +135,61 @@ class EnergyAboveHull:
         return AboveHull(correction, formation, self.hull.energy_above_hull(counts, formation))
 
 
+def _without_reason(reasons: Reasons) -> np.ndarray:
+    """int [n]: the items that nothing is said against."""
+    return np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
+
+
+def _columns(relaxed: Relaxed) -> dict[str, np.ndarray]:
+    """A relaxation as columns of `info`, which caches and pools can carry."""
+    cells = np.full(len(relaxed.cells), None, object)
+    for row, cell in enumerate(relaxed.cells):
+        cells[row] = None if cell is None else cell._asdict()
+    return {
+        "initial_energy_per_atom": relaxed.initial_energy,
+        "relaxation_steps": relaxed.steps,
+        "converged": relaxed.converged,
+        "relaxed": cells,
+    }
+
+
+def relaxation_of(batch: RewardBatch) -> Relaxed:
+    """The relaxations behind rewards of an `EnergyAboveHull` with `relax_steps`."""
+    if "relaxed" not in batch.info:  # none of them came to the potential
+        return no_relaxation(batch.reasons)
+    cells = [
+        None if cell is None else AtomicCell(*(np.asarray(cell[x]) for x in AtomicCell._fields))
+        for cell in batch.info["relaxed"]
+    ]
+    return Relaxed(
+        cells,
+        batch.info["energy_per_atom"],
+        batch.info["initial_energy_per_atom"],
+        batch.info["relaxation_steps"],
+        batch.info["converged"],
+        np.array([cell is not None for cell in cells], bool),
+        [
+            reason if cell is None else None
+            for cell, reason in zip(cells, batch.reasons, strict=True)
+        ],
+    )
+
+
+def relaxation_state(relaxed: Relaxed | None, max_steps: int) -> str:
+    """Words for tables on whether and how far crystals were relaxed."""
+    if relaxed is None:
+        return "unrelaxed"
+    return (
+        f"relaxed by FIRE to 0.02 eV/Å in at most {max_steps} steps"
+        f" ({relaxed.converged.sum()} of {relaxed.ok.sum()} converged)"
+    )
+
+
 @register("e_above_hull")
 def create_e_above_hull(
     potential: str | Potential = "chgnet",
     hull: str | PathLike | Hull = "demonstration",
+    relax_steps: int = 0,
 ) -> EnergyAboveHull:
     """`EnergyAboveHull` from names: a potential's, and a hull's or the path of a hull file.
 
@@ -123,7 +199,7 @@ def create_e_above_hull(
     if isinstance(potential, str):
         needs_correction(potential, potential_level(potential), hull.name, hull.level)
         potential = create_potential(potential)
-    return EnergyAboveHull(potential, hull)
+    return EnergyAboveHull(potential, hull, relax_steps)
 
 
 def load_hull(source: str | PathLike | Hull) -> Hull:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
+from crystaljax import user_code
 from crystaljax.crystal import Crystals
+from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.ehull import (
     E_ABOVE_HULL,
@@ -17,7 +19,7 @@ from crystaljax.rewards.ehull import (
 )
 from crystaljax.rewards.levels import needs_correction, split_level
 from crystaljax.rewards.pool import PoolConfig
-from crystaljax.rewards.potentials import potential_level
+from crystaljax.rewards.potentials import is_file, potential_level
 from crystaljax.rewards.serving import ServedReward
 
 
@@ -26,17 +28,23 @@ class StabilityConfig:
     """Potential, hull and workers that judge stability."""
 
     potential: str = "chgnet"
-    """Interatomic potential, with weights after a colon: chgnet, nequix, nequix:FILE.nqx,
-    matgl:FOLDER, orb:MODEL; the level of theory of weights of your own follows, as in
-    nequix:FILE.nqx@MP."""
+    """Interatomic potential, with weights after a colon: chgnet, sevennet, sevennet:7net-l3i5,
+    nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL; the level of theory of weights of your own
+    follows, as in nequix:FILE.nqx@MP. Or FILE.py:CLASS, a potential of your own."""
     hull: str = "demonstration"
     """Hull to measure against: the demonstration hull, or a file of formulas and energies. It must
     be of the potential's level of theory: the Materials Project's with MP2020 corrections, unless
     the file states another one, or it stands after the path, as in FILE@MatPES-PBE."""
+    relax_steps: int = 0
+    """Steps that each crystal is relaxed for at most, its space group kept, before its energy is
+    taken; 0: as it stands."""
     cache: Path | None = None
     """File that keeps energies, and rewards of your own, for later runs; none if not given."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     """Workers that compute energies, and rewards of your own."""
+
+    def __post_init__(self) -> None:
+        check(self, relax_steps=at_least(0))
 
 
 class StabilityReward(ServedReward):
@@ -54,13 +62,13 @@ class StabilityReward(ServedReward):
         self.hull = load_hull(config.hull)
         level = potential_level(config.potential)
         needs_correction(config.potential, level, self.hull.name, self.hull.level)
-        make = partial(create_e_above_hull, config.potential, self.hull)
+        make = partial(create_e_above_hull, config.potential, self.hull, config.relax_steps)
         super().__init__(lambda: self.energy, make, config.pool, config.cache, self._identity)
 
     @cached_property
     def energy(self) -> EnergyAboveHull:
         """The reward in this process, with its potential."""
-        return create_e_above_hull(self.config.potential, self.hull)
+        return create_e_above_hull(self.config.potential, self.hull, self.config.relax_steps)
 
     @property
     def potential(self) -> str:
@@ -78,12 +86,20 @@ class StabilityReward(ServedReward):
         return self.served(crystals)
 
     def _identity(self) -> str:
-        """All that the energies depend on: the potential with its weights, and the hull."""
-        weights = [Path(word) for word in split_level(self.config.potential)[0].split(":")[1:]]
+        """All that the energies depend on: the potential with its weights or code, the hull, and
+        the relaxation."""
+        name = split_level(self.config.potential)[0]
+        if is_file(name):
+            paths = [user_code.split(name, "class")[0]]
+        else:
+            paths = [Path(word) for word in name.split(":")[1:]]
         digests = [
             hashlib.sha256(file.read_bytes()).hexdigest()
-            for path in weights
+            for path in paths
             for file in ([path] if path.is_file() else sorted(path.glob("*")))
             if file.is_file()
         ]
-        return " ".join(["e_above_hull", self.config.potential, *digests, self.hull.digest])
+        parts = ["e_above_hull", self.config.potential, *digests, self.hull.digest]
+        if self.config.relax_steps:
+            parts.append(f"relaxed {self.config.relax_steps}")
+        return " ".join(parts)

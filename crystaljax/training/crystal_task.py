@@ -15,14 +15,12 @@ from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
 from crystaljax.rewards.guards import NO_GUARDS, Guards
-from crystaljax.training.rollouts import Clock, judge, prepare, sample_metrics
+from crystaljax.training.rollouts import Clock, compared, judge, prepare, sample_metrics
 from crystaljax.training.tasks import RewardedSamples, part_size
 
 
 class CrystalTask:
     """Crystals of a policy, rewarded; a `tasks.Task` whose prompts are conditions.
-
-    Samples that do not meet their condition are not judged.
 
     Args:
       base: parameters whose samples tell how large crystals are.
@@ -35,6 +33,7 @@ class CrystalTask:
       bounds: how rewards are made fit to be trained on, as far as not the reward's own say.
       reference: training structures, for the share of novel samples.
       n_parts: micro-batches that a batch is split into, to save memory.
+      judge_all: judge samples that do not meet their condition, too; by default they fail.
       guards: judge what the reward has judged; what they do not believe counts as not judged.
 
     ValueError for conditions that the policy cannot be asked.
@@ -50,13 +49,14 @@ class CrystalTask:
         bounds: RewardBounds | None = None,
         reference: StructureSet | None = None,
         n_parts: int = 1,
+        judge_all: bool = False,
         guards: Guards = NO_GUARDS,
     ) -> None:
         if not conditions:
             raise ValueError("there are no conditions to ask: the unconditional one is Condition()")
         self.policy, self.reward, self.reference = policy, reward, reference
         self.conditions, self.n_parts, self.guards = tuple(conditions), n_parts, guards
-        self.sampling = sampling or SamplingConfig()
+        self.sampling, self.judge_all = sampling or SamplingConfig(), judge_all
         self.bounds = (bounds or UNBOUNDED).over(quantity_of(reward).bounds)
         self._base = base
         policy.check(self.conditions, self.sampling)
@@ -101,16 +101,18 @@ class CrystalTask:
             samples = self.policy.sample(params, asked, seed, sampling, repeat)
             crystals, ok, met = samples.crystals[:n], samples.ok[:n], samples.met[:n]
         with clock("reward"):
-            judged = judge(self.reward, crystals, met, samples.reasons[:n])
+            judged_ones = ok if self.judge_all else met
+            judged = judge(self.reward, crystals, judged_ones, samples.reasons[:n])
         with clock("guards"):
             judged, share, guarded = self.guards(crystals, judged)
         with clock("metrics"):
             value, metrics = prepare(judged, self.bounds, share)
-            metrics |= guarded | sample_metrics(crystals, ok, self.reference)
+            columns = compared(crystals, ok, self.reference)
+            metrics |= guarded | sample_metrics(columns)
         if any(condition.asked for condition in self.conditions):
             metrics["samples/met"] = float(met.mean())
         metrics["samples/temperature"] = temperature
-        return RewardedSamples(samples, value, samples.prompt[:n], metrics, judged)
+        return RewardedSamples(samples, value, samples.prompt[:n], metrics, judged, columns)
 
     def parts(self, samples: Rollout, rows: np.ndarray) -> Any:
         """Micro-batches of the policy's sequences."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from crystaljax.crystal import Crystals
-from crystaljax.evaluation.matching import StructureSet, novel_mask, unique_mask
+from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.compose import Guarded
@@ -123,19 +123,30 @@ def _shortened(text: str, length: int = 1000) -> str:
     return text if len(text) <= length else f"{text[:length]} ..."
 
 
-def sample_metrics(
+def compared(
     crystals: Crystals, ok: np.ndarray, reference: StructureSet | None
-) -> dict[str, float]:
-    """Shares of all samples of the rollout that are decoded, valid, unique and novel."""
+) -> dict[str, np.ndarray]:
+    """Columns [B]: which samples are decoded, valid, unique and novel, and clusters of equal ones.
+
+    `cluster` int as of `matching.clusters`, the others bool; `novel` only with a reference set.
+    """
     structures = StructureSet.from_crystals(crystals, "rollout")
-    shares = {
+    cluster = np.where(ok, clusters(structures), -1)
+    columns = {
         "decoded": ok,
         "valid": structure_valid(crystals) & ok,
-        "unique": unique_mask(structures) & ok,
+        "unique": once(ok, cluster),
+        "cluster": cluster,
     }
     if reference is not None:
-        shares["novel"] = novel_mask(structures, reference) & ok
-    return {f"samples/{name}": float(mask.mean()) for name, mask in shares.items()}
+        columns["novel"] = novel_mask(structures, reference) & ok
+    return columns
+
+
+def sample_metrics(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Shares of all samples of the rollout, of the columns of `compared` that are masks."""
+    masks = {name: column for name, column in columns.items() if column.dtype == bool}
+    return {f"samples/{name}": float(mask.mean()) for name, mask in masks.items()}
 
 
 class Clock:

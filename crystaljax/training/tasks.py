@@ -38,6 +38,8 @@ class RewardedSamples(NamedTuple):
     metrics: dict[str, float]
     judged: RewardBatch
     """[B]: the rewards as they were found, and what could not be judged or was not believed."""
+    columns: Mapping[str, np.ndarray] = {}
+    """[B] each: what else is known of the samples, such as which are novel."""
 
 
 class Task(Protocol):

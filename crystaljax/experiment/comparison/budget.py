@@ -18,7 +18,7 @@ class BudgetConfig:
 
     flops: float = 2e12
     """Floating-point operations of a training, the same for all; see `cores.training_flops`."""
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     """Those tried; that of the lowest validation NLL is taken."""
     search: float = 0.1
     """Cost of a try, as a share of `flops`."""

@@ -38,7 +38,7 @@ from crystaljax.tokenizations.augmentation import augmented
 from crystaljax.tokenizations.base import TextFormat
 from crystaljax.tokenizations.registry import format_options, read_specification
 from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE
-from crystaljax.training.fit import Track
+from crystaljax.training.fit import Track, best_weights
 from crystaljax.training.pretrain import PretrainConfig, pretrain
 from crystaljax.training.sft import SftConfig, sft
 
@@ -83,8 +83,11 @@ class Learner(Protocol):
         folder: Path,
         track: Track,
         run_id: str | None = None,
-    ) -> Params:
-        """Parameters after n steps; goes on from the folder's last checkpoint."""
+    ) -> tuple[Params, int]:
+        """Parameters of the lowest validation NLL in n steps, and their step.
+
+        Goes on from the folder's last checkpoint.
+        """
         ...
 
     def nll(self, params: Params) -> np.ndarray:
@@ -132,7 +135,7 @@ class HybridLearner:
         folder: Path,
         track: Track,
         run_id: str | None = None,
-    ) -> Params:
+    ) -> tuple[Params, int]:
         """By `pretrain`."""
         config = PretrainConfig(
             n_steps=n_steps,
@@ -149,7 +152,8 @@ class HybridLearner:
             run_id=run_id,
             validate=lambda params: {"nll": float(self.nll(params).mean())},
         )
-        return state.averaged
+        best, step = best_weights(folder, state.averaged, self.policy.identity)
+        return self.policy.place(best), step
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,7 @@ class TextLearner:
         folder: Path,
         track: Track,
         run_id: str | None = None,
-    ) -> Params:
+    ) -> tuple[Params, int]:
         """By `sft`."""
         config = SftConfig(
             n_steps=n_steps,
@@ -225,7 +229,8 @@ class TextLearner:
             run_id=run_id,
             validate=lambda params: {"nll": float(self.nll(params).mean())},
         )
-        return state.averaged
+        best, step = best_weights(folder, state.averaged, self.policy.texts.identity)
+        return self.policy.place(best), step
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from crystaljax import plots
+from crystaljax.evaluation.policies import draw
 from crystaljax.evaluation.report import Table
 from crystaljax.evaluation.stability import Thresholds
 from crystaljax.experiment.comparison.runs import Run
-from crystaljax.experiment.comparison.stages import Comparison, draw
+from crystaljax.experiment.comparison.stages import Comparison
 from crystaljax.experiment.comparison.tables import SUN, Results
 from crystaljax.experiment.comparison.variants import Variant
 from crystaljax.rewards.base import Reward, RewardBatch

@@ -5,22 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-import jax
 import numpy as np
 
-from crystaljax.conditions import Condition
-from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.nll import Resolution
-from crystaljax.evaluation.policies import assess_crystals
+from crystaljax.evaluation.policies import Drawn, assess_crystals, draw
 from crystaljax.evaluation.round_trip import round_trip
 from crystaljax.experiment.comparison.budget import BudgetConfig
 from crystaljax.experiment.comparison.cores import (
@@ -57,6 +53,9 @@ log = logging.getLogger(__name__)
 N_ROUND_TRIPS = 300
 """Validation crystals that are written and read again."""
 
+SEARCH_SEED = 0
+"""Seed of the short trainings that choose a learning rate."""
+
 N_REASONS = 5
 """Commonest reasons why samples are no crystals that are kept."""
 
@@ -78,6 +77,8 @@ class SamplesConfig:
     """Potential and hull."""
     judge: str = ""
     """Another potential to judge with too, such as nequix; none if not given."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of your own, each as FILE.py:FUNCTION; see `EvaluationConfig`."""
 
     def __post_init__(self) -> None:
         check(self, n=at_least(1), temperature=POSITIVE, batch_size=at_least(1))
@@ -135,7 +136,10 @@ class Comparison:
         """The second judge."""
         if not self.samples.judge:
             return None
-        return StabilityReward(StabilityConfig(self.samples.judge, self.samples.stability.hull))
+        first = self.samples.stability
+        return StabilityReward(
+            StabilityConfig(self.samples.judge, first.hull, relax_steps=first.relax_steps)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -203,14 +207,14 @@ class Comparison:
         result = {"metrics": [rate.to_dict() for rate in rates], "seconds": seconds}
         return run.finish(self.output, result)
 
-    def chosen_rate(self, variant: Variant, seed: int) -> float:
-        """The learning rate of the lowest validation NLL in short trainings."""
+    def chosen_rate(self, variant: Variant) -> float:
+        """The learning rate of the lowest validation NLL in short trainings, for all seeds."""
         rates = self.budget.learning_rates
         if len(rates) == 1:
             return rates[0]
+        runs = {rate: Run(variant, "search", SEARCH_SEED, rate) for rate in rates}
         found = {
-            rate: self._trained(Run(variant, "search", seed, rate), rate, self.budget.search)["nll"]
-            for rate in rates
+            rate: self._trained(run, rate, self.budget.search)["nll"] for rate, run in runs.items()
         }
         finite = {rate: nll for rate, nll in found.items() if nll is not None}
         if not finite:
@@ -220,13 +224,13 @@ class Comparison:
             )
         return min(finite, key=finite.__getitem__)
 
-    def train(self, variant: Variant, seed: int, search_seed: int) -> Mapping[str, Any]:
-        """A training at equal cost, with the learning rate that short ones of a seed chose."""
+    def train(self, variant: Variant, seed: int) -> Mapping[str, Any]:
+        """A training at equal cost, with the learning rate that short ones chose."""
         run = Run(variant, "train", seed)
         found = run.result(self.output)
         if found is not None:
             return found
-        return self._trained(run, self.chosen_rate(variant, search_seed), 1.0)
+        return self._trained(run, self.chosen_rate(variant), 1.0)
 
     def _trained(self, run: Run, learning_rate: float, share: float) -> dict[str, Any]:
         """The result of a training, which is done if it is not there."""
@@ -246,7 +250,7 @@ class Comparison:
         }
         with self.experiment.run(f"runs/{run.name}", run.stage) as training:
             try:
-                params = learner.train(
+                params, best_step = learner.train(
                     *(self.budget, learning_rate, n_steps, training.folder, training.log),
                     training.run_id,
                 )
@@ -267,6 +271,7 @@ class Comparison:
         result = described | {
             "nll": float(nll.mean()),
             "nll_standard_error": float(nll.std(ddof=1) / math.sqrt(len(nll))),
+            "best_step": best_step,
             "curve": points.tolist(),
             "crystals_per_second": _speed(curve),
             "seconds": time.perf_counter() - start,
@@ -297,7 +302,7 @@ class Comparison:
         evaluation = assess_crystals(
             *(drawn.crystals, self.stability, self.reference),
             other=self.judge,
-            config=EvaluationConfig(progress=False),
+            config=EvaluationConfig(progress=False, metrics=self.samples.metrics),
         ).evaluation
         with self.experiment.run(f"runs/{run.name}", run.stage) as tracked:
             summarize(tracked.tracker, "samples", evaluation)
@@ -310,38 +315,6 @@ class Comparison:
             "reasons": dict(drawn.reasons.most_common(N_REASONS)),
         }
         return run.finish(self.output, result | more)
-
-
-class Drawn(NamedTuple):
-    """Samples of a policy, and what they took."""
-
-    crystals: Crystals
-    """[n]: all attempts."""
-    reasons: Counter[str]
-    """Reasons for which some are no crystals."""
-    seconds: float
-    """A sample; compilation does not count."""
-    cpu_seconds: float
-    """A sample, of all processors."""
-
-
-def draw(policy: Policy, params: Params, sampling: SamplingConfig, n: int, seed: int) -> Drawn:
-    """n samples, of which the second half tells the speed: the first compiles."""
-    sizes = [n - n // 2, n // 2] if n > 1 else [n]
-    rollouts, seconds, cpu = [], 0.0, 0.0
-    for part, size in enumerate(sizes):
-        start, cpu_start = time.perf_counter(), time.process_time()
-        drawn_seed = int(np.random.SeedSequence([seed, 4, part]).generate_state(1)[0] >> 1)
-        rollouts.append(policy.sample(params, [Condition()] * size, drawn_seed, sampling))
-        seconds = (time.perf_counter() - start) / size
-        cpu = (time.process_time() - cpu_start) / size
-    n_slots = max(rollout.crystals.n_slots for rollout in rollouts)
-    crystals = jax.tree.map(
-        lambda *xs: np.concatenate(xs),
-        *(rollout.crystals.to_numpy().with_slots(n_slots) for rollout in rollouts),
-    )
-    reasons = Counter(reason for rollout in rollouts for reason in rollout.reasons if reason)
-    return Drawn(crystals, reasons, seconds, cpu)
 
 
 def describe(learner: Learner) -> dict[str, Any]:

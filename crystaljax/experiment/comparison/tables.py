@@ -294,7 +294,8 @@ def notes(results: Results, budget: BudgetConfig, resolution: Resolution) -> lis
         " (without look-up tables, with the last layer) and token, and those of attention. Steps"
         f" have {budget.batch_size} crystals; each variant has the best of the learning rates"
         f" {', '.join(f'{x:g}' for x in budget.learning_rates)} in trainings of"
-        f" {100 * budget.search:g} % of that cost.",
+        f" {100 * budget.search:g} % of that cost, and the weights of the lowest of"
+        f" {budget.n_validations} validations.",
         "NLL is −ln p of one description of a crystal, in the same bins for all:"
         f" {widths['coordinate_width']:g} (fractional), {widths['length_width']:g} Å,"
         f" {widths['angle_width']:g}°. Densities of the hybrid sequence are integrated over these,"

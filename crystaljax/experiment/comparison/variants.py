@@ -77,15 +77,15 @@ def settled(variant: Variant, format: TextFormat) -> Variant:
 
 
 def selected(variants: Sequence[Variant], only: Sequence[str]) -> list[Variant]:
-    """Those whose tokenization, or label, is among `only`; all if it is empty.
+    """Those whose label is among `only`, in that order; all if it is empty.
 
-    ValueError for a name that none has.
+    ValueError for a label that none has.
     """
     if not only:
         return list(variants)
-    names = {name for variant in variants for name in (variant.tokenization, variant.label)}
-    if unknown := [name for name in only if name not in names]:
+    labels = {variant.label: variant for variant in variants}
+    if unknown := [label for label in only if label not in labels]:
         raise ValueError(
-            f"{unknown[0]!r} is not compared here: choose among {', '.join(sorted(names))}"
+            f"{unknown[0]!r} is not compared here: choose among {'; '.join(sorted(labels))}"
         )
-    return [v for v in variants if v.tokenization in only or v.label in only]
+    return [labels[label] for label in only]

@@ -1,0 +1,1 @@
+"""Experiments with reinforcement learning from interatomic potentials; see `training.rlip`."""

@@ -1,0 +1,171 @@
+"""Results of a study of RLIP, as far as there are any: seeds together, iteration by iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystaljax.evaluation.rates import Rate
+from crystaljax.experiment.rlip.samples import Samples
+from crystaljax.experiment.rlip.study import CURVE, SAMPLES_FILE, Arm, read_json
+from crystaljax.experiment.rlip.variants import BASE, FLAGSHIP
+from crystaljax.tracking import read_metrics
+from crystaljax.training.iteration_files import Iteration, read_iterations
+
+SUN = "S.U.N."
+
+PHASE = "seconds/"
+"""Metrics whose names begin so are times of phases, see `training.rollouts.Clock`."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model and a variant, over the seeds whose runs are finished."""
+
+    arms: Sequence[Arm]
+    label: str
+    output: Path
+
+    @cached_property
+    def results(self) -> list[dict[str, Any]]:
+        """Results by seed."""
+        found = [arm.result(self.output) for arm in self._finished]
+        return [x for x in found if x is not None]
+
+    @property
+    def variant(self) -> str:
+        """Name of the variant."""
+        return self.arms[0].variant
+
+    @property
+    def model(self) -> Path:
+        """The model that it starts from."""
+        return self.arms[0].model
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Runs that are not finished, in words."""
+        missing = [arm.name for arm in self.arms if arm not in self._finished]
+        return [f"{name} is not finished." for name in missing]
+
+    @cached_property
+    def _finished(self) -> list[Arm]:
+        return [arm for arm in self.arms if arm.result(self.output) is not None]
+
+    def rate(self, name: str) -> Rate | None:
+        """A rate of fresh samples drawn freely; None if there is none."""
+        return pooled([x["metrics"] for x in self.results], name)
+
+    def groups(self, which: str, name: str) -> list[Rate]:
+        """A rate of samples in each of the "groups" or "unseen_groups"; empty without any."""
+        rows = [result[which].get(name, []) for result in self.results]
+        found = [pooled([[x] for x in column], name) for column in zip(*rows, strict=True)]
+        return [rate for rate in found if rate is not None]
+
+    @property
+    def seconds(self) -> float:
+        """Of sampling a crystal, mean over the seeds."""
+        return float(np.mean([x["seconds_per_sample"] for x in self.results]))
+
+    def curve(self, name: str) -> dict[int, Rate]:
+        """A rate after each iteration, by their number; the last one by the samples of `rate`."""
+        by_iteration: dict[int, list[list[dict[str, Any]]]] = {}
+        for arm in self._finished:
+            for path in sorted((arm.folder(self.output) / CURVE).glob("*.json")):
+                by_iteration.setdefault(int(path.stem), []).append(read_json(path)["metrics"])
+        found = {number: pooled(metrics, name) for number, metrics in by_iteration.items()}
+        found[len(self.iterations[0]) if self.iterations else 0] = self.rate(name)
+        return {number: x for number, x in sorted(found.items()) if x is not None}
+
+    @cached_property
+    def iterations(self) -> list[list[Iteration]]:
+        """The iterations of each seed's run; empty of the base."""
+        if self.variant == BASE:
+            return []
+        return [read_iterations(arm.folder(self.output)) for arm in self._finished]
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Seconds of each phase of learning, in all iterations, mean over the seeds; {} of the
+        base."""
+        if self.variant == BASE:
+            return {}
+        found: dict[str, float] = {}
+        for arm in self._finished:
+            for name, curve in read_metrics(arm.folder(self.output)).items():
+                if name.startswith(PHASE):
+                    of_seed = float(curve[:, 1].sum()) / len(self._finished)
+                    found[name[len(PHASE) :]] = found.get(name[len(PHASE) :], 0.0) + of_seed
+        return found
+
+    @cached_property
+    def samples(self) -> list[Samples]:
+        """The fresh samples drawn freely, by seed."""
+        return [Samples.load(arm.folder(self.output) / SAMPLES_FILE) for arm in self._finished]
+
+    @property
+    def origins(self) -> list[str]:
+        """Where the rates come from: samples, reference set, hull, tables, thresholds."""
+        lines = [x for result in self.results for x in (*result["notes"], *result["context"])]
+        return list(dict.fromkeys(lines))
+
+    @property
+    def judges(self) -> list[str]:
+        """Suffixes of the names of rates by other judges than the first."""
+        names = [m["name"] for x in self.results[:1] for m in x["metrics"]]
+        return [name[len(SUN) :] for name in names if name.startswith(f"{SUN} (")]
+
+    def lacks(self) -> Iterator[str]:
+        """What iterations had nothing of."""
+        for run in self.iterations:
+            said: dict[str, list[str]] = {}
+            for x in run:
+                for lack in x.lacks(tuple(np.unique(x.asked[x.asked > 0]).tolist())):
+                    said.setdefault(lack, []).append(str(x.number + 1))
+                if not len(x.lessons):
+                    said.setdefault("nothing to learn from", []).append(str(x.number + 1))
+            for lack, numbers in said.items():
+                yield f"{self.label}, iteration {', '.join(numbers)}: {lack}."
+
+
+def lines_of(
+    models: Sequence[Path], variants: Mapping[Path, Sequence[str]], seeds: Sequence[int], to: Path
+) -> list[Line]:
+    """A line of each model and variant; the labels of all but the first model name it."""
+    found = []
+    for model in models:
+        for variant in variants[model]:
+            arms = [Arm(model, variant, seed) for seed in seeds]
+            label = arms[0].label
+            if model != models[0]:
+                label = model.name if variant == FLAGSHIP else f"{model.name}, {label}"
+            found.append(Line(arms, label, to))
+    return found
+
+
+def pooled(metrics: Sequence[Sequence[Mapping[str, Any]]], name: str) -> Rate | None:
+    """A rate over several evaluations, as `Rate.to_dict` wrote them; None if it is in none."""
+    found = [m for one in metrics for m in one if m["name"] == name and "count" in m]
+    if not found:
+        return None
+    first = found[0]
+    return Rate(
+        name,
+        sum(m["count"] for m in found),
+        sum(m["total"] for m in found),
+        first["description"],
+        first["denominator"],
+        first["reference"],
+    )
+
+
+def over(part: Rate | None, whole: Rate | None, denominator: str) -> Rate | None:
+    """The share of what one rate counts among what another one does; None if one is missing."""
+    if part is None or whole is None:
+        return None
+    return Rate(part.name, part.count, whole.count, part.description, denominator, part.reference)
