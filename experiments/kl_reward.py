@@ -184,7 +184,11 @@ def chains(experiment: Experiment, bench: Bench, config: MCMCConfig) -> MethodRe
     with experiment.run("mcmc", "MCMC", config) as one:
         reached = run_chains(bench.task(), bench.base, config, one.folder, one.log)
         metrics = read_metrics(one.folder)
-        ends = assess_crystals(reached, bench.stability, bench.reference, other=bench.judge)
+        ends = assess_crystals(
+            *(reached, bench.stability, bench.reference),
+            other=bench.judge,
+            config=bench.evaluation,
+        )
         finish_run(one, ends)
     return MethodResult(ends, None, metrics["reward/mean"][:, 1])
 

@@ -1,7 +1,7 @@
 """Reinforcement learning from interatomic potentials (RLIP) of PLaID++, for any policy.
 
     python experiments/plaid.py small --setup.reference mp20_bt/train.csv.gz \
-        --setup.stability.hull mp_hull.csv.gz --setup.judge nequix
+        --setup.stability.hull mp_hull.csv.gz
 
 arXiv 2509.07150: iterated DPO on pairs by tiers of stability, by novelty and by space group, of
 samples drawn freely and in given space groups at a rising temperature. The report has rates of
@@ -62,13 +62,11 @@ class Config:
 SMALL = Config(
     setup=RlipSetup(
         output=Path("runs/plaid"),
-        n_samples=300,
+        n_samples=500,
         sampling=SamplingConfig(temperature=0.7, batch_size=100),
     ),
-    rlip=RlipConfig(
-        n_iterations=4, n_unconditional=300, n_per_group=20, optimizer=fine_tuning(1e-4)
-    ),
-    exam=ExamConfig(n_per_iteration=100, n_per_group=20),
+    rlip=RlipConfig(n_unconditional=500, n_per_group=40, optimizer=fine_tuning(1e-4)),
+    exam=ExamConfig(n_per_iteration=200, n_per_group=40),
 )
 
 PAPER = Config(
@@ -78,8 +76,8 @@ PAPER = Config(
         dtype="bfloat16",
         n_parts=16,
         reference="mp20-train",
-        stability=StabilityConfig(potential="orb:orb-v2"),
-        judge="nequix",
+        stability=StabilityConfig(potential="orb:orb-v2", relax_steps=500),
+        judge="sevennet",
         sampling=SamplingConfig(temperature=0.7, top_p=0.9, max_new_tokens=500, batch_size=256),
         n_samples=10_000,
         output=Path("runs/plaid"),
@@ -88,9 +86,9 @@ PAPER = Config(
 )
 """Section 4.2 and appendix 7.2 of arXiv 2509.07150; temperatures, top-p and tokens of its code.
 
-The model is an adapter of Qwen2.5-7B, trained first (rank 8, α 32). Deviations: eqV2 and eSEN, and
-the relaxation before them, are not to be had here: Orb rewards and Nequix judges what was sampled.
-Give --setup.stability.hull. Adam goes on from iteration to iteration, at one learning rate.
+The model is an adapter of Qwen2.5-7B, trained first (rank 8, α 32). Deviations: Orb rewards and
+SevenNet judges, in place of eqV2 and eSEN; Adam goes on from iteration to iteration, at one rate.
+Give --setup.stability.hull.
 """
 
 PRESETS = {

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from table_policy import table_crystals
 
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.rates import Rate
 from crystaljax.experiment.rlip import tables
 from crystaljax.experiment.rlip.figures import (
+    composition_features,
     composition_map,
     figures_of,
     principal_components,
@@ -169,6 +171,14 @@ def test_principal_components_are_those_of_a_singular_value_decomposition(
     signs = np.sign((found * expected).sum(axis=0))
     np.testing.assert_allclose(found, signs * expected, atol=1e-6 * s[0])
     np.testing.assert_allclose(explained, s[:2] ** 2 / (s**2).sum(), atol=1e-9)
+
+
+def test_features_of_compositions() -> None:
+    """Of NaCl: rows 3 and 3, groups 1 and 17, electronegativities 0.93 and 3.16 (Pauling)."""
+    salt = composition_features(table_crystals()[np.array([2])])[0]
+    row, group, _, electronegativity, row_std, group_std, _, spread = salt
+    assert (row, group, row_std, group_std) == pytest.approx((3, 9, 0, 8))
+    assert (electronegativity, spread) == pytest.approx((2.045, 1.115))
 
 
 def test_compositions_are_mapped() -> None:

@@ -211,7 +211,8 @@ def test_plaid_as_in_the_paper(monkeypatch: pytest.MonkeyPatch, crystals: Path) 
     CrystalTextPolicy(texts, policy.metadata).save("adapter", texts.start)
     run(
         *(monkeypatch, "plaid.py", "paper", TINY_RLIP, "--setup.model adapter --setup.n-parts 2"),
-        f"--setup.reference {crystals} --setup.stability.potential chgnet --setup.judge chgnet",
+        f"--setup.reference {crystals} --setup.stability.potential chgnet --setup.judge chgnet"
+        " --setup.stability.relax-steps 2",
         "--setup.n-samples 8 --setup.sampling.max-new-tokens 0 --setup.output out",
     )
     (joint,) = Path("out/runs").glob("*/joint-seed0")
@@ -307,6 +308,7 @@ def test_curate_alloys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         ("text_formats.py", "--source {0} --learnt {0} --n-matched 5 --repeats 1"),
         ("grammars.py", "--source prototypes --formats coordinates --bpe 300 --large 2000"),
         ("symmetry.py", "--source {} --n 20 --peer-n 2 --batch-size 8 --repeats 1"),
+        ("csp.py", "--truth {} --n-crystals 4 --k 2"),
         ("hull.py", "--queries 20 --peer-queries 3 --repeats 2"),
         ("matching.py", "--reference {0} --others {0} --n-samples 12 --plain-samples 2"),
         ("pool.py", "--workers 1 --crystals 4 --trivial-crystals 50"),
@@ -334,6 +336,19 @@ def test_benchmarks(
     printed = result(capsys)
     assert {"unit", "hardware"} <= printed.keys()
     assert printed["name"] == name[:-3] and printed.get("value", 1) > 0
+
+
+def test_csp_baselines(crystals: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A crystal of the training set is found at the first attempt; random search is as asked."""
+    pytest.importorskip("pyxtal")
+    sources = f"--train {crystals} --test {crystals} --tracking.mode disabled"
+    settings = "--methods substitution random --n 2 --k 2 --output out"
+    run(monkeypatch, "csp_baselines.py", f"{sources} {settings}")
+    found = json.loads(Path("out/report.json").read_text())["evaluations"]
+    first, second = ({x["name"]: x for x in evaluation["metrics"]} for evaluation in found.values())
+    assert first["match rate @1"]["count"] == first["match rate @1"]["total"] == 2
+    assert second["as asked"]["total"] == 4
+    assert Path("out/substitution.csv").is_file() and Path("out/random-attempts.csv").is_file()
 
 
 def test_every_script_is_run() -> None:

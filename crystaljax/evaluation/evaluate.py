@@ -32,6 +32,7 @@ from crystaljax.evaluation.stability import (
     relaxation_metrics,
     stability_metrics,
 )
+from crystaljax.evaluation.user_metrics import load_metrics, measured
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import structures_of, to_cells, to_structure
 from crystaljax.training.progress import tracked
@@ -56,6 +57,11 @@ class EvaluationConfig:
     """Time for one comparison of structures, after which that crystal counts as failed."""
     progress: bool = True
     """Show a progress bar."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of your own, each as FILE.py:FUNCTION; see `user_metrics.UserMetric`."""
+
+    def __post_init__(self) -> None:
+        load_metrics(self.metrics)  # mistakes are told before anything is sampled
 
 
 @dataclass(frozen=True)
@@ -116,12 +122,13 @@ def evaluate(
       second: what another potential says of the same samples, for metrics named after it.
       relaxed: the N samples relaxed, for match rate, RMSD, energy drop and steps.
       relaxation: names the potential and the optimiser they were relaxed with.
-      config: thresholds and tables.
+      config: thresholds, tables and metrics of a user's own.
 
     A crystal that fails in one of the tests fails that test alone. ValueError if the lengths of
     the inputs differ.
     """
     config = config or EvaluationConfig()
+    own = load_metrics(config.metrics)
     crystals = crystals.to_numpy()
     second_energies = None if second is None else second.e_above_hull
     _check_lengths(
@@ -175,7 +182,9 @@ def evaluate(
     distributions = Distributions.of(crystals)
     if reference is not None:
         metrics += distribution_metrics(distributions, reference.distributions, reference.name)
-    context += task.notes
+    more, failures = measured(own, crystals, {metric.name for metric in metrics})
+    metrics += more
+    context += task.notes + failures
     return Evaluation(len(crystals), tuple(metrics), tuple(context), columns, distributions)
 
 

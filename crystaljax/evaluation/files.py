@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from crystaljax.crystal import Crystals
-from crystaljax.evaluation.evaluate import Evaluation, Reference, evaluate
+from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_of, relaxation_state
 from crystaljax.rewards.potentials.base import no_relaxation, put_relaxed
@@ -31,6 +31,7 @@ def evaluate_file(
     n: int,
     reference: Reference | None = None,
     energy: EnergyAboveHull | None = None,
+    config: EvaluationConfig | None = None,
 ) -> Evaluation:
     """Evaluate B crystals as those of n samples that are crystals; the others count as failed.
 
@@ -38,6 +39,7 @@ def evaluate_file(
       reference: training set, for novelty.
       energy: what gives energies above hull, and relaxes the crystals before if it is made so;
         without it nothing is said of stability.
+      config: of the evaluation.
 
     The metrics of `NOT_FROM_FILES` are left out. ValueError if n < B.
     """
@@ -61,7 +63,7 @@ def evaluate_file(
         known["hull"] = f"{energy.label}, {state}"
         if any(found.reasons):
             notes.append(f"without an energy above hull: {in_words(found.reasons)}")
-    result = evaluate(crystals.padded(n), reference, **known)
+    result = evaluate(crystals.padded(n), reference, **known, config=config)
     return replace(
         result,
         metrics=tuple(m for m in result.metrics if m.name not in NOT_FROM_FILES),

@@ -18,7 +18,7 @@ from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Referen
 from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
 from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.stability import EnergiesAboveHull, Thresholds, found_space_group
-from crystaljax.policies.base import Params, Policy, SamplingConfig
+from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
 from crystaljax.rewards.ehull import relaxation_of, relaxation_state
 from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.progress import tracked, working
@@ -53,21 +53,23 @@ def assess(
     """Draw n fresh samples under conditions, which they take in turn, and evaluate them.
 
     `energy` is that of the reward; `other` is by another potential, whose verdict the
-    evaluation then has as well: a model should not be marked by its own teacher alone. If anything
-    is asked, the share of samples that meet it is among the rates.
+    evaluation then has as well: a model should not be marked by its own teacher alone.
     """
     with working(f"sampling {n} crystals"):
         rollout = policy.sample(params, chosen(conditions, n, seed), seed, sampling)
     found = assess_crystals(rollout.crystals, energy, reference, other=other, config=config)
-    if not any(condition.asked for condition in conditions):
-        return found
-    met = Rate.of("condition met", rollout.met, "crystals that are what they were asked to be")
-    evaluation = replace(
-        found.evaluation,
-        metrics=(*found.evaluation.metrics, met),
-        columns={**found.evaluation.columns, "condition_met": rollout.met},
-    )
-    return replace(found, evaluation=evaluation)
+    return replace(found, evaluation=with_as_asked(found.evaluation, rollout))
+
+
+def with_as_asked(evaluation: Evaluation, rollout: Rollout) -> Evaluation:
+    """The evaluation of a rollout, with the share that is as asked if anything was asked."""
+    if not any(condition.asked for condition in rollout.conditions):
+        return evaluation
+    good = rollout.met & evaluation.columns["valid_structure"]
+    description = "a valid structure that is what it was asked to be, such as of that composition"
+    rate = Rate.of("as asked", good, description)
+    columns = {**evaluation.columns, "as_asked": good}
+    return replace(evaluation, metrics=(rate, *evaluation.metrics), columns=columns)
 
 
 def assess_crystals(

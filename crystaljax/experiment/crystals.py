@@ -14,7 +14,7 @@ import numpy as np
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
-from crystaljax.evaluation.evaluate import Reference
+from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.policies import Assessment, assess
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
@@ -73,6 +73,9 @@ class Setup:
     """Hull of the judge's level of theory; that of --setup.stability if not given."""
     n_samples: int = 200
     """Fresh samples evaluated of each model."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of them, functions of your own as FILE.py:FUNCTION, which take Crystals and
+    return a Rate or a Measure (crystaljax.evaluation.rates)."""
     output: Path = Path("runs/experiment")
     """Folder of the report and the run; one with the same settings is gone on with."""
     seed: int = 0
@@ -141,7 +144,13 @@ class Bench:
             conditions=[self.setup.condition],
             other=self.judge,
             sampling=self.setup.sampling,
+            config=self.evaluation,
         )
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """Settings of evaluations."""
+        return EvaluationConfig(metrics=self.setup.metrics)
 
     @property
     def rewarded_by(self) -> str:

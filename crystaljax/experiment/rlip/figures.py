@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystaljax import plots
-from crystaljax.composition import element_counts
+from crystaljax.composition import N_SPECIES, SYMBOLS, element_counts
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.distribution import Distributions
 from crystaljax.evaluation.rates import Rate
@@ -53,8 +54,8 @@ def figures_of(
         marked = {label: line.samples[0].sun for label, line in both.items()}
         found["compositions"] = (
             composition_map(reference, crystals, marked),
-            "Element fractions by their first two principal components: training crystals (grey),"
-            " fresh samples, and those metastable, unique and novel (large)",
+            "Compositions by the first two principal components of what their elements are like:"
+            " training crystals (grey), fresh samples, those metastable, unique and novel (large)",
         )
     return found
 
@@ -135,6 +136,7 @@ def rates_over_iterations(rates: Mapping[str, Mapping[str, Mapping[int, Rate]]])
                 label=label,
             )
         axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("iterations")
         axes.set_ylabel(f"{name} (% of samples)")
         axes.spines[["top", "right"]].set_visible(False)
@@ -147,15 +149,18 @@ def rates_over_iterations(rates: Mapping[str, Mapping[str, Mapping[int, Rate]]])
 def composition_map(
     reference: Crystals, samples: Mapping[str, Crystals], marked: Mapping[str, np.ndarray]
 ) -> Figure:
-    """Element fractions of crystals in the plane of their first two principal components.
+    """Compositions in the plane of the first two principal components of `composition_features`.
 
     Args:
-      reference: crystals in the background; the components are those of all together.
+      reference: crystals in the background; features have the unit of their spread among these, and
+        the components are those of all together.
       samples: by label; rows that are no crystal are left out.
       marked: bool [N] by label: samples to be drawn large.
     """
-    sets = {label: _fractions(crystals) for label, crystals in samples.items()}
-    known = _fractions(reference)
+    known = composition_features(reference)
+    spread = np.maximum(known.std(axis=0), np.finfo(float).eps)
+    known = known / spread
+    sets = {label: composition_features(x) / spread for label, x in samples.items()}
     places, explained = principal_components([known, *sets.values()])
     figure, axes = plots.chart((6.8, 5.0))
     x, y = places[0].T
@@ -187,8 +192,28 @@ def principal_components(sets: Sequence[np.ndarray]) -> tuple[list[np.ndarray], 
     return [(x - mean) @ plane for x in sets], explained
 
 
-def _fractions(crystals: Crystals) -> np.ndarray:
-    """float64 [n, 119]: shares of the elements in those of B rows that are crystals."""
+def composition_features(crystals: Crystals) -> np.ndarray:
+    """float64 [n, 8]: of those of B rows that are crystals, what their elements are like.
+
+    Means and standard deviations over the atoms of the elements' row, group, Mendeleev number and
+    electronegativity (0 where Pauling gave none).
+    """
     counts = element_counts(crystals).astype(np.float64)
     counts = counts[np.asarray(crystals.n_sites) > 0]
-    return counts / counts.sum(axis=1, keepdims=True)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    table = _elements()
+    mean = share @ table
+    return np.hstack([mean, np.sqrt(np.maximum(share @ table**2 - mean**2, 0))])
+
+
+@cache
+def _elements() -> np.ndarray:
+    """float64 [119, 4]: row, group, Mendeleev number, electronegativity (pymatgen's tables)."""
+    from pymatgen.core import Element
+
+    found = np.zeros((N_SPECIES, 4))
+    for z, symbol in enumerate(SYMBOLS, start=1):
+        element = Element(symbol)
+        electronegativity = element.data.get("X") or 0.0
+        found[z] = element.row, element.group, element.mendeleev_no or 0, electronegativity
+    return np.nan_to_num(found)
