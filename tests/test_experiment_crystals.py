@@ -10,12 +10,19 @@ import pytest
 
 from crystaljax.experiment import crystals
 from crystaljax.experiment.crystals import Setup, second_judge
+from crystaljax.rewards import stability
 from crystaljax.rewards.stability import StabilityConfig
+
+
+@pytest.fixture(autouse=True)
+def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No potential is loaded, whichever extras there are."""
+    monkeypatch.setattr(stability, "create_e_above_hull", lambda *_: None)
 
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SevenNet is there; nothing of it is loaded before it judges."""
+    """SevenNet seems to be there."""
     monkeypatch.setattr(crystals, "find_spec", lambda name: name)
 
 
