@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 METADATA_FILE = "metadata.json"
 WEIGHTS = "weights"
+MEMORY = "memory"
 
 FIRST_SAVE, LONGEST_GAP = 120.0, 1800.0
 """Seconds of a run until its first checkpoint, and from one checkpoint to the next, at most."""
@@ -140,14 +141,25 @@ class RunCheckpoints:
             late = bool(multihost_utils.broadcast_one_to_all(np.array(late)))
         return step % every == 0 or late
 
-    def save(self, step: int, state: Any, about: About) -> None:
-        """Start to save; a kill before it is complete leaves the checkpoint before this one."""
+    def save(
+        self,
+        step: int,
+        state: Any,
+        about: About,
+        memory: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Start to save; a kill before it is complete leaves the checkpoint before this one.
+
+        `memory`: arrays by name, whose shapes may differ from step to step, none of them empty.
+        """
         self._saved, self._patience = time.monotonic(), LONGEST_GAP
+        kept = {MEMORY: ocp.args.StandardSave(dict(memory))} if memory else {}
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(_plain(state)),
                 metadata=ocp.args.JsonSave(dataclasses.asdict(about)),
+                **kept,
             ),
         )
 
@@ -161,6 +173,16 @@ class RunCheckpoints:
         _require_same(about.identity, expected.identity, path)
         plain = _restore(path / "state", _plain(template), self._remedy(path))
         return _with_structure(plain, template), about.run
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """Memory in the latest checkpoint: as it was saved, {} if there was none.
+
+        ValueError if it is damaged.
+        """
+        path = self.folder / str(self.latest) / MEMORY
+        if self.latest is None or not path.exists():
+            return {}
+        return _restore_all(path, self._remedy(path.parent))
 
     def about(self) -> About:
         """Metadata in the latest checkpoint of a run; ValueError if it is damaged."""
@@ -228,6 +250,17 @@ def _restore(path: Path, template: dict[str, Any], remedy: str) -> dict[str, Any
     if saved is None:
         raise _damaged(path, "it lists no arrays", remedy)
     raise ValueError(f"{path} is of another configuration: {different}")
+
+
+def _restore_all(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """Arrays by name, in the shapes that they were saved in; ValueError as of `_restore`."""
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            saved = checkpointer.metadata(path).item_metadata
+            shapes = {name: np.zeros(x.shape, x.dtype) for name, x in dict(saved).items()}
+            return checkpointer.restore(path, shapes)
+    except Exception as error:  # orbax raises plain Exceptions where an array cannot be read
+        raise _damaged(path, str(error), remedy) from error
 
 
 def _damaged(path: Path, reason: str, remedy: str) -> ValueError:

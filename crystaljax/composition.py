@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -119,6 +119,14 @@ def parse_formulas(formulas: Iterable[str]) -> np.ndarray:
         for z, amount in pairs:
             row[z] = amount
     return counts
+
+
+@cache
+def covalent_radii() -> np.ndarray:
+    """Covalent radii in Å by atomic number: float64 [119] (Cordero et al., Dalton Trans. 2008)."""
+    import gemmi
+
+    return np.array([0.0] + [gemmi.Element(z).covalent_r for z in range(1, len(SYMBOLS) + 1)])
 
 
 def element_counts(crystals: Crystals) -> np.ndarray:

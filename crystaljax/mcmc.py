@@ -153,9 +153,11 @@ def run_chains(
     The task's policy draws the first states under the task's conditions, which no chain leaves.
     `track` takes metrics and the step. A chain never goes where nothing can be judged, unless the
     task's bounds name a penalty: one that follows from the other samples, as in training, would be
-    no fixed distribution. NothingJudged if no first state can be judged.
+    no fixed distribution. Nor does it go where one of the task's guards believes nothing; for the
+    same reason discounts do not count here, nor guards that remember. NothingJudged if no first
+    state can be judged.
     """
-    policy = task.policy
+    policy, guards = task.policy, task.guards.fixed
     asked = chosen(task.conditions, config.n_chains, config.seed)
     start = policy.sample(params, asked, config.seed, task.sampling).crystals.to_numpy()
     prompts = told(policy, start, asked)
@@ -166,7 +168,7 @@ def run_chains(
     def examine(crystals: Crystals) -> tuple[Chains[Crystals], RewardBatch]:
         logp = log_density(policy, params, crystals, prompts)
         possible = np.isfinite(logp)
-        judged = judge(task.reward, crystals, possible)
+        judged, _, _ = guards(crystals, judge(task.reward, crystals, possible))
         value = task.bounds(judged)
         if task.bounds.invalid is None:
             value = np.where(judged.ok, value, -np.inf)

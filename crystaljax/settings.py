@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 
@@ -14,6 +15,20 @@ def plain(value: Any, left_out: Collection[str] = ()) -> Any:
     if isinstance(value, list | tuple):
         return [plain(x, left_out) for x in value]
     return value if isinstance(value, str | bool | int | float | None) else str(value)
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """Default of each field that has one, of a dataclass and of those in it."""
+    found: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            found[field.name] = defaults(value)
+        elif field.default is not MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not MISSING:
+            found[field.name] = field.default_factory()
+    return found
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

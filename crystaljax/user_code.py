@@ -26,6 +26,19 @@ def load(source: str, kind: Kind) -> Any:
     return found
 
 
+def load_called(source: str, *arguments: str) -> Any:
+    """A function of a file that is called with so many arguments, by place.
+
+    As `load`; ValueError too, naming the arguments, if it does not take them.
+    """
+    function = load(source, "function")
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise ValueError(f"{source} is called with ({', '.join(arguments)}): {error}") from error
+    return function
+
+
 def split(source: str, kind: Kind) -> tuple[Path, str]:
     """The file and the name in it; ValueError and FileNotFoundError as `load`."""
     path, colon, name = source.rpartition(":")

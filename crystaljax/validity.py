@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from crystaljax.composition import SYMBOLS
+from crystaljax.composition import SYMBOLS, covalent_radii
 from crystaljax.crystal import MIN_VOLUME, Array, AtomicCell, Cells, Crystals, stack, wrapped
 from crystaljax.symmetry.lattices import heights, minkowski_reduce
 
@@ -203,39 +203,69 @@ def closest_distance(
     volume = np.full(len(crystals), np.nan)
     rows = np.flatnonzero(is_crystal(crystals))
     cells = list(to_cells(crystals, primitive=True)) if cells is None else cells
-    atoms = np.array([len(cells[row].species) for row in rows.tolist()], int)
+    cells = [cells[row] for row in rows.tolist()]
+    distance[rows] = shortest_distances(cells)
+    volume[rows] = np.abs([np.linalg.det(cell.matrix) for cell in cells])
+    return distance, volume
+
+
+def apart_by_radii(cells: Sequence[AtomicCell | None]) -> np.ndarray:
+    """Mask of cells whose atoms are farther apart than half the sum of their radii: bool [B].
+
+    Covalent radii of Cordero et al., Dalton Trans. 2008, 2832; periodic images count. False for
+    None. The structural validity of Hong et al.
+    """
+    valid = np.zeros(len(cells), bool)
+    rows = [row for row, cell in enumerate(cells) if cell is not None]
+    given = [cell for cell in cells if cell is not None]
+    valid[rows] = shortest_distances(given, covalent_radii()) > 0.5
+    return valid
+
+
+def shortest_distances(cells: Sequence[AtomicCell], radii: np.ndarray | None = None) -> np.ndarray:
+    """Shortest distance between two atoms of each cell, periodic images included: float64 [B].
+
+    In Å; or relative to the sum of the two atoms' `radii` [119].
+    """
+    distance = np.full(len(cells), np.nan)
+    atoms = np.array([len(cell.species) for cell in cells], int)
     sizes = 4 ** np.ceil(np.log2(np.maximum(atoms, 16)) / 2).astype(int)  # few to compile for
     for size in np.unique(sizes):
-        group = rows[sizes == size]
+        group = np.flatnonzero(sizes == size)
         batch = max(1, min(32 if len(group) <= 32 else 256, _PAIRS // int(size) ** 2))
         for start in range(0, len(group), batch):
             part = group[start : start + batch]
             padded = np.resize(part, batch)  # repeats rows, so that every call has one shape
             full = stack([cells[row] for row in padded.tolist()], batch, int(size))
-            distance[part] = min_distances(full)[: len(part)]
-            volume[part] = np.abs(np.linalg.det(full.matrix))[: len(part)]
-    return distance, volume
+            distance[part] = min_distances(full, radii)[: len(part)]
+    return distance
 
 
-def min_distances(cells: Cells) -> np.ndarray:
+def min_distances(cells: Cells, radii: np.ndarray | None = None) -> np.ndarray:
     """Shortest distance between any two atoms, periodic images included: float64 [B], in Å.
+
+    Relative to the sum of the two atoms' radii if `radii` [119] are given.
 
     Exact for every lattice: in a Minkowski-reduced cell the planes of each family are at least
     λ/sqrt(2) apart, λ the shortest lattice vector, so that images two or more cells from the
     nearest are at least 1.5 λ/sqrt(2) > λ away; and λ, the distance of an atom to its own
-    image, is among the distances found. inf without atoms, nan for a cell that is not finite.
+    image (of the largest one, with radii), is among the distances found. inf without atoms, nan
+    for a cell that is not finite.
     """
     cells = cells.to_numpy()
     matrix, change = minkowski_reduce(cells.matrix)
     with np.errstate(invalid="ignore"):
         frac = np.asarray(cells.frac, np.float64) @ np.linalg.inv(change)
         frac = wrapped(frac.astype(np.float32))
-    arrays = (frac, cells.mask, matrix.astype(np.float32))
+    radius = np.full(cells.species.shape, 0.5) if radii is None else radii[cells.species]
+    arrays = (frac, cells.mask, matrix.astype(np.float32), radius.astype(np.float32))
     return np.asarray(_min_distances(*arrays), np.float64)
 
 
 @jax.jit
-def _min_distances(frac_BxNx3: Array, mask_BxN: Array, matrix_Bx3x3: Array) -> Array:
+def _min_distances(
+    frac_BxNx3: Array, mask_BxN: Array, matrix_Bx3x3: Array, radius_BxN: Array
+) -> Array:
     n = frac_BxNx3.shape[1]
     delta = frac_BxNx3[:, :, None] - frac_BxNx3[:, None]
     delta = delta - jnp.round(delta)
@@ -244,9 +274,10 @@ def _min_distances(frac_BxNx3: Array, mask_BxN: Array, matrix_Bx3x3: Array) -> A
     shifts = jnp.einsum("mk,bkc->mbc", jnp.float32(_IMAGES), matrix_Bx3x3, precision=highest)
     pairs = mask_BxN[:, :, None] & mask_BxN[:, None]
     apart = pairs & ~jnp.eye(n, dtype=bool)
+    unit = jnp.where(pairs, radius_BxN[:, :, None] + radius_BxN[:, None], 1)
 
     def closest(image: Array, nearest: Array) -> Array:
-        squares = ((delta + shifts[image][:, None, None]) ** 2).sum(-1)
+        squares = ((delta + shifts[image][:, None, None]) ** 2).sum(-1) / unit**2
         squares = jnp.where(jnp.where(image == 0, apart, pairs), squares, jnp.inf)
         return jnp.minimum(nearest, squares.min(axis=(1, 2)))
 

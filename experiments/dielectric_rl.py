@@ -105,14 +105,13 @@ def main(config: Config) -> None:
         Bench(setup) as bench,
     ):
         merit = create_figure_of_merit(config.dielectric, config.band_gap, config.max_merit)
+        task = bench.task(merit)
         bench.record(experiment)
         experiment.describe(reward="figure of merit ε·E_gap (eV)")
         experiment.use("dielectric", config.dielectric)
         base = bench.assess(bench.base, 0)
         rl = experiment.main
-        learnt = reinforce(
-            bench.task(merit), bench.base, config.rl, rl.folder, rl.log, run_id=rl.run_id
-        )
+        learnt = reinforce(task, bench.base, config.rl, rl.folder, rl.log, run_id=rl.run_id)
         found = {"base": base, "RL": bench.assess(learnt, 1)}
         merits = {label: merit_of(merit, each) for label, each in found.items()}
         model, samples = experiment.folder / "model", experiment.folder / "rl.zip"
@@ -158,7 +157,7 @@ def words(config: Config, bench: Bench) -> str:
     return (
         f"Model {config.setup.model.name}, space group {groups}; {config.rl.n_steps}"
         f" {config.rl.algorithm.upper()} steps of {config.rl.batch_size} samples, τ ="
-        f" {config.rl.tau:g} eV; stability by {bench.stability.potential}."
+        f" {config.rl.tau:g} eV{bench.guarded_by}; stability by {bench.stability.potential}."
     )
 
 

@@ -142,7 +142,7 @@ def main(config: Config) -> None:
             rows.append([label, kl, f"{x.reward[-1]:.3f}"])
         words = (
             f"Model {setup.model.name}; {config.ppo.n_steps * config.ppo.batch_size} rewarded"
-            f" samples for each method, reward {bench.rewarded_by}."
+            f" samples for each method, reward {bench.rewarded_by}{bench.guarded_by}."
         )
         evaluations = {"base": base.evaluation}
         evaluations |= {label: x.assessment.evaluation for label, x in found.items()}
@@ -184,7 +184,11 @@ def chains(experiment: Experiment, bench: Bench, config: MCMCConfig) -> MethodRe
     with experiment.run("mcmc", "MCMC", config) as one:
         reached = run_chains(bench.task(), bench.base, config, one.folder, one.log)
         metrics = read_metrics(one.folder)
-        ends = assess_crystals(reached, bench.stability, bench.reference, other=bench.judge)
+        ends = assess_crystals(
+            *(reached, bench.stability, bench.reference),
+            other=bench.judge,
+            config=bench.evaluation,
+        )
         finish_run(one, ends)
     return MethodResult(ends, None, metrics["reward/mean"][:, 1])
 

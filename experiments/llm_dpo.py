@@ -12,7 +12,7 @@ on after an interruption. The result is in OUTPUT/model.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from crystaljax.experiment.answers import Examiner, evaluations_of, shown
 from crystaljax.experiment.curves import first_and_last
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.predictors import predicting
 from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.texts import (
     LlmSetup,
@@ -103,13 +104,15 @@ class Config:
     """The run."""
 
 
+PAPER = paper_setup("runs/llm_dpo")
+
 PRESETS = {
     "small": ("Goes on from `llm_sft.py small`; two CPU cores, 4 minutes.", Config()),
     "paper": (
-        "LoRA on a model of 7-9 billion parameters, int8 base: one GPU of 24 GB or more. Give"
-        " --setup.model.base, and --setup.model.adapter of `llm_sft.py paper`.",
+        "LoRA on Qwen2.5-7B with an NF4 base: one GPU. Give --setup.model.adapter of"
+        " `llm_sft.py paper`.",
         Config(
-            setup=paper_setup("runs/llm_dpo"),
+            setup=replace(PAPER, model=replace(PAPER.model, lora=None)),
             pairs=PairsConfig(n_prompts=5000),
             dpo=TextPreferenceConfig(beta=0.5, n_epochs=1, batch_size=32, n_parts=16),
         ),
@@ -120,15 +123,18 @@ PRESETS = {
 def main(config: Config) -> None:
     setup = config.setup
     find = pairs_of_samples if config.pairs.file is None else pairs_of_file
-    with Experiment(
-        config, setup.output, setup.tracking, "DPO", ".", vary=("result",)
-    ) as experiment:
+    with (
+        Experiment(
+            config, setup.output, setup.tracking, "DPO", ".", vary=("result", "predictors")
+        ) as experiment,
+        predicting(setup.predictors) as predict,
+    ):
         record(experiment, setup)
         experiment.use("pairs", config.pairs.file)
         policy = load_text_policy(setup.model)
         whole, pairs, asked = find(config, policy)
         rows, held_out = split_pairs(pairs, config.pairs.validation, setup.seed)
-        examine = Examiner(setup, whole, asked(held_out))
+        examine = Examiner(setup, whole, asked(held_out), predict)
         before = examine(policy.start, 0)
         fit = experiment.main
         state = prefer_texts(

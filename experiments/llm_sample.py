@@ -20,7 +20,10 @@ from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.answers import Answers, Examiner, evaluations_of, shown
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.predictors import predicting
 from crystaljax.experiment.texts import (
+    PAPER_BASE,
+    PAPER_SAMPLING,
     LlmSetup,
     TextsConfig,
     chats,
@@ -30,7 +33,6 @@ from crystaljax.experiment.texts import (
     written_as,
 )
 from crystaljax.models.llm.token_grammar import TokenGrammar
-from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 
@@ -54,13 +56,13 @@ class Config:
 PRESETS = {
     "small": ("The model of `llm_sft.py small`; two CPU cores, a minute.", Config()),
     "paper": (
-        "10,000 crystals of a model of 7-9 billion parameters: one GPU of 24 GB or more. Give"
-        " --setup.model.base and --setup.model.adapter.",
+        "Up to 10,000 answers of Qwen2.5-7B, NF4, with the adapter of `llm_sft.py paper`: one GPU."
+        " Give --setup.model.adapter.",
         Config(
             setup=LlmSetup(
-                texts=TextsConfig(crystals="mp20-train", templates=("crystal_of_formula",)),
-                model=TextModelConfig(quantized="int8", dtype="bfloat16"),
-                generation=GenerationConfig(max_new_tokens=384, temperature=0.8),
+                texts=TextsConfig(crystals="mp20-train", max_sites=20),
+                model=TextModelConfig(base=PAPER_BASE, quantized="nf4", dtype="bfloat16"),
+                generation=PAPER_SAMPLING,
                 n_samples=10_000,
                 output=Path("runs/llm_sample"),
             )
@@ -71,12 +73,15 @@ PRESETS = {
 
 def main(config: Config) -> None:
     setup = config.setup
-    with Experiment(config, setup.output, setup.tracking, "samples") as experiment:
+    with (
+        Experiment(config, setup.output, setup.tracking, "samples") as experiment,
+        predicting(setup.predictors) as predict,
+    ):
         record(experiment, setup)
         metadata = written_as(setup)
         train, validation = read_texts(setup.texts, metadata, chats(setup.model))
         policy = load_text_policy(setup.model)
-        examine = Examiner(setup, writer(policy, metadata, train), validation)
+        examine = Examiner(setup, writer(policy, metadata, train), validation, predict)
         grammars: dict[str, bool | TokenGrammar] = {"free": False}
         if config.pattern:
             size = policy.config.vocabulary

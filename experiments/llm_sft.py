@@ -4,15 +4,20 @@
 
 `small` makes a model of a million parameters and its tokenizer from nothing, and teaches it to
 write crystals of a given formula; some 6 minutes on two cores. Crystals can be asked for in other
-ways too, such as --setup.texts.templates formula unconditional. Give --setup.texts.file FILE.jsonl
-for other texts, and --setup.model.base FOLDER for a model of your own. Run it again with the same
---setup.output to go on after an interruption. The result is in OUTPUT/model, which all scripts for
-crystals take.
+ways too, such as --setup.texts.templates formula unconditional. `mix` is small with the tasks of
+PLaID++ (arXiv 2509.07150), drawn anew for every crystal in every epoch: to tell a hidden element,
+to write any crystal, and to write one of some properties, out of formula, space group, formation
+energy, energy above hull and band gap, as far as --setup.texts.crystals has them. The report has
+the rates of each task; --setup.predictors judges energies and band gaps. Give
+--setup.texts.file FILE.jsonl for other texts, and --setup.model.base FOLDER for a model of your
+own. Run it again with the same --setup.output to go on after an interruption. The result is in
+OUTPUT/model, which all scripts for crystals take; what learnt a file of texts has to be told there
+how it writes and is asked for crystals, if it does: --setup.tokenization and --setup.templates.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crystaljax import plots
@@ -21,9 +26,11 @@ from crystaljax.experiment.answers import Examiner, evaluations_of, shown
 from crystaljax.experiment.curves import first_and_last
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.predictors import predicting
 from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.texts import (
     LlmSetup,
+    TextsConfig,
     chats,
     paper_setup,
     plain,
@@ -37,7 +44,7 @@ from crystaljax.experiment.texts import (
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.tracking import read_metrics
 from crystaljax.training.optimizer import OptimizerConfig
-from crystaljax.training.sft import SftConfig, sft
+from crystaljax.training.sft import SftConfig, adapter_tuning, sft
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,28 @@ class Config:
 
 PRESETS = {
     "small": ("A model of a million parameters from scratch; two CPU cores, 6 minutes.", Config()),
+    "mix": (
+        "The size of small, taught infilling, any crystal, and crystals of some properties.",
+        Config(
+            setup=LlmSetup(
+                texts=TextsConfig(
+                    templates=("infilling", "unconditional", "properties"), redraw=True
+                ),
+                model=TextModelConfig(cutting="symbols"),
+                output=Path("runs/llm_sft"),
+            )
+        ),
+    ),
     "paper": (
-        "LoRA on a model of 7-9 billion parameters, int8 base: one GPU of 24 GB or more. Give"
-        " --setup.model.base.",
+        "PLaID++: LoRA on Qwen2.5-7B with an NF4 base, the mixture of tasks: one GPU.",
         Config(
             setup=paper_setup("runs/llm_sft"),
-            sft=SftConfig(n_epochs=5, batch_size=64, n_parts=8),
+            sft=SftConfig(
+                n_epochs=10,
+                batch_size=16,
+                n_parts=4,
+                optimizer=replace(adapter_tuning(), learning_rate=1e-5),
+            ),
         ),
     ),
 }
@@ -77,16 +100,21 @@ PRESETS = {
 
 def main(config: Config) -> None:
     setup = config.setup
-    with Experiment(
-        config, setup.output, setup.tracking, "SFT", ".", vary=("result",)
-    ) as experiment:
+    with (
+        Experiment(
+            config, setup.output, setup.tracking, "SFT", ".", vary=("result", "predictors")
+        ) as experiment,
+        predicting(setup.predictors) as predict,
+    ):
         record(experiment, setup)
         metadata = written_as(setup, anew=True)
-        train, validation = read_texts(setup.texts, metadata, chats(setup.model))
+        train, validation = read_texts(
+            setup.texts, metadata, chats(setup.model), config.sft.n_epochs
+        )
         texts = [*plain(train), *plain(validation)]
         policy = load_text_policy(setup.model, texts, metadata.create_format())
         whole = writer(policy, metadata, train, anew=True)
-        examine = Examiner(setup, whole, validation)
+        examine = Examiner(setup, whole, validation, predict)
         fit = experiment.main
         before = examine(policy.start, 0)
         state = sft(
@@ -97,6 +125,7 @@ def main(config: Config) -> None:
             fit.folder,
             fit.log,
             run_id=fit.run_id,
+            n_drawn=1 + len(train.later),
         )
         params = weights_of(state, setup, policy)
         after = examine(params, 1)

@@ -81,7 +81,11 @@ def small_metadata(
     rows = crystal_fields(crystals, properties)
     loaded = tuple(load_template(name) for name in templates)
     texts = create_format(format).encode(crystals)
-    prompts = [template.prompt(row) for template in loaded for row in rows]
+    prompts = []
+    for template in loaded:
+        said = template.saying(range(len(template.clauses)))
+        everything = dict.fromkeys(said.prompt_fields, 0)
+        prompts += [said.prompt({**everything, **row}) for row in rows]
     tokenizer = train_words([*texts, *prompts], r"[A-Z][a-z]?|[\s\S]")
     longest = max(map(len, tokenizer.encode(texts))) + 1
     return TextMetadata.of(format, loaded).describing(crystals, rows, longest), tokenizer

@@ -237,3 +237,28 @@ def test_runs_of_another_configuration(run: Path) -> None:
         assert part in str(error.value)
     with pytest.raises(ValueError, match="tokenization: wyckoff there, text here"):
         restore(run, identity=POLICY.identity | {"tokenization": "text"})
+
+
+def test_a_memory_of_any_shapes_is_kept_with_the_state(tmp_path: Path) -> None:
+    """Checkpoints without one, as of former versions, have an empty one."""
+    arrays, about = {"w": np.zeros(2)}, About({})
+    memories = [
+        {},
+        {"guard/names": np.frombuffer(b"NaClKBr", np.uint8), "guard/n": np.array([3], np.int32)},
+        {"guard/names": np.zeros((4, 7), np.uint8), "guard/n": np.array([3, 4, 5, 6], np.int32)},
+    ]
+    with RunCheckpoints(tmp_path) as checkpoints:
+        assert checkpoints.memory() == {}
+    for step, memory in enumerate(memories):
+        with RunCheckpoints(tmp_path) as checkpoints:
+            checkpoints.save(step, arrays, about, memory)
+        with RunCheckpoints(tmp_path) as checkpoints:
+            found = checkpoints.memory()
+            assert checkpoints.restore(arrays, about)[0]["w"].tolist() == [0, 0]
+        assert found.keys() == memory.keys()
+        for name, array in memory.items():
+            assert isinstance(found[name], np.ndarray) and found[name].dtype == array.dtype
+            np.testing.assert_array_equal(found[name], array)
+    (tmp_path / "2" / "memory" / "manifest.ocdbt").write_bytes(b"")
+    with RunCheckpoints(tmp_path) as checkpoints, pytest.raises(ValueError, match="damaged"):
+        checkpoints.memory()

@@ -88,3 +88,41 @@ def test_what_cannot_be_asked(
     assert "alone has 15 crystals" in refused(capsys, "evaluate", samples, *few, *output)
     assert "nothing.csv" in refused(capsys, "evaluate", tmp_path / "nothing.csv", *output)
     assert "no_such" in refused(capsys, "evaluate", samples, "--potential", "no_such", *output)
+
+
+def test_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Crystal structure prediction from tables: found at the second attempt, and not at all."""
+    found = load("prototypes").crystals.to_numpy()
+    small = np.flatnonzero((found.n_sites == 2) & (found.space_group > 194))
+    truth, others = found[small[[0, 9]]], found[small[[0, 20]]]
+    write(truth, tmp_path / "truth.csv", {"material_id": ["a", "b"]})
+    write(others, tmp_path / "train.csv", {"material_id": ["a", "c"]})
+    tried = found[[*small[[20, 0]], small[20]]]
+    names = {"material_id": ["a", "a", "b"], "attempt": [0, 1, 0]}
+    write(tried, tmp_path / "predictions.csv", names)
+    with (tmp_path / "predictions.csv").open("a") as file:
+        empty = {"material_id": "b", "attempt": 1}
+        header = (tmp_path / "predictions.csv").read_text().splitlines()[0].split(",")
+        file.write(",".join(str(empty.get(name, "")) for name in header) + "\n")
+    protocol = ("--protocol", "csp", "--truth", tmp_path / "truth.csv", "--potential", "none")
+    given = ("evaluate", tmp_path / "predictions.csv", *protocol)
+    out = tmp_path / "out"
+    run(*given, "--train", tmp_path / "train.csv", "--output", out)
+    counts = {name: (x["count"], x["total"]) for name, x in rates(out).items() if "count" in x}
+    assert counts["match rate @1"] == (0, 2) and counts["match rate @2"] == (1, 2)
+    assert counts["match rate @2 (formula-disjoint)"] == (0, 1)
+    assert counts["crystal"] == (3, 4)
+    targets = list(csv.DictReader((out / "targets.csv").open()))
+    assert [row["first_match"] for row in targets] == ["2", "0"]
+    assert len(list(csv.DictReader((out / "attempts.csv").open()))) == 4
+    assert "match rate @1" in capsys.readouterr().out
+    report = json.loads((out / "report.json").read_text())
+    assert report["provenance"]["inputs"]["sha256"].keys() == {"source", "truth", "train"}
+
+    other = ("--output", tmp_path / "other")
+    source = ("evaluate", tmp_path / "predictions.csv", "--potential", "none", *other)
+    assert "give --truth" in refused(capsys, *source, "--protocol", "csp")
+    assert "--protocol csp" in refused(capsys, *source, "--at", 1)
+    assert "leave it out" in refused(capsys, *given, *other, "--n-generated", 9)
+    assert "--relax needs" in refused(capsys, *given, *other, "--relax-steps", 9)
+    assert "attempts from 1 on" in refused(capsys, *given, *other, "--at", 0)

@@ -75,6 +75,9 @@ def test_energies_are_those_of_the_reward() -> None:
     assert np.isnan(found.columns["e_above_hull"][4])
     assert rates(found)["energy known"] == (4, 5)
     assert "unrelaxed" in found["metastable"].reference
+    metastable = found.columns["e_above_hull"] <= 0.1
+    assert rates(found)["metastable"] == (metastable.sum(), 5)
+    assert rates(found)["believable metastable"] == (0, 5)  # of a hull of three entries
 
 
 def test_why_there_is_no_energy() -> None:

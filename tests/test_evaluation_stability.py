@@ -11,11 +11,11 @@ from crystaljax.data.prototypes import prototypes
 from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.stability import (
     Thresholds,
-    believable,
     keeps_space_group,
     relaxation_metrics,
     stability_metrics,
 )
+from crystaljax.rewards.believable import believable
 from crystaljax.rewards.potentials.base import no_relaxation
 from crystaljax.symmetry.analysis import symmetrize
 
@@ -124,7 +124,8 @@ def test_believable_crystals_are_counted_apart() -> None:
         energy, "hull", cluster=np.arange(3), novel=everyone, n_known=np.array([12, 3, 99])
     )
     counts = {metric.name: metric.count for metric in found if isinstance(metric, Rate)}
-    assert counts["metastable S.U.N."] == 3
-    assert counts["believable metastable S.U.N."] == 1
+    for name in ("stable", "metastable", "S.U.N.", "metastable S.U.N."):
+        assert counts[name] == 3
+        assert counts[f"believable {name}"] == 1
     without = stability_metrics(energy, "hull", cluster=np.arange(3), novel=everyone)
     assert "believable metastable S.U.N." not in {metric.name for metric in without}

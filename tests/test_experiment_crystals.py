@@ -10,12 +10,19 @@ import pytest
 
 from crystaljax.experiment import crystals
 from crystaljax.experiment.crystals import Setup, second_judge
+from crystaljax.rewards import stability
 from crystaljax.rewards.stability import StabilityConfig
+
+
+@pytest.fixture(autouse=True)
+def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No potential is loaded, whichever extras there are."""
+    monkeypatch.setattr(stability, "create_e_above_hull", lambda *_: None)
 
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SevenNet is there; nothing of it is loaded before it judges."""
+    """SevenNet seems to be there."""
     monkeypatch.setattr(crystals, "find_spec", lambda name: name)
 
 
@@ -57,5 +64,5 @@ def test_without_sevennet_or_by_choice_there_is_no_other(monkeypatch: pytest.Mon
     judge, said = second_judge(Setup())
     assert judge is None and "crystaljax[sevenn]" in said
     assert second_judge(Setup(judge="")) == (None, "")
-    judge, said = second_judge(Setup(judge="nequix"))
-    assert judge is not None and judge.config.potential == "nequix" and said == ""
+    judge, said = second_judge(Setup(judge="orb"))
+    assert judge is not None and judge.config.potential == "orb" and said == ""

@@ -76,11 +76,23 @@ def test_settings_of_another_version_are_refused(tmp_path: Path) -> None:
     open_run(tmp_path, Config())
     (tmp_path / "metrics.jsonl").write_text("{}")
     settings = json.loads((tmp_path / SETTINGS_FILE).read_text())
-    del settings["training"]["n_steps"]
     settings["gone"] = 1
     (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings))
-    with pytest.raises(FileExistsError, match=r"n_steps is absent there.*gone is 1 there and abs"):
+    with pytest.raises(FileExistsError, match=r"gone is 1 there and absent here"):
         open_run(tmp_path, Config())
+
+
+def test_a_setting_that_there_was_not_yet_is_the_default(tmp_path: Path) -> None:
+    open_run(tmp_path, Config())
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    settings = json.loads((tmp_path / SETTINGS_FILE).read_text())
+    del settings["training"]["n_steps"], settings["seeds"]
+    (tmp_path / SETTINGS_FILE).write_text(json.dumps(settings))
+    open_run(tmp_path, Config())
+    with pytest.raises(FileExistsError, match=r"n_steps is 10 there and 20 here"):
+        open_run(tmp_path, Config(Training(n_steps=20)))
+    with pytest.raises(FileExistsError, match=r"seeds is \[0\] there and \[1\] here"):
+        open_run(tmp_path, Config(seeds=(1,)))
 
 
 def test_a_run_that_finished_nothing_leaves_the_folder_new(tmp_path: Path) -> None:

@@ -142,10 +142,15 @@ def test_stability_rl(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
     assert Path("out/sft/metrics.jsonl").read_text()
 
 
-def test_dielectric_rl(monkeypatch: pytest.MonkeyPatch, setup: str, shared: Path) -> None:
+def test_dielectric_rl(
+    monkeypatch: pytest.MonkeyPatch, setup: str, shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("chgnet")
     megnet = shared / "weights" / "matgl" / "MEGNet-MP-2019.4.1-BandGap-mfi"
     rl = f"--band-gap {megnet} --rl.n-steps 1 --rl.batch-size 8"
+    guards = "--setup.guards too-good"
+    said = refused(capsys, monkeypatch, "dielectric_rl.py", "small", setup, rl, guards)
+    assert "too-good judges energies above hull" in said
     run(monkeypatch, "dielectric_rl.py", "small", setup, rl)
     assert Path("out/report.html").is_file()
 
@@ -158,12 +163,20 @@ def test_kl_reward(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
         "--grpo.n-steps 1 --grpo.batch-size 8 --grpo.group-size 4",
         "--dpo.n-iterations 1 --dpo.n-samples 8 --dpo.group-size 4 --dpo.batch-size 2",
         "--dpo.min-gap 0 --mcmc.n-chains 4 --mcmc.n-steps 1 --setup.tracking.mode offline",
+        "--setup.guards too-good:100 seen-compositions seen-structures:3",
     )
     kinds = {"": "report", "ppo-0.1": "PPO", "grpo": "GRPO", "dpo": "DPO", "mcmc": "MCMC"}
     for name, kind in kinds.items():
         (tracked,) = offline_runs(Path("out") / name)
         assert (tracked.group, tracked.job_type) == ("out", kind)
-    assert Path("out/report.html").is_file()
+    assert "guarded by too-good:100, seen-compositions" in Path("out/report.html").read_text()
+    for name in ("ppo-0.1", "grpo", "dpo"):
+        found = read_metrics(Path("out") / name)
+        assert {
+            "guard/too-good",
+            "guard/seen-compositions",
+            "guard/seen-structures",
+        } <= found.keys()
 
 
 TINY_RLIP = (
@@ -308,6 +321,7 @@ def test_curate_alloys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         ("text_formats.py", "--source {0} --learnt {0} --n-matched 5 --repeats 1"),
         ("grammars.py", "--source prototypes --formats coordinates --bpe 300 --large 2000"),
         ("symmetry.py", "--source {} --n 20 --peer-n 2 --batch-size 8 --repeats 1"),
+        ("csp.py", "--truth {} --n-crystals 4 --k 2"),
         ("hull.py", "--queries 20 --peer-queries 3 --repeats 2"),
         ("matching.py", "--reference {0} --others {0} --n-samples 12 --plain-samples 2"),
         ("pool.py", "--workers 1 --crystals 4 --trivial-crystals 50"),
@@ -335,6 +349,19 @@ def test_benchmarks(
     printed = result(capsys)
     assert {"unit", "hardware"} <= printed.keys()
     assert printed["name"] == name[:-3] and printed.get("value", 1) > 0
+
+
+def test_csp_baselines(crystals: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A crystal of the training set is found at the first attempt; random search is as asked."""
+    pytest.importorskip("pyxtal")
+    sources = f"--train {crystals} --test {crystals} --tracking.mode disabled"
+    settings = "--methods substitution random --n 2 --k 2 --output out"
+    run(monkeypatch, "csp_baselines.py", f"{sources} {settings}")
+    found = json.loads(Path("out/report.json").read_text())["evaluations"]
+    first, second = ({x["name"]: x for x in evaluation["metrics"]} for evaluation in found.values())
+    assert first["match rate @1"]["count"] == first["match rate @1"]["total"] == 2
+    assert second["as asked"]["total"] == 4
+    assert Path("out/substitution.csv").is_file() and Path("out/random-attempts.csv").is_file()
 
 
 def test_every_script_is_run() -> None:

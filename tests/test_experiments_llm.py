@@ -17,9 +17,13 @@ from small_text import TRIPLES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 import llm_dpo
+import llm_sft
 
-from crystaljax.evaluation.evaluate import Reference
-from crystaljax.experiment.answers import evaluate_rollout
+from crystaljax.conditions import Condition
+from crystaljax.data.dataset import load
+from crystaljax.data.writers import write
+from crystaljax.evaluation.evaluate import Reference, evaluate
+from crystaljax.evaluation.policies import with_as_asked
 from crystaljax.experiment.texts import (
     LlmSetup,
     TextsConfig,
@@ -29,7 +33,9 @@ from crystaljax.experiment.texts import (
     writer,
     written_as,
 )
+from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.crystal_text import CrystalTextPolicy
+from crystaljax.policies.loading import load_policy
 from crystaljax.policies.text import TextPolicy
 from crystaljax.text.examples import Chat, Example
 from crystaljax.text.loading import TextModelConfig, load_text_policy
@@ -155,6 +161,45 @@ def test_dpo_on_a_file_of_pairs(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["wyckoff-text", "p1-bins"])
+def test_the_mixture_of_tasks(tmp_path: Path, format: str) -> None:
+    """The whole script with infilling, any crystal, and crystals of properties; then samples."""
+    crystals = load("prototypes").crystals
+    crystals = crystals[np.flatnonzero(np.asarray(crystals.n_sites) <= 2)[::8]]
+    numbers = np.linspace(-1, 1, len(crystals))
+    names = ("formation_energy_per_atom", "e_above_hull", "band_gap")
+    data = write(crystals, tmp_path / "data.csv", dict.fromkeys(names, numbers))
+    mix = llm_sft.PRESETS["mix"][1]
+    setup = dataclasses.replace(
+        mix.setup,
+        texts=dataclasses.replace(mix.setup.texts, crystals=str(data), format=format),
+        model=dataclasses.replace(mix.setup.model, small=TINY),
+        generation=dataclasses.replace(mix.setup.generation, max_new_tokens=40),
+        n_samples=30,
+        output=tmp_path / "run",
+    )
+    sft = dataclasses.replace(mix.sft, n_epochs=3, log_every=1)
+    config = dataclasses.replace(mix, setup=setup, sft=sft)
+    llm_sft.main(config)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    after = {x["name"]: x for x in report["evaluations"]["after SFT"]["metrics"]}
+    totals = [after[f"infilling: {x}"]["total"] for x in ("exact", "allowed")]
+    n_filled = totals[0]
+    assert totals == [n_filled] * 2 and 0 < n_filled < 30
+    assert after["as asked"]["total"] == 30 - n_filled
+    for name in ("formula as asked", "space group as asked"):
+        assert 0 < after[name]["total"] < 30 - n_filled
+    context = report["evaluations"]["after SFT"]["context"]
+    assert "not judged, for want of a predictor: band_gap" in context[-1]
+
+    # The model can be asked for any of the properties, though it has hardly learnt them.
+    policy, params = load_policy(tmp_path / "run" / "model")
+    asked = [Condition(space_group=225, properties={"band_gap": 0.5}), Condition(formula="NaCl")]
+    rollout = policy.sample(params, asked, 0, SamplingConfig(grammar=True, max_new_tokens=60))
+    np.testing.assert_allclose(policy.log_prob(params, rollout), rollout.logp_model, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("format", "first"), [("wyckoff-text", "[0-9]+"), ("plaid", ".*[A-Z].*"), ("cif", "data_.*")]
 )
@@ -175,7 +220,8 @@ def test_crystals_are_written_and_read_in_the_format_asked_for(
     assert isinstance(policy, CrystalTextPolicy)
     rollout = policy.encode(some.crystals, some.conditions)
     assert rollout.sequences.texts == texts[:20]
-    found = evaluate_rollout(rollout, Reference.of(some.crystals, "themselves"))
+    reference = Reference.of(some.crystals, "themselves")
+    found = with_as_asked(evaluate(rollout.crystals, reference), rollout)
     assert found.metrics[0].name == "as asked"
     assert found.metrics[0].value == 1
 

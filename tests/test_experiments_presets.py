@@ -3,6 +3,7 @@
 import importlib
 import math
 import sys
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import optax
 import pytest
 
 from crystaljax.models.wyckoff.transformer import ModelConfig
+from crystaljax.policies.text_metadata import is_infilling
+from crystaljax.text.prompts import load_template
 from crystaljax.training.optimizer import OptimizerConfig
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -104,6 +107,23 @@ NETWORK = {
 }
 
 
+PLAID = [
+    ("setup.model.base", "Qwen/Qwen2.5-7B", "4.1"),
+    ("setup.model.quantized", "nf4", "7.2: 4 bits"),
+    ("setup.model.lora.rank", 8, "7.2"),
+    ("setup.model.lora.alpha", 32.0, "7.2"),
+    ("setup.model.lora.dropout", 0.05, "7.2"),
+    ("setup.model.lora.targets", ("q_proj", "v_proj"), "its code"),
+    ("setup.texts.format", "plaid", "4.3"),
+    ("setup.texts.weights", (), "7.2: thirds"),
+    ("setup.texts.redraw", True, "7.2: a task each time"),
+    ("sft.batch_size", 16, "7.2"),
+    ("sft.optimizer.learning_rate", 1e-5, "7.2"),
+    ("sft.n_epochs", 10, "7.2"),
+]
+"""PLaID++ (arXiv 2509.07150)."""
+
+
 def presets(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, Any]]:
     """The presets of a script."""
     monkeypatch.setattr(sys, "path", [str(EXPERIMENTS), *sys.path])
@@ -123,6 +143,24 @@ def test_numbers_of_the_paper(
     for part in {"stability_rl": ("rl", "sft"), "dielectric_rl": ("rl",)}.get(name, ()):
         for field, value, where in ADAM:
             assert getattr(getattr(config, part).optimizer, field) == value, (part, field, where)
+
+
+def test_numbers_of_plaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fine-tuning; the scripts that go on from it write and load as it does."""
+    pytest.importorskip("transformers")
+    _, config = presets("llm_sft", monkeypatch)["paper"]
+    assert [attrgetter(field)(config) for field, _, _ in PLAID] == [value for _, value, _ in PLAID]
+    infilling, unconditional, properties = map(load_template, config.setup.texts.templates)
+    assert is_infilling(infilling)
+    assert not unconditional.prompt_fields and not unconditional.clauses
+    assert set().union(*properties.clause_fields) == {
+        *("formula", "space_group", "formation_energy_per_atom", "e_above_hull", "band_gap")
+    }
+    for name in ("llm_dpo", "llm_sample"):
+        model = presets(name, monkeypatch)["paper"][1].setup.model
+        # With an adapter to go on from, as they are to be called.
+        model = replace(model, adapter="adapter")
+        assert (model.base, model.quantized) == (config.setup.model.base, "nf4")
 
 
 def test_the_published_network() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scripts import SCRIPTS, load_script
+from user_format import FORMAT
 
 pytestmark = pytest.mark.slow
 
@@ -23,9 +24,9 @@ TINY = (
 )
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+def run(monkeypatch: pytest.MonkeyPatch, *options: str, settings: str = TINY) -> None:
     load_script(NAME)  # skips if an extra is absent
-    monkeypatch.setattr(sys, "argv", [NAME, *" ".join([TINY, *options]).split()])
+    monkeypatch.setattr(sys, "argv", [NAME, *" ".join([settings, *options]).split()])
     runpy.run_path(str(SCRIPTS[NAME]), run_name="__main__")
 
 
@@ -78,6 +79,25 @@ def test_a_comparison_and_what_is_done_again(
     assert "runs are not finished" not in report
     for name in ("trade_off", "curves", "dpo", "grpo"):
         assert (output / f"{name}.png").stat().st_size > 1000
+
+
+def test_a_format_of_a_user_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained, sampled and trained by reward, from a file outside the package."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine.py"
+    file.write_text(FORMAT, encoding="utf-8")
+    name = f"{file}:OneLine"
+    settings = TINY.replace("wyckoff wyckoff-text", name).replace("0.005 0.02", "0.01")
+    run(monkeypatch, "--stages train evaluate rl", settings=settings)
+    stages = {Path(path).parts[2].split("-")[0] for path in times(tmp_path / "out")}
+    assert stages == {"ceiling", "train", "free", "grammar", "dpo", "grpo"}
+    with (tmp_path / "out/comparison.csv").open(encoding="utf-8") as lines:
+        found = {(x["stage"], x["name"]): x for x in csv.DictReader(lines)}
+    assert {x["tokenization"] for x in found.values()} == {name}
+    ceiling = found["ceiling", "round trip"]
+    assert float(ceiling["value"]) == 1
+    report = (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    assert "runs are not finished" not in report and "Before and after 16 rewards" in report
 
 
 def test_a_budget_that_is_too_small_is_refused_first(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -40,7 +39,7 @@ def folder(policy: CrystalTextPolicy, tmp_path_factory: pytest.TempPathFactory) 
 
 def prompts(*names: str) -> CrystalPrompts:
     metadata, _ = small_metadata(names, "wyckoff-text")
-    return CrystalPrompts(metadata.templates, metadata.values)
+    return CrystalPrompts(metadata.generating, metadata.values)
 
 
 def test_the_template_of_which_most_is_given() -> None:
@@ -66,6 +65,65 @@ def test_the_template_of_which_most_is_given() -> None:
         prompts("space_group").request(Condition(formula="TiO2"))
 
 
+def test_any_properties_are_asked_by_one_template() -> None:
+    """All clauses of which the fields are given are said, at least one, and no others."""
+    asked = prompts("unconditional", "properties", "infilling")
+    assert "masked" not in asked.fields
+    gap, energy = {"band_gap": 1.0}, {"e_above_hull": 0.05}
+    for condition, prompt in (
+        (Condition(), "A crystal:"),
+        (Condition(formula="Ti2O4"), "A crystal, formula TiO2:"),
+        (Condition(space_group=136), "A crystal, space group 136:"),
+        (Condition(properties=gap), "A crystal, band gap 1.00 eV:"),
+        (
+            Condition(formula="TiO2", space_group=136, properties=gap | energy),
+            "A crystal, formula TiO2, space group 136, energy above hull 0.050 eV/atom,"
+            " band gap 1.00 eV:",
+        ),
+    ):
+        request = asked.request(condition)
+        assert request.open == ()
+        assert request.template.prompt(request.given) == prompt + "\n"
+    with pytest.raises(ValueError, match="cannot be asked for colour: prompts have band_gap, e_ab"):
+        asked.request(Condition(properties={"colour": 1.0}))
+    # Of several space groups one is drawn, if it has to be told.
+    request = asked.request(Condition(space_group=(136, 139)), frozenset({"space_group"}))
+    assert request.open == ("space_group",)
+    # A template that has to ask for something asks for what is known of the training data.
+    alone = prompts("properties")
+    assert alone.request(Condition()).open == ("formula",)
+    assert alone.least({"formula": "TiO2", "space_group": 136}) == Condition(formula="TiO2")
+    with pytest.raises(ValueError, match="needs e_above_hull: give conditions"):
+        prompts("e_above_hull").least({"formula": "TiO2"})
+    with pytest.raises(ValueError, match="no prompt template asks for a crystal"):
+        prompts("infilling")
+
+
+def test_samples_by_properties(tmp_path: Path) -> None:
+    """Sampled, scored, saved and loaded again; the folder says that there is infilling too."""
+    policy = crystal_text_policy(("unconditional", "properties", "infilling"))
+    formula = formulas(small_crystals())[0]
+    asked = [
+        Condition(space_group=225, properties={"e_above_hull": 0.0}),
+        Condition(formula=formula, properties={"band_gap": 2.0}),
+        Condition(),
+    ]
+    rollout = policy.sample(policy.texts.start, asked, 0, SamplingConfig(grammar=True), repeat=2)
+    np.testing.assert_allclose(
+        policy.log_prob(policy.texts.start, rollout), rollout.logp_model, atol=1e-3
+    )
+    told = policy.texts.tokenizer.decode(
+        [x.tokens[: x.n_prompt] for x in rollout.sequences.sequences]
+    )
+    assert "space group 225, energy above hull 0.000 eV/atom" in told[0]
+    assert f"formula {formula}, band gap 2.00 eV" in told[2]
+    policy.save(tmp_path / "model", policy.texts.start)
+    again, params = load_policy(tmp_path / "model")
+    assert again.identity == policy.identity
+    same = again.sample(params, asked, 0, SamplingConfig(grammar=True), repeat=2)
+    assert same.sequences.texts == rollout.sequences.texts
+
+
 def test_what_is_open_is_drawn_from_the_training_data() -> None:
     """As often as there, and as the condition has it."""
     asked, crystals = prompts("formula_space_group"), small_crystals()
@@ -88,6 +146,7 @@ def test_what_is_open_is_drawn_from_the_training_data() -> None:
         asked.drawn(Condition(required=("Og",)), request.open, 0.0)
 
 
+@pytest.mark.slow
 def test_grammars_hold_groups_and_elements(policy: CrystalTextPolicy) -> None:
     elements = ("Si", "Al", "Sm")
     asked = [Condition(space_group=(139, 225)), Condition(elements=elements)]
@@ -213,6 +272,6 @@ def test_a_tokenizer_that_does_not_fit(folder: Path, tmp_path: Path) -> None:
 def test_templates_are_kept_whole(folder: Path) -> None:
     """A user's template need not be found again."""
     content = json.loads((folder / "crystals.json").read_text())
-    assert content["templates"][0] == dataclasses.asdict(load_template("formula"))
+    assert content["templates"][0] == load_template("formula").content
     assert content["max_new_tokens"] > 20
     assert sum(content["space_group_counts"]) == len(small_crystals())

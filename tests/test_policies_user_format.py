@@ -14,11 +14,13 @@ pytest.importorskip("safetensors")
 pytest.importorskip("qwix")
 
 from small_policy import TINY
+from user_format import FORMAT
 
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.experiment.texts import TextsConfig
 from crystaljax.policies.base import SamplingConfig
+from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.loading import load_policy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.text.loading import TextModelConfig
@@ -29,26 +31,7 @@ from crystaljax.training.reinforce import ReinforceConfig, reinforce
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 import llm_sft
 
-FORMAT = '''
-"""Wyckoff texts in one line."""
-from dataclasses import dataclass
-
-from crystaljax.tokenizations.text.wyckoff import WyckoffText
-
-
-@dataclass(frozen=True)
-class OneLine:
-    mark: str = ";"
-
-    def encode(self, crystals):
-        return [text.replace("\\n", self.mark) for text in WyckoffText().encode(crystals)]
-
-    def decode(self, tokens):
-        return WyckoffText().decode([text.replace(self.mark, "\\n") for text in tokens])
-
-    def pattern(self, space_groups=None, elements=None):
-        return WyckoffText().pattern(space_groups, elements).replace("\\\\n", self.mark)
-'''
+TEMPLATE = 'user = "A crystal of {formula}"\ncompletion = "{text}"\n'
 
 
 def edge(crystals: Crystals) -> RewardBatch:
@@ -62,10 +45,12 @@ def test_a_format_of_a_user_goes_all_the_way(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(FORMAT)
     name = f"{file}:OneLine"
+    template = tmp_path / "my_question.toml"
+    template.write_text(TEMPLATE)
     small = llm_sft.PRESETS["small"][1]
     setup = dataclasses.replace(
         small.setup,
-        texts=TextsConfig(format=name, templates=("formula", "unconditional"), max_sites=1),
+        texts=TextsConfig(format=name, templates=(str(template), "unconditional"), max_sites=1),
         model=dataclasses.replace(small.setup.model, small=TINY),
         generation=dataclasses.replace(small.setup.generation, max_new_tokens=24),
         n_samples=8,
@@ -79,6 +64,10 @@ def test_a_format_of_a_user_goes_all_the_way(tmp_path: Path) -> None:
     policy, params = load_policy(model, name, model=TextModelConfig())
     assert policy.tokenization == name
     sampling = SamplingConfig(grammar=True, max_new_tokens=60)
+    salt = policy.sample(params, [Condition(formula="NaCl")], 0, sampling).sequences.sequences[0]
+    assert isinstance(policy, CrystalTextPolicy)
+    prompt = policy.texts.tokenizer.decode([salt.tokens[: salt.n_prompt]])[0]
+    assert "A crystal of" in prompt and "NaCl" in prompt
     cubic = Condition(space_group=(221, 225, 229))
     rollout = policy.sample(params, [cubic, Condition()], 0, sampling, repeat=8)
     assert rollout.met.mean() > 0.5

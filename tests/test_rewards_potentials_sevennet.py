@@ -106,6 +106,7 @@ def test_a_few_steps_of_relaxation(potential: Any) -> None:
     np.testing.assert_allclose(after.energy, result.energy, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_corrected_energies_are_near_those_of_the_materials_project(
     potential: Any, shared: Path
 ) -> None:

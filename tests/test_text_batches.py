@@ -24,6 +24,23 @@ def first_tokens(rows: TextRows, n_sequences: int) -> np.ndarray:
     return np.array(per_sequence(rows.tokens, rows, n_sequences))[:, 0]
 
 
+def test_groups_of_several_epochs() -> None:
+    """Each epoch has its own, each once, and they come in turns, whenever they are asked for."""
+    three = [group for seed in range(3) for group in groups(24, seed=seed)]
+    batches = TextBatches(three, 6, 0, micro_batches=2, n_epochs=3)
+    assert batches.steps_per_epoch == 4
+    for epoch in range(5):
+        steps = range(4 * epoch, 4 * epoch + 4)
+        dealt = np.sort(np.concatenate([batches.chosen(step).ravel() for step in steps]))
+        np.testing.assert_array_equal(dealt, np.arange(24) + 24 * (epoch % 3))
+    late = TextBatches(three, 6, 0, micro_batches=2, n_epochs=3)
+    jax.tree.map(np.testing.assert_array_equal, late.packed(9), batches.packed(9))
+    once = TextBatches(groups(24), 6, 0, micro_batches=2)
+    np.testing.assert_array_equal(once.chosen(2), batches.chosen(2))
+    with pytest.raises(ValueError, match="72 examples are not those of 5 epochs"):
+        TextBatches(three, 6, 0, n_epochs=5)
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_an_epoch_has_every_example_once(size: int) -> None:
     batches = TextBatches(groups(30, size), 6, 0, micro_batches=3)

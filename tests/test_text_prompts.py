@@ -51,6 +51,45 @@ def test_formats_and_braces() -> None:
         template.prompt({"x": "much"})
 
 
+def test_clauses() -> None:
+    """Any of them are said, in their order, and the prompt needs what they do."""
+    template = PromptTemplate("t", "A{clauses} {c}:", "", "{s}", [" {a:.1f}", " {a} in {b}"])  # type: ignore[arg-type]
+    assert template.prompt_fields == {"c", "s"}
+    assert template.clause_fields == ({"a"}, {"a", "b"})
+    assert template.n_clauses_min == 0
+    values = {"a": 1.25, "b": "x", "c": "c", "s": "s"}
+    expected = {(): "A c:", (0,): "A 1.2 c:", (1,): "A 1.25 in x c:", (1, 0): "A 1.2 1.25 in x c:"}
+    for which, user in expected.items():
+        said = template.saying(which)
+        assert said.messages(values)[1]["content"] == user
+        assert "b" in said.prompt_fields or 1 not in which
+    with pytest.raises(ValueError, match="'t': its clauses are not chosen yet"):
+        template.prompt(values)
+    assert template.content["clauses"] == (" {a:.1f}", " {a} in {b}")
+    assert PromptTemplate(**template.content) == template
+    # Without clauses it is what it was before there were any.
+    assert set(TEMPLATE.content) == {"name", "user", "completion", "system"}
+    assert PromptTemplate("t", "{{clauses}}", "").saying(()).prompt({}) == "{clauses}\n"
+    assert PromptTemplate("t", "A{clauses}", "", clauses=(" {a}",)).n_clauses_min == 1
+
+
+@pytest.mark.parametrize(
+    ("user", "clauses", "message"),
+    [
+        ("A", ("{a}",), "user must have {clauses}, once, where"),
+        ("{clauses}{clauses}", ("{a}",), "user must have {clauses}, once"),
+        ("{{clauses}}", ("{a}",), "user must have {clauses}, once"),
+        ("{clauses}", ("{clauses}",), "user must have {clauses}, once"),
+        ("{clauses}", (), "stands for clauses, and it has none"),
+        ("{clauses}", ("some",), "clause 1: 'some' has no field"),
+        ("{clauses}", ("{a}", "{b"), "clause 2: "),
+    ],
+)
+def test_malformed_clauses(user: str, clauses: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PromptTemplate("t", user, "", clauses=clauses)
+
+
 def test_a_missing_field() -> None:
     with pytest.raises(ValueError, match=r"'t': the field 'text' is missing; .* 'formula', 'verb'"):
         TEMPLATE.example({"formula": "TiO2", "verb": "know"})
@@ -84,6 +123,7 @@ def test_shipped_templates() -> None:
         template = load_template(name)
         assert template.name == name
         assert template.user == template.user.strip()
+        template = template.saying(range(len(template.clauses)))
         assert template.example(dict.fromkeys(template.fields, 1.0))
 
 
@@ -105,6 +145,7 @@ def test_a_template_of_the_users(tmp_path: Path) -> None:
         ("user = ", "is no TOML"),
         ('user = "a"', "completion is missing"),
         ('user = "a"\ncompletion = 3', "completion must be a text, and is 3"),
+        ('user = "a"\ncompletion = ""\nclauses = "{a}"', "clauses must be a list of texts"),
         ('user = "a"\ncompletion = ""\nassistant = ""', "unknown key 'assistant'"),
     ],
 )

@@ -191,7 +191,8 @@ def test_a_resumed_run_has_the_same_losses(tmp_path: Path, lora: LoraConfig | No
         def losses(metrics: dict[str, Any], step: int) -> None:
             track({k: v for k, v in metrics.items() if k.endswith("nll")}, step)
 
-        sft(tiny_policy(lora), triples(), triples(8), QUICK, folder, losses)
+        two_epochs = [*triples(), *triples()[:16], *triples()[:16]]
+        sft(tiny_policy(lora), two_epochs, triples(8), QUICK, folder, losses, n_drawn=2)
 
     whole, first, second = killed_and_resumed(run, tmp_path, stop_after=5)
     assert sorted(second) == [5, 6, 7, 8]  # step 5 was tracked but not saved

@@ -3,19 +3,23 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
+from crystaljax.composition import covalent_radii
 from crystaljax.crystal import AtomicCell, Cells, Crystals
 from crystaljax.data.prototypes import prototypes
 from crystaljax.structures import to_structures
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.lattices import minkowski_reduce
 from crystaljax.validity import (
+    apart_by_radii,
     closest_distance,
     is_crystal,
     min_distances,
+    shortest_distances,
     structure_valid,
 )
 
@@ -107,3 +111,24 @@ def test_many_atoms_in_one_cell() -> None:
     crystals = crystals_of((lattice, frac, [6] * 20), (lattice / 10, frac, [6] * 20))
     expected = [by_pymatgen(s) for s in to_structures(crystals)]
     np.testing.assert_allclose(closest_distance(crystals)[0], expected, atol=1e-4)
+
+
+def test_apart_by_radii() -> None:
+    """Half the sum of the radii of Na and Cl (1.66 and 1.02 Å) is 1.34 Å; of H, 0.31 Å."""
+    salt = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
+    cells = [
+        AtomicCell(np.eye(3) * a, salt, np.array(species))
+        for a, species in [
+            (2 * 1.33 / 3**0.5, [11, 17]),  # also 1.54 Å between images of Na, of 1.66 Å
+            (2 * 1.35 / 3**0.5, [11, 17]),
+            (2.0, [11, 17]),
+            (0.8, [1, 1]),
+            (0.6, [1, 1]),
+            (0.3, [1, 1]),
+        ]
+    ]
+    assert apart_by_radii([*cells, None]).tolist() == [False, False, True, True, True, False, False]
+    radii = covalent_radii()
+    ratio = shortest_distances(cells, radii)
+    assert ratio[2] == pytest.approx(min(3**0.5 / (radii[11] + radii[17]), 1 / radii[11]))
+    assert shortest_distances(cells)[2] == pytest.approx(3**0.5)

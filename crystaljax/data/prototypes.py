@@ -15,10 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import gemmi
 import numpy as np
 
-from crystaljax.composition import SYMBOLS, atomic_number, formulas
+from crystaljax.composition import SYMBOLS, atomic_number, covalent_radii, formulas
 from crystaljax.crystal import Crystals
 from crystaljax.data.json_formats import structure_dict
 from crystaljax.data.rows import Dataset
@@ -140,7 +139,7 @@ def substitute(crystals: Crystals, maps: np.ndarray) -> Crystals:
     """Replace elements by `maps` int [B, 119] and scale the cells with the mean covalent radius."""
     species = np.take_along_axis(maps, crystals.species, axis=1)
     multiplicity = tables().multiplicity[crystals.space_group[:, None] - 1, crystals.wyckoff]
-    radius = np.array([0.0] + [gemmi.Element(z).covalent_r for z in range(1, len(SYMBOLS) + 1)])
+    radius = covalent_radii()
     old = (multiplicity * radius[crystals.species]).sum(axis=1)
     new = (multiplicity * radius[species]).sum(axis=1)
     scale = np.ones((len(crystals), 6))

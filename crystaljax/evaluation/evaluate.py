@@ -32,6 +32,8 @@ from crystaljax.evaluation.stability import (
     relaxation_metrics,
     stability_metrics,
 )
+from crystaljax.evaluation.user_metrics import load_metrics, measured
+from crystaljax.rewards.believable import believable
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import structures_of, to_cells, to_structure
 from crystaljax.training.progress import tracked
@@ -56,6 +58,11 @@ class EvaluationConfig:
     """Time for one comparison of structures, after which that crystal counts as failed."""
     progress: bool = True
     """Show a progress bar."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of your own, each as FILE.py:FUNCTION; see `user_metrics.UserMetric`."""
+
+    def __post_init__(self) -> None:
+        load_metrics(self.metrics)  # mistakes are told before anything is sampled
 
 
 @dataclass(frozen=True)
@@ -112,16 +119,17 @@ def evaluate(
       e_above_hull: [N] eV/atom, nan where unknown; without it nothing is said of stability.
       hull: names the hull and the potential, like "mp20_bt hull, CHGNet 0.3.0, unrelaxed".
       n_known: int [N], entries of that hull in the sample's chemical system and its subsystems
-        (`Hull.n_known`), for rates of believable energies (`stability.believable`).
+        (`Hull.n_known`), for rates of believable energies (`believable.believable`).
       second: what another potential says of the same samples, for metrics named after it.
       relaxed: the N samples relaxed, for match rate, RMSD, energy drop and steps.
       relaxation: names the potential and the optimiser they were relaxed with.
-      config: thresholds and tables.
+      config: thresholds, tables and metrics of a user's own.
 
     A crystal that fails in one of the tests fails that test alone. ValueError if the lengths of
     the inputs differ.
     """
     config = config or EvaluationConfig()
+    own = load_metrics(config.metrics)
     crystals = crystals.to_numpy()
     second_energies = None if second is None else second.e_above_hull
     _check_lengths(
@@ -152,6 +160,8 @@ def evaluate(
     if e_above_hull is not None:
         energy = np.asarray(e_above_hull, np.float64)
         columns["e_above_hull"] = energy
+        if n_known is not None:
+            columns["believable"] = believable(energy, n_known)
         metrics += task.stability(energy, hull, n_known)
         limits = config.thresholds
         context += [
@@ -175,7 +185,9 @@ def evaluate(
     distributions = Distributions.of(crystals)
     if reference is not None:
         metrics += distribution_metrics(distributions, reference.distributions, reference.name)
-    context += task.notes
+    more, failures = measured(own, crystals, {metric.name for metric in metrics})
+    metrics += more
+    context += task.notes + failures
     return Evaluation(len(crystals), tuple(metrics), tuple(context), columns, distributions)
 
 

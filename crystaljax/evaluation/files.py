@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from crystaljax.composition import element_counts
 from crystaljax.crystal import Crystals
-from crystaljax.evaluation.evaluate import Evaluation, Reference, evaluate
+from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_of, relaxation_state
 from crystaljax.rewards.potentials.base import no_relaxation, put_relaxed
 from crystaljax.training.progress import tracked
 
-NOT_FROM_FILES = ("keeps space group", "S.S.U.N.")
+NOT_FROM_FILES = ("keeps space group", "S.S.U.N.", "believable S.S.U.N.")
 """Metrics of the space group that a sample was generated in, which no file of crystals tells."""
 
 ENERGY_CHUNK = 256
@@ -31,6 +32,7 @@ def evaluate_file(
     n: int,
     reference: Reference | None = None,
     energy: EnergyAboveHull | None = None,
+    config: EvaluationConfig | None = None,
 ) -> Evaluation:
     """Evaluate B crystals as those of n samples that are crystals; the others count as failed.
 
@@ -38,6 +40,7 @@ def evaluate_file(
       reference: training set, for novelty.
       energy: what gives energies above hull, and relaxes the crystals before if it is made so;
         without it nothing is said of stability.
+      config: of the evaluation.
 
     The metrics of `NOT_FROM_FILES` are left out. ValueError if n < B.
     """
@@ -58,10 +61,11 @@ def evaluate_file(
             known["relaxation"] = f"{energy.potential.name}, {state}"
         above = found.info["e_above_hull"]
         known["e_above_hull"] = np.pad(above, (0, missing), constant_values=np.nan)
+        known["n_known"] = energy.hull.n_known(element_counts(crystals.padded(n)))
         known["hull"] = f"{energy.label}, {state}"
         if any(found.reasons):
             notes.append(f"without an energy above hull: {in_words(found.reasons)}")
-    result = evaluate(crystals.padded(n), reference, **known)
+    result = evaluate(crystals.padded(n), reference, **known, config=config)
     return replace(
         result,
         metrics=tuple(m for m in result.metrics if m.name not in NOT_FROM_FILES),

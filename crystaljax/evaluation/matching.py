@@ -109,6 +109,14 @@ class StructureSet:
         self._reduce({row: s for row, s in built.items() if s is not None})
         return {row: self._reduced[row] for row in rows if row in self._reduced}
 
+    def adopt(self, other: StructureSet, rows: Sequence[int] | np.ndarray) -> None:
+        """Take over what `other` has reduced, or failed to, of its `rows`: the first ones here."""
+        for row, there in enumerate(np.asarray(rows).tolist()):
+            if there in other._reduced:
+                self._reduced[row] = other._reduced[there]
+            if there in other.failures:
+                self.failures[row] = other.failures[there]
+
     def _reduce(self, structures: dict[int, Structure]) -> None:
         """Reduce structures by row, and keep them or the reasons why they cannot be."""
         minimal, change = minkowski_reduce(_matrices(structures.values()))

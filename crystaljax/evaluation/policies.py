@@ -15,14 +15,25 @@ from crystaljax.composition import element_counts
 from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
-from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
+from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask
 from crystaljax.evaluation.rates import Rate
-from crystaljax.evaluation.stability import EnergiesAboveHull, Thresholds, found_space_group
-from crystaljax.policies.base import Params, Policy, SamplingConfig
+from crystaljax.evaluation.stability import (
+    EnergiesAboveHull,
+    Thresholds,
+    found_space_group,
+    stability_metrics,
+)
+from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
 from crystaljax.rewards.ehull import relaxation_of, relaxation_state
 from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.progress import tracked, working
 from crystaljax.training.rollouts import judge
+
+GROUP_RATES = (
+    *("S.U.N.", "metastable S.U.N.", "space group met", "S.S.U.N."),
+    *("believable metastable S.U.N.", "believable S.S.U.N."),
+)
+"""Rates that are told of single space groups."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +64,23 @@ def assess(
     """Draw n fresh samples under conditions, which they take in turn, and evaluate them.
 
     `energy` is that of the reward; `other` is by another potential, whose verdict the
-    evaluation then has as well: a model should not be marked by its own teacher alone. If anything
-    is asked, the share of samples that meet it is among the rates.
+    evaluation then has as well: a model should not be marked by its own teacher alone.
     """
     with working(f"sampling {n} crystals"):
         rollout = policy.sample(params, chosen(conditions, n, seed), seed, sampling)
     found = assess_crystals(rollout.crystals, energy, reference, other=other, config=config)
-    if not any(condition.asked for condition in conditions):
-        return found
-    met = Rate.of("condition met", rollout.met, "crystals that are what they were asked to be")
-    evaluation = replace(
-        found.evaluation,
-        metrics=(*found.evaluation.metrics, met),
-        columns={**found.evaluation.columns, "condition_met": rollout.met},
-    )
-    return replace(found, evaluation=evaluation)
+    return replace(found, evaluation=with_as_asked(found.evaluation, rollout))
+
+
+def with_as_asked(evaluation: Evaluation, rollout: Rollout) -> Evaluation:
+    """The evaluation of a rollout, with the share that is as asked if anything was asked."""
+    if not any(condition.asked for condition in rollout.conditions):
+        return evaluation
+    good = rollout.met & evaluation.columns["valid_structure"]
+    description = "a valid structure that is what it was asked to be, such as of that composition"
+    rate = Rate.of("as asked", good, description)
+    columns = {**evaluation.columns, "as_asked": good}
+    return replace(evaluation, metrics=(rate, *evaluation.metrics), columns=columns)
 
 
 def assess_crystals(
@@ -163,33 +176,31 @@ def by_space_group(
 
     S.U.N. and metastable S.U.N., for which samples said to be of another space group count as
     failed; the share that has the space group asked for, as found of the full cell; and S.S.U.N.,
-    metastable S.U.N. of those.
+    metastable S.U.N. of those; the last two with believable energies alone, too.
     """
-    limits = thresholds or Thresholds()
     asked = [Condition(space_group=int(group)) for group in groups]
     with working(f"sampling {n} crystals of each of {len(asked)} space groups"):
         rollout = policy.sample(params, asked, seed, sampling, repeat=n)
-    above = _judged(energy, rollout.crystals, rollout.met).e_above_hull
+    judged = _judged(energy, rollout.crystals, rollout.met)
+    assert judged.n_known is not None
     found = found_space_group(rollout.crystals)
-    rates: dict[str, list[Rate]] = {}
-    low, high = (f"energy above hull ≤ {x:g} eV/atom" for x in (limits.stable, limits.metastable))
+    rates: dict[str, list[Rate]] = {name: [] for name in GROUP_RATES}
     right = "the full cell has the space group asked for (symprec 0.01 Å)"
     for group, first in zip(groups, tracked(range(0, len(rollout), n), "by group"), strict=True):
         rows = np.arange(first, first + n)
         samples = StructureSet.from_crystals(rollout.crystals[rows], "samples")
-        cluster, novel = clusters(samples), novel_mask(samples, reference) & rollout.met[rows]
-        with np.errstate(invalid="ignore"):
-            stable, metastable = above[rows] <= limits.stable, above[rows] <= limits.metastable
         correct = (found[rows] == group) & rollout.met[rows]
-        for name, mask, text in (
-            ("S.U.N.", once(novel & stable, cluster), f"{low}, unique and novel"),
-            ("metastable S.U.N.", once(novel & metastable, cluster), f"{high}, unique and novel"),
-            ("space group met", correct, right),
-            (
-                "S.S.U.N.",
-                once(novel & metastable & correct, cluster),
-                f"{high}, unique and novel; {right}",
-            ),
-        ):
-            rates.setdefault(name, []).append(Rate.of(name, mask, text))
+        metrics = stability_metrics(
+            judged.e_above_hull[rows],
+            judged.hull,
+            cluster=clusters(samples),
+            novel=novel_mask(samples, reference) & rollout.met[rows],
+            correct_group=correct,
+            n_known=judged.n_known[rows],
+            reference=reference.name,
+            thresholds=thresholds,
+        )
+        for metric in [*metrics, Rate.of("space group met", correct, right)]:
+            if isinstance(metric, Rate) and metric.name in rates:
+                rates[metric.name].append(metric)
     return rates

@@ -18,8 +18,22 @@ import numpy as np
 
 Structure = Any  # pymatgen's, imported only where used
 
-LTOL, STOL, ANGLE_TOL = 0.2, 0.3, 5.0
-"""StructureMatcher's default tolerances: lengths, sites (in (V/N)^(1/3)) and angles (degrees)."""
+
+class Tolerances(NamedTuple):
+    """StructureMatcher's tolerances; the defaults are its own."""
+
+    ltol: float = 0.2
+    """Relative difference of lengths."""
+    stol: float = 0.3
+    """Distance of sites, in (V/N)^(1/3)."""
+    angle_tol: float = 5.0
+    """Degrees."""
+
+    def __str__(self) -> str:
+        return f"stol {self.stol:g}, ltol {self.ltol:g}, angle_tol {self.angle_tol:g}°"
+
+
+DEFAULT = Tolerances()
 
 SLACK = 1e-6
 """By how much tolerances are wider here than there, relative; far above rounding errors."""
@@ -125,7 +139,7 @@ class Pool:
         """
         n = len(self.rows)
         fits = self._sizes[:n] == len(sample.structure)
-        limit = sample.sorted_lengths * ((1 + LTOL) * (1 + SLACK))
+        limit = sample.sorted_lengths * ((1 + DEFAULT.ltol) * (1 + SLACK))
         fits &= (self._minima[:n] <= limit).all(axis=1)
         for i in np.flatnonzero(fits):
             if may_match(self.items[i], sample):
@@ -137,16 +151,23 @@ def may_match(first: Reduced, second: Reduced) -> bool:
 
     Both have the same reduced formula and the same number of atoms.
     """
-    if second.lengths.max() * (1 + LTOL) * (1 + SLACK) >= first.reach:
-        return True  # some of the vectors it may need are not listed
-    bases = _bases(first, second)
+    bases = like_bases(first, second)
+    if bases is None:
+        return True
     return len(bases) > 0 and _sites_may_match(first, second, bases)
 
 
-def _bases(first: Reduced, second: Reduced) -> np.ndarray:
-    """Bases [M, 3, 3] of the first lattice, as coefficients, that are like the second's."""
+def like_bases(
+    first: Reduced, second: Reduced, tolerances: Tolerances = DEFAULT
+) -> np.ndarray | None:
+    """Bases [M, 3, 3] of the first lattice, as coefficients, that are like the second's.
+
+    None if some of the vectors that they may need are not among `Reduced.vectors`.
+    """
     points, directions, lengths = first.vectors
-    factor = (1 + LTOL) * (1 + SLACK)
+    factor = (1 + tolerances.ltol) * (1 + SLACK)
+    if second.lengths.max() * factor >= first.reach:
+        return None
     a, b, c = (
         np.arange(*np.searchsorted(lengths, [length / factor, length * factor]))
         for length in second.lengths
@@ -154,19 +175,19 @@ def _bases(first: Reduced, second: Reduced) -> np.ndarray:
     if not (len(a) and len(b) and len(c)):
         return np.empty((0, 3, 3), int)
     alpha, beta, gamma = second.angles
-    ab = _angle_fits(directions[a], directions[b], gamma)
+    tolerance = tolerances.angle_tol * (1 + SLACK)
+    ab = _angle_fits(directions[a], directions[b], gamma, tolerance)
     if not ab.any():
         return np.empty((0, 3, 3), int)
-    bc = _angle_fits(directions[b], directions[c], alpha)
-    ac = _angle_fits(directions[a], directions[c], beta)
+    bc = _angle_fits(directions[b], directions[c], alpha, tolerance)
+    ac = _angle_fits(directions[a], directions[c], beta, tolerance)
     i, j, k = np.nonzero(ab[:, :, None] & bc[None] & ac[:, None])
     bases = points[np.stack([a[i], b[j], c[k]], axis=1)]
     return bases[np.abs(np.abs(np.linalg.det(bases)) - 1) < 0.5]
 
 
-def _angle_fits(x: np.ndarray, y: np.ndarray, angle: float) -> np.ndarray:
+def _angle_fits(x: np.ndarray, y: np.ndarray, angle: float, tolerance: float) -> np.ndarray:
     """Mask of pairs of unit vectors [n, 3], [m, 3] at about an angle (degrees): bool [n, m]."""
-    tolerance = ANGLE_TOL * (1 + SLACK)
     low, high = np.cos(np.radians([min(angle + tolerance, 180), max(angle - tolerance, 0)]))
     cosine = x @ y.T
     return (cosine >= low - SLACK) & (cosine <= high + SLACK)
@@ -194,14 +215,51 @@ def _sites_may_match(first: Reduced, second: Reduced, bases: np.ndarray) -> bool
 
 def _box(first: Reduced, second: Reduced, bases: np.ndarray) -> np.ndarray:
     """Largest differences of fractional coordinates along each axis: [M, 3]."""
+    lattice = mean_lattice(first, second, bases)
+    return lattice.box(len(second.frac), DEFAULT.stol * (1 + SLACK)) + SLACK
+
+
+class MeanLattice(NamedTuple):
+    """Lattices of the mean lengths and angles of two, in which StructureMatcher compares sites."""
+
+    lengths: np.ndarray
+    """[M, 3]"""
+    angles: np.ndarray
+    """[M, 3] radians."""
+    volume: np.ndarray
+    """[M]"""
+
+    def box(self, n_atoms: int, stol: float) -> np.ndarray:
+        """Differences of fractional coordinates [M, 3] that stol, in (V/N)^(1/3), allows."""
+        shape = self.volume / self.lengths.prod(1)
+        planes = self.lengths * shape[:, None] / np.sin(self.angles)
+        edge = (self.volume / n_atoms) ** (1 / 3)
+        return 2 * stol * edge[:, None] / planes
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """Lattice vectors [M, 3, 3], one a row: c along z, a in the plane of x and z."""
+        cos, sin = np.cos(self.angles), np.sin(self.angles)
+        a, b, c = self.lengths.T
+        height = self.volume / (self.lengths.prod(1) * sin[:, 0])  # of a over the plane of b, c
+        zero = np.zeros_like(a)
+        along = (cos[:, 2] - cos[:, 0] * cos[:, 1]) / sin[:, 0]
+        rows = [
+            [a * height, a * along, a * cos[:, 1]],
+            [zero, b * sin[:, 0], b * cos[:, 0]],
+            [zero, zero, c],
+        ]
+        return np.stack([np.stack(row, 1) for row in rows], 1)
+
+
+def mean_lattice(first: Reduced, second: Reduced, bases: np.ndarray) -> MeanLattice:
+    """Means of the second lattice and the bases [M, 3, 3] (coefficients) of the first."""
     vectors = bases @ first.matrix
     lengths = np.linalg.norm(vectors, axis=2)
     unit = vectors / lengths[..., None]
     cosines = np.stack([(unit[:, i] * unit[:, j]).sum(1) for i, j in ((1, 2), (0, 2), (0, 1))], 1)
     angles = np.radians((np.degrees(np.arccos(np.clip(cosines, -1, 1))) + second.angles) / 2)
-    mean_lengths = (lengths + second.lengths) / 2
+    lengths = (lengths + second.lengths) / 2
     x, y, z = np.cos(angles).T
-    volume = np.sqrt(np.maximum(1 - x * x - y * y - z * z + 2 * x * y * z, 1e-12))
-    planes = mean_lengths * volume[:, None] / np.sin(angles)
-    edge = (mean_lengths.prod(1) * volume / len(second.frac)) ** (1 / 3)
-    return 2 * STOL * (1 + SLACK) * edge[:, None] / planes + SLACK
+    shape = np.sqrt(np.maximum(1 - x * x - y * y - z * z + 2 * x * y * z, 1e-12))
+    return MeanLattice(lengths, angles, lengths.prod(1) * shape)

@@ -10,6 +10,7 @@ import numpy as np
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.matching import once
 from crystaljax.evaluation.rates import Measure, Rate
+from crystaljax.rewards.believable import BELIEVABLE, believable
 from crystaljax.rewards.potentials.base import Relaxed
 
 
@@ -37,41 +38,6 @@ class EnergiesAboveHull:
     """int [N]: hull entries in the sample's chemical system and its subsystems, if known."""
     relaxed: Relaxed | None = None
     """The samples relaxed, if the energies are of those."""
-
-
-MIN_KNOWN = 12
-"""Hull entries in a chemical system and its subsystems from which energies above hull are believed
-(arXiv 2610.03880)."""
-
-MAX_BELOW = 0.1
-"""eV/atom: crystals farther below the hull are not believed."""
-
-
-BELIEVABLE = (
-    f"the hull has at least {MIN_KNOWN} entries in the chemical system and its subsystems, and the"
-    f" energy is not more than {MAX_BELOW:g} eV/atom below it"
-)
-
-
-def believable(
-    e_above_hull: np.ndarray,
-    n_known: np.ndarray,
-    min_known: int = MIN_KNOWN,
-    max_below: float = MAX_BELOW,
-) -> np.ndarray:
-    """Which energies above hull are believed: bool [N].
-
-    In a system that the hull hardly knows everything looks stable, and what is far below a hull
-    of many entries is more likely an error of the potential.
-
-    Args:
-      e_above_hull: [N] eV/atom; nan is not believed.
-      n_known: int [N], entries of the hull in the chemical system and its subsystems
-        (`Hull.n_known`).
-    """
-    energy = np.asarray(e_above_hull, np.float64)
-    with np.errstate(invalid="ignore"):
-        return (np.asarray(n_known) >= min_known) & (energy >= -max_below)
 
 
 def keeps_space_group(
@@ -126,7 +92,8 @@ def stability_metrics(
       reference: name of the training set that `novel` refers to.
       cluster: int [N], as of `matching.clusters`; without it there is no S.U.N. rate.
       novel, correct_group: bool [N]; the rates that need a missing one are left out.
-      n_known: int [N], see `believable`; without it there are no rates of believable crystals.
+      n_known: int [N], see `believable`; with it each rate stands there a second time, as
+        "believable ...", of the crystals whose energies are believed.
 
     All rates are over all N generated samples. Of samples that match each other one counts, if any
     of them is stable (and all else that is asked), so that their order does not matter. S.U.N. and
@@ -138,28 +105,30 @@ def stability_metrics(
     with np.errstate(invalid="ignore"):
         stable, metastable = energy <= limits.stable, energy <= limits.metastable
     low, high = (f"energy above hull ≤ {x:g} eV/atom" for x in (limits.stable, limits.metastable))
-    metrics: list[Rate | Measure] = [
-        Rate.of("energy known", np.isfinite(energy), "the potential and the hull gave an energy"),
-        Rate.of("stable", stable, low, reference=hull),
-        Rate.of("metastable", metastable, high, reference=hull),
-    ]
+    both = f"{hull}; {reference}".strip("; ")
+    asked: dict[str, tuple[np.ndarray, np.ndarray | None, str]] = {
+        "stable": (stable, None, low),
+        "metastable": (metastable, None, high),
+    }
     if cluster is not None and novel is not None:
-        both = f"{hull}; {reference}".strip("; ")
-        found = {
-            "S.U.N.": (once(stable & novel, cluster), f"{low}, unique and novel"),
-            "metastable S.U.N.": (once(metastable & novel, cluster), f"{high}, unique and novel"),
-        }
+        asked["S.U.N."] = (stable & novel, cluster, f"{low}, unique and novel")
+        asked["metastable S.U.N."] = (metastable & novel, cluster, f"{high}, unique and novel")
         if correct_group is not None:
-            found["S.S.U.N."] = (
-                once(metastable & novel & correct_group, cluster),
-                f"{high}, unique, novel, and of the space group it was generated in",
-            )
-        if n_known is not None:
-            found["believable metastable S.U.N."] = (
-                once(metastable & believable(energy, n_known) & novel, cluster),
-                f"{high}, unique and novel; {BELIEVABLE}",
-            )
-        metrics += [Rate.of(k, mask, text, reference=both) for k, (mask, text) in found.items()]
+            text = f"{high}, unique, novel, and of the space group it was generated in"
+            asked["S.S.U.N."] = (metastable & novel & correct_group, cluster, text)
+    if n_known is not None:
+        believed = believable(energy, n_known)
+        asked |= {
+            f"believable {name}": (mask & believed, unique, f"{text}; {BELIEVABLE}")
+            for name, (mask, unique, text) in asked.items()
+        }
+    metrics: list[Rate | Measure] = [
+        Rate.of("energy known", np.isfinite(energy), "the potential and the hull gave an energy")
+    ]
+    for name, (mask, unique, text) in asked.items():
+        counted = mask if unique is None else once(mask, unique)
+        of = hull if unique is None else both
+        metrics.append(Rate.of(name, counted, text, reference=of))
     said = {"denominator": "samples with an energy", "reference": hull}
     about = ("eV/atom", "energy of the crystal less that of the hull at its composition")
     return [

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
 from crystaljax.data.dataset import load
+from crystaljax.evaluation.adherence import Predict, adherence
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
-from crystaljax.evaluation.rates import Rate
+from crystaljax.evaluation.infilling import infilling_rates
+from crystaljax.evaluation.policies import with_as_asked
+from crystaljax.evaluation.rates import MetricSet
 from crystaljax.experiment.texts import LlmSetup, Texts, prompts
 from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.policies.base import Rollout
 from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.text import Params, TextPolicy
-from crystaljax.validity import structure_valid
+from crystaljax.policies.text_prompts import stripped
+from crystaljax.text.generation import GenerationConfig
 
 SHOWN = 80
 """Characters of a prompt in a table."""
@@ -36,8 +39,8 @@ class Answers:
     """float64 [N]: ln p under the model."""
     reason: np.ndarray
     """str [N]: "end" token, "stop" string, "length"."""
-    evaluation: Evaluation | None = None
-    """Of answers that should be crystals."""
+    evaluation: MetricSet | None = None
+    """Of answers that should be crystals, or the elements that are hidden in some."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -48,12 +51,17 @@ class Examiner:
 
     Args:
       policy: as of `texts.writer`.
+      predict: properties of crystals that were asked for some.
     """
 
     def __init__(
-        self, setup: LlmSetup, policy: TextPolicy | CrystalTextPolicy, texts: Texts
+        self,
+        setup: LlmSetup,
+        policy: TextPolicy | CrystalTextPolicy,
+        texts: Texts,
+        predict: Predict | None = None,
     ) -> None:
-        self.setup, self.policy = setup, policy
+        self.setup, self.policy, self.predict = setup, policy, predict
         self.texts = texts.take(np.arange(min(setup.n_samples, len(texts.examples))))
         self.reference = None
         if texts.crystals is not None:
@@ -65,47 +73,102 @@ class Examiner:
     ) -> Answers:
         """Answers, one to each prompt; those of different streams are independent.
 
-        grammar: that of the format of crystals, or another one, which all are held to.
+        Elements that are hidden in crystals are told by the likeliest tokens.
+
+        grammar: that of the format of crystals, or another one, which all of these are held to.
         """
         seed = self.setup.seed + 1_000_001 + stream
         if isinstance(self.policy, CrystalTextPolicy) and self.reference is not None:
-            rollout = self.policy.complete(
-                params, self.texts.conditions, seed, self.setup.generation, grammar=grammar
-            )
-            texts = rollout.sequences
-            return Answers(
-                self.texts.asked,
-                texts.texts,
-                np.array([len(x.tokens) - x.n_prompt for x in texts.sequences]),
-                rollout.logp_model,
-                texts.reason,
-                evaluate_rollout(rollout, self.reference),
-            )
+            generating = self.texts.generating
+            filling = np.setdiff1d(np.arange(len(self.texts.examples)), generating)
+            parts = []
+            if len(generating):
+                some = self.texts.take(generating)
+                parts.append(self._crystals(params, some, self.reference, seed, grammar))
+            if len(filling):
+                parts.append(self._elements(params, self.texts.take(filling), seed))
+            return _merged(parts, np.argsort(np.concatenate([generating, filling])))
         policy = self.policy
         if isinstance(policy, CrystalTextPolicy):
             policy = policy.texts
         if grammar is True:
             raise ValueError("texts that are no crystals have no grammar: give a pattern")
-        tokens = [prompt.tokens for prompt in prompts(policy, self.texts)]
-        draw = partial(policy.sample, params, tokens, seed, self.setup.generation)
-        drawn = draw(grammar=grammar or None)
+        generation = self.setup.generation
+        return self._texts(policy, params, self.texts, seed, generation, grammar or None)
+
+    def _crystals(
+        self,
+        params: Params,
+        texts: Texts,
+        reference: Reference,
+        seed: int,
+        grammar: bool | TokenGrammar,
+    ) -> Answers:
+        """Crystals as they are asked for."""
+        assert isinstance(self.policy, CrystalTextPolicy)
+        generation = self.setup.generation
+        rollout = self.policy.complete(params, texts.conditions, seed, generation, grammar=grammar)
+        found = rollout.sequences
+        return Answers(
+            texts.asked,
+            found.texts,
+            np.array([len(x.tokens) - x.n_prompt for x in found.sequences]),
+            rollout.logp_model,
+            found.reason,
+            self._evaluation(rollout, reference),
+        )
+
+    def _elements(self, params: Params, texts: Texts, seed: int) -> Answers:
+        """Elements that are hidden in crystals."""
+        assert isinstance(self.policy, CrystalTextPolicy) and texts.crystals is not None
+        likeliest = replace(self.setup.generation, temperature=0.0)
+        found = self._texts(self.policy.texts, params, texts, seed, likeliest)
+        told = [stripped(x, q.template) for x, q in zip(found.texts, texts.questions, strict=True)]
+        hidden = np.array([question.masked for question in texts.questions])
+        rates = tuple(infilling_rates(told, texts.crystals, hidden))
+        return replace(found, evaluation=MetricSet(len(found), rates, (), {}))
+
+    @staticmethod
+    def _texts(
+        policy: TextPolicy,
+        params: Params,
+        texts: Texts,
+        seed: int,
+        generation: GenerationConfig,
+        grammar: TokenGrammar | None = None,
+    ) -> Answers:
+        """Completions as they come."""
+        tokens = [prompt.tokens for prompt in prompts(policy, texts)]
+        drawn = policy.sample(params, tokens, seed, generation, grammar=grammar)
         logp = drawn.logp_model.sum(axis=1, dtype=np.float64)
-        return Answers(self.texts.asked, drawn.text, drawn.length, logp, drawn.reason)
+        return Answers(texts.asked, drawn.text, drawn.length, logp, drawn.reason)
+
+    def _evaluation(self, rollout: Rollout, reference: Reference) -> Evaluation:
+        """Metrics of samples, without energies, and of what they were asked for."""
+        config = EvaluationConfig(progress=False, metrics=self.setup.metrics)
+        found = with_as_asked(evaluate(rollout.crystals, reference, config=config), rollout)
+        metrics, notes = adherence(rollout.crystals, rollout.conditions, self.predict)
+        return replace(found, metrics=(*found.metrics, *metrics), context=(*found.context, *notes))
 
 
-def evaluate_rollout(rollout: Rollout, reference: Reference) -> Evaluation:
-    """Metrics of samples, not relaxed and without energies."""
-    found = evaluate(rollout.crystals, reference, config=EvaluationConfig(progress=False))
-    asked = Rate.of(
-        "as asked",
-        rollout.met & structure_valid(rollout.crystals),
-        "a valid structure that is what it was asked to be, such as of that composition",
+def _merged(parts: Sequence[Answers], order: np.ndarray) -> Answers:
+    """Answers of all parts in another order, with the metrics of all."""
+    found = [x.evaluation for x in parts if x.evaluation is not None]
+    metrics = tuple(metric for one in found for metric in one.metrics)
+    texts = [text for x in parts for text in x.texts]
+    asked = [name for x in parts for name in x.asked]
+    return Answers(
+        [asked[i] for i in order],
+        [texts[i] for i in order],
+        np.concatenate([x.n_tokens for x in parts])[order],
+        np.concatenate([x.logp for x in parts])[order],
+        np.concatenate([x.reason for x in parts])[order],
+        replace(found[0], metrics=metrics) if found else None,
     )
-    return replace(found, metrics=(asked, *found.metrics))
 
 
-def evaluations_of(answers: Mapping[str, Answers]) -> dict[str, Evaluation]:
-    """Those of answers that should be crystals, by label."""
+def evaluations_of(answers: Mapping[str, Answers]) -> dict[str, MetricSet]:
+    """Those that there are, by label."""
     return {label: x.evaluation for label, x in answers.items() if x.evaluation is not None}
 
 

@@ -54,7 +54,7 @@ class BestStructures:
         return plots.structure_grid(self.crystals[some], captions)
 
     def table(self) -> dict[str, list[Any]]:
-        """Columns: formula, space group, energies above hull by each judge, novelty, CIF."""
+        """Columns: formula, space group, energies above hull by each judge, flags, CIF."""
         groups = [int(group) for group in self.crystals.space_group]
         found: dict[str, list[Any]] = {
             "formula": [str(x) for x in self.columns["formula"]],
@@ -63,7 +63,7 @@ class BestStructures:
         for name, values in self.columns.items():
             if name.startswith(ENERGY):
                 found[f"{name.replace('_', ' ')} (eV/atom)"] = [float(x) for x in values]
-        for name in ("unique", "novel"):
+        for name in ("unique", "novel", "believable"):
             if name in self.columns:
                 found[name] = [bool(x) for x in self.columns[name]]
         found["CIF"] = list(to_cif(self.crystals))

@@ -14,13 +14,14 @@ import numpy as np
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
-from crystaljax.evaluation.evaluate import Reference
+from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.policies import Assessment, assess
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import Reward
-from crystaljax.rewards.bounds import Quantity, RewardBounds
+from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
+from crystaljax.rewards.guards import Guarding, Guards, create_guards
 from crystaljax.rewards.levels import LevelError, split_level
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
@@ -62,6 +63,12 @@ class Setup:
     bounds: RewardBounds = field(default_factory=RewardBounds)
     """Bounds of the reward, and the penalty of samples that cannot be judged, if not the reward's
     own: energies above hull have bounds, rewards of your own have none."""
+    guards: tuple[str, ...] = ()
+    """Guards of the reward in training, in the order in which they act, as NAME or NAME:NUMBER:
+    sparse-hull:12 (not believed where the hull has fewer entries in the chemical system),
+    too-good:0.1 (nor what is more eV/atom below it), pure-elements, smact (nor what SMACT rejects),
+    seen-compositions, seen-structures (worth 1/(1 + n) once seen n times), or FILE.py:FUNCTION of
+    your own."""
     condition: Condition = field(default_factory=Condition)
     """Conditions of rollouts and evaluated samples."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
@@ -73,6 +80,9 @@ class Setup:
     """Hull of the judge's level of theory; that of --setup.stability if not given."""
     n_samples: int = 200
     """Fresh samples evaluated of each model."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of them, functions of your own as FILE.py:FUNCTION, which take Crystals and
+    return a Rate or a Measure (crystaljax.evaluation.rates)."""
     output: Path = Path("runs/experiment")
     """Folder of the report and the run; one with the same settings is gone on with."""
     seed: int = 0
@@ -101,8 +111,14 @@ class Bench:
             pool, cache = setup.stability.pool, setup.stability.cache
             self.user_reward = UserReward(setup.reward, pool, cache)
         self.reward: StabilityReward | UserReward = self.user_reward or self.stability
+        self.guards(self.reward)  # tells mistakes before anything is computed
         self.judge, self._about_judge = second_judge(setup)
         self.reference = Reference.of(load(setup.reference).crystals, setup.reference)
+
+    def guards(self, reward: Reward) -> Guards:
+        """The set-up's guards of a reward, which have seen nothing; see `create_guards`."""
+        guarding = Guarding(self.stability.hull, quantity_of(reward))
+        return create_guards(self.setup.guards, guarding)
 
     def task(
         self,
@@ -111,16 +127,18 @@ class Bench:
         judge_all: bool = False,
     ) -> CrystalTask:
         """A task of the set-up, with its reward and its condition or with other ones."""
+        reward = reward or self.reward
         return CrystalTask(
             self.policy,
             self.base,
-            reward or self.reward,
+            reward,
             conditions or [self.setup.condition],
             self.setup.sampling,
             self.setup.bounds,
             self.reference.structures,
             self.setup.n_parts,
             judge_all,
+            self.guards(reward),
         )
 
     def sample(self, params: Params, n: int, seed: int) -> Crystals:
@@ -141,7 +159,13 @@ class Bench:
             conditions=[self.setup.condition],
             other=self.judge,
             sampling=self.setup.sampling,
+            config=self.evaluation,
         )
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """Settings of evaluations."""
+        return EvaluationConfig(metrics=self.setup.metrics)
 
     @property
     def rewarded_by(self) -> str:
@@ -152,11 +176,17 @@ class Bench:
             f"minus the energy above hull by {self.stability.potential}{relaxed}"
         )
 
+    @property
+    def guarded_by(self) -> str:
+        """The guards in words, if any."""
+        return f", guarded by {', '.join(self.setup.guards)}" if self.setup.guards else ""
+
     def words(self, rl: ReinforceConfig) -> str:
         """A sentence on reinforcement learning from the set-up's model."""
         return (
             f"Model {self.setup.model.name}; {rl.n_steps} {rl.algorithm.upper()} steps of"
-            f" {rl.batch_size} samples, τ = {self.quantity.of(rl.tau)}, reward {self.rewarded_by}."
+            f" {rl.batch_size} samples, τ = {self.quantity.of(rl.tau)}, reward {self.rewarded_by}"
+            f"{self.guarded_by}."
         )
 
     def record(self, experiment: Experiment) -> None:
@@ -165,6 +195,7 @@ class Bench:
         experiment.use("reference", self.setup.reference)
         experiment.describe(
             reward=self.rewarded_by,
+            guards=self.setup.guards or None,
             energies=self.stability.label,
             energies_of_judge=None if self.judge is None else self.judge.label,
             reference_crystals=len(self.reference.structures),

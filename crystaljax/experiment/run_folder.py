@@ -15,7 +15,7 @@ import jax
 
 from crystaljax.data.files import replacing
 from crystaljax.evaluation.safeguards import writable_folder
-from crystaljax.settings import flat, plain
+from crystaljax.settings import defaults, flat, plain
 from crystaljax.tracking import WANDB_FOLDER
 
 SETTINGS_FILE = "settings.json"
@@ -30,8 +30,9 @@ N_NAMED = 5
 def open_run(folder: str | Path, config: Any, vary: Collection[str] = ()) -> Path:
     """Make the folder of a run, or go on with the run in it if that has the same settings.
 
-    The settings are kept in `folder`/settings.json. Those of `FREE` and `vary` may differ. A folder
-    in which nothing was finished yet counts as new.
+    The settings are kept in `folder`/settings.json. Those of `FREE` and `vary` may differ; one that
+    the run there did not have yet must be the default. A folder in which nothing was finished yet
+    counts as new.
 
     Args:
       config: the experiment's configuration, a dataclass.
@@ -45,7 +46,8 @@ def open_run(folder: str | Path, config: Any, vary: Collection[str] = ()) -> Pat
     free = FREE | set(vary)
     settings = plain(dataclasses.asdict(config), free)
     if _holds_results(folder):
-        _require_same(folder, plain(_read(path), free), settings)
+        known = plain(defaults(config), free)
+        _require_same(folder, plain(_read(path), free), settings, known)
     elif jax.process_index() == 0:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -92,9 +94,12 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileExistsError(f"{path} is damaged ({error}): {remedy}") from error
 
 
-def _require_same(folder: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
-    """FileExistsError naming the settings that differ."""
-    found, asked = flat(there), flat(here)
+def _require_same(
+    folder: Path, there: dict[str, Any], here: dict[str, Any], known: dict[str, Any]
+) -> None:
+    """FileExistsError naming the settings that differ; those absent there are `known` ones."""
+    asked = flat(here)
+    found = {name: x for name, x in flat(known).items() if name in asked} | flat(there)
     different = [
         f"{name} is {found.get(name, 'absent')} there and {asked.get(name, 'absent')} here"
         for name in [*asked, *(found.keys() - asked.keys())]

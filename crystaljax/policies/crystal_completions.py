@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crystaljax.policies.text_prompts import around
+from crystaljax.policies.text_prompts import stripped
 from crystaljax.text.packing import TokenSequence
 from crystaljax.text.prompts import PromptTemplate
 from crystaljax.tokenizations.base import Decoded, TextFormat
@@ -41,7 +41,7 @@ class CrystalTexts:
     def decoded(self, format: TextFormat, rows: np.ndarray) -> Decoded:
         """The crystals of some rows (int [n]); what was cut off is none."""
         texts = [
-            "" if self.reason[i] == "length" else _stripped(self.texts[i], self.templates[i])
+            "" if self.reason[i] == "length" else stripped(self.texts[i], self.templates[i])
             for i in rows.tolist()
         ]
         decoded = format.decode(texts)
@@ -49,9 +49,3 @@ class CrystalTexts:
             if self.reason[row] == "length":
                 decoded.reasons[i] = f"not ended after {self.max_new_tokens} tokens"
         return decoded
-
-
-def _stripped(text: str, template: PromptTemplate) -> str:
-    """A completion without what its template puts around the crystal."""
-    before, after = around(template)
-    return text.removeprefix(before).removesuffix(after)

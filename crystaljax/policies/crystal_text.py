@@ -95,7 +95,7 @@ class CrystalTextPolicy:
         return self.texts.identity | {
             "tokenization": self.metadata.format,
             "format_options": dict(self.metadata.format_options),
-            "templates": [dataclasses.asdict(one) for one in self.metadata.templates],
+            "templates": [one.content for one in self.metadata.templates],
         }
 
     def check(self, conditions: Sequence[Condition], sampling: SamplingConfig) -> None:
@@ -177,7 +177,7 @@ class CrystalTextPolicy:
         """
         rows = crystal_fields(crystals)
         if conditions is None:
-            conditions = [self.asking.least(row) for row in rows]
+            conditions = [self.asking.prompts.least(row) for row in rows]
         plans = {x: self.asking.plan(x, False) for x in dict.fromkeys(conditions)}
         requests = [plans[condition].request for condition in conditions]
         values = [

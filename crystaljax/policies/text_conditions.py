@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +10,9 @@ from crystaljax.composition import symbol
 from crystaljax.conditions import Condition
 from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.policies.text_metadata import TextMetadata
-from crystaljax.policies.text_prompts import CrystalPrompts, Request, around, asking
+from crystaljax.policies.text_prompts import CrystalPrompts, Request, around
 from crystaljax.text.expressions import one_of
 from crystaljax.text.grammar import from_regex
-from crystaljax.text.prompts import PromptTemplate
 from crystaljax.text.tokenizer import Tokenizer
 from crystaljax.tokenizations.base import TextFormat
 
@@ -32,8 +30,8 @@ class Held(NamedTuple):
     """Those allowed; all if None."""
     elements: tuple[str, ...] | None
     """Those allowed; all if None."""
-    template: PromptTemplate
-    """Its completion stands around the crystal."""
+    around: tuple[str, str]
+    """Texts before and after the crystal in completions."""
 
 
 class Plan(NamedTuple):
@@ -68,7 +66,7 @@ class TextConditions:
         n_vocabulary: int,
     ) -> None:
         self.format, self.tokenizer, self.n_vocabulary = format, tokenizer, n_vocabulary
-        self.prompts = CrystalPrompts(metadata.templates, metadata.values)
+        self.prompts = CrystalPrompts(metadata.generating, metadata.values)
         self._knows_groups = _knows(format, space_groups=[1])
         self._knows_elements = _knows(format, elements=["H"])
         groups = np.flatnonzero(metadata.space_group_counts) + 1
@@ -92,7 +90,7 @@ class TextConditions:
             held = Held(
                 (groups or self._groups) if self._knows_groups else None,
                 self._held_elements(condition) if self._knows_elements else None,
-                request.template,
+                around(request.template),
             )
         hard = Condition(
             elements=elements,
@@ -103,18 +101,13 @@ class TextConditions:
         chosen = BY_CHOICE if self._knows_elements else BY_CHOICE | {"elements"}
         return Plan(request, held, hard, bool(hard.asked & chosen))
 
-    def least(self, row: Mapping[str, Any]) -> Condition:
-        """All that the policy needs to be told of a crystal with these prompt fields."""
-        template = min(self.prompts.templates, key=lambda one: len(one.prompt_fields))
-        return asking(template, row)
-
     def grammar(self, held: Held) -> TokenGrammar:
         """The grammar of completions; the last ones are kept.
 
         Errors: see `text.grammar.from_regex`.
         """
         if held not in self._grammars:
-            before, after = map(_literal, around(held.template))
+            before, after = map(_literal, held.around)
             pattern = self.format.pattern(held.space_groups, held.elements)
             made = from_regex(f"{before}(?:{pattern}){after}", self.tokenizer, self.n_vocabulary)
             while len(self._grammars) >= N_GRAMMARS:

@@ -33,7 +33,15 @@ DEFAULT_NEW_TOKENS = 512
 ALWAYS = frozenset({"formula", "space_group"})
 """Fields whose values are kept whether or not a template has them."""
 
+MASKED, ELEMENT = "masked", "element"
+"""Fields of infilling: the text of a crystal in which an element is hidden, and its symbol."""
+
 KIND = "crystal text"
+
+
+def is_infilling(template: PromptTemplate) -> bool:
+    """The template asks for the hidden element of a crystal, and not for a crystal."""
+    return MASKED in template.prompt_fields
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class TextMetadata:
     format: str
     """Name of the text format, or FILE.py:CLASS, without options."""
     templates: tuple[PromptTemplate, ...]
-    """Prompt template."""
+    """Prompt templates."""
     format_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the format."""
     max_new_tokens: int = DEFAULT_NEW_TOKENS
@@ -99,7 +107,7 @@ class TextMetadata:
         """
         groups = np.bincount(np.asarray(crystals.space_group), minlength=N_GROUPS + 1)[1:]
         elements = (element_counts(crystals) > 0).sum(axis=0)
-        names = ALWAYS.union(*(template.prompt_fields for template in self.templates))
+        names = ALWAYS.union(*(template.prompt_fields for template in self.generating))
         return dataclasses.replace(
             self,
             max_new_tokens=int(np.ceil(ROOM * longest)),
@@ -109,6 +117,11 @@ class TextMetadata:
                 [{name: row[name] for name in sorted(names)} for row in rows if names <= row.keys()]
             ),
         )
+
+    @property
+    def generating(self) -> tuple[PromptTemplate, ...]:
+        """The templates that ask for crystals."""
+        return tuple(one for one in self.templates if not is_infilling(one))
 
     @property
     def is_known(self) -> bool:
@@ -121,7 +134,8 @@ class TextMetadata:
 
     def write(self, folder: str | Path) -> None:
         """Write crystals.json in a folder."""
-        content = {"kind": KIND, **dataclasses.asdict(self)}
+        templates = [template.content for template in self.templates]
+        content = {"kind": KIND, **dataclasses.asdict(self), "templates": templates}
         path = Path(folder) / CRYSTALS_FILE
         path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 

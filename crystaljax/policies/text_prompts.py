@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from string import Formatter
@@ -13,7 +13,7 @@ import numpy as np
 from crystaljax.composition import element_counts, formula, formulas, parse_formulas
 from crystaljax.conditions import Condition, marked
 from crystaljax.crystal import Crystals
-from crystaljax.policies.text_metadata import PromptValues
+from crystaljax.policies.text_metadata import ELEMENT, PromptValues, is_infilling
 from crystaljax.symmetry.tables import tables
 from crystaljax.text.prompts import PromptTemplate
 
@@ -55,7 +55,7 @@ def condition_fields(condition: Condition) -> dict[str, Any]:
 def asking(template: PromptTemplate, row: Mapping[str, Any]) -> Condition:
     """The condition that a template asks for with these values of its fields.
 
-    ValueError naming fields that have no value.
+    The template has its clauses chosen. ValueError naming fields that have no value.
     """
     names = template.prompt_fields
     if missing := names - row.keys():
@@ -80,7 +80,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class CrystalPrompts:
-    """Some templates, and the training data's values of their fields.
+    """Some templates that ask for crystals, and the training data's values of their fields.
 
     ValueError for a template whose completion is not one {text} with something fixed around it.
     """
@@ -90,21 +90,35 @@ class CrystalPrompts:
 
     def __post_init__(self) -> None:
         if not self.templates:
-            raise ValueError("no prompt template: give one at least")
+            raise ValueError("no prompt template asks for a crystal: give one at least")
         for template in self.templates:
             around(template)
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Fields that can be asked in prompts."""
-        return tuple(sorted(set().union(*(t.prompt_fields for t in self.templates))))
+        every = (names for t in self.templates for names in (t.prompt_fields, *t.clause_fields))
+        return tuple(sorted(set().union(*every)))
+
+    def least(self, row: Mapping[str, Any]) -> Condition:
+        """The condition that asks for least of a crystal with these prompt fields.
+
+        ValueError if no template does with them.
+        """
+        offered = [x for t in self.templates for x in _saying(t, frozenset(), self.fields)]
+
+        def rank(template: PromptTemplate) -> tuple[int, int]:
+            return len(template.prompt_fields - row.keys()), len(template.prompt_fields)
+
+        return asking(min(offered, key=rank), row)
 
     def request(self, condition: Condition, in_prompt: frozenset[str] = frozenset()) -> Request:
         """The template that asks for a condition.
 
         Formula, properties and the fields `in_prompt` have to be among its own. Of such templates
-        those come first of which all fields are given, then those that use most of what is given,
-        then those with the fewest others.
+        those come first whose fields are given or known of training data, then those of which all
+        are given, then those that use most of what is given, then those with the fewest others. Of
+        clauses all those are said of which all fields are given or needed.
 
         ValueError for what no template asks, and for fields that are neither given nor known of
         training data.
@@ -116,13 +130,16 @@ class CrystalPrompts:
                 f"the model cannot be asked for {_listed(missing)}: prompts have"
                 f" {_listed(self.fields) or 'no fields'}"
             )
-        suited = [t for t in self.templates if needed <= t.prompt_fields]
+        wanted = needed | given.keys()
+        offered = [x for t in self.templates for x in _saying(t, wanted, self.fields)]
+        suited = [t for t in offered if needed <= t.prompt_fields]
         if not suited:
             raise ValueError(f"no prompt template asks for {_listed(needed)} together")
 
-        def rank(template: PromptTemplate) -> tuple[bool, int, int]:
-            n_open = len(template.prompt_fields - given.keys())
-            return n_open > 0, -len(template.prompt_fields & given.keys()), n_open
+        def rank(template: PromptTemplate) -> tuple[bool, bool, int, int]:
+            opened = template.prompt_fields - given.keys()
+            unknown = not opened <= self.values.columns.keys()
+            return unknown, bool(opened), -len(template.prompt_fields & given.keys()), len(opened)
 
         best = min(suited, key=rank)
         fields = sorted(best.prompt_fields)
@@ -178,20 +195,41 @@ class CrystalPrompts:
         return parse_formulas(self.values.columns["formula"]) > 0
 
 
+def _saying(
+    template: PromptTemplate, wanted: Collection[str], known: Collection[str]
+) -> list[PromptTemplate]:
+    """A template with all clauses of wanted fields; if it needs one, with one of known fields."""
+    clauses = list(enumerate(template.clause_fields))
+    said = [i for i, names in clauses if names <= set(wanted)]
+    if len(said) >= template.n_clauses_min:
+        return [template.saying(said)]
+    return [template.saying([i]) for i, names in clauses if names <= set(known)]
+
+
 def around(template: PromptTemplate) -> tuple[str, str]:
-    """Text before and after a crystal's text in completions; ValueError if it is not so."""
+    """Text before and after what is asked for in completions: a crystal's text, or an element.
+
+    ValueError for a completion that has it not once, or more.
+    """
+    answer = ELEMENT if is_infilling(template) else "text"
     before, after = "", ""
     fields: list[str] = []
     for literal, name, specification, _ in Formatter().parse(template.completion):
         before, after = (before, after + literal) if fields else (before + literal, after)
         if name is not None:
             fields.append(name + (specification or ""))
-    if fields != ["text"]:
+    if fields != [answer]:
         raise ValueError(
-            f"prompt template {template.name!r}: the completion must have the field {{text}}, once"
-            f" and no other, and is {template.completion!r}"
+            f"prompt template {template.name!r}: the completion must have the field {{{answer}}},"
+            f" once and no other, and is {template.completion!r}"
         )
     return before, after
+
+
+def stripped(text: str, template: PromptTemplate) -> str:
+    """A completion without what its template puts around the answer."""
+    before, after = around(template)
+    return text.removeprefix(before).removesuffix(after)
 
 
 def _listed(names: Any) -> str:

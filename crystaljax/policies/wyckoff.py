@@ -122,11 +122,7 @@ class WyckoffPolicy:
 
     def check(self, conditions: Sequence[Condition], sampling: SamplingConfig) -> None:
         """ValueError naming a condition that cannot be asked or met, and what of it."""
-        if sampling.grammar or sampling.max_new_tokens:
-            raise ValueError(
-                "a grammar and a number of new tokens are for language models: the Wyckoff"
-                " transformer follows the rules of its sequence anyway, leave them out"
-            )
+        _check_sampling(sampling)
         make_demands(conditions, self.max_sites, self.space_group_counts, self.element_counts)
 
     def sample(
@@ -142,7 +138,7 @@ class WyckoffPolicy:
         Space groups that a condition leaves open are drawn as often as in the training data.
         """
         sampling = sampling or SamplingConfig()
-        self.check(conditions, sampling)
+        _check_sampling(sampling)
         drawn = self.draw(params, conditions, seed, sampling, repeat)
         decoded = self.codec.decode(drawn.tokens)
         asked = tuple(x for x in conditions for _ in range(repeat))
@@ -172,7 +168,10 @@ class WyckoffPolicy:
         sampling: SamplingConfig,
         repeat: int,
     ) -> TokenRollout:
-        """The sequences of `sample`, before they are decoded, with their log-probabilities."""
+        """The sequences of `sample`, before they are decoded, with their log-probabilities.
+
+        ValueError, before anything is sampled, for a condition that cannot be asked or met.
+        """
         counts = self.space_group_counts, self.element_counts
         sampler = Sampler(self.graph, params, seed, sampling, *counts)
         return sampler.sample(conditions, repeat)
@@ -288,6 +287,15 @@ def load_wyckoff(folder: str | Path) -> tuple[WyckoffPolicy, Params]:
         )
     policy = WyckoffPolicy(metadata.model, metadata.space_group_counts, metadata.element_counts)
     return policy, load_weights(folder, policy.param_shapes)
+
+
+def _check_sampling(sampling: SamplingConfig) -> None:
+    """ValueError for settings that are of language models."""
+    if sampling.grammar or sampling.max_new_tokens:
+        raise ValueError(
+            "a grammar and a number of new tokens are for language models: the Wyckoff"
+            " transformer follows the rules of its sequence anyway, leave them out"
+        )
 
 
 def _prompts(conditions: Sequence[Condition], group: np.ndarray) -> np.ndarray:

@@ -66,11 +66,20 @@ class RewardBounds:
         low, high = self.limits
         return judged.ok & ((judged.value < low) | (judged.value > high))
 
-    def __call__(self, judged: RewardBatch) -> np.ndarray:
-        """Rewards to train on, float64 [B]."""
+    def __call__(self, judged: RewardBatch, share: np.ndarray | None = None) -> np.ndarray:
+        """Rewards to train on, float64 [B].
+
+        `share` [B] in [0, 1]: of their distance to the penalty, what guards leave them; rewards
+        that are below the penalty stay.
+        """
         low, high = self.limits
         value = self._scaled(np.clip(judged.value, low, high))
-        return np.where(judged.ok, value, self._penalty(value[judged.ok]))
+        penalty = self._penalty(value[judged.ok])
+        if share is not None:
+            with np.errstate(invalid="ignore"):
+                less = (share < 1) & (value > penalty)
+            value = np.where(less, penalty + share * (value - penalty), value)
+        return np.where(judged.ok, value, penalty)
 
     def _penalty(self, known: np.ndarray) -> float:
         """Reward of what cannot be judged, from the scaled rewards of what can be."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
+from crystaljax import user_code
 from crystaljax.crystal import Crystals
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import RewardBatch
@@ -18,7 +19,7 @@ from crystaljax.rewards.ehull import (
 )
 from crystaljax.rewards.levels import needs_correction, split_level
 from crystaljax.rewards.pool import PoolConfig
-from crystaljax.rewards.potentials import potential_level
+from crystaljax.rewards.potentials import is_file, potential_level
 from crystaljax.rewards.serving import ServedReward
 
 
@@ -29,7 +30,7 @@ class StabilityConfig:
     potential: str = "chgnet"
     """Interatomic potential, with weights after a colon: chgnet, sevennet, sevennet:7net-l3i5,
     nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL; the level of theory of weights of your own
-    follows, as in nequix:FILE.nqx@MP."""
+    follows, as in nequix:FILE.nqx@MP. Or FILE.py:CLASS, a potential of your own."""
     hull: str = "demonstration"
     """Hull to measure against: the demonstration hull, or a file of formulas and energies. It must
     be of the potential's level of theory: the Materials Project's with MP2020 corrections, unless
@@ -85,11 +86,16 @@ class StabilityReward(ServedReward):
         return self.served(crystals)
 
     def _identity(self) -> str:
-        """All that the energies depend on: the potential with its weights, hull, relaxation."""
-        weights = [Path(word) for word in split_level(self.config.potential)[0].split(":")[1:]]
+        """All that the energies depend on: the potential with its weights or code, the hull, and
+        the relaxation."""
+        name = split_level(self.config.potential)[0]
+        if is_file(name):
+            paths = [user_code.split(name, "class")[0]]
+        else:
+            paths = [Path(word) for word in name.split(":")[1:]]
         digests = [
             hashlib.sha256(file.read_bytes()).hexdigest()
-            for path in weights
+            for path in paths
             for file in ([path] if path.is_file() else sorted(path.glob("*")))
             if file.is_file()
         ]

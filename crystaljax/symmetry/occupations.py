@@ -210,28 +210,44 @@ def occupancies() -> Occupancies:
 
 def _by_letter(parts: _Parts, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tables of some groups, all from the last position down."""
-    n_letters = tables().n_letters.astype(int)
-    n_rows = np.where(groups, n_letters + 1, 0)
+    n_rows = np.where(groups, tables().n_letters.astype(int) + 1, 0)
     first = np.cumsum(n_rows) - n_rows
     fewest, ways = parts.nothing(int(n_rows.sum()))  # after a site on each letter
     fewest_from, ways_from = parts.nothing(N_GROUPS)  # from the letter on, which may be occupied
-    for letter in range(N_LETTERS - 1, 0, -1):
-        has = np.flatnonzero(groups & (n_letters >= letter))
-        steps = tables().multiplicity[has, letter] // tables().n_centering[has]
-        repeats = tables().n_free[has, letter] > 0
-        for step, again in np.unique(np.stack([steps, repeats]), axis=1).T.tolist():
-            mine = has[(steps == step) & (repeats == again)]
-            least, total = fewest_from[mine], ways_from[mine]
-            if again:
-                share = occupancies().again[mine, letter, None]
-                least, total = _repeated(parts, least, total, step, share)
-            fewest[first[mine] + letter], ways[first[mine] + letter] = least, total
-            share = occupancies().occupied[mine, letter, None]
+    for letter, step, again, alike in _positions():
+        mine = alike[groups[alike]]
+        if not len(mine):
+            continue
+        least, total = fewest_from[mine], ways_from[mine]
+        if again:
+            share = occupancies().again[mine, letter, None]
+            least, total = _repeated(parts, least, total, step, share)
+        fewest[first[mine] + letter], ways[first[mine] + letter] = least, total
+        share = occupancies().occupied[mine, letter, None]
+        skipped = (1 - share) * ways_from[mine]
+        if parts.moves(step):  # some element has atoms enough for the position
+            skipped += share * parts.sum(total, step)
             fewest_from[mine] = np.minimum(fewest_from[mine], parts.least(least, step))
-            ways_from[mine] = (1 - share) * ways_from[mine] + share * parts.sum(total, step)
+        ways_from[mine] = skipped
     chosen = np.flatnonzero(groups)
     fewest[first[chosen]], ways[first[chosen]] = fewest_from[chosen], ways_from[chosen]
     return fewest, ways
+
+
+@cache
+def _positions() -> list[tuple[int, int, bool, np.ndarray]]:
+    """Letters from the last one down, atoms of a site in the primitive cell, whether there may be
+    several sites, and the groups (rows, int [n]) of which that is so."""
+    found = []
+    steps = tables().multiplicity // tables().n_centering[:, None]
+    repeats = tables().n_free > 0
+    for letter in range(N_LETTERS - 1, 0, -1):
+        has = np.flatnonzero(tables().n_letters >= letter)
+        kinds = np.stack([steps[has, letter], repeats[has, letter]])
+        for step, again in np.unique(kinds, axis=1).T.tolist():
+            alike = has[(kinds == [[step], [again]]).all(axis=0)]
+            found.append((letter, step, bool(again), alike))
+    return found
 
 
 def _repeated(

@@ -29,7 +29,7 @@ Group = Sequence[TokenSequence]
 
 
 class TextBatches:
-    """An endless stream of packed training batches: every epoch all groups, in a new order.
+    """An endless stream of packed training batches: every epoch all its groups, in a new order.
 
     A batch is A micro-batches of equally many groups, each packed into the same rows. Micro-batches
     are much alike in length, so all fit the same rows, with little room left over. Sequence
@@ -41,6 +41,8 @@ class TextBatches:
       micro_batches: A, in how many parts the gradient of a batch is added up.
       length: T, tokens of a row; by default the cheapest.
       mesh: devices that the rows are spread over; one if not given.
+      n_epochs: `groups` are those of so many epochs, one after the other, equally many each; they
+        are taken in turns.
 
     ValueError if there are fewer groups than a batch has, if A does not divide `batch_size`, if
     groups differ in s, or naming a sequence that cannot be packed.
@@ -54,10 +56,14 @@ class TextBatches:
         micro_batches: int = 1,
         length: int | None = None,
         mesh: Mesh | None = None,
+        n_epochs: int = 1,
     ) -> None:
-        if batch_size > len(groups):
+        if len(groups) % n_epochs:
+            raise ValueError(f"{len(groups)} examples are not those of {n_epochs} epochs")
+        self.n_epochs, self.epoch_size = n_epochs, len(groups) // n_epochs
+        if batch_size > self.epoch_size:
             raise ValueError(
-                f"a batch of {batch_size} from {len(groups)} examples: lower the batch size"
+                f"a batch of {batch_size} from {self.epoch_size} examples: lower the batch size"
             )
         if batch_size % micro_batches:
             raise ValueError(f"{micro_batches} micro-batches do not divide a batch of {batch_size}")
@@ -74,7 +80,7 @@ class TextBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.groups) // self.batch_size
+        return self.epoch_size // self.batch_size
 
     @property
     def n_sequences(self) -> int:
@@ -124,7 +130,9 @@ class TextBatches:
             rng = np.random.default_rng([self.seed, 0, epoch])
             n_parts = self.steps_per_epoch * self.micro_batches
             size = self.batch_size // self.micro_batches
-            parts = balanced_batches(self._lengths.sum(axis=1), n_parts, size, rng)
+            first = epoch % self.n_epochs * self.epoch_size
+            lengths = self._lengths[first : first + self.epoch_size].sum(axis=1)
+            parts = first + balanced_batches(lengths, n_parts, size, rng)
             self._dealt = epoch, parts.reshape(-1, self.micro_batches, size)
         return self._dealt[1]
 

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import string
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from crystaljax.text.examples import Chat, Example
 
 FOLDER = Path(__file__).with_name("templates")
 """The templates that crystaljax ships, one TOML file each."""
 
+CLAUSES = "clauses"
+"""The field of `user` that stands for the clauses of a prompt."""
+
 
 @dataclass(frozen=True)
 class PromptTemplate:
     """Template of prompts and of their answers.
 
-    In `system`, `user` and `completion`, {name} stands for the value of a field, {name:.1f} for it
-    formatted as Python does; {{ and }} are braces. ValueError for a text that is not of this form.
+    In `system`, `user`, `completion` and clauses, {name} stands for the value of a field,
+    {name:.1f} for it formatted as Python does; {{ and }} are braces. A template with clauses stands
+    for many prompts, each of which has some of the clauses, in their order, in place of {clauses}
+    in `user`; see `saying`. ValueError for a text that is not of this form.
     """
 
     name: str
@@ -30,21 +37,56 @@ class PromptTemplate:
     """The answer's form."""
     system: str = ""
     """System prompt; may be empty."""
+    clauses: tuple[str, ...] = ()
+    """Parts of prompts that may be left out, such as ", space group {space_group}"."""
 
     def __post_init__(self) -> None:
-        for field in ("system", "user", "completion"):
+        object.__setattr__(self, "clauses", tuple(self.clauses))
+        texts = {field: getattr(self, field) for field in ("system", "user", "completion")}
+        texts |= {f"clause {i}": clause for i, clause in enumerate(self.clauses, 1)}
+        n_places = 0
+        for field, text in texts.items():
             try:
-                names = _field_names(getattr(self, field))
+                names = _field_names(text)
             except ValueError as error:
                 raise self._error(f"{field}: {error}") from error
             for name in names:
                 if not name.isidentifier():
                     raise self._error(f"{field}: {{{name}}} names no field; write braces {{{{ }}}}")
+            if field.startswith("clause") and not names:
+                raise self._error(f"{field}: {text!r} has no field")
+            n_places += names.count(CLAUSES)
+        if self.clauses and not n_places == self.user.count(f"{{{CLAUSES}}}") == 1:
+            raise self._error(f"user must have {{{CLAUSES}}}, once, where the clauses are to stand")
+        if n_places and not self.clauses:
+            raise self._error(f"{{{CLAUSES}}} stands for clauses, and it has none")
 
     @property
     def prompt_fields(self) -> frozenset[str]:
-        """The fields that a prompt needs."""
-        return frozenset(_field_names(self.system + self.user))
+        """The fields that every prompt needs."""
+        return frozenset(_field_names(self.system + self.user)) - {CLAUSES}
+
+    @property
+    def clause_fields(self) -> tuple[frozenset[str], ...]:
+        """The fields that each clause needs."""
+        return tuple(frozenset(_field_names(clause)) for clause in self.clauses)
+
+    @property
+    def n_clauses_min(self) -> int:
+        """Clauses of a prompt at least: one, if else nothing were asked for."""
+        return int(bool(self.clauses) and not self.prompt_fields)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Its fields as data; without clauses if it has none."""
+        found = asdict(self)
+        if not self.clauses:
+            del found[CLAUSES]
+        return found
+
+    def saying(self, which: Iterable[int]) -> PromptTemplate:
+        """The template of the prompts that have the clauses with these indices, and no others."""
+        return _saying(self, tuple(sorted(which))) if self.clauses else self
 
     @property
     def fields(self) -> frozenset[str]:
@@ -76,6 +118,8 @@ class PromptTemplate:
 
     def _filled(self, text: str, values: Mapping[str, object]) -> str:
         """ValueError naming a missing field, or one whose value cannot be formatted so."""
+        if self.clauses:
+            raise self._error("its clauses are not chosen yet: PromptTemplate.saying does")
         for name in _field_names(text):
             if name not in values:
                 given = ", ".join(map(repr, values)) or "none"
@@ -92,9 +136,9 @@ class PromptTemplate:
 def load_template(name: str | Path) -> PromptTemplate:
     """A shipped template by its name, or one of the user's by the path of its TOML file.
 
-    The file has the texts `user`, `completion` and, if wanted, `system`; its name is the
-    template's. ValueError for an unknown name or a malformed file, FileNotFoundError for no such
-    file.
+    The file has the texts `user`, `completion` and, if wanted, `system`, and `clauses`, a list of
+    texts; its name is the template's. ValueError for an unknown name or a malformed file,
+    FileNotFoundError for no such file.
     """
     path = Path(name)
     if path.suffix != ".toml":
@@ -113,7 +157,10 @@ def load_template(name: str | Path) -> PromptTemplate:
     for key, value in content.items():
         if key not in known:
             raise ValueError(f"{path}: unknown key {key!r}: there are {', '.join(sorted(known))}")
-        if not isinstance(value, str):
+        if key == CLAUSES:
+            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+                raise ValueError(f"{path}: {key} must be a list of texts, and is {value!r}")
+        elif not isinstance(value, str):
             raise ValueError(f"{path}: {key} must be a text, and is {value!r}")
     for key in ("user", "completion"):
         if key not in content:
@@ -126,7 +173,15 @@ def template_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def _field_names(text: str) -> list[str]:
+@lru_cache(maxsize=1 << 12)
+def _saying(template: PromptTemplate, which: tuple[int, ...]) -> PromptTemplate:
+    """See `PromptTemplate.saying`."""
+    text = "".join(template.clauses[i] for i in which)
+    return replace(template, user=template.user.replace(f"{{{CLAUSES}}}", text), clauses=())
+
+
+@lru_cache(maxsize=1 << 12)
+def _field_names(text: str) -> tuple[str, ...]:
     """The names in braces; ValueError for a brace that is not closed, or not open."""
     found = []
     for _, name, specification, _ in string.Formatter().parse(text):
@@ -134,4 +189,4 @@ def _field_names(text: str) -> list[str]:
             if "{" in (specification or ""):
                 raise ValueError(f"a field within a field: {{{name}:{specification}}}")
             found.append(name)
-    return found
+    return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from crystaljax.evaluation.matching import StructureSet
 from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
+from crystaljax.rewards.guards import NO_GUARDS, Guards
 from crystaljax.training.rollouts import Clock, compared, judge, prepare, sample_metrics
 from crystaljax.training.tasks import RewardedSamples, part_size
 
@@ -33,6 +34,7 @@ class CrystalTask:
       reference: training structures, for the share of novel samples.
       n_parts: micro-batches that a batch is split into, to save memory.
       judge_all: judge samples that do not meet their condition, too; by default they fail.
+      guards: judge what the reward has judged; what they do not believe counts as not judged.
 
     ValueError for conditions that the policy cannot be asked.
     """
@@ -48,11 +50,12 @@ class CrystalTask:
         reference: StructureSet | None = None,
         n_parts: int = 1,
         judge_all: bool = False,
+        guards: Guards = NO_GUARDS,
     ) -> None:
         if not conditions:
             raise ValueError("there are no conditions to ask: the unconditional one is Condition()")
         self.policy, self.reward, self.reference = policy, reward, reference
-        self.conditions, self.n_parts = tuple(conditions), n_parts
+        self.conditions, self.n_parts, self.guards = tuple(conditions), n_parts, guards
         self.sampling, self.judge_all = sampling or SamplingConfig(), judge_all
         self.bounds = (bounds or UNBOUNDED).over(quantity_of(reward).bounds)
         self._base = base
@@ -67,6 +70,15 @@ class CrystalTask:
     def frozen(self) -> Any:
         """The frozen part of the network."""
         return self.policy.frozen
+
+    @property
+    def memory(self) -> dict[str, np.ndarray]:
+        """The guards'."""
+        return self.guards.memory
+
+    def remember(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Go on with what the guards had seen; ValueError if it is of other guards."""
+        self.guards.remember(memory)
 
     def place(self, tree: Any) -> Any:
         """As the policy wants it."""
@@ -91,10 +103,12 @@ class CrystalTask:
         with clock("reward"):
             judged_ones = ok if self.judge_all else met
             judged = judge(self.reward, crystals, judged_ones, samples.reasons[:n])
+        with clock("guards"):
+            judged, share, guarded = self.guards(crystals, judged)
         with clock("metrics"):
-            value, metrics = prepare(judged, self.bounds)
+            value, metrics = prepare(judged, self.bounds, share)
             columns = compared(crystals, ok, self.reference)
-            metrics |= sample_metrics(columns)
+            metrics |= guarded | sample_metrics(columns)
         if any(condition.asked for condition in self.conditions):
             metrics["samples/met"] = float(met.mean())
         metrics["samples/temperature"] = temperature

@@ -165,6 +165,7 @@ def iterate(
         if checkpoints.latest is not None:
             state = task.place(checkpoints.restore(state, about)[0])
             log.info("going on from iteration %d", checkpoints.latest)
+        task.remember(checkpoints.memory())
         first = checkpoints.latest or 0
         bar = progress.add_task(name.upper(), total=config.n_iterations, completed=first)
         unjudged = Unjudged(first)
@@ -199,7 +200,7 @@ def iterate(
             text = f"{name.upper()}, reward {rollout.metrics['reward/mean']:.3f}"
             progress.update(bar, completed=iteration + 1, description=text)
             method.after(iteration + 1, state.params)
-            checkpoints.save(iteration + 1, state, about)
+            checkpoints.save(iteration + 1, state, about, task.memory)
     return state.params
 
 

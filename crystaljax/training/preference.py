@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optax
 
+from crystaljax import user_code
 from crystaljax.crystal import Array
 from crystaljax.objectives import BELOW_HALF, Metrics, dpo
 from crystaljax.ranges import FINITE, NOT_NEGATIVE, POSITIVE, at_least, check
@@ -39,9 +41,13 @@ class DpoConfig:
     """Probability that a preference is the wrong way round."""
     anchor: float = 0.0
     """Weight of the preferred samples' −ln p by action, against drifting from the data."""
+    objective: str = ""
+    """Another loss of pairs, FILE.py:FUNCTION: of the arguments and results of `objectives.dpo`."""
 
     def __post_init__(self) -> None:
         check(self, beta=POSITIVE, label_smoothing=BELOW_HALF, anchor=NOT_NEGATIVE)
+        if self.objective:
+            user_code.load_called(self.objective, *signature(dpo).parameters)
 
 
 @dataclass(frozen=True)
@@ -107,10 +113,14 @@ def ranked_pairs(
 
 
 def pair_loss(config: DpoConfig) -> Loss:
-    """`objectives.dpo` of samples that are the chosen and the rejected of a pair in turn."""
+    """Loss of samples that are the chosen and the rejected of a pair in turn: `objectives.dpo`, or
+    the one that is configured."""
+    objective: Callable[..., tuple[Array, Metrics]] = dpo
+    if config.objective:
+        objective = user_code.load_called(config.objective, *signature(dpo).parameters)
 
     def loss(logp: Array, reference: Array, n_actions: Array) -> tuple[Array, Metrics]:
-        return dpo(
+        return objective(
             *(logp[::2], logp[1::2], reference[::2], reference[1::2]),
             *(config.beta, config.label_smoothing, config.anchor),
             n_actions[::2],

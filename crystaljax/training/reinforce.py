@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from crystaljax import user_code
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.crystal import Array
 from crystaljax.objectives import (
@@ -56,6 +58,9 @@ class ReinforceConfig:
     """ppo: advantages over a moving average, the divergence from the base model in the reward,
     ratios of whole sequences. grpo: advantages among samples of one prompt, the divergence in the
     loss, ratios of the policy's single actions (tokens of a text; crystals count as one)."""
+    objective: str = ""
+    """Another loss with the algorithm's advantages and ratios, FILE.py:FUNCTION: of the arguments
+    and results of `objectives.grpo`. For ppo its kl_weight is 0."""
     n_steps: int = 100
     """Rollouts, each followed by `inner_steps` updates."""
     batch_size: int = 100
@@ -85,6 +90,8 @@ class ReinforceConfig:
         check(self, n_steps=one, batch_size=one, inner_steps=one, save_every=one)
         check(self, tau=NOT_NEGATIVE, baseline_decay=DECAY, group_size=at_least(2))
         check(self, std_floor=POSITIVE, clip=POSITIVE)
+        if self.objective:
+            user_code.load_called(self.objective, *signature(grpo).parameters)
         if self.algorithm == "grpo" and self.batch_size % self.group_size:
             raise ValueError(
                 f"rollouts of {self.batch_size} cannot be split into groups of {self.group_size}:"
@@ -124,6 +131,10 @@ def make_update(
     with the state's parameters as A micro-batches, and their rewards [B]; it makes `inner_steps`
     updates. It uses the state's memory: only the new state is of use afterwards.
     """
+
+    own = None
+    if config.objective:
+        own = user_code.load_called(config.objective, *signature(grpo).parameters)
 
     def advantages(
         state: ReinforceState, reward: Array, logp_old: Array, logp_base: Array, tau: Array
@@ -177,6 +188,9 @@ def make_update(
             def loss(params: Params, part: Any) -> tuple[Array, Metrics]:
                 samples, before, reference, gain = part
                 logp, weight = actions(params, frozen, samples)
+                if own is not None:
+                    kl_weight = tau if config.algorithm == "grpo" else 0.0
+                    return own(logp, before, reference, gain, weight, config.clip, kl_weight)
                 if config.algorithm == "grpo":
                     return grpo(logp, before, reference, gain, weight, config.clip, tau)
                 return ppo(logp, before, gain, weight, config.clip)
@@ -228,6 +242,7 @@ def reinforce(
         if checkpoints.latest is not None:
             state = task.place(checkpoints.restore(state, about)[0])
             log.info("going on from step %d", int(state.rollouts))
+        task.remember(checkpoints.memory())
         first, title = int(state.rollouts), config.algorithm.upper()
         bar = progress.add_task(title, total=config.n_steps, completed=first)
         unjudged = Unjudged(first)
@@ -256,5 +271,5 @@ def reinforce(
             text = f"{title}, reward {numbers['reward/mean']:.3f}"
             progress.update(bar, completed=done, description=text)
             if checkpoints.due(done, config.save_every) or done == config.n_steps:
-                checkpoints.save(done, state, about)
+                checkpoints.save(done, state, about, task.memory)
     return state.train.params

@@ -157,7 +157,8 @@ def rlip(
 
     Args:
       task: with the conditions of `config.prompts`, of which it judges all samples (`judge_all`),
-        and a reference set; its reward has "e_above_hull" (eV/atom) in its info.
+        and a reference set; its reward has "e_above_hull" (eV/atom) in its info. What its guards do
+        not believe is of no tier and in no pair; discounts have no part in tiers.
       after: called with the number of iterations that are done and the parameters, before they are
         saved.
 

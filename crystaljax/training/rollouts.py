@@ -40,14 +40,17 @@ def judge(reward: Any, items: Items, ok: np.ndarray, why: Reasons | None = None)
     return Guarded(reward)(take(items, rows)).spread(rows, reasons)
 
 
-def prepare(judged: RewardBatch, bounds: RewardBounds) -> tuple[np.ndarray, dict[str, float]]:
+def prepare(
+    judged: RewardBatch, bounds: RewardBounds, share: np.ndarray | None = None
+) -> tuple[np.ndarray, dict[str, float]]:
     """Rewards to train on, float64 [B], and metrics.
 
-    The metrics are mean and quantiles of the rewards as trained, the shares of all samples that
-    were not ok or clipped, and medians (or shares) of infos. Rewards that are mostly clipped, or
-    all equal, tell samples hardly apart: that is a warning.
+    `share` [B]: what guards leave of the rewards, see `RewardBounds`. The metrics are mean and
+    quantiles of the rewards as trained, the shares of all samples that were not ok or clipped, and
+    medians (or shares) of infos. Rewards that are mostly clipped, or all equal, tell samples hardly
+    apart: that is a warning.
     """
-    value, clipped = bounds(judged), bounds.clips(judged)
+    value, clipped = bounds(judged, share), bounds.clips(judged)
     low, median, high = np.quantile(value, [0.1, 0.5, 0.9])
     numbers = {
         "reward/mean": value.mean(),

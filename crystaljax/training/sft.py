@@ -65,6 +65,7 @@ def sft(
     start: Params | None = None,
     run_id: str | None = None,
     validate: Callable[[Params], dict[str, float]] | None = None,
+    n_drawn: int = 1,
 ) -> TrainState:
     """Train to the end, going on from the folder's last checkpoint if there is one; see `fit.fit`.
 
@@ -76,6 +77,7 @@ def sft(
       start: parameters to start from; the policy's own if not given.
       validate: metrics of the averaged weights, "nll" among them, instead of the mean −ln p of the
         validation texts.
+      n_drawn: `train` are the texts of so many epochs, one after the other, taken in turns.
     """
     batches = TextBatches(
         [[sequence] for sequence in train],
@@ -83,6 +85,7 @@ def sft(
         config.seed,
         config.n_parts,
         mesh=policy.mesh,
+        n_epochs=n_drawn,
     )
     optimizer = config.optimizer.build(config.total_steps(batches))
     start = policy.start if start is None else start

@@ -37,7 +37,7 @@ class RewardedSamples(NamedTuple):
     """int [B]: samples of the same prompt have the same number."""
     metrics: dict[str, float]
     judged: RewardBatch
-    """[B]: the rewards as they were found, and what could not be judged."""
+    """[B]: the rewards as they were found, and what could not be judged or was not believed."""
     columns: Mapping[str, np.ndarray] = {}
     """[B] each: what else is known of the samples, such as which are novel."""
 
@@ -56,6 +56,16 @@ class Task(Protocol):
     def frozen(self) -> Any:
         """Arrays on the devices that the network needs and training leaves as they are."""
 
+    @property
+    def memory(self) -> dict[str, np.ndarray]:
+        """Arrays that tell what rollouts so far left in the task, for checkpoints; {} if nothing.
+
+        They are copies, of shapes that may grow, none of them empty.
+        """
+
+    def remember(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Go on from the memory of a checkpoint; from {} as a task that has seen nothing."""
+
     def rollout(
         self,
         params: Params,
@@ -65,7 +75,10 @@ class Task(Protocol):
         repeat: int = 1,
         temperature_offset: float = 0.0,
     ) -> RewardedSamples:
-        """n samples, each prompt `repeat` times in a row; the offset raises the temperature."""
+        """n samples, each prompt `repeat` times in a row; the offset raises the temperature.
+
+        What a rollout changes in the task itself is in its `memory`.
+        """
 
     def place(self, tree: Any) -> Any:
         """Parameters, or a state that holds them, on the devices as training wants them."""

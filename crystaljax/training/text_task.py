@@ -75,6 +75,14 @@ class TextTask:
         """The frozen part of the network."""
         return self.policy.frozen
 
+    @property
+    def memory(self) -> dict[str, np.ndarray]:
+        """Nothing: rollouts leave the task as it was."""
+        return {}
+
+    def remember(self, memory: Mapping[str, np.ndarray]) -> None:
+        """There is nothing to go on from."""
+
     def place(self, tree: Any) -> Any:
         """Spread over the mesh."""
         return self.policy.place(tree)

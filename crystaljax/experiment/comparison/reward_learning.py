@@ -27,6 +27,8 @@ from crystaljax.experiment.comparison.tables import SUN, Results
 from crystaljax.experiment.comparison.variants import Variant
 from crystaljax.rewards.base import Reward, RewardBatch
 from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
+from crystaljax.rewards.ehull import E_ABOVE_HULL
+from crystaljax.rewards.guards import Guarding, create_guards
 from crystaljax.tracking import read_metrics
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.optimizer import fine_tuning
@@ -74,6 +76,8 @@ class RewardLearningConfig:
     """GRPO, or PPO."""
     bounds: RewardBounds = field(default_factory=lambda: RewardBounds(invalid=-1.0))
     """Bounds of minus the energy above hull, and what a sample is worth that cannot be judged."""
+    guards: tuple[str, ...] = ()
+    """Guards of the reward, in the order in which they act, as of `rewards.guards`."""
     grammar: bool = False
     """Hold the rollouts of texts to their grammar, for models that hardly write a crystal without:
     what is learnt from is then not the model's own, and PPO and GRPO only approximate."""
@@ -148,6 +152,7 @@ def learn(
         bounds=config.bounds,
         reference=comparison.reference.structures,
         n_parts=config.n_parts,
+        guards=create_guards(config.guards, Guarding(comparison.stability.hull, E_ABOVE_HULL)),
     )
     with comparison.experiment.run(f"runs/{run.name}", run.stage) as training:
         to = training.folder, training.log

@@ -77,6 +77,8 @@ class SamplesConfig:
     """Potential and hull."""
     judge: str = ""
     """Another potential to judge with too, such as nequix; none if not given."""
+    metrics: tuple[str, ...] = ()
+    """Further metrics of your own, each as FILE.py:FUNCTION; see `EvaluationConfig`."""
 
     def __post_init__(self) -> None:
         check(self, n=at_least(1), temperature=POSITIVE, batch_size=at_least(1))
@@ -300,7 +302,7 @@ class Comparison:
         evaluation = assess_crystals(
             *(drawn.crystals, self.stability, self.reference),
             other=self.judge,
-            config=EvaluationConfig(progress=False),
+            config=EvaluationConfig(progress=False, metrics=self.samples.metrics),
         ).evaluation
         with self.experiment.run(f"runs/{run.name}", run.stage) as tracked:
             summarize(tracked.tracker, "samples", evaluation)

@@ -252,7 +252,9 @@ class Study:
             *(bench.policy, params, self.setup.sampling, n, seed, self.setup.condition),
         )
         energy, other = judge_of(bench)
-        found = assess_crystals(drawn.crystals, energy, bench.reference, other=other)
+        found = assess_crystals(
+            drawn.crystals, energy, bench.reference, other=other, config=bench.evaluation
+        )
         result = {
             "metrics": [metric.to_dict() for metric in found.evaluation.metrics],
             "context": list(found.evaluation.context),

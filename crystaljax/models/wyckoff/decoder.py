@@ -10,7 +10,7 @@ what is compiled stays small, and no cache is copied, as it would be in a scan o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -46,6 +46,22 @@ FIRST_TOKENS = 256
 """First letters that are passed through the network at a time."""
 
 Graph = Any  # of the network, as `nnx.split` gives it
+
+
+class Structure:
+    """The graph of a network as an argument that is compiled for: hashed once, not at every call.
+
+    Of equal graphs there is one (`structure`).
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+
+@cache
+def structure(graph: Graph) -> Structure:
+    """That of a graph."""
+    return Structure(graph)
 
 
 @jax.tree_util.register_dataclass
@@ -88,9 +104,10 @@ class Decoder:
     def __init__(self, graph: Graph, params: Any, tempering: Tempering) -> None:
         model: WyckoffTransformer = nnx.merge(graph, params)
         self.config = model.config
-        self._model = graph, params
+        self._model = structure(graph), params
         self.tempering = tempering
-        self._block, weights = nnx.split(model.blocks)
+        block, weights = nnx.split(model.blocks)
+        self._block = structure(block)
         self._layers = _unstack(weights, self.config.n_layers)
 
     def start(
@@ -152,9 +169,9 @@ class Decoder:
     ) -> tuple[DecodeState, list[Cache]]:
         """The last token, which is at `place`, through all blocks."""
         hidden, longer = state.hidden, []
-        for weights, cache in zip(self._layers, caches, strict=True):
+        for weights, before in zip(self._layers, caches, strict=True):
             hidden, kept = _advance(
-                self._block, self.config, weights, hidden, np.int32(place), cache
+                self._block, self.config, weights, hidden, np.int32(place), before
             )
             longer.append(kept)
         return replace(state, hidden=hidden), longer
@@ -181,52 +198,6 @@ class Decoder:
         return np.where(exists, letters, NEVER), species
 
 
-def take(state: DecodeState, caches: list[Cache], rows: Array) -> tuple[DecodeState, list[Cache]]:
-    """Some of the sequences."""
-    found, caches = _take((replace(state, places=None), caches), rows)
-    return replace(found, places=state.places), caches
-
-
-@jax.jit
-def _take(batch: Any, rows: Array) -> Any:
-    """Rows of a tree of arrays."""
-    return jax.tree.map(lambda x: x[rows], batch)
-
-
-def gather(
-    batches: list[tuple[DecodeState, list[Cache]]], batch: np.ndarray, row: np.ndarray
-) -> tuple[DecodeState, list[Cache]]:
-    """Sequence `row` of `batch` (int [B] both) of batches that refer to the same tables.
-
-    From one batch after the other: what is compiled does not depend on how many there are.
-    """
-    places = batches[0][0].places
-    bare = [(replace(state, places=None), caches) for state, caches in batches]
-    first, *others = np.unique(batch)
-    found = _take(bare[first], np.where(batch == first, row, 0))
-    for i in others:
-        here = batch == i
-        found = _put(found, bare[i], np.where(here, row, 0), here)
-    state, caches = found
-    return replace(state, places=places), caches
-
-
-@jax.jit
-def _put(batch: Any, other: Any, rows: Array, here: Array) -> Any:
-    """A tree of arrays, with rows of another in the places that are `here` (bool [B])."""
-
-    def put(mine: Array, theirs: Array) -> Array:
-        return jnp.where(here.reshape(-1, *[1] * (mine.ndim - 1)), theirs[rows], mine)
-
-    return jax.tree.map(put, batch, other)
-
-
-@partial(jax.jit, static_argnums=1)
-def grow(caches: list[Cache], tokens: int) -> list[Cache]:
-    """Caches with room for more tokens."""
-    return jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, 0), (0, tokens), (0, 0)]), caches)
-
-
 @partial(jax.jit, static_argnums=1)
 def _unstack(weights: Any, n_layers: int) -> list[Any]:
     """The weights of each layer."""
@@ -235,10 +206,10 @@ def _unstack(weights: Any, n_layers: int) -> list[Any]:
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=5)
 def _advance(
-    graph: Graph, config: ModelConfig, weights: Any, x: Array, place: Array, cache: Cache
+    network: Structure, config: ModelConfig, weights: Any, x: Array, place: Array, cache: Cache
 ) -> tuple[Array, Cache]:
     """Tokens x [B, width] at `place` (int []) through one block; its longer cache."""
-    block: Block = nnx.merge(graph, weights)
+    block: Block = nnx.merge(network.graph, weights)
 
     def attend(query: Array, key: Array, value: Array) -> tuple[Array, Cache]:
         return attend_cache(query, key, value, cache, place)
@@ -247,18 +218,18 @@ def _advance(
 
 
 @partial(jax.jit, static_argnums=0)
-def _first_letters(graph: Graph, params: Any, group: Array, tempering: Tempering) -> Array:
+def _first_letters(network: Structure, params: Any, group: Array, tempering: Tempering) -> Array:
     """float32 [B, 28]: logits of the first letters."""
-    model: WyckoffTransformer = nnx.merge(graph, params)
+    model: WyckoffTransformer = nnx.merge(network.graph, params)
     return model.first_letter_logits(group) / tempering.temperature
 
 
 @partial(jax.jit, static_argnums=0)
 def _first_species(
-    graph: Graph, params: Any, group: Array, letter: Array, tempering: Tempering
+    network: Structure, params: Any, group: Array, letter: Array, tempering: Tempering
 ) -> Array:
     """float32 [B, 119]: logits of the elements on first letters."""
-    model: WyckoffTransformer = nnx.merge(graph, params)
+    model: WyckoffTransformer = nnx.merge(network.graph, params)
     token, here = model.embed_letter(group, letter)[:, None], jnp.zeros((len(group), 1), int)
     output = model.transform(token, here, jnp.ones((len(group), 1, 1), bool))[:, 0]
     return model.species_logits(output) / tempering.temperature
@@ -266,7 +237,7 @@ def _first_species(
 
 @partial(jax.jit, static_argnums=0)
 def _letter(
-    graph: Graph,
+    network: Structure,
     params: Any,
     state: DecodeState,
     places: Places | None,
@@ -274,7 +245,7 @@ def _letter(
     tempering: Tempering,
 ) -> DecodeState:
     """Letters for those that are alive, and their tokens."""
-    model: WyckoffTransformer = nnx.merge(graph, params)
+    model: WyckoffTransformer = nnx.merge(network.graph, params)
     group = state.rollout.tokens.space_group
     logits = model.letter_logits(model.outputs(state.hidden))
     logits = jnp.where(site == 0, model.first_letter_logits(group), logits)
@@ -306,14 +277,14 @@ def _letter(
 
 @partial(jax.jit, static_argnums=0)
 def _lattice(
-    graph: Graph,
+    network: Structure,
     params: Any,
     state: DecodeState,
     was_alive: Array,
     tempering: Tempering,
 ) -> DecodeState:
     """Lattices for those that just ended, from their end tokens."""
-    model: WyckoffTransformer = nnx.merge(graph, params)
+    model: WyckoffTransformer = nnx.merge(network.graph, params)
     ends = was_alive & ~state.alive
     tokens = state.rollout.tokens
     lattice, logp, logp_model = draw_lattice(
@@ -337,7 +308,7 @@ def _lattice(
 
 @partial(jax.jit, static_argnums=0)
 def _species(
-    graph: Graph,
+    network: Structure,
     params: Any,
     state: DecodeState,
     places: Places | None,
@@ -345,7 +316,7 @@ def _species(
     tempering: Tempering,
 ) -> DecodeState:
     """Elements for those that are alive, and their tokens."""
-    model: WyckoffTransformer = nnx.merge(graph, params)
+    model: WyckoffTransformer = nnx.merge(network.graph, params)
     tokens = state.rollout.tokens
     group = tokens.space_group
     possible = jnp.broadcast_to(jnp.arange(N_SPECIES) > 0, (len(group), N_SPECIES))
@@ -384,10 +355,15 @@ def _species(
 
 @partial(jax.jit, static_argnums=0)
 def _coordinate(
-    graph: Graph, params: Any, state: DecodeState, site: Array, axis: Array, tempering: Tempering
+    network: Structure,
+    params: Any,
+    state: DecodeState,
+    site: Array,
+    axis: Array,
+    tempering: Tempering,
 ) -> DecodeState:
     """One coordinate for those that are alive, and its tokens; compiled once for the three."""
-    model: WyckoffTransformer = nnx.merge(graph, params)
+    model: WyckoffTransformer = nnx.merge(network.graph, params)
     tokens, letter = state.rollout.tokens, state.letter
     group = tokens.space_group
     x, logp, logp_model = draw_coordinate(

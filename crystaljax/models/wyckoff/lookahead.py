@@ -49,56 +49,77 @@ class FirstSites:
         self._logits = species[exists].astype(np.float64)
         self._largest = self._logits.max(axis=1)
         self._relative = np.exp(self._logits - self._largest[:, None])
+        self._totals: dict[bytes, np.ndarray] = {}
+        self._step = tables().multiplicity[self.group, self.letter].astype(np.int32)
+        self._step //= tables().n_centering[self.group]
 
     def total(self, elements: np.ndarray) -> np.ndarray:
         """float64 [P]: ln Σ exp(logits) over elements, bool [119]."""
-        with np.errstate(divide="ignore"):
-            return np.log(self._relative @ elements) + self._largest
+        key = elements.tobytes()
+        if key not in self._totals:
+            with np.errstate(divide="ignore"):
+                self._totals[key] = np.log(self._relative @ elements) + self._largest
+        return self._totals[key]
 
-    def letters(self, ahead: np.ndarray) -> np.ndarray:
-        """float64 [230]: ln of the mean of exp(`ahead`), [230, 28], over first letters."""
-        dense = np.full((N_GROUPS, N_LETTERS), -np.inf)
-        dense[self.group, self.letter] = self._letters
-        return _logsumexp(dense + ahead)
+    def of_groups(self, groups: np.ndarray) -> np.ndarray:
+        """int [R]: the first letters, among the P, of groups bool [230], by group."""
+        return np.flatnonzero(groups[self.group])
 
-    def ahead(self, demand: Demand, unit: int) -> np.ndarray:
-        """float64 [230, 28]: ln of how likely the demand is met after each first letter."""
-        value = np.zeros(len(self.group))
+    def scores(self, rows: np.ndarray, ahead: np.ndarray) -> np.ndarray:
+        """float64 [230]: ln of the mean of exp(`ahead`), [R], over a group's first letters `rows`.
+
+        -inf for groups that have none of them.
+        """
+        found = np.full(N_GROUPS, -np.inf)
+        group = self.group[rows]
+        starts = np.flatnonzero(np.diff(group, prepend=-1))
+        if len(starts):
+            values = self._letters[rows] + ahead
+            largest = np.maximum.reduceat(values, starts)
+            largest = np.where(np.isfinite(largest), largest, 0)
+            each = np.repeat(largest, np.diff(starts, append=len(rows)))
+            with np.errstate(divide="ignore"):
+                total = np.log(np.add.reduceat(np.exp(values - each), starts))
+            found[group[starts]] = total + largest
+        return found
+
+    def ahead(self, demand: Demand, unit: int, rows: np.ndarray) -> np.ndarray:
+        """float64 [R]: ln of how likely the demand is met after each first letter of `rows`."""
+        value = np.zeros(len(rows))
         if demand.atoms:
-            value = self._composition(demand, demand.occupations(unit))
+            value = self._composition(demand, demand.occupations(unit), rows)
         elif demand.asks_elements:
-            value = self._elements(demand)
+            value = self._elements(demand, rows)
         if demand.asks_elements:
-            value = value - self.total(demand.known)
+            value = value - self.total(demand.known)[rows]
         if demand.template is not None and not demand.atoms:
-            value = value + _template(demand.template)[self.group]
+            value = value + _template(demand.template)[self.group[rows]]
         if demand.template is not None:
-            value = np.where(self.letter == demand.template[0], value, -np.inf)
-        ahead = np.full((N_GROUPS, N_LETTERS), -np.inf)
-        ahead[self.group, self.letter] = value
-        return ahead
+            value = np.where(self.letter[rows] == demand.template[0], value, -np.inf)
+        return value
 
-    def _elements(self, demand: Demand) -> np.ndarray:
-        """float64 [P]: allowed elements now, and required ones now or later."""
+    def _elements(self, demand: Demand, rows: np.ndarray) -> np.ndarray:
+        """float64 [R]: allowed elements now, and required ones now or later."""
         required = np.flatnonzero(demand.required)
         rest = demand.allowed & ~demand.required
-        terms = [self.total(rest) if rest.any() else np.full(len(self.group), -np.inf)]
-        every = self.total(np.arange(N_SPECIES) > 0)
-        later = [_log_later(self._logits[:, z] - every, demand.frequency[z]) for z in required]
-        terms += [self._logits[:, z] - ahead for z, ahead in zip(required, later, strict=True)]
+        terms = [self.total(rest)[rows] if rest.any() else np.full(len(rows), -np.inf)]
+        every, logits = self.total(np.arange(N_SPECIES) > 0)[rows], self._logits[rows]
+        later = [_log_later(logits[:, z] - every, demand.frequency[z]) for z in required]
+        terms += [logits[:, z] - ahead for z, ahead in zip(required, later, strict=True)]
         return _logsumexp(np.stack(terms, axis=-1)) + sum(later)
 
-    def _composition(self, demand: Demand, table: Occupations) -> np.ndarray:
-        """float64 [P]: an element of the formula now, the rest after it."""
-        has = table.first[self.group] >= 0
-        step = tables().multiplicity[self.group, self.letter]
-        step = (step // tables().n_centering[self.group])[:, None]
-        row = table.first[self.group] + (1 if demand.template is not None else self.letter)
-        possible = has[:, None] & (step <= table.atoms)
+    def _composition(self, demand: Demand, table: Occupations, rows: np.ndarray) -> np.ndarray:
+        """float64 [R]: an element of the formula now, the rest after it.
+
+        The composition fits all of the groups.
+        """
+        step, letter = self._step[rows, None], self.letter[rows]
+        row = table.first[self.group[rows]] + (1 if demand.template is not None else letter)
+        possible = step <= table.atoms
         column = np.where(possible, table.whole - step * table.stride, 0)
-        ways = table.log_ways[np.where(has, row, 0)[:, None], column].astype(np.float64)
+        ways = table.log_ways[row[:, None], column].astype(np.float64)
         ways = np.where(possible, ways, -np.inf)
-        return _logsumexp(self._logits[:, demand.species] + ways)
+        return _logsumexp(self._logits[rows[:, None], demand.species] + ways)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,13 +191,14 @@ class Starts:
     def _start(self, i: int, demand: Demand, sites: FirstSites) -> Start:
         groups, found = np.flatnonzero(demand.prior), []
         for u in range(max(len(demand.atoms), 1)):
-            ahead = sites.ahead(demand, u)
-            score = sites.letters(ahead)[groups]
+            fits = demand.prior > 0
             if demand.atoms:
-                fits = demand.occupations(u).fits(self._max_sites)[groups]
-                score = np.where(fits, score, -np.inf)
-            found.append(score)
-            self._ahead[self._variant[i] + u] = np.where(np.isfinite(ahead), ahead, 0)
+                fits &= demand.occupations(u).fits(self._max_sites)
+            rows = sites.of_groups(fits)
+            ahead = sites.ahead(demand, u, rows)
+            found.append(sites.scores(rows, ahead)[groups])
+            of_unit = self._ahead[self._variant[i] + u]
+            of_unit[sites.group[rows], sites.letter[rows]] = np.where(np.isfinite(ahead), ahead, 0)
         score = np.concatenate(found)
         unit, group = np.repeat(np.arange(len(found)), len(groups)), np.tile(groups, len(found))
         prior = np.log(demand.prior[group])

@@ -22,14 +22,8 @@ from crystaljax.conditions import Condition
 from crystaljax.crystal import Array
 from crystaljax.models.wyckoff.candidates import FUNNEL, POOL, Pool, Target, narrow
 from crystaljax.models.wyckoff.constraints import Constraints
-from crystaljax.models.wyckoff.decoder import (
-    Decoder,
-    DecodeState,
-    Graph,
-    gather,
-    grow,
-    take,
-)
+from crystaljax.models.wyckoff.decoder import Decoder, DecodeState, Graph
+from crystaljax.models.wyckoff.decoder_batches import gather, grow, take
 from crystaljax.models.wyckoff.demands import make_demands
 from crystaljax.models.wyckoff.lookahead import Begun, Starts
 from crystaljax.models.wyckoff.rollout import TokenRollout

@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from crystaljax import user_code
 from crystaljax.rewards.levels import split_level
 from crystaljax.rewards.potentials.base import Energies, Potential, Relaxed
 
-__all__ = ["Energies", "Potential", "Relaxed", "create_potential", "potential_level"]
+__all__ = ["Energies", "Potential", "Relaxed", "create_potential", "is_file", "potential_level"]
 
 
 class Entry(NamedTuple):
@@ -28,6 +29,9 @@ POTENTIALS = {
     "sevennet": Entry("SevenNetPotential", ("weights", "modal")),
 }
 
+NEEDED = "name", "level", "elements", "energies", "relax"
+"""Attributes that the class of a user's potential must have."""
+
 
 def create_potential(name: str, **options: Any) -> Potential:
     """Make a potential by name, with its model or weights after a colon if not the default ones.
@@ -35,9 +39,14 @@ def create_potential(name: str, **options: Any) -> Potential:
     Such as "chgnet", "nequix", "nequix:nequix-oam-1", "matgl:folder", "orb:model",
     "orb:model:file" or "sevennet:7net-l3i5"; what can stand there, and the options, say the
     potentials' classes. The level of theory of weights that are not known by name can follow, as
-    "nequix:file@MP". ValueError: no such potential. ImportError: its package is not installed, with
-    the extra to install.
+    "nequix:file@MP". A potential of a user's own is FILE.py:CLASS, a class that is made without
+    arguments (see `Potential`); the file is run: give none that you do not trust.
+
+    Errors: ValueError for no such potential, or a class that is none; ImportError if its package is
+    not installed, with the extra to install; whatever a user's file raises.
     """
+    if is_file(name):
+        return _of_user(name)(**options)
     module, class_name, chosen, level = _find(name)
     if level is not None:
         options["level"] = level
@@ -47,10 +56,29 @@ def create_potential(name: str, **options: Any) -> Potential:
 def potential_level(name: str) -> str | None:
     """Level of theory of a potential's energies, by its name; None if its weights do not tell.
 
-    Nothing is loaded. ValueError: no such potential.
+    Nothing is loaded, but a user's file. Errors: see `create_potential`.
     """
+    if is_file(name):
+        return _of_user(name).level
     module, _, chosen, level = _find(name)
     return level or module.level_of(**chosen)
+
+
+def is_file(name: str) -> bool:
+    """Whether it is FILE.py:CLASS, a potential in a user's file."""
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def _of_user(name: str) -> Any:
+    """The class of a user's potential."""
+    made = user_code.load(name, "class")
+    missing = [part for part in NEEDED if not hasattr(made, part)]
+    if missing:
+        raise ValueError(
+            f"{name} is no potential: its class lacks {', '.join(missing)} (see"
+            " crystaljax.rewards.potentials.Potential)"
+        )
+    return made
 
 
 def _find(name: str) -> tuple[Any, str, dict[str, str], str | None]:
@@ -58,7 +86,8 @@ def _find(name: str) -> tuple[Any, str, dict[str, str], str | None]:
     rest, level = split_level(name)
     kind, *words = rest.split(":")
     if kind not in POTENTIALS:
-        raise ValueError(f"no potential is named {kind!r}: choose one of {', '.join(POTENTIALS)}")
+        known = ", ".join(POTENTIALS)
+        raise ValueError(f"no potential is named {kind!r}: choose {known}, or FILE.py:CLASS")
     entry = POTENTIALS[kind]
     if len(words) > len(entry.options):
         raise ValueError(f"{name}: after {kind} can stand {' and '.join(entry.options)}, no more")

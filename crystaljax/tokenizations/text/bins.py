@@ -17,7 +17,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from crystaljax.ranges import POSITIVE, check
 from crystaljax.symmetry.orbits import FREE_LATTICE
 from crystaljax.symmetry.tables import N_GROUPS, letter, tables
 from crystaljax.text.expressions import one_of
-from crystaljax.tokenizations.base import Decoded
+from crystaljax.tokenizations.base import Decoded, TextFormat
 from crystaljax.tokenizations.text.binning import MAX_DECIMALS, Bins
 from crystaljax.tokenizations.text.coordinates import (
     CoordinatesText,
@@ -47,12 +46,6 @@ _ENDINGS = "Å°:"
 
 _WYCKOFF_ORDER = re.compile("g(l+)(a*)((?:epc*)+)")
 _P1_ORDER = re.compile("glllaaa(?:eccc)+")
-
-
-class _Text(Protocol):
-    """The text format whose numbers a format of bins rounds."""
-
-    def decode(self, tokens: Sequence[str]) -> Decoded: ...
 
 
 @dataclass(frozen=True)
@@ -365,7 +358,7 @@ def _check_widths(config: WyckoffBins | P1Bins) -> None:
         raise ValueError(f"{owner}: angle_width must be at most {REDUCED_ANGLES[0]}")
 
 
-def _decoded(tokens: Sequence[str], in_lines: Callable[[str], str], text: _Text) -> Decoded:
+def _decoded(tokens: Sequence[str], in_lines: Callable[[str], str], text: TextFormat) -> Decoded:
     """The crystals of texts in words, which `in_lines` turns into those of another format."""
     lines: list[str] = []
     faults: list[str | None] = []

@@ -32,19 +32,19 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from math import gcd
 from typing import ClassVar
 
-from crystaljax.composition import SYMBOLS, atomic_number, element_counts, in_order
+from crystaljax.composition import SYMBOLS, atomic_number
 from crystaljax.crystal import Crystals
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, letter
 from crystaljax.text.expressions import SYMBOLS_AND_CHARACTERS
-from crystaljax.tokenizations.base import Decoded
 from crystaljax.tokenizations.text import patterns, sites
-from crystaljax.tokenizations.text.sites import ReadSite, ReadText, Rounding
+from crystaljax.tokenizations.text.redundant import RedundantText
+from crystaljax.tokenizations.text.sites import ReadSite, ReadText
 
 _CELL = (
     *("_cell_length_a", "_cell_length_b", "_cell_length_c"),
@@ -66,43 +66,19 @@ _DIGITS = re.compile(r"[0-9]{1,6}")
 
 
 @dataclass(frozen=True)
-class CifText:
-    """Crystals as CIFs of symmetry-distinct sites; lossless up to the decimals."""
+class CifText(RedundantText):
+    """Crystals as CIFs of symmetry-distinct sites; lossless up to the decimals.
+
+    When one is read, tags and columns may stand in any order, and tags that are not known are
+    passed over.
+    """
 
     coordinate_decimals: int = 4
-    """Decimals of fractional coordinates."""
     length_decimals: int = 4
-    """Decimals of a, b, c in Å."""
     angle_decimals: int = 4
-    """Decimals of α, β, γ in degrees."""
-    consistent: bool = False
-    """A text that contradicts itself (in formulas, Z, the space group's name, coordinates or
-    lattice parameters that are not those of its space group and its sites) is no crystal, as
-    CrystaLLM judges. By default the space group's number, the positions and the independent
-    numbers say what the crystal is, and the rest is passed over: so texts that repeat themselves
-    are judged as those that do not."""
 
     symbols: ClassVar[str] = "|".join(_TAGS) + f"|{SYMBOLS_AND_CHARACTERS}"
     """Tags, and what other texts are cut into."""
-
-    def __post_init__(self) -> None:
-        sites.check_decimals(self.coordinate_decimals, self.length_decimals, self.angle_decimals)
-
-    def encode(self, crystals: Crystals) -> list[str]:
-        """The text of each of B crystals; ValueError naming the first that cannot be written."""
-        batch = sites.projected(sites.writable(crystals))
-        counts = [in_order(row) for row in element_counts(batch)]
-        return [self._written(batch, i, counts[i]) for i in range(len(batch))]
-
-    def decode(self, tokens: Sequence[str]) -> Decoded:
-        """The crystals that B texts describe; a bad text costs itself alone.
-
-        Tags, and the columns and rows of the sites, may stand in any order; tags that are not
-        known are passed over.
-        """
-        decimals = (self.coordinate_decimals, self.length_decimals, self.angle_decimals)
-        rounding = Rounding(*(10.0**-n for n in decimals)) if self.consistent else None
-        return sites.decoded(tokens, self._read, rounding)
 
     def pattern(
         self, space_groups: Iterable[int] | None = None, elements: Iterable[str] | None = None

@@ -26,53 +26,27 @@ from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar
 
-from crystaljax.composition import SYMBOLS, atomic_number, element_counts, in_order
+from crystaljax.composition import SYMBOLS, atomic_number
 from crystaljax.crystal import Crystals
 from crystaljax.symmetry.tables import tables
 from crystaljax.text.expressions import SYMBOLS_AND_CHARACTERS
-from crystaljax.tokenizations.base import Decoded
 from crystaljax.tokenizations.text import patterns, sites
-from crystaljax.tokenizations.text.sites import ReadSite, ReadText, Rounding
+from crystaljax.tokenizations.text.redundant import RedundantText
+from crystaljax.tokenizations.text.sites import ReadSite, ReadText
 
 _SITES = re.compile(r"Sites \(([0-9]{1,6})\)")
 
 
 @dataclass(frozen=True)
-class PlaidText:
+class PlaidText(RedundantText):
     """Crystals as the texts of PLaID++."""
 
     coordinate_decimals: int = 3
-    """Decimals of fractional coordinates."""
     length_decimals: int = 2
-    """Decimals of a, b, c in Å."""
     angle_decimals: int = 2
-    """Decimals of α, β, γ in degrees."""
-    consistent: bool = False
-    """A text that contradicts itself (a formula, a number of atoms, coordinates or lattice
-    parameters that are not those of its space group and its sites) is no crystal. By default the
-    space group, the positions and the independent numbers say what the crystal is, and the rest is
-    passed over, as PLaID++'s own reader does, and as all formats are read by default."""
 
     symbols: ClassVar[str] = rf"Spacegroup: |abc: |angles: |Sites \(|{SYMBOLS_AND_CHARACTERS}"
     """The words that begin lines, and what other texts are cut into."""
-
-    def __post_init__(self) -> None:
-        sites.check_decimals(self.coordinate_decimals, self.length_decimals, self.angle_decimals)
-
-    def encode(self, crystals: Crystals) -> list[str]:
-        """The text of each of B crystals; ValueError naming the first that cannot be written."""
-        batch = sites.projected(sites.writable(crystals))
-        counts = [in_order(row) for row in element_counts(batch)]
-        return [self._written(batch, i, counts[i]) for i in range(len(batch))]
-
-    def decode(self, tokens: Sequence[str]) -> Decoded:
-        """The crystals that B texts describe; a bad text costs itself alone.
-
-        Sites may stand in any order, and empty lines anywhere.
-        """
-        decimals = (self.coordinate_decimals, self.length_decimals, self.angle_decimals)
-        rounding = Rounding(*(10.0**-n for n in decimals)) if self.consistent else None
-        return sites.decoded(tokens, self._read, rounding)
 
     def pattern(
         self, space_groups: Iterable[int] | None = None, elements: Iterable[str] | None = None

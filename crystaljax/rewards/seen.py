@@ -1,0 +1,209 @@
+"""Guards against repetition: a discount for compositions and structures a run has seen before.
+
+That a run remembers what it was rewarded for is of Blaschke et al. (J. Cheminformatics 12 (2020),
+68); arXiv 2610.03880 discounts crystals by how often their composition has occurred. The form here
+is 1/(1 + n), n the occurrences before, as the bonus of count-based exploration (Kolter & Ng, ICML
+2009). It acts on the distance of the trained reward r to the penalty p of samples that cannot be
+judged, r' = p + (r − p)/(1 + n), so that it lowers rewards of any sign and unit, and what was seen
+often enough is worth no more than what is no crystal.
+
+Copies within a rollout all get the mean of what they would get one after the other. So copies are
+worth the same, the order within a rollout does not matter, and a run gives to a composition as much
+in all whatever the size of its rollouts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from crystaljax.composition import formulas
+from crystaljax.crystal import Crystals
+from crystaljax.evaluation.matching import StructureSet, clusters, first_matches
+from crystaljax.rewards.base import Reasons, RewardBatch
+from crystaljax.rewards.guards import Arrays, Guard, Guarding, Verdict, count_or, register
+
+MAX_REMEMBERED = 100
+"""Structures of one formula that are remembered: those that occurred last. So a sample is compared
+with no more than these and the rest of its rollout."""
+
+
+def kept_share(n_before: int, n_copies: int, free: int = 0) -> float:
+    """Share that each of some copies in a rollout keeps, after occurrences before.
+
+    The mean of 1/(1 + n) over n = n_before ... n_before + n_copies − 1, each less `free`
+    occurrences that cost nothing.
+    """
+    n = np.maximum(n_before + np.arange(n_copies) - free, 0)
+    return float(np.mean(1 / (1 + n)))
+
+
+class SeenCompositions:
+    """Discount for reduced formulas that the run has seen.
+
+    Args:
+      free: occurrences that cost nothing.
+    """
+
+    def __init__(self, free: int = 0) -> None:
+        self.free = free
+        self._counts: Counter[str] = Counter()
+
+    def __call__(self, crystals: Crystals, judged: RewardBatch) -> Verdict:
+        """Verdict on B crystals, which count as seen from now on."""
+        names = formulas(crystals)
+        copies = Counter(names)
+        shares = {x: kept_share(self._counts[x], n, self.free) for x, n in copies.items()}
+        self._counts.update(copies)
+        return Verdict(np.array([shares[name] for name in names]), [None] * len(names))
+
+    @property
+    def memory(self) -> Arrays:
+        """Formulas as the bytes of texts of one length, uint8 [M, L], and int32 [M] counts."""
+        if not self._counts:
+            return {}
+        names = np.array([name.encode() for name in self._counts])
+        texts = names.view(np.uint8).reshape(len(names), -1)
+        return {"formulas": texts, "counts": np.array([*self._counts.values()], np.int32)}
+
+    def remember(self, memory: Arrays) -> None:
+        """Go on from a memory."""
+        self._counts = Counter()
+        if memory:
+            texts = np.ascontiguousarray(memory["formulas"])
+            names = texts.view(f"S{texts.shape[1]}").ravel()
+            for name, count in zip(names.tolist(), memory["counts"].tolist(), strict=True):
+                self._counts[name.decode()] = count
+
+
+@dataclass(frozen=True)
+class _Structures:
+    """M structures of a run, no two of which match."""
+
+    crystals: Crystals
+    counts: np.ndarray
+    """int32 [M]: occurrences."""
+    last: np.ndarray
+    """int32 [M]: rollout of the last occurrence."""
+    compared: StructureSet
+
+    @staticmethod
+    def of(crystals: Crystals, counts: np.ndarray, last: np.ndarray) -> _Structures:
+        """Structures none of which has been reduced yet."""
+        return _Structures(crystals, counts, last, StructureSet.from_crystals(crystals, "seen"))
+
+    def and_new(self, crystals: Crystals, counts: np.ndarray, rollout: int) -> _Structures:
+        """These and others, which are of a rollout."""
+        return self._like(
+            Crystals.concatenate([self.crystals, crystals]),
+            np.concatenate([self.counts, counts]),
+            np.concatenate([self.last, np.full(len(counts), rollout, np.int32)]),
+            np.arange(len(self.counts)),
+        )
+
+    def latest(self, most: int) -> _Structures:
+        """Of each formula those that occurred last, `most` of them."""
+        dropped: list[int] = []
+        for rows in self.compared.rows.values():
+            if len(rows) > most:
+                order = np.argsort(self.last[rows], kind="stable")
+                dropped += [rows[i] for i in order[: len(rows) - most]]
+        if not dropped:
+            return self
+        kept = np.delete(np.arange(len(self.counts)), dropped)
+        return self._like(self.crystals[kept], self.counts[kept], self.last[kept], kept)
+
+    def _like(
+        self, crystals: Crystals, counts: np.ndarray, last: np.ndarray, rows: np.ndarray
+    ) -> _Structures:
+        """Structures of which the first are those of `rows`, reduced as far as they are here."""
+        made = _Structures.of(crystals, counts, last)
+        made.compared.adopt(self.compared, rows)
+        return made
+
+
+class SeenStructures:
+    """Discount for structures that the run has seen, by StructureMatcher's default tolerances.
+
+    What cannot be compared is not believed: it could be any of those seen. Of a formula the last
+    `MAX_REMEMBERED` structures are remembered.
+
+    Args:
+      free: occurrences that cost nothing.
+    """
+
+    def __init__(self, free: int = 0, most: int = MAX_REMEMBERED) -> None:
+        self.free, self.most = free, most
+        self._rollouts = 0
+        self._seen: _Structures | None = None
+
+    def __call__(self, crystals: Crystals, judged: RewardBatch) -> Verdict:
+        """Verdict on B crystals, which count as seen from now on."""
+        crystals = crystals.to_numpy()
+        samples = StructureSet.from_crystals(crystals, "rollout")
+        cluster = clusters(samples)
+        leaders, copies = np.unique(cluster[cluster >= 0], return_counts=True)
+        if self._seen is None:
+            self._seen = _Structures.of(crystals[:0], np.zeros(0, np.int32), np.zeros(0, np.int32))
+        firsts = StructureSet.from_crystals(crystals[leaders], "rollout")
+        firsts.adopt(samples, leaders)
+        known = first_matches(firsts, self._seen.compared)
+        compared = np.array([i not in firsts.failures for i in range(len(leaders))], bool)
+        failures = samples.failures | {
+            row: reason
+            for i, reason in firsts.failures.items()
+            for row in np.flatnonzero(cluster == leaders[i]).tolist()
+        }
+        before = np.where(known >= 0, np.append(self._seen.counts, 0)[known], 0)
+        share = np.zeros(len(crystals))
+        for leader, n_before, n in zip(leaders, before.tolist(), copies.tolist(), strict=True):
+            share[cluster == leader] = kept_share(n_before, n, self.free)
+        reasons: Reasons = [None] * len(crystals)
+        for row, reason in failures.items():
+            share[row], reasons[row] = 0.0, f"it cannot be compared with what was seen: {reason}"
+        self._count(crystals[leaders[compared]], known[compared], copies[compared])
+        return Verdict(share, reasons)
+
+    def _count(self, leaders: Crystals, known: np.ndarray, copies: np.ndarray) -> None:
+        """Add a rollout's clusters to what was seen: where they are known, or −1, and sizes."""
+        assert self._seen is not None
+        old, new = known >= 0, known < 0
+        copies = copies.astype(np.int32)
+        np.add.at(self._seen.counts, known[old], copies[old])
+        self._seen.last[known[old]] = self._rollouts
+        if new.any():
+            more = self._seen.and_new(leaders[new], copies[new], self._rollouts)
+            self._seen = more.latest(self.most)
+        self._rollouts += 1
+
+    @property
+    def memory(self) -> Arrays:
+        """The structures as arrays of `Crystals`, their counts, and when they occurred last."""
+        if self._seen is None or not len(self._seen.counts):
+            return {}
+        arrays: Arrays = {name: np.array(x) for name, x in vars(self._seen.crystals).items()}
+        arrays |= {"counts": self._seen.counts.copy(), "last": self._seen.last.copy()}
+        return arrays | {"rollouts": np.array([self._rollouts], np.int32)}
+
+    def remember(self, memory: Arrays) -> None:
+        """Go on from a memory."""
+        self._rollouts, self._seen = 0, None
+        if memory:
+            arrays = {name: np.array(array) for name, array in memory.items()}
+            self._rollouts = int(arrays.pop("rollouts")[0])
+            counts, last = arrays.pop("counts"), arrays.pop("last")
+            self._seen = _Structures.of(Crystals(**arrays), counts, last)
+
+
+@register("seen-compositions")
+def seen_compositions(number: float | None, guarding: Guarding) -> Guard:
+    """`SeenCompositions`; the number is that of occurrences that cost nothing."""
+    return SeenCompositions(count_or(0, number, "seen-compositions"))
+
+
+@register("seen-structures")
+def seen_structures(number: float | None, guarding: Guarding) -> Guard:
+    """`SeenStructures`; the number is that of occurrences that cost nothing."""
+    return SeenStructures(count_or(0, number, "seen-structures"))
