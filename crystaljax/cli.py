@@ -244,8 +244,10 @@ class Evaluate(Command):
         if self.protocol == "csp":
             if self.truth is None:
                 raise ValueError("--protocol csp compares with test crystals: give --truth")
-            if self.n_generated is not None:
-                raise ValueError("--n-generated is of samples: leave it out with --protocol csp")
+            if self.n_generated is not None or self.metrics:
+                raise ValueError(
+                    "--n-generated and --metrics are of samples: leave them out with --protocol csp"
+                )
             if any(k < 1 for k in self.at):
                 raise ValueError("--at: give numbers of attempts from 1 on")
         elif self.truth is not None or self.at:

@@ -123,6 +123,6 @@ def test_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     source = ("evaluate", tmp_path / "predictions.csv", "--potential", "none", *other)
     assert "give --truth" in refused(capsys, *source, "--protocol", "csp")
     assert "--protocol csp" in refused(capsys, *source, "--at", 1)
-    assert "leave it out" in refused(capsys, *given, *other, "--n-generated", 9)
+    assert "leave them out" in refused(capsys, *given, *other, "--n-generated", 9)
     assert "--relax needs" in refused(capsys, *given, *other, "--relax-steps", 9)
     assert "attempts from 1 on" in refused(capsys, *given, *other, "--at", 0)
