@@ -174,7 +174,9 @@ def test_the_mixture_of_tasks(tmp_path: Path, format: str) -> None:
     setup = dataclasses.replace(
         mix.setup,
         texts=dataclasses.replace(mix.setup.texts, crystals=str(data), format=format),
-        model=dataclasses.replace(mix.setup.model, small=TINY),
+        model=dataclasses.replace(
+            mix.setup.model, small=dataclasses.replace(TINY, max_length=1024)
+        ),
         generation=dataclasses.replace(mix.setup.generation, max_new_tokens=40),
         n_samples=30,
         output=tmp_path / "run",

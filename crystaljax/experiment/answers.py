@@ -13,7 +13,7 @@ from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Referen
 from crystaljax.evaluation.infilling import infilling_rates
 from crystaljax.evaluation.policies import with_as_asked
 from crystaljax.evaluation.rates import MetricSet
-from crystaljax.experiment.texts import LlmSetup, Texts, prompts
+from crystaljax.experiment.texts import LlmSetup, Texts, prompts, sequences
 from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.policies.base import Rollout
 from crystaljax.policies.crystal_text import CrystalTextPolicy
@@ -119,9 +119,11 @@ class Examiner:
         )
 
     def _elements(self, params: Params, texts: Texts, seed: int) -> Answers:
-        """Elements that are hidden in crystals."""
+        """Elements that are hidden in crystals; none takes twice the tokens of the true ones."""
         assert isinstance(self.policy, CrystalTextPolicy) and texts.crystals is not None
-        likeliest = replace(self.setup.generation, temperature=0.0)
+        answers = [len(x.tokens) - x.n_prompt for x in sequences(self.policy.texts, texts)]
+        most = min(2 * max(answers), self.setup.generation.max_new_tokens)
+        likeliest = replace(self.setup.generation, temperature=0.0, max_new_tokens=most)
         found = self._texts(self.policy.texts, params, texts, seed, likeliest)
         told = [stripped(x, q.template) for x, q in zip(found.texts, texts.questions, strict=True)]
         hidden = np.array([question.masked for question in texts.questions])
