@@ -107,7 +107,7 @@ NETWORK = {
 }
 
 
-PLAID = [
+PLAID_SFT = [
     ("setup.model.base", "Qwen/Qwen2.5-7B", "4.1"),
     ("setup.model.quantized", "nf4", "7.2: 4 bits"),
     ("setup.model.lora.rank", 8, "7.2"),
@@ -121,7 +121,7 @@ PLAID = [
     ("sft.optimizer.learning_rate", 1e-5, "7.2"),
     ("sft.n_epochs", 10, "7.2"),
 ]
-"""PLaID++ (arXiv 2509.07150)."""
+"""PLaID++ (arXiv 2509.07150), its fine-tuning."""
 
 
 def presets(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, Any]]:
@@ -149,7 +149,9 @@ def test_numbers_of_plaid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its fine-tuning; the scripts that go on from it write and load as it does."""
     pytest.importorskip("transformers")
     _, config = presets("llm_sft", monkeypatch)["paper"]
-    assert [attrgetter(field)(config) for field, _, _ in PLAID] == [value for _, value, _ in PLAID]
+    assert [attrgetter(field)(config) for field, _, _ in PLAID_SFT] == [
+        value for _, value, _ in PLAID_SFT
+    ]
     infilling, unconditional, properties = map(load_template, config.setup.texts.templates)
     assert is_infilling(infilling)
     assert not unconditional.prompt_fields and not unconditional.clauses

@@ -114,5 +114,7 @@ def _pyxtal() -> Any:
     try:
         from pyxtal import pyxtal
     except ImportError as error:
-        raise ImportError("random search needs PyXtal: pip install pyxtal") from error
+        raise ImportError(
+            'random search needs PyXtal: run pip install "crystaljax[pyxtal]"'
+        ) from error
     return pyxtal

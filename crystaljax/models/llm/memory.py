@@ -8,9 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
+from crystaljax.models.llm.attention import BLOCK
 from crystaljax.models.llm.decoder import LanguageModel, Remat
 from crystaljax.models.llm.likelihood import CHUNK
 from crystaljax.models.llm.linear import AdapterParam, QuantizedKernel
@@ -21,8 +23,9 @@ from crystaljax.models.llm.lora import (
     trained_filter,
 )
 
-SCORES = 3
-"""Arrays of attention scores in float32 that exist at a time for the gradient of one block."""
+SCORES = 2
+"""Arrays of the attention scores of `attention.BLOCK` queries, in float32, that exist at a time
+for the gradient of one layer, beside the weights of all queries."""
 
 
 @dataclass(frozen=True)
@@ -155,15 +158,18 @@ def _activations(model: LanguageModel, rows: int, length: int, remat: Remat) -> 
     """Estimate of the bytes that one step's gradient needs beside parameters.
 
     Kept of every block: its input; with "products" what its matrices give too; with "none" all.
-    Of one block, when its gradient is taken: all, with the cotangents, the attention scores of
-    all heads in float32 and two decoded kernels. Beside them the logits of a chunk of each row.
+    Of one block, when its gradient is taken: all, with the cotangents, the attention weights and
+    some scores of all heads in float32, and two decoded kernels. Beside them the logits of a chunk
+    of each row.
     """
     config, size, n = model.config, model.dtype.itemsize, rows * length
     layers = {p: layer for p, layer in projections(model).items() if p[1] == 0}
     outputs = sum(layer.kernel.shape[1] for layer in layers.values())
     products = n * outputs * size
     products += n * 4 * sum(x.rank + x.b.shape[1] for p, x in adapters(model).items() if p[1] == 0)
-    scores = SCORES * rows * config.n_heads * length**2 * 4
+    starts = np.arange(0, length, BLOCK)
+    seen = int((np.minimum(BLOCK, length - starts) * np.minimum(starts + BLOCK, length)).sum())
+    scores = rows * config.n_heads * (seen + SCORES * min(BLOCK, length) * length) * 4
     inside = products + n * size * (4 * config.width + 2 * config.mlp_width) + scores
     kept = {"all": 0, "products": products, "none": inside}[remat] + n * config.width * size
     decoded = max(
