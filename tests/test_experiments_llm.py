@@ -173,7 +173,9 @@ def test_the_mixture_of_tasks(tmp_path: Path, format: str) -> None:
     mix = llm_sft.PRESETS["mix"][1]
     setup = dataclasses.replace(
         mix.setup,
-        texts=dataclasses.replace(mix.setup.texts, crystals=str(data), format=format),
+        texts=dataclasses.replace(
+            mix.setup.texts, crystals=str(data), format=format, validation=0.3
+        ),
         model=dataclasses.replace(
             mix.setup.model, small=dataclasses.replace(TINY, max_length=1024)
         ),
