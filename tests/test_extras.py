@@ -12,7 +12,8 @@ TESTS = Path(__file__).parent
 OF_JAX = {"ml_dtypes"}
 """Of an extra, but never absent."""
 
-EXTRAS = sorted(FOR_USERS - {"cuda12", "cuda13", "nequix-cpu"})
+EXTRAS = sorted(FOR_USERS - {"cuda12", "cuda13", "nequix-cpu", "pyxtal"})
+"""Without those that bring nothing else, or what the tests' own extra brings."""
 
 
 def import_names(extra: str) -> set[str]:
