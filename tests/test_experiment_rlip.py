@@ -24,7 +24,7 @@ from crystaljax.experiment.rlip.figures import (
 )
 from crystaljax.experiment.rlip.results import lines_of, over
 from crystaljax.experiment.rlip.samples import Samples
-from crystaljax.experiment.rlip.study import CURVE, Arm, ExamConfig, models_of, write_json
+from crystaljax.experiment.rlip.study import CURVE, Arm, ExamConfig, models_of
 from crystaljax.experiment.rlip.variants import (
     BASE,
     FLAGSHIP,
@@ -33,6 +33,7 @@ from crystaljax.experiment.rlip.variants import (
     VariantName,
     selected,
 )
+from crystaljax.experiment.run_results import write_result
 from crystaljax.settings import flat, plain
 from crystaljax.training.iteration_files import Iteration
 from crystaljax.training.rlip import RlipConfig
@@ -85,12 +86,12 @@ def finish(arm: Arm, output: Path, sun: int) -> None:
         "unseen_groups": by_group(EXAM.unseen_groups),
     }
     folder = arm.folder(output)
-    write_json(folder / "result.json", result)
+    write_result(folder / "result.json", result)
     crystals = load("prototypes").crystals[np.arange(10)].to_numpy()
     Samples(crystals, np.zeros(10), np.arange(10) < sun).save(folder / "samples.npz")
     if arm.variant == BASE:
         return
-    write_json(folder / CURVE / "0001.json", {"metrics": [Rate("S.U.N.", 1, 5, "x").to_dict()]})
+    write_result(folder / CURVE / "0001.json", {"metrics": [Rate("S.U.N.", 1, 5, "x").to_dict()]})
     lines = [{"step": step, "seconds/reward": 45.0} for step in (1, 2)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "metrics.jsonl").write_text(text)

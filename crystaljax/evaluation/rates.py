@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,22 @@ class Rate:
             "reference": self.reference,
             "description": self.description,
         }
+
+
+def pooled(metrics: Iterable[Mapping[str, Any]], name: str) -> Rate | None:
+    """A rate over several evaluations, whose metrics `to_dict` wrote; None if it is in none."""
+    found = [metric for metric in metrics if metric["name"] == name and "count" in metric]
+    if not found:
+        return None
+    first = found[0]
+    return Rate(
+        name,
+        sum(metric["count"] for metric in found),
+        sum(metric["total"] for metric in found),
+        first["description"],
+        first.get("denominator", GENERATED),
+        first.get("reference", ""),
+    )
 
 
 def standard_error(values: np.ndarray) -> float:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from crystaljax.data.files import replacing
 from crystaljax.experiment.comparison.variants import Variant
+from crystaljax.experiment.run_results import RESULT_FILE, read_result, write_result
 
 Stage = Literal["ceiling", "search", "train", "free", "grammar", "dpo", "grpo"]
 """Crystals written and read again; a short training that chooses the learning rate; the training;
 samples drawn freely, and held to the grammar of their text format; preference and reinforcement
 learning from the trained model."""
-
-RESULT_FILE = "result.json"
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,10 @@ class Run:
         path = self.folder(output) / RESULT_FILE
         if not path.is_file():
             return None
-        try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(
-                f"{path} is damaged ({error}): remove it, and the run is done again"
-            ) from error
-        return found
+        return read_result(path)
 
     def finish(self, output: Path, result: dict[str, Any]) -> dict[str, Any]:
         """Keep the result, whole or not at all."""
         described = {"run": asdict(self), **result}
-        with replacing(self.folder(output) / RESULT_FILE) as temporary:
-            text = json.dumps(described, indent=1, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_result(self.folder(output) / RESULT_FILE, described)
         return described

@@ -38,6 +38,7 @@ from crystaljax.experiment.comparison.runs import Run, Stage
 from crystaljax.experiment.comparison.variants import Variant
 from crystaljax.experiment.experiment import Experiment, summarize
 from crystaljax.experiment.run_folder import remade
+from crystaljax.experiment.run_results import result_of_samples
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
@@ -55,9 +56,6 @@ N_ROUND_TRIPS = 300
 
 SEARCH_SEED = 0
 """Seed of the short trainings that choose a learning rate."""
-
-N_REASONS = 5
-"""Commonest reasons why samples are no crystals that are kept."""
 
 MODEL = "model"
 """The folder of a trained model in that of its run."""
@@ -306,15 +304,7 @@ class Comparison:
         ).evaluation
         with self.experiment.run(f"runs/{run.name}", run.stage) as tracked:
             summarize(tracked.tracker, "samples", evaluation)
-        result = {
-            "metrics": [metric.to_dict() for metric in evaluation.metrics],
-            "context": list(evaluation.context),
-            "n": len(drawn.crystals),
-            "seconds_per_sample": drawn.seconds,
-            "cpu_seconds_per_sample": drawn.cpu_seconds,
-            "reasons": dict(drawn.reasons.most_common(N_REASONS)),
-        }
-        return run.finish(self.output, result | more)
+        return run.finish(self.output, result_of_samples(drawn, evaluation) | more)
 
 
 def describe(learner: Learner) -> dict[str, Any]:

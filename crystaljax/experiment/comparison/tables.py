@@ -16,7 +16,7 @@ from matplotlib.ticker import LogFormatter
 from crystaljax import plots
 from crystaljax.data.files import replacing
 from crystaljax.evaluation.nll import Resolution
-from crystaljax.evaluation.rates import GENERATED, Rate, standard_error
+from crystaljax.evaluation.rates import Rate, pooled, standard_error
 from crystaljax.evaluation.report import Table
 from crystaljax.experiment.comparison.budget import BudgetConfig, Reached, reached
 from crystaljax.experiment.comparison.runs import Run, Stage
@@ -60,19 +60,8 @@ class Results:
 
     def rate(self, variant: Variant, stage: Stage, name: str) -> Rate | None:
         """A rate of all seeds together; None if there is none."""
-        metrics = [self._metric(result, name) for result in self.of(variant, stage)]
-        counted = [m for m in metrics if m is not None and "count" in m]
-        if not counted:
-            return None
-        first = counted[0]
-        return Rate(
-            name,
-            sum(m["count"] for m in counted),
-            sum(m["total"] for m in counted),
-            first["description"],
-            first.get("denominator", GENERATED),
-            first.get("reference", ""),
-        )
+        found = self.of(variant, stage)
+        return pooled((metric for result in found for metric in result.get("metrics", ())), name)
 
     def values(self, variant: Variant, stage: Stage, name: str) -> np.ndarray:
         """float64 [n]: a metric of each seed, or another number of the result."""

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax.evaluation.rates import Rate
+from crystaljax.evaluation.rates import Rate, pooled
 from crystaljax.experiment.rlip.samples import Samples
-from crystaljax.experiment.rlip.study import CURVE, SAMPLES_FILE, Arm, read_json
+from crystaljax.experiment.rlip.study import CURVE, SAMPLES_FILE, Arm
 from crystaljax.experiment.rlip.variants import BASE, FLAGSHIP
+from crystaljax.experiment.run_results import read_result
 from crystaljax.tracking import read_metrics
 from crystaljax.training.iteration_files import Iteration, read_iterations
 
@@ -59,12 +60,12 @@ class Line:
 
     def rate(self, name: str) -> Rate | None:
         """A rate of fresh samples drawn freely; None if there is none."""
-        return pooled([x["metrics"] for x in self.results], name)
+        return pooled((m for x in self.results for m in x["metrics"]), name)
 
     def groups(self, which: str, name: str) -> list[Rate]:
         """A rate of samples in each of the "groups" or "unseen_groups"; empty without any."""
         rows = [result[which].get(name, []) for result in self.results]
-        found = [pooled([[x] for x in column], name) for column in zip(*rows, strict=True)]
+        found = [pooled(column, name) for column in zip(*rows, strict=True)]
         return [rate for rate in found if rate is not None]
 
     @property
@@ -74,10 +75,10 @@ class Line:
 
     def curve(self, name: str) -> dict[int, Rate]:
         """A rate after each iteration, by their number; the last one by the samples of `rate`."""
-        by_iteration: dict[int, list[list[dict[str, Any]]]] = {}
+        by_iteration: dict[int, list[dict[str, Any]]] = {}
         for arm in self._finished:
             for path in sorted((arm.folder(self.output) / CURVE).glob("*.json")):
-                by_iteration.setdefault(int(path.stem), []).append(read_json(path)["metrics"])
+                by_iteration.setdefault(int(path.stem), []).extend(read_result(path)["metrics"])
         found = {number: pooled(metrics, name) for number, metrics in by_iteration.items()}
         found[len(self.iterations[0]) if self.iterations else 0] = self.rate(name)
         return {number: x for number, x in sorted(found.items()) if x is not None}
@@ -146,22 +147,6 @@ def lines_of(
                 label = model.name if variant == FLAGSHIP else f"{model.name}, {label}"
             found.append(Line(arms, label, to))
     return found
-
-
-def pooled(metrics: Sequence[Sequence[Mapping[str, Any]]], name: str) -> Rate | None:
-    """A rate over several evaluations, as `Rate.to_dict` wrote them; None if it is in none."""
-    found = [m for one in metrics for m in one if m["name"] == name and "count" in m]
-    if not found:
-        return None
-    first = found[0]
-    return Rate(
-        name,
-        sum(m["count"] for m in found),
-        sum(m["total"] for m in found),
-        first["description"],
-        first["denominator"],
-        first["reference"],
-    )
 
 
 def over(part: Rate | None, whole: Rate | None, denominator: str) -> Rate | None:

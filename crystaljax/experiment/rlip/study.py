@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,13 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from crystaljax.conditions import Condition
-from crystaljax.data.files import replacing
 from crystaljax.evaluation.policies import assess_crystals, by_space_group, draw
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.rlip.samples import Samples
 from crystaljax.experiment.rlip.variants import BASE, VARIANTS
 from crystaljax.experiment.run_folder import remade
+from crystaljax.experiment.run_results import (
+    RESULT_FILE,
+    read_result,
+    result_of_samples,
+    write_result,
+)
 from crystaljax.policies.base import Params, Policy
 from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
@@ -35,10 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESULT_FILE, SAMPLES_FILE, CURVE = "result.json", "samples.npz", "curve"
-
-N_REASONS = 5
-"""Commonest reasons why samples are no crystals that are kept."""
+SAMPLES_FILE, CURVE = "samples.npz", "curve"
 
 MODEL = "model"
 """The folder of a trained model in that of its run."""
@@ -129,7 +130,7 @@ class Arm:
     def result(self, output: Path) -> dict[str, Any] | None:
         """The result; None if the run is not finished. ValueError if the file is damaged."""
         path = self.folder(output) / RESULT_FILE
-        return read_json(path) if path.is_file() else None
+        return read_result(path) if path.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class Study:
                 if done < config.n_iterations:  # the last one is examined at length
                     n, seed = self.exam.n_per_iteration, self._seed(arm, done)
                     result, _ = self._free_samples(bench, params, n, seed)
-                    write_json(run.folder / CURVE / f"{done:04d}.json", result)
+                    write_result(run.folder / CURVE / f"{done:04d}.json", result)
 
             params = rlip(
                 task, bench.base, config, run.folder, run.log, after=examine, run_id=run.run_id
@@ -241,7 +242,7 @@ class Study:
                 )
                 result[name] = {key: [x.to_dict() for x in row] for key, row in rates.items()}
         result["notes"] = bench.notes
-        write_json(folder / RESULT_FILE, result)
+        write_result(folder / RESULT_FILE, result)
         return result
 
     def _free_samples(
@@ -255,13 +256,7 @@ class Study:
         found = assess_crystals(
             drawn.crystals, energy, bench.reference, other=other, config=bench.evaluation
         )
-        result = {
-            "metrics": [metric.to_dict() for metric in found.evaluation.metrics],
-            "context": list(found.evaluation.context),
-            "seconds_per_sample": drawn.seconds,
-            "reasons": dict(drawn.reasons.most_common(N_REASONS)),
-        }
-        return result, Samples.of(found)
+        return result_of_samples(drawn, found.evaluation), Samples.of(found)
 
     def _seed(self, arm: Arm, iteration: int) -> int:
         """Seed of fresh samples; those of different iterations and seeds are independent."""
@@ -286,20 +281,3 @@ def judge_of(bench: Bench) -> tuple[StabilityReward, StabilityReward | None]:
     if bench.judge is None:
         return bench.stability, None
     return bench.judge, bench.stability
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """ValueError if the file is damaged."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): remove it, and the run is done again"
-        ) from error
-    return found
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
