@@ -25,6 +25,7 @@ from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.sampler import Sampler
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
+from crystaljax.symmetry import occupations
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 
 BATCH = 256
@@ -121,6 +122,23 @@ def test_weights_are_target_over_proposal() -> None:
 def test_formulas_have_no_dead_ends(formula: str) -> None:
     """Elements that compete for positions of which there is one each, and sites that run out."""
     assert sample(64, formula=formula, formula_units=1).satisfied.all()
+
+
+def test_tables_that_are_not_kept_are_not_taken_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of more formulas than there is memory for: tables are freed, others come to be there."""
+    formulas = [f"Fe{a}O{b}Ti{c}" for a in range(1, 5) for b in range(1, 5) for c in range(1, 4)]
+    demands = make_demands([Condition(formula=x) for x in formulas], SMALL.max_sites, np.ones(230))
+    starts = Starts(demands, sampler().decoder)
+    group = np.array([start.group[0] for start in starts.starts])
+    unit = np.array([start.unit[0] for start in starts.starts])
+    each = np.arange(len(demands))
+    begun = Begun(each, unit, group, np.zeros(len(each)), each, each < 0)
+    expected = starts.constraints(begun)
+    occupations._tables.cache_clear()
+    monkeypatch.setattr(occupations, "CACHE_BYTES", 0)
+    jax.tree.map(np.testing.assert_array_equal, starts.constraints(begun), expected)
 
 
 def test_rows_of_one_group() -> None:

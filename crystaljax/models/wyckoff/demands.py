@@ -64,8 +64,15 @@ class Demand:
         return None if self.template is None else tuple(self.template.tolist())
 
     def occupations(self, unit: int) -> Occupations:
-        """Tables of one of the contents that the cell may have."""
+        """Tables of one of the contents that the cell may have.
+
+        They may be made anew at every call: what refers to them goes by `contents`.
+        """
         return occupations(self.atoms[unit], self.letters, self.groups)
+
+    def contents(self, unit: int, group: int) -> object:
+        """A key of the part of such tables that is of a group, index from 0."""
+        return self.atoms[unit], self.letters, group
 
 
 def make_demands(

@@ -250,7 +250,7 @@ class Starts:
         for i, u, g in {*starts}:
             if self.demands[i].atoms:
                 table = self.demands[i].occupations(u)
-                yield (id(table), g), int(table.n_rows[g]) * table.fewest.shape[1]
+                yield self.demands[i].contents(u, g), int(table.n_rows[g]) * table.fewest.shape[1]
 
     def constraints(self, begun: Begun) -> tuple[Constraints, Places]:
         """Constraints on sequences that start so, and the tables they refer to."""
@@ -272,7 +272,7 @@ class Starts:
     ) -> tuple[Composition, Places]:
         atoms, stride = (np.zeros((len(demand), self._species.shape[1]), np.int32) for _ in "ab")
         first, columns = np.zeros(len(demand), np.int32), np.ones(len(demand), np.int32)
-        offsets: dict[tuple[int, int], int] = {}
+        offsets: dict[object, int] = {}
         pieces: list[tuple[np.ndarray, np.ndarray]] = []
         used = 0
         rows = demand.tolist(), unit.tolist(), group.tolist()
@@ -283,12 +283,13 @@ class Starts:
             k = len(table.atoms)
             atoms[row, :k], stride[row, :k] = table.atoms, table.stride
             columns[row] = table.fewest.shape[1]
-            if (id(table), g) not in offsets:
+            contents = self.demands[i].contents(u, g)
+            if contents not in offsets:
                 mine = slice(table.first[g], table.first[g] + table.n_rows[g])
                 pieces.append((table.fewest[mine].ravel(), table.log_ways[mine].ravel()))
-                offsets[id(table), g] = used
+                offsets[contents] = used
                 used += len(pieces[-1][0])
-            first[row] = offsets[id(table), g]
+            first[row] = offsets[contents]
         size = next((n for n in PLACES if n >= used), used)
         both: list[Array] = [np.zeros(size, np.uint8), np.zeros(size, np.float16)]
         for into, values in zip(both, zip(*pieces, strict=True), strict=False):
