@@ -19,7 +19,7 @@ from crystaljax.alloys.curation import PURITY, PurityConfig
 from crystaljax.alloys.grid import ROLES, GridConfig, Roles
 from crystaljax.alloys.lists import curate_lists, write_lists
 from crystaljax.alloys.reward import EngineConfig
-from crystaljax.cli import require_absent
+from crystaljax.data.files import require_absent
 from crystaljax.experiment.main import run
 
 

@@ -174,3 +174,10 @@ MAX_NAME = 100
 
 _RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{x}{i}" for x in ("COM", "LPT") for i in "0123456789"}
 """File names that Windows reserves."""
+
+
+def require_absent(*paths: Path) -> None:
+    """FileExistsError for the first of the paths where something is that would be lost."""
+    for path in paths:
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise FileExistsError(f"{path} exists: choose another target, or move it away")

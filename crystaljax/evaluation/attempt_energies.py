@@ -50,13 +50,13 @@ def csp_energies(energy: EnergyAboveHull, truth: Known, attempts: Attempts) -> C
     potential, steps = energy.potential, energy.relax_steps
     relaxed, cells = None, attempts.cells
     if steps:
-        relaxed = _relaxed(potential, attempts.cells, attempts.reasons, steps, "attempts")
-        known = _relaxed(potential, true, [None] * len(true), steps, "true structures")
+        relaxed = relaxed_cells(potential, attempts.cells, attempts.reasons, steps, "attempts")
+        known = relaxed_cells(potential, true, [None] * len(true), steps, "true structures")
         values, true_values, reasons = relaxed.energy, known.energy, relaxed.reasons
         cells = relaxed.cells
     else:
-        values, reasons = _energies(potential, attempts.cells, attempts.reasons, "attempts")
-        true_values, _ = _energies(potential, true, [None] * len(true), "true structures")
+        values, reasons = cell_energies(potential, attempts.cells, attempts.reasons, "attempts")
+        true_values, _ = cell_energies(potential, true, [None] * len(true), "true structures")
     above = energy.above(element_counts_of(attempts.cells), values, cells).e_above_hull
     state = relaxation_state(relaxed, steps)
     return CSPEnergies(
@@ -70,7 +70,7 @@ def csp_energies(energy: EnergyAboveHull, truth: Known, attempts: Attempts) -> C
     )
 
 
-def _energies(
+def cell_energies(
     potential: Potential, cells: Sequence[AtomicCell | None], reasons: Reasons, what: str
 ) -> tuple[np.ndarray, Reasons]:
     """Energies [B] of cells as they stand, and why there is none."""
@@ -83,7 +83,7 @@ def _energies(
     return values, reasons
 
 
-def _relaxed(
+def relaxed_cells(
     potential: Potential,
     cells: Sequence[AtomicCell | None],
     reasons: Reasons,

@@ -1,0 +1,135 @@
+"""`crystaljax sample`: crystals from a model, in a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from crystaljax.commands.base import Command, check_seed
+
+if TYPE_CHECKING:
+    from crystaljax.conditions import Condition
+
+MAX_SAMPLES = 10_000_000
+"""Samples of one file: all of them are held in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Command):
+    """Sample crystals from a model and write them to a file."""
+
+    model: Path
+    """Folder of a model, such as checkpoints/wyckoff-mp20bt, or of a language model."""
+    output: Path
+    """File for the crystals: .zip (of CIFs), .csv, .extxyz or .json.gz"""
+    tokenization: str = ""
+    """Tokenization that the model is expected to have. A text format from a file of your own,
+    FILE.py:CLASS, is only run if it is given here."""
+    templates: tuple[str, ...] = ()
+    """Prompt templates of a language model, by name or file, in place of its own."""
+    n: int | None = None
+    """Samples to draw, 100 if not given; with --conditions of each of them, 1 if not given."""
+    seed: int = 0
+    """The same seed gives the same samples, whatever the batch size."""
+    temperature: float = 1.0
+    """Below 1 likelier crystals, above 1 more varied ones."""
+    top_p: float = 1.0
+    """Draw letters and elements only from the likeliest that make up this probability."""
+    elements: tuple[str, ...] = ()
+    """Elements that may occur, such as Fe O; all if not given."""
+    required: tuple[str, ...] = ()
+    """Elements that must occur."""
+    space_groups: tuple[int, ...] = ()
+    """Space groups to draw from, as often as in the training data; all if not given."""
+    template: tuple[str, ...] = ()
+    """Wyckoff letters of all sites, such as a a b; only groups that have them are drawn."""
+    formula: str | None = None
+    """Composition, such as SrTiO3."""
+    formula_units: int = 1
+    """Formulas, as written, in the primitive cell; 0 leaves their number open."""
+    conditions: Path | None = None
+    """File of what each sample is asked to be, in place of elements, required, space groups,
+    template and formula: a .csv or .jsonl with these as columns (formula, formula_units, elements,
+    required, space_group, template, and properties.NAME), such as 500 formulas one a line."""
+    max_candidates: int = 8
+    """Candidates drawn for each sample, at most, where some have to be chosen from to meet the
+    conditions: more come nearer to the model's own distribution of such crystals."""
+    grammar: bool = False
+    """Language models: hold samples to the grammar of their text format."""
+    max_new_tokens: int = 0
+    """Language models: tokens of a crystal at most; as many as the model was made for if 0."""
+    batch_size: int = 256
+    """Samples made at a time."""
+
+    def run(self, console: Console) -> None:
+        import numpy as np
+
+        from crystaljax.data.writers import check_target, write
+        from crystaljax.evaluation.files import in_words
+        from crystaljax.policies.base import SamplingConfig
+        from crystaljax.policies.loading import load_policy
+
+        check_seed(self.seed)
+        names = {field.name for field in fields(SamplingConfig)}
+        sampling = SamplingConfig(**{name: getattr(self, name) for name in names})
+        conditions, repeat = self._asked()
+        n = len(conditions) * repeat
+        check_target(self.output)
+        policy, params = load_policy(self.model, self.tokenization, self.templates)
+        with console.status(f"sampling {n} crystals"):
+            rollout = policy.sample(params, conditions, self.seed, sampling, repeat)
+        rows = np.flatnonzero(rollout.met)
+        if not len(rows):
+            raise ValueError(
+                f"none of {n} samples is a crystal as asked for ({in_words(rollout.reasons)}): ask "
+                "for less, or for more samples"
+            )
+        properties = {
+            "material_id": rows,
+            "log_prob": rollout.logp_model[rows],
+            "log_prob_sampled": rollout.logp[rows],
+            "weight": rollout.weight[rows],
+        }
+        write(rollout.crystals[rows], self.output, properties)
+        console.print(f"{len(rows)} of {n} samples are in {self.output}")
+        if len(rows) < n:
+            no_crystal, other = int((~rollout.ok).sum()), int((rollout.ok & ~rollout.met).sum())
+            console.print(
+                f"left out: {no_crystal} that are no crystal, {other} that are another one than"
+                f" asked for ({in_words(rollout.reasons)})"
+            )
+        if len(np.unique(rollout.log_weight)) > 1:
+            console.print(
+                f"effective sample size: {rollout.effective_size:.1f} of {n} (the file has "
+                "the samples' weights, for averages over the model's distribution of such crystals)"
+            )
+
+    def _asked(self) -> tuple[list[Condition], int]:
+        """Conditions, and how many samples of each in a row."""
+        from crystaljax.conditions import Condition
+        from crystaljax.data.condition_files import read_conditions
+
+        n = self.n if self.n is not None else 1 if self.conditions else 100
+        if n < 1:
+            raise ValueError(f"--n {n}: give at least 1")
+        wishes = self.formula, self.elements, self.required, self.space_groups, self.template
+        if self.conditions is not None:
+            if any(wishes):
+                raise ValueError(f"--conditions {self.conditions}: say all of it in the file")
+            conditions, repeat = read_conditions(self.conditions), n
+        else:
+            one = Condition(
+                formula=self.formula,
+                formula_units=(self.formula_units or None) if self.formula else None,
+                elements=self.elements or None,
+                required=self.required,
+                space_group=self.space_groups or None,
+                template=self.template or None,
+            )
+            conditions, repeat = [one] * min(n, MAX_SAMPLES + 1), 1
+        if len(conditions) * repeat > MAX_SAMPLES:
+            raise ValueError(f"--n {n}: give {MAX_SAMPLES} at most in all, other seeds for more")
+        return conditions, repeat

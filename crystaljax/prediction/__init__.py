@@ -1,0 +1,1 @@
+"""Crystal structure prediction: formulas in, ranked structures out."""

@@ -1,0 +1,154 @@
+"""Predicted structures as files: tables, CIFs, a picture, a report."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystaljax import plots
+from crystaljax.data.files import file_names, replacing
+from crystaljax.data.writers import to_cif, write
+from crystaljax.evaluation.report import Picture, Report, Table
+from crystaljax.experiment.run_folder import remade
+from crystaljax.prediction.predict import Predictions
+from crystaljax.symmetry.tables import tables
+
+N_LISTED = 100
+"""Structures, and formulas, of the tables in a report; the files have all."""
+
+N_DRAWN = 8
+"""Structures of the picture."""
+
+N_REASONS = 3
+"""Reasons that are named of one formula."""
+
+TABLE, FORMULAS, CIFS, PICTURE = "predictions.csv", "formulas.csv", "cifs", "best.png"
+"""Names of files and of the folder of CIFs."""
+
+
+def write_predictions(found: Predictions, folder: Path) -> Report:
+    """Write all that is known of the structures to a folder, but for the report, which is returned.
+
+    `TABLE` has the structures, formula by formula, the best first, with their CIFs, in a form that
+    `evaluation.prediction_files` reads; `FORMULAS` has every formula that was given. Each CIF is
+    named FORMULA_RANK.cif. Nothing but formulas and report is written if there are no structures.
+    """
+    summary = formula_table(found)
+    with replacing(folder / FORMULAS) as path, path.open("w", newline="") as file:
+        csv.writer(file).writerows(summary)
+    pictures = []
+    if len(found.target):
+        names = _names(found)
+        write(found.crystals, folder / TABLE, {"material_id": names, **_columns(found)})
+        with remade(folder / CIFS) as cifs:
+            cifs.mkdir()
+            for name, text in zip(names, to_cif(found.crystals), strict=True):
+                (cifs / f"{name}.cif").write_text(text, encoding="utf-8")
+        rows = found.best(N_DRAWN)
+        captions = [_caption(found, row) for row in rows.tolist()]
+        grid = plots.structure_grid(found.crystals[rows], captions)
+        pictures = [Picture(plots.save(grid, folder / PICTURE), "The best structures.")]
+    listed = Table(f"Formulas{_cut(len(summary) - 1)}", summary[: N_LISTED + 1])
+    best = Table(
+        f"Structures, best first{_cut(len(found.target))}", structure_table(found, N_LISTED)
+    )
+    shown = [listed, best] if len(found.target) else [listed]
+    return Report("Predicted structures", {}, pictures, shown, notes(found))
+
+
+def notes(found: Predictions) -> list[str]:
+    """Sentences on what was found."""
+    marked = [one for one in found.asked if one.condition is None]
+    sampled = sum(tally.asked for tally in found.tallies)
+    lost = sum(tally.lost.total() for tally in found.tallies)
+    n_formulas = len(np.unique(found.target))
+    said = [
+        f"{len(found.target)} different structures of {n_formulas} formulas, from {sampled}"
+        f" samples, of which {lost} were no structure of their formula or got no energy."
+        f" Energies: {found.label}."
+    ]
+    if marked:
+        names = ", ".join(one.name or "an empty one" for one in marked[:N_REASONS])
+        more = ", ..." if len(marked) > N_REASONS else ""
+        said.append(
+            f"{len(marked)} of {len(found.asked)} formulas were not asked for ({names}{more}):"
+            f" {FORMULAS} says why."
+        )
+    if "e_above_hull" in found.columns:
+        said.append(
+            "An energy above hull means little where the hull knows few compounds: hull entries are"
+            " those of the formula's elements."
+        )
+    return said
+
+
+def formula_table(found: Predictions) -> list[list[str]]:
+    """A header, then a row for each formula that was given: what came of it."""
+    header = ["formula", "samples", "structures", "lost", "reasons", "best: space group"]
+    energies = [name for name in ("energy_per_atom", "e_above_hull") if name in found.columns]
+    table = [header + [f"best: {name.replace('_', ' ')}" for name in energies]]
+    first = {int(found.target[row]): row for row in np.flatnonzero(found.rank == 1).tolist()}
+    for i, (one, tally) in enumerate(zip(found.asked, found.tallies, strict=True)):
+        reasons = [f"{n} × {reason}" for reason, n in tally.lost.most_common(N_REASONS)]
+        more = ["..."] if len(tally.lost) > N_REASONS else []
+        row = [one.name, str(tally.asked), str(tally.distinct), str(tally.lost.total())]
+        row.append(one.reason or "; ".join(reasons + more))
+        best = first.get(i)
+        row.append("" if best is None else _group(found, best))
+        for name in energies:
+            row.append("" if best is None else _number(found.columns[name][best]))
+        table.append(row)
+    return table
+
+
+def structure_table(found: Predictions, n: int) -> list[list[str]]:
+    """A header, then a row for each of the first n structures."""
+    shown = [name for name in found.columns if name != "log_prob" or len(found.columns) == 3]
+    table = [["formula", "rank", "space group", *(name.replace("_", " ") for name in shown)]]
+    for row in range(min(n, len(found.target))):
+        values = [_number(found.columns[name][row]) for name in shown]
+        table.append([_formula(found, row), str(found.rank[row]), _group(found, row), *values])
+    return table
+
+
+def _columns(found: Predictions) -> dict[str, Any]:
+    names = [_formula(found, row) for row in range(len(found.target))]
+    return {"asked": names, "attempt": found.rank, **found.columns}
+
+
+def _names(found: Predictions) -> list[str]:
+    """FORMULA_RANK of each structure, safe as the name of a file."""
+    of_formula = file_names(one.formula or "none" for one in found.asked)
+    pairs = zip(found.target.tolist(), found.rank.tolist(), strict=True)
+    return [f"{of_formula[i]}_{rank}" for i, rank in pairs]
+
+
+def _formula(found: Predictions, row: int) -> str:
+    return found.asked[int(found.target[row])].name
+
+
+def _group(found: Predictions, row: int) -> str:
+    group = int(found.crystals.space_group[row])
+    return f"{group} {tables().symbol[group - 1]}"
+
+
+def _caption(found: Predictions, row: int) -> str:
+    for name, unit in (("e_above_hull", "eV/atom above hull"), ("energy_per_atom", "eV/atom")):
+        if name in found.columns and np.isfinite(found.columns[name][row]):
+            return f"{found.columns[name][row]:.3f} {unit}"
+    return f"ln p = {found.columns['log_prob'][row]:.1f}"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return str(value)
+    return f"{value:.3f}" if np.isfinite(value) else "–"
+
+
+def _cut(n: int) -> str:
+    return f" (the first {N_LISTED} of {n})" if n > N_LISTED else ""
