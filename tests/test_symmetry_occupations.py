@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pyxtal.symmetry import Group
 
-from crystaljax.symmetry.occupations import IMPOSSIBLE, NEW, SAME, occupancies, occupations
+from crystaljax.symmetry.occupations import IMPOSSIBLE, NEW, SAME, occupancies, occupations, outlook
 from crystaljax.symmetry.tables import tables
 
 
@@ -70,13 +70,13 @@ def test_every_group_and_letter(atoms: tuple[int, ...]) -> None:
 
 def test_sites_run_out() -> None:
     """60 atoms in P1 are 60 sites."""
-    assert not occupations((60,)).fits(21)[0]
-    assert occupations((20,)).fits(20)[0]
+    assert not outlook((60,)).fits(21)[0]
+    assert outlook((20,)).fits(20)[0]
 
 
 def test_against_pyxtal() -> None:
     """Sites that elements have to share: its list of ways to occupy positions, for a few groups."""
-    table = occupations((1, 1, 3))
+    table = outlook((1, 1, 3))
     fits = table.fits(100)
     for number in (1, 2, 12, 47, 62, 99, 123, 127, 139, 160, 166, 187, 191, 194, 221, 225, 227):
         n = int(tables().n_centering[number - 1])
@@ -87,9 +87,9 @@ def test_against_pyxtal() -> None:
 def test_template() -> None:
     """SrTiO3 on a, b, c of Pm-3m; on a, b, b there is no way, nor where letters are missing."""
     letters = (1, 2, 3)
-    table = occupations((1, 1, 3), letters)
+    table = outlook((1, 1, 3), letters)
     assert table.fits(6)[220]
-    assert not occupations((1, 1, 3), (1, 2, 4)).fits(6)[0]
+    assert not outlook((1, 1, 3), (1, 2, 4)).fits(6)[0]
     for group in np.flatnonzero(table.fits(6)):
         steps = tables().multiplicity[group, list(letters)] // tables().n_centering[group]
         assert sorted(steps) == [1, 1, 3]
@@ -99,7 +99,7 @@ def test_some_groups_alone() -> None:
     """Have the rows that they have among all."""
     chosen = np.isin(np.arange(230), (0, 61, 224))
     some, every = occupations((2, 3), groups=chosen), occupations((2, 3))
-    assert not some.fits(100)[~chosen].any()
+    assert not outlook((2, 3), groups=chosen).fits(100)[~chosen].any()
     for group in np.flatnonzero(chosen):
         mine, same = (t.first[group] + np.arange(t.n_rows[group]) for t in (some, every))
         np.testing.assert_array_equal(some.fewest[mine], every.fewest[same])

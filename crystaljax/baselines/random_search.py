@@ -15,7 +15,7 @@ from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.safeguards import time_limit
 from crystaljax.structures import from_structure
 from crystaljax.symmetry.analysis import symmetrize
-from crystaljax.symmetry.occupations import occupations
+from crystaljax.symmetry.occupations import outlook
 
 DRAWS = 20
 """Structures drawn for each attempt, at most: many groups seldom keep atoms apart."""
@@ -82,7 +82,7 @@ class RandomSearch:
         if content.sum() > self.max_atoms:
             return np.zeros(0, int)
         atoms = tuple(content[content > 0].tolist())
-        groups = np.flatnonzero(occupations(atoms).fits(self.max_sites)) + 1
+        groups = np.flatnonzero(outlook(atoms).fits(self.max_sites)) + 1
         asked = condition.space_groups
         return groups if asked is None else groups[np.isin(groups, asked)]
 

@@ -24,6 +24,12 @@ IMPOSSIBLE = 200
 MAX_PARTS = 65536
 """Parts of a composition that can be told apart, at most."""
 
+Atoms = tuple[int, ...]
+"""Atoms of K elements in the primitive cell."""
+
+Template = tuple[int, ...] | None
+"""Letter indices of all sites, if they are given."""
+
 PATH = Path(__file__).with_name("occupancies.npz")
 
 SAME = 0.3, 0.9
@@ -35,6 +41,9 @@ NEW = 0.05
 
 CACHE_BYTES = 256 * 2**20
 """Tables that are kept, at most."""
+
+OVERHEAD = 4096
+"""Bytes of what is kept beside its large arrays, about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,31 +76,71 @@ class Occupations:
         """Column of the whole composition."""
         return int((self.atoms * self.stride).sum())
 
+
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """What the tables of a composition say before and after the first site, which is little.
+
+    Rows of a group: one for each first letter 1, 2 ...; with a template one, for its first letter.
+    """
+
+    atoms: np.ndarray
+    """int32 [K]: the whole composition."""
+    stride: np.ndarray
+    """int32 [K]: as of `Occupations`."""
+    fewest: np.ndarray
+    """uint8 [230]: sites that the whole composition takes at least; `IMPOSSIBLE` if it does not
+    fit, or the group was not asked for."""
+    first: np.ndarray
+    """int32 [230]: the group's first row."""
+    log_ways: np.ndarray
+    """float16 [rows, K]: `Occupations.log_ways` after a first site with each element; -inf for
+    those of which there are fewer atoms than the site takes."""
+
     def fits(self, max_sites: int) -> np.ndarray:
         """bool [230]: the whole composition fits the group, on so many sites at most."""
-        return (self.first >= 0) & (self.fewest[self.first, self.whole] <= max_sites)
+        return self.fewest <= max_sites
 
 
 class _Tables:
-    """The tables made last, of `CACHE_BYTES` in all."""
+    """The tables and outlooks made last, of `CACHE_BYTES` in all."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[object, Occupations] = OrderedDict()
+        self._kept: OrderedDict[object, Occupations | Outlook] = OrderedDict()
         self._bytes = 0
 
-    def get(
-        self, atoms: tuple[int, ...], template: tuple[int, ...] | None, groups: np.ndarray
-    ) -> Occupations:
+    def occupations(self, atoms: Atoms, template: Template, groups: np.ndarray) -> Occupations:
+        """The tables of at least these groups."""
+        found = self._get((atoms, template))
+        if isinstance(found, Occupations):
+            if not (groups & (found.first < 0)).any():
+                return found
+            groups = groups | (found.first >= 0)
+        made = _make(atoms, template, groups)
+        self._put((atoms, template), made)
+        return made
+
+    def outlook(self, atoms: Atoms, template: Template, groups: np.ndarray) -> Outlook:
+        """The outlook from just these groups."""
         key = atoms, template, groups.tobytes()
+        found = self._get(key)
+        if not isinstance(found, Outlook):
+            found = _look_out(self.occupations(atoms, template, groups), template, groups)
+            self._put(key, found)
+        return found
+
+    def _get(self, key: object) -> Occupations | Outlook | None:
         if key in self._kept:
             self._kept.move_to_end(key)
-            return self._kept[key]
-        made = _make(atoms, template, groups)
+        return self._kept.get(key)
+
+    def _put(self, key: object, made: Occupations | Outlook) -> None:
+        if key in self._kept:
+            self._bytes -= _size(self._kept[key])
         self._kept[key] = made
         self._bytes += _size(made)
         while self._bytes > CACHE_BYTES and len(self._kept) > 1:
             self._bytes -= _size(self._kept.popitem(last=False)[1])
-        return made
 
 
 @cache
@@ -99,34 +148,52 @@ def _tables() -> _Tables:
     return _Tables()
 
 
-def _size(table: Occupations) -> int:
-    return table.fewest.nbytes + table.log_ways.nbytes
+def _size(table: Occupations | Outlook) -> int:
+    return table.fewest.nbytes + table.log_ways.nbytes + OVERHEAD
 
 
 def occupations(
-    atoms: tuple[int, ...],
-    template: tuple[int, ...] | None = None,
-    groups: np.ndarray | None = None,
+    atoms: Atoms, template: Template = None, groups: np.ndarray | None = None
 ) -> Occupations:
     """The tables of a composition, from the atoms of K elements in the primitive cell.
 
     With a template, the letter indices of all sites, every site must be occupied. `groups` bool
-    [230] is what they are made for, all by default. ValueError if the composition has too many
-    parts to tell apart. Tables are kept (`CACHE_BYTES`), and do not depend on the elements' names.
+    [230] is what they are made for, all by default; they may have others, too. ValueError if the
+    composition has too many parts to tell apart. Tables are kept (`CACHE_BYTES`), and do not depend
+    on the elements' names.
     """
+    _check_parts(atoms)
+    chosen = np.ones(N_GROUPS, bool) if groups is None else np.asarray(groups, bool)
+    return _tables().occupations(atoms, template, chosen)
+
+
+def outlook(atoms: Atoms, template: Template = None, groups: np.ndarray | None = None) -> Outlook:
+    """The outlook on a composition; arguments and errors as of `occupations`.
+
+    It is kept longer than the tables, which are hundreds of times larger: thousands of compositions
+    are looked at before some groups of each are sampled.
+    """
+    _check_parts(atoms)
+    chosen = np.ones(N_GROUPS, bool) if groups is None else np.asarray(groups, bool)
+    return _tables().outlook(atoms, template, chosen)
+
+
+def table_size(atoms: Atoms, template: Template, group: int) -> int:
+    """Entries of the tables of a composition that are of a group, index from 0."""
+    n_rows = int(tables().n_letters[group]) if template is None else len(template)
+    return (n_rows + 1) * math.prod(n + 1 for n in atoms)
+
+
+def _check_parts(atoms: Atoms) -> None:
     n_parts = math.prod(n + 1 for n in atoms)
     if n_parts > MAX_PARTS:
         raise ValueError(
             f"a formula of {len(atoms)} elements and {sum(atoms)} atoms has {n_parts} parts that "
             f"could be left to place, more than {MAX_PARTS}: ask for a smaller cell"
         )
-    chosen = np.ones(N_GROUPS, bool) if groups is None else np.asarray(groups, bool)
-    return _tables().get(atoms, template, chosen)
 
 
-def _make(
-    atoms: tuple[int, ...], template: tuple[int, ...] | None, groups: np.ndarray
-) -> Occupations:
+def _make(atoms: Atoms, template: Template, groups: np.ndarray) -> Occupations:
     parts = _Parts(atoms)
     if template is None:
         n_rows = tables().n_letters.astype(np.int32) + 1
@@ -139,6 +206,23 @@ def _make(
     with np.errstate(divide="ignore"):
         log_ways = np.log(ways).astype(np.float16)
     return Occupations(np.array(atoms, np.int32), parts.stride, first, n_rows, fewest, log_ways)
+
+
+def _look_out(table: Occupations, template: Template, groups: np.ndarray) -> Outlook:
+    whole = table.whole
+    fewest = np.full(N_GROUPS, IMPOSSIBLE, np.uint8)
+    fewest[groups] = table.fewest[table.first[groups], whole]
+    exists = (tables().multiplicity > 0) & groups[:, None]
+    if template is not None:
+        exists &= np.arange(N_LETTERS) == template[0]
+    group, letter = np.nonzero(exists)
+    step = tables().multiplicity[group, letter].astype(np.int32) // tables().n_centering[group]
+    possible = step[:, None] <= table.atoms
+    column = np.where(possible, whole - step[:, None] * table.stride, 0)
+    row = table.first[group] + (letter if template is None else 1)
+    ways = np.where(possible, table.log_ways[row[:, None], column], np.float16(-np.inf))
+    first = np.searchsorted(group, np.arange(N_GROUPS)).astype(np.int32)
+    return Outlook(table.atoms, table.stride, fewest, first, ways)
 
 
 class _Parts:
@@ -156,8 +240,8 @@ class _Parts:
         self._moves: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}
 
     def moves(self, step: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """For each element that may take `step` atoms: the shift of columns, from which column on
-        it is possible (bool), and the weight."""
+        """For each element that may take `step` atoms: the shift of columns, and for the columns
+        from there on `IMPOSSIBLE` where it has not as many left (uint8, else 0), and the weight."""
         if step not in self._moves:
             self._moves[step] = []
             for left, n, stride in zip(self._left, self.atoms, self.stride, strict=True):
@@ -165,7 +249,8 @@ class _Parts:
                     shift = step * int(stride)
                     possible = left[shift:] >= step
                     weight = possible * np.where(left[shift:] == n, NEW, self.same)
-                    self._moves[step].append((shift, possible, weight))
+                    never = np.where(possible, 0, IMPOSSIBLE).astype(np.uint8)
+                    self._moves[step].append((shift, never, weight))
         return self._moves[step]
 
     def sum(self, ways: np.ndarray, step: int) -> np.ndarray:
@@ -178,8 +263,8 @@ class _Parts:
     def least(self, fewest: np.ndarray, step: int) -> np.ndarray:
         """uint8 [N, n]: fewest sites, one of `step` atoms followed by `fewest` [N, n]."""
         least = np.full_like(fewest, IMPOSSIBLE)
-        for shift, possible, _ in self.moves(step):
-            onward = np.where(possible, fewest[:, : self.n - shift] + 1, IMPOSSIBLE)
+        for shift, never, _ in self.moves(step):
+            onward = np.maximum(fewest[:, : self.n - shift] + 1, never)
             np.minimum(least[:, shift:], onward, out=least[:, shift:])
         return least
 
@@ -214,10 +299,11 @@ def _by_letter(parts: _Parts, groups: np.ndarray) -> tuple[np.ndarray, np.ndarra
     first = np.cumsum(n_rows) - n_rows
     fewest, ways = parts.nothing(int(n_rows.sum()))  # after a site on each letter
     fewest_from, ways_from = parts.nothing(N_GROUPS)  # from the letter on, which may be occupied
-    for letter, step, again, alike in _positions():
-        mine = alike[groups[alike]]
-        if not len(mine):
+    for step, again, alike, letters in _positions():
+        chosen = groups[alike]
+        if not chosen.any():
             continue
+        mine, letter = alike[chosen], letters[chosen]
         least, total = fewest_from[mine], ways_from[mine]
         if again:
             share = occupancies().again[mine, letter, None]
@@ -235,18 +321,23 @@ def _by_letter(parts: _Parts, groups: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 @cache
-def _positions() -> list[tuple[int, int, bool, np.ndarray]]:
-    """Letters from the last one down, atoms of a site in the primitive cell, whether there may be
-    several sites, and the groups (rows, int [n]) of which that is so."""
-    found = []
-    steps = tables().multiplicity // tables().n_centering[:, None]
+def _positions() -> list[tuple[int, bool, np.ndarray, np.ndarray]]:
+    """Positions that are worked on together: of each group one after the other, its last one first.
+
+    Atoms of a site in the primitive cell, whether there may be several sites, the groups (rows,
+    int [n]) that have such a position next, and its letter in each (int [n]). At every turn it is
+    the largest one that any group has next: sizes fall from letter to letter, so that few turns do.
+    """
+    steps = tables().multiplicity.astype(int) // tables().n_centering[:, None].astype(int)
     repeats = tables().n_free > 0
-    for letter in range(N_LETTERS - 1, 0, -1):
-        has = np.flatnonzero(tables().n_letters >= letter)
-        kinds = np.stack([steps[has, letter], repeats[has, letter]])
-        for step, again in np.unique(kinds, axis=1).T.tolist():
-            alike = has[(kinds == [[step], [again]]).all(axis=0)]
-            found.append((letter, step, bool(again), alike))
+    letter, found = tables().n_letters.astype(int), []
+    while (left := np.flatnonzero(letter > 0)).size:
+        at = left, letter[left]
+        kinds, kind = np.unique(2 * steps[at] + repeats[at], return_inverse=True)
+        alike = left[kind.ravel() == len(kinds) - 1]
+        step, again = divmod(int(kinds[-1]), 2)
+        found.append((step, bool(again), alike, letter[alike].copy()))
+        letter[alike] -= 1
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from crystaljax.composition import N_SPECIES, symbol
 from crystaljax.conditions import Condition, marked
-from crystaljax.symmetry.occupations import Occupations, occupations
+from crystaljax.symmetry.occupations import Atoms, Outlook, Template, outlook
 from crystaljax.symmetry.tables import N_GROUPS, tables
 
 OPEN_UNITS = 1, 2, 3, 4, 5, 6, 8, 10, 12, 16
@@ -59,20 +59,17 @@ class Demand:
         return bool((self.known & ~self.allowed).any() or self.required.any())
 
     @property
-    def letters(self) -> tuple[int, ...] | None:
+    def letters(self) -> Template:
         """The template's letters."""
         return None if self.template is None else tuple(self.template.tolist())
 
-    def occupations(self, unit: int) -> Occupations:
-        """Tables of one of the contents that the cell may have.
+    def outlook(self, unit: int) -> Outlook:
+        """The outlook on one of the contents that the cell may have."""
+        return outlook(self.atoms[unit], self.letters, self.groups)
 
-        They may be made anew at every call: what refers to them goes by `contents`.
-        """
-        return occupations(self.atoms[unit], self.letters, self.groups)
-
-    def contents(self, unit: int, group: int) -> object:
-        """A key of the part of such tables that is of a group, index from 0."""
-        return self.atoms[unit], self.letters, group
+    def contents(self, unit: int) -> tuple[Atoms, Template]:
+        """What the tables of one of the contents are of: arguments of `occupations`."""
+        return self.atoms[unit], self.letters
 
 
 def make_demands(
@@ -177,7 +174,7 @@ def _group_weights(condition: Condition, counts: np.ndarray) -> np.ndarray:
 def _units(
     condition: Condition,
     content: np.ndarray,
-    letters: tuple[int, ...] | None,
+    letters: Template,
     groups: np.ndarray,
     max_sites: int,
 ) -> tuple[tuple[tuple[int, ...], ...], np.ndarray]:
@@ -192,7 +189,7 @@ def _units(
         n_parts = math.prod(m + 1 for m in atoms)
         if n > 1 and condition.formula_units is None and n_parts > OPEN_PARTS:
             break
-        fit = occupations(atoms, letters, groups).fits(max_sites)
+        fit = outlook(atoms, letters, groups).fits(max_sites)
         if fit.any():
             found.append(atoms)
             fits |= fit

@@ -17,7 +17,14 @@ from crystaljax.crystal import Array, Batch
 from crystaljax.models.wyckoff.constraints import LATER, Composition, Constraints, Demanded, Places
 from crystaljax.models.wyckoff.decoder import Decoder
 from crystaljax.models.wyckoff.demands import Demand
-from crystaljax.symmetry.occupations import Occupations, occupancies
+from crystaljax.symmetry.occupations import (
+    Atoms,
+    Outlook,
+    Template,
+    occupancies,
+    occupations,
+    table_size,
+)
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 
@@ -50,8 +57,6 @@ class FirstSites:
         self._largest = self._logits.max(axis=1)
         self._relative = np.exp(self._logits - self._largest[:, None])
         self._totals: dict[bytes, np.ndarray] = {}
-        self._step = tables().multiplicity[self.group, self.letter].astype(np.int32)
-        self._step //= tables().n_centering[self.group]
 
     def total(self, elements: np.ndarray) -> np.ndarray:
         """float64 [P]: ln Σ exp(logits) over elements, bool [119]."""
@@ -87,7 +92,7 @@ class FirstSites:
         """float64 [R]: ln of how likely the demand is met after each first letter of `rows`."""
         value = np.zeros(len(rows))
         if demand.atoms:
-            value = self._composition(demand, demand.occupations(unit), rows)
+            value = self._composition(demand, demand.outlook(unit), rows)
         elif demand.asks_elements:
             value = self._elements(demand, rows)
         if demand.asks_elements:
@@ -108,17 +113,15 @@ class FirstSites:
         terms += [logits[:, z] - ahead for z, ahead in zip(required, later, strict=True)]
         return _logsumexp(np.stack(terms, axis=-1)) + sum(later)
 
-    def _composition(self, demand: Demand, table: Occupations, rows: np.ndarray) -> np.ndarray:
+    def _composition(self, demand: Demand, outlook: Outlook, rows: np.ndarray) -> np.ndarray:
         """float64 [R]: an element of the formula now, the rest after it.
 
         The composition fits all of the groups.
         """
-        step, letter = self._step[rows, None], self.letter[rows]
-        row = table.first[self.group[rows]] + (1 if demand.template is not None else letter)
-        possible = step <= table.atoms
-        column = np.where(possible, table.whole - step * table.stride, 0)
-        ways = table.log_ways[row[:, None], column].astype(np.float64)
-        ways = np.where(possible, ways, -np.inf)
+        place = outlook.first[self.group[rows]]
+        if demand.template is None:
+            place = place + self.letter[rows] - 1
+        ways = outlook.log_ways[place].astype(np.float64)
         return _logsumexp(self._logits[rows[:, None], demand.species] + ways)
 
 
@@ -193,7 +196,7 @@ class Starts:
         for u in range(max(len(demand.atoms), 1)):
             fits = demand.prior > 0
             if demand.atoms:
-                fits &= demand.occupations(u).fits(self._max_sites)
+                fits &= demand.outlook(u).fits(self._max_sites)
             rows = sites.of_groups(fits)
             ahead = sites.ahead(demand, u, rows)
             found.append(sites.scores(rows, ahead)[groups])
@@ -212,15 +215,16 @@ class Starts:
 
     def length(self, begun: Begun) -> np.ndarray:
         """int [N]: sites of sequences that start so, at least."""
-        sites = np.zeros(len(begun), int)
-        for i, u in {*zip(begun.demand.tolist(), begun.unit.tolist(), strict=True)}:
-            mine, asked = (begun.demand == i) & (begun.unit == u), self.demands[i]
+        variants, variant = np.unique(self._variant[begun.demand] + begun.unit, return_inverse=True)
+        sites = np.zeros((len(variants), N_GROUPS), int)
+        for row, place in enumerate(variants.tolist()):
+            i = int(np.searchsorted(self._variant, place, side="right")) - 1
+            asked = self.demands[i]
             if asked.template is not None:
-                sites[mine] = len(asked.template)
+                sites[row] = len(asked.template)
             elif asked.atoms:
-                table = asked.occupations(u)
-                sites[mine] = table.fewest[table.first[begun.group[mine]], table.whole]
-        return sites
+                sites[row] = asked.outlook(place - int(self._variant[i])).fewest
+        return sites[variant.ravel(), begun.group]
 
     def chunks(self, begun: Begun, most: int) -> Iterator[np.ndarray]:
         """Rows of whole pools, int [n] with n ≤ `most` if pools are not larger.
@@ -249,8 +253,8 @@ class Starts:
         starts = zip(begun.demand.tolist(), begun.unit.tolist(), begun.group.tolist(), strict=True)
         for i, u, g in {*starts}:
             if self.demands[i].atoms:
-                table = self.demands[i].occupations(u)
-                yield self.demands[i].contents(u, g), int(table.n_rows[g]) * table.fewest.shape[1]
+                atoms, letters = self.demands[i].contents(u)
+                yield (atoms, letters, g), table_size(atoms, letters, g)
 
     def constraints(self, begun: Begun) -> tuple[Constraints, Places]:
         """Constraints on sequences that start so, and the tables they refer to."""
@@ -272,24 +276,25 @@ class Starts:
     ) -> tuple[Composition, Places]:
         atoms, stride = (np.zeros((len(demand), self._species.shape[1]), np.int32) for _ in "ab")
         first, columns = np.zeros(len(demand), np.int32), np.ones(len(demand), np.int32)
-        offsets: dict[object, int] = {}
+        rows_of: dict[tuple[Atoms, Template], list[int]] = {}
+        for row, (i, u) in enumerate(zip(demand.tolist(), unit.tolist(), strict=True)):
+            if self.demands[i].atoms:
+                rows_of.setdefault(self.demands[i].contents(u), []).append(row)
         pieces: list[tuple[np.ndarray, np.ndarray]] = []
         used = 0
-        rows = demand.tolist(), unit.tolist(), group.tolist()
-        for row, (i, u, g) in enumerate(zip(*rows, strict=True)):
-            if not self.demands[i].atoms:
-                continue
-            table = self.demands[i].occupations(u)
+        for contents, rows in rows_of.items():
+            drawn = np.isin(np.arange(N_GROUPS), group[rows])
+            table = occupations(*contents, drawn)
             k = len(table.atoms)
-            atoms[row, :k], stride[row, :k] = table.atoms, table.stride
-            columns[row] = table.fewest.shape[1]
-            contents = self.demands[i].contents(u, g)
-            if contents not in offsets:
+            atoms[rows, :k], stride[rows, :k] = table.atoms, table.stride
+            columns[rows] = table.fewest.shape[1]
+            offset = np.zeros(N_GROUPS, np.int32)
+            for g in np.flatnonzero(drawn).tolist():
                 mine = slice(table.first[g], table.first[g] + table.n_rows[g])
                 pieces.append((table.fewest[mine].ravel(), table.log_ways[mine].ravel()))
-                offsets[contents] = used
+                offset[g] = used
                 used += len(pieces[-1][0])
-            first[row] = offsets[contents]
+            first[rows] = offset[group[rows]]
         size = next((n for n in PLACES if n >= used), used)
         both: list[Array] = [np.zeros(size, np.uint8), np.zeros(size, np.float16)]
         for into, values in zip(both, zip(*pieces, strict=True), strict=False):
