@@ -44,6 +44,9 @@ class Metadata:
     element_counts: list[int] | None = None
     """[119]: crystals of the training data with the element of each atomic number. Folders of
     models from before it was recorded lack it."""
+    formula_groups: dict[str, list[int]] | None = None
+    """Space groups of the training crystals by reduced formula, of which p(space group | formula)
+    is made. Where it is not recorded, the space groups of formulas are those of all crystals."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)

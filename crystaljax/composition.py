@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
@@ -129,6 +130,17 @@ def covalent_radii() -> np.ndarray:
     return np.array([0.0] + [gemmi.Element(z).covalent_r for z in range(1, len(SYMBOLS) + 1)])
 
 
+@cache
+def mendeleev_numbers() -> np.ndarray:
+    """Pettifor's Mendeleev numbers by atomic number: float64 [119], 0 where there is none."""
+    from pymatgen.core import Element
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of elements that have none
+        numbers = [Element(symbol).mendeleev_no for symbol in SYMBOLS]
+    return np.nan_to_num(np.array([0.0, *numbers], float))
+
+
 def element_counts(crystals: Crystals) -> np.ndarray:
     """Atoms of each element in the conventional cell: int32 [B, 119], indexed by atomic number.
 
@@ -170,3 +182,11 @@ def in_order(counts: np.ndarray) -> dict[int, int]:
 def formulas(crystals: Crystals) -> list[str]:
     """Reduced formula of each crystal, cations first."""
     return [formula(row) for row in element_counts(crystals)]
+
+
+def groups_by_formula(counts: np.ndarray, groups: np.ndarray) -> dict[str, list[int]]:
+    """Space groups of crystals by their reduced formulas, from atoms [B, 119] and groups [B]."""
+    found: dict[str, list[int]] = {}
+    for row, group in zip(counts, np.asarray(groups).tolist(), strict=True):
+        found.setdefault(formula(row), []).append(group)
+    return found

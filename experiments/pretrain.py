@@ -47,7 +47,9 @@ def main(config: Config) -> None:
         train, validation = load(config.train), load(config.validation)
         for name in ("train", "validation"):
             experiment.use(name, getattr(config, name))
-        policy = WyckoffPolicy(config.model, train.space_group_counts, train.element_counts)
+        policy = WyckoffPolicy(
+            config.model, train.space_group_counts, train.element_counts, train.formula_groups
+        )
         fit = experiment.main
         state = pretrain(
             policy,

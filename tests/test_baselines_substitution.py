@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Element, Lattice, Structure
 
-from crystaljax.baselines.substitution import Substitution, mendeleev_numbers
-from crystaljax.composition import formulas
+from crystaljax.baselines.substitution import Substitution
+from crystaljax.composition import formulas, mendeleev_numbers
 from crystaljax.conditions import Condition
 from crystaljax.evaluation.attempts import Attempts, Known
 from crystaljax.evaluation.csp import CSPConfig, evaluate_csp

@@ -19,7 +19,7 @@ from crystaljax.composition import SYMBOLS, atomic_number
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Crystals
 from crystaljax.models.wyckoff import decoder as wyckoff_decoder
-from crystaljax.models.wyckoff.demands import make_demands
+from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands
 from crystaljax.models.wyckoff.lookahead import Begun, Starts
 from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.sampler import Sampler
@@ -38,7 +38,7 @@ def sample(n: int, seed: int = 1, repeat: int = 1, **settings: object) -> TokenR
 def sampler(seed: int = 0, **settings: object) -> Sampler:
     how = SamplingConfig(**({"batch_size": BATCH} | settings))  # type: ignore[arg-type]
     counts = policy()[0].space_group_counts
-    return Sampler(policy()[0].graph, policy()[1], seed, how, counts)
+    return Sampler(policy()[0].graph, policy()[1], seed, how, TrainingCounts(counts))
 
 
 def conditioned(conditions: list[Condition], seed: int = 1, repeat: int = 1) -> TokenRollout:
@@ -103,7 +103,7 @@ def test_weights_are_target_over_proposal() -> None:
     groups = np.array([1, 12, 62, 194, 225, 2, 14, 139])
     source = sampler(temperature=0.7)
     asked = Condition(elements=("Fe", "O", "Ti"), required=("O",))
-    demands = make_demands([asked], SMALL.max_sites, np.ones(230))
+    demands = make_demands([asked], SMALL.max_sites, TrainingCounts(np.ones(230)))
     starts = Starts(demands, source.decoder)
     zeros, each = np.zeros(len(groups), int), np.arange(len(groups))
     begun = Begun(zeros, zeros, groups - 1, zeros.astype(float), each, zeros > 0)
@@ -129,7 +129,9 @@ def test_tables_that_are_not_kept_are_not_taken_for_each_other(
 ) -> None:
     """Of more formulas than there is memory for: tables are freed, others come to be there."""
     formulas = [f"Fe{a}O{b}Ti{c}" for a in range(1, 5) for b in range(1, 5) for c in range(1, 4)]
-    demands = make_demands([Condition(formula=x) for x in formulas], SMALL.max_sites, np.ones(230))
+    demands = make_demands(
+        [Condition(formula=x) for x in formulas], SMALL.max_sites, TrainingCounts(np.ones(230))
+    )
     starts = Starts(demands, sampler().decoder)
     group = np.array([start.group[0] for start in starts.starts])
     unit = np.array([start.unit[0] for start in starts.starts])
@@ -139,6 +141,46 @@ def test_tables_that_are_not_kept_are_not_taken_for_each_other(
     occupations._tables.cache_clear()
     monkeypatch.setattr(occupations, "CACHE_BYTES", 0)
     jax.tree.map(np.testing.assert_array_equal, starts.constraints(begun), expected)
+
+
+def test_groups_of_formulas() -> None:
+    """Those of like formulas in the training data, whatever the network has; one in a row."""
+    known = {"KCl": [225] * 60, "NaBr": [221] * 20, "TiO2": [136] * 20}
+    one, params = policy()
+    asked = WyckoffPolicy(one.config, one.space_group_counts, formula_groups=known)
+    found = asked.sample(params, [Condition(formula="NaCl")] * 200, seed=0)
+    groups = np.asarray(found.crystals.space_group[found.met])
+    share = asked.training.of_formula(found.conditions[0].content)  # type: ignore[misc]
+    assert share[[224, 220]].sum() > 0.9
+    for group in (225, 221):
+        p = share[group - 1]
+        assert abs((groups == group).mean() - p) < 4 * np.sqrt(p * (1 - p) / len(groups))
+    scored = asked.log_prob(params, found)[found.met]
+    np.testing.assert_allclose(found.logp_model[found.met], scored, atol=2e-3, rtol=1e-4)
+    rows = asked.sample(params, [Condition(formula="NaCl"), Condition()] * 6, seed=1, repeat=3)
+    groups = rows.sequences.tokens.space_group.reshape(-1, 3)
+    assert (groups == groups[:, :1]).all()
+    free = asked.sample(params, [Condition()] * 8, seed=3)
+    same = one.sample(params, [Condition()] * 8, seed=3)
+    jax.tree.map(np.testing.assert_array_equal, free.crystals, same.crystals)
+
+
+def test_dead_ends_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are drawn for them. Masks leave none: half of the first ones are said to be some."""
+    draw, lost = Sampler.draw, []
+
+    def some_lost(self: Sampler, starts: Starts, begun: Begun) -> tuple[np.ndarray, TokenRollout]:
+        rows, found = draw(self, starts, begun)
+        if not lost:
+            lost.extend(range(0, len(rows), 2))
+            found.satisfied[lost], found.log_weight[lost] = False, -np.inf
+        return rows, found
+
+    monkeypatch.setattr(Sampler, "draw", some_lost)
+    one = sampler()
+    found = one.sample([Condition(formula="NaCl", formula_units=1)] * 16)
+    assert one.dead_ends == len(lost) == 8
+    assert found.satisfied.all() and np.isfinite(found.log_weight).all()
 
 
 def test_rows_of_one_group() -> None:
@@ -292,11 +334,11 @@ def test_elements_of_no_training_crystal_are_masked() -> None:
 def test_masked_elements_that_are_asked_for() -> None:
     counts = counts_without("He", "Kr")
     for asked in ({"elements": ("He", "O")}, {"formula": "KrF2"}):
-        (demand,) = make_demands([Condition(**asked)], 6, np.ones(230), counts)
+        (demand,) = make_demands([Condition(**asked)], 6, TrainingCounts(np.ones(230), counts))
         assert demand.known[2 if "elements" in asked else 36]
     with pytest.raises(ValueError, match=r"required is He.*seen in training"):
-        make_demands([Condition(required=("He",))], 6, np.ones(230), counts)
-    (demand,) = make_demands([Condition()], 6, np.ones(230), counts)
+        make_demands([Condition(required=("He",))], 6, TrainingCounts(np.ones(230), counts))
+    (demand,) = make_demands([Condition()], 6, TrainingCounts(np.ones(230), counts))
     assert not demand.known[[2, 36]].any()
     assert not demand.binding
 

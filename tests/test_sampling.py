@@ -15,7 +15,7 @@ from wishes import drawn
 from crystaljax.composition import element_counts
 from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
-from crystaljax.models.wyckoff.demands import make_demands
+from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands
 from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.policies.wyckoff import Params, WyckoffPolicy
 from crystaljax.symmetry.tables import tables
@@ -156,7 +156,7 @@ def test_impossible_wishes(settings: dict, message: str) -> None:
 def test_space_groups_follow_the_data() -> None:
     counts = np.zeros(230, int)
     counts[[1, 224]] = 1, 3
-    (demand,) = make_demands([Condition()], SMALL.max_sites, counts)
+    (demand,) = make_demands([Condition()], SMALL.max_sites, TrainingCounts(counts))
     prior = demand.prior
     assert np.flatnonzero(prior).tolist() == [1, 224]
     assert prior[[1, 224]].tolist() == [0.25, 0.75]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from functools import cache
 from itertools import permutations, product
 
 import numpy as np
 
 from crystaljax.baselines.base import Proposals, content_of, no_crystals
-from crystaljax.composition import N_SPECIES, SYMBOLS, element_counts
+from crystaljax.composition import N_SPECIES, element_counts, mendeleev_numbers
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Crystals
 from crystaljax.data.prototypes import substitute
@@ -74,17 +72,6 @@ class Substitution:
         turn = _turns(crystals, row)
         kept = np.flatnonzero(good & (turn >= 0))
         return crystals[kept[np.argsort(turn[kept], kind="stable")[:k]]]
-
-
-@cache
-def mendeleev_numbers() -> np.ndarray:
-    """Pettifor's Mendeleev numbers by atomic number: float64 [119], 0 where there is none."""
-    from pymatgen.core import Element
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of elements that have none
-        numbers = [Element(symbol).mendeleev_no for symbol in SYMBOLS]
-    return np.nan_to_num(np.array([0.0, *numbers], float))
 
 
 def _anonymous(counts: np.ndarray) -> tuple[int, ...]:

@@ -67,8 +67,9 @@ class Convert(Command):
         data = load(self.data or PROTOTYPES)
         # The prototypes lack elements that the model may have learnt.
         elements = data.element_counts if self.data else None
+        formulas = data.formula_groups if self.data else None
         writable_folder(self.target)
-        policy = WyckoffPolicy(config, data.space_group_counts, elements)
+        policy = WyckoffPolicy(config, data.space_group_counts, elements, formulas)
         policy.save(self.target, nnx.state(model, nnx.Param))
         console.print(
             f"The pickle does not say what it was trained on: samples get space groups and elements"

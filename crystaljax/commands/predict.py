@@ -96,6 +96,8 @@ class Predict(Command):
             energy = create_e_above_hull(self.potential, self.hull, steps)
         with console.status(f"sampling {self.n} structures of each of {len(asked)} formulas"):
             found = predict(policy, params, asked, self.n, self.seed, sampling, energy)
+        if energy is not None:
+            provenance.inputs["energies"] = energy.label
         report = write_predictions(found, folder)
         page = provenance.added(report).write(folder)
         whole = structure_table(found, N_SHOWN) if len(asked) == 1 else formula_table(found)

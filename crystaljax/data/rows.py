@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crystaljax.composition import element_counts
+from crystaljax.composition import element_counts, groups_by_formula
 from crystaljax.crystal import Crystals, Index
 
 
@@ -49,3 +49,8 @@ class Dataset:
     def element_counts(self) -> np.ndarray:
         """int [119]: how many crystals have each element, by atomic number."""
         return (element_counts(self.crystals) > 0).sum(axis=0)
+
+    @property
+    def formula_groups(self) -> dict[str, list[int]]:
+        """Space groups of the crystals by their reduced formulas."""
+        return groups_by_formula(element_counts(self.crystals), self.crystals.space_group)

@@ -70,6 +70,9 @@ class Rollout:
     prompt: np.ndarray
     """int [N]: samples of the same prompt (condition, and what the policy added to it, such as a
     space group) have the same number."""
+    dead_ends: int = 0
+    """Candidates that masks could not keep from ending without meeting their condition, of which
+    there were others drawn in their place, as far as `SamplingConfig.max_candidates` allows."""
 
     def __len__(self) -> int:
         return len(self.ok)

@@ -100,9 +100,7 @@ class CrystalTextPolicy:
 
     def check(self, conditions: Sequence[Condition], sampling: SamplingConfig) -> None:
         """ValueError naming what of the conditions the policy cannot be asked, and what it can."""
-        for condition in dict.fromkeys(conditions):
-            request = self.asking.plan(condition, sampling.grammar).request
-            self.asking.prompts.drawn(condition, request.open, 0.0)
+        self._asked(list(dict.fromkeys(conditions)), sampling.grammar, 0)
         most, context = self._most(sampling), self.texts.config.max_length
         if most >= context:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 from crystaljax.checkpoints import Metadata, load_metadata, load_weights, save_weights
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Array, Crystals
-from crystaljax.models.wyckoff.demands import make_demands
+from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands
+from crystaljax.models.wyckoff.formula_groups import FormulaGroups
 from crystaljax.models.wyckoff.likelihood import LogProb, log_prob
 from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.sampler import Sampler
@@ -65,6 +66,10 @@ class WyckoffPolicy:
       space_group_counts: int [230], how often each group is to be prompted for (relative).
       element_counts: int [119], crystals of the training data with each element: those that it
         lacks are sampled only where they are asked for. All are if this is not known.
+      formula_groups: space groups of the training crystals by reduced formula. With it the space
+        group of a crystal whose formula is asked is drawn by p(space group | formula)
+        (`models.wyckoff.formula_groups`), and the crystal from those of that group. Without it
+        both are as the network and the space groups of the training data have them.
     """
 
     tokenization = "wyckoff"
@@ -75,10 +80,12 @@ class WyckoffPolicy:
         config: ModelConfig,
         space_group_counts: Sequence[int] | np.ndarray,
         element_counts: Sequence[int] | np.ndarray | None = None,
+        formula_groups: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self.config = config
         self.space_group_counts = np.asarray(space_group_counts)
         self.element_counts = None if element_counts is None else np.asarray(element_counts)
+        self.formula_groups = formula_groups
         self.codec = WyckoffTokenization(config.max_sites)
         model = nnx.eval_shape(lambda: WyckoffTransformer(config, nnx.Rngs(0)))
         self.graph, self.param_shapes = nnx.split(model)
@@ -98,18 +105,27 @@ class WyckoffPolicy:
     @property
     def metadata(self) -> Metadata:
         """The content of a checkpoint beside the weights."""
-        elements = self.element_counts
+        elements, groups = self.element_counts, self.formula_groups
         return Metadata(
             self.config,
             self.tokenization,
             [int(n) for n in self.space_group_counts],
             None if elements is None else [int(n) for n in elements],
+            None if groups is None else {name: list(x) for name, x in groups.items()},
         )
+
+    @cached_property
+    def training(self) -> TrainingCounts:
+        """What samples take from the training data."""
+        groups = self.formula_groups
+        given = None if groups is None else FormulaGroups(groups, self.space_group_counts)
+        return TrainingCounts(self.space_group_counts, self.element_counts, given)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Network, tokenization and what is known of the training data."""
         described = dataclasses.asdict(self.metadata)
+        del described["formula_groups"]  # changes nothing that is trained
         return described.pop("model") | described
 
     def init(self, seed: int) -> Params:
@@ -123,7 +139,7 @@ class WyckoffPolicy:
     def check(self, conditions: Sequence[Condition], sampling: SamplingConfig) -> None:
         """ValueError naming a condition that cannot be asked or met, and what of it."""
         _check_sampling(sampling)
-        make_demands(conditions, self.max_sites, self.space_group_counts, self.element_counts)
+        make_demands(conditions, self.max_sites, self.training)
 
     def sample(
         self,
@@ -135,11 +151,15 @@ class WyckoffPolicy:
     ) -> Rollout:
         """`repeat` crystals in a row, of one space group, for each condition.
 
-        Space groups that a condition leaves open are drawn as often as in the training data.
+        Space groups that a condition leaves open are drawn as often as in the training data, those
+        of formulas as often as of like formulas there, if that is known.
         """
         sampling = sampling or SamplingConfig()
         _check_sampling(sampling)
-        drawn = self.draw(params, conditions, seed, sampling, repeat)
+        sampler = self._sampler(params, seed, sampling)
+        drawn = sampler.sample(conditions, repeat)
+        if sampler.dead_ends:
+            log.info("%d candidates came to a dead end of their condition", sampler.dead_ends)
         decoded = self.codec.decode(drawn.tokens)
         asked = tuple(x for x in conditions for _ in range(repeat))
         missed = unmet(decoded.crystals, asked)
@@ -158,6 +178,7 @@ class WyckoffPolicy:
             logp_model=logp_model,
             log_weight=log_weight,
             prompt=_prompts(asked, drawn.tokens.space_group),
+            dead_ends=sampler.dead_ends,
         )
 
     def draw(
@@ -172,9 +193,10 @@ class WyckoffPolicy:
 
         ValueError, before anything is sampled, for a condition that cannot be asked or met.
         """
-        counts = self.space_group_counts, self.element_counts
-        sampler = Sampler(self.graph, params, seed, sampling, *counts)
-        return sampler.sample(conditions, repeat)
+        return self._sampler(params, seed, sampling).sample(conditions, repeat)
+
+    def _sampler(self, params: Params, seed: int, sampling: SamplingConfig) -> Sampler:
+        return Sampler(self.graph, params, seed, sampling, self.training)
 
     def encode(self, crystals: Crystals, conditions: Sequence[Condition] | None = None) -> Rollout:
         """Crystals as if they had been sampled; without conditions of their own space groups.
@@ -285,7 +307,12 @@ def load_wyckoff(folder: str | Path) -> tuple[WyckoffPolicy, Params]:
         log.warning(
             "%s does not say which elements it was trained on: samples may have any", folder
         )
-    policy = WyckoffPolicy(metadata.model, metadata.space_group_counts, metadata.element_counts)
+    policy = WyckoffPolicy(
+        metadata.model,
+        metadata.space_group_counts,
+        metadata.element_counts,
+        metadata.formula_groups,
+    )
     return policy, load_weights(folder, policy.param_shapes)
 
 

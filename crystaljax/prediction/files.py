@@ -70,6 +70,8 @@ def notes(found: Predictions) -> list[str]:
         f" samples, of which {lost} were no structure of their formula or got no energy."
         f" Energies: {found.label}."
     ]
+    if found.dead_ends:
+        said.append(f"{found.dead_ends} candidates came to a dead end of their formula.")
     if marked:
         names = ", ".join(one.name or "an empty one" for one in marked[:N_REASONS])
         more = ", ..." if len(marked) > N_REASONS else ""

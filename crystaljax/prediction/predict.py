@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -53,6 +53,8 @@ class Predictions:
     """[M] each: what is known of them."""
     label: str
     """Names hull, potential and relaxation; what they are ranked by if there is no potential."""
+    dead_ends: int = 0
+    """Candidates of the samples that came to a dead end (`Rollout.dead_ends`)."""
 
     def best(self, n: int) -> np.ndarray:
         """Rows of the best structure of each formula; of the best n if there is one formula."""
@@ -85,13 +87,13 @@ def predict(
     tallies = [Tally(0 if one.condition is None else n) for one in asked]
     found = _Candidates.of(rollout, target, tallies)
     if energy is None:
-        label = "ranked by the model's likelihood: no energies"
-        return found.ranked(asked, tallies, -found.columns["log_prob"], label)
-    relaxes = energy.relax_steps > 0
-    if relaxes:  # the same structure need not be relaxed twice
-        found = found.take(found.leaders(tallies))
-    found, label = found.judged(energy, tallies)
-    return found.ranked(asked, tallies, found.columns["energy_per_atom"], label)
+        score, label = -found.columns["log_prob"], "ranked by the model's likelihood"
+    else:
+        if energy.relax_steps:  # the same structure need not be relaxed twice
+            found = found.take(found.leaders(tallies))
+        found, label = found.judged(energy, tallies)
+        score = found.columns["energy_per_atom"]
+    return replace(found.ranked(asked, tallies, score, label), dead_ends=rollout.dead_ends)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ class _Candidates:
         if len(rows):
             for row in rows[~structure_valid(rollout.crystals[rows])].tolist():
                 reasons[row] = "atoms too close, or a flat cell"
-        _count(tallies, target, reasons)
+        for i, reason in zip(target.tolist(), reasons, strict=True):
+            if reason is not None:
+                tallies[i].lost[reason] += 1
         rows = np.array([i for i, reason in enumerate(reasons) if reason is None], int)
         columns = {"times_found": np.ones(len(rows), int), "log_prob": rollout.logp_model[rows]}
         return _Candidates(rollout.crystals[rows], target[rows], columns)
@@ -123,19 +127,26 @@ class _Candidates:
         columns = {name: values[rows] for name, values in self.columns.items()}
         return _Candidates(self.crystals[rows], self.target[rows], columns)
 
+    def _count(self, tallies: Sequence[Tally], reasons: Reasons) -> None:
+        """Count the samples that are lost for reasons [K]."""
+        times = self.columns["times_found"].tolist()
+        for i, n, reason in zip(self.target.tolist(), times, reasons, strict=True):
+            if reason is not None:
+                tallies[i].lost[reason] += n
+
     def leaders(self, tallies: Sequence[Tally], score: np.ndarray | None = None) -> np.ndarray:
-        """The row of least `score` [K] of each cluster of duplicates, which counts for them all.
+        """The row of least `score` [K] of each formula's duplicates, which counts for them all.
 
         The likeliest if no score is given.
         """
         samples = StructureSet.from_crystals(self.crystals, "samples")
         cluster = clusters(samples)
-        _count(tallies, self.target, [samples.failures.get(row) for row in range(len(cluster))])
+        self._count(tallies, [samples.failures.get(row) for row in range(len(cluster))])
         order = np.argsort(-self.columns["log_prob"] if score is None else score, kind="stable")
         order = order[cluster[order] >= 0]
-        names, first, inverse = np.unique(cluster[order], return_index=True, return_inverse=True)
-        times = np.zeros(len(names), int)
-        np.add.at(times, inverse.ravel(), self.columns["times_found"][order])
+        pairs = np.stack([self.target[order], cluster[order]], axis=1)
+        _, first, pair = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+        times = np.bincount(pair.ravel(), self.columns["times_found"][order]).astype(int)
         self.columns["times_found"][order[first]] = times
         return np.sort(order[first])
 
@@ -161,7 +172,7 @@ class _Candidates:
         columns["formation_energy"] = above.formation_energy
         columns["e_above_hull"] = above.e_above_hull
         columns["hull_entries"] = energy.hull.n_known(counts)
-        _count(tallies, self.target, reasons)
+        self._count(tallies, reasons)
         fine = np.array([reason is None for reason in reasons], bool)
         label = f"{energy.label}, {relaxation_state(relaxed, steps)}"
         return _Candidates(crystals, self.target, columns).take(np.flatnonzero(fine)), label
@@ -192,10 +203,3 @@ def _symmetrized(relaxed: Relaxed) -> tuple[Crystals, Reasons]:
     place = np.full(len(relaxed.cells), len(cells))
     place[rows] = np.arange(len(cells))
     return found.padded(len(cells) + 1)[place], reasons
-
-
-def _count(tallies: Sequence[Tally], target: np.ndarray, reasons: Reasons) -> None:
-    """Count reasons [K] of samples of the formulas `target` int [K]."""
-    for i, reason in zip(target.tolist(), reasons, strict=True):
-        if reason is not None:
-            tallies[i].lost[reason] += 1

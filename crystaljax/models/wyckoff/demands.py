@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,17 @@ one formula unit may have more."""
 
 UNKNOWN = 0.03
 """Share of crystals that are supposed to have an element where training data are not known."""
+
+
+class TrainingCounts(NamedTuple):
+    """What is known of the training data."""
+
+    space_groups: np.ndarray
+    """int [230]: crystals of each space group (or how often each is to be drawn, relative)."""
+    elements: np.ndarray | None = None
+    """int [119]: crystals with each element."""
+    of_formula: Callable[[np.ndarray], np.ndarray] | None = None
+    """float64 [230] p(space group | formula), from atoms int [119]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +59,9 @@ class Demand:
     """float64 [230]: probabilities of the space groups, of those that may have it."""
     groups: np.ndarray
     """bool [230]: space groups that tables are made for."""
+    draws_group: bool
+    """Space groups are drawn by `prior`, which knows of the formula, whatever the network makes of
+    the formula in each."""
 
     @property
     def binding(self) -> bool:
@@ -75,20 +90,19 @@ class Demand:
 def make_demands(
     conditions: Sequence[Condition],
     max_sites: int,
-    space_group_counts: np.ndarray,
-    element_counts: np.ndarray | None = None,
+    training: TrainingCounts,
 ) -> list[Demand]:
     """The demand of each condition; ValueError naming the first that cannot be asked, and why.
 
-    Space groups are as frequent as in the training data, of which `space_group_counts` int [230]
-    are; groups asked for that it lacks count once. Elements that it lacks (`element_counts` int
-    [119]) are sampled only if elements or a formula name them.
+    Space groups are as frequent as in the training data, those of a formula as of like formulas if
+    that is known; groups asked for that it lacks count once. Elements that it lacks are sampled
+    only if elements or a formula name them.
     """
     made: dict[Condition, Demand] = {}
     for i, condition in enumerate(conditions):
         try:
             if condition not in made:
-                made[condition] = _make(condition, max_sites, space_group_counts, element_counts)
+                made[condition] = _make(condition, max_sites, training)
         except ValueError as error:
             if len(conditions) == 1:
                 raise
@@ -99,8 +113,7 @@ def make_demands(
 def _make(
     condition: Condition,
     max_sites: int,
-    space_group_counts: np.ndarray,
-    element_counts: np.ndarray | None,
+    training: TrainingCounts,
 ) -> Demand:
     if condition.properties:
         names = ", ".join(condition.properties)
@@ -109,8 +122,8 @@ def _make(
             "formula, elements, space groups and a template"
         )
     known = np.arange(N_SPECIES) > 0
-    if element_counts is not None:
-        known &= np.asarray(element_counts) > 0
+    if training.elements is not None:
+        known &= np.asarray(training.elements) > 0
     allowed = known if condition.elements is None else marked(condition.elements)
     required = marked(condition.required)
     content = condition.content
@@ -130,7 +143,8 @@ def _make(
         raise ValueError(
             f"{required.sum()} elements are required on {n_slots} sites at most: require fewer"
         )
-    prior = _group_weights(condition, space_group_counts)
+    prior = _group_weights(condition, training.space_groups)
+    draws_group = content is not None and training.of_formula is not None
     fits = np.ones(N_GROUPS, bool)
     if template is not None:
         again = template[1:][np.diff(template) == 0]
@@ -147,10 +161,14 @@ def _make(
     prior = prior * fits
     if not prior.any():
         raise ValueError(_impossible(condition, max_sites))
+    if draws_group:
+        prior = _of_formula(content, training.of_formula, prior)
     prior = prior / prior.sum()
-    frequency = _log_odds(element_counts, int(np.sum(space_group_counts)))
+    frequency = _log_odds(training.elements, int(np.sum(training.space_groups)))
     known = known | allowed
-    return Demand(known, allowed, required, frequency, template, species, atoms, prior, groups)
+    return Demand(
+        known, allowed, required, frequency, template, species, atoms, prior, groups, draws_group
+    )
 
 
 def _log_odds(element_counts: np.ndarray | None, n_crystals: int) -> np.ndarray:
@@ -169,6 +187,18 @@ def _group_weights(condition: Condition, counts: np.ndarray) -> np.ndarray:
         return weight
     chosen = np.isin(np.arange(1, N_GROUPS + 1), condition.space_groups)
     return np.where(chosen, np.maximum(weight, 1), 0)
+
+
+def _of_formula(
+    content: np.ndarray, of_formula: Callable[[np.ndarray], np.ndarray], prior: np.ndarray
+) -> np.ndarray:
+    """float64 [230]: how often groups are drawn for a formula, of those with a `prior` [230].
+
+    Groups that training data lack, and that were asked for, are as rare as the rarest.
+    """
+    weight = np.where(prior > 0, of_formula(content), 0)
+    rarest = weight[weight > 0].min(initial=1.0)
+    return np.where((prior > 0) & (weight == 0), rarest, weight)
 
 
 def _units(

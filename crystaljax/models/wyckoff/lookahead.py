@@ -213,6 +213,13 @@ class Starts:
             proposal = even / even.sum()
         return Start(unit[at], group[at], prior[at], proposal)
 
+    def groups(self) -> np.ndarray:
+        """float64 [D, 230]: how often groups are drawn for demands, of those with a start."""
+        found = np.zeros((len(self.demands), N_GROUPS))
+        for row, demand, start in zip(found, self.demands, self.starts, strict=True):
+            row[start.group] = demand.prior[start.group]
+        return found
+
     def length(self, begun: Begun) -> np.ndarray:
         """int [N]: sites of sequences that start so, at least."""
         variants, variant = np.unique(self._variant[begun.demand] + begun.unit, return_inverse=True)

@@ -24,7 +24,7 @@ from crystaljax.models.wyckoff.candidates import FUNNEL, POOL, Pool, Target, nar
 from crystaljax.models.wyckoff.constraints import Constraints
 from crystaljax.models.wyckoff.decoder import Decoder, DecodeState, Graph
 from crystaljax.models.wyckoff.decoder_batches import gather, grow, take
-from crystaljax.models.wyckoff.demands import make_demands
+from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands
 from crystaljax.models.wyckoff.lookahead import Begun, Starts
 from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.token_sampling import Tempering
@@ -40,6 +40,9 @@ SHRINK = 4
 SMALLEST_BATCH = 16
 """Batches are not made smaller than this."""
 
+ANY = -1
+"""Stands for any space group."""
+
 CACHE_SITES = (2, 4, 7, 12)
 """Cache lengths, in sites, before the longest: attention reads no more of it than needed."""
 
@@ -50,7 +53,7 @@ class Sampler:
     Args:
       graph, params: the network, as `nnx.split` gives it.
       seed, sampling: how to sample.
-      space_group_counts, element_counts: of the training data, see `make_demands`.
+      training: what samples take from the training data.
     """
 
     def __init__(
@@ -59,30 +62,33 @@ class Sampler:
         params: Any,
         seed: int,
         sampling: SamplingConfig,
-        space_group_counts: np.ndarray,
-        element_counts: np.ndarray | None = None,
+        training: TrainingCounts,
     ) -> None:
         top_p = jnp.float32(sampling.top_p) if sampling.top_p < 1 else None
         self.decoder = Decoder(graph, params, Tempering(jnp.float32(sampling.temperature), top_p))
         self._base = jax.random.key(seed)
         self._rng = np.random.default_rng(seed)
         self._sampling = sampling
-        self._counts = space_group_counts, element_counts
+        self._training = training
         self._drawn = 0
+        self.dead_ends = 0
+        """Candidates that ended without meeting their demand; others were drawn in their place, as
+        far as `max_candidates` allows."""
 
     def sample(self, conditions: Sequence[Condition], repeat: int = 1) -> TokenRollout:
         """`repeat` samples in a row, of the same space group, for each condition: [N · repeat].
 
         Arrays are numpy's. Space group (and formula units, where they are open) and crystal are
-        distributed as they are given that the condition is met. Samples that do not meet it,
-        where too few candidates did, are not `satisfied`. ValueError naming the condition that
-        cannot be asked.
+        distributed as they are given that the condition is met; but groups of formulas by
+        p(space group | formula), if that is known, and the crystal as it is given the group, too.
+        Samples that do not meet it, where too few candidates did, are not `satisfied`. ValueError
+        naming the condition that cannot be asked.
         """
         distinct = list(dict.fromkeys(conditions))
         number = {condition: i for i, condition in enumerate(distinct)}
         which = np.array([number[condition] for condition in conditions], int)
-        demands = make_demands(conditions, self.decoder.config.max_sites, *self._counts)
-        demands = [demands[conditions.index(c)] for c in distinct]
+        every = make_demands(conditions, self.decoder.config.max_sites, self._training)
+        demands = list(dict(zip(conditions, every, strict=True)).values())
         if not any(demand.binding for demand in demands):
             priors = np.stack([demand.prior for demand in demands])
             group = _draw(priors, which, self._rng) + 1
@@ -91,35 +97,41 @@ class Sampler:
             constraints = Constraints(known, known)
             return self._decode(group[rows].astype(np.int32), constraints)
         starts = Starts(demands, self.decoder)
-        n = np.bincount(which, minlength=len(distinct))
-        targets = [
-            Target(i, starts.starts[i], int(n[i]), demand.binding)
-            for i, demand in enumerate(demands)
-        ]
-        first = self._choose(starts, targets)
-        # Target by target; back to the order that was asked for.
-        first = first[np.argsort(np.argsort(which, kind="stable"), kind="stable")]
+        first = self._first(starts, which)
         if repeat == 1:
             return first
         # The others of a row have the first one's group, which is thus distributed as it should be.
-        pairs = np.stack([which, first.tokens.space_group - 1], axis=1)
-        unique, pair = np.unique(pairs, axis=0, return_inverse=True)
-        n = np.bincount(pair.ravel()) * (repeat - 1)
-        others = self._choose(
-            starts,
-            [
-                Target(i, starts.starts[i].of_group(group), int(k), demands[i].binding)
-                for (i, group), k in zip(unique.tolist(), n, strict=True)
-            ],
-        )
+        others = self._of_groups(starts, np.repeat(which, repeat - 1), _repeated(first, repeat - 1))
         rows = np.zeros((len(which), repeat), int)
         rows[:, 0] = np.arange(len(which))
-        by_pair = np.argsort(pair.ravel(), kind="stable")
-        rows[by_pair, 1:] = len(which) + np.arange(len(which) * (repeat - 1)).reshape(
-            len(which), -1
-        )
+        rows[:, 1:] = len(which) + np.arange(len(others)).reshape(len(which), -1)
         both = jax.tree.map(lambda *xs: np.concatenate(xs), first, others)
         return both[rows.ravel()]
+
+    def _first(self, starts: Starts, which: np.ndarray) -> TokenRollout:
+        """A sample of each of the demands `which` int [N]."""
+        drawn = np.array([demand.draws_group for demand in starts.demands])
+        group = np.full(len(which), ANY)
+        asked = np.flatnonzero(drawn[which])
+        if len(asked):
+            group[asked] = _draw(starts.groups(), which[asked], self._rng)
+        return self._of_groups(starts, which, group)
+
+    def _of_groups(self, starts: Starts, which: np.ndarray, group: np.ndarray) -> TokenRollout:
+        """A sample of each of the demands `which` int [N], in space group `group` int [N].
+
+        Groups are rows of group tables, or `ANY`. Samples of one demand and group are chosen from
+        common candidates.
+        """
+        pairs = np.stack([which, group], axis=1)
+        unique, pair = np.unique(pairs, axis=0, return_inverse=True)
+        targets = []
+        for (i, at), n in zip(unique.tolist(), np.bincount(pair.ravel()).tolist(), strict=True):
+            start = starts.starts[i] if at == ANY else starts.starts[i].of_group(at)
+            targets.append(Target(i, start, n, starts.demands[i].binding))
+        found = self._choose(starts, targets)
+        # Target by target; back to the order that was asked for.
+        return found[np.argsort(np.argsort(pair.ravel(), kind="stable"), kind="stable")]
 
     def _decode(self, groups: np.ndarray, constraints: Constraints) -> TokenRollout:
         """The next sample for each of N space groups, int32 [N], without demands."""
@@ -194,8 +206,14 @@ class Sampler:
             target, option, begun = pool.propose(open_targets, self._rng)
             kept, found = self.draw(starts, begun)
             pool.add(target[kept], option[kept], found)
+            self.dead_ends += int((~found.satisfied).sum())
             open_targets = pool.lacking(open_targets)
         return pool.select(self._rng)
+
+
+def _repeated(rollout: TokenRollout, n: int) -> np.ndarray:
+    """int [N n]: rows of group tables of N samples, n times in a row each."""
+    return np.repeat(rollout.tokens.space_group - 1, n)
 
 
 def _draw(priors: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,101 @@
+"""p(space group | formula) from the formulas of a training set: its crystals of like formulas.
+
+Crystals of the same anonymous formula (AB2, ABC3) count the more, the more alike their elements
+are to those in the same roles; few or unlike ones leave it to all crystals of the anonymous
+formula, and these to the whole training set (Dirichlet priors around the next coarser
+distribution). Mean ln p of the crystals of mp20_bt/val by those of mp20_bt/train: -3.86 by the
+training set's space groups alone, -2.98 by those of the anonymous formula, -2.11 so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, permutations, product
+
+import numpy as np
+
+from crystaljax.composition import mendeleev_numbers, parse_formulas
+from crystaljax.symmetry.tables import N_GROUPS
+
+SCALE = 2.0
+"""Sum of the differences of Mendeleev numbers over the elements at which a crystal counts 1/e."""
+
+ANONYMOUS = 0.3
+"""Crystals that the distribution of the anonymous formula counts for."""
+
+MARGINAL = 10.0
+"""Crystals that the training set's counts for within that of the anonymous formula."""
+
+MAX_ARRANGEMENTS = 720
+"""Ways to give elements of equal amounts each other's roles that are tried, at most."""
+
+Anonymous = tuple[int, ...]
+"""Amounts of the elements, the least first."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Crystals of one anonymous formula."""
+
+    elements: np.ndarray
+    """int [R, K]: by amount, the least first."""
+    group: np.ndarray
+    """int [R]: rows of group tables."""
+
+
+class FormulaGroups:
+    """p(space group | formula), see the module.
+
+    Args:
+      known: space groups of the training crystals by reduced formula.
+      space_group_counts: int [230], of the whole training set.
+    """
+
+    def __init__(self, known: Mapping[str, Sequence[int]], space_group_counts: np.ndarray) -> None:
+        self._marginal = np.asarray(space_group_counts, float) / np.sum(space_group_counts)
+        rows: dict[Anonymous, tuple[list[np.ndarray], list[int]]] = {}
+        for content, groups in zip(parse_formulas(known), known.values(), strict=True):
+            amounts, elements = _anonymous(content.astype(int))
+            some = rows.setdefault(amounts, ([], []))
+            some[0].extend([elements] * len(groups))
+            some[1].extend(group - 1 for group in groups)
+        self._known = {
+            amounts: _Known(np.array(elements), np.array(group))
+            for amounts, (elements, group) in rows.items()
+        }
+
+    def __call__(self, content: np.ndarray) -> np.ndarray:
+        """float64 [230]: probabilities for a formula, int [119] atoms of each element."""
+        amounts, elements = _anonymous(np.asarray(content, int))
+        known = self._known.get(amounts)
+        if known is None:
+            return self._marginal
+        like = np.bincount(known.group, minlength=N_GROUPS) + MARGINAL * self._marginal
+        like = like / like.sum()
+        number = mendeleev_numbers()
+        distance = np.full(len(known.group), np.inf)
+        for order in _arrangements(amounts):
+            apart = np.abs(number[known.elements] - number[elements[order]]).sum(axis=1)
+            distance = np.minimum(distance, apart)
+        near = np.bincount(known.group, np.exp(-distance / SCALE), N_GROUPS) + ANONYMOUS * like
+        return near / near.sum()
+
+
+def _anonymous(content: np.ndarray) -> tuple[Anonymous, np.ndarray]:
+    """The anonymous formula, and the elements int [K] in its order."""
+    elements = np.flatnonzero(content)
+    elements = elements[np.argsort(content[elements], kind="stable")]
+    amounts = content[elements] // np.gcd.reduce(content[elements])
+    return tuple(amounts.tolist()), elements
+
+
+def _arrangements(amounts: Anonymous) -> list[list[int]]:
+    """Orders of the elements in which amounts stay as they are."""
+    blocks = [
+        permutations([i for i, n in enumerate(amounts) if n == amount])
+        for amount in dict.fromkeys(amounts)
+    ]
+    return [
+        [i for part in parts for i in part] for parts in islice(product(*blocks), MAX_ARRANGEMENTS)
+    ]
