@@ -50,6 +50,10 @@ class RulesConfig:
     """K: the mismatch is looked for at and above this temperature."""
     max_failed: int = 2
     """Temperatures that may fail; with more the candidate counts as failed."""
+    # Not shown: caches and journals of rewards from before it was an option are of the default.
+    crossing: bool = field(default=True, repr=False)
+    """The mismatch is zero where the lattices cross between two temperatures; if not, it is the
+    least at the temperatures themselves, as in the paper."""
 
     def __post_init__(self) -> None:
         for name in _FROM:
@@ -87,7 +91,7 @@ def rule_rewards(equilibria: Equilibria, config: RulesConfig = RulesConfig()) ->
         "few_other_phases": config.others_from,
     }
     kept = {name: rule(equilibria, lowest[name]) for name, (rule, _) in RULES.items()}
-    mismatch = smallest_mismatch(equilibria, config.mismatch_from)
+    mismatch = smallest_mismatch(equilibria, config.mismatch_from, crossing=config.crossing)
     ever, where_looked = coexist(equilibria), coexist(equilibria, config.mismatch_from)
     known = np.select([ever == 0, where_looked == 0], [0.0, NO_MISMATCH], mismatch)
     value = 0.0 - known
@@ -119,7 +123,8 @@ class EngineConfig:
 
     database: str = "alcocrni.tdb"
     """calphad: a TDB file, or alcocrni.tdb or COST507.tdb, which pycalphad brings; tc-python:
-    the name of Thermo-Calc's database, such as TCHEA7; table: a file of equilibria."""
+    the name of Thermo-Calc's database, such as TCHEA7; table: a file of equilibria, or a CSV of
+    phases in the form of the paper's figure 9, whose B2 percentages are of volume."""
     kind: Literal["calphad", "tc-python", "table"] = "calphad"
     """pycalphad, Thermo-Calc (needs a licence and TC-Python), or equilibria from a file."""
     elements: tuple[str, ...] = ()
@@ -273,7 +278,8 @@ class AlloyReward(ServedReward):
         config = self.config
         costs = [cost for _, cost in RULES.values()]
         temperatures = ascending(config.temperatures).tolist()
-        return f"alloy {VERSION} {self.engine.identity} {config.rules} {costs} {temperatures}"
+        rules = f"{config.rules}{'' if config.rules.crossing else ' without crossing'}"
+        return f"alloy {VERSION} {self.engine.identity} {rules} {costs} {temperatures}"
 
 
 _COLUMNS = (*RULES, "mismatch", "failed_points")

@@ -73,12 +73,14 @@ def few_other_phases(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
     return _told(looked_at, (few | ~looked_at).all(axis=1))
 
 
-def smallest_mismatch(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
+def smallest_mismatch(
+    equilibria: Equilibria, lowest: float = 0.0, *, crossing: bool = True
+) -> np.ndarray:
     """float64 [C]: least difference of the lattice parameters of BCC and B2 where both are, in Å.
 
-    Over all temperatures and composition sets; zero where the difference changes its sign between
-    neighbouring temperatures. nan where they never coexist, or where a lattice parameter that it
-    may depend on is unknown.
+    Over all temperatures and composition sets; zero, with `crossing`, where the difference changes
+    its sign between neighbouring temperatures. nan where they never coexist, or where a lattice
+    parameter that it may depend on is unknown.
     """
     looked_at = _looked_at(equilibria, lowest)
     both = _both(equilibria) & looked_at
@@ -98,7 +100,7 @@ def smallest_mismatch(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray
             now = (bcc, b2) if both[n, step] else None
             if now is not None:
                 found.append(np.abs(_differences(equilibria, bcc, b2)).ravel())
-                if before is not None and _crosses(equilibria, before, now):
+                if crossing and before is not None and _crosses(equilibria, before, now):
                     found.append(np.zeros(1))
             before = now
         smallest[n] = np.concatenate(found).min(initial=np.inf)  # nan if one is

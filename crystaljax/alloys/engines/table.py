@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from crystaljax.alloys.composition import fractions
+from crystaljax.alloys.engines.phase_table import read_phase_table
 from crystaljax.alloys.engines.thermodynamics import (
     SAME_TEMPERATURE,
     Equilibria,
@@ -104,10 +105,11 @@ class TableEngine:
 
     @classmethod
     def read(cls, path: str | PathLike) -> TableEngine:
-        """The table in a file; see `read_table`."""
+        """The table in a file; see `read_table`, and `read_phase_table` for one that is .csv."""
         from hashlib import sha256
 
-        equilibria = read_table(path)
+        path = Path(path)
+        equilibria = read_phase_table(path)[1] if path.suffix == ".csv" else read_table(path)
         return cls(equilibria, f"table {sha256(Path(path).read_bytes()).hexdigest()}")
 
     @property

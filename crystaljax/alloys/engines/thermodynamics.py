@@ -266,6 +266,14 @@ def is_ordered(first: np.ndarray, second: np.ndarray) -> bool:
     return difference > ORDERED
 
 
+def kind_of_name(phase: str) -> Kind:
+    """Kind of a phase by its name in Thermo-Calc's databases, such as "BCC_B2#2"."""
+    name = phase.upper()
+    if name.startswith(("LIQUID", "IONIC_LIQ")):
+        return "liquid"
+    return "bcc" if name.startswith(("BCC_B2", "BCC_A2")) else "other"
+
+
 def present(mixture: Mapping[str, float]) -> dict[str, float]:
     """Mole fractions of the elements that are there, in alphabetical order."""
     return fractions({e: x for e, x in sorted(mixture.items()) if x > ABSENT})
