@@ -45,7 +45,7 @@ def evaluator(texts: Sequence[str]) -> list[Verdict | None]:
 
 
 def test_loops_go_on_until_enough_are_accepted() -> None:
-    found = review(first, generator, evaluator, ReviewConfig(n=3, at_once=2))
+    found = review(first, generator, evaluator, 3, ReviewConfig(at_once=2))
     # Loops 0 and 1 (volumes 1.. and 11..) are given up after five rounds.
     assert found.texts == [TEXT.format(v) for v in (23.0, 33.0, 43.0)]
     assert found.rounds == [3, 3, 3]
@@ -54,9 +54,9 @@ def test_loops_go_on_until_enough_are_accepted() -> None:
 
 
 def test_the_last_round_counts() -> None:
-    short = review(first, generator, evaluator, ReviewConfig(n=1, rounds=2, most_loops=4))
+    short = review(first, generator, evaluator, 1, ReviewConfig(rounds=2, most_loops=4))
     assert (short.texts, short.loops, short.given_up) == ([], 4, 4)
-    enough = review(first, generator, evaluator, ReviewConfig(n=1, rounds=3, most_loops=4))
+    enough = review(first, generator, evaluator, 1, ReviewConfig(rounds=3, most_loops=4))
     assert enough.texts == [TEXT.format(23.0)]
 
 
@@ -64,8 +64,8 @@ def test_silence_ends_it() -> None:
     def mute(prompts: Sequence[object]) -> list[None]:
         return [None] * len(prompts)
 
-    assert review(first, mute, evaluator, ReviewConfig(n=9)).unanswered == 9
-    none = review(first, generator, mute, ReviewConfig(n=1, at_once=3))
+    assert review(first, mute, evaluator, 9).unanswered == 9
+    none = review(first, generator, mute, 1, ReviewConfig(at_once=3))
     assert (none.texts, none.proposals, none.unanswered) == ([], 1, 1)
 
 
@@ -80,7 +80,7 @@ def test_one_silence_costs_a_round() -> None:
     def start(number: int) -> Messages:
         return first(number + 2)
 
-    found = review(start, falters, evaluator, ReviewConfig(n=2, at_once=2))
+    found = review(start, falters, evaluator, 2, ReviewConfig(at_once=2))
     assert found.texts == [TEXT.format(33.0), TEXT.format(23.0)]
     assert found.rounds == [3, 4]
     assert found.unanswered == 1
@@ -114,7 +114,7 @@ def test_answers_of_a_model_that_evaluates() -> None:
     assert TEXT.format(2) in asked[2][-1]["content"]
 
 
-@pytest.mark.parametrize("name", ["n", "rounds", "at_once", "most_loops"])
+@pytest.mark.parametrize("name", ["rounds", "at_once", "most_loops"])
 def test_settings(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
         ReviewConfig(**{name: 0})
@@ -146,7 +146,7 @@ def test_behind_an_endpoint_and_gone_on_with(
                 EndpointConfig(stub.url, "stub", "STUB_KEY", journal=tmp_path / "answers.jsonl")
             )
             judge = ModelEvaluator(model, ("Al", "Co", "Cr", "Ni"))
-            found = review(start, model, judge, ReviewConfig(n=n, at_once=1))
+            found = review(start, model, judge, n, ReviewConfig(at_once=1))
             assert found.texts == [TEXT.format(40)] * n
             assert found.rounds == [2] * n
             asked.append(len(stub.bodies))

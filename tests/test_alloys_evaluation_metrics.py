@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
+from crystaljax.alloys.composition import master
+from crystaljax.alloys.dataset import all_pairs
 from crystaljax.alloys.evaluation.metrics import (
     RULE_WORDS,
     AlloyEvaluation,
@@ -17,8 +19,10 @@ from crystaljax.alloys.evaluation.metrics import (
     compare,
     duels,
     evaluate_alloys,
+    evaluate_mixtures,
 )
-from crystaljax.alloys.evaluation.novelty import COVERAGE, FeatureSpace
+from crystaljax.alloys.evaluation.novelty import COVERAGE, NOVELTY, FeatureSpace
+from crystaljax.alloys.evaluation.table_one import table_one
 from crystaljax.alloys.rules import RULES
 from crystaljax.evaluation.report import Report
 
@@ -133,3 +137,51 @@ def test_the_error_of_duels_is_that_of_repeated_samples() -> None:
         spread = np.std([measure.value for measure in outcome])
         claimed = np.mean([measure.standard_error for measure in outcome])
         assert claimed == pytest.approx(spread, rel=0.12)
+
+
+KNOWN = [{"Al": 0.5, "Cr": 0.2, "Ni": 0.3}, {"Ti": 1.0, "Zr": 1.0}]
+
+
+@pytest.mark.parametrize("features", ["master", "phases"])
+def test_novelty_to_known_alloys(features) -> None:  # type: ignore[no-untyped-def]
+    config = AlloyEvaluationConfig(features=features)
+    known = [*KNOWN, master(TRAINING[1])]
+    reference = AlloyReference.of("train", TRAINING, config=config, known=known)
+    found = evaluate_alloys(TEXTS, judged(TEXTS, KEPT, 0.02), reference)
+    space = FeatureSpace.of(TRAINING)  # of whole alloys, whatever samples are described by
+    apart = cdist(space(found.candidates[:3]), space.of_mixtures(known)).min(axis=1)
+    rate = found["novel to known"]
+    assert rate.value == (apart > NOVELTY).sum() / 4
+    assert apart[1] == pytest.approx(0, abs=1e-9)
+    assert "3 known alloys" in rate.description
+    assert "novel to known" not in evaluation().values
+
+
+def test_compositions_of_other_models() -> None:
+    """As whole alloys they have the numbers of the candidates that they are of."""
+    texts = TEXTS[:3]
+    reference = AlloyReference.of("train", TRAINING, config=CONFIG, known=KNOWN)
+    judged_ = evaluate_alloys(texts, judged(texts, KEPT[:3], 0.02), reference)
+    mixtures = [None if one is None else master(one) for one in judged_.candidates]
+    found = evaluate_mixtures([*mixtures, None], reference)
+    assert (found["readable"].value, judged_["readable"].value) == (0.75, 1.0)
+    for name in ("COV-P", "novel", "novel to known", "SMACT valid"):
+        assert found[name].value == pytest.approx(0.75 * judged_[name].value)
+    assert found["COV-R"].value == judged_["COV-R"].value
+    np.testing.assert_allclose(found.columns["distance"][:3], judged_.columns["distance"])
+    assert found["element TV"].value == pytest.approx(judged_["element TV"].value)
+    table = table_one({"SFT": judged_, "CDVAE": found}, "SFT")
+    assert table.models["CDVAE"].keys() < table.models["SFT"].keys()
+    phases = AlloyReference.of("train", TRAINING, config=AlloyEvaluationConfig(features="phases"))
+    with pytest.raises(ValueError, match="features of the master"):
+        evaluate_mixtures(mixtures, phases)
+
+
+def test_coverage_of_the_whole_space() -> None:
+    bcc = [{"Cr": float(x), "Ni": 100.0 - x} for x in (60, 75, 90)]
+    pairs = all_pairs(bcc, [{"Al": 1.0, "Ni": 1.0}, {"Al": 1.0, "Co": 1.0}])
+    assert len(pairs) == 6
+    assert {one.b2_volume for one in pairs} == {45.0}
+    reference = AlloyReference.of("train", TRAINING, pairs)
+    found = evaluate_alloys(TEXTS, judged(TEXTS, KEPT, 0.02), reference)
+    assert found["COV-R"].total == 6

@@ -42,6 +42,9 @@ def test_the_numbers_of_the_paper(experiment: Any) -> None:
     best = config.best  # A.4
     assert (best.n_samples, best.best, best.worst, best.n_rejected) == (5000, 0.25, 1.0, 100)
     assert (config.dpo.beta, config.dpo.n_epochs) == (0.5, 1)  # A.5
+    assert best.by_rank
+    assert not config.reward.rules.crossing
+    assert config.data.covered == "space"
     assert config.dpo.batch_size == config.sft.batch_size  # "the same configuration"
     assert config.dpo.optimizer == config.sft.optimizer
     assert config.n_evaluated >= 1000  # section 5.1

@@ -106,7 +106,10 @@ def search(
 def _header(space: Space, config: SearchConfig) -> dict[str, Any]:
     """Settings that identify a journal; a search may go on for more calls."""
     names = ("method", "batch", "population", "seed")
-    return {"search": {name: getattr(config, name) for name in names}, "space": asdict(space)}
+    searched = asdict(space)
+    if not searched["grid"]["levels"]:  # as in journals from before they were an option
+        del searched["grid"]["levels"]
+    return {"search": {name: getattr(config, name) for name in names}, "space": searched}
 
 
 def _proposer(space: Space, config: SearchConfig) -> Proposer:

@@ -76,8 +76,6 @@ class RuleEvaluator:
 class ReviewConfig:
     """Settings of the loop. ValueError for numbers below 1."""
 
-    n: int = 1000
-    """Accepted candidates that are wanted."""
     rounds: int = 5
     """Proposals of a loop at most; it is given up, and another begun, if all are rejected."""
     at_once: int = 16
@@ -88,7 +86,7 @@ class ReviewConfig:
     """Template of what the generator is told; its field is {reason}."""
 
     def __post_init__(self) -> None:
-        for name in ("n", "rounds", "at_once", "most_loops"):
+        for name in ("rounds", "at_once", "most_loops"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
 
@@ -124,9 +122,10 @@ def review(
     first: Callable[[int], Messages],
     generator: Ask,
     evaluator: Evaluator,
+    n: int,
     config: ReviewConfig = ReviewConfig(),
 ) -> Reviewed:
-    """Run loops until `config.n` candidates are accepted; fewer where nobody answers any more.
+    """Run loops until n candidates are accepted; fewer where nobody answers any more.
 
     `first`: the number of a loop -> its first prompt. A generator that is rejected sees its first
     prompt, its last proposal and the evaluator's words. A round without a proposal or a verdict is
@@ -136,7 +135,7 @@ def review(
     found = Reviewed([], [])
     running: list[_Loop] = []
     while True:
-        room = min(config.at_once, config.n - len(found.texts)) - len(running)
+        room = min(config.at_once, n - len(found.texts)) - len(running)
         for _ in range(min(room, config.most_loops - found.loops)):
             prompt = first(found.loops)
             running.append(_Loop(prompt, prompt))

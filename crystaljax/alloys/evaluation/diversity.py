@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -68,9 +68,14 @@ def element_frequencies(candidates: Candidates, phase: Phase | None = None) -> n
 
     In one phase, or in any if None is given.
     """
-    counts = np.zeros(119)
     known = [one for one in candidates if one is not None]
-    for one in known:
-        parts = (one.bcc, one.b2) if phase is None else (getattr(one, phase),)
-        counts[[atomic_number(e) for e in set().union(*parts)]] += 1
-    return counts / max(len(known), 1)
+    parts = ((one.bcc, one.b2) if phase is None else (getattr(one, phase),) for one in known)
+    return amount_frequencies([dict.fromkeys(set().union(*each), 1.0) for each in parts])
+
+
+def amount_frequencies(mixtures: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """float64 [119]: fraction of compositions that have each element, by atomic number."""
+    counts = np.zeros(119)
+    for mixture in mixtures:
+        counts[[atomic_number(element) for element in mixture]] += 1
+    return counts / max(len(mixtures), 1)
