@@ -19,12 +19,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from crystaljax.alloys.baselines.dialogue import DialogueConfig, dialogue
+from crystaljax.alloys.baselines.dialogue import Ask, DialogueConfig, dialogue
 from crystaljax.alloys.baselines.endpoint import Endpoint, EndpointConfig, Messages
 from crystaljax.alloys.baselines.review import (
     Evaluator,
@@ -43,9 +44,11 @@ from crystaljax.alloys.baselines.shots import (
     with_uuid,
 )
 from crystaljax.alloys.baselines.tuning import TuningConfig, tuned_prompt
+from crystaljax.alloys.composition import Candidate, write_candidate
 from crystaljax.alloys.dataset import candidates
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
 from crystaljax.alloys.evaluation.table_one import table_one
+from crystaljax.alloys.family import load_family
 from crystaljax.alloys.known import formulas
 from crystaljax.alloys.lists import PhaseLists, load_lists
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
@@ -78,6 +81,10 @@ class Config:
     """Who proposes, and also evaluates unless `evaluator` is given."""
     evaluator: EndpointConfig | None = None
     """Who says what to change in a dialogue."""
+    model: str = ""
+    """Folder or name of a language model that proposes here, in place of the endpoint, with its
+    temperature and length of answers; it evaluates, too, unless `evaluator` is given. Needs the
+    extra llm."""
     shots: tuple[int, ...] = (0, 1, 5)
     """Examples in a prompt: each number is a way of asking."""
     n_prompts: int = 100
@@ -131,14 +138,16 @@ def main(config: Config) -> None:
     ) as experiment:
         lists = load_lists(config.lists)
         train, validation = candidates(lists.bcc, lists.b2)
-        reference = AlloyReference.of(f"{config.lists}/train", train, validation)
+        family = load_family(config.reward.family)
+        reference = AlloyReference.of(f"{config.lists}/train", train, validation, family=family)
         cache = config.reward.cache or experiment.folder / "rewards.sqlite"
         reward = replace(config.reward, cache=cache)
+        experiment.use("model", config.model)
         experiment.describe(lists=config.lists, database=reward.engine.database)
         found: dict[str, AlloyEvaluation] = {}
         with AlloyReward(reward) as judge:
             lists.check(judge)
-            asking = Asking(config, lists, [str(one) for one in train], judge, reference)
+            asking = Asking(config, lists, train, judge, reference)
             for shots in config.shots:
                 prompts = shot_prompts(
                     config.n_prompts, asking.examples, asking.shots(shots), asking.known
@@ -159,7 +168,7 @@ def main(config: Config) -> None:
         table.write(experiment.folder)
         for label, evaluation in found.items():
             summarize(experiment.main.tracker, label, evaluation)
-        title = f"Superalloys proposed by {config.endpoint.model}"
+        title = f"Superalloys proposed by {config.model or config.endpoint.model}"
         experiment.finish(Report(title, {}, tables=[table.table], notes=asking.notes))
 
 
@@ -170,12 +179,14 @@ class Asking:
         self,
         config: Config,
         lists: PhaseLists,
-        examples: list[str],
+        train: Sequence[Candidate],
         judge: AlloyReward,
         reference: AlloyReference,
     ) -> None:
-        self.config, self.lists, self.examples = config, lists, examples
+        self.config, self.lists = config, lists
         self.judge, self.reference = judge, reference
+        self.prompts, self.tags = judge.family.prompts, judge.family.tags
+        self.examples = [write_candidate(one, self.tags) for one in train]
         self.known = None
         if config.known:
             self.known = KnownPhases(formulas(lists.bcc), formulas(lists.b2))
@@ -183,10 +194,8 @@ class Asking:
 
     def shots(self, n: int) -> ShotsConfig:
         """Settings of prompts with n examples."""
-        elements, seed = self.lists.elements, self.config.seed
-        if self.config.plain:
-            return ShotsConfig.plain(elements, n, seed)
-        return ShotsConfig(elements, n, seed=seed)
+        config, elements = self.config, self.lists.elements
+        return ShotsConfig.of(self.prompts, elements, n, config.seed, plain=config.plain)
 
     def ranked(self, n: int) -> Messages:
         """The prompt with the n best and worst samples."""
@@ -203,15 +212,29 @@ class Asking:
             chosen = rng.choice(len(self.examples), n, replace=False)
             examples = [self.examples[i] for i in chosen]
             elements, tuning = self.lists.elements, self.config.tuning
-            prompt = tuned_prompt(self.config.endpoint, examples, elements, tuning)
+            prompt = tuned_prompt(self.config.endpoint, examples, elements, tuning, self.tags)
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(prompt), encoding="utf-8")
         return tuple(json.loads(path.read_text(encoding="utf-8")))
 
-    def endpoint(self, name: str, settings: EndpointConfig | None = None) -> Endpoint:
-        """The model, or another one, with a journal of that name."""
+    def player(self, name: str, settings: EndpointConfig | None = None) -> Ask:
+        """The model, or another one behind an endpoint, with a journal of that name."""
+        if self.config.model and settings is None:
+            return self._local
         journal = self.config.output / f"{name}.jsonl"
         return Endpoint(replace(settings or self.config.endpoint, journal=journal))
+
+    @cached_property
+    def _local(self) -> Ask:
+        """The model here."""
+        from crystaljax.alloys.baselines.policy_player import PolicyPlayer
+        from crystaljax.text.generation import GenerationConfig
+        from crystaljax.text.loading import TextModelConfig, load_text_policy
+
+        asked, policy = self.config.endpoint, load_text_policy(TextModelConfig(self.config.model))
+        temperature = 1.0 if asked.temperature is None else asked.temperature
+        generation = GenerationConfig(temperature, max_new_tokens=asked.max_tokens, batch_size=16)
+        return PolicyPlayer(policy, policy.start, generation, self.config.seed)
 
     def identified(self, prompt: Messages, number: int) -> Messages:
         """The prompt, with an identifier if asked for."""
@@ -223,8 +246,8 @@ class Asking:
         """Evaluation of the answers to prompts."""
         if identify or self.config.identify:
             prompts = [with_uuid(one, self.config.seed, n) for n, one in enumerate(prompts)]
-        answers = self.endpoint(name)(prompts)
-        return self.evaluation([final_answer(one) for one in answers if one is not None])
+        answers = self.player(name)(prompts)
+        return self.evaluation([final_answer(one, self.tags) for one in answers if one is not None])
 
     def evaluation(self, texts: Sequence[str]) -> AlloyEvaluation:
         """Evaluation of texts."""
@@ -233,15 +256,14 @@ class Asking:
     def dialogues(self) -> dict[str, AlloyEvaluation]:
         """Proposals of each round of the dialogues."""
         config = self.config
-        generator = self.endpoint("generator")
-        evaluator = self.endpoint("evaluator", config.evaluator)
+        generator = self.player("generator")
+        evaluator = self.player("evaluator", config.evaluator)
         journal = config.output / "dialogues.jsonl"
-        settings = DialogueConfig(self.lists.elements, config.revisions, journal=journal)
+        templates = self.prompts.evaluator, self.prompts.revision
+        settings = DialogueConfig(self.lists.elements, config.revisions, *templates, journal)
         prompts = shot_prompts(config.n_dialogues, config=self.shots(0), known=self.known)
-        judge = self.judge
-        rounds = dialogue(
-            prompts, generator, evaluator, judge.judge_texts, settings, judge.identity
-        )
+        judge = self.judge.judge_texts, settings, self.judge.identity, self.judge.family
+        rounds = dialogue(prompts, generator, evaluator, *judge)
         return {
             f"dialogue, round {n}": evaluate_alloys(each.texts, each.rewards, self.reference)
             for n, each in enumerate(rounds, 1)
@@ -254,16 +276,17 @@ class Asking:
             prompt = shot_prompts(1, config=self.shots(0), known=self.known)[0]
         else:
             prompt = self.ranked(max(config.ranked, default=N_RANKED))
-        evaluator: Evaluator = RuleEvaluator(self.judge.judge_texts)
+        evaluator: Evaluator = RuleEvaluator(self.judge.judge_texts, self.judge.family)
         if config.reviewer == "model":
-            asked = self.endpoint("reviewer", config.evaluator)
-            evaluator = ModelEvaluator(asked, self.lists.elements)
+            asked = self.player("reviewer", config.evaluator)
+            evaluator = ModelEvaluator(asked, self.lists.elements, self.prompts.review)
         found = review(
             lambda number: self.identified(prompt, number),
-            self.endpoint("reviewed"),
+            self.player("reviewed"),
             evaluator,
             config.reviewed,
             config.review,
+            self.judge.family,
         )
         self.notes.append(
             f"Reviewed: {len(found.texts)} accepted of {found.proposals} proposals in"

@@ -19,6 +19,7 @@ import numpy as np
 from crystaljax.alloys.composition import CompositionError, master, read_candidate
 from crystaljax.alloys.dataset import candidates
 from crystaljax.alloys.engines.phase_table import write_phase_table
+from crystaljax.alloys.evaluation import over_seeds
 from crystaljax.alloys.evaluation.metrics import (
     AlloyEvaluation,
     AlloyReference,
@@ -26,8 +27,9 @@ from crystaljax.alloys.evaluation.metrics import (
     evaluate_mixtures,
 )
 from crystaljax.alloys.evaluation.outputs import Outputs, read_outputs
-from crystaljax.alloys.evaluation.over_seeds import element_set_table
 from crystaljax.alloys.evaluation.table_one import table_one
+from crystaljax.alloys.evaluation.tokens import read_element_tables
+from crystaljax.alloys.family import load_family
 from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
 from crystaljax.evaluation.report import Report
@@ -42,7 +44,7 @@ from crystaljax.tracking import TrackingConfig
 class Config:
     """Read, judge, compare."""
 
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
     """LABEL=PATH of each model and seed: texts, formulas or crystals (`outputs.read_outputs`)."""
     data: DataConfig = field(default_factory=DataConfig)
     """Phases whose candidates are the reference."""
@@ -52,6 +54,9 @@ class Config:
         default_factory=lambda: AlloyConfig(pool=PoolConfig(kind="processes", n_workers=2))
     )
     """Reward of candidates; results are kept in OUTPUT if no cache is named."""
+    drift: tuple[str, ...] = ()
+    """LABEL=PATH of kl_elements.csv files of runs of `alloys.py`, such as those of different base
+    models, whose drift from SFT is compared (A.6)."""
     phases: bool = False
     """Write the phases of each candidate, too: computed anew, without workers."""
     output: Path = Path("runs/alloy_score")
@@ -61,14 +66,15 @@ class Config:
 
 
 def main(config: Config) -> None:
-    pairs = [file.partition("=") for file in config.files]
-    if wrong := [file for file, (*_, path) in zip(config.files, pairs, strict=True) if not path]:
-        raise ValueError(f"files are LABEL=PATH, not {', '.join(wrong)}")
-    outputs = [(label, read_outputs(path)) for label, _, path in pairs]
+    pairs, drifts = labelled(config.files), labelled(config.drift)
+    if not pairs and not drifts:
+        raise ValueError("nothing to compare: give --files or --drift")
+    family = load_family(config.reward.family)
+    outputs = [(label, read_outputs(path, family.tags)) for label, path in pairs]
     with Experiment(config, config.output, config.tracking, "score") as experiment:
         lists = load_lists(config.data.lists)
         train, validation = candidates(lists.bcc, lists.b2, config.data.pairs)
-        reference = data_reference(config.data, lists, train, validation)
+        reference = data_reference(config.data, lists, train, validation, family)
         cache = config.reward.cache or experiment.folder / "rewards.sqlite"
         experiment.describe(lists=config.data.lists, database=config.reward.engine.database)
         found: dict[str, list[AlloyEvaluation]] = {}
@@ -86,12 +92,36 @@ def main(config: Config) -> None:
                     notes.append(f"{path.name}: the phases of {n} candidates of {label}.")
         table = table_one(found, config.baseline)
         table.write(experiment.folder)
-        sets = element_set_table({k: v for k, v in found.items() if v[0].candidates})
+        sets = over_seeds.element_set_table({k: v for k, v in found.items() if v[0].candidates})
         for label, evaluations in found.items():
             for n, one in enumerate(evaluations):
                 summarize(experiment.main.tracker, f"{label} {n}", one)
+        tables = [table.table, sets] if found else []
+        figures = {}
+        drifted = {
+            f"{label} {model}": one
+            for label, path in drifts
+            for model, one in read_element_tables(path).items()
+        }
+        if drifted:
+            tables.append(over_seeds.element_divergence_table(drifted))
+            drawn = over_seeds.divergence_map(drifted)
+            figures["kl_models"] = drawn, "KL(model ‖ SFT) in SFT's samples"
+        if len(drifted) > 1:
+            one, other, *_ = drifted
+            drawn = over_seeds.divergence_change_bars(drifted, one, other)
+            figures["kl_change"] = drawn, f"KL of {one} less that of {other}"
+        pictures = experiment.pictures(figures)
         title = "Superalloys of models, from their files"
-        experiment.finish(Report(title, {}, tables=[table.table, sets], notes=notes))
+        experiment.finish(Report(title, {}, pictures, tables, notes))
+
+
+def labelled(files: Sequence[str]) -> list[tuple[str, str]]:
+    """Labels and paths of LABEL=PATH; ValueError for what is not of that form."""
+    pairs = [file.partition("=") for file in files]
+    if wrong := [file for file, (*_, path) in zip(files, pairs, strict=True) if not path]:
+        raise ValueError(f"files are LABEL=PATH, not {', '.join(wrong)}")
+    return [(label, path) for label, _, path in pairs]
 
 
 def evaluation(judge: AlloyReward, reference: AlloyReference, outputs: Outputs) -> AlloyEvaluation:
@@ -106,7 +136,7 @@ def write_phases(path: Path, judge: AlloyReward, texts: Sequence[str]) -> int:
     elements, mix_by = judge.engine.elements, judge.config.mix_by
     found = {}
     for text in texts:
-        candidate, _ = read_candidate(text, elements)
+        candidate, _ = read_candidate(text, elements, judge.family.tags)
         if candidate is not None:
             try:
                 found[str(candidate)] = candidate, master(candidate, mix_by)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crystaljax.alloys.baselines.optimize import SearchConfig
+from crystaljax.alloys.composition import TAGS
 from crystaljax.alloys.dataset import PairsConfig
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward, RulesConfig
 from crystaljax.experiment.alloy_report import finish
@@ -34,9 +35,6 @@ from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.reinforce import ReinforceConfig
 from crystaljax.training.sft import SftConfig
 from crystaljax.training.text_preference import TextPreferenceConfig
-
-TAGS = ("<BCC>", "</BCC>", "<B2>", "</B2>", "<B2_Volume>", "</B2_Volume>")
-"""One token each."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     """Supervised fine-tuning, which comes first."""
     model: TextModelConfig = field(
-        default_factory=lambda: TextModelConfig(cutting="symbols", added_tokens=TAGS)
+        default_factory=lambda: TextModelConfig(cutting="symbols", added_tokens=TAGS.tokens)
     )
     """Model that learns."""
     generation: GenerationConfig = field(

@@ -16,7 +16,7 @@ from crystaljax.alloys.baselines.review import (
     review,
 )
 from crystaljax.alloys.baselines.shots import shot_prompts, with_uuid
-from crystaljax.alloys.rules import RULES
+from crystaljax.alloys.family import BCC_B2
 from crystaljax.rewards.base import RewardBatch
 
 TEXT = "<BCC>Cr</BCC> <B2>AlNi</B2> <B2_Volume>{}</B2_Volume>"
@@ -87,7 +87,7 @@ def test_one_silence_costs_a_round() -> None:
 
 
 def test_the_rules_as_evaluator() -> None:
-    info = {name: np.array([1.0, 1.0, np.nan]) for name in RULES}
+    info = {name: np.array([1.0, 1.0, np.nan]) for name in BCC_B2.rules}
     info["bcc_first"] = np.array([1.0, 0.0, np.nan])
     info["mismatch"] = np.array([0.01, 0.01, np.nan])
     rewards = RewardBatch.from_values(

@@ -18,6 +18,7 @@ from crystaljax.alloys.baselines.shots import (
     with_uuid,
 )
 from crystaljax.alloys.composition import read_candidate
+from crystaljax.alloys.family import Prompts
 from crystaljax.alloys.journal import Journal, reward_entries
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.text.prompts import load_template
@@ -92,7 +93,8 @@ def test_prompts_of_before_are_the_same() -> None:
 def test_rules_and_known_phases_are_options(
     shots: int, plain: bool, known: KnownPhases | None
 ) -> None:
-    config = ShotsConfig.plain(("Al", "Cr"), shots) if plain else ShotsConfig(("Al", "Cr"), shots)
+    config = ShotsConfig.of(Prompts(), ("Al", "Cr"), shots, plain=plain)
+    assert plain or config == ShotsConfig(("Al", "Cr"), shots)
     text = shot_prompts(1, EXAMPLES, config, known)[0][-1]["content"]
     assert (RULE in text) != plain
     assert ("Nb67Mo33" in text and "AlNi." in text) == (known is not None)
@@ -106,7 +108,7 @@ def test_ranked_examples(plain: bool) -> None:
     texts = [*EXAMPLES[:5], EXAMPLES[0], "no candidate"]
     values = np.array([-3.0, -1.0, -2.0, -5.0, -4.0, -0.0, 9.0])
     rewards = RewardBatch.from_values(values, {}, [None] * 6 + ["no <BCC>"])
-    config = ShotsConfig.plain(("Al",), 2) if plain else ShotsConfig(("Al",), 2)
+    config = ShotsConfig.of(Prompts(), ("Al",), 2, plain=plain)
     prompts = ranked_prompts(3, texts, rewards, config)
     assert prompts[0] == prompts[2]
     text = prompts[0][-1]["content"]

@@ -49,6 +49,8 @@ def test_element_sets(found: dict[str, list[AlloyEvaluation]]) -> None:
     assert table.rows[0] == ["", "1.", "2.", "3."]
     assert table.rows[2][1:] == ["Cr-Ni 58.3 ± 8.3 %", "Cr-W 41.7 ± 8.3 %", ""]
     assert element_set_shares([evaluation(["none"], [BAD])]) == []
+    (b2,) = element_set_shares(found["SFT"][:1], 1, "b2")
+    assert (b2.name, b2.value) == ("Al-Ni (%)", 50)
 
 
 def test_win_draw_loss(found: dict[str, list[AlloyEvaluation]]) -> None:

@@ -9,8 +9,9 @@ import pytest
 from alloy_tables import bcc, table
 
 from crystaljax.alloys.engines.table import write_table
+from crystaljax.alloys.family import BCC_B2
 from crystaljax.alloys.reward import AlloyConfig, EngineConfig
-from crystaljax.alloys.rules import OTHERS, RULES
+from crystaljax.alloys.rules import OTHERS
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
@@ -25,7 +26,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_reward_is_equation_one() -> None:
-    assert [cost for _, cost in RULES.values()] == [1000, 100, 10, 1]
+    assert [rule.cost for rule in BCC_B2.rules.values()] == [1000, 100, 10, 1]
     assert OTHERS == 0.10
 
 

@@ -342,11 +342,13 @@ def test_alloy_score(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "ours.txt").write_text(f"{text}\nnone\n")
     (tmp_path / "theirs.csv").write_text("formula\nAlNi\nAl2O3\n")
     (tmp_path / "known.txt").write_text("AlNi\nAlCo\n")
+    (tmp_path / "kl.csv").write_text("model,element,count,KL\nDPO,Al,3,0.1\nDPO,Ni,2,0.2\n")
     run(
         *(monkeypatch, "alloy_score.py", "--files ours=ours.txt CDVAE=theirs.csv --output out"),
         "--reward.pool.kind inline --reward.temperatures 600 1000 1400 --phases",
-        "--data.known known.txt --data.covered space",
+        "--data.known known.txt --data.covered space --drift a=kl.csv b=kl.csv",
     )
+    assert Path("out/kl_change.png").is_file()
     report = json.loads(Path("out/report.json").read_text())
     assert any("CDVAE: 1 compositions of other elements" in note for note in report["notes"])
     with Path("out/table_1.csv").open() as file:

@@ -148,14 +148,19 @@ def drawn(
         label: np.concatenate([run.samples[label].judged.value for run in runs])
         for label in (SFT, "DPO", "GRPO")
     }
-    yield "rewards", "Rewards before and after", figures.reward_histogram(values)
+    histogram = figures.reward_histogram(values, rules=judge.family.rules)
+    yield "rewards", "Rewards before and after", histogram
     yield (
         "trade_off",
         "Candidates that keep all rules, and diversity",
         figures.reward_against_diversity(found, "all rules"),
     )
     yield "tokens", "KL(DPO ‖ SFT) in samples", figures.token_heat_map(divergence["DPO"])
-    yield "kl_elements", "KL(DPO ‖ SFT) by element", figures.element_heat_map(divergence["DPO"])
+    yield (
+        "kl_elements",
+        "KL(DPO ‖ SFT) by element",
+        figures.element_heat_map(divergence["DPO"], judge.family.tags),
+    )
     first = runs[0].bench.folder
     sft, dpo, grpo = (read_metrics(first / name) for name in ("SFT", "DPO", "GRPO"))
     curves: dict[str, tuple[Mapping[str, np.ndarray], str]] = {
@@ -172,7 +177,7 @@ def drawn(
     for name, (series, label) in curves.items():
         yield name, label, plots.training_curves(series, label)
     for n, one in enumerate(best[:N_DRAWN], 1):
-        candidate, _ = read_candidate(one.text, judge.engine.elements)
+        candidate, _ = read_candidate(one.text, judge.engine.elements, judge.family.tags)
         assert candidate is not None  # it was judged
         mixture = master(candidate, judge.config.mix_by)
         table = judge.engine.equilibria([mixture], np.array(judge.config.temperatures))

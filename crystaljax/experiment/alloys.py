@@ -23,6 +23,7 @@ from crystaljax.alloys.evaluation.metrics import (
     AlloyReference,
     evaluate_alloys,
 )
+from crystaljax.alloys.family import AlloyFamily
 from crystaljax.alloys.journal import Journal, read_rewards, reward_entries
 from crystaljax.alloys.known import known_alloys
 from crystaljax.alloys.lists import PhaseLists, load_lists
@@ -54,7 +55,7 @@ class DataConfig:
     pairs: PairsConfig = field(default_factory=PairsConfig)
     """Pairing of the phases."""
     template: str = "alloy_short"
-    """Prompt template: a shipped one, or the path of a TOML file."""
+    """Prompt template: a shipped one, or the path of a TOML file; the family's if empty."""
     held: bool = True
     """Samples are held to the grammar of candidates; what GRPO learns from is not."""
     covered: Literal["held out", "space"] = "held out"
@@ -86,11 +87,12 @@ def data_reference(
     lists: PhaseLists,
     train: Sequence[Candidate],
     validation: Sequence[Candidate],
+    family: AlloyFamily,
 ) -> AlloyReference:
     """The reference of evaluations on these data; errors as `known.known_alloys`."""
     covered = validation if data.covered == "held out" else all_pairs(lists.bcc, lists.b2)
     known = [] if data.known is None else known_alloys(data.known, lists.elements)
-    return AlloyReference.of(f"{data.lists}/train", train, covered, known=known)
+    return AlloyReference.of(f"{data.lists}/train", train, covered, known=known, family=family)
 
 
 class Samples(NamedTuple):
@@ -129,8 +131,9 @@ class Bench:
         lists.check(reward)
         self.grid, self.elements = lists.grid, lists.elements
         train, validation = candidates(lists.bcc, lists.b2, replace(data.pairs, seed=seed))
-        self.reference = data_reference(data, lists, train, validation)
-        template, chat = load_template(data.template), chats(model)
+        self.reference = data_reference(data, lists, train, validation, reward.family)
+        prompt = data.template or reward.family.prompts.training
+        template, chat = load_template(prompt), chats(model)
         self.train, self.validation = (
             Texts.given(alloy_examples(part, template, self.elements, chat=chat))
             for part in (train, validation)
@@ -139,7 +142,8 @@ class Bench:
         self.policy = load_text_policy(replace(model, seed=seed), texts)
         self.grammar = None
         if data.held:
-            pattern, size = candidate_pattern(self.elements), self.policy.config.vocabulary
+            pattern = candidate_pattern(self.elements, reward.family.tags)
+            size = self.policy.config.vocabulary
             self.grammar = from_regex(pattern, self.policy.tokenizer, size)
         # All ask the same.
         self.prompt = prompts(self.policy, self.train.take(np.arange(1)))[0]
@@ -229,7 +233,9 @@ class Bench:
         path = self.folder / f"{config.method}.jsonl"
         config = replace(config, journal=path, seed=self.seed)
         space, judge = Space(self.grid), self.reward.judge_texts
-        return Samples(*search(space, judge, config, self.reward.identity), [])
+        reward = self.reward
+        found = search(space, judge, config, reward.identity, reward.family.tags)
+        return Samples(*found, [])
 
     def evaluation(self, samples: Samples) -> AlloyEvaluation:
         """Evaluation of samples."""

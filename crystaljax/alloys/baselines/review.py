@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crystaljax.alloys.baselines.dialogue import BROKEN, Ask, verdicts
+from crystaljax.alloys.baselines.dialogue import Ask, verdicts
 from crystaljax.alloys.baselines.endpoint import Messages
 from crystaljax.alloys.baselines.optimize import Judge
 from crystaljax.alloys.baselines.shots import final_answer
+from crystaljax.alloys.family import BCC_B2, AlloyFamily
 from crystaljax.text.prompts import load_template
 
 _VERDICT = re.compile(r"\b(in)?valid\b", re.IGNORECASE)
@@ -60,15 +61,15 @@ def _read(answer: str) -> Verdict | None:
 class RuleEvaluator:
     """CALPHAD as the evaluator: valid is what keeps all rules, and the reasons are those broken."""
 
-    def __init__(self, judge: Judge) -> None:
-        self._judge = judge
+    def __init__(self, judge: Judge, family: AlloyFamily = BCC_B2) -> None:
+        self._judge, self._family = judge, family
 
     def __call__(self, texts: Sequence[str], /) -> list[Verdict | None]:
         """Verdicts by the rewards."""
         rewards = self._judge(texts)
-        rules = np.array([rewards.info[name] for name in BROKEN if name in rewards.info])
+        rules = np.array([rewards.info[name] for name in self._family.rules])
         kept = rewards.ok & (np.nan_to_num(rules) > 0).all(axis=0)
-        told = verdicts(rewards)
+        told = verdicts(rewards, self._family)
         return [Verdict(bool(valid), words) for valid, words in zip(kept, told, strict=True)]
 
 
@@ -82,8 +83,6 @@ class ReviewConfig:
     """Loops that run side by side."""
     most_loops: int = 10_000
     """Loops that are begun at most."""
-    rejected: str = "alloy_rejected"
-    """Template of what the generator is told; its field is {reason}."""
 
     def __post_init__(self) -> None:
         for name in ("rounds", "at_once", "most_loops"):
@@ -124,14 +123,15 @@ def review(
     evaluator: Evaluator,
     n: int,
     config: ReviewConfig = ReviewConfig(),
+    family: AlloyFamily = BCC_B2,
 ) -> Reviewed:
     """Run loops until n candidates are accepted; fewer where nobody answers any more.
 
     `first`: the number of a loop -> its first prompt. A generator that is rejected sees its first
-    prompt, its last proposal and the evaluator's words. A round without a proposal or a verdict is
-    one of the loop's, too.
+    prompt, its last proposal and the evaluator's words, by the family's template `rejected`, whose
+    field is {reason}. A round without a proposal or a verdict is one of the loop's, too.
     """
-    template = load_template(config.rejected)
+    template = load_template(family.prompts.rejected)
     found = Reviewed([], [])
     running: list[_Loop] = []
     while True:
@@ -143,7 +143,9 @@ def review(
         if not running:
             return found
         answers = generator([loop.chat for loop in running])
-        texts = [None if answer is None else final_answer(answer) for answer in answers]
+        texts = [
+            None if answer is None else final_answer(answer, family.tags) for answer in answers
+        ]
         proposed = [text for text in texts if text is not None]
         judged = iter(evaluator(proposed) if proposed else ())
         said = [None if text is None else next(judged) for text in texts]

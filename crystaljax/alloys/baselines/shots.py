@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from crystaljax.alloys.baselines.endpoint import Messages
+from crystaljax.alloys.composition import TAGS, Tags
+from crystaljax.alloys.family import Prompts
 from crystaljax.alloys.journal import read_rewards
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.text.prompts import load_template
-
-PLAIN = "alloy_plain"
-"""Template of prompts that do not state the rules, with any examples or none."""
 
 
 @dataclass(frozen=True)
@@ -32,19 +31,27 @@ class ShotsConfig:
     """Elements that it may use."""
     shots: int = 0
     """Examples in each prompt; of ranked ones so many good and so many bad ones."""
-    zero_shot: str = "alloy_zero_shot"
+    zero_shot: str = Prompts.zero_shot
     """Template of prompts without examples."""
-    few_shot: str = "alloy_few_shot"
+    few_shot: str = Prompts.few_shot
     """Template of prompts with {examples}."""
-    ranked_shots: str = "alloy_ranked_shots"
+    ranked_shots: str = Prompts.ranked_shots
     """Template of prompts with {good} and {bad} examples."""
     seed: int = 0
     """Of the choice of examples."""
 
     @staticmethod
-    def plain(elements: tuple[str, ...], shots: int = 0, seed: int = 0) -> ShotsConfig:
-        """Prompts that do not state the rules, as those of the paper."""
-        return ShotsConfig(elements, shots, PLAIN, PLAIN, PLAIN, seed)
+    def of(
+        prompts: Prompts,
+        elements: tuple[str, ...],
+        shots: int = 0,
+        seed: int = 0,
+        *,
+        plain: bool = False,
+    ) -> ShotsConfig:
+        """With a family's templates; `plain` ones do not state the rules, as those of the paper."""
+        names = (prompts.zero_shot, prompts.few_shot, prompts.ranked_shots)
+        return ShotsConfig(elements, shots, *((prompts.plain,) * 3 if plain else names), seed)
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ def read_samples(path: str | PathLike[str]) -> tuple[list[str], RewardBatch]:
         raise ValueError(f"{path} is no journal of samples with rewards: {error!r}") from error
 
 
-def final_answer(text: str) -> str:
+def final_answer(text: str, tags: Tags = TAGS) -> str:
     """Final answer of a model that thinks aloud: the text from its last <BCC> on."""
-    start = text.rfind("<BCC>")
+    start = text.rfind(f"<{tags.matrix}>")
     return text[start:] if start >= 0 else text

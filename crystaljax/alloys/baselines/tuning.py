@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from crystaljax.alloys.baselines.endpoint import EndpointConfig, Messages
-from crystaljax.alloys.baselines.shots import PLAIN, final_answer
-from crystaljax.alloys.composition import read_candidate
+from crystaljax.alloys.baselines.shots import final_answer
+from crystaljax.alloys.composition import TAGS, Tags, read_candidate
+from crystaljax.alloys.family import Prompts
 from crystaljax.text.prompts import load_template
 
 
@@ -19,7 +20,7 @@ class TuningConfig:
 
     effort: Literal["light", "medium", "heavy"] = "medium"
     """Its presets of numbers of candidates and trials; the paper's is medium."""
-    template: str = PLAIN
+    template: str = Prompts.plain
     """Template of the instruction that it starts from; its field is {elements}."""
     demonstrations: int = 4
     """Answers of the model, and as many of the examples, that a prompt may show at most."""
@@ -29,9 +30,9 @@ class TuningConfig:
     """Of its choices."""
 
 
-def element_count(text: str, elements: Sequence[str]) -> int:
+def element_count(text: str, elements: Sequence[str], tags: Tags = TAGS) -> int:
     """Number of elements of the candidate in a text, the metric that is tuned for; 0 if none."""
-    candidate, _ = read_candidate(final_answer(text), elements)
+    candidate, _ = read_candidate(final_answer(text, tags), elements, tags)
     return 0 if candidate is None else len(candidate.bcc.keys() | candidate.b2.keys())
 
 
@@ -40,6 +41,7 @@ def tuned_prompt(
     examples: Sequence[str],
     elements: Sequence[str],
     config: TuningConfig = TuningConfig(),
+    tags: Tags = TAGS,
 ) -> Messages:
     """A prompt whose answers have more elements; it is asked like any other, without DSPy.
 
@@ -71,7 +73,7 @@ def tuned_prompt(
     rows = [dspy.Example(elements=allowed, alloy=text).with_inputs("elements") for text in examples]
 
     def metric(example: Any, answer: Any, trace: Any = None) -> int:
-        return element_count(str(answer.alloy), elements)
+        return element_count(str(answer.alloy), elements, tags)
 
     with dspy.context(lm=model):
         tuner = dspy.MIPROv2(

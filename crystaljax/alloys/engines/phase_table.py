@@ -28,7 +28,7 @@ COLUMNS = (
     "Lattice Parameter",
 )
 """Composition of the BCC and of the B2, B2 percentage, K, mole fraction, name with the number of
-its composition set, 1 or 0 of BCC phases, Å of BCC phases."""
+its composition set, 1 or 0 (of BCC phases and those that are ordered), Å."""
 
 _BCC_NAME = "BCC_B2"  # of BCC phases that the database calls otherwise
 _ORDER = {"0": False, "1": True, "false": False, "true": True, "": False}
@@ -84,11 +84,9 @@ def _lines(
             name = _name(row)
             seen[name, row.ordered] += 1
             number = seen[name, row.ordered] + (disordered[name] if row.ordered else 0)
-            of_bcc = ["", ""]
-            if row.kind == "bcc":
-                lattice = f"{row.lattice:.9g}" if np.isfinite(row.lattice) else ""
-                of_bcc = [str(int(row.ordered)), lattice]
-            yield [*start, f"{row.fraction:.9g}", f"{name}#{number}", *of_bcc]
+            lattice = f"{row.lattice:.9g}" if np.isfinite(row.lattice) else ""
+            order = str(int(row.ordered)) if row.kind == "bcc" or row.ordered or lattice else ""
+            yield [*start, f"{row.fraction:.9g}", f"{name}#{number}", order, lattice]
 
 
 def _name(row: Row) -> str:
@@ -146,8 +144,4 @@ def _row(line: Mapping[str, str], mixture: Mapping[str, float]) -> Row:
     order = line["IsOrdered"].strip().lower().removesuffix(".0")
     if order not in _ORDER:
         raise ValueError(f"IsOrdered is 0 or 1, not {line['IsOrdered']!r}")
-    quantity = float(line["Quantity"])
-    ordered = kind == "bcc" and _ORDER[order]
-    return Row(
-        line["Phase"], kind, ordered, quantity, mixture, lattice if kind == "bcc" else float("nan")
-    )
+    return Row(line["Phase"], kind, _ORDER[order], float(line["Quantity"]), mixture, lattice)

@@ -97,7 +97,10 @@ class Equilibria:
 
     def amount(self, kind: Kind, ordered: bool | None = None) -> np.ndarray:
         """float64 [C, T]: fraction of all phases of a kind; nan at points that failed."""
-        rows = self.rows_of(kind, ordered)
+        return self.amount_of(self.rows_of(kind, ordered))
+
+    def amount_of(self, rows: np.ndarray) -> np.ndarray:
+        """float64 [C, T]: fraction of some rows, bool [R]; nan at points that failed."""
         cells = self.composition[rows] * len(self.temperatures) + self.step[rows]
         size = self.solved.size
         sums = np.bincount(cells, self.fraction[rows], minlength=size).reshape(self.solved.shape)

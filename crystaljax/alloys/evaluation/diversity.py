@@ -13,7 +13,6 @@ from scipy.special import gammaln
 from crystaljax.alloys.composition import Candidate
 from crystaljax.alloys.engines.table import composition_key
 from crystaljax.composition import atomic_number
-from crystaljax.evaluation.rates import Rate
 
 Phase = Literal["bcc", "b2"]
 
@@ -52,15 +51,6 @@ def expected_unique(keys: Sequence[Hashable | None], draw: int) -> float:
         - gammaln(n + 1) + gammaln(n - draw + 1)
     )  # fmt: skip
     return float((1 - np.where(can_miss, np.exp(log_missed), 0.0)).sum())
-
-
-def top_element_sets(candidates: Candidates, n: int = 5, phase: Phase = "bcc") -> list[Rate]:
-    """The n commonest sets of elements of a phase, such as "Al-Cr", of all that are candidates."""
-    known = [getattr(one, phase) for one in candidates if one is not None]
-    sets = Counter("-".join(sorted(amounts)) for amounts in known)
-    description = f"the {phase.upper()} has these elements and no others"
-    ordered = sorted(sets.items(), key=lambda pair: (-pair[1], pair[0]))
-    return [Rate(name, count, len(known), description, "candidates") for name, count in ordered[:n]]
 
 
 def element_frequencies(candidates: Candidates, phase: Phase | None = None) -> np.ndarray:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crystaljax.alloys.composition import TAGS, Tags
 from crystaljax.alloys.engines.thermodynamics import Equilibria
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation
 from crystaljax.alloys.evaluation.tokens import COLUMNS, by_element
-from crystaljax.alloys.rules import PRESENT, RULES
+from crystaljax.alloys.family import BCC_B2, AlloyRule
+from crystaljax.alloys.rules import PRESENT
 from crystaljax.evaluation.rates import Measure
 from crystaljax.plots import COLOURS, chart
 
@@ -84,7 +86,11 @@ def _lattice(one: Equilibria, ordered: bool) -> np.ndarray:
     return found
 
 
-def reward_histogram(values: Mapping[str, np.ndarray], n_bins: int = 42) -> Figure:
+def reward_histogram(
+    values: Mapping[str, np.ndarray],
+    n_bins: int = 42,
+    rules: Mapping[str, AlloyRule] = BCC_B2.rules,
+) -> Figure:
     """Histograms of rewards (Eq. 1) by label, before and after, on a logarithmic scale of cost.
 
     Better is to the right. Bars are fractions of all samples. The costs of the rules are powers
@@ -100,11 +106,11 @@ def reward_histogram(values: Mapping[str, np.ndarray], n_bins: int = 42) -> Figu
         colour = COLOURS[i % len(COLOURS)]
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35)
         axes.stairs(heights, edges, color=colour, lw=1.6, label=label)
-    for name, (_, cost) in RULES.items():
-        axes.axvline(cost, color="0.55", lw=0.8, ls=":", zorder=0)
+    for name, rule in rules.items():
+        axes.axvline(rule.cost, color="0.55", lw=0.8, ls=":", zorder=0)
         words = fill(f"not {name}".replace("_", " "), 14)
         axes.annotate(
-            words, (cost, 1.01), xycoords=("data", "axes fraction"), fontsize=7, color="0.35",
+            words, (rule.cost, 1.01), xycoords=("data", "axes fraction"), fontsize=7, color="0.35",
             ha="center", va="bottom",
         )  # fmt: skip
     axes.set_xscale("log")
@@ -157,9 +163,9 @@ def token_heat_map(divergence: TokenDivergence, texts: Sequence[int] = range(8))
     return figure
 
 
-def element_heat_map(divergence: TokenDivergence) -> Figure:
+def element_heat_map(divergence: TokenDivergence, tags: Tags = TAGS) -> Figure:
     """Mean KL divergence (nats) at each element's symbol and amount, in BCC and in B2."""
-    found = by_element(divergence)
+    found = by_element(divergence, tags)
     figure, axes = chart((4.6, 0.34 * len(found.symbols) + 1.2))
     colours = _shades(figure, axes, found.mean, "mean KL (nat)")
     axes.imshow(colours.to_rgba(np.ma.masked_invalid(found.mean)), aspect="auto")

@@ -15,7 +15,6 @@ from crystaljax.alloys.evaluation.diversity import (
     element_frequencies,
     expected_unique,
     pair_keys,
-    top_element_sets,
 )
 from crystaljax.alloys.evaluation.novelty import (
     COVERAGE,
@@ -26,7 +25,7 @@ from crystaljax.alloys.evaluation.novelty import (
     nearest,
 )
 from crystaljax.alloys.evaluation.validity import mixture_validity_rates, validity_rates
-from crystaljax.alloys.rules import RULES
+from crystaljax.alloys.family import BCC_B2, AlloyFamily
 from crystaljax.evaluation.charge_balance import OxidationTable
 from crystaljax.evaluation.distribution import total_variation
 from crystaljax.evaluation.rates import Difference, Measure, Metric, MetricSet, Rate, standard_error
@@ -35,14 +34,6 @@ from crystaljax.rewards.base import RewardBatch
 
 VALUE = "value"
 """The column of rewards."""
-
-RULE_WORDS: Mapping[str, str] = {
-    "coexist": "BCC and B2 coexist at some temperature",
-    "bcc_first": "BCC forms first on cooling",
-    "b2_at_room_temperature": "there is B2 at the lowest temperature",
-    "few_other_phases": "other phases are 10 % at most at every temperature",
-}
-"""Name -> what a rule of `rules.RULES` says."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +81,8 @@ class AlloyReference:
     """Definitions of the metrics."""
     known: KnownAlloys | None = None
     """Alloys to which samples should be new, too."""
+    family: AlloyFamily = BCC_B2
+    """Family of the candidates."""
 
     @staticmethod
     def of(
@@ -98,6 +91,7 @@ class AlloyReference:
         held_out: Sequence[Candidate] = (),
         config: AlloyEvaluationConfig = AlloyEvaluationConfig(),
         known: Sequence[Mapping[str, float]] = (),
+        family: AlloyFamily = BCC_B2,
     ) -> AlloyReference:
         """From candidates; coverage is of the training ones if none are held out.
 
@@ -116,7 +110,7 @@ class AlloyReference:
                 whole = FeatureSpace.of(training, "master", config.mix_by)
             found = KnownAlloys(whole, whole.of_mixtures(known))
         elements = element_frequencies(training)
-        return AlloyReference(name, space, points, covered, elements, config, found)
+        return AlloyReference(name, space, points, covered, elements, config, found, family)
 
 
 @dataclass(frozen=True)
@@ -125,10 +119,10 @@ class AlloyEvaluation(MetricSet):
 
     candidates: tuple[Candidate | None, ...]
     """Candidates in the texts, None where there is none."""
-    top_bcc: tuple[Rate, ...]
-    """The commonest sets of elements of the BCC."""
     elements: np.ndarray
     """float64 [119]: fraction of candidates with each element, by atomic number."""
+    rules: tuple[str, ...] = ()
+    """Names of the rates of rules, that of all of them included."""
 
 
 def evaluate_alloys(
@@ -142,9 +136,11 @@ def evaluate_alloys(
     if len(texts) != len(judged):
         raise ValueError(f"{len(texts)} texts, and {len(judged)} rewards")
     config = reference.config
+    family = reference.family
     read = np.asarray(judged.info["read"], bool)
     candidates = tuple(
-        read_candidate(text)[0] if good else None for text, good in zip(texts, read, strict=True)
+        read_candidate(text, tags=family.tags)[0] if good else None
+        for text, good in zip(texts, read, strict=True)
     )
     points = reference.space(candidates)
     distance = nearest(points, reference.training)
@@ -159,13 +155,13 @@ def evaluate_alloys(
         *_novelty(distance, to_known, reference),
         _unique(candidates, config.draw),
         *_reward_metrics(judged),
-        *_rule_rates(judged),
+        *(rules := _rule_rates(judged, family)),
         _element_distance(elements, reference, int(read.sum())),
     ]
     columns: dict[str, np.ndarray] = {"text": np.array(texts, object), VALUE: judged.value}
     columns |= {"ok": judged.ok, "distance": distance}
     columns |= {name.replace(" ", "_"): mask for name, (_, mask) in validity.items()}
-    columns |= {name: judged.info[name] for name in (*RULES, "mismatch")}
+    columns |= {name: judged.info[name] for name in (*family.rules, "mismatch")}
     context = (
         f"{len(texts)} sampled texts; every rate is of these unless it says otherwise",
         f"reference: {reference.name} ({len(reference.training)} training candidates, coverage of"
@@ -178,8 +174,8 @@ def evaluate_alloys(
         context,
         columns,
         candidates,
-        tuple(top_element_sets(candidates)),
         elements,
+        tuple(rate.name for rate in rules),
     )
 
 
@@ -211,7 +207,7 @@ def evaluate_mixtures(
     columns: dict[str, np.ndarray] = {"text": np.array(texts, object), "distance": distance}
     columns |= {name.replace(" ", "_"): mask for name, (_, mask) in validity.items()}
     context = (f"{len(mixtures)} compositions; every rate is of these",)
-    return AlloyEvaluation(len(mixtures), tuple(metrics), context, columns, (), (), elements)
+    return AlloyEvaluation(len(mixtures), tuple(metrics), context, columns, (), elements)
 
 
 def _novelty(
@@ -266,12 +262,13 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
     ]
 
 
-def _rule_rates(judged: RewardBatch) -> list[Rate]:
-    kept = {name: np.nan_to_num(judged.info[name]) > 0 for name in RULES}
+def _rule_rates(judged: RewardBatch, family: AlloyFamily) -> list[Rate]:
+    rules = family.rules
+    kept = {name: np.nan_to_num(judged.info[name]) > 0 for name in rules}
     everything = np.logical_and.reduce(list(kept.values()))
     return [
-        *(Rate.of(name, mask, RULE_WORDS[name]) for name, mask in kept.items()),
-        Rate.of("all rules", everything, "all four rules are kept"),
+        *(Rate.of(name, mask, rules[name].says) for name, mask in kept.items()),
+        Rate.of("all rules", everything, f"all {len(rules)} rules are kept"),
     ]
 
 
@@ -302,10 +299,8 @@ def compare(after: AlloyEvaluation, before: AlloyEvaluation, tolerance: float = 
     `tolerance` is of rewards, so in Å where the same rules are kept; the paper leaves it open.
     """
     win, draw, loss = duels(after.columns[VALUE], before.columns[VALUE], tolerance)
-    names = (*RULES, "all rules")
-    return Comparison(
-        win, draw, loss, {name: Difference(before[name], after[name]) for name in names}
-    )
+    changes = {name: Difference(before[name], after[name]) for name in before.rules}
+    return Comparison(win, draw, loss, changes)
 
 
 def duels(

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 
 from crystaljax.alloys.baselines.shots import final_answer
+from crystaljax.alloys.composition import TAGS, Tags
 from crystaljax.alloys.known import EntriesError, read_compositions
 from crystaljax.composition import symbol
 from crystaljax.data.readers import read
@@ -38,17 +39,18 @@ class Outputs:
         return Outputs(None, kept), len(self.mixtures) - len(kept)
 
 
-def read_outputs(path: str | PathLike[str]) -> Outputs:
+def read_outputs(path: str | PathLike[str], tags: Tags = TAGS) -> Outputs:
     """Samples in a file.
 
-    Texts: JSONL with a "text" in each line (as journals of samples have), or lines with <BCC> in
-    them; of a model that thinks aloud the last candidate counts. Compositions: a CSV with a column
-    of formulas, or lines of formulas. Crystals: any file or folder that `data.readers.read` reads;
-    what it cannot read is no composition. ValueError: nothing is in it; FileNotFoundError.
+    Texts: JSONL with a "text" in each line (as journals of samples have), or lines with the tag of
+    the matrix (<BCC>) in them; of a model that thinks aloud the last candidate counts.
+    Compositions: a CSV with a column of formulas, or lines of formulas. Crystals: any file or
+    folder that `data.readers.read` reads; what it cannot read is no composition. ValueError:
+    nothing is in it; FileNotFoundError.
     """
     path = Path(path)
-    if path.suffix in (".jsonl", ".txt") and (texts := _texts(path)):
-        return Outputs([final_answer(text) for text in texts], None)
+    if path.suffix in (".jsonl", ".txt") and (texts := _texts(path, tags)):
+        return Outputs([final_answer(text, tags) for text in texts], None)
     mixtures: list[Mixture] = []
     if path.suffix == ".txt" or ".csv" in path.suffixes:
         try:
@@ -62,11 +64,11 @@ def read_outputs(path: str | PathLike[str]) -> Outputs:
     return Outputs(None, mixtures)
 
 
-def _texts(path: Path) -> list[str]:
+def _texts(path: Path, tags: Tags) -> list[str]:
     """Texts of candidates in a file of lines; none if it has something else."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if path.suffix == ".txt":
-        return lines if any("<BCC>" in line for line in lines) else []
+        return lines if any(f"<{tags.matrix}>" in line for line in lines) else []
     try:
         entries = [json.loads(line) for line in lines]
     except ValueError as error:

@@ -13,11 +13,9 @@ from crystaljax.alloys.evaluation.diversity import Phase
 from crystaljax.alloys.evaluation.metrics import VALUE, AlloyEvaluation, duels
 from crystaljax.alloys.evaluation.table_one import plus_minus, summary
 from crystaljax.alloys.evaluation.tokens import NUMERALS, ElementTable
-from crystaljax.alloys.rules import RULES
-from crystaljax.composition import SYMBOLS
 from crystaljax.evaluation.rates import Measure, Rate
 from crystaljax.evaluation.report import Table
-from crystaljax.plots import COLOURS, chart
+from crystaljax.plots import COLOURS, chart, element_bars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +25,6 @@ Seeds = Sequence[AlloyEvaluation]
 """Evaluations of one model, one for each seed."""
 
 _OUTCOMES = {"win": COLOURS[4], "draw": COLOURS[0], "loss": COLOURS[1]}
-_MORE_COLOURS = (*COLOURS, "#9c7fb5", "#b08968", "#5f9ea0", "#374151")
 _N_ELEMENTS = 20  # shown at most
 
 
@@ -131,7 +128,7 @@ def rule_changes(
                 ],
                 name,
             )
-            for name in (*RULES, "all rules")
+            for name in found[baseline][0].rules
         }
     return changes
 
@@ -166,7 +163,7 @@ def _change(pairs: Sequence[tuple[object, object]], name: str) -> tuple[Measure,
 def rule_change_bars(found: Mapping[str, Seeds], baseline: str) -> Figure:
     """Figure 3: relative change of the satisfaction of each rule, with errors over seeds."""
     changes = rule_changes(found, baseline)
-    names = [*RULES, "all rules"]
+    names = found[baseline][0].rules
     series = {
         label: (
             [each[name][0].value for name in names],
@@ -185,30 +182,13 @@ def element_share_bars(found: Mapping[str, Seeds], training: np.ndarray) -> Figu
 
     `training`: float64 [119], by atomic number.
     """
-    means: dict[str, tuple[np.ndarray, np.ndarray]] = {
-        "training data": (training, np.full(119, np.nan))
-    }
+    fractions, errors = {"training data": training}, {}
     for label, seeds in found.items():
         each = np.array([one.elements for one in seeds])
-        error = (
-            each.std(axis=0, ddof=1) / math.sqrt(len(each))
-            if len(each) > 1
-            else np.full(119, np.nan)
-        )
-        means[label] = each.mean(axis=0), error
-    largest = np.max([mean for mean, _ in means.values()], axis=0)
-    shown = np.sort(np.argsort(-largest, kind="stable")[:_N_ELEMENTS])
-    shown = shown[largest[shown] > 0]
-    series = {
-        label: (mean[shown].tolist(), error[shown].tolist())
-        for label, (mean, error) in means.items()
-    }
-    symbols = ["", *SYMBOLS]
-    figure, axes = _grouped(
-        series, [symbols[i] for i in shown], max(4.0, 0.1 * len(shown) * len(means) + 1.5)
-    )
-    axes.set_ylabel("fraction of candidates with the element")
-    return figure
+        fractions[label] = each.mean(axis=0)
+        if len(each) > 1:
+            errors[label] = each.std(axis=0, ddof=1) / math.sqrt(len(each))
+    return element_bars(fractions, _N_ELEMENTS, "candidates", errors)
 
 
 def _grouped(
@@ -221,7 +201,7 @@ def _grouped(
     bar = 0.8 / max(len(series), 1)
     for i, (label, (values, errors)) in enumerate(series.items()):
         at = np.arange(len(names)) + (i - (len(series) - 1) / 2) * bar
-        colour = _MORE_COLOURS[i % len(_MORE_COLOURS)]
+        colour = COLOURS[i % len(COLOURS)]
         axes.bar(
             at, np.nan_to_num(values), bar, yerr=np.nan_to_num(errors), color=colour, label=label,
             error_kw={"lw": 0.8},

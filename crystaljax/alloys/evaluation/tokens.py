@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from crystaljax.alloys.composition import TAGS, Tags
 from crystaljax.data.files import replacing
 
 if TYPE_CHECKING:  # it needs the extra llm, and a divergence at hand does not
@@ -24,10 +25,7 @@ ALLOY_TOKENS = re.compile(
 COLUMNS = ("BCC element", "BCC amount", "B2 element", "B2 amount")
 """Positions of a symbol, or of the amount after it."""
 
-_PLACES = {("<BCC>", "element"): 0, ("<BCC>", "number"): 1} | {
-    ("<B2>", "element"): 2,
-    ("<B2>", "number"): 3,
-}
+_PLACES = {(0, "element"): 0, (0, "number"): 1, (1, "element"): 2, (1, "number"): 3}
 
 
 class ElementDivergence(NamedTuple):
@@ -41,7 +39,7 @@ class ElementDivergence(NamedTuple):
     """int [E, 4]: how many there are."""
 
 
-def by_element(divergence: TokenDivergence) -> ElementDivergence:
+def by_element(divergence: TokenDivergence, tags: Tags = TAGS) -> ElementDivergence:
     """Divergence by element, of tokens that `ALLOY_TOKENS` told the kinds of.
 
     A symbol or number of several tokens is one place, with the sum over them.
@@ -49,6 +47,7 @@ def by_element(divergence: TokenDivergence) -> ElementDivergence:
     sums: dict[tuple[str, int], list[float]] = {}
     before = (-1, "", "")
     tag = symbol = ""
+    phases = {f"<{tags.matrix}>": 0, f"<{tags.precipitate}>": 1}
     columns = (divergence.sample.tolist(), divergence.kind.tolist(), divergence.span.tolist())
     for *here, nats in zip(*columns, divergence.divergence.tolist(), strict=True):
         sample, kind, span = here
@@ -56,7 +55,7 @@ def by_element(divergence: TokenDivergence) -> ElementDivergence:
             tag = symbol = ""
         tag = span if kind == "tag" else tag
         symbol = span if kind == "element" else symbol
-        place = _PLACES.get((tag, kind))
+        place = _PLACES.get((phases.get(tag, -1), kind))
         if place is not None and symbol:
             nats_of = sums.setdefault((symbol, place), [])
             if tuple(here) == before:
