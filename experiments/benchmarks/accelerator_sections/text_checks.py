@@ -84,13 +84,17 @@ def _score(model: LanguageModel, packed: PackedTexts) -> list[jax.Array]:
 def llama_logits(crystals: Crystals, dtype: DType) -> Results:
     """Log-probabilities of tokens in packed rows."""
     del crystals
-    return {"logp": np.asarray(_score(_model("llama", dtype), pack_texts(_texts(8), SHORT_ROWS))[0])}
+    return {
+        "logp": np.asarray(_score(_model("llama", dtype), pack_texts(_texts(8), SHORT_ROWS))[0])
+    }
 
 
 def gemma_logits(crystals: Crystals, dtype: DType) -> Results:
     """The same of the family with windows and caps."""
     del crystals
-    return {"logp": np.asarray(_score(_model("gemma2", dtype), pack_texts(_texts(8), SHORT_ROWS))[0])}
+    return {
+        "logp": np.asarray(_score(_model("gemma2", dtype), pack_texts(_texts(8), SHORT_ROWS))[0])
+    }
 
 
 def decoding(crystals: Crystals, dtype: DType) -> Results:
