@@ -16,7 +16,7 @@ from crystaljax.alloys.evaluation.tokens import COLUMNS, by_element
 from crystaljax.alloys.family import BCC_B2, AlloyRule
 from crystaljax.alloys.rules import PRESENT
 from crystaljax.evaluation.rates import Measure
-from crystaljax.plots import COLOURS, chart
+from crystaljax.plots import COLOURS, chart, look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,6 @@ _SERIES = {"BCC": ("bcc", False), "B2": ("bcc", True), "liquid": ("liquid", None
 _PHASE_COLOURS = {"BCC": COLOURS[2], "B2": COLOURS[1], "liquid": COLOURS[3]}
 _OTHER_COLOURS = ("#66a182", "#8a94a6", "#9c7fb5", "#b08968", "#5f9ea0", "#c0c6d0")
 _LEAST_COST = 1e-3  # Å: mismatches below are drawn in the outermost bar
-_MARKERS = "os^D"  # of labels beyond the colours
 _MAP = "magma_r"
 
 
@@ -103,7 +102,7 @@ def reward_histogram(
     for i, (label, each) in enumerate(values.items()):
         cost = np.clip(-np.asarray(each, float), edges[0], edges[-1])
         heights = np.histogram(cost, edges)[0] / max(len(each), 1)
-        colour = COLOURS[i % len(COLOURS)]
+        colour = look(i).colour
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35)
         axes.stairs(heights, edges, color=colour, lw=1.6, label=label)
     for name, rule in rules.items():
@@ -130,8 +129,7 @@ def reward_against_diversity(
     figure, axes = chart((6.4, 4.0))
     for i, (label, found) in enumerate(runs.items()):
         points = np.array([[run[diversity].value, run[reward].value] for run in found])
-        colour = COLOURS[i % len(COLOURS)]
-        marker = _MARKERS[i // len(COLOURS) % len(_MARKERS)]
+        colour, marker, _ = look(i)
         axes.scatter(
             points[:, 0], points[:, 1], 14, marker=marker, color=colour, alpha=0.6, linewidths=0
         )

@@ -15,7 +15,7 @@ from crystaljax.alloys.evaluation.table_one import plus_minus, summary
 from crystaljax.alloys.evaluation.tokens import NUMERALS, ElementTable
 from crystaljax.evaluation.rates import Measure, Rate
 from crystaljax.evaluation.report import Table
-from crystaljax.plots import COLOURS, chart, element_bars
+from crystaljax.plots import COLOURS, chart, element_bars, look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -201,7 +201,7 @@ def _grouped(
     bar = 0.8 / max(len(series), 1)
     for i, (label, (values, errors)) in enumerate(series.items()):
         at = np.arange(len(names)) + (i - (len(series) - 1) / 2) * bar
-        colour = COLOURS[i % len(COLOURS)]
+        colour = look(i).colour
         axes.bar(
             at, np.nan_to_num(values), bar, yerr=np.nan_to_num(errors), color=colour, label=label,
             error_kw={"lw": 0.8},
