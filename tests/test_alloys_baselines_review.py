@@ -64,9 +64,9 @@ def test_silence_ends_it() -> None:
     def mute(prompts: Sequence[object]) -> list[None]:
         return [None] * len(prompts)
 
-    assert review(first, mute, evaluator, 9).unanswered == 9
+    assert review(first, mute, evaluator, 9).unanswered == 3 * 9
     none = review(first, generator, mute, 1, ReviewConfig(at_once=3))
-    assert (none.texts, none.proposals, none.unanswered) == ([], 1, 1)
+    assert (none.texts, none.proposals, none.unanswered) == ([], 3, 3)
 
 
 def test_one_silence_costs_a_round() -> None:
@@ -108,7 +108,8 @@ def test_answers_of_a_model_that_evaluates() -> None:
         return list(answers)
 
     found = ModelEvaluator(ask, ("Al", "Cr"))([TEXT.format(i) for i in range(4)])
-    assert [one and one.valid for one in found] == [True, False, None, None]
+    assert [one and one.valid for one in found] == [True, False, False, None]
+    assert found[2] == Verdict(False, "Perhaps")
     assert found[1] == Verdict(False, "**Invalid**: not valid, as Cr")
     assert "these elements alone: Al, Cr." in asked[2][-1]["content"]
     assert TEXT.format(2) in asked[2][-1]["content"]

@@ -20,6 +20,7 @@ from crystaljax.alloys.baselines.shots import final_answer
 from crystaljax.alloys.family import BCC_B2, AlloyFamily
 from crystaljax.text.prompts import load_template
 
+_SILENCE = 3  # rounds in a row without an answer, after which none is expected any more
 _VERDICT = re.compile(r"\b(in)?valid\b", re.IGNORECASE)
 
 
@@ -47,15 +48,15 @@ class ModelEvaluator:
         self._template = load_template(template)
 
     def __call__(self, texts: Sequence[str], /) -> list[Verdict | None]:
-        """Verdicts by the first "Valid" or "Invalid" in each answer."""
+        """Verdicts by the first "Valid" or "Invalid" in each answer; invalid without either."""
         values = [{"elements": self._elements, "candidate": text} for text in texts]
         answers = self._ask([self._template.messages(each) for each in values])
         return [None if answer is None else _read(answer) for answer in answers]
 
 
-def _read(answer: str) -> Verdict | None:
+def _read(answer: str) -> Verdict:
     found = _VERDICT.search(answer)
-    return None if found is None else Verdict(found[1] is None, answer.strip())
+    return Verdict(found is not None and found[1] is None, answer.strip())
 
 
 class RuleEvaluator:
@@ -134,6 +135,7 @@ def review(
     template = load_template(family.prompts.rejected)
     found = Reviewed([], [])
     running: list[_Loop] = []
+    silent = 0
     while True:
         room = min(config.at_once, n - len(found.texts)) - len(running)
         for _ in range(min(room, config.most_loops - found.loops)):
@@ -151,7 +153,8 @@ def review(
         said = [None if text is None else next(judged) for text in texts]
         found.proposals += len(proposed)
         found.unanswered += said.count(None)
-        if not any(said):
+        silent = 0 if any(said) else silent + 1
+        if silent == _SILENCE:
             return found
         left = []
         for loop, text, verdict in zip(running, texts, said, strict=True):

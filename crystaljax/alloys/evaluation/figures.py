@@ -12,6 +12,7 @@ import numpy as np
 from crystaljax.alloys.composition import TAGS, Tags
 from crystaljax.alloys.engines.thermodynamics import Equilibria
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation
+from crystaljax.alloys.evaluation.table_one import summary
 from crystaljax.alloys.evaluation.tokens import COLUMNS, by_element
 from crystaljax.alloys.family import BCC_B2, AlloyRule
 from crystaljax.alloys.rules import PRESENT
@@ -114,7 +115,10 @@ def reward_histogram(
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(edges[-1], edges[0])
-    axes.set_xlabel("cost: minus the reward (below 1: the mismatch in Å, all rules kept)")
+    axes.set_xlabel(
+        "cost: minus the reward (below 1: the mismatch in Å, all rules kept;"
+        f" at {_LEAST_COST:g}: that and less)"
+    )
     axes.set_ylabel("fraction of samples")
     figure.legend(loc="outside upper right", ncols=len(values), frameon=False)
     return figure
@@ -125,10 +129,17 @@ def reward_against_diversity(
     reward: str = "mean reward",
     diversity: str = "unique pairs @100",
 ) -> Figure:
-    """Each run's reward against its diversity, by label, with their means; metrics by name."""
+    """Each run's reward against its diversity, by label, with their means; metrics by name.
+
+    Rates are in per cent.
+    """
     figure, axes = chart((6.4, 4.0))
+    names, words = (diversity, reward), {}
     for i, (label, found) in enumerate(runs.items()):
-        points = np.array([[run[diversity].value, run[reward].value] for run in found])
+        # As in the table, which has rates in per cent.
+        measures = [[summary([run[name]]) for name in names] for run in found]
+        words = dict(zip(names, (each.name for each in measures[0]), strict=True))
+        points = np.array([[each.value for each in of_run] for of_run in measures])
         colour, marker, _ = look(i)
         axes.scatter(
             points[:, 0], points[:, 1], 14, marker=marker, color=colour, alpha=0.6, linewidths=0
@@ -136,8 +147,8 @@ def reward_against_diversity(
         means = [Measure.mean("", column, "", "") for column in points.T]
         (x, x_error), (y, y_error) = [(m.value, np.nan_to_num(m.standard_error)) for m in means]
         axes.errorbar(x, y, y_error, x_error, marker, color=colour, ms=6.5, lw=1.2, label=label)
-    axes.set_xlabel(diversity)
-    axes.set_ylabel(reward)
+    axes.set_xlabel(words.get(diversity, diversity))
+    axes.set_ylabel(words.get(reward, reward))
     figure.legend(loc="outside upper right", ncols=min(len(runs), 4), frameon=False)
     return figure
 
