@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from zlib import crc32
 
 import numpy as np
 
@@ -236,16 +237,16 @@ class Asking:
         generation = GenerationConfig(temperature, max_new_tokens=asked.max_tokens, batch_size=16)
         return PolicyPlayer(policy, policy.start, generation, self.config.seed)
 
-    def identified(self, prompt: Messages, number: int) -> Messages:
-        """The prompt, with an identifier if asked for."""
-        return with_uuid(prompt, self.config.seed, number) if self.config.identify else prompt
+    def identified(self, prompt: Messages, way: str, number: int) -> Messages:
+        """The prompt with an identifier, of its own for each way of asking and number."""
+        return with_uuid(prompt, self.config.seed, crc32(way.encode()), number)
 
     def answers(
         self, name: str, prompts: Sequence[Messages], identify: bool = False
     ) -> AlloyEvaluation:
         """Evaluation of the answers to prompts."""
         if identify or self.config.identify:
-            prompts = [with_uuid(one, self.config.seed, n) for n, one in enumerate(prompts)]
+            prompts = [self.identified(one, name, n) for n, one in enumerate(prompts)]
         answers = self.player(name)(prompts)
         return self.evaluation([final_answer(one, self.tags) for one in answers if one is not None])
 
@@ -281,7 +282,7 @@ class Asking:
             asked = self.player("reviewer", config.evaluator)
             evaluator = ModelEvaluator(asked, self.lists.elements, self.prompts.review)
         found = review(
-            lambda number: self.identified(prompt, number),
+            lambda n: self.identified(prompt, "reviewed", n) if config.identify else prompt,
             self.player("reviewed"),
             evaluator,
             config.reviewed,

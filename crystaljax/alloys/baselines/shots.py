@@ -128,13 +128,13 @@ def _asked(
     return loaded.saying(chosen).messages(values)
 
 
-def with_uuid(prompt: Messages, seed: int, number: int) -> Messages:
-    """A prompt with an identifier (UUID) at its end, random but the same for a seed and number.
+def with_uuid(prompt: Messages, *key: int) -> Messages:
+    """A prompt with an identifier (UUID) at its end, random but the same for the same numbers.
 
     So that a model whose answers hardly vary does not repeat itself (A.1.3 of arXiv 2511.12036).
     """
     *before, last = prompt
-    name = uuid.UUID(bytes=np.random.default_rng([seed, number]).bytes(16), version=4)
+    name = uuid.UUID(bytes=np.random.default_rng(key).bytes(16), version=4)
     return (*before, {**last, "content": f"{last['content']}\n{name}"})
 
 
