@@ -99,18 +99,18 @@ def main(config: Config) -> None:
         tables = [table.table, sets] if found else []
         figures = {}
         drifted = {
-            f"{label} {model}": one
+            f"{label} {model}": each
             for label, path in drifts
-            for model, one in read_element_tables(path).items()
+            for model, each in read_element_tables(path).items()
         }
         if drifted:
             tables.append(over_seeds.element_divergence_table(drifted))
             drawn = over_seeds.divergence_map(drifted)
             figures["kl_models"] = drawn, "KL(model ‖ SFT) in SFT's samples"
         if len(drifted) > 1:
-            one, other, *_ = drifted
-            drawn = over_seeds.divergence_change_bars(drifted, one, other)
-            figures["kl_change"] = drawn, f"KL of {one} less that of {other}"
+            first, second, *_ = drifted
+            drawn = over_seeds.divergence_change_bars(drifted, first, second)
+            figures["kl_change"] = drawn, f"KL of {first} less that of {second}"
         pictures = experiment.pictures(figures)
         title = "Superalloys of models, from their files"
         experiment.finish(Report(title, {}, pictures, tables, notes))

@@ -63,7 +63,7 @@ def test_elements_and_numerals_of_the_paper_s_table(tmp_path: Path) -> None:
     # Ni: tokens N, i and Ni at two places of a text; 33 and 50.6 have several digits, 2 has not,
     # and the end token is of no kind.
     assert found.symbols == ("Ni", "Al", "Cr", NUMERALS)
-    assert found.count.tolist() == [4, 2, 2, 4]
+    assert found.places.tolist() == [4, 2, 2, 4]
     np.testing.assert_allclose(found.mean, [10 / 3, 6, 5, (3 + 4 + 10 + 20 + 30 + 40) / 6])
     path = tmp_path / "kl.csv"
     write_element_tables(path, {"DPO": found, "GRPO": found})
@@ -71,7 +71,7 @@ def test_elements_and_numerals_of_the_paper_s_table(tmp_path: Path) -> None:
     assert list(read) == ["DPO", "GRPO"]
     for one in read.values():
         assert one.symbols == found.symbols
-        np.testing.assert_array_equal(one.count, found.count)
+        np.testing.assert_array_equal(one.places, found.places)
         np.testing.assert_array_equal(one.mean, found.mean)
     path.write_text("a,b\n")
     with pytest.raises(ValueError, match="no table of elements"):

@@ -133,8 +133,8 @@ def paper_grid(roles: Roles) -> GridConfig:
     From the roles in `ROLES["paper"]` it has 1430 BCC and 675 B2 candidates. The paper has 2413 and
     1101, and does not say which elements have which role, nor which of their combinations were
     tried: no number of elements that all combine, nor of stable ones that combine with each other
-    and with metastable ones, makes 2413; nor do any numbers of elements for the first, the second
-    and both sites make 1101, but for 3, 14 and 3 where a B2 has three elements at most.
+    and with metastable ones, makes 2413; nor do any numbers of elements, 20 in all, for the first,
+    the second and both sites make 1101, but for 3, 14 and 3 where a B2 has three elements at most.
     """
     return GridConfig(roles, parts=(2, 3, 4, 5), site_parts=(2,), levels=PAPER_LEVELS)
 

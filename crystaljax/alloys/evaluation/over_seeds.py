@@ -225,8 +225,8 @@ def element_divergence_table(tables: Mapping[str, ElementTable]) -> Table:
 def _places(tables: Mapping[str, ElementTable]) -> tuple[list[str], dict[str, int]]:
     """Elements in the order of the first model, then others; how often each is in their texts."""
     counts: dict[str, int] = {}
-    for symbols, count, _ in tables.values():
-        for symbol, n in zip(symbols, count.tolist(), strict=True):
+    for symbols, places, _ in tables.values():
+        for symbol, n in zip(symbols, places.tolist(), strict=True):
             counts.setdefault(symbol, n)
     return sorted(counts, key=lambda symbol: symbol == NUMERALS), counts
 
@@ -238,7 +238,7 @@ def divergence_change_bars(tables: Mapping[str, ElementTable], one: str, other: 
     """
     first, second = tables[one].values(), tables[other].values()
     shown = [symbol for symbol in tables[one].symbols if symbol in second]
-    counts = dict(zip(tables[one].symbols, tables[one].count.tolist(), strict=True))
+    counts = dict(zip(tables[one].symbols, tables[one].places.tolist(), strict=True))
     figure, axes = chart((max(4.0, 0.45 * len(shown) + 1.5), 3.4))
     change = [first[symbol] - second[symbol] for symbol in shown]
     axes.bar(range(len(shown)), change, 0.7, color=[COLOURS[1 if x > 0 else 2] for x in change])

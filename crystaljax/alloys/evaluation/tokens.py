@@ -86,8 +86,8 @@ class ElementTable(NamedTuple):
 
     symbols: tuple[str, ...]
     """S elements, the commonest first, and `NUMERALS` at the end if there are any."""
-    count: np.ndarray
-    """int [S]: places where each is written."""
+    places: np.ndarray
+    """int [S]: how often each is written."""
     mean: np.ndarray
     """float64 [S]: nats, the mean over its tokens."""
 
@@ -129,8 +129,8 @@ def write_element_tables(path: str | PathLike[str], tables: Mapping[str, Element
     ):
         writer = csv.writer(file)
         writer.writerow(_TABLE)
-        for label, (symbols, count, mean) in tables.items():
-            rows = zip(symbols, count.tolist(), mean.tolist(), strict=True)
+        for label, (symbols, places, mean) in tables.items():
+            rows = zip(symbols, places.tolist(), mean.tolist(), strict=True)
             writer.writerows([label, *row] for row in rows)
 
 
@@ -146,6 +146,6 @@ def read_element_tables(path: str | PathLike[str]) -> dict[str, ElementTable]:
             found.setdefault(line["model"], []).append(row)
     tables = {}
     for label, rows in found.items():
-        symbols, count, mean = zip(*rows, strict=True)
-        tables[label] = ElementTable(symbols, np.array(count), np.array(mean))
+        symbols, places, mean = zip(*rows, strict=True)
+        tables[label] = ElementTable(symbols, np.array(places), np.array(mean))
     return tables
