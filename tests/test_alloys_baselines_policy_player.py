@@ -1,22 +1,27 @@
 """A language model of one's own as the generator."""
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("qwix")
 pytest.importorskip("transformers")
 
-from small_policy import tiny_policy
-from small_text import TRIPLES
+from flax import nnx
+from small_policy import TINY
+from small_text import TRIPLES, bpe
 
 from crystaljax.alloys.baselines.policy_player import PolicyPlayer
 from crystaljax.alloys.baselines.review import ReviewConfig, Verdict, review
+from crystaljax.models.llm.decoder import LanguageModel
+from crystaljax.policies.text import TextPolicy
 from crystaljax.text.generation import GenerationConfig
 
 CHATS = [({"role": "user", "content": text},) for text in TRIPLES[:2]]
 
 
 def test_the_same_calls_give_the_same_answers() -> None:
-    policy = tiny_policy()
+    policy = TextPolicy(LanguageModel(replace(TINY, vocabulary=320), nnx.Rngs(0)), bpe())
     generation = GenerationConfig(max_new_tokens=6, batch_size=2)
 
     def player(seed: int) -> PolicyPlayer:
