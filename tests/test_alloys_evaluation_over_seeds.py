@@ -81,7 +81,7 @@ def test_rules(found: dict[str, list[AlloyEvaluation]]) -> None:
     assert math.isnan(rule_changes(never, "SFT")["DPO"]["coexist"][0].value)
     (axes,) = rule_change_bars(found, "SFT").axes
     assert axes.patches[0].get_height() == pytest.approx(100)
-    assert len(axes.patches) == 5
+    assert len(axes.patches) == 4
 
 
 def test_elements(found: dict[str, list[AlloyEvaluation]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,6 @@ from crystaljax.evaluation.report import Table
 from crystaljax.plots import COLOURS, chart, element_bars, look
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Seeds = Sequence[AlloyEvaluation]
@@ -163,17 +163,21 @@ def _change(pairs: Sequence[tuple[object, object]], name: str) -> tuple[Measure,
 def rule_change_bars(found: Mapping[str, Seeds], baseline: str) -> Figure:
     """Figure 3: relative change of the satisfaction of each rule, with errors over seeds."""
     changes = rule_changes(found, baseline)
-    names = found[baseline][0].rules
-    series = {
-        label: (
-            [each[name][0].value for name in names],
-            [each[name][0].standard_error for name in names],
-        )
-        for label, each in changes.items()
-    }
-    figure, axes = _grouped(series, [name.replace("_", " ") for name in names], 7.4)
+    names = [name for name in found[baseline][0].rules if name != "all rules"]
+    figure, axes = chart((7.4, 3.6))
+    width = 0.8 / max(len(changes), 1)
+    for i, (label, each) in enumerate(changes.items()):
+        at = np.arange(len(names)) + (i - (len(changes) - 1) / 2) * width
+        shown = [each[name][0] for name in names]
+        values = np.nan_to_num([one.value for one in shown])
+        errors = np.nan_to_num([one.standard_error for one in shown])
+        colour = look(i + 1).colour
+        axes.bar(at, values, width, yerr=errors, color=colour, label=label, error_kw={"lw": 0.8})
+    words = [fill(name.replace("_", " "), 16) for name in names]
+    axes.set_xticks(np.arange(len(names)), words, fontsize=8.5)
     axes.axhline(0, color="0.3", lw=0.8)
     axes.set_ylabel(f"change from {baseline} (% of its share)")
+    figure.legend(loc="outside upper right", ncols=4, frameon=False)
     return figure
 
 
@@ -189,26 +193,6 @@ def element_share_bars(found: Mapping[str, Seeds], training: np.ndarray) -> Figu
         if len(each) > 1:
             errors[label] = each.std(axis=0, ddof=1) / math.sqrt(len(each))
     return element_bars(fractions, _N_ELEMENTS, "candidates", errors)
-
-
-def _grouped(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    names: Sequence[str],
-    width: float,
-) -> tuple[Figure, Axes]:
-    """Grouped bars of values with their errors, by label."""
-    figure, axes = chart((width, 3.6))
-    bar = 0.8 / max(len(series), 1)
-    for i, (label, (values, errors)) in enumerate(series.items()):
-        at = np.arange(len(names)) + (i - (len(series) - 1) / 2) * bar
-        colour = look(i).colour
-        axes.bar(
-            at, np.nan_to_num(values), bar, yerr=np.nan_to_num(errors), color=colour, label=label,
-            error_kw={"lw": 0.8},
-        )  # fmt: skip
-    axes.set_xticks(np.arange(len(names)), names, fontsize=8.5)
-    figure.legend(loc="outside upper right", ncols=min(max(len(series), 1), 4), frameon=False)
-    return figure, axes
 
 
 def element_divergence_table(tables: Mapping[str, ElementTable]) -> Table:
