@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax.crystal import Crystals
+from crystaljax.rewards.asked import Asked, fitting, takes_asked
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch, RewardError
 from crystaljax.rewards.bounds import Quantity, quantity_of
 from crystaljax.rewards.inputs import Items, take
@@ -33,12 +33,17 @@ class WeightedSum:
     parts: Mapping[str, tuple[float, Reward]]
     """Name → (weight, reward)."""
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
+    @property
+    def takes_asked(self) -> bool:
+        """One of the parts does."""
+        return any(takes_asked(reward) for _, reward in self.parts.values())
+
+    def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
         weights = [weight for weight, _ in self.parts.values()]
         return _combine(
             {name: reward for name, (_, reward) in self.parts.items()},
-            crystals,
+            items,
             lambda values: np.tensordot(weights, values, axes=1),
         )
 
@@ -53,22 +58,27 @@ class Product:
     parts: Mapping[str, Reward]
     """Name → reward."""
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
+    @property
+    def takes_asked(self) -> bool:
+        """One of the parts does."""
+        return any(map(takes_asked, self.parts.values()))
+
+    def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
-        return _combine(self.parts, crystals, lambda values: np.prod(values, axis=0))
+        return _combine(self.parts, items, lambda values: np.prod(values, axis=0))
 
 
 def _combine(
     parts: Mapping[str, Reward],
-    crystals: Crystals,
+    items: Items,
     merge: Callable[[np.ndarray], np.ndarray],
 ) -> RewardBatch:
     """Merge the parts' values [P, B]; the first reason an item failed for is its reason."""
     if not parts:
         raise ValueError("a combined reward needs at least one part")
-    batches = {name: reward(crystals) for name, reward in parts.items()}
+    batches = {name: reward(fitting(reward, items)) for name, reward in parts.items()}
     info: dict[str, np.ndarray] = {}
-    reasons: Reasons = [None] * len(crystals)
+    reasons: Reasons = [None] * len(items)
     for name, batch in batches.items():
         info[name] = batch.value
         info |= {f"{name}/{key}": column for key, column in batch.info.items()}
@@ -96,9 +106,14 @@ class Clip:
         """The reward's."""
         return quantity_of(self.reward)
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
+    @property
+    def takes_asked(self) -> bool:
+        """The reward does."""
+        return takes_asked(self.reward)
+
+    def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
-        batch = self.reward(crystals)
+        batch = self.reward(fitting(self.reward, items))
         value = np.clip(batch.value, self.low, self.high)
         return replace(batch, value=value, info={**batch.info, "unclipped": batch.value})
 
@@ -119,9 +134,14 @@ class InvalidPenalty:
         """The reward's."""
         return quantity_of(self.reward)
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
+    @property
+    def takes_asked(self) -> bool:
+        """The reward does."""
+        return takes_asked(self.reward)
+
+    def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
-        batch = self.reward(crystals)
+        batch = self.reward(fitting(self.reward, items))
         return replace(batch, value=np.where(batch.ok, batch.value, self.penalty))
 
 
@@ -136,8 +156,14 @@ class ValidOnly:
         """The reward's."""
         return quantity_of(self.reward)
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
+    @property
+    def takes_asked(self) -> bool:
+        """The reward does."""
+        return takes_asked(self.reward)
+
+    def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
+        crystals = items.crystals if isinstance(items, Asked) else items
         exists, valid = is_crystal(crystals), structure_valid(crystals)
         overlap = f"atoms closer than {MIN_DISTANCE} Å, or a cell below {MIN_VOLUME} Å³"
         reasons: Reasons = [
@@ -147,7 +173,7 @@ class ValidOnly:
         rows = np.flatnonzero(valid)
         if not len(rows):
             return RewardBatch.from_values(np.full(len(crystals), np.nan), None, reasons)
-        return self.reward(crystals[rows]).spread(rows, reasons)
+        return self.reward(fitting(self.reward, items[rows])).spread(rows, reasons)
 
 
 @dataclass(frozen=True)
@@ -168,6 +194,11 @@ class Guarded:
     def quantity(self) -> Quantity:
         """The reward's."""
         return quantity_of(self.reward)
+
+    @property
+    def takes_asked(self) -> bool:
+        """The reward does."""
+        return takes_asked(self.reward)
 
     def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B items; RewardError if the reward returns no `RewardBatch` of them."""
@@ -199,7 +230,7 @@ class Guarded:
         return RewardBatch.concatenate([batch for _, batch in done])[order]
 
     def _checked(self, items: Items) -> RewardBatch:
-        batch = self.reward(items)
+        batch = self.reward(fitting(self.reward, items))
         if not isinstance(batch, RewardBatch):
             raise RewardError(f"the reward returned a {type(batch).__name__}, not a RewardBatch")
         if len(batch) != len(items):
