@@ -33,8 +33,9 @@ from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.prediction import PredictionRewardConfig
-from crystaljax.training.optimizer import fine_tuning
+from crystaljax.training.optimizer import OptimizerConfig, fine_tuning
 from crystaljax.training.reinforce import ReinforceConfig
+from crystaljax.training.sft import SftConfig
 
 VARY = ("only", "seeds")
 """Settings that processes at work on one study may have others of."""
@@ -87,8 +88,84 @@ SMALL = Config(
     setup=CSPSetup(output=Path("runs/csp"), sampling=SamplingConfig(batch_size=100)),
 )
 
+GPU = Config(
+    setup=CSPSetup(
+        output=Path("runs/csp"), n_samples=0, n_parts=4, sampling=SamplingConfig(batch_size=1000)
+    ),
+    texts=TextRowsConfig(
+        max_sites=20,
+        sft=SftConfig(
+            n_epochs=20,
+            batch_size=128,
+            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100, ema_decay=0.0),
+        ),
+    ),
+    seeds=(0, 1, 2),
+    rl=ReinforceConfig(
+        algorithm="grpo",
+        n_steps=200,
+        batch_size=800,
+        group_size=8,
+        tau=0.04,
+        inner_steps=2,
+        optimizer=fine_tuning(3e-5),
+    ),
+    n_formulas=0,
+    exam=ExamConfig(judged=5, relax_steps=100),
+)
+
+PAPER = Config(
+    setup=CSPSetup(
+        train="mp20-train",
+        test="mp20-test",
+        fixed_units=False,
+        guards=(),
+        dtype="bfloat16",
+        fsdp=8,
+        n_parts=80,
+        n_samples=0,
+        sampling=SamplingConfig(max_new_tokens=1024, batch_size=1024),
+        output=Path("runs/csp"),
+    ),
+    rows=("zero-shot", "rl", "sft", "sft-rl"),
+    texts=TextRowsConfig(
+        pretrained="Qwen/Qwen2.5-7B-Instruct",
+        max_sites=20,
+        sft=SftConfig(
+            n_epochs=3,
+            batch_size=128,
+            n_parts=8,
+            optimizer=OptimizerConfig(learning_rate=1e-5, warmup_steps=20, ema_decay=0.0),
+        ),
+    ),
+    reward=PredictionRewardConfig(terms=("total-energy",), ratios="free"),
+    rl=ReinforceConfig(
+        algorithm="grpo",
+        n_steps=100,
+        batch_size=1024 * 5,
+        group_size=5,
+        n_minibatches=4,
+        inner_steps=1,
+        tau=0.001,
+        std_floor=1e-6,
+        optimizer=fine_tuning(1e-6),
+    ),
+    n_formulas=0,
+    exam=ExamConfig(k=1, relax_steps=100),
+)
+"""Section 4 and appendix A of Hong et al.: 1,024 formulas a rollout, 5 responses each, mini-batches
+of 256 formulas, micro-batches of 8 texts a GPU, low-variance KL 0.001, no entropy bonus, 1,024 new
+tokens. Its text says groups of 8: --rl.group-size 8 --rl.batch-size 8192 --setup.n-parts 128.
+
+Not told there, and ours: the number of RL steps, SFT's settings, the penalty of other sets of
+elements (that of no crystal). Deviations: CHGNet or SevenNet judge, in place of UMA, against the
+hull of --setup.stability.hull; clipping at 0.2 and means by sequence.
+"""
+
 PRESETS = {
     "small": ("300 test formulas; two CPU cores.", SMALL),
+    "gpu": ("All test formulas and three seeds, for one GPU.", GPU),
+    "paper": ("Hong et al.: Qwen2.5-7B-Instruct, all parameters, on 8 GPUs; see PAPER.", PAPER),
 }
 
 
@@ -119,7 +196,10 @@ def report(config: Config, study: Study, arms: list[Arm], rows: list[RowName]) -
             "Crystal structure prediction",
             {},
             experiment.pictures(figures_of(lines, k) if lines else {}),
-            all_tables(lines, k, bool(config.exam.relax_steps)) if lines else [],
+            [
+                *(all_tables(lines, k, bool(config.exam.relax_steps)) if lines else []),
+                *study.tables,
+            ],
             notes,
             headline(lines, k),
         ),

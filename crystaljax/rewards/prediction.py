@@ -124,8 +124,11 @@ class KnownEnergies:
         rows = np.flatnonzero(np.isin(_keys(counts, ratios), wanted))
         if not len(rows):
             return KnownEnergies({})
-        judged = energies(known[rows])
-        names = formulas(known[rows])
+        return KnownEnergies.least_of(formulas(known[rows]), energies(known[rows]))
+
+    @staticmethod
+    def least_of(names: Sequence[str], judged: RewardBatch) -> KnownEnergies:
+        """The least of judged structures of some formulas; those not ok are left out."""
         least: dict[str, float] = {}
         for row in np.flatnonzero(judged.ok).tolist():
             energy = float(judged.info["energy_per_atom"][row])

@@ -25,6 +25,7 @@ from crystaljax.evaluation.attempts import Attempts, Known
 from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
 from crystaljax.evaluation.prediction_files import read_known
 from crystaljax.evaluation.rates import Metric
+from crystaljax.evaluation.report import Table
 from crystaljax.experiment.crystals import second_judge
 from crystaljax.experiment.csp.questions import (
     Questions,
@@ -34,6 +35,7 @@ from crystaljax.experiment.csp.questions import (
     refused,
     write_predictions,
 )
+from crystaljax.experiment.csp.resources import tuning_memory
 from crystaljax.experiment.csp.setup import (
     BASELINES,
     PRETRAINED,
@@ -122,6 +124,7 @@ class Study:
         self.stability = StabilityReward(setup.stability)
         self.judge, self._about_judge = second_judge(setup)
         self.failures: list[str] = []
+        self.tables: list[Table] = []
         self._loaded: dict[tuple[str, int], tuple[Policy, Params]] = {}
         self._guards()
 
@@ -188,6 +191,7 @@ class Study:
             return baseline.name, lambda: baseline.propose(conditions, k, seed)
         policy, params = self._policy(arm)
         if arm.row in TRAINED:
+            self._tell_memory(policy)
             params = self._trained(arm, policy, params)
         sampling = self.setup.sampling
         return arm.row, lambda: propose(policy, params, conditions, k, seed, sampling)
@@ -220,6 +224,15 @@ class Study:
             with self.experiment.run(f"runs/{name}", "SFT", texts.sft) as run:
                 teach(self.setup, texts, seed, run, folder)
         return self.setup.load(folder)
+
+    def _tell_memory(self, policy: Policy) -> None:
+        """Put the memory of training a language model in the log and the report, once."""
+        memory = tuning_memory(policy, self.setup, self.rl)
+        if memory is not None:
+            table = memory.table(self.setup.fsdp)
+            if table not in self.tables:
+                self.tables.append(table)
+                log.info("%s\n%s", table.caption, "\n".join(map(": ".join, table.rows[1:])))
 
     def _trained(self, arm: Arm, policy: Policy, base: Params) -> Params:
         """The model after GRPO or PPO, with a model folder."""

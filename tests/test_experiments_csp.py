@@ -1,0 +1,127 @@
+"""The study of structure prediction runs from its command line to its report, at a tiny size."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripts import SCRIPTS, load_script
+from small_policy import TINY
+
+from crystaljax.cli import main
+from crystaljax.data.dataset import load
+from crystaljax.data.writers import write
+from crystaljax.policies.loading import load_policy
+from crystaljax.tracking import read_metrics
+
+pytestmark = pytest.mark.slow
+
+CHAT = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|over|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+ALIKE = "--setup.train data.csv --setup.test data.csv --setup.judge= --exam.k 2"
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few crystals of two sites in the folder where scripts run; the repository is left alone."""
+    pytest.importorskip("chgnet")
+    monkeypatch.chdir(tmp_path)
+    found = load("prototypes").crystals
+    rows = np.flatnonzero((found.n_sites == 2) & np.isin(found.space_group, (221, 225)))[:4]
+    write(found[rows], Path("data.csv"), {})
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+    """The script as a user starts it, in this process."""
+    load_script("csp.py")
+    arguments = ["csp.py", *" ".join(options).split()]
+    monkeypatch.setattr(sys, "argv", arguments)
+    runpy.run_path(str(SCRIPTS["csp.py"]), run_name="__main__")
+
+
+def test_a_wyckoff_transformer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rl = "--rl.n-steps 1 --rl.batch-size 8 --rl.group-size 4"
+    small = f"small {ALIKE} {rl} --setup.output out --rows substitution zero-shot model model-rl"
+    run(monkeypatch, small, "--only substitution model")
+    kept = Path("out/runs/model-seed0/result.json").read_text()
+    run(monkeypatch, small)
+    assert Path("out/runs/model-seed0/result.json").read_text() == kept
+    load_policy("out/runs/model-rl-seed0/model")
+    assert "guard/copies" in read_metrics(Path("out/runs/model-rl-seed0"))
+    report = json.loads(Path("out/report.json").read_text())
+    assert any("give --texts.pretrained" in note for note in report["notes"])
+    table = next(x for title, x in report["tables"].items() if title.startswith("Structure pred"))
+    assert [row[0] for row in table] == [
+        *("", "substitution", "wyckoff-mp20bt", "wyckoff-mp20bt + RL")
+    ]
+    # The crystals themselves are among their prototypes.
+    assert dict(zip(*table[:2], strict=True))["match rate @1"].startswith("100.0")
+    for name in ("matches", "rewards"):
+        assert Path(f"out/{name}.png").stat().st_size > 1000
+    # The kept predictions are scored alike by the command line.
+    predictions = "out/runs/substitution-seed0/predictions.csv"
+    main(["evaluate", predictions, "--protocol", "csp", "--truth", "data.csv", "--output", "again"])
+    again = json.loads(Path("again/report.json").read_text())["evaluations"]
+    rates = {m["name"]: m["value"] for x in again.values() for m in x["metrics"]}
+    assert rates["match rate @1"] == 1.0
+    with pytest.raises(SystemExit):
+        run(monkeypatch, small, "--setup.reward mine.py:f")
+    assert "--reward.terms" in capsys.readouterr().err
+
+
+def test_a_chat_model_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zero-shot with two examples, RL, SFT, and RL after SFT, of a checkpoint that has learnt a
+    few crystals by heart, all parameters, with mini-batches."""
+    for name in ("tokenizers", "safetensors", "jinja2"):
+        pytest.importorskip(name)
+    from dataclasses import replace
+
+    from crystaljax.text.loading import TextModelConfig, load_text_policy
+    from crystaljax.text.prompts import load_template
+    from crystaljax.tokenizations.registry import create_format
+
+    template = load_template("csp_two_examples")
+    texts = create_format("coordinates").encode(load("data.csv").crystals)
+    texts += [message["content"] for message in template.messages({"formula": "NaCl"})]
+    tags = ("<|user|>", "<|assistant|>", "<|over|>")
+    shape = replace(TINY, max_length=2048, width=32, mlp_width=64)
+    config = TextModelConfig(small=shape, n_vocabulary=500, added_tokens=tags)
+    policy = load_text_policy(config, texts)
+    policy.tokenizer.fast.chat_template = CHAT
+    policy.save("base", policy.start)
+
+    paper = (
+        f"paper {ALIKE} --setup.fsdp 1 --setup.n-parts 4 --setup.sampling.max-new-tokens 120"
+        " --rl.n-steps 1 --rl.batch-size 20 --rl.std-floor 0.01 --texts.sft.n-parts 1"
+        " --texts.sft.batch-size 3 --texts.sft.optimizer.learning-rate 0.01 --exam.relax-steps 1"
+    )
+    learn = "--setup.output first --texts.pretrained base --rows sft --texts.sft.n-epochs 150"
+    run(monkeypatch, paper, learn)
+    taught = "first/runs/sft-seed0/model"
+    again = f"--setup.output out --texts.pretrained {taught} --texts.sft.n-epochs 1"
+    run(monkeypatch, paper, again)
+    report = json.loads(Path("out/report.json").read_text())
+    assert not [note for note in report["notes"] if "not finished" in note]
+    (memory,) = (x for title, x in report["tables"].items() if title.startswith("Memory of RL"))
+    assert [row[0] for row in memory][-1] == "total"
+    for row in ("rl", "sft-rl"):
+        folder = Path(f"out/runs/{row}-seed0")
+        load_policy(folder / "model")
+        assert np.isfinite(read_metrics(folder)["rl/loss"]).all()
+    crystals = {
+        row: next(
+            m["value"]
+            for m in json.loads(Path(f"out/runs/{row}-seed0/result.json").read_text())["metrics"]
+            if m["name"] == "crystal"
+        )
+        for row in ("zero-shot", "sft")
+    }
+    assert min(crystals.values()) > 0
