@@ -64,12 +64,14 @@ class Config:
     """Rows to work on now; all if not given."""
     texts: TextRowsConfig = field(default_factory=TextRowsConfig)
     """The language model."""
-    reward: PredictionRewardConfig = field(default_factory=PredictionRewardConfig)
+    reward: PredictionRewardConfig = field(
+        default_factory=lambda: PredictionRewardConfig(terms=("relative",))
+    )
     """The reward."""
     rl: ReinforceConfig = field(
         default_factory=lambda: ReinforceConfig(
             algorithm="grpo",
-            n_steps=60,
+            n_steps=40,
             batch_size=80,
             group_size=8,
             tau=0.04,
@@ -163,7 +165,7 @@ hull of --setup.stability.hull; clipping at 0.2 and means by sequence.
 """
 
 PRESETS = {
-    "small": ("300 test formulas; two CPU cores.", SMALL),
+    "small": ("300 test formulas, small models; sized for 40 minutes of two CPU cores.", SMALL),
     "gpu": ("All test formulas and three seeds, for one GPU.", GPU),
     "paper": ("Hong et al.: Qwen2.5-7B-Instruct, all parameters, on 8 GPUs; see PAPER.", PAPER),
 }

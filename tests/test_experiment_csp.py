@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scripts import load_script
 from small import SMALL
 
 from crystaljax.composition import formulas
@@ -150,7 +151,7 @@ def test_results_over_seeds(tmp_path: Path) -> None:
 def test_memory_of_full_fine_tuning_by_hand() -> None:
     """7.6 billion parameters: 2 + 4 + 2 + 8 + 4 + 2 bytes each, shared; one GPU has not enough."""
     pytest.importorskip("safetensors")
-    presets = pytest.importorskip("scripts").load_script("csp.py").PRESETS
+    presets = load_script("csp.py").PRESETS
     config = presets["paper"][1]
     from crystaljax.models.llm.config import LlmConfig
 

@@ -13,6 +13,7 @@ from scripts import SCRIPTS, load_script
 from small_policy import TINY
 
 from crystaljax.cli import main
+from crystaljax.composition import element_counts, formulas
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.policies.loading import load_policy
@@ -37,12 +38,30 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(found[rows], Path("data.csv"), {})
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
+def run(monkeypatch: pytest.MonkeyPatch, *options: str, name: str = "csp.py") -> None:
     """The script as a user starts it, in this process."""
-    load_script("csp.py")
-    arguments = ["csp.py", *" ".join(options).split()]
-    monkeypatch.setattr(sys, "argv", arguments)
-    runpy.run_path(str(SCRIPTS["csp.py"]), run_name="__main__")
+    load_script(name)
+    monkeypatch.setattr(sys, "argv", [name, *" ".join(options).split()])
+    runpy.run_path(str(SCRIPTS[name]), run_name="__main__")
+
+
+def test_what_rewards_prefer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of pairs of elements with several formulas; the most stable is what the hull prefers."""
+    found = load("prototypes").crystals
+    names = np.array(formulas(found))
+    binary = (element_counts(found) > 0).sum(axis=1) == 2
+    systems = [frozenset(np.flatnonzero(x).tolist()) for x in element_counts(found)]
+    several = [
+        i
+        for i in np.flatnonzero(binary)
+        if len({names[j] for j in range(len(names)) if systems[j] == systems[i]}) > 1
+    ]
+    write(found[np.array(several[:12])], Path("binary.csv"), {})
+    run(monkeypatch, "--crystals binary.csv --output out", name="csp_rewards.py")
+    tables = json.loads(Path("out/report.json").read_text())["tables"]
+    (table,) = (x for title, x in tables.items() if title.startswith("The formula that a reward"))
+    assert [row[0] for row in table[1:]] == ["total-energy", "hull", "formation", "relative"]
+    assert table[2][3].startswith("100.0")  # the hull's own choice
 
 
 def test_a_wyckoff_transformer(

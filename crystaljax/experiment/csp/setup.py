@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from crystaljax.conditions import Condition
 from crystaljax.experiment.crystals import Setup
@@ -95,7 +95,7 @@ class TextRowsConfig:
     """Crystals with more symmetry-distinct sites are not learnt."""
     sft: SftConfig = field(
         default_factory=lambda: SftConfig(
-            n_epochs=8,
+            n_epochs=4,
             batch_size=32,
             log_every=10,
             validate_every=200,
@@ -135,8 +135,6 @@ def selected(names: Sequence[str], only: Sequence[str]) -> list[RowName]:
 
     ValueError for a name that none has.
     """
-    from typing import get_args
-
     known = get_args(RowName)
     if unknown := [name for name in (*names, *only) if name not in known]:
         raise ValueError(f"no row {unknown[0]!r}: choose among {', '.join(known)}")
