@@ -76,6 +76,8 @@ def test_what_cannot_be_asked_costs_itself_alone() -> None:
     )
     with pytest.raises(ValueError, match="can be asked for none of 1 formulas; of the first"):
         propose(policy, params, conditions[:1], 2, 0, SamplingConfig())
+    with pytest.raises(ValueError, match="no formula is asked for"):
+        propose(policy, params, [], 2, 0, SamplingConfig())
 
 
 def test_the_examples_of_the_prompt_are_rock_salt_and_rutile() -> None:

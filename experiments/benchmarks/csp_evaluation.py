@@ -108,7 +108,7 @@ def main(config: Config) -> None:
     whole_time = reading + judging
     differences = np.abs(found - expected)
     report = {
-        "name": "csp",
+        "name": "csp_evaluation",
         "value": round(len(attempts) / whole_time, 1),
         "unit": "attempts/s",
         "hardware": hardware(),

@@ -101,8 +101,10 @@ def propose(
 ) -> Proposals:
     """k attempts of a policy at each condition; none, with the reason, where it cannot be asked.
 
-    ValueError if it can be asked for none of them.
+    ValueError if it can be asked for none of them, or there are none.
     """
+    if not conditions:
+        raise ValueError("no formula is asked for: give one at least")
     why = refused(policy, conditions, sampling)
     asked = [i for i, reason in enumerate(why) if reason is None]
     if not asked:
