@@ -112,9 +112,9 @@ def propose(
             f"the model can be asked for none of {len(conditions)} formulas; of the first: {why[0]}"
         )
     samples = policy.sample(params, [conditions[i] for i in asked], seed, sampling, k)
-    rows = np.full((len(conditions), k), -1)
-    rows[asked] = np.arange(len(asked) * k).reshape(-1, k)
-    rows = rows.ravel()
+    table = np.full((len(conditions), k), -1)
+    table[asked] = np.arange(len(asked) * k).reshape(-1, k)
+    rows = table.ravel()
     reasons: Reasons = [
         why[i // k] if row < 0 else None if samples.ok[row] else samples.reasons[row]
         for i, row in enumerate(rows.tolist())

@@ -112,7 +112,9 @@ def all_tables(lines: Sequence[Line], k: int, relaxed: bool) -> list[Table]:
         rows = [[line.label, *map(line.text, there)] for line in lines]
         if there:
             tables.append(Table(caption, [["", *there], *rows]))
-    return tables
+    memories = [x["memory"] for line in lines for x in line.results if x.get("memory")]
+    every = {memory["caption"]: Table(**memory) for memory in memories}
+    return [*tables, *every.values()]
 
 
 def figures_of(lines: Sequence[Line], k: int) -> dict[str, tuple[Figure, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,7 +25,6 @@ from crystaljax.evaluation.attempts import Attempts, Known
 from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
 from crystaljax.evaluation.prediction_files import read_known
 from crystaljax.evaluation.rates import Metric
-from crystaljax.evaluation.report import Table
 from crystaljax.experiment.crystals import second_judge
 from crystaljax.experiment.csp.questions import (
     Questions,
@@ -124,7 +123,6 @@ class Study:
         self.stability = StabilityReward(setup.stability)
         self.judge, self._about_judge = second_judge(setup)
         self.failures: list[str] = []
-        self.tables: list[Table] = []
         self._loaded: dict[tuple[str, int], tuple[Policy, Params]] = {}
         self._guards()
 
@@ -164,7 +162,7 @@ class Study:
         """The result of a run: metrics of its attempts, which are kept beside it."""
         folder = arm.folder(self.output)
         folder.mkdir(parents=True, exist_ok=True)
-        source, found = self._proposer(arm)
+        source, memory, found = self._proposer(arm)
         start = time.perf_counter()
         proposals = found()
         n = len(proposals.reasons)
@@ -179,22 +177,24 @@ class Study:
             "n": n,
             "seconds_per_attempt": seconds,
             "reasons": dict(reasons.most_common(N_REASONS)),
+            "memory": memory,
         }
         write_result(folder / RESULT_FILE, result)
 
-    def _proposer(self, arm: Arm) -> tuple[str, Any]:
-        """Title of what proposes structures in a run, trained if it is to be, and a function."""
+    def _proposer(self, arm: Arm) -> tuple[str, Any, Callable[[], Proposals]]:
+        """What proposes structures in a run, trained if it is to be: title, memory, function."""
         conditions, k = self.questions.conditions, self.exam.k
         seed = int(np.random.SeedSequence([self.setup.seed, arm.seed, 6]).generate_state(1)[0] >> 2)
         if arm.row in BASELINES:
             baseline = self._baseline(arm.row)
-            return baseline.name, lambda: baseline.propose(conditions, k, seed)
+            return baseline.name, None, lambda: baseline.propose(conditions, k, seed)
         policy, params = self._policy(arm)
+        memory = None
         if arm.row in TRAINED:
-            self._tell_memory(policy)
+            memory = self._memory(policy)
             params = self._trained(arm, policy, params)
         sampling = self.setup.sampling
-        return arm.row, lambda: propose(policy, params, conditions, k, seed, sampling)
+        return arm.row, memory, lambda: propose(policy, params, conditions, k, seed, sampling)
 
     def _baseline(self, row: RowName) -> Baseline:
         if row == "random":
@@ -223,22 +223,24 @@ class Study:
             name = Arm("sft", seed).name
             with self.experiment.run(f"runs/{name}", "SFT", texts.sft) as run:
                 teach(self.setup, texts, seed, run, folder)
-        return self.setup.load(folder)
+        return self.setup.load(folder, texts.format)
 
-    def _tell_memory(self, policy: Policy) -> None:
-        """Put the memory of training a language model in the log and the report, once."""
+    def _memory(self, policy: Policy) -> dict[str, Any] | None:
+        """Memory of training a language model, which is logged, too; None of another one."""
         memory = tuning_memory(policy, self.setup, self.rl)
-        if memory is not None:
-            table = memory.table(self.setup.fsdp)
-            if table not in self.tables:
-                self.tables.append(table)
-                log.info("%s\n%s", table.caption, "\n".join(map(": ".join, table.rows[1:])))
+        if memory is None:
+            return None
+        table = memory.table(self.setup.fsdp)
+        log.info("%s\n%s", table.caption, "\n".join(map(": ".join, table.rows[1:])))
+        return {"caption": table.caption, "rows": table.rows}
 
     def _trained(self, arm: Arm, policy: Policy, base: Params) -> Params:
         """The model after GRPO or PPO, with a model folder."""
         folder = arm.folder(self.output) / MODEL
         if folder.is_dir():
-            return self.setup.load(folder)[1]
+            of_model = arm.row == "model-rl"
+            own = self.setup.tokenization if of_model else self.texts.format
+            return self.setup.load(folder, own)[1]
         rl = replace(self.rl, seed=arm.seed)
         task = self._task(policy, base)
         with self.experiment.run(f"runs/{arm.name}", rl.algorithm.upper(), rl) as run:
