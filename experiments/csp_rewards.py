@@ -62,7 +62,9 @@ def main(config: Config) -> None:
             judged = stability(crystals)
         known = KnownEnergies.least_of(formulas(crystals), judged)
         info = Energies(lambda _: judged, {"relative": 1.0}, known)(crystals).info
-        energies = {name: np.asarray(info[column], float) for name, column in COLUMNS.items()}
+        energies: dict[str, np.ndarray] = {
+            name: np.asarray(info[column], float) for name, column in COLUMNS.items()
+        }
         systems = systems_of(element_counts(crystals), energies, stability.hull.references)
         if not systems:
             raise ValueError(

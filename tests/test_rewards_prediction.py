@@ -226,6 +226,7 @@ def test_a_task_tells_its_reward_what_it_asked() -> None:
 def test_terms_by_name(tmp_path: Path) -> None:
     config = PredictionRewardConfig(("hull:0.5", "formation"))
     reward = prediction_reward(config, energies, rock_salts(NACL), [])
+    assert config.quantity == reward.quantity and "0.5 × minus energy above" in config.quantity.name
     found = reward(asked(cells(5.5), "NaCl"))
     assert found.value[0] == pytest.approx(0.5 * 0.1 + 0.2, abs=1e-6)
     assert config.words == "0.5 × hull + formation, ratios fixed, at most 20 atoms"

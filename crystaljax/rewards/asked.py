@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import jax
 import numpy as np
 
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Batch, Crystals
-from crystaljax.rewards.base import RewardError
+from crystaljax.rewards.base import Reward, RewardBatch, RewardError
 from crystaljax.rewards.inputs import Items
 
 
@@ -40,6 +40,20 @@ class Asked(Batch):
         for row, condition in enumerate(conditions):
             asked[row] = condition
         return Asked(crystals, asked, np.arange(n) if group is None else np.asarray(group))
+
+
+class RewardOfAsked(Protocol):
+    """A reward that judges crystals by what they were asked to be."""
+
+    takes_asked: ClassVar[bool]
+    """True"""
+
+    def __call__(self, asked: Asked, /) -> RewardBatch:
+        """Rewards of B crystals."""
+        ...
+
+
+AnyReward = Reward | RewardOfAsked
 
 
 def takes_asked(judge: Any) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax.rewards.asked import Asked, fitting, takes_asked
-from crystaljax.rewards.base import Reasons, Reward, RewardBatch, RewardError
+from crystaljax.rewards.asked import AnyReward, Asked, fitting, takes_asked
+from crystaljax.rewards.base import Reasons, RewardBatch, RewardError
 from crystaljax.rewards.bounds import Quantity, quantity_of
 from crystaljax.rewards.inputs import Items, take
 from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
@@ -30,7 +30,7 @@ class WeightedSum:
     The parts' values and infos are kept in `info`, as "part" and "part/key".
     """
 
-    parts: Mapping[str, tuple[float, Reward]]
+    parts: Mapping[str, tuple[float, AnyReward]]
     """Name → (weight, reward)."""
 
     @property
@@ -55,7 +55,7 @@ class Product:
     The parts' values and infos are kept in `info`, as "part" and "part/key".
     """
 
-    parts: Mapping[str, Reward]
+    parts: Mapping[str, AnyReward]
     """Name → reward."""
 
     @property
@@ -69,7 +69,7 @@ class Product:
 
 
 def _combine(
-    parts: Mapping[str, Reward],
+    parts: Mapping[str, AnyReward],
     items: Items,
     merge: Callable[[np.ndarray], np.ndarray],
 ) -> RewardBatch:
@@ -93,7 +93,7 @@ def _combine(
 class Clip:
     """A reward kept within [low, high]; the value before is `info["unclipped"]`."""
 
-    reward: Reward
+    reward: AnyReward
     low: float = -np.inf
     high: float = np.inf
 
@@ -122,7 +122,7 @@ class Clip:
 class InvalidPenalty:
     """A reward whose failed items get the value `penalty` (finite); `ok` still tells them apart."""
 
-    reward: Reward
+    reward: AnyReward
     penalty: float
 
     def __post_init__(self) -> None:
@@ -149,7 +149,7 @@ class InvalidPenalty:
 class ValidOnly:
     """A reward of valid structures alone (see `structure_valid`); others are not ok."""
 
-    reward: Reward
+    reward: AnyReward
 
     @property
     def quantity(self) -> Quantity:

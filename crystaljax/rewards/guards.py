@@ -12,7 +12,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -52,8 +52,8 @@ class Guard(Protocol):
     It gets crystals with what they were asked to be and their groups if it `takes_asked`.
     """
 
-    def __call__(self, crystals: Crystals, judged: RewardBatch, /) -> Verdict:
-        """Verdict on B crystals, all of them ok."""
+    def __call__(self, crystals: Any, judged: RewardBatch, /) -> Verdict:
+        """Verdict on B crystals, all of them ok; `Crystals` or `Asked`."""
         ...
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -25,9 +25,9 @@ from crystaljax.composition import element_counts, formula, formulas
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.ranges import at_least, check
-from crystaljax.rewards.asked import Asked, fitting
+from crystaljax.rewards.asked import AnyReward, Asked, fitting
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch
-from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
+from crystaljax.rewards.bounds import UNNAMED, Quantity, RewardBounds, quantity_of
 from crystaljax.rewards.compose import WeightedSum
 from crystaljax.rewards.ehull import E_ABOVE_HULL
 from crystaljax.rewards.user import load_reward
@@ -86,6 +86,14 @@ class PredictionRewardConfig:
     def weights(self) -> dict[str, float]:
         """Weight of each term."""
         return dict(map(read_term, self.terms))
+
+    @property
+    def quantity(self) -> Quantity:
+        """The quantity that the reward measures."""
+        weights = self.weights
+        if weights.keys() <= COLUMNS.keys():
+            return _quantity(weights)  # type: ignore[arg-type]
+        return UNNAMED
 
     @property
     def words(self) -> str:
@@ -164,11 +172,7 @@ class Energies:
     @property
     def quantity(self) -> Quantity:
         """That of the one energy there is, or a sum without bounds."""
-        names = list(self.weights)
-        if self.weights == {names[0]: 1.0}:
-            return QUANTITIES[names[0]]
-        parts = (f"{weight:g} × {QUANTITIES[name].name}" for name, weight in self.weights.items())
-        return Quantity(" + ".join(parts), "eV/atom")
+        return _quantity(self.weights)
 
     def __call__(self, crystals: Crystals) -> RewardBatch:
         """Rewards of B crystals."""
@@ -183,8 +187,8 @@ class Energies:
             if "relative" in self.weights:
                 for row in np.flatnonzero(np.isnan(least)).tolist():
                     reasons[row] = reasons[row] or f"no known structure of {names[row]}"
-        value = -sum(weight * info[COLUMNS[name]] for name, weight in self.weights.items())
-        return RewardBatch.from_values(value, info, reasons, judged.transient)
+        energy = [weight * info[COLUMNS[name]] for name, weight in self.weights.items()]
+        return RewardBatch.from_values(-np.sum(energy, axis=0), info, reasons, judged.transient)
 
 
 @dataclass(frozen=True)
@@ -195,10 +199,10 @@ class AsAsked:
     more than `max_atoms` in the primitive cell.
     """
 
-    reward: Reward
+    reward: AnyReward
     ratios: Ratios = "fixed"
     max_atoms: int = 20
-    takes_asked = True
+    takes_asked: ClassVar[bool] = True
 
     @property
     def quantity(self) -> Quantity:
@@ -233,6 +237,14 @@ class AsAsked:
         return reasons
 
 
+def _quantity(weights: Mapping[EnergyName, float]) -> Quantity:
+    """That of the one energy there is, or a sum without bounds."""
+    if list(weights.values()) == [1.0]:
+        return QUANTITIES[next(iter(weights))]
+    parts = (f"{weight:g} × {QUANTITIES[name].name}" for name, weight in weights.items())
+    return Quantity(" + ".join(parts), "eV/atom")
+
+
 def asked_content(condition: Condition) -> np.ndarray:
     """int [119]: atoms in the formula that is asked for; ValueError if none is."""
     content = condition.content
@@ -263,10 +275,10 @@ def prediction_reward(
     Errors: see `user.load_reward`; ValueError if no known structure can be compared with.
     """
     weights: dict[EnergyName, float] = {}
-    parts: dict[str, tuple[float, Reward]] = {}
+    parts: dict[str, tuple[float, AnyReward]] = {}
     for name, weight in config.weights.items():
         if name in COLUMNS:
-            weights[name] = weight  # type: ignore[index]
+            weights[name] = weight
         else:
             parts[name.rpartition(":")[2]] = weight, load_reward(name)
     table = None
@@ -279,7 +291,6 @@ def prediction_reward(
             )
     if weights:
         parts["energy"] = 1.0, Energies(energies, weights, table)
-    reward: Reward = WeightedSum(parts)
-    if len(parts) == 1 and weights:
-        reward = parts["energy"][1]
+    alone = len(parts) == 1 and bool(weights)
+    reward = parts["energy"][1] if alone else WeightedSum(parts)
     return AsAsked(reward, config.ratios, config.max_atoms)

@@ -12,8 +12,7 @@ from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Array
 from crystaljax.evaluation.matching import StructureSet
 from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
-from crystaljax.rewards.asked import Asked
-from crystaljax.rewards.base import Reward
+from crystaljax.rewards.asked import AnyReward, Asked
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
 from crystaljax.rewards.guards import NO_GUARDS, Guards
 from crystaljax.training.rollouts import Clock, compared, judge, prepare, sample_metrics
@@ -45,7 +44,7 @@ class CrystalTask:
         self,
         policy: Policy,
         base: Params,
-        reward: Reward,
+        reward: AnyReward,
         conditions: Sequence[Condition] = (Condition(),),
         sampling: SamplingConfig | None = None,
         bounds: RewardBounds | None = None,

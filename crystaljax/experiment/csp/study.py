@@ -49,9 +49,8 @@ from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.run_results import N_REASONS, RESULT_FILE, read_result, write_result
 from crystaljax.policies.base import Params, Policy
-from crystaljax.rewards.bounds import quantity_of
 from crystaljax.rewards.ehull import EnergyAboveHull
-from crystaljax.rewards.guards import Guarding, create_guards
+from crystaljax.rewards.guards import Guarding, Guards, create_guards
 from crystaljax.rewards.prediction import AsAsked, PredictionRewardConfig, prediction_reward
 from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.crystal_task import CrystalTask
@@ -273,8 +272,8 @@ class Study:
             guards=self._guards(),
         )
 
-    def _guards(self) -> Any:
-        guarding = Guarding(self.stability.hull, quantity_of(self.reward))
+    def _guards(self) -> Guards:
+        guarding = Guarding(self.stability.hull, self.reward_config.quantity)
         return create_guards(self.setup.guards, guarding)
 
     @cached_property
