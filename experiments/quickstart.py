@@ -52,14 +52,14 @@ def main(config: Config) -> None:
         with remade(model) as made:
             bench.policy.save(made, tuned)
         write(after.crystals[np.isfinite(after.e_above_hull)], samples)
-        best = BestStructures.of(after)
+        best = BestStructures.of(after, "Samples after PPO of lowest energy above hull")
         energies = {"before PPO": before.e_above_hull, "after PPO": after.e_above_hull}
         figures = {
             "energies": (
                 plots.e_above_hull_histogram(energies),
                 "Energy above hull of fresh samples, as generated",
             ),
-            "structures": (best.figure(), "Samples after PPO of lowest energy above hull"),
+            "structures": (best.figure(), best.caption),
             **rl_figures(experiment.folder, bench.quantity.label),
         }
         report = Report(

@@ -153,7 +153,7 @@ def main(config: Config) -> None:
         with remade(model) as made:
             bench.policy.save(made, learnt)
         write(found["RL"].crystals[np.isfinite(found["RL"].e_above_hull)], samples)
-        best = BestStructures.of(found["RL"])
+        best = BestStructures.of(found["RL"], "Samples after RL of lowest energy above hull")
         energies = {
             "base": base.e_above_hull,
             "base, relaxed": stable.e_above_hull,
@@ -167,7 +167,7 @@ def main(config: Config) -> None:
                 f"Metastable S.U.N. rates, {config.n_per_group} samples of each space group",
             ),
             **rl_figures(experiment.folder, bench.quantity.label),
-            "structures": (best.figure(), "Samples after RL of lowest energy above hull"),
+            "structures": (best.figure(), best.caption),
         }
         report = Report(
             "Stability by reinforcement learning",

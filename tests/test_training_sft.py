@@ -71,7 +71,7 @@ def test_loss_and_gradients_are_those_of_transformers(n_parts: int, tmp_path: Pa
     config = dataclasses.replace(QUICK, batch_size=8, n_parts=n_parts)
     optimizer = optax.sgd(1.0)
     update = make_update(policy, optimizer, config)
-    batches = TextBatches([[text] for text in texts], 8, 0, n_parts)
+    batches = TextBatches([[text] for text in texts], 8, 0, TINY.width, n_parts)
     start = jax.tree.map(np.asarray, policy.start)
     state = TrainState.create(jax.tree.map(jax.numpy.copy, policy.start), optimizer)
     state, metrics = update(state, policy.frozen, batches.packed(0))
@@ -96,7 +96,7 @@ def test_bfloat16_weights_move_as_float32_ones_do() -> None:
         ),
     )
     optimizer = config.optimizer.build(100)
-    texts = TextBatches([[text] for text in triples()], 8, 0, 4)
+    texts = TextBatches([[text] for text in triples()], 8, 0, TINY.width, 4)
     rounded = jax.tree.map(
         lambda x: x.astype(jnp.bfloat16), nnx.state(LanguageModel(TINY, nnx.Rngs(0)))
     )
@@ -136,7 +136,7 @@ def flat(tree: Any) -> np.ndarray:
 def test_an_update_takes_the_memory_of_its_state_and_what_is_saved_stays(tmp_path: Path) -> None:
     policy, optimizer = tiny_policy(), QUICK.optimizer.build(10)
     update = make_update(policy, optimizer, QUICK)
-    batches = TextBatches([[text] for text in triples()], 8, 0, 2)
+    batches = TextBatches([[text] for text in triples()], 8, 0, TINY.width, 2)
     state = policy.place(TrainState.create(policy.start, optimizer, averaged=False))
     before = jax.tree.map(lambda x: np.array(x, copy=True), state)
     with RunCheckpoints(tmp_path) as checkpoints:
@@ -205,7 +205,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"loss of step 0 is nan.*bad_batch\.npz"):
         sft(policy, triples(), triples(8), QUICK, tmp_path, lambda *_: None, start=broken)
     with np.load(tmp_path / "bad_batch.npz") as batch:
-        assert batch["tokens"].shape[0] == QUICK.n_parts
+        assert batch["tokens_0"].shape[0] == QUICK.n_parts
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -21,7 +22,7 @@ from crystaljax.models.llm.lora import adapters, trained_filter
 from crystaljax.parallel import make_mesh, parameter_placement
 from crystaljax.text.engine import Generation
 from crystaljax.text.generation import GenerationConfig, Generator, TokenGrammar
-from crystaljax.text.packing import TextRows, per_sequence
+from crystaljax.text.packing import PackedTexts, per_sequence
 from crystaljax.text.tokenizer import Tokenizer
 
 Params = Any
@@ -99,20 +100,34 @@ class TextPolicy:
         return self.network(params, self.frozen)
 
     def token_log_probs(
-        self, params: Params, frozen: Params, rows: TextRows, key: Array | None = None
+        self, params: Params, frozen: Params, packed: PackedTexts, key: Array | None = None
+    ) -> tuple[Array, ...]:
+        """float32 [R, T] of each block of packed texts; a key switches adapters' dropout on."""
+        network = self.network(params, frozen)
+        keys = [None] * len(packed) if key is None else jax.random.split(key, len(packed))
+        return tuple(
+            token_log_probs(network, rows, block_key, self.remat)
+            for rows, block_key in zip(packed, keys, strict=True)
+        )
+
+    def total_log_prob(
+        self, params: Params, frozen: Params, packed: PackedTexts, key: Array | None = None
     ) -> Array:
-        """float32 [R, T] of packed texts; a key switches the adapters' dropout on."""
-        return token_log_probs(self.network(params, frozen), rows, key, self.remat)
+        """float32 []: the sum of `token_log_probs`."""
+        return sum(
+            (x.sum() for x in self.token_log_probs(params, frozen, packed, key)), jnp.zeros(())
+        )
 
     def log_probs(
-        self, params: Params, frozen: Params, rows: TextRows, n_samples: int
+        self, params: Params, frozen: Params, packed: PackedTexts, n_samples: int
     ) -> tuple[Array, Array]:
         """Log-probabilities of the completions' tokens [B, T], and which are such, bool [B, T].
 
-        `rows` hold B = `n_samples` texts. See `training.tasks.LogProbs`.
+        `packed` holds B = `n_samples` texts. See `training.tasks.LogProbs`.
         """
-        logp = self.token_log_probs(params, frozen, rows)
-        return per_sequence(logp, rows, n_samples), per_sequence(rows.trained, rows, n_samples)
+        logp = self.token_log_probs(params, frozen, packed)
+        trained = [rows.trained for rows in packed]
+        return per_sequence(logp, packed, n_samples), per_sequence(trained, packed, n_samples)
 
     def sample(
         self,
