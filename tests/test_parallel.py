@@ -111,9 +111,9 @@ for fsdp in (1, 4):
         pointers = [[s.data.unsafe_buffer_pointer() for s in x.addressable_shards] for x in (a, b)]
         assert pointers[0] == pointers[1]
     update = make_update(partial(policy.log_probs, n_samples=4), optimizer, config)
-    plan = plan_completions(4, 64, 4, policy.mesh.size)
+    plan = plan_completions(4, 64, 4, policy.config.width, policy.mesh.size)
     four = [texts[i : i + 4] for i in range(0, 16, 4)]
-    packed = pack_micro_batches(four, plan.length, plan.rows)
+    packed = pack_micro_batches(four, plan)
     parts = jax.device_put(packed, parts_sharding(policy.mesh))
     state, metrics = update(state, base, policy.frozen, parts, reward)
     check([x for x in jax.tree.leaves(state) if x.ndim > 1], "updated")
