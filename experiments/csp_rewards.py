@@ -21,7 +21,12 @@ import numpy as np
 from crystaljax.composition import element_counts, formulas
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.report import Report
-from crystaljax.experiment.csp.preferences import example_table, preference_table, systems_of
+from crystaljax.experiment.csp.preferences import (
+    example_table,
+    preference_table,
+    rows_of_pairs,
+    systems_of,
+)
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
 from crystaljax.rewards.prediction import COLUMNS, Energies, KnownEnergies
@@ -37,7 +42,8 @@ class Config:
     crystals: str = "prototypes"
     """Known crystals: a file, a folder or a registered dataset."""
     n: int = 0
-    """Crystals of two elements, drawn by the seed; 0 takes all."""
+    """Pairs of elements, drawn by the seed from those of which several formulas are known; 0 takes
+    all."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     """Potential and hull."""
     seed: int = 0
@@ -55,9 +61,12 @@ def main(config: Config) -> None:
     ):
         experiment.use("data", config.crystals)
         crystals = load(config.crystals).crystals
-        binary = np.flatnonzero((element_counts(crystals) > 0).sum(axis=1) == 2)
-        order = np.random.default_rng(config.seed).permutation(len(binary))[: config.n or None]
-        crystals = crystals[binary[order]]
+        rows = rows_of_pairs(element_counts(crystals), config.n, config.seed)
+        if not len(rows):
+            raise ValueError(
+                f"no two elements have two formulas in {config.crystals}: give more crystals"
+            )
+        crystals = crystals[rows]
         with working(f"energies of {len(crystals)} crystals"):
             judged = stability(crystals)
         known = KnownEnergies.least_of(formulas(crystals), judged)
@@ -66,10 +75,6 @@ def main(config: Config) -> None:
             name: np.asarray(info[column], float) for name, column in COLUMNS.items()
         }
         systems = systems_of(element_counts(crystals), energies, stability.hull.references)
-        if not systems:
-            raise ValueError(
-                f"no two elements have two formulas in {config.crystals}: give more crystals"
-            )
         note = f"{len(crystals)} crystals of two elements; energies by {stability.label}."
         tables = [preference_table(systems), example_table(systems)]
         experiment.finish(Report("Rewards of structure prediction", {}, [], tables, [note]))

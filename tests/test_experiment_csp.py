@@ -16,7 +16,12 @@ from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.evaluation.rates import Measure, Rate
-from crystaljax.experiment.csp.preferences import example_table, preference_table, systems_of
+from crystaljax.experiment.csp.preferences import (
+    example_table,
+    preference_table,
+    rows_of_pairs,
+    systems_of,
+)
 from crystaljax.experiment.csp.questions import formulas_asked, propose, read_questions, refused
 from crystaljax.experiment.csp.resources import TuningMemory
 from crystaljax.experiment.csp.results import all_tables, figures_of, headline, lines_of
@@ -128,7 +133,10 @@ def test_results_over_seeds(tmp_path: Path) -> None:
             finish(arm, tmp_path, 1 + arm.seed)
     every = lines_of(rows, {"model": "mine", "model-rl": "mine + RL"}, arms, tmp_path)
     assert [x for line in every for x in line.missing] == [
-        *(f"rl-seed{seed} is not finished (give --texts.pretrained)." for seed in range(3)),
+        *(
+            f"rl-seed{seed} is not finished (it takes a model, --texts.pretrained)."
+            for seed in range(3)
+        ),
         "model-seed2 is not finished.",
     ]
     lines = [line for line in every if line.results]
@@ -198,6 +206,9 @@ def test_the_total_energy_prefers_the_element_of_lower_energy() -> None:
     references[[11, 74]] = -1.3, -13.0
     counts = np.zeros((5, 119), int)
     counts[:, 11], counts[:, 74] = [1, 1, 2, 4, 1], [1, 2, 1, 2, 0]
+    other = np.zeros((2, 119), int)  # of one formula
+    other[:, [12, 8]] = [[1, 1], [2, 2]]
+    assert sorted(rows_of_pairs(np.concatenate([counts, other]), 5)) == [0, 1, 2, 3]
     formation = np.array([-0.5, -0.1, -0.2, -0.1, 0.0])
     total = counts @ references / counts.sum(axis=1) + formation
     hull = np.array([0.0, 0.233, 0.133, 0.233, 0.0])

@@ -13,9 +13,10 @@ from scripts import SCRIPTS, load_script
 from small_policy import TINY
 
 from crystaljax.cli import main
-from crystaljax.composition import element_counts, formulas
+from crystaljax.composition import element_counts
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
+from crystaljax.experiment.csp.preferences import rows_of_pairs
 from crystaljax.policies.loading import load_policy
 from crystaljax.tracking import read_metrics
 
@@ -48,15 +49,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *options: str, name: str = "csp.py") ->
 def test_what_rewards_prefer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of pairs of elements with several formulas; the most stable is what the hull prefers."""
     found = load("prototypes").crystals
-    names = np.array(formulas(found))
-    binary = (element_counts(found) > 0).sum(axis=1) == 2
-    systems = [frozenset(np.flatnonzero(x).tolist()) for x in element_counts(found)]
-    several = [
-        i
-        for i in np.flatnonzero(binary)
-        if len({names[j] for j in range(len(names)) if systems[j] == systems[i]}) > 1
-    ]
-    write(found[np.array(several[:12])], Path("binary.csv"), {})
+    write(found[rows_of_pairs(element_counts(found), 4)], Path("binary.csv"), {})
     run(monkeypatch, "--crystals binary.csv --output out", name="csp_rewards.py")
     tables = json.loads(Path("out/report.json").read_text())["tables"]
     (table,) = (x for title, x in tables.items() if title.startswith("The formula that a reward"))
@@ -76,7 +69,7 @@ def test_a_wyckoff_transformer(
     load_policy("out/runs/model-rl-seed0/model")
     assert "guard/copies" in read_metrics(Path("out/runs/model-rl-seed0"))
     report = json.loads(Path("out/report.json").read_text())
-    assert any("give --texts.pretrained" in note for note in report["notes"])
+    assert any("it takes a model, --texts.pretrained" in note for note in report["notes"])
     table = next(x for title, x in report["tables"].items() if title.startswith("Structure pred"))
     assert [row[0] for row in table] == [
         *("", "substitution", "wyckoff-mp20bt", "wyckoff-mp20bt + RL")

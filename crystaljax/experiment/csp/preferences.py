@@ -35,6 +35,22 @@ class System:
         return best / best.sum()
 
 
+def rows_of_pairs(counts: np.ndarray, n: int = 0, seed: int = 0) -> np.ndarray:
+    """Rows (int [R]) of structures of pairs of elements of which there are several formulas.
+
+    Args:
+      counts: int [B, 119], atoms of each element.
+      n: pairs, drawn by the seed; all if 0.
+    """
+    rows = np.flatnonzero((counts > 0).sum(axis=1) == 2)
+    of_pair: dict[tuple[int, ...], list[int]] = {}
+    for row in rows.tolist():
+        of_pair.setdefault(tuple(np.flatnonzero(counts[row]).tolist()), []).append(row)
+    pairs = [x for x in of_pair.values() if len({formula(counts[row]) for row in x}) > 1]
+    chosen = np.random.default_rng(seed).permutation(len(pairs))[: n or None]
+    return np.array([row for i in chosen for row in pairs[i]], int)
+
+
 def systems_of(
     counts: np.ndarray, energies: Mapping[str, np.ndarray], references: np.ndarray
 ) -> list[System]:

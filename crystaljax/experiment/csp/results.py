@@ -43,7 +43,7 @@ class Line:
     def missing(self) -> list[str]:
         """Runs that are not finished, in words."""
         done = [arm for arm in self.arms if arm.result(self.output) is not None]
-        why = " (give --texts.pretrained)" if self.row in PRETRAINED else ""
+        why = " (it takes a model, --texts.pretrained)" if self.row in PRETRAINED else ""
         return [f"{arm.name} is not finished{why}." for arm in self.arms if arm not in done]
 
     def number(self, name: str) -> Measure | None:

@@ -111,6 +111,8 @@ class Study:
     ) -> None:
         self.experiment, self.setup, self.texts = experiment, setup, texts
         self.reward_config, self.rl, self.exam = reward, rl, exam
+        if not (setup.train and setup.test):
+            raise ValueError("structure prediction needs --setup.train and --setup.test: give both")
         self.questions: Questions = read_questions(
             setup.test, setup.n_samples, setup.seed, setup.fixed_units
         )
