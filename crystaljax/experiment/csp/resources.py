@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -42,17 +42,14 @@ class TuningMemory:
     def per_device(self, devices: int) -> dict[str, float]:
         """Bytes on each of so many devices by purpose, and their "total"."""
         # Only here: the rows without a language model do without its packages.
-        from crystaljax.models.llm.decoder import LanguageModel
         from crystaljax.models.llm.memory import memory_report
 
         rl = self.rl
-        rows = -(-rl.batch_size // (self.n_parts * devices))
-        make = partial(LanguageModel, self.config, dtype=jnp.dtype(self.dtype))
         report = memory_report(
-            nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0))),
+            _shapes(self.config, self.dtype),
             rl.optimizer.build(rl.n_steps),
             n_parts=self.n_parts,
-            rows=rows,
+            rows=-(-rl.batch_size // (self.n_parts * devices)),
             length=self.tokens,
             remat="all",
             sequences=-(-self.sampled // devices),
@@ -88,6 +85,14 @@ class TuningMemory:
             f" share them; devices of 80 GB needed: {said}",
             [["", "GB"], *rows],
         )
+
+
+@cache
+def _shapes(config: LlmConfig, dtype: str) -> Any:
+    """The model with the shapes of its arrays, which are not made."""
+    from crystaljax.models.llm.decoder import LanguageModel
+
+    return nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0), jnp.dtype(dtype)))
 
 
 def tuning_memory(policy: Any, setup: Any, rl: ReinforceConfig) -> TuningMemory | None:
