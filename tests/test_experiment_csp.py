@@ -33,8 +33,8 @@ from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.symmetry.orbits import n_atoms
 from crystaljax.text.prompts import load_template
 from crystaljax.tokenizations.registry import create_format
-from crystaljax.training.optimizer import fine_tuning
 from crystaljax.tracking import wandb_name
+from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.reinforce import ReinforceConfig
 
 
