@@ -184,15 +184,36 @@ def test_it_learns(tmp_path: Path) -> None:
     assert lines[-1]["validation/nll"] < 2
 
 
+def test_dropout_is_of_training_alone() -> None:
+    policy, texts = tiny_policy(), triples(8)
+    params = jax.tree.map(lambda x: 8 * x, policy.start)
+    batch = TextBatches([[text] for text in texts], 8, 0, TINY.width).packed(0)
+    expected = make_score(policy, texts, 4)(params)["nll"]
+    policy.dropout = 0.5
+    assert make_score(policy, texts, 4)(params)["nll"] == expected
+    optimizer = QUICK.optimizer.build(1)
+    update = make_update(policy, optimizer, SftConfig(batch_size=8))
+    state = TrainState.create(params, optimizer, averaged=False)
+    _, metrics = update(state, policy.frozen, batch)
+    assert abs(float(metrics["nll"]) - expected) > 0.05
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, dropout=0.2, targets=("q_proj",))])
-def test_a_resumed_run_has_the_same_losses(tmp_path: Path, lora: LoraConfig | None) -> None:
+@pytest.mark.parametrize(
+    ("lora", "dropout"),
+    [(None, 0.0), (None, 0.2), (LoraConfig(rank=2, dropout=0.2, targets=("q_proj",)), 0.0)],
+)
+def test_a_resumed_run_has_the_same_losses(
+    tmp_path: Path, lora: LoraConfig | None, dropout: float
+) -> None:
     def run(folder: Path, track: Any) -> None:
         def losses(metrics: dict[str, Any], step: int) -> None:
             track({k: v for k, v in metrics.items() if k.endswith("nll")}, step)
 
         two_epochs = [*triples(), *triples()[:16], *triples()[:16]]
-        sft(tiny_policy(lora), two_epochs, triples(8), QUICK, folder, losses, n_drawn=2)
+        policy = tiny_policy(lora)
+        policy.dropout = dropout
+        sft(policy, two_epochs, triples(8), QUICK, folder, losses, n_drawn=2)
 
     whole, first, second = killed_and_resumed(run, tmp_path, stop_after=5)
     assert sorted(second) == [5, 6, 7, 8]  # step 5 was tracked but not saved

@@ -16,7 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from crystaljax.crystal import Array
-from crystaljax.models.llm.decoder import LanguageModel, Remat
+from crystaljax.models.llm.decoder import Dropout, LanguageModel, Remat
 from crystaljax.models.llm.likelihood import token_log_probs
 from crystaljax.models.llm.lora import adapters, trained_filter
 from crystaljax.parallel import make_mesh, parameter_placement
@@ -39,6 +39,8 @@ class TextPolicy:
       model: gives its arrays away; use the policy from here on.
       mesh: devices that parameters and batches are spread over; all of them if not given.
       remat: what training computes again rather than keeps; see `decoder.Remat`.
+      dropout: share of the outputs of attention and feed-forward layers that is dropped where a key
+        is given, as supervised training does.
       name: what the model is called, kept with adapters as their base.
 
     ValueError if the tokenizer has more tokens than the model.
@@ -50,6 +52,7 @@ class TextPolicy:
         tokenizer: Tokenizer,
         mesh: Mesh | None = None,
         remat: Remat = "products",
+        dropout: float = 0.0,
         name: str = "",
     ) -> None:
         if tokenizer.n_vocabulary() > model.config.vocabulary:
@@ -57,7 +60,8 @@ class TextPolicy:
                 f"the tokenizer has {tokenizer.n_vocabulary()} tokens, and the model"
                 f" {model.config.vocabulary}: resize its vocabulary first"
             )
-        self.config, self.tokenizer, self.remat, self.name = model.config, tokenizer, remat, name
+        self.config, self.tokenizer, self.name = model.config, tokenizer, name
+        self.remat, self.dropout = remat, dropout
         self.mesh = mesh or make_mesh()
         self.has_adapters = bool(adapters(model))
         self.graph, *states = nnx.split(model, trained_filter(model), ...)
@@ -102,12 +106,12 @@ class TextPolicy:
     def token_log_probs(
         self, params: Params, frozen: Params, packed: PackedTexts, key: Array | None = None
     ) -> tuple[Array, ...]:
-        """float32 [R, T] of each block of packed texts; a key switches adapters' dropout on."""
+        """float32 [R, T] of each block of packed texts; a key switches dropout on."""
         network = self.network(params, frozen)
-        keys = [None] * len(packed) if key is None else jax.random.split(key, len(packed))
+        dropout = None if key is None else Dropout(key, self.dropout)
         return tuple(
-            token_log_probs(network, rows, block_key, self.remat)
-            for rows, block_key in zip(packed, keys, strict=True)
+            token_log_probs(network, rows, dropout and dropout.layer(block), self.remat)
+            for block, rows in enumerate(packed)
         )
 
     def total_log_prob(
