@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scripts import load_script
 from small import SMALL
+from table_policy import TablePolicy
 
 from crystaljax.composition import formulas
 from crystaljax.conditions import Condition
@@ -64,8 +65,8 @@ def test_formulas_are_asked_with_their_units(tmp_path: Path) -> None:
     assert len(read_questions(str(tmp_path / "test.csv"), n=2).truth) == 2
 
 
-def test_what_cannot_be_asked_costs_itself_alone() -> None:
-    """A formula that no space group holds on 6 sites, and properties, beside one that goes."""
+def test_formulas_that_a_model_cannot_be_asked_are_told() -> None:
+    """One that no space group holds on 6 sites, and a property, beside one that goes."""
     policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
     conditions = [
         Condition(formula="LiNaKRbCsCaSr", formula_units=1),
@@ -74,18 +75,24 @@ def test_what_cannot_be_asked_costs_itself_alone() -> None:
     ]
     why = refused(policy, conditions, SamplingConfig())
     assert why[1] is None and why[0] and why[2] and "band_gap" in why[2]
-    params = policy.init(0)
-    found = propose(policy, params, conditions, 2, 0, SamplingConfig(batch_size=4))
-    assert found.reasons[:2] == [why[0]] * 2 and found.reasons[4:] == [why[2]] * 2
-    assert not found.crystals.space_group[[0, 1, 4, 5]].any() and len(found.crystals) == 6
-    alone = policy.sample(params, [conditions[1]], 0, SamplingConfig(batch_size=4), 2)
-    np.testing.assert_array_equal(
-        found.crystals.space_group[2:4], np.where(alone.ok, alone.crystals.space_group, 0)
-    )
-    with pytest.raises(ValueError, match="can be asked for none of 1 formulas; of the first"):
-        propose(policy, params, conditions[:1], 2, 0, SamplingConfig())
+
+
+def test_what_cannot_be_asked_costs_itself_alone() -> None:
+    policy = TablePolicy()
+    params, sampling = policy.init(0), SamplingConfig()
+    salt = Condition(elements=("Na", "K", "Cl", "Br"))
+    conditions = [Condition(formula="NaCl"), salt, Condition(formula="KBr"), salt]
+    found = propose(policy, params, conditions, 2, 0, sampling)
+    refusal = "the table cannot be asked for formula"
+    assert found.reasons == [refusal, refusal, None, None] * 2
+    alone = policy.sample(params, [salt, salt], 0, sampling, 2).crystals
+    asked = [2, 3, 6, 7]
+    np.testing.assert_array_equal(found.crystals.species[asked], alone.species)
+    assert not np.delete(np.asarray(found.crystals.space_group), asked).any()
+    with pytest.raises(ValueError, match="asked for none of 1 formulas; of the first: the table"):
+        propose(policy, params, conditions[:1], 2, 0, sampling)
     with pytest.raises(ValueError, match="no formula is asked for"):
-        propose(policy, params, [], 2, 0, SamplingConfig())
+        propose(policy, params, [], 2, 0, sampling)
 
 
 def test_the_examples_of_the_prompt_are_rock_salt_and_rutile() -> None:
