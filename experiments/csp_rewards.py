@@ -7,8 +7,9 @@ Known crystals of two elements are judged by a potential as they stand, and for 
 elements the formula with the largest reward is what a policy would be drawn to whose ratios are
 free. The total energy per atom draws it to the element whose atoms have the lowest energy,
 whatever is stable; energy above hull and formation energy do not, and relative to the best known
-structure of its own formula every formula is as good. Some 25 s for each 1,000 crystals on one
-core.
+structure of its own formula every formula is as good. Expect, of 80 pairs (--n 80, a minute of one
+core), that the total energy prefers the formula richest in that element in 90 ± 3 %, and the hull
+in 46 ± 6 %, where a choice by chance would in 43 %.
 """
 
 from __future__ import annotations
