@@ -88,6 +88,31 @@ def e_above_hull_histogram(
     return figure
 
 
+def histogram(values: Mapping[str, np.ndarray], x_label: str, n_bins: int = 34) -> Figure:
+    """Histograms of values by label, overlaid; nan are left out.
+
+    Bars are fractions of all values, so that sets of different sizes compare. They reach from the
+    1st to the 99th percentile of all; the outer bars hold those beyond.
+    """
+    figure, axes = chart((6.4, 3.9))
+    known = {label: np.asarray(x, float)[np.isfinite(x)] for label, x in values.items()}
+    every = np.concatenate([*known.values(), np.zeros(0)])
+    low, high = np.quantile(every, [0.01, 0.99]) if len(every) else (0.0, 1.0)
+    if not low < high:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, n_bins + 1)
+    for i, (label, some) in enumerate(known.items()):
+        heights = np.histogram(np.clip(some, low, high), edges)[0] / max(len(values[label]), 1)
+        colour = look(i).colour
+        axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35)
+        text = f"{label} ({len(some)} of {len(values[label])} judged)"
+        axes.stairs(heights, edges, color=colour, lw=1.6, label=text)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("fraction of samples")
+    axes.legend(frameon=False)
+    return figure
+
+
 def space_group_bars(fractions: Mapping[str, np.ndarray], n_bars: int = 20) -> Figure:
     """Fractions of crystals in the space groups that are commonest in any series.
 

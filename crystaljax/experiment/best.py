@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,22 +43,32 @@ class BestStructures:
     """[n]."""
     columns: Mapping[str, np.ndarray]
     """[n] each: what an evaluation found of them."""
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """float64 [n] each: further numbers to show, such as rewards of a user's own."""
 
     @staticmethod
     def of(
-        found: Assessment, caption: str, score: np.ndarray | None = None, n: int = N_LISTED
+        found: Assessment,
+        caption: str,
+        score: np.ndarray | None = None,
+        scores: Mapping[str, np.ndarray] = MappingProxyType({}),
+        n: int = N_LISTED,
     ) -> BestStructures:
         """Those of largest score [N] (nan: none), at most n; by default of lowest energy."""
         score = np.asarray(-found.e_above_hull if score is None else score, float)
         rows = np.argsort(-score)  # nan comes last
         rows = rows[np.isfinite(score[rows])][:n]
         columns = {name: np.asarray(x)[rows] for name, x in found.evaluation.columns.items()}
-        return BestStructures(caption, found.crystals.to_numpy()[rows], columns)
+        shown = {name: np.asarray(x)[rows] for name, x in scores.items()}
+        return BestStructures(caption, found.crystals.to_numpy()[rows], columns, shown)
 
     def figure(self) -> Figure:
         """The first few, with their energies above hull."""
         some = slice(N_DRAWN)
         captions = [f"{x:.3f} eV/atom above hull" for x in self.columns[ENERGY][some]]
+        if self.scores:
+            name, values = next(iter(self.scores.items()))
+            captions = [f"{name}: {x:.4g}" for x in values[some]]
         return plots.structure_grid(self.crystals[some], captions)
 
     def columns_shown(self, some: slice = slice(None)) -> dict[str, list[Any]]:
@@ -67,6 +78,8 @@ class BestStructures:
             "formula": [str(x) for x in self.columns["formula"]],
             "space group": [f"{group} {tables().symbol[group - 1]}" for group in groups],
         }
+        for name, values in self.scores.items():
+            found[name] = [float(x) for x in values]
         for name, values in self.columns.items():
             if name.startswith(ENERGY):
                 found[f"{name.replace('_', ' ')} (eV/atom)"] = [float(x) for x in values]

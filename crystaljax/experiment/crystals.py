@@ -207,6 +207,12 @@ class Bench:
         return self.reward.quantity
 
     @property
+    def aim(self) -> str:
+        """What is rewarded in a word, for titles."""
+        name = "stability" if self.user_reward is None else self.quantity.name
+        return name[:1].upper() + name[1:]
+
+    @property
     def notes(self) -> list[str]:
         """Notes about the second judge and the hull for reports."""
         notes = [self._about_judge] if self._about_judge else []
