@@ -127,7 +127,9 @@ jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), found[1],
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("devices", "script"), [(8, SCRIPT), (4, REINFORCE)])
+@pytest.mark.parametrize(
+    ("devices", "script"), [(8, SCRIPT), (4, REINFORCE)], ids=["gradient", "reinforce"]
+)
 def test_many_devices_equal_one(devices: int, script: str) -> None:
     """Also in training by reward: parameters and the optimiser's state are shared out."""
     flags = f"--xla_force_host_platform_device_count={devices}"
