@@ -372,7 +372,7 @@ def test_curate_alloys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         ("text_formats.py", "--source {0} --learnt {0} --n-matched 5 --repeats 1"),
         ("grammars.py", "--source prototypes --formats coordinates --bpe 300 --large 2000"),
         ("symmetry.py", "--source {} --n 20 --peer-n 2 --batch-size 8 --repeats 1"),
-        ("csp.py", "--truth {} --n-crystals 4 --k 2"),
+        ("csp_evaluation.py", "--truth {} --n-crystals 4 --k 2"),
         ("hull.py", "--queries 20 --peer-queries 3 --repeats 2"),
         ("matching.py", "--reference {0} --others {0} --n-samples 12 --plain-samples 2"),
         ("pool.py", "--workers 1 --crystals 4 --trivial-crystals 50"),
@@ -417,6 +417,6 @@ def test_csp_baselines(crystals: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_every_script_is_run() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    # tests/test_benchmarks_accelerator.py, tests/test_experiments_tokenizations.py
-    elsewhere = {"accelerator.py", "tokenizations.py"}
+    # tests/test_benchmarks_accelerator.py, tests/test_experiments_{tokenizations,csp}.py
+    elsewhere = {"accelerator.py", "tokenizations.py", "csp.py", "csp_rewards.py"}
     assert {name for name in SCRIPTS.keys() - elsewhere if f'"{name}"' not in text} == set()
