@@ -24,6 +24,7 @@ from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Crystals, wrapped
 from crystaljax.policies.base import Params, Policy, encode_writable
 from crystaljax.ranges import NOT_NEGATIVE, POSITIVE, at_least, check
+from crystaljax.rewards.asked import Asked
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.symmetry.orbits import constrain_lattice, lattice_free, project, volume
 from crystaljax.symmetry.tables import tables
@@ -168,7 +169,8 @@ def run_chains(
     def examine(crystals: Crystals) -> tuple[Chains[Crystals], RewardBatch]:
         logp = log_density(policy, params, crystals, prompts)
         possible = np.isfinite(logp)
-        judged, _, _ = guards(crystals, judge(task.reward, crystals, possible))
+        items = Asked.of(crystals, asked)
+        judged, _, _ = guards(items, judge(task.reward, items, possible))
         value = task.bounds(judged)
         if task.bounds.invalid is None:
             value = np.where(judged.ok, value, -np.inf)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,31 @@ if TYPE_CHECKING:
 METALLIC = 0.1
 """eV: predicted gaps up to this are those of metals."""
 
-COLOURS = ("#8a94a6", "#d1495b", "#2a6f97", "#edae49", "#66a182")
-"""Of the series of a chart, in order; the first, grey, is what the others are compared with."""
+COLOURS = (
+    *("#8c8c8c", "#d55e00", "#0072b2", "#e69f00", "#009e73", "#56b4e9", "#cc79a7", "#000000"),
+    *("#595959", "#8b3d00", "#004a75", "#946600", "#00664a", "#2f7ea8", "#8a4a6e", "#b3a100"),
+)
+"""Of the series of a chart, in order; the first, grey, is what the others are compared with.
+
+Then come those of Okabe and Ito (jfly.uni-koeln.de/color, 2008), which people who are colour-blind
+tell apart, and darker ones of them.
+"""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+class Look(NamedTuple):
+    """Colour, point and line of a series."""
+
+    colour: str
+    marker: str
+    line: str
+
+
+def look(i: int) -> Look:
+    """The look of the i-th series of a chart: neither colour nor shape alone tells it apart."""
+    line = "-" if i < len(MARKERS) else "--"
+    return Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], line)
 
 
 def save(figure: Figure, path: str | PathLike[str], dpi: int = 160) -> Path:
@@ -52,7 +75,7 @@ def e_above_hull_histogram(
         known = known[np.isfinite(known)]
         text = f"{label} ({100 * (known <= threshold).sum() / n:.1f} % ≤ {threshold:g})"
         heights = np.histogram(np.clip(known, *limits), edges)[0] / n
-        colour = COLOURS[i % len(COLOURS)]
+        colour = look(i).colour
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35)
         axes.stairs(heights, edges, color=colour, lw=1.6, label=text)
     axes.axvline(
@@ -65,13 +88,38 @@ def e_above_hull_histogram(
     return figure
 
 
+def histogram(values: Mapping[str, np.ndarray], x_label: str, n_bins: int = 34) -> Figure:
+    """Histograms of values by label, overlaid; nan are left out.
+
+    Bars are fractions of all values, so that sets of different sizes compare. They reach from the
+    1st to the 99th percentile of all; the outer bars hold those beyond.
+    """
+    figure, axes = chart((6.4, 3.9))
+    known = {label: np.asarray(x, float)[np.isfinite(x)] for label, x in values.items()}
+    every = np.concatenate([*known.values(), np.zeros(0)])
+    low, high = np.quantile(every, [0.01, 0.99]) if len(every) else (0.0, 1.0)
+    if not low < high:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, n_bins + 1)
+    for i, (label, some) in enumerate(known.items()):
+        heights = np.histogram(np.clip(some, low, high), edges)[0] / max(len(values[label]), 1)
+        colour = look(i).colour
+        axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35)
+        text = f"{label} ({len(some)} of {len(values[label])} judged)"
+        axes.stairs(heights, edges, color=colour, lw=1.6, label=text)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("fraction of samples")
+    axes.legend(frameon=False)
+    return figure
+
+
 def space_group_bars(fractions: Mapping[str, np.ndarray], n_bars: int = 20) -> Figure:
     """Fractions of crystals in the space groups that are commonest in any series.
 
     `fractions` [230] by label; group g stands at g - 1.
     """
     names = [f"{space_group_text(group)} {group}" for group in range(1, 231)]
-    figure = _bars(fractions, names, n_bars, "fraction of crystals")
+    figure = _bars(fractions, names, n_bars, "fraction of crystals", {})
     figure.axes[0].tick_params(axis="x", rotation=60)
     for label in figure.axes[0].get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
@@ -80,13 +128,18 @@ def space_group_bars(fractions: Mapping[str, np.ndarray], n_bars: int = 20) -> F
 
 
 def element_bars(
-    fractions: Mapping[str, np.ndarray], n_bars: int = 36, of: str = "crystals"
+    fractions: Mapping[str, np.ndarray],
+    n_bars: int = 36,
+    of: str = "crystals",
+    errors: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
     """Fractions of crystals (or `of` what else) with the elements commonest in any series.
 
-    `fractions` [119] by label, by atomic number.
+    `fractions` [119] by label, by atomic number; and their standard errors, nan where none is
+    known.
     """
-    figure = _bars(fractions, ["", *SYMBOLS], n_bars, f"fraction of {of} with the element")
+    words = f"fraction of {of} with the element"
+    figure = _bars(fractions, ["", *SYMBOLS], n_bars, words, errors or {})
     figure.axes[0].set_xlabel("element")
     return figure
 
@@ -98,17 +151,21 @@ def training_curves(
 
     Long noisy curves are drawn pale, with their running mean (over 1/50 of the points) on top.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = chart((6.4, 3.6))
     for i, (label, points) in enumerate(series.items()):
         curve = np.asarray(points, np.float64)
         curve = curve[np.isfinite(curve).all(axis=1)]
-        colour = COLOURS[(i + 1) % len(COLOURS)]
+        colour, marker, line = look(i + 1)
         window = len(curve) // 50
         if window > 1:
             axes.plot(*curve.T, color=colour, lw=0.7, alpha=0.3)
             curve = _running_mean(curve, window)
-        marker = "o" if len(curve) < 20 else ""
-        axes.plot(*curve.T, color=colour, lw=1.8, marker=marker, ms=3.5, label=label)
+        every = max(1, len(curve) // 12)
+        how: dict[str, Any] = {"color": colour, "ls": line, "marker": marker, "markevery": every}
+        axes.plot(*curve.T, lw=1.8, ms=4, label=label, **how)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if log_y:
         axes.set_yscale("log")
     axes.set_xlabel(x_label)
@@ -127,7 +184,7 @@ def rates_by_group(rates: Mapping[str, Sequence[Rate]], groups: Sequence[int]) -
         values = np.array([100 * rate.value for rate in of_groups])
         low, high = 100 * np.array([rate.interval(z=1) for rate in of_groups]).T
         errors = np.abs([values - low, high - values])
-        colour = COLOURS[i % len(COLOURS)]
+        colour = look(i).colour
         axes.bar(at, values, width, yerr=errors, color=colour, label=label, error_kw={"lw": 0.9})
     axes.set_xticks(np.arange(len(groups)), [str(group) for group in groups])
     axes.set_ylim(bottom=0)
@@ -146,8 +203,9 @@ def merit_scatter(
     """
     figure, axes = chart((6.4, 4.4))
     for i, (label, (gap, dielectric)) in enumerate(points.items()):
-        colour = COLOURS[i % len(COLOURS)]
-        axes.scatter(gap, dielectric, s=9, alpha=0.55, color=colour, label=label, linewidths=0)
+        colour, marker, _ = look(i)
+        how: dict[str, Any] = {"color": colour, "marker": marker, "linewidths": 0}
+        axes.scatter(gap, dielectric, s=9, alpha=0.55, label=label, **how)
     pairs = np.concatenate([np.stack(pair, axis=1) for pair in points.values()])
     gapped = pairs[pairs[:, 0] > METALLIC]  # nan is not
     right = 1.05 * gapped[:, 0].max(initial=1.0)
@@ -180,9 +238,10 @@ def trade_off(
         if len(points) >= 12:
             points = _running_mean(points, len(points) // 4)
         x, y = points.T
-        colour = COLOURS[i % len(COLOURS)]
-        axes.plot(x, y, color=colour, lw=1.2, label=label)
-        axes.scatter([x[0], x[-1]], [y[0], y[-1]], s=[12, 40], color=colour, zorder=3)
+        colour, marker, line = look(i)
+        axes.plot(x, y, color=colour, ls=line, lw=1.2)
+        axes.scatter(x[:1], y[:1], s=12, color=colour, marker=marker, zorder=3)
+        axes.scatter(x[-1:], y[-1:], s=40, color=colour, marker=marker, zorder=3, label=label)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.legend(frameon=False)
@@ -266,7 +325,11 @@ def chart(size: tuple[float, float]) -> tuple[Figure, Axes]:
 
 
 def _bars(
-    fractions: Mapping[str, np.ndarray], names: Sequence[str], n_bars: int, y_label: str
+    fractions: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    n_bars: int,
+    y_label: str,
+    errors: Mapping[str, np.ndarray],
 ) -> Figure:
     """Grouped bars of the entries that are largest in any series, in their own order."""
     largest = np.max([np.asarray(values) for values in fractions.values()], axis=0)
@@ -276,12 +339,14 @@ def _bars(
     width = 0.8 / len(fractions)
     for i, (label, values) in enumerate(fractions.items()):
         at = np.arange(len(shown)) + (i - (len(fractions) - 1) / 2) * width
-        colour = COLOURS[i % len(COLOURS)]
-        axes.bar(at, np.asarray(values)[shown], width, color=colour, label=label)
+        colour = look(i).colour
+        error = np.nan_to_num(np.asarray(errors[label])[shown]) if label in errors else None
+        height = np.asarray(values)[shown]
+        axes.bar(at, height, width, color=colour, label=label, yerr=error, error_kw={"lw": 0.8})
     axes.set_xticks(np.arange(len(shown)), [names[i] for i in shown], fontsize=8.5)
     axes.set_xlim(-0.7, len(shown) - 0.3)
     axes.set_ylabel(y_label)
-    figure.legend(loc="outside upper right", ncols=len(fractions), frameon=False)
+    figure.legend(loc="outside upper right", ncols=min(len(fractions), 5), frameon=False)
     return figure
 
 

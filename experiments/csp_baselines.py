@@ -19,25 +19,20 @@ from typing import Literal
 
 import numpy as np
 
-from crystaljax.baselines.base import Baseline, Proposals
+from crystaljax.baselines.base import Baseline
 from crystaljax.baselines.random_search import RandomSearch
 from crystaljax.baselines.substitution import Substitution
-from crystaljax.composition import formula
-from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
-from crystaljax.data.writers import write
 from crystaljax.evaluation.attempt_energies import csp_energies
-from crystaljax.evaluation.attempts import Attempts, Known
+from crystaljax.evaluation.attempts import Attempts
 from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
 from crystaljax.evaluation.prediction_files import read_known
 from crystaljax.evaluation.report import Report
+from crystaljax.experiment.csp.questions import read_questions, write_predictions
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
 from crystaljax.rewards.ehull import create_e_above_hull
-from crystaljax.symmetry.analysis import symmetrize
-from crystaljax.symmetry.orbits import n_atoms
 from crystaljax.tracking import TrackingConfig
-from crystaljax.validity import is_crystal
 
 Method = Literal["substitution", "random"]
 
@@ -76,7 +71,7 @@ def main(config: Config) -> None:
     with Experiment(config, config.output, config.tracking, "evaluation") as experiment:
         experiment.use("data", config.train)
         experiment.use("data", config.test)
-        truth, conditions = asked(config)
+        truth, conditions = read_questions(config.test, config.n, config.seed, config.fixed_units)
         train = read_known(config.train)
         energy = None
         if config.potential != "none":
@@ -106,27 +101,6 @@ def made(name: Method, train: str, title: str) -> Baseline:
     if name == "random":
         return RandomSearch()
     return Substitution(load(train, max_sites=None).crystals, title)
-
-
-def asked(config: Config) -> tuple[Known, list[Condition]]:
-    """The test crystals, and what is asked for each."""
-    truth = read_known(config.test)
-    rows = np.random.default_rng(config.seed).permutation(len(truth))[: config.n or None]
-    truth = Known(truth.name, [truth.ids[i] for i in rows], [truth.cells[i] for i in rows])
-    atoms = np.asarray(n_atoms(symmetrize(truth.cells)[0], primitive=True))
-    conditions = []
-    for counts, n in zip(truth.counts, atoms, strict=True):
-        units = int(n // (counts.sum() // np.gcd.reduce(counts))) if config.fixed_units else 0
-        conditions.append(Condition(formula=formula(counts), formula_units=units or None))
-    return truth, conditions
-
-
-def write_predictions(path: Path, proposals: Proposals, truth: Known, k: int) -> None:
-    """A table that `crystaljax evaluate --protocol csp` reads."""
-    rows = np.flatnonzero(is_crystal(proposals.crystals))
-    names = np.array(truth.ids)[rows // k]
-    if len(rows):
-        write(proposals.crystals[rows], path, {"material_id": names, "attempt": rows % k})
 
 
 if __name__ == "__main__":

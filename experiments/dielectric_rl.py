@@ -142,7 +142,7 @@ def main(config: Config) -> None:
         )
         score = np.full(len(merits["RL"]), np.nan)
         score[rows] = merits["RL"].value[rows]
-        best = BestStructures.of(found["RL"], score)
+        best = BestStructures.of(found["RL"], "Candidates after RL of best merit", score)
         experiment.finish(report, best=best, outputs={model: "model", samples: "structures"})
 
 

@@ -196,7 +196,9 @@ def chains(experiment: Experiment, bench: Bench, config: MCMCConfig) -> MethodRe
 def finish_run(one: TrainingRun, found: Assessment) -> None:
     """The samples of a method's end as results of its own run in W&B."""
     summarize(one.tracker, "samples", found.evaluation)
-    BestStructures.of(found).track(one.tracker, one.folder / "structures")
+    BestStructures.of(found, "Samples of lowest energy above hull").track(
+        one.tracker, one.folder / "structures"
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from crystaljax import plots
 from crystaljax.data.dataset import load
@@ -18,9 +19,11 @@ from crystaljax.evaluation.report import Report
 from crystaljax.experiment.curves import first_and_last
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.run_folder import remade
 from crystaljax.models.wyckoff.transformer import ModelConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.tracking import TrackingConfig, read_metrics
+from crystaljax.training.fit import best_weights
 from crystaljax.training.pretrain import PretrainConfig, pretrain
 
 
@@ -38,6 +41,8 @@ class Config:
     """The network; the default is the published size."""
     training: PretrainConfig = field(default_factory=PretrainConfig)
     """The run."""
+    result: Literal["last", "best"] = "best"
+    """Weights that are taken: the last, or those of the lowest validation loss."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
 
@@ -60,8 +65,11 @@ def main(config: Config) -> None:
             fit.log,
             run_id=fit.run_id,
         )
-        model = experiment.folder / "model"
-        policy.save(model, state.averaged)
+        model, params, step = experiment.folder / "model", state.averaged, int(state.step)
+        if config.result == "best":
+            params, step = best_weights(fit.folder, params, policy.identity)
+        with remade(model) as made:
+            policy.save(made, params)
         metrics = read_metrics(experiment.folder)
         losses = {"training": metrics["train/nll"], "validation": metrics["validation/nll"]}
         label = "−ln p of a crystal (nats)"
@@ -70,7 +78,10 @@ def main(config: Config) -> None:
             {},
             experiment.pictures({"loss": (plots.training_curves(losses, label), "Loss")}),
             [first_and_last(label, losses)],
-            [f"{config.training.n_epochs} epochs of {len(train)} crystals of {config.train}."],
+            [
+                f"{config.training.n_epochs} epochs of {len(train)} crystals of {config.train}; the"
+                f" model has the weights of step {step}."
+            ],
         )
         experiment.finish(report, outputs={model: "model"})
 

@@ -16,11 +16,11 @@ import numpy as np
 from crystaljax import plots
 from crystaljax.data.writers import write
 from crystaljax.evaluation.report import Report
-from crystaljax.experiment.best import BestStructures
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.rewarded import best_of, rewarded
 from crystaljax.experiment.run_folder import remade
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 
@@ -52,20 +52,24 @@ def main(config: Config) -> None:
         with remade(model) as made:
             bench.policy.save(made, tuned)
         write(after.crystals[np.isfinite(after.e_above_hull)], samples)
-        best = BestStructures.of(after)
+        values = rewarded(bench, {"before PPO": before, "after PPO": after})
+        best = best_of(after, "after PPO", values)
         energies = {"before PPO": before.e_above_hull, "after PPO": after.e_above_hull}
         figures = {
             "energies": (
                 plots.e_above_hull_histogram(energies),
                 "Energy above hull of fresh samples, as generated",
             ),
-            "structures": (best.figure(), "Samples after PPO of lowest energy above hull"),
+            "structures": (best.figure(), best.caption),
             **rl_figures(experiment.folder, bench.quantity.label),
         }
+        if values is not None:
+            figures["rewards"] = values.figure(), "Rewards of the same samples"
         report = Report(
-            "Stability by PPO",
+            f"{bench.aim} by PPO",
             {"before PPO": before.evaluation, "after PPO": after.evaluation},
             experiment.pictures(figures),
+            [] if values is None else [values.table()],
             notes=[bench.words(config.rl), *bench.notes],
             extra={"kl_from_base_nats": last_kl(experiment.folder)},
         )

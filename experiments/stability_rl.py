@@ -29,11 +29,11 @@ from crystaljax.data.writers import write
 from crystaljax.evaluation.policies import by_space_group
 from crystaljax.evaluation.rates import Rate
 from crystaljax.evaluation.report import Report, Table
-from crystaljax.experiment.best import BestStructures
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.rewarded import best_of, rewarded
 from crystaljax.experiment.run_folder import remade
 from crystaljax.policies.base import Params, SamplingConfig, encode_writable
 from crystaljax.ranges import DECAY, FINITE, POSITIVE, at_least, check
@@ -153,7 +153,8 @@ def main(config: Config) -> None:
         with remade(model) as made:
             bench.policy.save(made, learnt)
         write(found["RL"].crystals[np.isfinite(found["RL"].e_above_hull)], samples)
-        best = BestStructures.of(found["RL"])
+        values = rewarded(bench, found)
+        best = best_of(found["RL"], "RL", values)
         energies = {
             "base": base.e_above_hull,
             "base, relaxed": stable.e_above_hull,
@@ -167,13 +168,15 @@ def main(config: Config) -> None:
                 f"Metastable S.U.N. rates, {config.n_per_group} samples of each space group",
             ),
             **rl_figures(experiment.folder, bench.quantity.label),
-            "structures": (best.figure(), "Samples after RL of lowest energy above hull"),
+            "structures": (best.figure(), best.caption),
         }
+        if values is not None:
+            figures["rewards"] = values.figure(), "Rewards of samples"
         report = Report(
-            "Stability by reinforcement learning",
+            f"{bench.aim} by reinforcement learning",
             {label: each.evaluation for label, each in found.items()},
             experiment.pictures(figures),
-            [group_table(rates, config)],
+            [group_table(rates, config), *([] if values is None else [values.table()])],
             [bench.words(config.rl), stable.words, *bench.notes],
             {"kl_from_base_nats": last_kl(experiment.folder)},
         )

@@ -67,7 +67,8 @@ def best_of_four() -> BestStructures:
         "novel": np.array([True, False, True, True]),
     }
     evaluation = MetricSet(4, (), (), columns)
-    return BestStructures.of(Assessment(found, energies, evaluation))  # type: ignore[arg-type]
+    assessment = Assessment(found, energies, evaluation)  # type: ignore[arg-type]
+    return BestStructures.of(assessment, "Best of four")
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,8 @@ def test_the_report_says_where_it_comes_from(study: Path) -> None:
     page = (study / "report.md").read_text()
     assert "Forty steps." in page
     assert f"on {origin['hardware']}, with crystaljax" in page
+    assert found["candidates"]["formula"] == ["B", "D", "A"]
+    assert found["candidates"]["e above hull Judge 2 (eV/atom)"] == [0.9, 1.1, 1.3]
 
 
 def test_wandb_has_every_metric_with_its_error(study: Path) -> None:

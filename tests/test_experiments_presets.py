@@ -1,4 +1,4 @@
-"""The `paper` presets hold the numbers of arXiv 2504.02367 and 2509.07150."""
+"""The `paper` presets hold the numbers of arXiv 2504.02367, 2509.07150 and Hong et al."""
 
 import importlib
 import math
@@ -83,6 +83,33 @@ PLAID = [
     ("exam.n_per_group", 1000, "5.1"),
 ]
 
+CSP = [
+    ("setup.dtype", "bfloat16", "A.1: FSDP of the full weights"),
+    ("setup.fsdp", 8, "ours: as many GPUs as one copy needs"),
+    ("setup.sampling.max_new_tokens", 1024, "A.1"),
+    ("setup.sampling.temperature", 1.0, "samples of the policy"),
+    ("setup.fixed_units", False, "A.4: the formula alone"),
+    ("setup.guards", (), "none is mentioned"),
+    ("setup.train", "mp20-train", "5.1: MP-20"),
+    ("texts.pretrained", "Qwen/Qwen2.5-7B-Instruct", "4"),
+    ("texts.written_as", "coordinates", "A.4"),
+    ("texts.asked_by", "csp_two_examples", "A.4"),
+    ("reward.terms", ("total-energy",), "4: E_tot by CHGNet"),
+    ("reward.ratios", "free", "5.1: atomic ratios vary"),
+    ("reward.max_atoms", 20, "4"),
+    ("reward.quantity.bounds.invalid", -0.1, "4"),
+    ("rl.algorithm", "grpo", "4"),
+    ("rl.group_size", 5, "A.1: sampled responses per prompt"),
+    ("rl.batch_size", 1024 * 5, "A.1: training batch size, of prompts"),
+    ("rl.n_minibatches", 1024 // 256, "A.1"),
+    ("rl.inner_steps", 1, "verl's default"),
+    ("rl.tau", 0.001, "A.1: low-variance KL in the loss"),
+    ("rl.optimizer.learning_rate", 1e-6, "A.1"),
+    ("rl.optimizer.schedule", "constant", "verl's default"),
+    ("exam.relax_steps", 100, "A.2"),
+]
+"""Hong et al., by section."""
+
 ADAM = [
     ("b2", 0.999, "appendix A: Adam"),
     ("weight_decay", 0.0, "appendix A: Adam, not AdamW"),
@@ -132,7 +159,10 @@ def presets(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, 
 
 @pytest.mark.parametrize(
     ("name", "table"),
-    [("stability_rl", STABILITY), ("dielectric_rl", DIELECTRIC), ("plaid", PLAID)],
+    [
+        *(("stability_rl", STABILITY), ("dielectric_rl", DIELECTRIC), ("plaid", PLAID)),
+        ("csp", CSP),
+    ],
 )
 def test_numbers_of_the_paper(
     name: str, table: list[tuple[str, Any, str]], monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,6 @@
 """The decoder against transformers: logits and gradients; packed rows."""
 
+import itertools
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from flax import nnx
 from llm_reference import CASES, FAMILIES, logits, ours, random_tokens, reference, torch
 
-from crystaljax.models.llm.decoder import Remat
+from crystaljax.models.llm.decoder import Dropout, Remat
 from crystaljax.models.llm.names import tensor_name
 
 
@@ -61,6 +62,32 @@ def test_packed_rows_equal_rows_of_their_own(case: str) -> None:
     assert np.isfinite(packed).all()
     expected = np.concatenate([alone[i, :n] for i, n in enumerate(lengths)])
     np.testing.assert_allclose(packed[:-13], expected, atol=1e-5)
+
+
+def test_dropout_is_of_the_layers_outputs() -> None:
+    """On average it changes nothing of what one block adds; masks differ by key, layer, output."""
+    x, dropout = jnp.ones((400, 16)), Dropout(jax.random.key(0), 0.25)
+    masks = [some(x, i) for some in (dropout.layer(0), dropout.layer(1)) for i in (0, 1)]
+    for mask in masks:
+        np.testing.assert_allclose(jnp.unique(mask), [0, 4 / 3], rtol=1e-6)
+        assert float((mask == 0).mean()) == pytest.approx(0.25, abs=4 * (0.1875 / mask.size) ** 0.5)
+    shared = [float((a == b).mean()) for a, b in itertools.pairwise(masks)]
+    np.testing.assert_allclose(shared, 0.625, atol=0.03)
+
+    model, tokens = ours("llama"), random_tokens(2, 30)
+    position = jnp.broadcast_to(jnp.arange(30), tokens.shape)
+
+    @jax.jit
+    @jax.vmap
+    def hidden(key: Any) -> Any:
+        some = Dropout(key, 0.2)
+        return model.hidden(tokens, position, jnp.ones_like(position), some, "all")
+
+    given = tokens, position, jnp.ones_like(position)
+    same = model.hidden(*given, Dropout(jax.random.key(1)))
+    np.testing.assert_array_equal(same, model.hidden(*given))
+    found = hidden(jax.random.split(jax.random.key(1), 40))
+    assert (np.asarray(found).std(axis=0) > 0).all()
 
 
 def test_bfloat16() -> None:

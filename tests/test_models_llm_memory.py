@@ -147,7 +147,7 @@ def test_all_of_a_training_step_is_near_what_xla_takes(n_parts: int) -> None:
     """Arguments, results and temporaries of the compiled update of all parameters."""
     config = LlmConfig(**SMALL, n_layers=2)
     policy = TextPolicy(build(config, lora=False), words(), remat="all")
-    texts = TextBatches([[text] for text in triples(8)], 8, 0, n_parts)
+    texts = TextBatches([[text] for text in triples(8)], 8, 0, config.width, n_parts)
     optimizer = optax.adamw(1e-3)
     state = TrainState.create(policy.start, optimizer, averaged=False)
     rows = texts.packed(0)
@@ -155,7 +155,7 @@ def test_all_of_a_training_step_is_near_what_xla_takes(n_parts: int) -> None:
     found = update.lower(state, policy.frozen, rows).compile().memory_analysis()
     needed = n_bytes(policy.start) + found.argument_size_in_bytes + found.temp_size_in_bytes
     needed += found.output_size_in_bytes - found.alias_size_in_bytes
-    _, n_rows, length = rows.tokens.shape
+    ((_, n_rows, length),) = (block.tokens.shape for block in rows)
     report = memory_report(
         policy.model(policy.start), optimizer, n_parts=n_parts, rows=n_rows, length=length
     )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,11 +72,70 @@ with tempfile.TemporaryDirectory() as folder, jax.default_matmul_precision("high
 """
 
 
+REINFORCE = """
+import sys
+sys.path.insert(0, "tests")
+from functools import partial
+import jax, jax.numpy as jnp, numpy as np
+from small_policy import tiny_policy, triples
+from crystaljax.parallel import MeshConfig, make_mesh, parameter_placement, parts_sharding
+from crystaljax.text.packing import pack_micro_batches, plan_completions
+from crystaljax.training.optimizer import fine_tuning
+from crystaljax.training.reinforce import ReinforceConfig, ReinforceState, make_update
+
+texts = triples(16)
+config = ReinforceConfig(
+    algorithm="grpo", batch_size=16, group_size=4, inner_steps=1, n_minibatches=2, tau=0.001,
+    optimizer=fine_tuning(1e-2),
+)
+reward = jnp.asarray(np.random.default_rng(0).normal(size=16), jnp.float32)
+found = {}
+for fsdp in (1, 4):
+    policy = tiny_policy(mesh=make_mesh(MeshConfig(fsdp=fsdp)))
+    place = parameter_placement(policy.mesh)
+
+    def check(tree, where):
+        for path, x in jax.tree_util.tree_leaves_with_path(tree):
+            same = x.sharding.is_equivalent_to(place(x.shape), x.ndim)
+            assert same, (where, jax.tree_util.keystr(path), x.sharding)
+
+    optimizer = config.optimizer.build(2)
+    state = ReinforceState.create(policy.start, optimizer)
+    # Nothing whole is made on the way: not even the moments before they are placed.
+    check([x for x in jax.tree.leaves(state) if x.ndim > 1], "new")
+    state = policy.place(state)
+    base = policy.place(policy.start)
+    # The reference is the policy's own start: no copy beside the float32 one that is trained.
+    own = zip(jax.tree.leaves(base), jax.tree.leaves(policy.start), strict=True)
+    for a, b in own:
+        pointers = [[s.data.unsafe_buffer_pointer() for s in x.addressable_shards] for x in (a, b)]
+        assert pointers[0] == pointers[1]
+    update = make_update(partial(policy.log_probs, n_samples=4), optimizer, config)
+    plan = plan_completions(4, 64, 4, policy.config.width, policy.mesh.size)
+    four = [texts[i : i + 4] for i in range(0, 16, 4)]
+    packed = pack_micro_batches(four, plan)
+    parts = jax.device_put(packed, parts_sharding(policy.mesh))
+    state, metrics = update(state, base, policy.frozen, parts, reward)
+    check([x for x in jax.tree.leaves(state) if x.ndim > 1], "updated")
+    if fsdp > 1:
+        shared = [x for x in jax.tree.leaves(state.train.opt_state) if x.ndim > 1]
+        assert all(x.addressable_shards[0].data.size == x.size // 4 for x in shared), "moments"
+    found[fsdp] = jax.device_get(state.train.params)
+    assert np.isfinite(float(metrics["loss"]))
+jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), found[1], found[4])
+"""
+
+
 @pytest.mark.slow
-def test_eight_devices_equal_one() -> None:
-    flags = "--xla_force_host_platform_device_count=8"
+@pytest.mark.parametrize(
+    ("devices", "script"), [(8, SCRIPT), (4, REINFORCE)], ids=["gradient", "reinforce"]
+)
+def test_many_devices_equal_one(devices: int, script: str) -> None:
+    """Also in training by reward: parameters and the optimiser's state are shared out."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[1],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,

@@ -71,7 +71,16 @@ def test_training_curves_skip_what_is_not_finite() -> None:
     raw, mean, few = axes.lines
     assert len(raw.get_xdata()) == 499
     assert len(mean.get_xdata()) == 499 - 9 + 1
-    assert few.get_marker() == "o"
+    assert mean.get_marker() != few.get_marker()
+    figure.draw_without_rendering()
+    assert all(float(x).is_integer() for x in axes.get_xticks())
+
+
+def test_every_series_has_a_colour_and_a_shape_of_its_own() -> None:
+    looks = [plots.look(i) for i in range(16)]
+    assert len({look.colour for look in looks}) == 16
+    assert len({(look.marker, look.line) for look in looks}) == 16
+    assert plots.look(16).colour == looks[0].colour
 
 
 def test_every_symbol_of_a_space_group_can_be_drawn() -> None:
@@ -175,4 +184,7 @@ def test_lines_of_equal_merit() -> None:
 def test_trade_offs_start_small_and_end_large() -> None:
     curves = {"PPO": (np.array([0.0, 1.0, 2.0]), np.array([-0.5, -0.3, -0.2]))}
     (axes,) = plots.trade_off(curves, "KL", "reward").axes
-    np.testing.assert_allclose(axes.collections[0].get_offsets(), [[0, -0.5], [2, -0.2]])
+    start, end = axes.collections
+    np.testing.assert_allclose(start.get_offsets(), [[0, -0.5]])
+    np.testing.assert_allclose(end.get_offsets(), [[2, -0.2]])
+    assert start.get_sizes() < end.get_sizes()

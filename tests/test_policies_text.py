@@ -19,7 +19,7 @@ from crystaljax.policies.text import TextPolicy
 from crystaljax.text.cutting import Cutting
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.loading import TextModelConfig, load_text_policy
-from crystaljax.text.packing import pack_rows
+from crystaljax.text.packing import Rows, pack_texts
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.sft import SftConfig, sft
 
@@ -30,7 +30,7 @@ SMALL = TextModelConfig(
 
 
 def scores(policy: TextPolicy) -> np.ndarray:
-    rows = pack_rows(policy.tokenizer.sequences([""], [TRIPLES[0]]), 128, 1)
+    rows = pack_texts(policy.tokenizer.sequences([""], [TRIPLES[0]]), (Rows(1, 128),))
     return np.asarray(policy.log_probs(policy.start, policy.frozen, rows, 1)[0])
 
 
@@ -105,7 +105,7 @@ def test_added_tokens_are_learnt_beside_adapters(tmp_path: Path) -> None:
     again = load_text_policy(dataclasses.replace(base, adapter=str(tmp_path / "adapter")))
     assert again.tokenizer.encode(["".join(TAGS)])[0].tolist() == new
     assert again.identity == policy.identity
-    rows = pack_rows(texts[:4], 64)
+    rows = pack_texts(texts[:4], (Rows(1, 64),))
     expected = policy.log_probs(trained, policy.frozen, rows, 4)[0]
     found = again.log_probs(again.start, again.frozen, rows, 4)[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -148,7 +148,7 @@ def test_samples_are_scored_as_they_were_drawn() -> None:
     texts = [
         (np.concatenate([asked[i // 2], drawn.sequence(i)]), len(asked[i // 2])) for i in range(12)
     ]
-    logp, _ = policy.log_probs(policy.start, policy.frozen, pack_rows(texts, 64), 12)
+    logp, _ = policy.log_probs(policy.start, policy.frozen, pack_texts(texts, (Rows(4, 64),)), 12)
     np.testing.assert_allclose(logp.sum(axis=1), drawn.logp_model.sum(axis=1), atol=1e-4)
 
 

@@ -127,7 +127,7 @@ def test_nothing_to_judge_is_no_error() -> None:
     crystals, batch = rock_salts(NACL, LIF), judged(np.nan, np.nan)
     found, share, metrics = guarded(names, crystals, batch)
     assert found.reasons == batch.reasons and len(share) == 2
-    assert set(metrics.values()) == {0.0} and len(metrics) == len(names) == 6
+    assert set(metrics.values()) == {0.0} and len(metrics) == len(names) == 7
 
 
 OWN = '''

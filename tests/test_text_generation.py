@@ -19,6 +19,7 @@ from flax import nnx
 from scipy.stats import chisquare
 
 from crystaljax.models.llm.config import LlmConfig
+from crystaljax.models.llm.decode import prefill
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.token_grammar import from_table
 from crystaljax.text.generation import Generation, GenerationConfig, Generator
@@ -203,6 +204,21 @@ def test_samples_depend_on_seed_and_number_alone() -> None:
     config = GenerationConfig(batch_size=4, **options)
     found = Generator(graph, config, [END], Letters())([weights], more, 0, n=4)
     np.testing.assert_array_equal(found.tokens[:24], expected.tokens)
+
+
+def test_completions_of_a_prompt_share_its_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each prompt goes through the network once, also where its completions enter apart."""
+    seen: list[int] = []
+
+    def counting(*arguments: Any) -> Any:
+        length = arguments[3]
+        seen.append(int((length > 0).sum()))
+        return prefill(*arguments)
+
+    monkeypatch.setattr("crystaljax.text.engine.prefill", counting)
+    found = sample(GenerationConfig(batch_size=4, max_new_tokens=3), n=5)
+    longer = sum(len(x) > 1 for x in prompts(6))  # all but the last token is prefilled
+    assert len(found) == 5 * 6 and sum(seen) == longer > 3
 
 
 def test_each_prompt_has_its_limit() -> None:

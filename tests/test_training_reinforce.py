@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from resuming import killed_and_resumed
 from small import SMALL
@@ -15,6 +16,7 @@ from token_problem import LENGTH, SEQUENCES, actions, distance, probabilities, t
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
+from crystaljax.objectives import action_weights, group_advantages, grpo
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
@@ -94,6 +96,45 @@ def test_grpo_without_a_penalty_finds_the_best() -> None:
     )
     reached, _ = train(base, reward, config, n_steps=200)
     assert reached[reward.argmax()] > 0.95
+
+
+def test_mini_batches_are_updates_one_after_the_other() -> None:
+    """Two passes of two mini-batches are four gradient steps by hand, on ratios to the start."""
+    base = tables(0)
+    rng = np.random.default_rng(1)
+    tokens = jnp.asarray(SEQUENCES[rng.integers(len(SEQUENCES), size=8)])
+    reward = jnp.asarray(rng.normal(size=8), jnp.float32)
+    config = ReinforceConfig(
+        algorithm="grpo",
+        batch_size=8,
+        group_size=4,
+        tau=0.3,
+        inner_steps=2,
+        n_minibatches=2,
+        optimizer=DECAYING,
+    )
+    optimizer = config.optimizer.build(4)
+    state = ReinforceState.create(base, optimizer)
+    update = make_update(actions, optimizer, config)
+    found, _ = update(state, base, (), tokens.reshape(4, 2, LENGTH), reward)
+
+    advantage, _ = group_advantages(reward, 4, config.std_floor)
+    old, mask = actions(base, (), tokens)
+
+    def loss(params: dict, rows: slice) -> jax.Array:
+        logp, _ = actions(params, (), tokens[rows])
+        weight = action_weights(mask[rows])
+        given = old[rows], old[rows], advantage[rows]  # the start is the reference, too
+        return grpo(logp, *given, weight, config.clip, config.tau)[0]
+
+    params, moments = base, optimizer.init(base)
+    for rows in (slice(0, 4), slice(4, 8)) * 2:
+        updates, moments = optimizer.update(jax.grad(loss)(params, rows), moments, params)
+        params = optax.apply_updates(params, updates)
+    for name, table in params.items():
+        assert np.abs(table - base[name]).max() > 1e-3
+        np.testing.assert_allclose(found.train.params[name], table, atol=1e-5)
+    assert int(found.train.step) == 4
 
 
 def test_groups_that_do_not_divide_the_rollout_are_refused() -> None:

@@ -71,7 +71,7 @@ def test_loss_and_gradients_are_those_of_transformers(n_parts: int, tmp_path: Pa
     config = dataclasses.replace(QUICK, batch_size=8, n_parts=n_parts)
     optimizer = optax.sgd(1.0)
     update = make_update(policy, optimizer, config)
-    batches = TextBatches([[text] for text in texts], 8, 0, n_parts)
+    batches = TextBatches([[text] for text in texts], 8, 0, TINY.width, n_parts)
     start = jax.tree.map(np.asarray, policy.start)
     state = TrainState.create(jax.tree.map(jax.numpy.copy, policy.start), optimizer)
     state, metrics = update(state, policy.frozen, batches.packed(0))
@@ -96,7 +96,7 @@ def test_bfloat16_weights_move_as_float32_ones_do() -> None:
         ),
     )
     optimizer = config.optimizer.build(100)
-    texts = TextBatches([[text] for text in triples()], 8, 0, 4)
+    texts = TextBatches([[text] for text in triples()], 8, 0, TINY.width, 4)
     rounded = jax.tree.map(
         lambda x: x.astype(jnp.bfloat16), nnx.state(LanguageModel(TINY, nnx.Rngs(0)))
     )
@@ -136,7 +136,7 @@ def flat(tree: Any) -> np.ndarray:
 def test_an_update_takes_the_memory_of_its_state_and_what_is_saved_stays(tmp_path: Path) -> None:
     policy, optimizer = tiny_policy(), QUICK.optimizer.build(10)
     update = make_update(policy, optimizer, QUICK)
-    batches = TextBatches([[text] for text in triples()], 8, 0, 2)
+    batches = TextBatches([[text] for text in triples()], 8, 0, TINY.width, 2)
     state = policy.place(TrainState.create(policy.start, optimizer, averaged=False))
     before = jax.tree.map(lambda x: np.array(x, copy=True), state)
     with RunCheckpoints(tmp_path) as checkpoints:
@@ -184,15 +184,36 @@ def test_it_learns(tmp_path: Path) -> None:
     assert lines[-1]["validation/nll"] < 2
 
 
+def test_dropout_is_of_training_alone() -> None:
+    policy, texts = tiny_policy(), triples(8)
+    params = jax.tree.map(lambda x: 8 * x, policy.start)
+    batch = TextBatches([[text] for text in texts], 8, 0, TINY.width).packed(0)
+    expected = make_score(policy, texts, 4)(params)["nll"]
+    policy.dropout = 0.5
+    assert make_score(policy, texts, 4)(params)["nll"] == expected
+    optimizer = QUICK.optimizer.build(1)
+    update = make_update(policy, optimizer, SftConfig(batch_size=8))
+    state = TrainState.create(params, optimizer, averaged=False)
+    _, metrics = update(state, policy.frozen, batch)
+    assert abs(float(metrics["nll"]) - expected) > 0.05
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, dropout=0.2, targets=("q_proj",))])
-def test_a_resumed_run_has_the_same_losses(tmp_path: Path, lora: LoraConfig | None) -> None:
+@pytest.mark.parametrize(
+    ("lora", "dropout"),
+    [(None, 0.0), (None, 0.2), (LoraConfig(rank=2, dropout=0.2, targets=("q_proj",)), 0.0)],
+)
+def test_a_resumed_run_has_the_same_losses(
+    tmp_path: Path, lora: LoraConfig | None, dropout: float
+) -> None:
     def run(folder: Path, track: Any) -> None:
         def losses(metrics: dict[str, Any], step: int) -> None:
             track({k: v for k, v in metrics.items() if k.endswith("nll")}, step)
 
         two_epochs = [*triples(), *triples()[:16], *triples()[:16]]
-        sft(tiny_policy(lora), two_epochs, triples(8), QUICK, folder, losses, n_drawn=2)
+        policy = tiny_policy(lora)
+        policy.dropout = dropout
+        sft(policy, two_epochs, triples(8), QUICK, folder, losses, n_drawn=2)
 
     whole, first, second = killed_and_resumed(run, tmp_path, stop_after=5)
     assert sorted(second) == [5, 6, 7, 8]  # step 5 was tracked but not saved
@@ -205,7 +226,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match=r"loss of step 0 is nan.*bad_batch\.npz"):
         sft(policy, triples(), triples(8), QUICK, tmp_path, lambda *_: None, start=broken)
     with np.load(tmp_path / "bad_batch.npz") as batch:
-        assert batch["tokens"].shape[0] == QUICK.n_parts
+        assert batch["tokens_0"].shape[0] == QUICK.n_parts
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from llm_adapters import by_key, random_adapter, slopes_by_key
 from llm_reference import torch
 from resuming import killed_and_resumed
-from small_policy import tiny_policy, triples
+from small_policy import TINY, tiny_policy, triples
 from small_text import words
 
 from crystaljax.models.llm.lora import LoraConfig
@@ -87,7 +87,7 @@ def test_loss_and_gradients_are_those_of_pytorch(n_parts: int, tmp_path: Path) -
     policy = TextPolicy(model, words())
     base = jax.tree.map(jnp.zeros_like, policy.start)  # adapters that do nothing
     reference = make_pair_score(policy, 2)(base, pairs)
-    batches = TextBatches(pairs, 4, 0, n_parts)
+    batches = TextBatches(pairs, 4, 0, TINY.width, n_parts)
     optimizer = optax.sgd(1.0)
 
     def log_probs(params: Any, frozen: Any, rows: Any) -> Any:

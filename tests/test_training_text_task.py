@@ -24,7 +24,7 @@ from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.completions import Completion
 from crystaljax.text.generation import GenerationConfig
-from crystaljax.text.packing import TokenSequence, pack_rows
+from crystaljax.text.packing import Rows, TokenSequence, pack_texts
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.preference import PreferenceConfig, prefer
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
@@ -111,7 +111,7 @@ def two_digit_probabilities(policy: TextPolicy, params: Any) -> np.ndarray:
     """Of all two-digit texts, given that it is one."""
     texts = ["".join(pair) for pair in itertools.product(DIGITS, repeat=2)]
     sequences = policy.tokenizer.sequences(["<BCC>"] * len(texts), texts)
-    rows = pack_rows([TokenSequence(*s) for s in sequences], 8, len(texts))
+    rows = pack_texts([TokenSequence(*s) for s in sequences], (Rows(len(texts), 8),))
     logp, _ = policy.log_probs(params, policy.frozen, rows, len(texts))
     p = np.exp(np.asarray(logp, np.float64).sum(axis=1))
     return p / p.sum()

@@ -24,7 +24,7 @@ from crystaljax.ranges import Range, check
 from crystaljax.symmetry import orbits
 from crystaljax.symmetry.tables import N_GROUPS
 from crystaljax.text.batches import fixed_batches
-from crystaljax.text.packing import TextRows, TokenSequence, per_sequence
+from crystaljax.text.packing import PackedTexts, TokenSequence, per_sequence
 from crystaljax.tokenizations.base import TextFormat
 from crystaljax.tokenizations.packing import pack, plan_rows
 from crystaljax.tokenizations.registry import create_format
@@ -166,18 +166,20 @@ class TextNll:
         self, policy: TextPolicy, texts: Sequence[TokenSequence], batch_size: int = 32
     ) -> None:
         self.policy = policy
-        self._batches = list(fixed_batches(texts, batch_size, multiple=policy.mesh.size))
+        self._batches = list(
+            fixed_batches(texts, batch_size, policy.config.width, policy.mesh.size)
+        )
 
-        def score(params: Params, frozen: Any, rows: TextRows) -> Array:
-            logp = policy.token_log_probs(params, frozen, rows)
-            return per_sequence(logp, rows, batch_size).sum(axis=1)
+        def score(params: Params, frozen: Any, packed: PackedTexts) -> Array:
+            logp = policy.token_log_probs(params, frozen, packed)
+            return per_sequence(logp, packed, batch_size).sum(axis=1)
 
         self._score = jax.jit(score)
 
     def __call__(self, params: Params) -> np.ndarray:
         """−ln p: float64 [N]."""
         found = [
-            np.asarray(self._score(params, self.policy.frozen, rows), np.float64)[: len(chosen)]
-            for rows, chosen in self._batches
+            np.asarray(self._score(params, self.policy.frozen, packed), np.float64)[: len(chosen)]
+            for packed, chosen in self._batches
         ]
         return -np.concatenate(found)

@@ -242,6 +242,12 @@ class MetricSet:
         metrics = [metric.to_dict() for metric in self.metrics]
         return {"samples": self.n, "metrics": metrics, "context": list(self.context)}
 
+    @staticmethod
+    def from_dict(written: Mapping[str, Any]) -> MetricSet:
+        """What `to_dict` wrote, without the columns. KeyError for what it did not write."""
+        metrics = tuple(_metric(each) for each in written["metrics"])
+        return MetricSet(written["samples"], metrics, tuple(written["context"]), {})
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -284,6 +290,17 @@ class Difference:
             "standard_error": _json(self.standard_error),
             "sigmas": _json(self.sigmas),
         }
+
+
+def _metric(written: Mapping[str, Any]) -> Metric:
+    """A metric from its entry in report.json."""
+    words = (written["description"], written["denominator"], written["reference"])
+    if "count" in written:
+        return Rate(written["name"], written["count"], written["total"], *words)
+    value, error = (
+        math.nan if written[key] is None else written[key] for key in ("value", "standard_error")
+    )
+    return Measure(written["name"], value, error, written["unit"], written["total"], *words)
 
 
 def _json(number: float) -> float | None:

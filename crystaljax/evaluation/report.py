@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crystaljax.data.files import replacing
+from crystaljax.evaluation.candidates import Candidates, page_file
 from crystaljax.evaluation.rates import Difference, Metric, MetricSet
 from crystaljax.evaluation.safeguards import writable_folder
 
@@ -52,6 +53,8 @@ class Report:
     """Sentences under the title: the model, the command, the cost."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further entries of report.json, such as the KL divergence or seconds per phase."""
+    candidates: Candidates | None = None
+    """Structures to look at."""
 
     def write(self, folder: str | PathLike[str]) -> Path:
         """Write report.md, report.html and report.json; returns the path of report.html.
@@ -78,6 +81,7 @@ class Report:
             "evaluations": {k: e.to_dict() for k, e in self.evaluations.items()},
             "tables": {table.caption: [list(row) for row in table.rows] for table in self.tables},
             "differences": [d.to_dict() for d in self._differences().values()],
+            "candidates": None if self.candidates is None else self.candidates.to_dict(),
             **self.extra,
         }
 
@@ -88,7 +92,7 @@ class Report:
             parts.append(_markdown(self._table()))
         if note := self._difference_note():
             parts.append(note)
-        for table in self.tables:
+        for table in self._tables():
             parts.append(table.to_markdown())
         for picture in self.pictures:
             target = _relative(picture.path, folder)
@@ -110,6 +114,8 @@ class Report:
             body.append(f"<p class='small'>{escape(note)}</p>")
         for table in self.tables:
             body.append(f"<h3>{escape(table.caption)}</h3>" + _html(table.rows, "numbers"))
+        if self.candidates is not None:
+            body.append(self.candidates.to_html())
         for picture in self.pictures:
             data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
             caption = escape(picture.caption)
@@ -123,7 +129,15 @@ class Report:
         for label, context in self._contexts().items():
             lines = "".join(f"<li>{escape(line)}</li>" for line in context)
             body.append(f"<h3>{escape(label)}</h3><ul>{lines}</ul>")
-        return _PAGE.format(title=escape(self.title), style=_STYLE, body="\n".join(body))
+        return _PAGE.format(
+            title=escape(self.title), style=page_file("report.css"), body="\n".join(body)
+        )
+
+    def _tables(self) -> list[Table]:
+        """The tables, that of the candidates included."""
+        if self.candidates is None:
+            return list(self.tables)
+        return [*self.tables, Table(self.candidates.caption, self.candidates.to_markdown())]
 
     def _names(self) -> list[str]:
         """Names of all metrics, in the order they first occur."""
@@ -215,20 +229,6 @@ def _relative(path: Path, folder: Path | None) -> str:
         return path.relative_to(folder.resolve()).as_posix()
     return path.as_posix()
 
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 62rem;
-       margin: 2rem auto; padding: 0 1rem; }
-h1, h2, h3 { line-height: 1.2; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { padding: .3rem .8rem; text-align: left; border-bottom: 1px solid #d8dee4;
-         vertical-align: top; }
-th { border-bottom: 2px solid #8c959f; }
-.numbers td { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.words, .small, figcaption, ul { font-size: .9rem; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
-figcaption { color: #57606a; }
-"""
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -67,8 +67,8 @@ class Setup:
     """Guards of the reward in training, in the order in which they act, as NAME or NAME:NUMBER:
     sparse-hull:12 (not believed where the hull has fewer entries in the chemical system),
     too-good:0.1 (nor what is more eV/atom below it), pure-elements, smact (nor what SMACT rejects),
-    seen-compositions, seen-structures (worth 1/(1 + n) once seen n times), or FILE.py:FUNCTION of
-    your own."""
+    seen-compositions, seen-structures (worth 1/(1 + n) once seen n times), copies (m copies within
+    a group are worth 1/m each), or FILE.py:FUNCTION of your own."""
     condition: Condition = field(default_factory=Condition)
     """Conditions of rollouts and evaluated samples."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
@@ -205,6 +205,12 @@ class Bench:
     def quantity(self) -> Quantity:
         """Quantity that the reward measures, for axes and tables."""
         return self.reward.quantity
+
+    @property
+    def aim(self) -> str:
+        """What is rewarded in a word, for titles."""
+        name = "stability" if self.user_reward is None else self.quantity.name
+        return name[:1].upper() + name[1:]
 
     @property
     def notes(self) -> list[str]:

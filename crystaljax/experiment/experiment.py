@@ -167,10 +167,12 @@ class Experiment:
 
         Args:
           report: all but where its results come from, which is added.
-          best: structures to show in W&B.
+          best: structures to show in the report and in W&B.
           outputs: files and folders that the study made, and what each is: "model", "structures".
         """
         report = self.provenance.added(report)
+        if best is not None:
+            report = dataclasses.replace(report, candidates=best.candidates())
         page = report.write(self.folder)
         track_report(self.main.tracker, report)
         if best is not None:

@@ -6,15 +6,16 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
+from rich.console import Console
 
 from crystaljax.user_errors import one_line_errors
 
 C = TypeVar("C")
 
-DEBUG = "--debug"
+DEBUG, CHECK = "--debug", "--check"
 
 
 def run(
@@ -34,11 +35,12 @@ def run(
         leave it as it is.
 
     SystemExit with a line on stderr for a user's mistake, as of the `crystaljax` command;
-    `--debug` shows the traceback.
+    `--debug` shows the traceback. `--check` has the reward of a configuration with a set-up of
+    crystals judge a few samples, instead of calling `main`.
     """
     program, *arguments = sys.argv
     debug = DEBUG in arguments
-    given = [argument for argument in arguments if argument != DEBUG]
+    given = [argument for argument in arguments if argument not in (DEBUG, CHECK)]
     # What this package says is for people to read; other libraries speak when they are worried.
     # Another library may have set handlers of its own while it was imported.
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
@@ -55,4 +57,18 @@ def run(
             from crystaljax.runtime import prepare
 
             prepare()
-        main(config)
+        if CHECK in arguments:
+            check(config)
+        else:
+            main(config)
+
+
+def check(config: Any) -> None:
+    """Try the reward of a configuration; ValueError if it has none of crystals, or it fails."""
+    from crystaljax.experiment.crystals import Setup
+    from crystaljax.experiment.rewarded import check_reward
+
+    setup = getattr(config, "setup", None)
+    if not isinstance(setup, Setup):
+        raise ValueError("this script has no reward of crystals to check")
+    check_reward(setup, Console())

@@ -25,11 +25,11 @@ from crystaljax.policies.text_prompts import around, crystal_fields
 from crystaljax.text.engine import bucket
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.packing import (
+    PackedTexts,
     RowPlan,
-    TextRows,
     TokenSequence,
     pack_micro_batches,
-    pack_rows,
+    pack_texts,
     plan_completions,
 )
 from crystaljax.text.prompts import PromptTemplate
@@ -215,8 +215,7 @@ class CrystalTextPolicy:
         found = [np.zeros(0)]
         for start in range(0, len(sequences), size):
             some = sequences[start : start + size]
-            rows = pack_rows(some, plan.length, plan.rows, size)
-            placed = jax.device_put(rows, placement)
+            placed = jax.device_put(pack_texts(some, plan, size), placement)
             scores = self._scores(params, self.frozen, placed, n_samples=size)
             found.append(np.asarray(scores, np.float64)[: len(some)])
         return np.concatenate(found)
@@ -232,8 +231,8 @@ class CrystalTextPolicy:
 
     def parts(
         self, rollout: Rollout, rows: np.ndarray, n_parts: int = 1, typical: Typical | None = None
-    ) -> TextRows:
-        """Micro-batches [A, R, T] of packed texts; see `base.Policy`.
+    ) -> PackedTexts:
+        """Micro-batches of packed texts; see `base.Policy`.
 
         Their shape follows from the longest prompt and `max_new_tokens`, not from `typical`.
         ValueError if the rows cannot be split into A parts of one size.
@@ -244,12 +243,11 @@ class CrystalTextPolicy:
             )
         sequences = rollout.sequences.sequences
         groups = [[sequences[i] for i in part] for part in rows.reshape(n_parts, -1)]
-        plan = self._rows(rollout.sequences, len(groups[0]))
-        packed = pack_micro_batches(groups, plan.length, plan.rows)
+        packed = pack_micro_batches(groups, self._rows(rollout.sequences, len(groups[0])))
         return jax.device_put(packed, parts_sharding(self.texts.mesh))
 
     def log_probs(
-        self, params: Params, frozen: Any, part: TextRows, n_samples: int
+        self, params: Params, frozen: Any, part: PackedTexts, n_samples: int
     ) -> tuple[Array, Array]:
         """Of the completions' tokens, [n, T]."""
         return self.texts.log_probs(params, frozen, part, n_samples)
@@ -385,13 +383,14 @@ class CrystalTextPolicy:
         """Rows for n texts of a rollout; those of the prompts tell, not those of the samples."""
         prompts = [x.n_prompt for x in texts.sequences]
         longest = bucket(max(prompts, default=1)) + texts.max_new_tokens
-        return plan_completions(min(prompts, default=1), longest, n, self.texts.mesh.size)
+        width, n_devices = self.texts.config.width, self.texts.mesh.size
+        return plan_completions(min(prompts, default=1), longest, n, width, n_devices)
 
     def _completion_scores(
-        self, params: Params, frozen: Any, rows: TextRows, n_samples: int
+        self, params: Params, frozen: Any, packed: PackedTexts, n_samples: int
     ) -> Array:
         """float32 [n]: ln p of completions."""
-        logp, is_action = self.texts.log_probs(params, frozen, rows, n_samples)
+        logp, is_action = self.texts.log_probs(params, frozen, packed, n_samples)
         return jnp.where(is_action, logp, 0).sum(axis=-1)
 
 

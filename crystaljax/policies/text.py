@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from crystaljax.crystal import Array
-from crystaljax.models.llm.decoder import LanguageModel, Remat
+from crystaljax.models.llm.decoder import Dropout, LanguageModel, Remat
 from crystaljax.models.llm.likelihood import token_log_probs
 from crystaljax.models.llm.lora import adapters, trained_filter
 from crystaljax.parallel import make_mesh, parameter_placement
 from crystaljax.text.engine import Generation
 from crystaljax.text.generation import GenerationConfig, Generator, TokenGrammar
-from crystaljax.text.packing import TextRows, per_sequence
+from crystaljax.text.packing import PackedTexts, per_sequence
 from crystaljax.text.tokenizer import Tokenizer
 
 Params = Any
@@ -38,6 +39,8 @@ class TextPolicy:
       model: gives its arrays away; use the policy from here on.
       mesh: devices that parameters and batches are spread over; all of them if not given.
       remat: what training computes again rather than keeps; see `decoder.Remat`.
+      dropout: share of the outputs of attention and feed-forward layers that is dropped where a key
+        is given, as supervised training does.
       name: what the model is called, kept with adapters as their base.
 
     ValueError if the tokenizer has more tokens than the model.
@@ -49,6 +52,7 @@ class TextPolicy:
         tokenizer: Tokenizer,
         mesh: Mesh | None = None,
         remat: Remat = "products",
+        dropout: float = 0.0,
         name: str = "",
     ) -> None:
         if tokenizer.n_vocabulary() > model.config.vocabulary:
@@ -56,7 +60,8 @@ class TextPolicy:
                 f"the tokenizer has {tokenizer.n_vocabulary()} tokens, and the model"
                 f" {model.config.vocabulary}: resize its vocabulary first"
             )
-        self.config, self.tokenizer, self.remat, self.name = model.config, tokenizer, remat, name
+        self.config, self.tokenizer, self.name = model.config, tokenizer, name
+        self.remat, self.dropout = remat, dropout
         self.mesh = mesh or make_mesh()
         self.has_adapters = bool(adapters(model))
         self.graph, *states = nnx.split(model, trained_filter(model), ...)
@@ -99,20 +104,34 @@ class TextPolicy:
         return self.network(params, self.frozen)
 
     def token_log_probs(
-        self, params: Params, frozen: Params, rows: TextRows, key: Array | None = None
+        self, params: Params, frozen: Params, packed: PackedTexts, key: Array | None = None
+    ) -> tuple[Array, ...]:
+        """float32 [R, T] of each block of packed texts; a key switches dropout on."""
+        network = self.network(params, frozen)
+        dropout = None if key is None else Dropout(key, self.dropout)
+        return tuple(
+            token_log_probs(network, rows, dropout and dropout.layer(block), self.remat)
+            for block, rows in enumerate(packed)
+        )
+
+    def total_log_prob(
+        self, params: Params, frozen: Params, packed: PackedTexts, key: Array | None = None
     ) -> Array:
-        """float32 [R, T] of packed texts; a key switches the adapters' dropout on."""
-        return token_log_probs(self.network(params, frozen), rows, key, self.remat)
+        """float32 []: the sum of `token_log_probs`."""
+        return sum(
+            (x.sum() for x in self.token_log_probs(params, frozen, packed, key)), jnp.zeros(())
+        )
 
     def log_probs(
-        self, params: Params, frozen: Params, rows: TextRows, n_samples: int
+        self, params: Params, frozen: Params, packed: PackedTexts, n_samples: int
     ) -> tuple[Array, Array]:
         """Log-probabilities of the completions' tokens [B, T], and which are such, bool [B, T].
 
-        `rows` hold B = `n_samples` texts. See `training.tasks.LogProbs`.
+        `packed` holds B = `n_samples` texts. See `training.tasks.LogProbs`.
         """
-        logp = self.token_log_probs(params, frozen, rows)
-        return per_sequence(logp, rows, n_samples), per_sequence(rows.trained, rows, n_samples)
+        logp = self.token_log_probs(params, frozen, packed)
+        trained = [rows.trained for rows in packed]
+        return per_sequence(logp, packed, n_samples), per_sequence(trained, packed, n_samples)
 
     def sample(
         self,

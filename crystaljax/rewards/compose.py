@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax.crystal import Crystals
-from crystaljax.rewards.base import Reasons, Reward, RewardBatch, RewardError
+from crystaljax.rewards.asked import AnyReward, Asked, fitting, takes_asked
+from crystaljax.rewards.base import Reasons, RewardBatch, RewardError
 from crystaljax.rewards.bounds import Quantity, quantity_of
 from crystaljax.rewards.inputs import Items, take
 from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
@@ -30,15 +30,20 @@ class WeightedSum:
     The parts' values and infos are kept in `info`, as "part" and "part/key".
     """
 
-    parts: Mapping[str, tuple[float, Reward]]
+    parts: Mapping[str, tuple[float, AnyReward]]
     """Name → (weight, reward)."""
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
+    @property
+    def takes_asked(self) -> bool:
+        """One of the parts does."""
+        return any(takes_asked(reward) for _, reward in self.parts.values())
+
+    def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
         weights = [weight for weight, _ in self.parts.values()]
         return _combine(
             {name: reward for name, (_, reward) in self.parts.items()},
-            crystals,
+            items,
             lambda values: np.tensordot(weights, values, axes=1),
         )
 
@@ -50,25 +55,30 @@ class Product:
     The parts' values and infos are kept in `info`, as "part" and "part/key".
     """
 
-    parts: Mapping[str, Reward]
+    parts: Mapping[str, AnyReward]
     """Name → reward."""
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
+    @property
+    def takes_asked(self) -> bool:
+        """One of the parts does."""
+        return any(map(takes_asked, self.parts.values()))
+
+    def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
-        return _combine(self.parts, crystals, lambda values: np.prod(values, axis=0))
+        return _combine(self.parts, items, lambda values: np.prod(values, axis=0))
 
 
 def _combine(
-    parts: Mapping[str, Reward],
-    crystals: Crystals,
+    parts: Mapping[str, AnyReward],
+    items: Items,
     merge: Callable[[np.ndarray], np.ndarray],
 ) -> RewardBatch:
     """Merge the parts' values [P, B]; the first reason an item failed for is its reason."""
     if not parts:
         raise ValueError("a combined reward needs at least one part")
-    batches = {name: reward(crystals) for name, reward in parts.items()}
+    batches = {name: reward(fitting(reward, items)) for name, reward in parts.items()}
     info: dict[str, np.ndarray] = {}
-    reasons: Reasons = [None] * len(crystals)
+    reasons: Reasons = [None] * len(items)
     for name, batch in batches.items():
         info[name] = batch.value
         info |= {f"{name}/{key}": column for key, column in batch.info.items()}
@@ -83,7 +93,7 @@ def _combine(
 class Clip:
     """A reward kept within [low, high]; the value before is `info["unclipped"]`."""
 
-    reward: Reward
+    reward: AnyReward
     low: float = -np.inf
     high: float = np.inf
 
@@ -96,9 +106,14 @@ class Clip:
         """The reward's."""
         return quantity_of(self.reward)
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
+    @property
+    def takes_asked(self) -> bool:
+        """The reward does."""
+        return takes_asked(self.reward)
+
+    def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
-        batch = self.reward(crystals)
+        batch = self.reward(fitting(self.reward, items))
         value = np.clip(batch.value, self.low, self.high)
         return replace(batch, value=value, info={**batch.info, "unclipped": batch.value})
 
@@ -107,7 +122,7 @@ class Clip:
 class InvalidPenalty:
     """A reward whose failed items get the value `penalty` (finite); `ok` still tells them apart."""
 
-    reward: Reward
+    reward: AnyReward
     penalty: float
 
     def __post_init__(self) -> None:
@@ -119,9 +134,14 @@ class InvalidPenalty:
         """The reward's."""
         return quantity_of(self.reward)
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
+    @property
+    def takes_asked(self) -> bool:
+        """The reward does."""
+        return takes_asked(self.reward)
+
+    def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
-        batch = self.reward(crystals)
+        batch = self.reward(fitting(self.reward, items))
         return replace(batch, value=np.where(batch.ok, batch.value, self.penalty))
 
 
@@ -129,15 +149,21 @@ class InvalidPenalty:
 class ValidOnly:
     """A reward of valid structures alone (see `structure_valid`); others are not ok."""
 
-    reward: Reward
+    reward: AnyReward
 
     @property
     def quantity(self) -> Quantity:
         """The reward's."""
         return quantity_of(self.reward)
 
-    def __call__(self, crystals: Crystals) -> RewardBatch:
+    @property
+    def takes_asked(self) -> bool:
+        """The reward does."""
+        return takes_asked(self.reward)
+
+    def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
+        crystals = items.crystals if isinstance(items, Asked) else items
         exists, valid = is_crystal(crystals), structure_valid(crystals)
         overlap = f"atoms closer than {MIN_DISTANCE} Å, or a cell below {MIN_VOLUME} Å³"
         reasons: Reasons = [
@@ -147,7 +173,7 @@ class ValidOnly:
         rows = np.flatnonzero(valid)
         if not len(rows):
             return RewardBatch.from_values(np.full(len(crystals), np.nan), None, reasons)
-        return self.reward(crystals[rows]).spread(rows, reasons)
+        return self.reward(fitting(self.reward, items[rows])).spread(rows, reasons)
 
 
 @dataclass(frozen=True)
@@ -168,6 +194,11 @@ class Guarded:
     def quantity(self) -> Quantity:
         """The reward's."""
         return quantity_of(self.reward)
+
+    @property
+    def takes_asked(self) -> bool:
+        """The reward does."""
+        return takes_asked(self.reward)
 
     def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B items; RewardError if the reward returns no `RewardBatch` of them."""
@@ -199,7 +230,7 @@ class Guarded:
         return RewardBatch.concatenate([batch for _, batch in done])[order]
 
     def _checked(self, items: Items) -> RewardBatch:
-        batch = self.reward(items)
+        batch = self.reward(fitting(self.reward, items))
         if not isinstance(batch, RewardBatch):
             raise RewardError(f"the reward returned a {type(batch).__name__}, not a RewardBatch")
         if len(batch) != len(items):

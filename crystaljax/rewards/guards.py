@@ -12,13 +12,14 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from crystaljax import user_code
 from crystaljax.composition import element_counts
 from crystaljax.crystal import Crystals
+from crystaljax.rewards.asked import Asked, fitting
 from crystaljax.rewards.base import Reasons, Reward, RewardBatch
 from crystaljax.rewards.believable import MAX_BELOW, MIN_KNOWN, known_system, not_too_good
 from crystaljax.rewards.bounds import Quantity
@@ -46,10 +47,13 @@ class Verdict(NamedTuple):
 
 
 class Guard(Protocol):
-    """Verdicts on crystals that a reward could judge, given its rewards."""
+    """Verdicts on crystals that a reward could judge, given its rewards.
 
-    def __call__(self, crystals: Crystals, judged: RewardBatch, /) -> Verdict:
-        """Verdict on B crystals, all of them ok."""
+    It gets crystals with what they were asked to be and their groups if it `takes_asked`.
+    """
+
+    def __call__(self, crystals: Any, judged: RewardBatch, /) -> Verdict:
+        """Verdict on B crystals, all of them ok; `Crystals` or `Asked`."""
         ...
 
 
@@ -81,7 +85,9 @@ F = TypeVar("F", bound=Factory)
 
 _FACTORIES: dict[str, Factory] = {}
 # Where others that come with the package are registered, imported when first asked for.
-_ELSEWHERE = dict.fromkeys(("seen-compositions", "seen-structures"), "crystaljax.rewards.seen")
+_ELSEWHERE = dict.fromkeys(
+    ("seen-compositions", "seen-structures", "copies"), "crystaljax.rewards.seen"
+)
 
 
 def register(name: str) -> Callable[[F], F]:
@@ -108,7 +114,7 @@ class Guards:
     guards: Mapping[str, Guard]
 
     def __call__(
-        self, crystals: Crystals, judged: RewardBatch
+        self, crystals: Crystals | Asked, judged: RewardBatch
     ) -> tuple[RewardBatch, np.ndarray, dict[str, float]]:
         """Rewards of B crystals as far as they are believed, the shares that are kept, and counts.
 
@@ -122,7 +128,7 @@ class Guards:
             metrics[f"guard/{name}"] = 0.0
             if not len(rows):
                 continue
-            verdict = guard(crystals[rows], judged[rows])
+            verdict = guard(fitting(guard, crystals[rows]), judged[rows])
             metrics[f"guard/{name}"] = float((verdict.share < 1).sum() / len(judged))
             share[rows] *= verdict.share
             judged = _without(judged, rows, verdict, name)

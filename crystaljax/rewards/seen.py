@@ -22,8 +22,17 @@ import numpy as np
 from crystaljax.composition import formulas
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.matching import StructureSet, clusters, first_matches
+from crystaljax.rewards.asked import Asked
 from crystaljax.rewards.base import Reasons, RewardBatch
-from crystaljax.rewards.guards import Arrays, Guard, Guarding, Verdict, count_or, register
+from crystaljax.rewards.guards import (
+    Arrays,
+    Guard,
+    Guarding,
+    Verdict,
+    count_or,
+    no_number,
+    register,
+)
 
 MAX_REMEMBERED = 100
 """Structures of one formula that are remembered: those that occurred last. So a sample is compared
@@ -195,6 +204,36 @@ class SeenStructures:
             self._rollouts = int(arrays.pop("rollouts")[0])
             counts, last = arrays.pop("counts"), arrays.pop("last")
             self._seen = _Structures.of(Crystals(**arrays), counts, last)
+
+
+class Copies:
+    """Discount for copies of a structure within a group: each of m copies keeps 1/m.
+
+    So a structure earns its distance to the penalty once in a group, however often it is drawn, and
+    a group of copies gains nothing on one that is varied. Equality is by StructureMatcher's default
+    tolerances; what cannot be compared is not believed: it could be a copy.
+    """
+
+    takes_asked = True
+
+    def __call__(self, asked: Asked, judged: RewardBatch) -> Verdict:
+        """Verdict on B crystals."""
+        samples = StructureSet.from_crystals(asked.crystals.to_numpy(), "rollout")
+        cluster = clusters(samples)
+        of_group = np.stack([np.asarray(asked.group), cluster], axis=1)
+        _, same, n = np.unique(of_group, axis=0, return_inverse=True, return_counts=True)
+        compared = np.array([row not in samples.failures for row in range(len(asked))], bool)
+        reasons: Reasons = [None] * len(asked)
+        for row, reason in samples.failures.items():
+            reasons[row] = f"it cannot be compared with its group: {reason}"
+        return Verdict(np.where(compared, 1 / n[same.ravel()], 0.0), reasons)
+
+
+@register("copies")
+def copies(number: float | None, guarding: Guarding) -> Guard:
+    """`Copies`."""
+    no_number(number, "copies")
+    return Copies()
 
 
 @register("seen-compositions")

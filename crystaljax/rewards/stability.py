@@ -30,7 +30,8 @@ class StabilityConfig:
     potential: str = "chgnet"
     """Interatomic potential, with weights after a colon: chgnet, sevennet, sevennet:7net-l3i5,
     nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL; the level of theory of weights of your own
-    follows, as in nequix:FILE.nqx@MP. Or FILE.py:CLASS, a potential of your own."""
+    follows, as in nequix:FILE.nqx@MP. Or a potential of your own, FILE.py:CLASS, or
+    ase:FILE.py:FUNCTION@LEVEL, which returns a calculator of ASE (one crystal at a time: slow)."""
     hull: str = "demonstration"
     """Hull to measure against: the demonstration hull, or a file of formulas and energies. It must
     be of the potential's level of theory: the Materials Project's with MP2020 corrections, unless

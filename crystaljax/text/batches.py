@@ -13,12 +13,12 @@ from jax.sharding import Mesh
 from crystaljax.crystal import Array
 from crystaljax.parallel import parts_sharding
 from crystaljax.text.packing import (
+    PackedTexts,
     RowPlan,
-    TextRows,
     TokenSequence,
     check_sequences,
     pack_micro_batches,
-    pack_rows,
+    pack_texts,
     padding_share,
     plan_rows,
 )
@@ -38,8 +38,8 @@ class TextBatches:
     Args:
       groups: each of s sequences (1 for texts, 2 for pairs).
       batch_size: groups in every batch; an epoch leaves out what is left over.
+      width: of the network that reads them; see `plan_rows`.
       micro_batches: A, in how many parts the gradient of a batch is added up.
-      length: T, tokens of a row; by default the cheapest.
       mesh: devices that the rows are spread over; one if not given.
       n_epochs: `groups` are those of so many epochs, one after the other, equally many each; they
         are taken in turns.
@@ -53,8 +53,8 @@ class TextBatches:
         groups: Sequence[Group],
         batch_size: int,
         seed: int,
+        width: int,
         micro_batches: int = 1,
-        length: int | None = None,
         mesh: Mesh | None = None,
         n_epochs: int = 1,
     ) -> None:
@@ -71,12 +71,12 @@ class TextBatches:
         self.batch_size = batch_size
         self.micro_batches = micro_batches
         self.seed = seed
-        self._lengths = _lengths(groups, length)
+        self._lengths = _lengths(groups)
         self._dealt = -1, np.empty((0, 0, 0), np.int64)  # an epoch, and its micro-batches
         longest = self._lengths.max(keepdims=True)[0]
         self.sharding = None if mesh is None else parts_sharding(mesh)
         n_devices = 1 if mesh is None else mesh.size
-        self.plan: RowPlan = plan_rows([*self._some_lengths(), longest], length, n_devices)
+        self.plan: RowPlan = plan_rows([*self._some_lengths(), longest], width, n_devices)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -92,24 +92,29 @@ class TextBatches:
         epoch, part = divmod(step, self.steps_per_epoch)
         return self._batches(epoch)[part]
 
-    def packed(self, step: int) -> TextRows:
-        """[A, R, T]: the batch of a step, on the host."""
+    def packed(self, step: int) -> PackedTexts:
+        """[A, R, T] of each block: the batch of a step, on the host."""
         micro_batches = [
             [sequence for group in part for sequence in self.groups[group]]
             for part in self.chosen(step)
         ]
-        return pack_micro_batches(micro_batches, self.plan.length, self.plan.rows)
+        return pack_micro_batches(micro_batches, self.plan)
 
-    def stream(self, first: int, last: int) -> Iterator[tuple[int, TextRows]]:
+    def stream(self, first: int, last: int) -> Iterator[tuple[int, PackedTexts]]:
         """(step, batch on the devices) for steps first ... last − 1; the next is made meanwhile."""
         put = jax.device_put
         return prefetched(lambda step: put(self.packed(step), self.sharding), first, last)
 
     def save_batch(self, step: int, folder: Path) -> Path:
         """Write the packed texts of a step to a file in `folder`."""
-        rows, path = self.packed(step), folder / "bad_batch.npz"
+        path = folder / "bad_batch.npz"
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **{f.name: getattr(rows, f.name) for f in dataclasses.fields(rows)})
+        arrays = {
+            f"{field.name}_{block}": getattr(rows, field.name)
+            for block, rows in enumerate(self.packed(step))
+            for field in dataclasses.fields(rows)
+        }
+        np.savez(path, **arrays)
         return path
 
     def padding(self, n_steps: int = 10) -> float:
@@ -137,7 +142,7 @@ class TextBatches:
         return self._dealt[1]
 
 
-def _lengths(groups: Sequence[Group], length: int | None) -> np.ndarray:
+def _lengths(groups: Sequence[Group]) -> np.ndarray:
     """int [N, s]: numbers of tokens; ValueError naming a group that will not do."""
     size = len(groups[0])
     for i, group in enumerate(groups):
@@ -146,25 +151,21 @@ def _lengths(groups: Sequence[Group], length: int | None) -> np.ndarray:
     lengths = np.array([[len(tokens) for tokens, _ in group] for group in groups], np.int64)
     n_prompt = np.array([[prompt for _, prompt in group] for group in groups], np.int64)
     for each in range(size):
-        longest = length or int(lengths.max())
-        check_sequences(lengths[:, each], n_prompt[:, each], longest, "example {}")
+        check_sequences(lengths[:, each], n_prompt[:, each], int(lengths.max()), "example {}")
     return lengths
 
 
 def fixed_batches(
-    sequences: Sequence[TokenSequence],
-    batch_size: int,
-    length: int | None = None,
-    multiple: int = 1,
-) -> Iterator[tuple[TextRows, Array]]:
-    """All sequences in order: packed batches ([R, T]) of one shape, and which (int [n]) they hold.
+    sequences: Sequence[TokenSequence], batch_size: int, width: int, multiple: int = 1
+) -> Iterator[tuple[PackedTexts, Array]]:
+    """All sequences in order: packed batches of one shape, and which (int [n]) they hold.
 
-    All are packed as `batch_size` sequences, the last batch too.
+    `width` and `multiple` are as in `plan_rows`. All are packed as `batch_size` sequences, the
+    last batch too.
     """
     lengths = np.array([len(tokens) for tokens, _ in sequences], np.int64)
     starts = range(0, len(sequences), batch_size)
-    plan = plan_rows([lengths[i : i + batch_size] for i in starts], length, multiple)
+    plan = plan_rows([lengths[i : i + batch_size] for i in starts], width, multiple)
     for start in starts:
         chosen = np.arange(len(sequences))[start : start + batch_size]
-        rows = pack_rows(sequences[start : start + batch_size], plan.length, plan.rows, batch_size)
-        yield rows, chosen
+        yield pack_texts(sequences[start : start + batch_size], plan, batch_size), chosen

@@ -15,7 +15,7 @@ from crystaljax.evaluation.rates import Measure
 from crystaljax.models.llm.likelihood import token_divergences
 from crystaljax.policies.text import Params, TextPolicy
 from crystaljax.text.batches import fixed_batches
-from crystaljax.text.packing import TextRows, TokenSequence, per_sequence
+from crystaljax.text.packing import PackedTexts, TokenSequence, per_sequence
 from crystaljax.text.tokenizer import Tokenizer
 
 END, OTHER = "end", "other"
@@ -75,13 +75,15 @@ def token_divergence(
         raise ValueError("no texts to compare the models on")
 
     @jax.jit
-    def divergences(p: Params, q: Params, frozen: Params, rows: TextRows) -> Array:
+    def divergences(p: Params, q: Params, frozen: Params, packed: PackedTexts) -> Array:
         one, other = (policy.network(params, frozen) for params in (p, q))
-        return per_sequence(token_divergences(one, other, rows), rows, batch_size)
+        values = [token_divergences(one, other, rows) for rows in packed]
+        return per_sequence(values, packed, batch_size)
 
     found: list[np.ndarray] = []
-    for rows, where in fixed_batches(sequences, batch_size, multiple=policy.mesh.size):
-        values = np.asarray(divergences(p, q, policy.frozen, rows), np.float64)
+    sizes = batch_size, policy.config.width, policy.mesh.size
+    for packed, where in fixed_batches(sequences, *sizes):
+        values = np.asarray(divergences(p, q, policy.frozen, packed), np.float64)
         for row, i in enumerate(where.tolist()):
             tokens, n_prompt = sequences[i]
             found.append(values[row, max(n_prompt, 1) : len(tokens)])

@@ -19,6 +19,7 @@ from crystaljax.models.llm.lora import LoraConfig, add_lora
 from crystaljax.models.llm.vocabulary import resize_vocabulary
 from crystaljax.parallel import MeshConfig, make_mesh, parameter_placement
 from crystaljax.policies.text import TextPolicy
+from crystaljax.ranges import Range, check
 from crystaljax.text.cutting import Cutting, make_tokenizer
 from crystaljax.text.tokenizer import TOKENIZER_FILE, Tokenizer
 from crystaljax.tokenizations.base import TextFormat
@@ -55,6 +56,9 @@ class TextModelConfig:
     """Format of the frozen base's matrices."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of parameters and computations."""
+    dropout: float = 0.0
+    """Share of the outputs of attention and feed-forward layers that is dropped in supervised
+    training: 0.1 or so where a small model learns few crystals many times."""
     remat: Remat = "products"
     """Activations that training computes again rather than keeps, to save memory."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -63,6 +67,7 @@ class TextModelConfig:
     """Of new weights."""
 
     def __post_init__(self) -> None:
+        check(self, dropout=Range(0, 1, with_high=False))
         if self.adapter and self.lora is not None:
             raise ValueError("an adapter to go on from, and a new one: give one of the two")
         if self.pattern and self.cutting != "symbols":
@@ -113,7 +118,7 @@ def load_text_policy(
     elif config.lora is not None:
         tokens = sorted({*added, *range(old, model.config.vocabulary)})
         add_lora(model, config.lora, nnx.Rngs(config.seed), tokens)
-    return TextPolicy(model, tokenizer, mesh, config.remat, config.base)
+    return TextPolicy(model, tokenizer, mesh, config.remat, config.dropout, config.base)
 
 
 def load_tokenizer(config: TextModelConfig) -> Tokenizer:

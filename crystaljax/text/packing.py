@@ -15,9 +15,9 @@ from crystaljax.crystal import Array
 LENGTHS = tuple(2**power * quarter // 4 for power in range(5, 18) for quarter in (4, 5, 6, 7))
 """The row lengths to choose from: 32, 40, 48, 56, 64, 80, ... 131072, ... 229376."""
 
-EVEN_LENGTH = 2048
-"""Tokens of a row at which its attention is reckoned to take as long as everything else: six times
-the width of the network in floating-point operations, so this is a small one's."""
+EVEN_LENGTH_PER_WIDTH = 3
+"""Tokens of a row at which its attention takes as long as everything else, over the width of the
+network: measured on a CPU, where the scores' way through memory costs more than their products."""
 
 
 class TokenSequence(NamedTuple):
@@ -29,19 +29,24 @@ class TokenSequence(NamedTuple):
     """Number of tokens, from the first, that are given and not trained on."""
 
 
-class RowPlan(NamedTuple):
-    """The shape that every batch of a run is packed into."""
+class Rows(NamedTuple):
+    """A block of rows of one shape."""
 
-    rows: int
+    n_rows: int
     """R, the number of rows."""
     length: int
     """T, tokens of a row."""
 
 
+RowPlan = tuple[Rows, ...]
+"""The blocks that every batch of a run is packed into, the longest rows first. Attention costs the
+square of a row's length, so most texts, which are short, go into short rows."""
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TextRows:
-    """B sequences packed in R rows of T tokens; stacked micro-batches have an axis A in front."""
+    """Some of a batch's B sequences, in R rows of T tokens."""
 
     tokens: Array
     """int32 [R, T]: 0 in padding."""
@@ -55,46 +60,66 @@ class TextRows:
     """bool [R, T]: tokens whose own log-probability counts; never a sequence's first token."""
 
 
-def pack_rows(
+PackedTexts = tuple[TextRows, ...]
+"""B sequences, in the blocks of a `RowPlan`; stacked micro-batches have an axis A in front."""
+
+
+def pack_texts(
     sequences: Sequence[TokenSequence | tuple[np.ndarray, int]],
-    length: int,
-    rows: int | None = None,
+    plan: RowPlan,
     n_sequences: int | None = None,
-) -> TextRows:
-    """Pack sequences into rows (numpy, on the host), first-fit decreasing.
+) -> PackedTexts:
+    """Pack sequences into the rows of a plan (numpy, on the host), first-fit decreasing.
+
+    The rare batch that the plan has no room for gets its first block lengthened by as many rows
+    again, and again until it fits; each such number is compiled once.
 
     Args:
       sequences: tokens and number of prompt tokens of each; a sequence stays in one row.
-      length: T.
-      rows: R. A batch that needs more gets a multiple of it. By default as many as it needs,
-        rounded up to one of few numbers.
       n_sequences: B where it is more than the sequences given (the last batch of a data set).
 
     ValueError naming a sequence that is empty, longer than a row, or has more prompt than tokens.
     """
     lengths = np.array([len(tokens) for tokens, _ in sequences], np.int64)
     n_prompt = np.array([prompt for _, prompt in sequences], np.int64)
-    check_sequences(lengths, n_prompt, length, "sequence {}")
+    check_sequences(lengths, n_prompt, plan[0].length, "sequence {}")
     n_sequences = len(sequences) if n_sequences is None else n_sequences
     if n_sequences < len(sequences):
         raise ValueError(f"{len(sequences)} sequences where {n_sequences} are announced")
-    place = _place(lengths, length)
-    needed = max(1, int(place.row.max(initial=-1)) + 1)
-    n_rows = _rounded_up(needed) if rows is None else -(-needed // rows) * rows
+    place = _place(lengths, plan)
+    extra = plan[0].n_rows
+    while not place.complete:
+        plan = plan[0]._replace(n_rows=plan[0].n_rows + extra), *plan[1:]
+        place = _place(lengths, plan)
+    tokens = [np.asarray(each) for each, _ in sequences]
+    return tuple(
+        _fill(tokens, n_prompt, place, block, rows, n_sequences) for block, rows in enumerate(plan)
+    )
 
-    index = np.repeat(np.arange(len(lengths)), lengths)
-    ends = np.cumsum(lengths)
-    position = np.arange(len(index)) - (ends - lengths)[index]
+
+def _fill(
+    tokens: Sequence[np.ndarray],
+    n_prompt: np.ndarray,
+    place: _Places,
+    block: int,
+    rows: Rows,
+    n_sequences: int,
+) -> TextRows:
+    """The arrays of one block."""
+    held = np.flatnonzero(place.block == block)
+    given = [tokens[i] for i in held.tolist()]
+    lengths = np.array([len(each) for each in given], np.int64)
+    index = np.repeat(held, lengths)
+    position = np.arange(len(index)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     where = place.row[index], place.start[index] + position
 
     def filled(values: np.ndarray, blank: int, dtype: type) -> np.ndarray:
-        x: np.ndarray = np.full((n_rows, length), blank, dtype)
+        x: np.ndarray = np.full(rows, blank, dtype)
         x[where] = values
         return x
 
-    tokens = np.concatenate([np.asarray(t) for t, _ in sequences]) if len(index) else index
     return TextRows(
-        tokens=filled(tokens, 0, np.int32),
+        tokens=filled(np.concatenate([index[:0], *given]), 0, np.int32),
         position=filled(position, 0, np.int32),
         segment=filled(place.segment[index], 0, np.int32),
         sequence=filled(index, n_sequences, np.int32),
@@ -116,74 +141,99 @@ def check_sequences(lengths: np.ndarray, n_prompt: np.ndarray, length: int, name
         raise ValueError(f"{name.format(i)} has {n} tokens, and {n_prompt[i]} in its prompt")
 
 
-def per_sequence(values: Array, rows: TextRows, n_sequences: int) -> jax.Array:
-    """[B, T]: values of tokens ([R, T]) by sequence and position in it; 0 after a sequence's end.
+def per_sequence(values: Sequence[Array], packed: PackedTexts, n_sequences: int) -> jax.Array:
+    """[B, T]: values of tokens ([R, T] of each block) by sequence and position in it; else 0.
 
-    `n_sequences` is the B that the rows were packed with.
+    `n_sequences` is the B that the texts were packed with; T is that of the longest rows.
     """
-    blank = jnp.zeros((n_sequences, values.shape[-1]), values.dtype)
-    return blank.at[rows.sequence, rows.position].set(values, mode="drop")
+    found = jnp.zeros((n_sequences, packed[0].tokens.shape[-1]), values[0].dtype)
+    for x, rows in zip(values, packed, strict=True):
+        found = found.at[rows.sequence, rows.position].set(x, mode="drop")
+    return found
 
 
-def padding_share(rows: TextRows) -> float:
+def n_trained(packed: PackedTexts) -> jax.Array:
+    """int []: the tokens whose log-probabilities count."""
+    return sum((jnp.sum(rows.trained) for rows in packed), jnp.zeros((), int))
+
+
+def padding_share(packed: PackedTexts) -> float:
     """The share of all tokens (of any number of rows) that are padding, 0 to 1."""
-    return float(np.mean(np.asarray(rows.segment) == 0))
+    unused = sum(int(np.sum(np.asarray(rows.segment) == 0)) for rows in packed)
+    return unused / sum(rows.segment.size for rows in packed)
 
 
 def pack_micro_batches(
-    micro_batches: Sequence[Sequence[TokenSequence]], length: int, rows: int
-) -> TextRows:
-    """[A, R, T]: A lists of B sequences each packed by itself, in equally many rows.
+    micro_batches: Sequence[Sequence[TokenSequence]], plan: RowPlan
+) -> PackedTexts:
+    """[A, R, T] of each block: A lists of B sequences, each packed by itself in the same rows.
 
-    R is `rows`, or the multiple of it that the most demanding one needs. ValueError as from
-    `pack_rows`, and if the lists are not equally long.
+    All have as many rows as the most demanding one needs. ValueError as from `pack_texts`, and if
+    the lists are not equally long.
     """
     sizes = {len(sequences) for sequences in micro_batches}
     if len(sizes) != 1:
         raise ValueError(f"micro-batches of {sorted(sizes)} sequences: they must be equally many")
-    packed = [pack_rows(sequences, length, rows) for sequences in micro_batches]
-    most = max(len(each.tokens) for each in packed)
+    packed = [pack_texts(sequences, plan) for sequences in micro_batches]
+    most = plan[0]._replace(n_rows=max(len(blocks[0].tokens) for blocks in packed))
     even = [
-        each if len(each.tokens) == most else pack_rows(sequences, length, most)
-        for each, sequences in zip(packed, micro_batches, strict=True)
+        blocks if len(blocks[0].tokens) == most.n_rows else pack_texts(sequences, (most, *plan[1:]))
+        for blocks, sequences in zip(packed, micro_batches, strict=True)
     ]
     return jax.tree.map(lambda *xs: np.stack(xs), *even)
 
 
-def plan_rows(
-    batches: Sequence[np.ndarray], length: int | None = None, multiple: int = 1
-) -> RowPlan:
-    """The cheapest shape that holds batches like the ones given.
+def plan_rows(batches: Sequence[np.ndarray], width: int, multiple: int = 1) -> RowPlan:
+    """The cheapest plan that holds batches like the ones given.
 
     Args:
       batches: number of tokens (int [n]) of every sequence, for some batches; none empty.
-      length: T if it must be a certain one; else one of `LENGTHS`.
-      multiple: the number of rows is a multiple of this, to be split evenly among devices.
-
-    ValueError if a sequence is longer than `length`.
+      width: of the network that reads them; the wider, the less attention weighs.
+      multiple: the numbers of rows are multiples of this, to be split evenly among devices.
     """
-    longest = max(int(lengths.max()) for lengths in batches)
-    if length is not None and longest > length:
-        raise ValueError(_too_long("a sequence", longest, length))
+    lengths = np.concatenate(batches)
+    longest = int(lengths.max())
     shortest = next((size for size in LENGTHS if size >= longest), longest)
-    sizes = [size for size in LENGTHS if shortest <= size <= 4 * shortest] or [longest]
+    wide = [size for size in LENGTHS if shortest <= size <= 4 * shortest] or [longest]
+    quantiles = np.quantile(lengths, QUANTILES)
+    narrow = [size for size in LENGTHS if size < shortest and size >= quantiles[0]]
+    sizes = [(size,) for size in wide] + [
+        (shortest, least)
+        for least in {next((x for x in narrow if x >= q), 0) for q in quantiles} - {0}
+    ]
+    plans = [_plan(batches, some, multiple) for some in sizes]
+    return min(plans, key=lambda plan: _cost(plan, EVEN_LENGTH_PER_WIDTH * width))
 
-    def plan(size: int) -> RowPlan:
-        needed = max(int(_place(lengths, size).row.max()) + 1 for lengths in batches)
-        return RowPlan(-(-needed // multiple) * multiple, size)
 
-    return min(map(plan, sizes if length is None else [length]), key=_cost)
+QUANTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+"""Shares of texts that short rows are tried for."""
 
 
-def plan_completions(shortest: int, longest: int, n: int, multiple: int = 1) -> RowPlan:
+def plan_completions(shortest: int, longest: int, n: int, width: int, multiple: int = 1) -> RowPlan:
     """Rows for n texts of between `shortest` and `longest` tokens, before they are there."""
     lengths = np.linspace(shortest, longest, max(n, 2)).astype(int)
-    return plan_rows([lengths], multiple=multiple)
+    return plan_rows([lengths], width, multiple)
 
 
-def _cost(plan: RowPlan) -> float:
+def _plan(batches: Sequence[np.ndarray], lengths: tuple[int, ...], multiple: int) -> RowPlan:
+    """Long and perhaps short rows, no more than the most demanding batch needs."""
+    most = max(map(len, batches))
+    plan: RowPlan = tuple(Rows(most, length) for length in lengths)
+
+    def needed(block: int, batches: Sequence[np.ndarray]) -> int:
+        rows = max(_place(batch, plan[: block + 1]).used(block) for batch in batches)
+        return -(-max(1, rows) // multiple) * multiple
+
+    for block, rows in enumerate(plan):
+        below = plan[block + 1].length if block + 1 < len(plan) else 0
+        n_rows = needed(block, [batch[batch > below] for batch in batches])
+        plan = *plan[:block], rows._replace(n_rows=n_rows), *plan[block + 1 :]
+    return plan
+
+
+def _cost(plan: RowPlan, even_length: float) -> float:
     """Proportional to the time of a step."""
-    return plan.rows * plan.length * (EVEN_LENGTH + plan.length)
+    return sum(rows.n_rows * rows.length * (even_length + rows.length) for rows in plan)
 
 
 def _too_long(name: str, n_tokens: int, length: int) -> str:
@@ -191,27 +241,35 @@ def _too_long(name: str, n_tokens: int, length: int) -> str:
 
 
 class _Places(NamedTuple):
-    """Row of each of n sequences (int [n])."""
+    """Block, row and offset of each of n sequences (int [n]); -1 in `block` without room."""
 
+    block: np.ndarray
     row: np.ndarray
     start: np.ndarray
     segment: np.ndarray
 
+    @property
+    def complete(self) -> bool:
+        return bool((self.block >= 0).all())
 
-def _place(lengths: np.ndarray, length: int) -> _Places:
+    def used(self, block: int) -> int:
+        """Number of rows of a block that are in use."""
+        return int(self.row[self.block == block].max(initial=-1)) + 1
+
+
+def _place(lengths: np.ndarray, plan: RowPlan) -> _Places:
     """First-fit decreasing: the longest sequence first, each into the first row with room."""
-    room = np.full(max(1, len(lengths)), length)
-    held = np.zeros_like(room)
-    row, start, segment = (np.empty(len(lengths), np.int64) for _ in range(3))
+    size = np.concatenate([np.full(rows.n_rows, rows.length) for rows in plan])
+    room, held = size.copy(), np.zeros_like(size)
+    row, start, segment = (np.full(len(lengths), -1) for _ in range(3))
     for i in np.argsort(-lengths, kind="stable"):
-        chosen = int((room >= lengths[i]).argmax())
+        fits = room >= lengths[i]
+        chosen = int(fits.argmax())
+        if not fits[chosen]:
+            continue
         held[chosen] += 1
-        row[i], start[i], segment[i] = chosen, length - room[chosen], held[chosen]
+        row[i], start[i], segment[i] = chosen, size[chosen] - room[chosen], held[chosen]
         room[chosen] -= lengths[i]
-    return _Places(row, start, segment)
-
-
-def _rounded_up(n: int) -> int:
-    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is no less than n."""
-    power = 1 << (n - 1).bit_length()
-    return 3 * power // 4 if power >= 4 and 3 * power // 4 >= n else power
+    starts = np.cumsum([0, *(rows.n_rows for rows in plan)])
+    block = np.where(row < 0, -1, np.searchsorted(starts, row, side="right") - 1)
+    return _Places(block, row - starts[np.maximum(block, 0)], start, segment)

@@ -12,7 +12,7 @@ from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Array
 from crystaljax.evaluation.matching import StructureSet
 from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
-from crystaljax.rewards.base import Reward
+from crystaljax.rewards.asked import AnyReward, Asked
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
 from crystaljax.rewards.guards import NO_GUARDS, Guards
 from crystaljax.training.rollouts import Clock, compared, judge, prepare, sample_metrics
@@ -24,7 +24,8 @@ class CrystalTask:
 
     Args:
       base: parameters whose samples tell how large crystals are.
-      reward: judges crystals; see `judge`.
+      reward: judges crystals, or crystals with what they were asked to be (`rewards.asked`); see
+        `judge`.
       conditions: what crystals are asked to be; a rollout takes as many as it has room for, in a
         random order that goes on from the first when all were taken.
       sampling: how samples are drawn. The log-probabilities that are trained are the model's own:
@@ -43,7 +44,7 @@ class CrystalTask:
         self,
         policy: Policy,
         base: Params,
-        reward: Reward,
+        reward: AnyReward,
         conditions: Sequence[Condition] = (Condition(),),
         sampling: SamplingConfig | None = None,
         bounds: RewardBounds | None = None,
@@ -102,9 +103,10 @@ class CrystalTask:
             crystals, ok, met = samples.crystals[:n], samples.ok[:n], samples.met[:n]
         with clock("reward"):
             judged_ones = ok if self.judge_all else met
-            judged = judge(self.reward, crystals, judged_ones, samples.reasons[:n])
+            items = Asked.of(crystals, samples.conditions[:n], np.arange(n) // repeat)
+            judged = judge(self.reward, items, judged_ones, samples.reasons[:n])
         with clock("guards"):
-            judged, share, guarded = self.guards(crystals, judged)
+            judged, share, guarded = self.guards(items, judged)
         with clock("metrics"):
             value, metrics = prepare(judged, self.bounds, share)
             columns = compared(crystals, ok, self.reference)

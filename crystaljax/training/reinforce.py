@@ -77,7 +77,10 @@ class ReinforceConfig:
     clip: float = 0.2
     """Ratios of probabilities count only within 1 ± this."""
     inner_steps: int = 3
-    """Updates on each rollout."""
+    """Passes through each rollout."""
+    n_minibatches: int = 1
+    """Updates of a pass, each on as many of the rollout's samples, in their order; divides the
+    number of micro-batches (n_parts)."""
     optimizer: OptimizerConfig = field(default_factory=fine_tuning)
     """The optimiser."""
     seed: int = 0
@@ -88,6 +91,7 @@ class ReinforceConfig:
     def __post_init__(self) -> None:
         one = at_least(1)
         check(self, n_steps=one, batch_size=one, inner_steps=one, save_every=one)
+        check(self, n_minibatches=one)
         check(self, tau=NOT_NEGATIVE, baseline_decay=DECAY, group_size=at_least(2))
         check(self, std_floor=POSITIVE, clip=POSITIVE)
         if self.objective:
@@ -129,7 +133,8 @@ def make_update(
 
     The update takes the state, the base model's parameters, the frozen arrays, the B samples drawn
     with the state's parameters as A micro-batches, and their rewards [B]; it makes `inner_steps`
-    updates. It uses the state's memory: only the new state is of use afterwards.
+    passes of `n_minibatches` updates. It uses the state's memory: only the new state is of use
+    afterwards.
     """
 
     own = None
@@ -184,7 +189,7 @@ def make_update(
         advantage = advantage.reshape(logp_old.shape[:2])
         everything = parts, logp_old, logp_base, advantage
 
-        def inner(train: TrainState, _: None) -> tuple[TrainState, Metrics]:
+        def inner(train: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
             def loss(params: Params, part: Any) -> tuple[Array, Metrics]:
                 samples, before, reference, gain = part
                 logp, weight = actions(params, frozen, samples)
@@ -197,13 +202,19 @@ def make_update(
 
             with_gradient = jax.value_and_grad(loss, has_aux=True)
             (value, metrics), gradient = mean_over_parts(
-                partial(with_gradient, train.params), everything
+                partial(with_gradient, train.params), batch
             )
             new = train.apply(gradient, optimizer)
             return new, metrics | {"loss": value}
 
-        train, inner_metrics = jax.lax.scan(inner, state.train, length=config.inner_steps)
-        metrics = {name: x[-1] for name, x in inner_metrics.items()} | found
+        n = config.n_minibatches
+        minibatches = jax.tree.map(lambda x: x.reshape(n, -1, *x.shape[1:]), everything)
+
+        def whole(train: TrainState, _: None) -> tuple[TrainState, Metrics]:
+            return jax.lax.scan(inner, train, minibatches)
+
+        train, inner_metrics = jax.lax.scan(whole, state.train, length=config.inner_steps)
+        metrics = {name: x[-1].mean() for name, x in inner_metrics.items()} | found
         metrics |= {"kl_base": (old - base).mean(), "entropy": -old.mean()}
         return ReinforceState(train, baseline, state.rollouts + 1), metrics
 
@@ -229,9 +240,14 @@ def reinforce(
 
     Returns the last parameters. FloatingPointError if they stop being finite; NothingJudged if the
     reward cannot judge any sample (see `Unjudged`). A rollout of which nothing could be judged is
-    skipped.
+    skipped. ValueError if the task's micro-batches cannot be split into mini-batches.
     """
-    optimizer = config.optimizer.build(config.n_steps * config.inner_steps)
+    if task.n_parts % config.n_minibatches:
+        raise ValueError(
+            f"{task.n_parts} micro-batches cannot be split into {config.n_minibatches}"
+            " mini-batches: give a number of micro-batches (n_parts) that is a multiple of these"
+        )
+    optimizer = config.optimizer.build(config.n_steps * config.inner_steps * config.n_minibatches)
     base = task.place(base)
     state = task.place(ReinforceState.create(base, optimizer))
     about = About(task.identity, {"config": dataclasses.asdict(config), "wandb_run_id": run_id})

@@ -17,7 +17,7 @@ from crystaljax.objectives import Metrics
 from crystaljax.policies.text import TextPolicy
 from crystaljax.ranges import at_least, check
 from crystaljax.text.batches import TextBatches, fixed_batches
-from crystaljax.text.packing import TextRows, TokenSequence
+from crystaljax.text.packing import PackedTexts, TokenSequence, n_trained
 from crystaljax.training.fit import FitConfig, Track, fit
 from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.tasks import Params, mean_over_parts
@@ -83,6 +83,7 @@ def sft(
         [[sequence] for sequence in train],
         config.batch_size,
         config.seed,
+        policy.config.width,
         config.n_parts,
         mesh=policy.mesh,
         n_epochs=n_drawn,
@@ -94,7 +95,7 @@ def sft(
     if validate is None:
         validate = make_score(policy, validation, config.batch_size // config.n_parts)
     return fit(
-        lambda state, rows: update(state, policy.frozen, rows),
+        lambda state, packed: update(state, policy.frozen, packed),
         state,
         batches,
         config,
@@ -110,7 +111,7 @@ def sft(
     )
 
 
-Update = Callable[[TrainState, Any, TextRows], tuple[TrainState, Metrics]]
+Update = Callable[[TrainState, Any, PackedTexts], tuple[TrainState, Metrics]]
 
 
 def make_update(
@@ -122,18 +123,18 @@ def make_update(
     """
 
     @partial(jax.jit, donate_argnums=0)
-    def update(state: TrainState, frozen: Any, rows: TextRows) -> tuple[TrainState, Metrics]:
-        n_parts, n_tokens = len(rows.tokens), rows.trained.sum()
+    def update(state: TrainState, frozen: Any, packed: PackedTexts) -> tuple[TrainState, Metrics]:
+        n_parts, n_tokens = len(packed[0].tokens), n_trained(packed)
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
-        def loss(params: Params, part: TextRows, key: Array) -> Array:
-            return -policy.token_log_probs(params, frozen, part, key).sum() * n_parts / n_tokens
+        def loss(params: Params, part: PackedTexts, key: Array) -> Array:
+            return -policy.total_log_prob(params, frozen, part, key) * n_parts / n_tokens
 
-        def with_gradient(part: tuple[TextRows, Array]) -> tuple[Array, Params]:
+        def with_gradient(part: tuple[PackedTexts, Array]) -> tuple[Array, Params]:
             return jax.value_and_grad(loss)(state.params, *part)
 
         keys = jax.random.split(key, n_parts)
-        value, gradient = mean_over_parts(with_gradient, (rows, keys))
+        value, gradient = mean_over_parts(with_gradient, (packed, keys))
         metrics = {"nll": value, "gradient_norm": optax.global_norm(gradient)}
         return state.apply(gradient, optimizer, config.optimizer.ema_decay), metrics
 
@@ -144,14 +145,15 @@ def make_score(
     policy: TextPolicy, texts: Sequence[TokenSequence], batch_size: int
 ) -> Callable[[Params], dict[str, float]]:
     """Mean −ln p by token and by text of some texts, under given parameters."""
-    batches = [rows for rows, _ in fixed_batches(texts, batch_size, multiple=policy.mesh.size)]
+    sizes = batch_size, policy.config.width, policy.mesh.size
+    batches = [packed for packed, _ in fixed_batches(texts, *sizes)]
 
     @jax.jit
-    def total(params: Params, frozen: Any, rows: TextRows) -> tuple[Array, Array]:
-        return policy.token_log_probs(params, frozen, rows).sum(), rows.trained.sum()
+    def total(params: Params, frozen: Any, packed: PackedTexts) -> tuple[Array, Array]:
+        return policy.total_log_prob(params, frozen, packed), n_trained(packed)
 
     def score(params: Params) -> dict[str, float]:
-        found = np.array([total(params, policy.frozen, rows) for rows in batches], float)
+        found = np.array([total(params, policy.frozen, packed) for packed in batches], float)
         logp, n_tokens = found.sum(axis=0)
         return {"nll": -logp / n_tokens, "nll_text": -logp / len(texts)}
 

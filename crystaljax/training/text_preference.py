@@ -18,7 +18,7 @@ from crystaljax.data.files import replacing
 from crystaljax.objectives import dpo
 from crystaljax.policies.text import TextPolicy
 from crystaljax.text.batches import TextBatches, fixed_batches
-from crystaljax.text.packing import TextRows, TokenSequence
+from crystaljax.text.packing import PackedTexts, TokenSequence
 from crystaljax.training.fit import Track, fit
 from crystaljax.training.optimizer import TrainState
 from crystaljax.training.preference import DpoConfig, make_update
@@ -94,11 +94,11 @@ class Pairs:
         self.batches, self.reference = batches, reference
         self.batch_size, self.steps_per_epoch = batches.batch_size, batches.steps_per_epoch
 
-    def stream(self, first: int, last: int) -> Iterator[tuple[int, tuple[TextRows, Array]]]:
+    def stream(self, first: int, last: int) -> Iterator[tuple[int, tuple[PackedTexts, Array]]]:
         """(step, (micro-batches [A, R, T], log-probabilities [A, 2 P] under the reference))."""
-        for step, rows in self.batches.stream(first, last):
+        for step, packed in self.batches.stream(first, last):
             chosen = self.batches.chosen(step)
-            yield step, (rows, jnp.asarray(self.reference[chosen].reshape(len(chosen), -1)))
+            yield step, (packed, jnp.asarray(self.reference[chosen].reshape(len(chosen), -1)))
 
     def save_batch(self, step: int, folder: Path) -> Path:
         return self.batches.save_batch(step, folder)
@@ -127,7 +127,14 @@ def prefer_texts(
     """
     start = policy.start if start is None else start
     reference = start if reference is None else reference
-    batches = TextBatches(train, config.batch_size, config.seed, config.n_parts, mesh=policy.mesh)
+    batches = TextBatches(
+        train,
+        config.batch_size,
+        config.seed,
+        policy.config.width,
+        config.n_parts,
+        mesh=policy.mesh,
+    )
     score = make_pair_score(policy, config.batch_size // config.n_parts)
     known = cached_scores(folder / REFERENCE_FILE, score, reference, [*train, *validation])
     data = Pairs(batches, known[: len(train)])
@@ -171,14 +178,15 @@ def make_pair_score(policy: TextPolicy, batch_size: int) -> Any:
     """A function of parameters and N pairs: log-probabilities float32 [N, 2], chosen first."""
 
     @jax.jit
-    def of_rows(params: Params, frozen: Any, rows: TextRows) -> Array:
-        return sequence_log_probs(policy.log_probs(params, frozen, rows, 2 * batch_size))
+    def of_rows(params: Params, frozen: Any, packed: PackedTexts) -> Array:
+        return sequence_log_probs(policy.log_probs(params, frozen, packed, 2 * batch_size))
 
     def score(params: Params, pairs: Sequence[TokenPair]) -> np.ndarray:
         texts = [sequence for pair in pairs for sequence in pair]
         logp = np.empty(len(texts), np.float32)
-        for rows, where in fixed_batches(texts, 2 * batch_size, multiple=policy.mesh.size):
-            found = of_rows(params, policy.frozen, rows)
+        sizes = 2 * batch_size, policy.config.width, policy.mesh.size
+        for packed, where in fixed_batches(texts, *sizes):
+            found = of_rows(params, policy.frozen, packed)
             logp[np.asarray(where)] = np.asarray(found)[: len(where)]
         return logp.reshape(-1, 2)
 

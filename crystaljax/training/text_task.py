@@ -16,8 +16,8 @@ from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
 from crystaljax.rewards.completions import Completion, TextReward
 from crystaljax.text.generation import GenerationConfig, TokenGrammar
 from crystaljax.text.packing import (
+    PackedTexts,
     RowPlan,
-    TextRows,
     TokenSequence,
     pack_micro_batches,
     plan_completions,
@@ -125,12 +125,11 @@ class TextTask:
         }
         return RewardedSamples(sequences, value, asked, metrics, judged)
 
-    def parts(self, samples: Sequence[TokenSequence], rows: np.ndarray) -> TextRows:
-        """Micro-batches [A, R, T] packed into the same rows."""
+    def parts(self, samples: Sequence[TokenSequence], rows: np.ndarray) -> PackedTexts:
+        """Micro-batches packed into the same rows."""
         size = part_size(len(rows), self)
         groups = [[samples[i] for i in part] for part in rows.reshape(self.n_parts, size)]
-        plan = self._plan(size)
-        packed = pack_micro_batches(groups, plan.length, plan.rows)
+        packed = pack_micro_batches(groups, self._plan(size))
         return jax.device_put(packed, parts_sharding(self.policy.mesh))
 
     def _plan(self, size: int) -> RowPlan:
@@ -138,10 +137,11 @@ class TextTask:
         shortest = min(len(prompt.tokens) for prompt in self.prompts)
         longest = max(len(prompt.tokens) for prompt in self.prompts)
         longest += self.generation.max_new_tokens
-        return plan_completions(shortest, longest, size, self.policy.mesh.size)
+        width, n_devices = self.policy.config.width, self.policy.mesh.size
+        return plan_completions(shortest, longest, size, width, n_devices)
 
     def log_probs(
-        self, params: Params, frozen: Params, part: TextRows, n_samples: int
+        self, params: Params, frozen: Params, part: PackedTexts, n_samples: int
     ) -> tuple[Array, Array]:
         """Of the completions' tokens."""
         return self.policy.log_probs(params, frozen, part, n_samples)

@@ -191,10 +191,9 @@ def curves_figure(results: Results, method: Method, seed: int) -> Figure | None:
         for i, (label, curves) in enumerate(found.items()):
             points = np.array(curves.get(name, []), float).reshape(-1, 2)
             scale = 1 if name == KL else 100
-            colour = plots.COLOURS[i % len(plots.COLOURS)]
-            axes.plot(
-                points[:, 0], scale * points[:, 1], marker="o", ms=3, color=colour, label=label
-            )
+            colour, marker, line = plots.look(i)
+            how: dict[str, Any] = {"color": colour, "marker": marker, "ls": line}
+            axes.plot(points[:, 0], scale * points[:, 1], ms=4, label=label, **how)
         axes.set_ylabel(name if name == KL else f"{name} (% of samples)")
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[2:]:

@@ -253,8 +253,8 @@ def _points(axes: Any, results: Results, height: Callable[[Variant], tuple[float
         value, error = height(variant)
         if not trained or not math.isfinite(value):
             continue
-        x, colour = trained[0]["tokens_mean"], plots.COLOURS[i % len(plots.COLOURS)]
-        marker = "^" if variant.order == "augmented" else "o"
+        x = trained[0]["tokens_mean"]
+        colour, marker, _ = plots.look(i)
         axes.errorbar(x, value, yerr=error, fmt=marker, color=colour, capsize=2)
         axes.annotate(
             variant.label, (x, value), xytext=(5, 4), textcoords="offset points", fontsize=8

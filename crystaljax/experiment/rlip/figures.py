@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -126,11 +126,13 @@ def rates_over_iterations(rates: Mapping[str, Mapping[str, Mapping[int, Rate]]])
             at = np.array(list(points)) + 0.05 * (i - (len(curves) - 1) / 2)
             values = np.array([100 * rate.value for rate in points.values()])
             low, high = 100 * np.array([rate.interval(z=1) for rate in points.values()]).T
+            colour, marker, line = plots.look(i + 1)
             axes.errorbar(
                 *(at, values, np.abs([values - low, high - values])),
-                color=plots.COLOURS[(i + 1) % len(plots.COLOURS)],
-                marker="o",
-                ms=3.5,
+                color=colour,
+                marker=marker,
+                ls=line,
+                ms=4,
                 lw=1.6,
                 elinewidth=0.8,
                 label=label,
@@ -166,12 +168,13 @@ def composition_map(
     x, y = places[0].T
     axes.scatter(x, y, s=3, color="0.85", linewidths=0, label=f"training ({len(known)})")
     for i, (label, place) in enumerate(zip(sets, places[1:], strict=True)):
-        colour = plots.COLOURS[(i + 1) % len(plots.COLOURS)]
+        colour, marker, _ = plots.look(i + 1)
+        how: dict[str, Any] = {"color": colour, "marker": marker}
         large = marked[label][np.asarray(samples[label].n_sites) > 0]
         (x, y), (large_x, large_y) = place.T, place[large].T
-        axes.scatter(x, y, s=5, alpha=0.4, color=colour, linewidths=0)
+        axes.scatter(x, y, s=5, alpha=0.4, linewidths=0, **how)
         text = f"{label} ({len(place)}, {large.sum()} large)"
-        axes.scatter(large_x, large_y, s=26, color=colour, ec="white", lw=0.5, label=text)
+        axes.scatter(large_x, large_y, s=26, ec="white", lw=0.5, label=text, **how)
     axes.set_xlabel(f"first component ({100 * explained[0]:.0f} % of the variance)")
     axes.set_ylabel(f"second component ({100 * explained[1]:.0f} %)")
     axes.legend(frameon=False)

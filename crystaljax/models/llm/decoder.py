@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,26 @@ POLICIES = {
 
 N_LINEAR = 7
 """Matrices of a block."""
+
+
+class Dropout(NamedTuple):
+    """Dropping out, in training."""
+
+    key: Array
+    residual: float = 0.0
+    """Share of the outputs of attention and feed-forward layers; adapters have their own rates."""
+
+    def layer(self, i: int) -> Dropout:
+        """That of the i-th block."""
+        return self._replace(key=jax.random.fold_in(self.key, i))
+
+    def __call__(self, x: Array, i: int) -> Array:
+        """x without that share, the rest made larger to make up for it; the i-th of a block."""
+        if not self.residual:
+            return x
+        key = jax.random.fold_in(self.key, N_LINEAR + i)
+        kept = jax.random.bernoulli(key, 1 - self.residual, x.shape)
+        return jnp.where(kept, x / (1 - self.residual), 0).astype(x.dtype)
 
 
 class Mlp(nnx.Module):
@@ -85,18 +105,23 @@ class Block(nnx.Module):
         self.after_mlp = norm(traits.post_norm)
 
     def __call__(
-        self, x: Array, turn: Turn, attend: Attend, dropout_key: Array | None
+        self, x: Array, turn: Turn, attend: Attend, dropout: Dropout | None
     ) -> tuple[Array, LayerCache | None]:
         """New residual stream [N, width] from x [N, width]; what `attend` keeps."""
         keys: list[Array | None] = [None] * N_LINEAR
-        if dropout_key is not None:
-            keys = list(jax.random.split(dropout_key, N_LINEAR))
+        if dropout is not None:
+            keys = list(jax.random.split(dropout.key, N_LINEAR))
+
+        def output(h: Array, norm: RMSNorm | None, i: int) -> Array:
+            h = h if norm is None else norm(h)
+            return h if dropout is None else dropout(h, i)
+
         h = x if self.before_attention is None else self.before_attention(x)
         h, kept = self.attention(h, turn, attend, keys[:4])
-        x = x + (h if self.after_attention is None else self.after_attention(h))
+        x = x + output(h, self.after_attention, 0)
         h = x if self.before_mlp is None else self.before_mlp(x)
         h = self.mlp(h, keys[4:])
-        return x + (h if self.after_mlp is None else self.after_mlp(h)), kept
+        return x + output(h, self.after_mlp, 1), kept
 
 
 class TokenRows(nnx.Module):
@@ -173,7 +198,7 @@ class LanguageModel(nnx.Module):
         tokens: Array,
         position: Array,
         segment: Array,
-        dropout_key: Array | None = None,
+        dropout: Dropout | None = None,
         remat: Remat = "none",
     ) -> Array:
         """Outputs [R, T, width] of tokens int [R, T] in packed rows.
@@ -181,7 +206,7 @@ class LanguageModel(nnx.Module):
         `position` int [R, T] counts within each segment; `segment` int [R, T] is 0 for padding
         and 1, 2, ... for the texts of a row, which do not see each other.
         """
-        return self._over_rows(tokens, position, segment, dropout_key, remat, keep=False)[0]
+        return self._over_rows(tokens, position, segment, dropout, remat, keep=False)[0]
 
     def prefill(self, tokens: Array, position: Array, segment: Array) -> tuple[Array, Cache]:
         """`hidden`, and every layer's keys and values [R, KV, T, D]."""
@@ -237,7 +262,7 @@ class LanguageModel(nnx.Module):
         tokens: Array,
         position: Array,
         segment: Array,
-        dropout_key: Array | None,
+        dropout: Dropout | None,
         remat: Remat,
         keep: bool,
     ) -> tuple[Array, list[LayerCache | None]]:
@@ -247,7 +272,7 @@ class LanguageModel(nnx.Module):
             over_rows(masks[config.window(i)], config.attention_cap, keep)
             for i in range(config.n_layers)
         ]
-        x, kept = self._run(tokens.ravel(), position.ravel(), attends, dropout_key, remat)
+        x, kept = self._run(tokens.ravel(), position.ravel(), attends, dropout, remat)
         return x.reshape(*tokens.shape, -1), kept
 
     def _run(
@@ -255,7 +280,7 @@ class LanguageModel(nnx.Module):
         tokens: Array,
         position: Array,
         attends: list[Attend],
-        dropout_key: Array | None,
+        dropout: Dropout | None,
         remat: Remat,
     ) -> tuple[Array, list[LayerCache | None]]:
         """Outputs [N, width] of N tokens, int [N], and what each layer's attention keeps."""
@@ -267,12 +292,12 @@ class LanguageModel(nnx.Module):
         turn = rotation(position, self.config)
         kept = []
         for i, (block, attend) in enumerate(zip(self.blocks, attends, strict=True)):
-            key = None if dropout_key is None else jax.random.fold_in(dropout_key, i)
+            some = None if dropout is None else dropout.layer(i)
 
             def run(
-                x: Array, block: Block = block, attend: Attend = attend, key: Array | None = key
+                x: Array, block: Block = block, attend: Attend = attend, some: Dropout | None = some
             ) -> tuple[Array, LayerCache | None]:
-                return block(x, turn, attend, key)
+                return block(x, turn, attend, some)
 
             if remat != "none":
                 run = jax.checkpoint(run, policy=POLICIES[remat])

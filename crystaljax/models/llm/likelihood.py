@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from crystaljax.crystal import Array
-from crystaljax.models.llm.decoder import LanguageModel, Remat
+from crystaljax.models.llm.decoder import Dropout, LanguageModel, Remat
 
 CHUNK = 128
 """Tokens of every row whose logits exist at a time."""
@@ -31,7 +31,7 @@ class Rows(Protocol):
 def token_log_probs(
     model: LanguageModel,
     rows: Rows,
-    dropout_key: Array | None = None,
+    dropout: Dropout | None = None,
     remat: Remat = "none",
     chunk: int = CHUNK,
 ) -> Array:
@@ -46,7 +46,7 @@ def token_log_probs(
         chosen = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits, axis=-1)
 
-    hidden = model.hidden(rows.tokens, rows.position, rows.segment, dropout_key, remat)
+    hidden = model.hidden(rows.tokens, rows.position, rows.segment, dropout, remat)
     return _of_trained(score, rows, chunk, hidden)
 
 

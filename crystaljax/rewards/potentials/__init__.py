@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 
 
 POTENTIALS = {
+    "ase": Entry("AsePotential", ("file", "function")),
     "chgnet": Entry("CHGNetPotential"),
     "matgl": Entry("MatGLPotential"),
     "nequix": Entry("NequixPotential"),
@@ -39,8 +40,9 @@ def create_potential(name: str, **options: Any) -> Potential:
     Such as "chgnet", "nequix", "nequix:nequix-oam-1", "matgl:folder", "orb:model",
     "orb:model:file" or "sevennet:7net-l3i5"; what can stand there, and the options, say the
     potentials' classes. The level of theory of weights that are not known by name can follow, as
-    "nequix:file@MP". A potential of a user's own is FILE.py:CLASS, a class that is made without
-    arguments (see `Potential`); the file is run: give none that you do not trust.
+    "nequix:file@MP". "ase:FILE.py:FUNCTION" is a calculator of ASE, which the function returns; it
+    takes one structure at a time. A potential of a user's own is FILE.py:CLASS, a class that is
+    made without arguments (see `Potential`). Users' files are run: give none that you do not trust.
 
     Errors: ValueError for no such potential, or a class that is none; ImportError if its package is
     not installed, with the extra to install; whatever a user's file raises.
@@ -66,7 +68,7 @@ def potential_level(name: str) -> str | None:
 
 def is_file(name: str) -> bool:
     """Whether it is FILE.py:CLASS, a potential in a user's file."""
-    return name.rpartition(":")[0].endswith(".py")
+    return name.rpartition(":")[0].endswith(".py") and not name.startswith("ase:")
 
 
 def _of_user(name: str) -> Any:
@@ -89,6 +91,8 @@ def _find(name: str) -> tuple[Any, str, dict[str, str], str | None]:
         known = ", ".join(POTENTIALS)
         raise ValueError(f"no potential is named {kind!r}: choose {known}, or FILE.py:CLASS")
     entry = POTENTIALS[kind]
+    if kind == "ase" and len(words) < 2:
+        raise ValueError(f"{name}: write ase:FILE.py:FUNCTION, which returns a calculator of ASE")
     if len(words) > len(entry.options):
         raise ValueError(f"{name}: after {kind} can stand {' and '.join(entry.options)}, no more")
     module = import_module(f"{__name__}.{kind}")

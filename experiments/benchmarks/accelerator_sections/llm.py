@@ -21,7 +21,7 @@ from crystaljax.models.llm.memory import memory_report
 from crystaljax.policies.text import TextPolicy
 from crystaljax.roofline import Work, count
 from crystaljax.text.generation import GenerationConfig, Generator
-from crystaljax.text.packing import TokenSequence, pack_micro_batches
+from crystaljax.text.packing import Rows, TokenSequence, pack_micro_batches
 from crystaljax.training.optimizer import TrainState
 from crystaljax.training.sft import SftConfig, make_update
 
@@ -140,7 +140,7 @@ def _lora(run: Run, budget: Budget, size: Size, policy: TextPolicy) -> Found:
     update = make_update(policy, optimizer, config)
     state = TrainState.create(jax.tree.map(jnp.copy, policy.start), optimizer, averaged=False)
     texts = [TokenSequence(x, 1) for x in _random_tokens(policy, size.sequences, size.prompt)]
-    rows = jax.device_put(pack_micro_batches([texts], size.prompt, size.sequences))
+    rows = jax.device_put(pack_micro_batches([texts], (Rows(size.sequences, size.prompt),)))
     counted = count(update, state, policy.frozen, rows)
 
     def step() -> None:

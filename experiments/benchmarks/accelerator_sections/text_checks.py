@@ -21,10 +21,11 @@ from crystaljax.models.llm.quantization import quantize
 from crystaljax.policies.text import TextPolicy
 from crystaljax.text.generation import GenerationConfig, Generator
 from crystaljax.text.packing import (
-    TextRows,
+    PackedTexts,
+    Rows,
     TokenSequence,
     pack_micro_batches,
-    pack_rows,
+    pack_texts,
     per_sequence,
 )
 from crystaljax.training.optimizer import TrainState
@@ -66,6 +67,9 @@ def _model(family: str, dtype: DType) -> LanguageModel:
     return nnx.merge(graph, jax.tree.map(cast, shapes, weights))
 
 
+SHORT_ROWS = (Rows(4, 64),)
+
+
 def _texts(n: int) -> list[TokenSequence]:
     rng = np.random.default_rng(0)
     lengths = rng.integers(6, 40, n)
@@ -73,20 +77,24 @@ def _texts(n: int) -> list[TokenSequence]:
 
 
 @nnx.jit
-def _score(model: LanguageModel, rows: TextRows) -> jax.Array:
-    return token_log_probs(model, rows)
+def _score(model: LanguageModel, packed: PackedTexts) -> list[jax.Array]:
+    return [token_log_probs(model, rows) for rows in packed]
 
 
 def llama_logits(crystals: Crystals, dtype: DType) -> Results:
     """Log-probabilities of tokens in packed rows."""
     del crystals
-    return {"logp": np.asarray(_score(_model("llama", dtype), pack_rows(_texts(8), 64)))}
+    return {
+        "logp": np.asarray(_score(_model("llama", dtype), pack_texts(_texts(8), SHORT_ROWS))[0])
+    }
 
 
 def gemma_logits(crystals: Crystals, dtype: DType) -> Results:
     """The same of the family with windows and caps."""
     del crystals
-    return {"logp": np.asarray(_score(_model("gemma2", dtype), pack_rows(_texts(8), 64)))}
+    return {
+        "logp": np.asarray(_score(_model("gemma2", dtype), pack_texts(_texts(8), SHORT_ROWS))[0])
+    }
 
 
 def decoding(crystals: Crystals, dtype: DType) -> Results:
@@ -100,7 +108,7 @@ def decoded_and_scored(crystals: Crystals, dtype: DType) -> tuple[Results, Resul
     del crystals
     model = _model("gemma2", dtype)
     drawn, texts = _drawn(model)
-    rows = pack_rows(texts, 64)
+    rows = pack_texts(texts, SHORT_ROWS)
     logp = np.asarray(per_sequence(_score(model, rows), rows, len(texts)))
     scored = [x[text.n_prompt : len(text.tokens)] for x, text in zip(logp, texts, strict=True)]
     return {"logp": drawn["logp"]}, {"logp": np.stack(scored)}
@@ -138,7 +146,7 @@ def _fine_tuned(model: LanguageModel) -> Results:
     optimizer = QUICK.build(2)
     update = make_update(policy, optimizer, SftConfig(batch_size=8, optimizer=QUICK))
     state = TrainState.create(policy.start, optimizer, averaged=False)
-    rows = jax.device_put(pack_micro_batches([_texts(8)], 64, 4))
+    rows = jax.device_put(pack_micro_batches([_texts(8)], SHORT_ROWS))
     losses, norms = [], []
     for _ in range(2):
         state, metrics = update(state, policy.frozen, rows)

@@ -1,6 +1,6 @@
 """Attempts judged a second in crystal structure prediction, on one core, and the direct loop.
 
-    taskset -c 0 python experiments/benchmarks/csp.py
+    taskset -c 0 python experiments/benchmarks/csp_evaluation.py
 
 Cost: about a minute on one core. The attempts are made of the crystals: each is strained and its
 atoms displaced, by so much that some do not match; every third is another crystal of the set. They
@@ -108,7 +108,7 @@ def main(config: Config) -> None:
     whole_time = reading + judging
     differences = np.abs(found - expected)
     report = {
-        "name": "csp",
+        "name": "csp_evaluation",
         "value": round(len(attempts) / whole_time, 1),
         "unit": "attempts/s",
         "hardware": hardware(),

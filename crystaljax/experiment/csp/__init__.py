@@ -1,0 +1,1 @@
+"""A study of crystal structure prediction."""

@@ -1,0 +1,159 @@
+"""Results of a study of structure prediction, as far as there are any: tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crystaljax import plots
+from crystaljax.evaluation.rates import Measure, pooled, standard_error
+from crystaljax.evaluation.report import Table
+from crystaljax.experiment.csp.setup import PRETRAINED, TRAINED, RowName
+from crystaljax.experiment.csp.study import Arm
+from crystaljax.tracking import read_metrics, wandb_name
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DISJOINT = " (formula-disjoint)"
+"""End of the names of metrics of formulas that are not in the training set."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the tables, over the seeds whose runs are finished."""
+
+    row: RowName
+    label: str
+    arms: Sequence[Arm]
+    output: Path
+
+    @cached_property
+    def results(self) -> list[dict[str, Any]]:
+        """Results by seed."""
+        found = (arm.result(self.output) for arm in self.arms)
+        return [x for x in found if x is not None]
+
+    @property
+    def missing(self) -> list[str]:
+        """Runs that are not finished, in words."""
+        done = [arm for arm in self.arms if arm.result(self.output) is not None]
+        why = " (it takes a model, --texts.pretrained)" if self.row in PRETRAINED else ""
+        return [f"{arm.name} is not finished{why}." for arm in self.arms if arm not in done]
+
+    def number(self, name: str) -> Measure | None:
+        """A metric: the mean over the seeds with its standard error, or that of the one seed.
+
+        A rate of one seed has Wilson's error; seeds ask for the same test crystals, so their
+        attempts are not counted together. None if no run has it.
+        """
+        found = [m for x in self.results for m in x["metrics"] if m["name"] == name]
+        values = np.array([m["value"] for m in found if m["value"] is not None], float)
+        if not len(values):
+            return None
+        error = standard_error(values)
+        if len(values) == 1:
+            rate = pooled(found, name)
+            given = found[0]["standard_error"] if rate is None else rate.standard_error
+            error = np.nan if given is None else given
+        unit = found[0].get("unit", "")
+        total, about = found[0]["total"], found[0]["description"]
+        return Measure(name, float(values.mean()), error, unit, total, about)
+
+    def text(self, name: str) -> str:
+        """A metric for a table; a dash if there is none."""
+        found = self.number(name)
+        if found is None:
+            return "–"
+        if found.unit or not self._is_rate(name):
+            return found.text
+        error = f" ± {100 * found.standard_error:.1f}" if np.isfinite(found.standard_error) else ""
+        return f"{100 * found.value:.1f}{error} %"
+
+    def _is_rate(self, name: str) -> bool:
+        return any("count" in m for x in self.results for m in x["metrics"] if m["name"] == name)
+
+
+def lines_of(
+    rows: Sequence[RowName], labels: Mapping[str, str], arms: Sequence[Arm], output: Path
+) -> list[Line]:
+    """A line of each row."""
+    return [
+        Line(row, labels.get(row, row), [arm for arm in arms if arm.row == row], output)
+        for row in rows
+    ]
+
+
+def all_tables(lines: Sequence[Line], k: int, relaxed: bool) -> list[Table]:
+    """Matches, stability as in table 1 of the paper, validity and variety as in its table 2."""
+    at = [f" @{x}" for x in sorted({1, k})]
+    matches = [f"match rate{x}{end}" for end in ("", DISJOINT) for x in at]
+    matches += [f"{name}{at[0]}" for name in ("RMSE", "cRMSE")]
+    stability = ["metastable", "metastable as asked", "mean energy above hull"]
+    stability += ["relative energy", "median relative energy", "no higher than the truth"]
+    if relaxed:
+        stability += ["relaxed match rate @1", "match to relaxed", "RMSD to relaxed"]
+    variety = ["crystal", "as asked", "valid structure", "valid composition", "valid"]
+    for kind in ("structure", "composition"):
+        variety += [f"{kind} diversity", f"{kind} novelty"]
+    captions = {
+        "Structure prediction: share of test crystals of which an attempt matches": matches,
+        "Stability of the attempts that have energies": stability,
+        "Validity, diversity and novelty of all attempts, as they stand": variety,
+    }
+    tables = []
+    for caption, names in captions.items():
+        there = [x for x in names if any(line.number(x) is not None for line in lines)]
+        rows = [[line.label, *map(line.text, there)] for line in lines]
+        if there:
+            tables.append(Table(caption, [["", *there], *rows]))
+    memories = [x["memory"] for line in lines for x in line.results if x.get("memory")]
+    every = {memory["caption"]: Table(**memory) for memory in memories}
+    return [*tables, *every.values()]
+
+
+def figures_of(lines: Sequence[Line], k: int) -> dict[str, tuple[Figure, str]]:
+    """Match rates of all lines, and the rewards of those that were trained."""
+    figures = {"matches": (_matches(lines, k), "Match rates; bars of one standard error")}
+    curves = {}
+    for line in lines:
+        if line.row in TRAINED:
+            metrics = read_metrics(line.arms[0].folder(line.output))
+            if "reward/mean" in metrics:
+                curves[line.label] = metrics["reward/mean"]
+    if curves:
+        figure = plots.training_curves(curves, "mean reward (eV/atom)")
+        figures["rewards"] = figure, "Reward during training, first seed"
+    return figures
+
+
+def _matches(lines: Sequence[Line], k: int) -> Figure:
+    figure, axes = plots.chart((max(4.5, 0.9 * len(lines) + 2), 3.8))
+    names = [f"match rate @{x}{end}" for end in ("", DISJOINT) for x in sorted({1, k})]
+    width = 0.8 / len(names)
+    for i, name in enumerate(names):
+        found = [line.number(name) for line in lines]
+        values = np.array([np.nan if x is None else 100 * x.value for x in found])
+        errors = np.array([np.nan if x is None else 100 * x.standard_error for x in found])
+        at = np.arange(len(lines)) + (i - (len(names) - 1) / 2) * width
+        colour = plots.COLOURS[i % len(plots.COLOURS)]
+        axes.bar(at, values, width, yerr=np.nan_to_num(errors), color=colour, label=name)
+    axes.set_xticks(np.arange(len(lines)), [line.label for line in lines], rotation=20)
+    axes.set_ylabel("test crystals found (%)")
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def headline(lines: Sequence[Line], k: int) -> dict[str, float]:
+    """Numbers of the report by which studies compare."""
+    found = {}
+    for line in lines:
+        for name in (f"match rate @{k}", "match rate @1", "metastable as asked"):
+            if (number := line.number(name)) is not None:
+                found[wandb_name(line.row, name)] = number.value
+    return found

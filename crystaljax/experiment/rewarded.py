@@ -1,0 +1,123 @@
+"""Rewards of a user's own in reports: their quantiles, histogram and best samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table as ConsoleTable
+
+from crystaljax import plots
+from crystaljax.composition import formulas
+from crystaljax.evaluation.policies import Assessment
+from crystaljax.evaluation.report import Table
+from crystaljax.experiment.best import BestStructures
+from crystaljax.experiment.crystals import Bench, Setup
+from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.bounds import Quantity
+from crystaljax.training.rollouts import judge
+from crystaljax.validity import structure_valid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+N_CHECKED = 5
+"""Samples that a reward is tried on."""
+
+MOST_TRIED = 40
+"""Samples drawn at most for that, of which as many are taken as are crystals as asked."""
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """Rewards of evaluated samples."""
+
+    quantity: Quantity
+    by_label: Mapping[str, RewardBatch]
+    """Of the samples of each evaluation."""
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """float64 [N] by label: nan where a sample was not judged."""
+        return {
+            label: np.where(batch.ok, batch.value, np.nan) for label, batch in self.by_label.items()
+        }
+
+    def table(self) -> Table:
+        """Number of judged samples, quantiles, mean and largest reward by label."""
+        rows = [["", "judged", *(f"{100 * q:g} %" for q in QUANTILES), "mean", "largest"]]
+        for label, values in self.values.items():
+            known = values[np.isfinite(values)]
+            numbers = ["–"] * (len(QUANTILES) + 2)
+            if len(known):
+                found = [*np.quantile(known, QUANTILES), known.mean(), known.max()]
+                numbers = [f"{x:.4g}" for x in found]
+            rows.append([label, f"{len(known)} / {len(values)}", *numbers])
+        return Table(f"{self.quantity.label}: quantiles of the samples that were judged", rows)
+
+    def figure(self) -> Figure:
+        """Histograms by label."""
+        return plots.histogram(self.values, self.quantity.label)
+
+
+def rewarded(bench: Bench, found: Mapping[str, Assessment]) -> Rewarded | None:
+    """Rewards of samples; None if the reward is stability, which evaluations tell anyway."""
+    if bench.user_reward is None:
+        return None
+    batches = {
+        label: judge(bench.user_reward, each.crystals, np.asarray(each.crystals.n_sites) > 0)
+        for label, each in found.items()
+    }
+    return Rewarded(bench.quantity, batches)
+
+
+def best_of(found: Assessment, label: str, values: Rewarded | None) -> BestStructures:
+    """The best samples of a label: of largest reward, or of lowest energy above hull."""
+    if values is None:
+        return BestStructures.of(found, f"Samples ({label}) of lowest energy above hull")
+    score = values.values[label]
+    caption = f"Samples ({label}) of largest {values.quantity.name}"
+    return BestStructures.of(found, caption, score, {values.quantity.label: score})
+
+
+def check_reward(setup: Setup, console: Console) -> None:
+    """Judge a few samples of the set-up's model by its reward, and say what came of it.
+
+    ValueError if none of them can be judged.
+    """
+    with Bench(setup) as bench:
+        asked = [setup.condition] * MOST_TRIED
+        samples = bench.policy.sample(bench.base, asked, setup.seed, setup.sampling)
+        met, valid = np.asarray(samples.met), structure_valid(samples.crystals)
+        rows = np.argsort(~(met & valid), kind="stable")  # valid structures first
+        rows = rows[met[rows]][:N_CHECKED]
+        if not len(rows):
+            raise ValueError(
+                f"none of {MOST_TRIED} samples is a crystal as asked: nothing to judge"
+            )
+        crystals = samples.crystals[rows]
+        start = time.perf_counter()
+        batch = judge(bench.reward, crystals, np.ones(len(rows), bool))
+        seconds = time.perf_counter() - start
+        table = ConsoleTable(title=f"{bench.rewarded_by}: {bench.quantity.label}")
+        for name in ("formula", "space group", "reward", "reason"):
+            table.add_column(name)
+        for formula, group, value, ok, reason in zip(
+            *(formulas(crystals), crystals.space_group, batch.value, batch.ok, batch.reasons),
+            strict=True,
+        ):
+            table.add_row(formula, str(group), f"{value:.6g}" if ok else "–", reason or "")
+        console.print(table)
+        low, high = bench.task().bounds.limits
+        console.print(
+            f"{seconds / len(rows):.3g} s a crystal, loading and compiling included. In training,"
+            f" rewards are kept within [{low:g}, {high:g}]."
+        )
+        if not batch.ok.any():
+            raise ValueError(f"none of {len(rows)} crystals could be judged: see the reasons above")

@@ -1,0 +1,246 @@
+"""A study of structure prediction: what is asked, what cannot be, results over seeds, memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scripts import load_script
+from small import SMALL
+from table_policy import TablePolicy
+
+from crystaljax.composition import formulas
+from crystaljax.conditions import Condition
+from crystaljax.data.dataset import load
+from crystaljax.data.writers import write
+from crystaljax.evaluation.rates import Measure, Rate
+from crystaljax.experiment.csp.preferences import (
+    example_table,
+    preference_table,
+    rows_of_pairs,
+    systems_of,
+)
+from crystaljax.experiment.csp.questions import formulas_asked, propose, read_questions, refused
+from crystaljax.experiment.csp.resources import TuningMemory
+from crystaljax.experiment.csp.results import all_tables, figures_of, headline, lines_of
+from crystaljax.experiment.csp.setup import CSPSetup, selected
+from crystaljax.experiment.csp.study import arms_of
+from crystaljax.experiment.run_results import write_result
+from crystaljax.policies.base import SamplingConfig
+from crystaljax.policies.wyckoff import WyckoffPolicy
+from crystaljax.symmetry.orbits import n_atoms
+from crystaljax.text.prompts import load_template
+from crystaljax.tokenizations.registry import create_format
+from crystaljax.tracking import wandb_name
+from crystaljax.training.optimizer import fine_tuning
+from crystaljax.training.reinforce import ReinforceConfig
+
+
+def test_formulas_are_asked_with_their_units(tmp_path: Path) -> None:
+    data = load("prototypes").crystals
+    rutile = data[np.flatnonzero((data.space_group == 136) & (data.n_sites == 2))[:1]]
+    two = np.asarray(n_atoms(data, primitive=True)) == 2
+    salt = data[np.flatnonzero((data.space_group == 225) & two)[:1]]
+    both = type(data).concatenate([rutile, salt, salt])
+    names = formulas(both)
+    asked = formulas_asked(both)
+    assert set(asked) == {
+        Condition(formula=names[0], formula_units=2),  # rutile: two formula units
+        Condition(formula=names[1], formula_units=1),
+    }
+    assert {x.formula_units for x in formulas_asked(both, fixed_units=False)} == {None}
+    assert len(formulas_asked(both, n=1, seed=3)) == 1
+    assert [x.formula for x in formulas_asked(both, max_atoms=3)] == [names[1]]
+    with pytest.raises(ValueError, match="none of 3 crystals has at most 1 atoms"):
+        formulas_asked(both, max_atoms=1)
+    write(both, tmp_path / "test.csv", {"material_id": np.array(["a", "b", "c"])})
+    truth, conditions = read_questions(str(tmp_path / "test.csv"))
+    assert sorted(truth.ids) == ["a", "b", "c"]
+    for name, condition in zip(truth.ids, conditions, strict=True):
+        assert condition.formula == names["abc".index(name)]
+        assert condition.formula_units == (2 if name == "a" else 1)
+    assert len(read_questions(str(tmp_path / "test.csv"), n=2).truth) == 2
+
+
+def test_formulas_that_a_model_cannot_be_asked_are_told() -> None:
+    """One that no space group holds on 6 sites, and a property, beside one that goes."""
+    policy = WyckoffPolicy(SMALL, load("prototypes").space_group_counts)
+    conditions = [
+        Condition(formula="LiNaKRbCsCaSr", formula_units=1),
+        Condition(formula="NaCl", formula_units=1),
+        Condition(formula="NaCl", properties={"band_gap": 1.0}),
+    ]
+    why = refused(policy, conditions, SamplingConfig())
+    assert why[1] is None and why[0] and why[2] and "band_gap" in why[2]
+
+
+def test_what_cannot_be_asked_costs_itself_alone() -> None:
+    policy = TablePolicy()
+    params, sampling = policy.init(0), SamplingConfig()
+    salt = Condition(elements=("Na", "K", "Cl", "Br"))
+    conditions = [Condition(formula="NaCl"), salt, Condition(formula="KBr"), salt]
+    found = propose(policy, params, conditions, 2, 0, sampling)
+    refusal = "the table cannot be asked for formula"
+    assert found.reasons == [refusal, refusal, None, None] * 2
+    alone = policy.sample(params, [salt, salt], 0, sampling, 2).crystals
+    asked = [2, 3, 6, 7]
+    np.testing.assert_array_equal(found.crystals.species[asked], alone.species)
+    assert not np.delete(np.asarray(found.crystals.space_group), asked).any()
+    with pytest.raises(ValueError, match="asked for none of 1 formulas; of the first: the table"):
+        propose(policy, params, conditions[:1], 2, 0, sampling)
+    with pytest.raises(ValueError, match="no formula is asked for"):
+        propose(policy, params, [], 2, 0, sampling)
+
+
+def test_the_examples_of_the_prompt_are_rock_salt_and_rutile() -> None:
+    template = load_template("csp_two_examples")
+    (message,) = template.messages({"formula": "CaPd2"})
+    text = message["content"]
+    assert text.count("CaPd2") == 2
+    texts = [part.split(":\n", 1)[1].split("\n\n")[0] for part in text.split("Example ")[1:]]
+    decoded = create_format("coordinates").decode(texts)
+    assert decoded.ok.all() and decoded.crystals.space_group.tolist() == [225, 136]
+    assert formulas(decoded.crystals) == ["NaCl", "TiO2"]
+    assert create_format("coordinates").encode(decoded.crystals)[0] == texts[0]
+
+
+def test_rows_and_settings_by_name() -> None:
+    assert selected(("sft", "model", "sft"), ()) == ["sft", "model"]
+    assert selected(("sft", "model"), ("model", "rl")) == ["model"]
+    with pytest.raises(ValueError, match="no row 'ppo'"):
+        selected(("ppo",), ())
+    arms = arms_of(["substitution", "model"], (0, 1))
+    assert [arm.name for arm in arms] == ["substitution-seed0", "model-seed0", "model-seed1"]
+    with pytest.raises(ValueError, match=r"does not take --setup.reward.*--reward.terms"):
+        CSPSetup(reward="mine.py:function")
+
+
+def finish(arm: Any, output: Path, count: int) -> None:
+    """The files of a finished run."""
+    metrics = [
+        Rate("match rate @1", count, 10, "x"),
+        Rate("match rate @2", 2 * count, 10, "x"),
+        Rate("match rate @1 (formula-disjoint)", 1, 5, "x"),
+        Rate("crystal", 18, 20, "x"),
+        Rate("metastable as asked", count, 10, "x"),
+        Measure("mean energy above hull", 0.1 * count, 0.01, "eV/atom", 9, "x"),
+    ]
+    folder = arm.folder(output)
+    write_result(folder / "result.json", {"metrics": [x.to_dict() for x in metrics]})
+    lines = [{"step": step, "reward/mean": 0.1 * step} for step in (1, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+
+
+def test_results_over_seeds(tmp_path: Path) -> None:
+    rows = selected(("substitution", "rl", "model", "model-rl"), ())
+    arms = arms_of(rows, (0, 1, 2))
+    for arm in arms:
+        if arm.row not in ("rl",) and (arm.row, arm.seed) != ("model", 2):
+            arm.folder(tmp_path).mkdir(parents=True)
+            finish(arm, tmp_path, 1 + arm.seed)
+    every = lines_of(rows, {"model": "mine", "model-rl": "mine + RL"}, arms, tmp_path)
+    assert [x for line in every for x in line.missing] == [
+        *(
+            f"rl-seed{seed} is not finished (it takes a model, --texts.pretrained)."
+            for seed in range(3)
+        ),
+        "model-seed2 is not finished.",
+    ]
+    lines = [line for line in every if line.results]
+    one, two, three = (line.number("match rate @1") for line in lines)
+    assert one and one.standard_error == Rate("", 1, 10, "").standard_error  # Wilson's
+    # Over seeds: 1, 2 and 3 of the same 10 crystals.
+    assert two and two.value == pytest.approx(0.15) and two.standard_error == pytest.approx(0.05)
+    assert three and three.standard_error == pytest.approx(0.1 / np.sqrt(3))
+    matches, stability, variety = all_tables(lines, 2, False)
+    assert matches.rows[0][1:] == [
+        "match rate @1",
+        "match rate @2",
+        "match rate @1 (formula-disjoint)",
+    ]
+    assert matches.rows[3][:2] == ["mine + RL", "20.0 ± 5.8 %"]
+    assert stability.rows[3][1:] == ["20.0 ± 5.8 %", "0.200 ± 0.058 eV/atom"]
+    assert variety.rows[1][1].startswith("90.0")
+    assert set(figures_of(lines, 2)) == {"matches", "rewards"}
+    best = headline(lines, 2)
+    assert best[wandb_name("model-rl", "match rate @1")] == pytest.approx(0.2)
+
+
+@pytest.mark.slow
+def test_memory_of_full_fine_tuning_by_hand() -> None:
+    """7.6 billion parameters: 2 + 4 + 2 + 8 + 4 + 2 bytes each, shared; one GPU has not enough."""
+    pytest.importorskip("safetensors")
+    presets = load_script("csp.py").PRESETS
+    config = presets["paper"][1]
+    from crystaljax.models.llm.config import LlmConfig
+
+    shape = LlmConfig(
+        family="qwen2",
+        vocabulary=152_064,
+        width=3584,
+        mlp_width=18_944,
+        n_layers=28,
+        n_heads=28,
+        n_kv_heads=4,
+        head_size=128,
+        max_length=32_768,
+        attention_bias=True,
+        tied=False,
+    )
+    sampled = config.setup.sampling.batch_size
+    memory = TuningMemory(shape, config.rl, config.setup.n_parts, 2048, sampled)
+    parameters = 7_615_616_512  # of Qwen2.5-7B's card: 7.61 billion
+    found = memory.per_device(8)
+    for name, size in {
+        "reference": 2,
+        "float32 copy of trained": 4,
+        "working copy of trained": 2,
+        "gradients": 4 + 2,
+        "optimiser": 8,
+    }.items():
+        assert found[name] == pytest.approx(size * parameters / 8, rel=1e-3), name
+    # Keys and values of 28 layers, 4 heads of 128, bfloat16, 128 sequences of 2,048 a device.
+    assert found["keys and values"] == pytest.approx(2 * 2 * 28 * 4 * 128 * 2048 * 128, rel=0.01)
+    assert memory.per_device(1)["total"] > 167e9
+    n = memory.devices()
+    assert n and memory.per_device(n)["total"] <= 72e9 < memory.per_device(n // 2)["total"]
+    small = ReinforceConfig(algorithm="grpo", batch_size=80, optimizer=fine_tuning())
+    assert TuningMemory(LlmConfig(), small, 1, 256, 80, "float32").devices() == 1
+    assert f"needed: {n}" in memory.table(8).caption
+
+
+def test_the_total_energy_prefers_the_element_of_lower_energy() -> None:
+    """A made-up system by hand: W at −13 and Na at −1.3 eV/atom, of which NaW alone is stable."""
+    references = np.zeros(119)
+    references[[11, 74]] = -1.3, -13.0
+    counts = np.zeros((5, 119), int)
+    counts[:, 11], counts[:, 74] = [1, 1, 2, 4, 1], [1, 2, 1, 2, 0]
+    other = np.zeros((2, 119), int)  # of one formula
+    other[:, [12, 8]] = [[1, 1], [2, 2]]
+    assert sorted(rows_of_pairs(np.concatenate([counts, other]), 5)) == [0, 1, 2, 3]
+    formation = np.array([-0.5, -0.1, -0.2, -0.1, 0.0])
+    total = counts @ references / counts.sum(axis=1) + formation
+    hull = np.array([0.0, 0.233, 0.133, 0.233, 0.0])
+    relative = np.array([0.0, 0.0, 0.0, 0.1, 0.0])
+    energies = {"total-energy": total, "hull": hull, "formation": formation, "relative": relative}
+    (system,) = systems_of(counts, energies, references)
+    assert system.elements == (74, 11) and system.formulas == ["NaW", "NaW2", "Na2W"]
+    np.testing.assert_allclose(system.share, [1 / 2, 2 / 3, 1 / 3])
+    np.testing.assert_allclose(system.energies["formation"], [-0.5, -0.1, -0.2])  # not −0.1
+    found = {name: system.preferred(name).tolist() for name in energies}
+    assert found == {
+        "total-energy": [0, 1, 0],
+        "hull": [1, 0, 0],
+        "formation": [1, 0, 0],
+        "relative": [pytest.approx(1 / 3)] * 3,
+    }
+    table = preference_table([system, system])
+    assert table.rows[1][1:] == ["100.0 ± 0.0 %"] * 2 + ["0.0 ± 0.0 %", "0.233 ± 0.000"]
+    assert table.rows[2][1:] == ["0.0 ± 0.0 %"] * 2 + ["100.0 ± 0.0 %", "0.000 ± 0.000"]
+    assert table.rows[4][1].startswith("33.3") and table.rows[4][4].startswith("0.122")
+    assert example_table([system]).rows[1][1:] == [
+        *("NaW NaW2 Na2W", "NaW2", "NaW", "NaW", "any", "0.233")
+    ]
