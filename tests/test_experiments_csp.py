@@ -114,7 +114,8 @@ def test_a_chat_model_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     policy.save("base", policy.start)
 
     paper = (
-        f"paper {ALIKE.replace('data', 'salt')} --setup.fsdp 1 --setup.n-parts 4 --setup.sampling.max-new-tokens 120"
+        f"paper {ALIKE.replace('data', 'salt')} --setup.fsdp 1 --setup.n-parts 4"
+        " --setup.sampling.max-new-tokens 120"
         " --rl.n-steps 1 --rl.batch-size 20 --rl.std-floor 0.01 --texts.sft.n-parts 1"
         " --setup.sampling.temperature 0.2 --texts.sft.batch-size 2 --exam.relax-steps 0"
         " --texts.sft.optimizer.learning-rate 0.01"
