@@ -119,7 +119,7 @@ def space_group_bars(fractions: Mapping[str, np.ndarray], n_bars: int = 20) -> F
     `fractions` [230] by label; group g stands at g - 1.
     """
     names = [f"{space_group_text(group)} {group}" for group in range(1, 231)]
-    figure = _bars(fractions, names, n_bars, "fraction of crystals")
+    figure = _bars(fractions, names, n_bars, "fraction of crystals", {})
     figure.axes[0].tick_params(axis="x", rotation=60)
     for label in figure.axes[0].get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
@@ -128,13 +128,18 @@ def space_group_bars(fractions: Mapping[str, np.ndarray], n_bars: int = 20) -> F
 
 
 def element_bars(
-    fractions: Mapping[str, np.ndarray], n_bars: int = 36, of: str = "crystals"
+    fractions: Mapping[str, np.ndarray],
+    n_bars: int = 36,
+    of: str = "crystals",
+    errors: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
     """Fractions of crystals (or `of` what else) with the elements commonest in any series.
 
-    `fractions` [119] by label, by atomic number.
+    `fractions` [119] by label, by atomic number; and their standard errors, nan where none is
+    known.
     """
-    figure = _bars(fractions, ["", *SYMBOLS], n_bars, f"fraction of {of} with the element")
+    words = f"fraction of {of} with the element"
+    figure = _bars(fractions, ["", *SYMBOLS], n_bars, words, errors or {})
     figure.axes[0].set_xlabel("element")
     return figure
 
@@ -320,7 +325,11 @@ def chart(size: tuple[float, float]) -> tuple[Figure, Axes]:
 
 
 def _bars(
-    fractions: Mapping[str, np.ndarray], names: Sequence[str], n_bars: int, y_label: str
+    fractions: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    n_bars: int,
+    y_label: str,
+    errors: Mapping[str, np.ndarray],
 ) -> Figure:
     """Grouped bars of the entries that are largest in any series, in their own order."""
     largest = np.max([np.asarray(values) for values in fractions.values()], axis=0)
@@ -331,11 +340,13 @@ def _bars(
     for i, (label, values) in enumerate(fractions.items()):
         at = np.arange(len(shown)) + (i - (len(fractions) - 1) / 2) * width
         colour = look(i).colour
-        axes.bar(at, np.asarray(values)[shown], width, color=colour, label=label)
+        error = np.nan_to_num(np.asarray(errors[label])[shown]) if label in errors else None
+        height = np.asarray(values)[shown]
+        axes.bar(at, height, width, color=colour, label=label, yerr=error, error_kw={"lw": 0.8})
     axes.set_xticks(np.arange(len(shown)), [names[i] for i in shown], fontsize=8.5)
     axes.set_xlim(-0.7, len(shown) - 0.3)
     axes.set_ylabel(y_label)
-    figure.legend(loc="outside upper right", ncols=len(fractions), frameon=False)
+    figure.legend(loc="outside upper right", ncols=min(len(fractions), 5), frameon=False)
     return figure
 
 

@@ -4,24 +4,56 @@
     python experiments/alloy_endpoint.py --endpoint.model NAME [--endpoint.base-url URL]
 
 The model is asked with no, one and several examples, and in a dialogue with an evaluator that reads
-what CALPHAD found (A.1.1 and A.1.4 of arXiv 2511.12036). Every answer is kept as it comes: run the
-same command again to go on after an interruption. --endpoint.max-requests and
---endpoint.max-total-tokens bound the cost of each way of asking. The table is in OUTPUT.
+what CALPHAD found. As in arXiv 2511.12036: --plain asks without stating the rules, --samples with
+--ranked 10 shows the ten best and worst samples of a model that `alloys.py` taught, --known lists
+known phases, --reviewed 1000 runs the loop of a generator and an evaluator that accepts or rejects
+(A.1.4), --tune asks a prompt that DSPy's MIPROv2 has tuned for diversity, with identifiers (A.1.3).
+
+Every answer is kept as it comes: run the same command again to go on after an interruption.
+--endpoint.max-requests and --endpoint.max-total-tokens bound the cost of each way of asking (not of
+tuning). The table is in OUTPUT.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
+from zlib import crc32
 
-from crystaljax.alloys.baselines.dialogue import DialogueConfig, dialogue
-from crystaljax.alloys.baselines.endpoint import Endpoint, EndpointConfig
-from crystaljax.alloys.baselines.shots import ShotsConfig, final_answer, shot_prompts
+import numpy as np
+
+from crystaljax.alloys.baselines.dialogue import Ask, DialogueConfig, dialogue
+from crystaljax.alloys.baselines.endpoint import Endpoint, EndpointConfig, Messages
+from crystaljax.alloys.baselines.review import (
+    Evaluator,
+    ModelEvaluator,
+    ReviewConfig,
+    RuleEvaluator,
+    review,
+)
+from crystaljax.alloys.baselines.shots import (
+    KnownPhases,
+    ShotsConfig,
+    final_answer,
+    ranked_prompts,
+    read_samples,
+    shot_prompts,
+    with_uuid,
+)
+from crystaljax.alloys.baselines.tuning import TuningConfig, tuned_prompt
+from crystaljax.alloys.composition import Candidate, write_candidate
 from crystaljax.alloys.dataset import candidates
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
 from crystaljax.alloys.evaluation.table_one import table_one
-from crystaljax.alloys.lists import load_lists
+from crystaljax.alloys.family import load_family
+from crystaljax.alloys.known import formulas
+from crystaljax.alloys.lists import PhaseLists, load_lists
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
+from crystaljax.data.files import replacing
 from crystaljax.evaluation.report import Report
 from crystaljax.experiment.experiment import Experiment, summarize
 from crystaljax.experiment.main import run
@@ -35,6 +67,13 @@ HOW_TO_ASK = (
 """Settings of endpoints that a run may go on with others of."""
 
 
+N_TUNING = 100
+"""Training candidates that prompts are tuned with."""
+
+N_RANKED = 10
+"""Good and as many bad examples of the loop's prompts."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Ask, judge, compare."""
@@ -43,6 +82,10 @@ class Config:
     """Who proposes, and also evaluates unless `evaluator` is given."""
     evaluator: EndpointConfig | None = None
     """Who says what to change in a dialogue."""
+    model: str = ""
+    """Folder or name of a language model that proposes here, in place of the endpoint, with its
+    temperature and length of answers; it evaluates, too, unless `evaluator` is given. Needs the
+    extra llm."""
     shots: tuple[int, ...] = (0, 1, 5)
     """Examples in a prompt: each number is a way of asking."""
     n_prompts: int = 100
@@ -51,8 +94,31 @@ class Config:
     """Dialogues; none if 0."""
     revisions: int = 3
     """Rounds of a dialogue after the first."""
+    samples: Path | None = None
+    """Journal of a model's samples with rewards, such as SFT/pool.jsonl of `alloys.py`, from which
+    ranked examples are taken."""
+    ranked: tuple[int, ...] = ()
+    """Good and as many bad examples in a prompt: each number is a way of asking; 10 in the paper.
+    Give --samples."""
+    plain: bool = False
+    """Do not state the rules in prompts, as in the paper."""
+    known: bool = False
+    """List the known phases in prompts."""
+    identify: bool = False
+    """A random identifier at the end of each prompt."""
+    reviewed: int = 0
+    """Accepted candidates of the loop of generator and evaluator; no loop if 0."""
+    review: ReviewConfig = field(default_factory=ReviewConfig)
+    """That loop."""
+    reviewer: Literal["model", "calphad"] = "model"
+    """Evaluator of that loop: a model, as in the paper, or the rules."""
+    tune: bool = False
+    """Ask a prompt that is tuned for diversity, too; needs the extra dspy."""
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    """That tuning."""
     lists: str = "alcocrni"
-    """Phases whose candidates are the examples and the reference; see `alloys.py`."""
+    """Phases whose candidates are the examples and the reference, and the known ones; see
+    `alloys.py`."""
     reward: AlloyConfig = field(
         default_factory=lambda: AlloyConfig(pool=PoolConfig(kind="processes", n_workers=2))
     )
@@ -66,52 +132,169 @@ class Config:
 
 
 def main(config: Config) -> None:
+    if config.ranked and config.samples is None:
+        raise ValueError("ranked examples are taken from --samples, which is not given")
     with Experiment(
         config, config.output, config.tracking, "endpoint", vary=HOW_TO_ASK
     ) as experiment:
-        folder = experiment.folder
         lists = load_lists(config.lists)
         train, validation = candidates(lists.bcc, lists.b2)
-        reference = AlloyReference.of(f"{config.lists}/train", train, validation)
-        reward = replace(config.reward, cache=config.reward.cache or folder / "rewards.sqlite")
+        family = load_family(config.reward.family)
+        reference = AlloyReference.of(f"{config.lists}/train", train, validation, family=family)
+        cache = config.reward.cache or experiment.folder / "rewards.sqlite"
+        reward = replace(config.reward, cache=cache)
+        experiment.use("model", config.model)
         experiment.describe(lists=config.lists, database=reward.engine.database)
         found: dict[str, AlloyEvaluation] = {}
         with AlloyReward(reward) as judge:
             lists.check(judge)
+            asking = Asking(config, lists, train, judge, reference)
             for shots in config.shots:
-                label = f"{shots} examples"
-                settings = ShotsConfig(lists.elements, shots, seed=config.seed)
-                prompts = shot_prompts(config.n_prompts, [str(one) for one in train], settings)
-                endpoint = replace(config.endpoint, journal=folder / f"{shots}_shot.jsonl")
-                answers = Endpoint(endpoint)(prompts)
-                texts = [final_answer(answer) for answer in answers if answer is not None]
-                found[label] = evaluate_alloys(texts, judge.judge_texts(texts), reference)
+                prompts = shot_prompts(
+                    config.n_prompts, asking.examples, asking.shots(shots), asking.known
+                )
+                found[f"{shots} examples"] = asking.answers(f"{shots}_shot", prompts)
+            for shots in config.ranked:
+                found[f"{shots} + {shots} ranked examples"] = asking.answers(
+                    f"{shots}_ranked", [asking.ranked(shots)] * config.n_prompts
+                )
             if config.n_dialogues:
-                found |= dialogues(config, lists.elements, judge, reference)
+                found |= asking.dialogues()
+            if config.reviewed:
+                found["reviewed"] = asking.reviewed()
+            if config.tune:
+                prompts = [asking.tuned()] * config.n_prompts
+                found["tuned prompt"] = asking.answers("tuned", prompts, identify=True)
         table = table_one(found)
-        table.write(folder)
+        table.write(experiment.folder)
         for label, evaluation in found.items():
             summarize(experiment.main.tracker, label, evaluation)
-        title = f"Superalloys proposed by {config.endpoint.model}"
-        experiment.finish(Report(title, {}, tables=[table.table]))
+        title = f"Superalloys proposed by {config.model or config.endpoint.model}"
+        experiment.finish(Report(title, {}, tables=[table.table], notes=asking.notes))
 
 
-def dialogues(
-    config: Config, elements: tuple[str, ...], judge: AlloyReward, reference: AlloyReference
-) -> dict[str, AlloyEvaluation]:
-    """Proposals of each round of the dialogues."""
-    folder = config.output
-    generator = Endpoint(replace(config.endpoint, journal=folder / "generator.jsonl"))
-    evaluator = Endpoint(
-        replace(config.evaluator or config.endpoint, journal=folder / "evaluator.jsonl")
-    )
-    settings = DialogueConfig(elements, config.revisions, journal=folder / "dialogues.jsonl")
-    prompts = shot_prompts(config.n_dialogues, config=ShotsConfig(elements))
-    rounds = dialogue(prompts, generator, evaluator, judge.judge_texts, settings, judge.identity)
-    return {
-        f"dialogue, round {n}": evaluate_alloys(each.texts, each.rewards, reference)
-        for n, each in enumerate(rounds, 1)
-    }
+class Asking:
+    """Ways of asking, and the evaluation of what is answered."""
+
+    def __init__(
+        self,
+        config: Config,
+        lists: PhaseLists,
+        train: Sequence[Candidate],
+        judge: AlloyReward,
+        reference: AlloyReference,
+    ) -> None:
+        self.config, self.lists = config, lists
+        self.judge, self.reference = judge, reference
+        self.prompts, self.tags = judge.family.prompts, judge.family.tags
+        self.examples = [write_candidate(one, self.tags) for one in train]
+        self.known = None
+        if config.known:
+            self.known = KnownPhases(formulas(lists.bcc), formulas(lists.b2))
+        self.notes: list[str] = []
+
+    def shots(self, n: int) -> ShotsConfig:
+        """Settings of prompts with n examples."""
+        config, elements = self.config, self.lists.elements
+        return ShotsConfig.of(self.prompts, elements, n, config.seed, plain=config.plain)
+
+    def ranked(self, n: int) -> Messages:
+        """The prompt with the n best and worst samples."""
+        assert self.config.samples is not None  # `main` looks
+        texts, rewards = read_samples(self.config.samples)
+        return ranked_prompts(1, texts, rewards, self.shots(n), self.known)[0]
+
+    def tuned(self) -> Messages:
+        """The tuned prompt, which is kept."""
+        path = self.config.output / "tuned.json"
+        if not path.exists():
+            rng = np.random.default_rng(self.config.seed)
+            n = min(len(self.examples), N_TUNING)
+            chosen = rng.choice(len(self.examples), n, replace=False)
+            examples = [self.examples[i] for i in chosen]
+            elements, tuning = self.lists.elements, self.config.tuning
+            prompt = tuned_prompt(self.config.endpoint, examples, elements, tuning, self.tags)
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(prompt), encoding="utf-8")
+        return tuple(json.loads(path.read_text(encoding="utf-8")))
+
+    def player(self, name: str, settings: EndpointConfig | None = None) -> Ask:
+        """The model, or another one behind an endpoint, with a journal of that name."""
+        if self.config.model and settings is None:
+            return self._local
+        journal = self.config.output / f"{name}.jsonl"
+        return Endpoint(replace(settings or self.config.endpoint, journal=journal))
+
+    @cached_property
+    def _local(self) -> Ask:
+        """The model here."""
+        from crystaljax.alloys.baselines.policy_player import PolicyPlayer
+        from crystaljax.text.generation import GenerationConfig
+        from crystaljax.text.loading import TextModelConfig, load_text_policy
+
+        asked, policy = self.config.endpoint, load_text_policy(TextModelConfig(self.config.model))
+        temperature = 1.0 if asked.temperature is None else asked.temperature
+        generation = GenerationConfig(temperature, max_new_tokens=asked.max_tokens, batch_size=16)
+        return PolicyPlayer(policy, policy.start, generation, self.config.seed)
+
+    def identified(self, prompt: Messages, way: str, number: int) -> Messages:
+        """The prompt with an identifier, of its own for each way of asking and number."""
+        return with_uuid(prompt, self.config.seed, crc32(way.encode()), number)
+
+    def answers(
+        self, name: str, prompts: Sequence[Messages], identify: bool = False
+    ) -> AlloyEvaluation:
+        """Evaluation of the answers to prompts."""
+        if identify or self.config.identify:
+            prompts = [self.identified(one, name, n) for n, one in enumerate(prompts)]
+        answers = self.player(name)(prompts)
+        return self.evaluation([final_answer(one, self.tags) for one in answers if one is not None])
+
+    def evaluation(self, texts: Sequence[str]) -> AlloyEvaluation:
+        """Evaluation of texts."""
+        return evaluate_alloys(texts, self.judge.judge_texts(texts), self.reference)
+
+    def dialogues(self) -> dict[str, AlloyEvaluation]:
+        """Proposals of each round of the dialogues."""
+        config = self.config
+        generator = self.player("generator")
+        evaluator = self.player("evaluator", config.evaluator)
+        journal = config.output / "dialogues.jsonl"
+        templates = self.prompts.evaluator, self.prompts.revision
+        settings = DialogueConfig(self.lists.elements, config.revisions, *templates, journal)
+        prompts = shot_prompts(config.n_dialogues, config=self.shots(0), known=self.known)
+        judge = self.judge.judge_texts, settings, self.judge.identity, self.judge.family
+        rounds = dialogue(prompts, generator, evaluator, *judge)
+        return {
+            f"dialogue, round {n}": evaluate_alloys(each.texts, each.rewards, self.reference)
+            for n, each in enumerate(rounds, 1)
+        }
+
+    def reviewed(self) -> AlloyEvaluation:
+        """Candidates that the evaluator accepts; prompts are ranked ones if there are samples."""
+        config = self.config
+        if config.samples is None:
+            prompt = shot_prompts(1, config=self.shots(0), known=self.known)[0]
+        else:
+            prompt = self.ranked(max(config.ranked, default=N_RANKED))
+        evaluator: Evaluator = RuleEvaluator(self.judge.judge_texts, self.judge.family)
+        if config.reviewer == "model":
+            asked = self.player("reviewer", config.evaluator)
+            evaluator = ModelEvaluator(asked, self.lists.elements, self.prompts.review)
+        found = review(
+            lambda n: self.identified(prompt, "reviewed", n) if config.identify else prompt,
+            self.player("reviewed"),
+            evaluator,
+            config.reviewed,
+            config.review,
+            self.judge.family,
+        )
+        self.notes.append(
+            f"Reviewed: {len(found.texts)} accepted of {found.proposals} proposals in"
+            f" {found.loops} loops, {found.given_up} of which were given up;"
+            f" {found.unanswered} rounds without an answer."
+        )
+        return self.evaluation(found.texts)
 
 
 if __name__ == "__main__":

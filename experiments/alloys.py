@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crystaljax.alloys.baselines.optimize import SearchConfig
+from crystaljax.alloys.composition import TAGS
 from crystaljax.alloys.dataset import PairsConfig
-from crystaljax.alloys.reward import AlloyConfig, AlloyReward
+from crystaljax.alloys.reward import AlloyConfig, AlloyReward, RulesConfig
 from crystaljax.experiment.alloy_report import finish
 from crystaljax.experiment.alloys import Bench, BestConfig, DataConfig, Run
 from crystaljax.experiment.experiment import Experiment
@@ -34,9 +35,6 @@ from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.reinforce import ReinforceConfig
 from crystaljax.training.sft import SftConfig
 from crystaljax.training.text_preference import TextPreferenceConfig
-
-TAGS = ("<BCC>", "</BCC>", "<B2>", "</B2>", "<B2_Volume>", "</B2_Volume>")
-"""One token each."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     """Supervised fine-tuning, which comes first."""
     model: TextModelConfig = field(
-        default_factory=lambda: TextModelConfig(cutting="symbols", added_tokens=TAGS)
+        default_factory=lambda: TextModelConfig(cutting="symbols", added_tokens=TAGS.tokens)
     )
     """Model that learns."""
     generation: GenerationConfig = field(
@@ -149,7 +147,9 @@ PAPER_OPTIMIZER = OptimizerConfig(
 the defaults of transformers' Trainer."""
 
 PAPER = Config(
-    data=DataConfig(template="alloy_triple", pairs=PairsConfig(decimals=2), held=False),
+    data=DataConfig(
+        template="alloy_triple", pairs=PairsConfig(decimals=2), held=False, covered="space"
+    ),
     model=TextModelConfig(
         lora=LoraConfig(rank=8, alpha=32.0, targets=("q_proj", "v_proj")),
         quantized="int8",
@@ -160,7 +160,10 @@ PAPER = Config(
     decoding=GenerationConfig(max_new_tokens=96, temperature=1.0),
     # 2 examples on each of 3 GPUs, with 4 accumulations.
     sft=SftConfig(n_epochs=5, batch_size=24, n_parts=4, optimizer=PAPER_OPTIMIZER),
-    best=BestConfig(n_samples=5000, best=0.25, worst=1.0, n_rejected=100),
+    reward=AlloyConfig(
+        rules=RulesConfig(crossing=False), pool=PoolConfig(kind="processes", n_workers=2)
+    ),
+    best=BestConfig(n_samples=5000, best=0.25, worst=1.0, n_rejected=100, by_rank=True),
     dpo=TextPreferenceConfig(
         beta=0.5, n_epochs=1, batch_size=24, n_parts=8, optimizer=PAPER_OPTIMIZER
     ),
@@ -177,8 +180,9 @@ PAPER = Config(
 - B2 volumes are drawn from N(0.45, 0.1), as its section 3 says with no spread, where its A.2 says
   uniformly (`--data.pairs.volumes uniform`); the share for validation (a tenth) is open there;
 - B2 percentages are of volume by the lattices that the mismatch compares, where it says "molar
-  volume", and the mismatch is zero where the lattices cross between its temperatures;
-- of equal rewards none is preferred, where it goes by rank;
+  volume";
+- novelty is to the training candidates, and to the known alloys of a file that you give
+  (`--data.known`), where it is to the Materials Project's;
 - three seeds for its one, for errors; GRPO and Bayesian search, which it has not.
 """
 

@@ -4,19 +4,21 @@
     python experiments/curate_alloys.py alcocrni --judge.cache runs/purity.sqlite
 
 `small` takes a minute on one core. `alcocrni` and `al-fe-mn-ti` make the lists that are shipped;
-add `--judge.pool.kind processes` to use all cores. With a cache, a run that was stopped goes on.
-The lists come to a JSON file, for `crystaljax.alloys.lists.load_lists`.
+`paper` has the paper's steps, for a database of its elements. Add `--judge.pool.kind processes` to
+use all cores. With a cache, a run that was stopped goes on. The lists come to a JSON file, for
+`crystaljax.alloys.lists.load_lists`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from crystaljax.alloys.curation import PURITY, PurityConfig
-from crystaljax.alloys.grid import ROLES, GridConfig, Roles
+from crystaljax.alloys.grid import ROLES, GridConfig, Roles, paper_grid
+from crystaljax.alloys.known import KnownConfig, estimated_roles, known_phases
 from crystaljax.alloys.lists import curate_lists, write_lists
 from crystaljax.alloys.reward import EngineConfig
 from crystaljax.cli import require_absent
@@ -31,6 +33,11 @@ class Config:
     """Engine, temperatures and workers of the curation."""
     grid: GridConfig = field(default_factory=GridConfig)
     """Grid of those that are tried."""
+    entries: Path | None = None
+    """CSV table of known phases, such as the Materials Project's, from which the grid's roles are
+    estimated; see `known.known_phases` for its columns."""
+    known: KnownConfig = field(default_factory=KnownConfig)
+    """Entries that count as known."""
     purity: float = PURITY
     """Mole fraction of the phase that is asked for, at some temperature."""
     output: Path = Path("runs/alloys.json")
@@ -50,12 +57,27 @@ PRESETS = {
             GridConfig(ROLES["al-fe-mn-ti"], most_bcc=2, site_parts=(2,)),
         ),
     ),
+    "paper": (
+        "The steps of arXiv 2511.12036 on TCHEA7, by Thermo-Calc, which needs a licence. The paper"
+        " does not print who is where: give --entries, or --grid.roles.",
+        Config(
+            PurityConfig(EngineConfig("TCHEA7", "tc-python")),
+            paper_grid(ROLES["paper"]),
+        ),
+    ),
 }
 
 
 def main(config: Config) -> None:
     require_absent(config.output)
-    lists = curate_lists(config.judge, config.grid, config.purity)
+    grid = config.grid
+    if config.entries is not None:
+        known = known_phases(config.entries, config.known)
+        grid = replace(grid, roles=estimated_roles(known))
+        Console().print(
+            f"{len(known.bcc)} known BCC and {len(known.b2)} known B2 phases: {grid.roles}"
+        )
+    lists = curate_lists(config.judge, grid, config.purity)
     write_lists(config.output, lists)
     tried, failed = lists.provenance["tried"], len(lists.provenance["failed"])
     Console().print(

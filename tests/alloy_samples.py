@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from crystaljax.alloys.composition import Candidate, read_candidate
-from crystaljax.alloys.rules import RULES
+from crystaljax.alloys.family import BCC_B2
 from crystaljax.rewards.base import RewardBatch
 
 TRAINING = [
@@ -22,9 +22,9 @@ def judged(texts: Sequence[str], kept: Sequence[Sequence[int]], mismatch: float)
     read = np.array([read_candidate(text)[0] is not None for text in texts])
     rules = np.where(read[:, None], np.array(kept, float), np.nan)
     coexist = rules[:, 0] > 0
-    value = -(1 - np.nan_to_num(rules)) @ [cost for _, cost in RULES.values()]
+    value = -(1 - np.nan_to_num(rules)) @ [rule.cost for rule in BCC_B2.rules.values()]
     value = np.where(read, value - np.where(coexist, mismatch, 0.0), -2000.0)
-    info = dict(zip(RULES, rules.T, strict=True))
+    info = dict(zip(BCC_B2.rules, rules.T, strict=True))
     info |= {"mismatch": np.where(coexist, mismatch, np.nan), "read": read}
     reasons = [None if good else "no <BCC>...</BCC>" for good in read]
     return replace(RewardBatch.from_values(value, info, reasons), value=value)

@@ -9,14 +9,13 @@ import pytest
 from stub_endpoint import stub_endpoint
 
 from crystaljax.alloys.baselines.dialogue import (
-    BROKEN,
     DialogueConfig,
     dialogue,
     verdicts,
 )
 from crystaljax.alloys.baselines.endpoint import Endpoint, EndpointConfig, Messages
 from crystaljax.alloys.composition import read_candidate
-from crystaljax.alloys.rules import RULES
+from crystaljax.alloys.family import BCC_B2
 from crystaljax.rewards.base import RewardBatch
 
 PROMPTS: list[Messages] = [
@@ -137,11 +136,10 @@ def test_goes_on_after_an_interruption(tmp_path: Path) -> None:
 
 
 def test_verdicts() -> None:
-    assert BROKEN.keys() == RULES.keys()
-    info = {name: np.array([0.0, 1.0]) for name in RULES}
+    info = {name: np.array([0.0, 1.0]) for name in BCC_B2.rules}
     info["mismatch"] = np.array([np.nan, 0.0123])
     told = verdicts(RewardBatch.from_values(np.array([-1111.0, -0.0123]), info))
-    assert told[0].splitlines()[1:] == [f"- {words}" for words in BROKEN.values()]
+    assert told[0].splitlines()[1:] == [f"- {rule.broken}" for rule in BCC_B2.rules.values()]
     assert told[1].splitlines() == [
         "Reward -0.012 (the larger the better, 0 at best)",
         "- all conditions are met",

@@ -13,7 +13,6 @@ from crystaljax.alloys.evaluation.diversity import (
     element_frequencies,
     expected_unique,
     pair_keys,
-    top_element_sets,
 )
 from crystaljax.composition import atomic_number
 
@@ -53,15 +52,6 @@ def test_pairs_know_no_order_and_no_volume() -> None:
     )
     assert keys[0] == keys[1] == keys[2] != keys[3]
     assert keys[4] is None
-
-
-def test_top_sets() -> None:
-    candidates = [candidate(f) for f in ("Cr9Ni", "Ni3Cr", "Cr", "CoCr", "Cr2Co", "CrCo4")]
-    first, second = top_element_sets([*candidates, None], 2)
-    assert (first.name, first.count, first.total) == ("Co-Cr", 3, 6)
-    assert (second.name, second.count) == ("Cr-Ni", 2)
-    assert top_element_sets([None]) == []
-    assert top_element_sets(candidates, 1, "b2")[0].name == "Al-Ni"
 
 
 def test_frequencies() -> None:

@@ -72,6 +72,10 @@ def test_trade_off_shows_means() -> None:
         for name in ("unique pairs @2", "mean reward")
     ]
     np.testing.assert_allclose(first, expected)
+    (axes,) = reward_against_diversity(runs, "all rules", "unique pairs @2").axes
+    assert axes.get_ylabel() == "all rules (%)"
+    rate = 100 * runs["DPO"][0]["all rules"].value
+    assert axes.containers[1].lines[0].get_xydata()[0][1] == pytest.approx(rate)
 
 
 def test_token_map_has_every_token(tokens: TokenDivergence, tmp_path: Path) -> None:

@@ -9,17 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
+from crystaljax.alloys.composition import master
+from crystaljax.alloys.dataset import all_pairs
 from crystaljax.alloys.evaluation.metrics import (
-    RULE_WORDS,
     AlloyEvaluation,
     AlloyEvaluationConfig,
     AlloyReference,
     compare,
     duels,
     evaluate_alloys,
+    evaluate_mixtures,
 )
-from crystaljax.alloys.evaluation.novelty import COVERAGE, FeatureSpace
-from crystaljax.alloys.rules import RULES
+from crystaljax.alloys.evaluation.novelty import COVERAGE, NOVELTY, FeatureSpace
+from crystaljax.alloys.evaluation.table_one import table_one
+from crystaljax.alloys.family import BCC_B2
 from crystaljax.evaluation.report import Report
 
 NEW = "<BCC>Cr10W90</BCC> <B2>TiRu</B2> <B2_Volume>20</B2_Volume>"
@@ -65,7 +68,6 @@ def test_every_number() -> None:
     )
     assert found.columns["distance"][0] == pytest.approx(0, abs=1e-6)
     assert math.isnan(found.columns["distance"][3])
-    assert [rate.name for rate in found.top_bcc] == ["Cr-Ni", "Cr-W"]
     assert any("1 samples: no <BCC>" in line for line in found.context)
 
 
@@ -83,7 +85,6 @@ def test_nothing_readable() -> None:
     assert found["mean reward"].value == -2000
     assert math.isnan(found["mean reward of valid"].value)
     assert found["unique pairs @2"].value == 0
-    assert found.top_bcc == ()
 
 
 def test_lengths_must_agree() -> None:
@@ -94,8 +95,7 @@ def test_lengths_must_agree() -> None:
 def test_a_report_takes_them() -> None:
     text = Report("alloys", {"SFT": evaluation(), "DPO": evaluation(TEXTS[:3])}).to_markdown()
     assert "3 / 4" in text
-    assert RULE_WORDS["bcc_first"] in text
-    assert set(RULE_WORDS) == set(RULES)
+    assert BCC_B2.rules["bcc_first"].says in text
 
 
 def test_comparison() -> None:
@@ -133,3 +133,51 @@ def test_the_error_of_duels_is_that_of_repeated_samples() -> None:
         spread = np.std([measure.value for measure in outcome])
         claimed = np.mean([measure.standard_error for measure in outcome])
         assert claimed == pytest.approx(spread, rel=0.12)
+
+
+KNOWN = [{"Al": 0.5, "Cr": 0.2, "Ni": 0.3}, {"Ti": 1.0, "Zr": 1.0}]
+
+
+@pytest.mark.parametrize("features", ["master", "phases"])
+def test_novelty_to_known_alloys(features) -> None:  # type: ignore[no-untyped-def]
+    config = AlloyEvaluationConfig(features=features)
+    known = [*KNOWN, master(TRAINING[1])]
+    reference = AlloyReference.of("train", TRAINING, config=config, known=known)
+    found = evaluate_alloys(TEXTS, judged(TEXTS, KEPT, 0.02), reference)
+    space = FeatureSpace.of(TRAINING)  # of whole alloys, whatever samples are described by
+    apart = cdist(space(found.candidates[:3]), space.of_mixtures(known)).min(axis=1)
+    rate = found["novel to known"]
+    assert rate.value == (apart > NOVELTY).sum() / 4
+    assert apart[1] == pytest.approx(0, abs=1e-9)
+    assert "3 known alloys" in rate.description
+    assert "novel to known" not in evaluation().values
+
+
+def test_compositions_of_other_models() -> None:
+    """As whole alloys they have the numbers of the candidates that they are of."""
+    texts = TEXTS[:3]
+    reference = AlloyReference.of("train", TRAINING, config=CONFIG, known=KNOWN)
+    judged_ = evaluate_alloys(texts, judged(texts, KEPT[:3], 0.02), reference)
+    mixtures = [None if one is None else master(one) for one in judged_.candidates]
+    found = evaluate_mixtures([*mixtures, None], reference)
+    assert (found["readable"].value, judged_["readable"].value) == (0.75, 1.0)
+    for name in ("COV-P", "novel", "novel to known", "SMACT valid"):
+        assert found[name].value == pytest.approx(0.75 * judged_[name].value)
+    assert found["COV-R"].value == judged_["COV-R"].value
+    np.testing.assert_allclose(found.columns["distance"][:3], judged_.columns["distance"])
+    assert found["element TV"].value == pytest.approx(judged_["element TV"].value)
+    table = table_one({"SFT": judged_, "CDVAE": found}, "SFT")
+    assert table.models["CDVAE"].keys() < table.models["SFT"].keys()
+    phases = AlloyReference.of("train", TRAINING, config=AlloyEvaluationConfig(features="phases"))
+    with pytest.raises(ValueError, match="features of the master"):
+        evaluate_mixtures(mixtures, phases)
+
+
+def test_coverage_of_the_whole_space() -> None:
+    bcc = [{"Cr": float(x), "Ni": 100.0 - x} for x in (60, 75, 90)]
+    pairs = all_pairs(bcc, [{"Al": 1.0, "Ni": 1.0}, {"Al": 1.0, "Co": 1.0}])
+    assert len(pairs) == 6
+    assert {one.b2_volume for one in pairs} == {45.0}
+    reference = AlloyReference.of("train", TRAINING, pairs)
+    found = evaluate_alloys(TEXTS, judged(TEXTS, KEPT, 0.02), reference)
+    assert found["COV-R"].total == 6

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from crystaljax.alloys.evaluation.tokens import ALLOY_TOKENS, COLUMNS, by_element
+from crystaljax.alloys.evaluation.tokens import (
+    ALLOY_TOKENS,
+    COLUMNS,
+    NUMERALS,
+    by_element,
+    element_table,
+    read_element_tables,
+    write_element_tables,
+)
 
 if TYPE_CHECKING:
     from crystaljax.text.divergence import TokenDivergence
@@ -46,3 +55,24 @@ def test_texts_that_are_no_candidates() -> None:
 
 def test_the_paper_s_space_in_the_tag() -> None:
     assert divergence(["<B2 Volume>", "50"], [0.0] * 2).kind.tolist() == ["tag", "number"]
+
+
+def test_elements_and_numerals_of_the_paper_s_table(tmp_path: Path) -> None:
+    nats = [9.0, 1, 2, 3, 4, 5, 9, 9, 9, 6, 7, 8, 9, 9, 9, 10, 20, 30, 40, 9, 99]
+    found = element_table(divergence(PIECES + VOLUME, nats, copies=2))
+    # Ni: tokens N, i and Ni at two places of a text; 33 and 50.6 have several digits, 2 has not,
+    # and the end token is of no kind.
+    assert found.symbols == ("Ni", "Al", "Cr", NUMERALS)
+    assert found.places.tolist() == [4, 2, 2, 4]
+    np.testing.assert_allclose(found.mean, [10 / 3, 6, 5, (3 + 4 + 10 + 20 + 30 + 40) / 6])
+    path = tmp_path / "kl.csv"
+    write_element_tables(path, {"DPO": found, "GRPO": found})
+    read = read_element_tables(path)
+    assert list(read) == ["DPO", "GRPO"]
+    for one in read.values():
+        assert one.symbols == found.symbols
+        np.testing.assert_array_equal(one.places, found.places)
+        np.testing.assert_array_equal(one.mean, found.mean)
+    path.write_text("a,b\n")
+    with pytest.raises(ValueError, match="no table of elements"):
+        read_element_tables(path)

@@ -3,7 +3,7 @@
 import pytest
 
 from crystaljax.alloys.composition import read_candidate
-from crystaljax.alloys.evaluation.validity import validity_rates
+from crystaljax.alloys.evaluation.validity import mixture_validity_rates, validity_rates
 
 
 def candidate(bcc: str, b2: str):  # type: ignore[no-untyped-def]
@@ -40,3 +40,17 @@ def test_the_table_matters() -> None:
 
 def test_nothing_is_nothing() -> None:
     assert validity_rates([])["SMACT valid"][0].total == 0
+
+
+def test_whole_compositions() -> None:
+    rates = mixture_validity_rates([{"Al": 1.0, "Ni": 1.0}, {"Al": 1.0, "F": 7.0}, None])
+    assert rates["Pauling valid"][1].tolist() == [True, False, False]
+    assert rates["SMACT valid"][1].tolist() == [True, False, False]
+    assert not rates["SMACT valid"][0].description.startswith("in both")
+
+
+def test_electronegativities_alone_are_no_test() -> None:
+    """Why charges have to balance, too: see `validity_rates`."""
+    from smact.screening import pauling_test
+
+    assert pauling_test([3, 2, 4], [1.61, 1.91, 2.28])

@@ -9,8 +9,9 @@ import pytest
 from alloy_tables import bcc, table
 
 from crystaljax.alloys.engines.table import write_table
+from crystaljax.alloys.family import BCC_B2
 from crystaljax.alloys.reward import AlloyConfig, EngineConfig
-from crystaljax.alloys.rules import OTHERS, RULES
+from crystaljax.alloys.rules import OTHERS
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
@@ -25,7 +26,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_reward_is_equation_one() -> None:
-    assert [cost for _, cost in RULES.values()] == [1000, 100, 10, 1]
+    assert [rule.cost for rule in BCC_B2.rules.values()] == [1000, 100, 10, 1]
     assert OTHERS == 0.10
 
 
@@ -42,6 +43,9 @@ def test_the_numbers_of_the_paper(experiment: Any) -> None:
     best = config.best  # A.4
     assert (best.n_samples, best.best, best.worst, best.n_rejected) == (5000, 0.25, 1.0, 100)
     assert (config.dpo.beta, config.dpo.n_epochs) == (0.5, 1)  # A.5
+    assert best.by_rank
+    assert not config.reward.rules.crossing
+    assert config.data.covered == "space"
     assert config.dpo.batch_size == config.sft.batch_size  # "the same configuration"
     assert config.dpo.optimizer == config.sft.optimizer
     assert config.n_evaluated >= 1000  # section 5.1

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from alloy_tables import b2, bcc, liquid, sigma
+from alloy_tables import b2, bcc, liquid, sigma, table
 
 from crystaljax.alloys.composition import master, read_candidate
 from crystaljax.alloys.engines.table import TableEngine, composition_key, read_key, write_table
@@ -252,3 +252,23 @@ def test_keys_hold_whole_mixtures() -> None:
     reward = MixtureReward(TableEngine(equilibria()), temperatures=np.array(TEMPERATURES))
     keys = [composition_key(mixture(text)) for text in (POOR, GOOD)]
     np.testing.assert_allclose(reward(keys).value, [-1111, -0.015])
+
+
+def test_the_mismatch_of_the_paper_is_at_the_temperatures_alone() -> None:
+    series = [[bcc(0.5, 2.90), b2(0.5, 2.92)], [bcc(0.5, 2.96), b2(0.5, 2.93)], [liquid(1.0)]]
+    found = table(series)
+    assert rule_rewards(found).info["mismatch"][0] == 0
+    paper = RulesConfig(crossing=False)
+    assert rule_rewards(found, paper).info["mismatch"][0] == pytest.approx(0.02)
+    assert repr(paper) == repr(RulesConfig())  # as caches of before name it
+
+
+def test_another_mismatch_is_another_identity(tmp_path: Path) -> None:
+    path = tmp_path / "table.npz"
+    write_table(path, table([[bcc(1.0)]]))
+    engine = EngineConfig(str(path), "table")
+    identities = []
+    for rules in (RulesConfig(), RulesConfig(crossing=False)):
+        with AlloyReward(AlloyConfig(engine, rules, temperatures=(400.0,))) as reward:
+            identities.append(reward.identity)
+    assert identities[1].replace(" without crossing", "") == identities[0] != identities[1]

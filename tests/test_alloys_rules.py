@@ -5,12 +5,12 @@ import pytest
 from alloy_tables import b2, bcc, liquid, sigma, table
 
 from crystaljax.alloys.engines.thermodynamics import Point
+from crystaljax.alloys.family import BCC_B2
 from crystaljax.alloys.rules import (
-    RULES,
-    b2_at_room_temperature,
-    bcc_first,
     coexist,
     few_other_phases,
+    matrix_first,
+    precipitate_when_cold,
     smallest_mismatch,
 )
 
@@ -24,9 +24,10 @@ def with_point(step: int, point: Point) -> list[Point]:
 
 
 def test_a_good_alloy_keeps_all_rules_and_of_a_lost_one_they_are_unknown() -> None:
-    for rule, _ in RULES.values():
-        np.testing.assert_array_equal(rule(table(GOOD, LOST), 0.0), [1, np.nan])
-        assert np.isnan(rule(table(GOOD), 9000.0)).all()
+    for rule in BCC_B2.rules.values():
+        check, parts = rule.check, BCC_B2.parts
+        np.testing.assert_array_equal(check(table(GOOD, LOST), 0.0, parts), [1, np.nan])
+        assert np.isnan(check(table(GOOD), 9000.0, parts)).all()
 
 
 def test_coexistence() -> None:
@@ -50,22 +51,22 @@ def test_coexistence() -> None:
     ],
 )
 def test_what_forms_first_on_cooling(first_solid: Point, kept: bool) -> None:
-    assert bcc_first(table(with_point(3, first_solid)))[0] == kept
+    assert matrix_first(table(with_point(3, first_solid)))[0] == kept
 
 
 def test_what_forms_first_at_the_edges() -> None:
     liquids = [[liquid(1.0)]] * 5
     solids = [BOTH, BOTH, [bcc(1.0)], [bcc(1.0)], [bcc(1.0)]]
-    np.testing.assert_array_equal(bcc_first(table(liquids, solids)), [False, True])
-    assert bcc_first(table(GOOD), 700.0)[0] == 1
-    assert bcc_first(table(GOOD), 701.0)[0] == 0
+    np.testing.assert_array_equal(matrix_first(table(liquids, solids)), [False, True])
+    assert matrix_first(table(GOOD), 700.0)[0] == 1
+    assert matrix_first(table(GOOD), 701.0)[0] == 0
 
 
 def test_b2_near_room_temperature() -> None:
     tables = table(GOOD, with_point(0, [bcc(1.0)]), with_point(0, "it hung"))
-    np.testing.assert_array_equal(b2_at_room_temperature(tables), [1, 0, np.nan])
-    np.testing.assert_array_equal(b2_at_room_temperature(tables, 500.0), [1, 1, 1])
-    np.testing.assert_array_equal(b2_at_room_temperature(tables, 600.0), [0] * 3)
+    np.testing.assert_array_equal(precipitate_when_cold(tables), [1, 0, np.nan])
+    np.testing.assert_array_equal(precipitate_when_cold(tables, 500.0), [1, 1, 1])
+    np.testing.assert_array_equal(precipitate_when_cold(tables, 600.0), [0] * 3)
 
 
 def test_other_phases() -> None:
@@ -158,6 +159,7 @@ def test_figure_nine_of_the_paper() -> None:
     figure += [[b2(1.0, 2.99)]] * 7 + [[b2(1.0, 3.01)]] * 2 + [[bcc(1.0, 3.02)]] * 3
     figure += [[bcc(0.5, 3.03), liquid(0.5)]] + [[liquid(1.0)]] * 6
     equilibria = table(figure, first=373.15)
-    assert all(rule(equilibria, 0.0)[0] for rule, _ in RULES.values())
+    rules = BCC_B2.rules.values()
+    assert all(rule.check(equilibria, 0.0, BCC_B2.parts)[0] for rule in rules)
     assert smallest_mismatch(equilibria)[0] == pytest.approx(0.02)
     assert not coexist(equilibria, 1073.0)[0]

@@ -17,7 +17,7 @@ TEXTS = DOCUMENTS | {
 GIVEN = [
     (where, name, arguments) for where, text in TEXTS.items() for name, arguments in commands(text)
 ]
-OTHERS = {"--help", "--debug", "--no-deps"}
+OTHERS = {"--help", "--debug", "--check", "--no-deps"}
 """Options of all scripts, and of pip."""
 
 

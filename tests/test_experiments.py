@@ -14,10 +14,12 @@ from scripts import SCRIPTS, load_script
 from stub_endpoint import stub_endpoint
 from wandb_files import offline_runs
 
+from crystaljax.alloys.journal import reward_entries
 from crystaljax.cli import main
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.policies.loading import load_policy
+from crystaljax.rewards.base import RewardBatch
 from crystaljax.tracking import read_metrics
 
 pytestmark = pytest.mark.slow
@@ -306,6 +308,55 @@ def test_alloy_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
             "--revisions 1",
         )
     assert Path("out/report.html").is_file()
+
+
+def test_alloy_endpoint_as_in_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ranked shots, known lists, identifiers and the review, from samples of a run."""
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    text = "<BCC>Cr</BCC> <B2>NiAl</B2> <B2_Volume>{}</B2_Volume>"
+    rewards = RewardBatch.from_values(-np.arange(6.0))
+    entries = reward_entries([text.format(40 + n) for n in range(6)], rewards)
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(one) + "\n" for one in entries))
+
+    def respond(body: dict, n: int) -> str:
+        asked = body["messages"][0]["content"]
+        return "Valid" if "who reviews" in asked else text.format(40)
+
+    with stub_endpoint(respond) as stub:
+        run(
+            *(monkeypatch, "alloy_endpoint.py", "--output out --endpoint.model any"),
+            f"--endpoint.base-url {stub.url} --reward.pool.kind inline --samples pool.jsonl",
+            "--reward.temperatures 600 1000 1400 --shots 1 --ranked 2 --n-prompts 2",
+            "--n-dialogues 0 --plain --known --identify --reviewed 3",
+        )
+        ranked = [body for body in stub.bodies if text.format(45) in str(body)]
+    assert len(ranked) == 2 + 3
+    assert len({str(body) for body in ranked}) == 5  # by their identifiers
+    assert "Known BCC phases" in str(ranked[0])
+    report = json.loads(Path("out/report.json").read_text())
+    assert any("3 accepted of 3 proposals" in note for note in report["notes"])
+
+
+def test_alloy_score(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = "<BCC>Cr</BCC> <B2>NiAl</B2> <B2_Volume>40</B2_Volume>"
+    (tmp_path / "ours.txt").write_text(f"{text}\nnone\n")
+    (tmp_path / "theirs.csv").write_text("formula\nAlNi\nAl2O3\n")
+    (tmp_path / "known.txt").write_text("AlNi\nAlCo\n")
+    (tmp_path / "kl.csv").write_text("model,element,count,KL\nDPO,Al,3,0.1\nDPO,Ni,2,0.2\n")
+    run(
+        *(monkeypatch, "alloy_score.py", "--files ours=ours.txt CDVAE=theirs.csv --output out"),
+        "--reward.pool.kind inline --reward.temperatures 600 1000 1400 --phases",
+        "--data.known known.txt --data.covered space --drift a=kl.csv b=kl.csv",
+    )
+    assert Path("out/kl_change.png").is_file()
+    report = json.loads(Path("out/report.json").read_text())
+    assert any("CDVAE: 1 compositions of other elements" in note for note in report["notes"])
+    with Path("out/table_1.csv").open() as file:
+        ours, theirs = csv.DictReader(file)
+    assert float(ours["novel to known (%)"]) == 50
+    assert float(theirs["novel to known (%)"]) == 0
+    assert theirs["mean reward"] == "nan"
+    assert len(Path("out/phases_0.csv").read_text().splitlines()) > 3
 
 
 def test_curate_alloys(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ UNIMPORTED = {
 BUILD_SCRIPTS = {"symmetry/build_tables.py", "symmetry/build_normalizers.py"}
 """Run by developers only, with the extra `test`."""
 
-FOR_USERS = set(PROJECT["optional-dependencies"]) - {"test", "oracles", "dev"}
+FOR_USERS = set(PROJECT["optional-dependencies"]) - {"test", "oracles", "browser", "dev"}
 
 
 def names(requirements: list[str]) -> set[str]:

@@ -86,6 +86,25 @@ def test_the_best_meet_all_that_are_worse() -> None:
     }
 
 
+@pytest.mark.parametrize("worst", [1.0, 0.5])
+def test_by_rank_equal_rewards_are_ordered_too(worst: float) -> None:
+    """The earlier sample is preferred; no sample to itself, none to one before it."""
+    reward = np.array([0.0, 1.0, 1.0, 1.0])  # in order: 1, 2, 3, 0
+    rng = np.random.default_rng(0)
+    pairs = ranked_pairs(reward, 0.5, worst, 9, rng, by_rank=True)
+    every = {(1, 2), (1, 3), (1, 0), (2, 3), (2, 0)}
+    others = {1, 2, 3, 0} if worst == 1 else {3, 0}
+    assert {(int(a), int(b)) for a, b in pairs} == {(a, b) for a, b in every if b in others}
+    without = ranked_pairs(reward, 0.5, worst, 9, rng)
+    assert {(int(a), int(b)) for a, b in without} == {(1, 0), (2, 0)}
+
+
+def test_the_paper_s_number_of_pairs_with_equal_rewards() -> None:
+    reward = np.zeros(5000)
+    rng = np.random.default_rng(0)
+    assert len(ranked_pairs(reward, 0.25, 1.0, 100, rng, by_rank=True)) == 125_000
+
+
 @pytest.mark.parametrize(("best", "worst"), [(0.0, 0.5), (0.5, 0.0), (1.1, 0.5), (0.5, 1.1)])
 def test_shares_out_of_range_are_told(best: float, worst: float) -> None:
     with pytest.raises(ValueError, match="above 0, 1 at most"):

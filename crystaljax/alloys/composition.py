@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import isfinite, lcm
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -30,12 +31,25 @@ _DIGITS = 6  # of a percentage that is no whole number
 _MOST_ELEMENTS = 4  # of a formula that is sampled: two on each site of a B2
 _DENOMINATOR = 100  # amounts are written as whole numbers of at most this sum, if they are such
 _CLOSE = 1e-6  # of mole fractions that count as the same
-_TAGS = {
-    "BCC": re.compile(r"<BCC>(.*?)</BCC>", re.DOTALL),
-    "B2": re.compile(r"<B2>(.*?)</B2>", re.DOTALL),
-    "B2_Volume": re.compile(r"<B2[_ ]Volume>(.*?)</B2[_ ]Volume>", re.DOTALL),
-}
 _PERCENTAGE = re.compile(rf"([+-]?(?:{_AMOUNT}))\s*(?:(?:vol\.?)?\s*%)?", re.IGNORECASE)
+
+
+class Tags(NamedTuple):
+    """XML tags of a candidate's three values."""
+
+    matrix: str = "BCC"
+    precipitate: str = "B2"
+    volume: str = "B2_Volume"
+    """A blank may stand for an underscore in what is read."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Opening and closing tags, for tokenizers."""
+        return tuple(f"<{slash}{tag}>" for tag in self for slash in ("", "/"))
+
+
+TAGS = Tags()
+"""Those of BCC and B2."""
 
 
 class CompositionError(ValueError):
@@ -64,10 +78,17 @@ class Candidate:
 
     def __str__(self) -> str:
         """The candidate as the paper writes it, with an underscore in the last tag."""
-        return (
-            f"<BCC>{write_percentages(self.bcc)}</BCC> <B2>{write_formula(self.b2)}</B2>"
-            f" <B2_Volume>{write_volume(self.b2_volume)}</B2_Volume>"
-        )
+        return write_candidate(self)
+
+
+def write_candidate(candidate: Candidate, tags: Tags = TAGS) -> str:
+    """Text of a candidate, which `read_candidate` reads."""
+    values = (
+        write_percentages(candidate.bcc),
+        write_formula(candidate.b2),
+        write_volume(candidate.b2_volume),
+    )
+    return " ".join(f"<{tag}>{value}</{tag}>" for tag, value in zip(tags, values, strict=True))
 
 
 def read_formula(text: str, elements: Collection[str] | None = None) -> dict[str, float]:
@@ -185,22 +206,24 @@ def _whole_numbers(shares: list[float]) -> list[int] | None:
 
 
 def read_candidate(
-    text: str, elements: Collection[str] | None = None
+    text: str, elements: Collection[str] | None = None, tags: Tags = TAGS
 ) -> tuple[Candidate | None, str | None]:
     """The candidate in a model's text and None, or None and the reason why there is none.
 
     Each tag must occur exactly once; what stands around them does not matter.
     """
     try:
-        bcc, b2, volume = (_tagged(text, tag) for tag in _TAGS)
+        matrix, precipitate, volume = (_tagged(text, tag) for tag in tags)
         return Candidate(
-            _named("BCC", bcc, elements), _named("B2", b2, elements), _percentage(volume)
+            _named(tags.matrix, matrix, elements),
+            _named(tags.precipitate, precipitate, elements),
+            _percentage(volume, tags),
         ), None
     except CompositionError as error:
         return None, str(error)
 
 
-def candidate_pattern(elements: Collection[str]) -> str:
+def candidate_pattern(elements: Collection[str], tags: Tags = TAGS) -> str:
     """A regular expression for candidates of some elements, which a model's texts are held to.
 
     Formulas of one to four elements with whole amounts below 100, B2 volumes from 10 to 99.9 %.
@@ -208,11 +231,18 @@ def candidate_pattern(elements: Collection[str]) -> str:
     """
     formula = f"(?:(?:{'|'.join(elements)})(?:[1-9][0-9]?)?){{1,{_MOST_ELEMENTS}}}"
     volume = r"[1-9][0-9](?:\.[0-9])?"
-    return f"<BCC>{formula}</BCC> <B2>{formula}</B2> <B2_Volume>{volume}</B2_Volume>"
+    values = zip(tags, (formula, formula, volume), strict=True)
+    return " ".join(f"<{tag}>{value}</{tag}>" for tag, value in values)
+
+
+@lru_cache
+def _tag_pattern(tag: str) -> re.Pattern[str]:
+    name = re.escape(tag).replace("_", "[_ ]")
+    return re.compile(f"<{name}>(.*?)</{name}>", re.DOTALL)
 
 
 def _tagged(text: str, tag: str) -> str:
-    found = _TAGS[tag].findall(text)
+    found = _tag_pattern(tag).findall(text)
     if len(found) != 1:
         raise CompositionError(f"{'several' if found else 'no'} <{tag}>...</{tag}>")
     return found[0].strip()
@@ -225,14 +255,14 @@ def _named(tag: str, text: str, elements: Collection[str] | None) -> dict[str, f
         raise CompositionError(f"the {tag} has {error}") from None
 
 
-def _percentage(text: str) -> float:
+def _percentage(text: str, tags: Tags) -> float:
     number = _PERCENTAGE.fullmatch(text) if len(text) <= _LONGEST else None
     if number is None:
-        raise CompositionError("the B2 volume is no number")
+        raise CompositionError(f"the {tags.precipitate} volume is no number")
     try:
         return _number(number[1])
     except CompositionError as error:
-        raise CompositionError(f"the B2 volume is {error}") from None
+        raise CompositionError(f"the {tags.precipitate} volume is {error}") from None
 
 
 def master(candidate: Candidate, by: Literal["volume", "mole"] = "volume") -> dict[str, float]:

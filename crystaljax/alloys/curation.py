@@ -14,8 +14,10 @@ import numpy as np
 from crystaljax.alloys.composition import write_formula
 from crystaljax.alloys.engines.table import composition_key, read_key
 from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Thermodynamics, ascending
+from crystaljax.alloys.family import DEFAULT, family_identity, load_family
 from crystaljax.alloys.grid import GridConfig, b2_candidates, bcc_candidates
 from crystaljax.alloys.reward import AT_ONCE, EngineConfig, create_engine
+from crystaljax.alloys.rules import BCC_AND_B2, Parts
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.inputs import Items
 from crystaljax.rewards.pool import PoolConfig
@@ -33,8 +35,14 @@ Judge = Callable[[Items], RewardBatch]
 class PhasePurity:
     """Purity of compositions: the largest fraction of BCC and of B2 at any temperature."""
 
-    def __init__(self, engine: Thermodynamics, temperatures: np.ndarray = TEMPERATURES) -> None:
+    def __init__(
+        self,
+        engine: Thermodynamics,
+        temperatures: np.ndarray = TEMPERATURES,
+        parts: Parts = BCC_AND_B2,
+    ) -> None:
         self._engine = engine
+        self._parts = parts
         self._temperatures = ascending(temperatures)
 
     def __call__(self, keys: Items, /) -> RewardBatch:
@@ -48,8 +56,8 @@ class PhasePurity:
         table = self._engine.equilibria([read_key(key) for key in keys], self._temperatures)
         lost = np.asarray(~table.solved.any(axis=1))
         purest = {
-            name: np.where(table.solved, table.amount("bcc", ordered), 0.0).max(axis=1)
-            for name, ordered in (("bcc", False), ("b2", True))
+            name: np.where(table.solved, part.amount(table), 0.0).max(axis=1)
+            for name, part in zip(("bcc", "b2"), self._parts, strict=True)
         }
         info = purest | {"failed_points": (~table.solved).sum(axis=1).astype(float)}
         reasons = [
@@ -71,6 +79,9 @@ class PurityConfig:
     not given."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     """Workers that compute equilibria."""
+    family: str = DEFAULT
+    """Family of the phases, whose matrix and precipitate are what "bcc" and "b2" stand for; see
+    `AlloyConfig.family`."""
 
     def __post_init__(self) -> None:
         ascending(self.temperatures)
@@ -87,18 +98,24 @@ class ServedPurity(ServedReward):
         self.config = config
         # Also this process needs the engine: for its elements and for what caches depend on.
         self.engine = create_engine(config.engine)
+        parts = load_family(config.family).parts
         super().__init__(
-            lambda: PhasePurity(self.engine, np.array(config.temperatures)),
-            partial(_create_purity, config.engine, config.temperatures),
+            lambda: PhasePurity(self.engine, np.array(config.temperatures), parts),
+            partial(_create_purity, config.engine, config.temperatures, config.family),
             config.pool,
             config.cache,
-            lambda: f"purity {self.engine.identity} {ascending(config.temperatures).tolist()}",
+            lambda: (
+                f"purity {self.engine.identity} {ascending(config.temperatures).tolist()}"
+                f"{family_identity(config.family)}"
+            ),
             AT_ONCE,
         )
 
 
-def _create_purity(engine: EngineConfig, temperatures: tuple[float, ...]) -> PhasePurity:
-    return PhasePurity(create_engine(engine), np.array(temperatures))
+def _create_purity(
+    engine: EngineConfig, temperatures: tuple[float, ...], family: str
+) -> PhasePurity:
+    return PhasePurity(create_engine(engine), np.array(temperatures), load_family(family).parts)
 
 
 class Curated(NamedTuple):

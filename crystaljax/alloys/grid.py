@@ -66,6 +66,10 @@ Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
 """
 
 
+PAPER_LEVELS = (20, 25, 33, 40, 50, 67, 75)
+"""Per cents of the elements of BCC candidates in arXiv 2511.12036 (A.2)."""
+
+
 @dataclass(frozen=True)
 class GridConfig:
     """Grid of phases that are tried. ValueError for numbers out of range."""
@@ -82,6 +86,8 @@ class GridConfig:
     site_parts: tuple[int, ...] = (4,)
     """Parts into which a sublattice is divided: (2,) is equal shares, as in the paper's MnAl2Fe;
     (4,) is quarters."""
+    levels: tuple[int, ...] = ()
+    """Per cents that an element of a BCC may have, to the nearest one; any if none are given."""
 
     def __post_init__(self) -> None:
         for name in ("most_bcc", "most_site"):
@@ -96,9 +102,13 @@ class GridConfig:
         """In whole per cent."""
         most = min(self.most_bcc, len(self.roles.bcc))
         return tuple(
-            tuple(dict.fromkeys(map(_per_cent, _divisions(n, self.parts))))
+            tuple(dict.fromkeys(map(_per_cent, filter(self._allowed, _divisions(n, self.parts)))))
             for n in range(1, most + 1)
         )
+
+    def _allowed(self, shares: Sequence[float]) -> bool:
+        """Whether the shares of a BCC are among the levels."""
+        return not self.levels or all(round(100 * share) in self.levels for share in shares)
 
     @cached_property
     def first_shares(self) -> Shares:
@@ -113,6 +123,20 @@ class GridConfig:
     def _site_shares(self, n_elements: int) -> Shares:
         most = min(self.most_site, n_elements)
         return tuple(tuple(_divisions(n, self.site_parts)) for n in range(1, most + 1))
+
+
+def paper_grid(roles: Roles) -> GridConfig:
+    """The grid of A.2: BCC of two or three elements at `PAPER_LEVELS`, B2 of one or two a site.
+
+    Each element of a BCC has one of these per cents, so that the fifths, quarters, thirds and
+    halves that sum to 100 are there; the elements of a site have equal shares (25 or 50 % of all).
+    From the roles in `ROLES["paper"]` it has 1430 BCC and 675 B2 candidates. The paper has 2413 and
+    1101, and does not say which elements have which role, nor which of their combinations were
+    tried: no number of elements that all combine, nor of stable ones that combine with each other
+    and with metastable ones, makes 2413; nor do any numbers of elements, 20 in all, for the first,
+    the second and both sites make 1101, but for 3, 14 and 3 where a B2 has three elements at most.
+    """
+    return GridConfig(roles, parts=(2, 3, 4, 5), site_parts=(2,), levels=PAPER_LEVELS)
 
 
 def bcc_candidates(config: GridConfig) -> list[dict[str, float]]:

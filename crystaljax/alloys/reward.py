@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,12 +24,22 @@ from crystaljax.alloys.engines.thermodynamics import (
     Thermodynamics,
     ascending,
 )
-from crystaljax.alloys.rules import NO_MISMATCH, RULES, VERSION, coexist, smallest_mismatch
+from crystaljax.alloys.family import (
+    BCC_B2,
+    DEFAULT,
+    AlloyFamily,
+    AlloyRule,
+    family_identity,
+    load_family,
+)
+from crystaljax.alloys.rules import NO_MISMATCH, VERSION, coexist, smallest_mismatch
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.completions import Completion
 from crystaljax.rewards.inputs import Items
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.serving import ServedReward
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 64
 """Compositions after which results are kept: each takes a second or so."""
@@ -50,6 +61,10 @@ class RulesConfig:
     """K: the mismatch is looked for at and above this temperature."""
     max_failed: int = 2
     """Temperatures that may fail; with more the candidate counts as failed."""
+    # Not shown: caches and journals of rewards from before it was an option are of the default.
+    crossing: bool = field(default=True, repr=False)
+    """The mismatch is zero where the lattices cross between two temperatures; if not, it is the
+    least at the temperatures themselves, as in the paper."""
 
     def __post_init__(self) -> None:
         for name in _FROM:
@@ -71,28 +86,29 @@ class RulesConfig:
 _FROM = ("coexist_from", "bcc_first_from", "b2_from", "others_from", "mismatch_from")
 
 
-def rule_rewards(equilibria: Equilibria, config: RulesConfig = RulesConfig()) -> RewardBatch:
+def rule_rewards(
+    equilibria: Equilibria,
+    config: RulesConfig = RulesConfig(),
+    family: AlloyFamily = BCC_B2,
+) -> RewardBatch:
     """Eq. 1: minus the cost of each broken rule, minus the smallest lattice mismatch in Å.
 
     `info` has each rule (1 kept, 0 broken, nan unknown), "mismatch" (Å; nan where there is none)
-    and "failed_points". Where BCC and B2 never coexist nothing is taken off for the mismatch, and
+    and "failed_points". Where the phases never coexist nothing is taken off for the mismatch, and
     where they do, but not from `mismatch_from` on, `rules.NO_MISMATCH`. Not ok is a candidate with
     too many failed temperatures, one of which a rule is unknown, and one whose mismatch is unknown
-    for want of lattice parameters.
+    for want of lattice parameters. ValueError: a rule does not tell a number for each.
     """
-    lowest = {
-        "coexist": config.coexist_from,
-        "bcc_first": config.bcc_first_from,
-        "b2_at_room_temperature": config.b2_from,
-        "few_other_phases": config.others_from,
+    kept = {
+        name: _kept(name, rule, equilibria, config, family) for name, rule in family.rules.items()
     }
-    kept = {name: rule(equilibria, lowest[name]) for name, (rule, _) in RULES.items()}
-    mismatch = smallest_mismatch(equilibria, config.mismatch_from)
-    ever, where_looked = coexist(equilibria), coexist(equilibria, config.mismatch_from)
+    parts, mismatch_from = family.parts, config.mismatch_from
+    mismatch = smallest_mismatch(equilibria, mismatch_from, parts, crossing=config.crossing)
+    ever, where_looked = (coexist(equilibria, t, parts) for t in (0.0, mismatch_from))
     known = np.select([ever == 0, where_looked == 0], [0.0, NO_MISMATCH], mismatch)
     value = 0.0 - known
-    for name, (_, cost) in RULES.items():
-        value = value - cost * (1 - kept[name])
+    for name, rule in family.rules.items():
+        value = value - rule.cost * (1 - kept[name])
     failed = (~equilibria.solved).sum(axis=1)
     allowed = min(config.max_failed, len(equilibria.temperatures) - 1)
     reasons: Reasons = []
@@ -103,14 +119,40 @@ def rule_rewards(equilibria: Equilibria, config: RulesConfig = RulesConfig()) ->
         reason = None
         if failed[n] > allowed:
             reason = f"{failed[n]} temperatures failed: {first}"
-        elif unknown:
+        elif unknown and failed[n]:
             reason = f"unknown, for temperatures failed: {', '.join(unknown)} ({first})"
+        elif unknown:
+            reason = f"unknown: {', '.join(unknown)}"
         elif np.isnan(known[n]):
-            reason = "a lattice parameter of BCC or B2 is unknown, and so is their mismatch"
+            tags = f"{family.tags.matrix} or {family.tags.precipitate}"
+            reason = f"a lattice parameter of {tags} is unknown, and so is their mismatch"
         reasons.append(reason)
     info = dict(kept)
     info |= {"mismatch": mismatch, "failed_points": failed.astype(float)}
     return RewardBatch.from_values(value, info, reasons)
+
+
+def _kept(
+    name: str, rule: AlloyRule, equilibria: Equilibria, config: RulesConfig, family: AlloyFamily
+) -> np.ndarray:
+    """float64 [C]: what a rule tells; nan where it raises."""
+    lowest = getattr(config, rule.lowest) if rule.lowest else 0.0
+    try:
+        kept = np.asarray(rule.check(equilibria, lowest, family.parts), float)
+    except Exception as error:  # noqa: BLE001 (a user's function)
+        if len(equilibria) > 1:
+            each = [
+                _kept(name, rule, equilibria[[n]], config, family) for n in range(len(equilibria))
+            ]
+            return np.concatenate(each)
+        log.warning("the rule %s cannot judge a composition: %r", name, error)
+        return np.full(len(equilibria), np.nan)
+    if kept.shape != (len(equilibria),) or not np.isin(kept[~np.isnan(kept)], (0, 1)).all():
+        raise ValueError(
+            f"the rule {name} must tell 1, 0 or nan of each of {len(equilibria)} compositions, not"
+            f" an array of shape {kept.shape}: {kept.ravel()[:5]}"
+        )
+    return kept
 
 
 @dataclass(frozen=True)
@@ -119,7 +161,8 @@ class EngineConfig:
 
     database: str = "alcocrni.tdb"
     """calphad: a TDB file, or alcocrni.tdb or COST507.tdb, which pycalphad brings; tc-python:
-    the name of Thermo-Calc's database, such as TCHEA7; table: a file of equilibria."""
+    the name of Thermo-Calc's database, such as TCHEA7; table: a file of equilibria, or a CSV of
+    phases in the form of the paper's figure 9."""
     kind: Literal["calphad", "tc-python", "table"] = "calphad"
     """pycalphad, Thermo-Calc (needs a licence and TC-Python), or equilibria from a file."""
     elements: tuple[str, ...] = ()
@@ -153,10 +196,11 @@ class MixtureReward:
         engine: Thermodynamics,
         rules: RulesConfig = RulesConfig(),
         temperatures: np.ndarray = TEMPERATURES,
+        family: AlloyFamily = BCC_B2,
     ) -> None:
         """ValueError: see `ascending`, `RulesConfig.check`."""
         self.engine = engine
-        self._rules = rules
+        self._rules, self._family = rules, family
         self._temperatures = ascending(temperatures)
         rules.check(self._temperatures)
 
@@ -165,13 +209,15 @@ class MixtureReward:
         if not len(keys):
             return RewardBatch.from_values(np.zeros(0))
         mixtures = [read_key(key) for key in keys]
-        return rule_rewards(self.engine.equilibria(mixtures, self._temperatures), self._rules)
+        equilibria = self.engine.equilibria(mixtures, self._temperatures)
+        return rule_rewards(equilibria, self._rules, self._family)
 
 
 def _create_mixture_reward(
-    engine: EngineConfig, rules: RulesConfig, temperatures: tuple[float, ...]
+    engine: EngineConfig, rules: RulesConfig, temperatures: tuple[float, ...], family: str
 ) -> MixtureReward:
-    return MixtureReward(create_engine(engine), rules, np.array(temperatures))
+    made = load_family(family)
+    return MixtureReward(create_engine(engine), rules, np.array(temperatures), made)
 
 
 @dataclass(frozen=True)
@@ -194,6 +240,9 @@ class AlloyConfig:
     """File that keeps rewards by composition for later runs; none is kept if not given."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     """Workers that compute equilibria."""
+    family: str = DEFAULT
+    """Phases, rules, tags and prompts: bcc-b2, or FILE.py:FUNCTION of your own, such as one with a
+    rule more; see `alloys.family`."""
 
     def __post_init__(self) -> None:
         self.rules.check(ascending(self.temperatures))
@@ -205,9 +254,10 @@ class AlloyConfig:
 class AlloyReward(ServedReward):
     """Judges texts that should be candidates, <BCC>..</BCC> <B2>..</B2> <B2_Volume>..</B2_Volume>.
 
-    Use it as a context manager, or `close` it, so that workers end. What is not ok has a value
-    too (`invalid`, `failed`) and a reason, and `RewardBatch.failures` counts them. Equal mixtures
-    are computed once. Errors: see `create_engine`, `Pool`.
+    Or those of another family. Use it as a context manager, or `close` it, so that workers end.
+    What is not ok has a value too (`invalid`, `failed`) and a reason, and `RewardBatch.failures`
+    counts them. Equal mixtures are computed once. Errors: see `create_engine`, `load_family`,
+    `Pool`; ValueError: to mix another family by volume.
     """
 
     def __init__(self, config: AlloyConfig = AlloyConfig()) -> None:
@@ -215,9 +265,13 @@ class AlloyReward(ServedReward):
         # Also this process needs the engine: for its elements and for what caches depend on.
         self.engine = create_engine(config.engine)
         temperatures = ascending(config.temperatures)
+        self.family = family = load_family(config.family)
+        if {part.kind for part in family.parts} != {"bcc"} and config.mix_by == "volume":
+            raise ValueError("volumes are known of BCC and B2 alone: mix other families by mole")
+        settings = config.engine, config.rules, config.temperatures, config.family
         super().__init__(
-            lambda: MixtureReward(self.engine, config.rules, temperatures),
-            partial(_create_mixture_reward, config.engine, config.rules, config.temperatures),
+            lambda: MixtureReward(self.engine, config.rules, temperatures, family),
+            partial(_create_mixture_reward, *settings),
             config.pool,
             config.cache,
             self._identity,
@@ -237,7 +291,7 @@ class AlloyReward(ServedReward):
         value = np.full(len(texts), self.config.invalid)
         reasons: Reasons = [reason for _, reason in read]
         transient = np.zeros(len(texts), bool)
-        columns = _COLUMNS if not keys else tuple(judged.info)
+        columns = tuple(judged.info) if keys else (*self.family.rules, "mismatch", "failed_points")
         info = {name: np.full(len(texts), np.nan) for name in columns}
         for n, (key, reason) in enumerate(read):
             if reason is not None:
@@ -254,7 +308,7 @@ class AlloyReward(ServedReward):
 
     def _read(self, text: str) -> tuple[str, str | None]:
         """The mixture's key and None, or "" and the reason why there is none."""
-        candidate, reason = read_candidate(text, self.engine.elements)
+        candidate, reason = read_candidate(text, self.engine.elements, self.family.tags)
         if candidate is None:
             return "", reason
         try:
@@ -271,9 +325,8 @@ class AlloyReward(ServedReward):
     def _identity(self) -> str:
         """All that rewards depend on besides the mixture."""
         config = self.config
-        costs = [cost for _, cost in RULES.values()]
+        costs = [rule.cost for rule in self.family.rules.values()]
         temperatures = ascending(config.temperatures).tolist()
-        return f"alloy {VERSION} {self.engine.identity} {config.rules} {costs} {temperatures}"
-
-
-_COLUMNS = (*RULES, "mismatch", "failed_points")
+        rules = f"{config.rules}{'' if config.rules.crossing else ' without crossing'}"
+        family = family_identity(self.config.family)
+        return f"alloy {VERSION} {self.engine.identity} {rules} {costs} {temperatures}{family}"

@@ -1,121 +1,183 @@
-"""The rules of a BCC/B2 superalloy over tables of equilibria (arXiv 2511.12036, Eq. 1)."""
+"""Rules of superalloys over tables of equilibria (arXiv 2511.12036, Eq. 1).
+
+The paper's alloys have a matrix of BCC and precipitates of B2; here they are any two phases.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from crystaljax.alloys.engines.thermodynamics import Equilibria
+from crystaljax.alloys.engines.thermodynamics import Equilibria, Kind
 
 PRESENT = 1e-3
 """Mole fraction above which a phase is there."""
 
 OTHERS = 0.10
-"""Mole fraction of phases other than BCC, B2 and liquid that is still allowed."""
+"""Mole fraction of phases other than the two and liquid that is still allowed."""
 
 NO_MISMATCH = 1.0
-"""Å taken off where BCC and B2 coexist, but nowhere that the mismatch is looked for: more than any
+"""Å taken off where the phases coexist, but nowhere that the mismatch is looked for: more than any
 mismatch of two metals, and as much as the least rule costs."""
 
 VERSION = 2
 """Changes when the same equilibria may get another reward."""
 
-Rule = Callable[[Equilibria, float], np.ndarray]
-"""Equilibria of C compositions and the lowest temperature (K) to be looked at -> float64 [C]: 1
-where the rule is kept, 0 where it is broken, nan where that is unknown.
+
+@dataclass(frozen=True)
+class Part:
+    """One of the two phases of an alloy, and how it is recognised in equilibria.
+
+    By its kind, by the beginning of its name, or both; and by whether it is ordered.
+    """
+
+    kind: Kind | None = None
+    """Kind that engines give it; any if None."""
+    ordered: bool | None = None
+    """Whether it is ordered, as engines tell from site fractions; None for either."""
+    names: tuple[str, ...] = ()
+    """Beginnings of its names in the database, such as "FCC_L12"; any if there are none."""
+
+    def rows(self, equilibria: Equilibria) -> np.ndarray:
+        """bool [R]: rows of a table that are this phase."""
+        rows = np.ones(len(equilibria.kind), bool)
+        if self.kind is not None:
+            rows &= equilibria.kind == self.kind
+        if self.ordered is not None:
+            rows &= equilibria.ordered == self.ordered
+        if self.names:
+            starts = [np.char.startswith(equilibria.phase.astype(str), name) for name in self.names]
+            rows &= np.logical_or.reduce(starts)
+        return rows
+
+    def amount(self, equilibria: Equilibria) -> np.ndarray:
+        """float64 [C, T]: its fraction; nan at points that failed."""
+        return equilibria.amount_of(self.rows(equilibria))
+
+
+class Parts(NamedTuple):
+    """The phases of an alloy."""
+
+    matrix: Part
+    precipitate: Part
+
+
+BCC_AND_B2 = Parts(Part("bcc", ordered=False), Part("bcc", ordered=True))
+"""Disordered BCC with ordered BCC."""
+
+Rule = Callable[[Equilibria, float, Parts], np.ndarray]
+"""Equilibria of C compositions, the lowest temperature (K) to be looked at and the two phases ->
+float64 [C]: 1 where the rule is kept, 0 where it is broken, nan where that is unknown.
 
 A point that failed makes the grid of temperatures coarser, no more, unless the rule is about that
 temperature.
 """
 
-_Rows = tuple[np.ndarray, np.ndarray]  # rows of a table: of BCC and of B2 phases, for one
+_Rows = tuple[np.ndarray, np.ndarray]  # rows of a table: of matrix and precipitate, for one
 
 _SAME_PHASE = 0.2  # largest difference of mole fractions of a phase at neighbouring temperatures
 
 
-def coexist(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
-    """BCC and B2 coexist at some temperature; see `Rule`."""
+def coexist(equilibria: Equilibria, lowest: float = 0.0, parts: Parts = BCC_AND_B2) -> np.ndarray:
+    """Matrix and precipitate coexist at some temperature; see `Rule`."""
     looked_at = _looked_at(equilibria, lowest)
-    return _told(looked_at, (_both(equilibria) & looked_at).any(axis=1))
+    return _told(looked_at, (_both(equilibria, parts) & looked_at).any(axis=1))
 
 
-def bcc_first(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
-    """The first solid on cooling is BCC; see `Rule`.
+def matrix_first(
+    equilibria: Equilibria, lowest: float = 0.0, parts: Parts = BCC_AND_B2
+) -> np.ndarray:
+    """The first solid on cooling is the matrix; see `Rule`.
 
-    That is, at the highest temperature with a solid there is more disordered BCC than B2 and than
-    all other solids: at steps of 100 K several phases may appear in one step.
+    That is, at the highest temperature with a solid there is more of it than of the precipitate and
+    than of all other solids: at steps of 100 K several phases may appear in one step.
     """
-    bcc, b2, others = _solids(equilibria)
+    matrix, precipitate, others = _solids(equilibria, parts)
     looked_at = _looked_at(equilibria, lowest)
-    solid = looked_at & (bcc + b2 + others > PRESENT)
+    solid = looked_at & (matrix + precipitate + others > PRESENT)
     hottest = solid.shape[1] - 1 - np.argmax(solid[:, ::-1], axis=1)
     rows = np.arange(len(solid))
-    most = bcc[rows, hottest] > np.maximum(b2, others)[rows, hottest]
+    most = matrix[rows, hottest] > np.maximum(precipitate, others)[rows, hottest]
     return _told(looked_at, solid.any(axis=1) & most)
 
 
-def b2_at_room_temperature(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
-    """There is B2 at the lowest temperature that is looked at, 373 K in the paper; see `Rule`."""
+def precipitate_when_cold(
+    equilibria: Equilibria, lowest: float = 0.0, parts: Parts = BCC_AND_B2
+) -> np.ndarray:
+    """There is precipitate at the lowest temperature that is looked at; see `Rule`.
+
+    373 K in the paper.
+    """
     looked_at = equilibria.temperatures >= lowest
     if not looked_at.any():
         return np.full(len(equilibria), np.nan)
-    amount = equilibria.amount("bcc", ordered=True)[:, np.argmax(looked_at)]
+    amount = parts.precipitate.amount(equilibria)[:, np.argmax(looked_at)]
     return np.where(np.isnan(amount), np.nan, amount > PRESENT)
 
 
-def few_other_phases(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
-    """Phases other than BCC, B2 and liquid are at most 10 % at every temperature; see `Rule`."""
+def few_other_phases(
+    equilibria: Equilibria, lowest: float = 0.0, parts: Parts = BCC_AND_B2
+) -> np.ndarray:
+    """Phases other than the two and liquid are at most 10 % at every temperature; see `Rule`."""
     looked_at = _looked_at(equilibria, lowest)
-    few = _solids(equilibria)[2] <= OTHERS + 1e-9
+    few = _solids(equilibria, parts)[2] <= OTHERS + 1e-9
     return _told(looked_at, (few | ~looked_at).all(axis=1))
 
 
-def smallest_mismatch(equilibria: Equilibria, lowest: float = 0.0) -> np.ndarray:
-    """float64 [C]: least difference of the lattice parameters of BCC and B2 where both are, in Å.
+def smallest_mismatch(
+    equilibria: Equilibria,
+    lowest: float = 0.0,
+    parts: Parts = BCC_AND_B2,
+    *,
+    crossing: bool = True,
+) -> np.ndarray:
+    """float64 [C]: least difference of the lattice parameters of the phases where both are, in Å.
 
-    Over all temperatures and composition sets; zero where the difference changes its sign between
-    neighbouring temperatures. nan where they never coexist, or where a lattice parameter that it
-    may depend on is unknown.
+    Over all temperatures and composition sets; zero, with `crossing`, where the difference changes
+    its sign between neighbouring temperatures. nan where they never coexist, or where a lattice
+    parameter that it may depend on is unknown.
     """
     looked_at = _looked_at(equilibria, lowest)
-    both = _both(equilibria) & looked_at
+    both = _both(equilibria, parts) & looked_at
     cell = equilibria.composition * both.shape[1] + equilibria.step
     order = np.argsort(cell, kind="stable")
     order = order[both.ravel()[cell[order]] & (equilibria.fraction[order] > PRESENT)]
-    sides = [order[equilibria.rows_of("bcc", ordered)[order]] for ordered in (False, True)]
+    sides = [order[part.rows(equilibria)[order]] for part in parts]
     smallest = np.full(len(equilibria), np.nan)
     for n in np.flatnonzero(both.any(axis=1)):
         found, before = [], None
         for step in np.flatnonzero(looked_at[n]):
             # A point that failed is not among these: its neighbours become each other's.
             here = n * both.shape[1] + step
-            bcc, b2 = (
+            first, second = (
                 rows[slice(*np.searchsorted(cell[rows], [here, here + 1]))] for rows in sides
             )
-            now = (bcc, b2) if both[n, step] else None
+            now = (first, second) if both[n, step] else None
             if now is not None:
-                found.append(np.abs(_differences(equilibria, bcc, b2)).ravel())
-                if before is not None and _crosses(equilibria, before, now):
+                found.append(np.abs(_differences(equilibria, first, second)).ravel())
+                if crossing and before is not None and _crosses(equilibria, before, now):
                     found.append(np.zeros(1))
             before = now
         smallest[n] = np.concatenate(found).min(initial=np.inf)  # nan if one is
     return np.where(np.isfinite(smallest), smallest, np.nan)
 
 
-def _differences(equilibria: Equilibria, bcc: np.ndarray, b2: np.ndarray) -> np.ndarray:
-    """Å [rows of BCC, rows of B2]: by how much the lattice parameter of B2 is larger."""
-    return np.asarray(equilibria.lattice[b2] - equilibria.lattice[bcc][:, None])
+def _differences(equilibria: Equilibria, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Å [rows of one phase, rows of the other]: by how much the other's lattice is larger."""
+    return np.asarray(equilibria.lattice[second] - equilibria.lattice[first][:, None])
 
 
 def _crosses(equilibria: Equilibria, before: _Rows, now: _Rows) -> bool:
-    """Whether a BCC and a B2 that are there at two temperatures have the same lattice between."""
-    (bcc, bcc_now), (b2, b2_now) = (
+    """Whether two phases that are there at two temperatures have the same lattice between."""
+    (first, first_now), (second, second_now) = (
         _followed(equilibria, *rows) for rows in zip(before, now, strict=True)
     )
-    change = _differences(equilibria, bcc, b2) * _differences(equilibria, bcc_now, b2_now)
+    change = _differences(equilibria, first, second)
+    change = change * _differences(equilibria, first_now, second_now)
     return bool((change <= 0).any())
 
 
@@ -127,27 +189,18 @@ def _followed(equilibria: Equilibria, before: np.ndarray, now: np.ndarray) -> _R
     return before[first[same]], now[second[same]]
 
 
-RULES: Mapping[str, tuple[Rule, float]] = MappingProxyType(
-    {
-        "coexist": (coexist, 1000.0),
-        "bcc_first": (bcc_first, 100.0),
-        "b2_at_room_temperature": (b2_at_room_temperature, 10.0),
-        "few_other_phases": (few_other_phases, 1.0),
-    }
-)
-"""Name -> rule, and what breaking it costs."""
+def _solids(equilibria: Equilibria, parts: Parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fractions [C, T] of matrix, precipitate and other solids; nan at points that failed."""
+    matrix, precipitate = (part.rows(equilibria) for part in parts)
+    others = ~(matrix | precipitate | equilibria.rows_of("liquid"))
+    first, second, third = map(equilibria.amount_of, (matrix, precipitate, others))
+    return first, second, third
 
 
-def _solids(equilibria: Equilibria) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fractions [C, T] of disordered BCC, B2 and other solids; nan at points that failed."""
-    bcc = equilibria.amount("bcc", ordered=False)
-    return bcc, equilibria.amount("bcc", ordered=True), equilibria.amount("other")
-
-
-def _both(equilibria: Equilibria) -> np.ndarray:
-    """bool [C, T]: BCC and B2 are both there."""
-    bcc, b2, _ = _solids(equilibria)
-    return np.asarray((bcc > PRESENT) & (b2 > PRESENT))
+def _both(equilibria: Equilibria, parts: Parts) -> np.ndarray:
+    """bool [C, T]: matrix and precipitate are both there."""
+    matrix, precipitate, _ = _solids(equilibria, parts)
+    return np.asarray((matrix > PRESENT) & (precipitate > PRESENT))
 
 
 def _looked_at(equilibria: Equilibria, lowest: float) -> np.ndarray:

@@ -11,10 +11,15 @@ from matplotlib.figure import Figure
 
 from crystaljax import plots
 from crystaljax.alloys.composition import master, read_candidate
-from crystaljax.alloys.evaluation import figures
+from crystaljax.alloys.evaluation import figures, over_seeds
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, compare
 from crystaljax.alloys.evaluation.table_one import table_one
-from crystaljax.alloys.evaluation.tokens import ALLOY_TOKENS
+from crystaljax.alloys.evaluation.tokens import (
+    ALLOY_TOKENS,
+    ElementTable,
+    element_table,
+    write_element_tables,
+)
 from crystaljax.alloys.reward import AlloyReward
 from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.alloys import Run
@@ -40,10 +45,15 @@ def finish(experiment: Experiment, judge: AlloyReward, runs: Sequence[Run]) -> P
     table = table_one(found, SFT)
     table.write(experiment.folder)
     divergence = {label: differences(runs[0], label) for label in runs[0].params if label != SFT}
+    drifted = drift(runs[0])
+    write_element_tables(experiment.folder / "kl_elements.csv", drifted)
     best = best_candidates(runs)
     figures = {
         name: (figure, caption)
-        for name, caption, figure in drawn(runs, found, divergence, judge, best)
+        for name, caption, figure in (
+            *drawn(runs, found, divergence, judge, best),
+            *compared(runs, found, drifted),
+        )
     }
     tables = [
         table.table,
@@ -54,8 +64,9 @@ def finish(experiment: Experiment, judge: AlloyReward, runs: Sequence[Run]) -> P
             for label in runs[0].params
             if label != SFT
         ),
-        element_sets(found),
+        over_seeds.element_set_table(found),
         token_table(divergence),
+        over_seeds.element_divergence_table(drifted),
         Table("Best candidates of all", [["reward", "found by", "candidate"], *best_rows(best)]),
     ]
     for label, evaluations in found.items():
@@ -96,16 +107,16 @@ def best_rows(best: Sequence[Best]) -> list[list[str]]:
     return [[f"{one.reward:.2g}", one.label, one.text] for one in best]
 
 
-def element_sets(found: Mapping[str, Sequence[AlloyEvaluation]]) -> Table:
-    """The commonest sets of elements of the BCC, by label, first seed."""
-    rows = [["", *(f"{n}." for n in range(1, 6))]]
-    for label, (first, *_) in found.items():
-        rows.append([label, *(f"{rate.name} {100 * rate.value:.0f} %" for rate in first.top_bcc)])
-    width = max(map(len, rows))
-    return Table(
-        "Commonest sets of elements in the BCC, first seed",
-        [[*row, *[""] * (width - len(row))] for row in rows],
-    )
+def drift(run: Run) -> dict[str, ElementTable]:
+    """KL(model ‖ SFT) of each model at the elements in SFT's samples (A.6 of the paper)."""
+    sequences = run.bench.sequences(run.samples[SFT])[:N_DIVERGENT]
+    return {
+        label: element_table(
+            token_divergence(run.bench.policy, params, run.params[SFT], sequences, ALLOY_TOKENS)
+        )
+        for label, params in run.params.items()
+        if label != SFT
+    }
 
 
 def differences(run: Run, label: str) -> TokenDivergence:
@@ -137,17 +148,19 @@ def drawn(
         label: np.concatenate([run.samples[label].judged.value for run in runs])
         for label in (SFT, "DPO", "GRPO")
     }
-    yield "rewards", "Rewards before and after", figures.reward_histogram(values)
+    histogram = figures.reward_histogram(values, rules=judge.family.rules)
+    yield "rewards", "Rewards before and after", histogram
     yield (
         "trade_off",
         "Candidates that keep all rules, and diversity",
         figures.reward_against_diversity(found, "all rules"),
     )
-    elements = {"training data": runs[0].bench.reference.elements}
-    elements |= {label: found[label][0].elements for label in (SFT, "DPO", "GRPO")}
-    yield "elements", "Candidates with each element", plots.element_bars(elements, of="candidates")
     yield "tokens", "KL(DPO ‖ SFT) in samples", figures.token_heat_map(divergence["DPO"])
-    yield "kl_elements", "KL(DPO ‖ SFT) by element", figures.element_heat_map(divergence["DPO"])
+    yield (
+        "kl_elements",
+        "KL(DPO ‖ SFT) by element",
+        figures.element_heat_map(divergence["DPO"], judge.family.tags),
+    )
     first = runs[0].bench.folder
     sft, dpo, grpo = (read_metrics(first / name) for name in ("SFT", "DPO", "GRPO"))
     curves: dict[str, tuple[Mapping[str, np.ndarray], str]] = {
@@ -164,8 +177,27 @@ def drawn(
     for name, (series, label) in curves.items():
         yield name, label, plots.training_curves(series, label)
     for n, one in enumerate(best[:N_DRAWN], 1):
-        candidate, _ = read_candidate(one.text, judge.engine.elements)
+        candidate, _ = read_candidate(one.text, judge.engine.elements, judge.family.tags)
         assert candidate is not None  # it was judged
         mixture = master(candidate, judge.config.mix_by)
         table = judge.engine.equilibria([mixture], np.array(judge.config.temperatures))
         yield f"phases_{n}", f"Phases of {one.text}", figures.phase_fractions(table, 0, one.text)
+
+
+def compared(
+    runs: Sequence[Run],
+    found: Mapping[str, Sequence[AlloyEvaluation]],
+    drifted: Mapping[str, ElementTable],
+) -> Iterator[tuple[str, str, Figure]]:
+    """The paper's figures 2 to 4, over seeds, and 11, of the first seed."""
+    models = {label: found[label] for label in runs[0].params}
+    yield "outcomes", "Win, draw and loss against SFT", over_seeds.outcome_bars(models, SFT)
+    yield "rules", "Rules that are kept, against SFT", over_seeds.rule_change_bars(models, SFT)
+    training = runs[0].bench.reference.elements
+    shares = over_seeds.element_share_bars(models, training)
+    yield "elements", "Candidates with each element", shares
+    yield "kl_models", "KL(model ‖ SFT) in SFT's samples", over_seeds.divergence_map(drifted)
+    if len(drifted) > 1:
+        one, other, *_ = drifted
+        bars = over_seeds.divergence_change_bars(drifted, one, other)
+        yield "kl_change", f"KL of {one} less that of {other}, in SFT's samples", bars

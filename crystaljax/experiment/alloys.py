@@ -6,20 +6,27 @@ Everything that is made is kept in the seed's folder and found again by a run th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from crystaljax.alloys.baselines.optimize import SearchConfig, search
 from crystaljax.alloys.baselines.space import Space
-from crystaljax.alloys.composition import candidate_pattern
-from crystaljax.alloys.dataset import PairsConfig, alloy_examples, candidates
-from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
+from crystaljax.alloys.composition import Candidate, candidate_pattern
+from crystaljax.alloys.dataset import PairsConfig, all_pairs, alloy_examples, candidates
+from crystaljax.alloys.evaluation.metrics import (
+    AlloyEvaluation,
+    AlloyReference,
+    evaluate_alloys,
+)
+from crystaljax.alloys.family import AlloyFamily
 from crystaljax.alloys.journal import Journal, read_rewards, reward_entries
-from crystaljax.alloys.lists import load_lists
+from crystaljax.alloys.known import known_alloys
+from crystaljax.alloys.lists import PhaseLists, load_lists
 from crystaljax.alloys.reward import AlloyReward
 from crystaljax.experiment.experiment import Experiment, TrainingRun
 from crystaljax.experiment.texts import Texts, chats, plain, prompts, sequences
@@ -48,9 +55,15 @@ class DataConfig:
     pairs: PairsConfig = field(default_factory=PairsConfig)
     """Pairing of the phases."""
     template: str = "alloy_short"
-    """Prompt template: a shipped one, or the path of a TOML file."""
+    """Prompt template: a shipped one, or the path of a TOML file; the family's if empty."""
     held: bool = True
     """Samples are held to the grammar of candidates; what GRPO learns from is not."""
+    covered: Literal["held out", "space"] = "held out"
+    """What samples should cover: the candidates that are held out, or all pairs of the phases, as
+    in the paper."""
+    known: Path | None = None
+    """File of known alloys, to which samples should be new, too: a CSV with a column of formulas,
+    such as the Materials Project's, or one formula a line."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,21 @@ class BestConfig:
     """... each to some of this share, those of lower reward; 1, all, in the paper ..."""
     n_rejected: int = 10
     """... so many; 100 in the paper."""
+    by_rank: bool = False
+    """Of equal rewards the earlier sample is preferred, as in the paper; if not, none is."""
+
+
+def data_reference(
+    data: DataConfig,
+    lists: PhaseLists,
+    train: Sequence[Candidate],
+    validation: Sequence[Candidate],
+    family: AlloyFamily,
+) -> AlloyReference:
+    """The reference of evaluations on these data; errors as `known.known_alloys`."""
+    covered = validation if data.covered == "held out" else all_pairs(lists.bcc, lists.b2)
+    known = [] if data.known is None else known_alloys(data.known, lists.elements)
+    return AlloyReference.of(f"{data.lists}/train", train, covered, known=known, family=family)
 
 
 class Samples(NamedTuple):
@@ -103,8 +131,9 @@ class Bench:
         lists.check(reward)
         self.grid, self.elements = lists.grid, lists.elements
         train, validation = candidates(lists.bcc, lists.b2, replace(data.pairs, seed=seed))
-        self.reference = AlloyReference.of(f"{data.lists}/train", train, validation)
-        template, chat = load_template(data.template), chats(model)
+        self.reference = data_reference(data, lists, train, validation, reward.family)
+        prompt = data.template or reward.family.prompts.training
+        template, chat = load_template(prompt), chats(model)
         self.train, self.validation = (
             Texts.given(alloy_examples(part, template, self.elements, chat=chat))
             for part in (train, validation)
@@ -113,7 +142,8 @@ class Bench:
         self.policy = load_text_policy(replace(model, seed=seed), texts)
         self.grammar = None
         if data.held:
-            pattern, size = candidate_pattern(self.elements), self.policy.config.vocabulary
+            pattern = candidate_pattern(self.elements, reward.family.tags)
+            size = self.policy.config.vocabulary
             self.grammar = from_regex(pattern, self.policy.tokenizer, size)
         # All ask the same.
         self.prompt = prompts(self.policy, self.train.take(np.arange(1)))[0]
@@ -143,7 +173,9 @@ class Bench:
     ) -> Params:
         """Learn which of some samples are the better ones, from `start`, which is the reference."""
         rng = np.random.default_rng(self.seed)
-        rows = ranked_pairs(samples.judged.value, best.best, best.worst, best.n_rejected, rng)
+        values = samples.judged.value
+        shares = best.best, best.worst, best.n_rejected
+        rows = ranked_pairs(values, *shares, rng, by_rank=best.by_rank)
         if not len(rows):
             failures = samples.judged.failures()
             why = "".join(f"; {n} of {len(samples.texts)}: {w}" for w, n in failures.items())
@@ -201,7 +233,9 @@ class Bench:
         path = self.folder / f"{config.method}.jsonl"
         config = replace(config, journal=path, seed=self.seed)
         space, judge = Space(self.grid), self.reward.judge_texts
-        return Samples(*search(space, judge, config, self.reward.identity), [])
+        reward = self.reward
+        found = search(space, judge, config, reward.identity, reward.family.tags)
+        return Samples(*found, [])
 
     def evaluation(self, samples: Samples) -> AlloyEvaluation:
         """Evaluation of samples."""

@@ -91,13 +91,21 @@ def preference_pairs(
 
 
 def ranked_pairs(
-    reward: np.ndarray, best: float, worst: float, n_rejected: int, rng: np.random.Generator
+    reward: np.ndarray,
+    best: float,
+    worst: float,
+    n_rejected: int,
+    rng: np.random.Generator,
+    *,
+    by_rank: bool = False,
 ) -> np.ndarray:
     """int [P, 2]: samples (chosen, rejected): each of the best against several that are worse.
 
     Of all samples the share `best` each meet `n_rejected` of the share `worst`, drawn at random
-    among those with a lower reward [B] (all of them where there are fewer). In arXiv 2511.12036 the
-    best quarter meets 100 of all samples of lower rank. ValueError for shares out of range.
+    among those with a lower reward [B] (all of them where there are fewer), or `by_rank` of those
+    that come later in the order of rewards, equal ones in the order in which they are given. In
+    arXiv 2511.12036 the best quarter meets 100 of all samples of lower rank. ValueError for shares
+    out of range.
     """
     if not (0 < best <= 1 and 0 < worst <= 1):
         raise ValueError(f"best {best:g} and worst {worst:g}: they must be above 0, 1 at most")
@@ -105,8 +113,12 @@ def ranked_pairs(
     n_best, n_worst = round(best * len(order)), round(worst * len(order))
     chosen_ones, others = order[:n_best], order[len(order) - n_worst :]
     pairs = [np.zeros((0, 2), np.int64)]
-    for chosen in chosen_ones:
-        worse = others[reward[others] < reward[chosen]]
+    first_other = len(order) - n_worst
+    for rank, chosen in enumerate(chosen_ones):
+        if by_rank:
+            worse = others[max(rank + 1 - first_other, 0) :]
+        else:
+            worse = others[reward[others] < reward[chosen]]
         rejected = rng.choice(worse, min(n_rejected, len(worse)), replace=False)
         pairs.append(np.stack([np.full_like(rejected, chosen), rejected], axis=1))
     return np.concatenate(pairs)

@@ -13,20 +13,13 @@ from typing import NamedTuple
 from crystaljax.alloys.baselines.endpoint import Messages
 from crystaljax.alloys.baselines.optimize import Judge
 from crystaljax.alloys.baselines.shots import final_answer
+from crystaljax.alloys.family import BCC_B2, AlloyFamily
 from crystaljax.alloys.journal import Entry, Journal, read_rewards, reward_entries
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.text.prompts import load_template
 
 Ask = Callable[[Sequence[Messages]], Sequence[str | None]]
 """B chats -> their answers, None where there is none; such as an `Endpoint`."""
-
-BROKEN = {
-    "coexist": "BCC and B2 are not in equilibrium with each other at any temperature",
-    "bcc_first": "the first solid on cooling is not BCC",
-    "b2_at_room_temperature": "there is no B2 near room temperature",
-    "few_other_phases": "other solid phases exceed 10 % at some temperature",
-}
-"""Explanation of each broken rule."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +59,7 @@ def dialogue(
     judge: Judge,
     config: DialogueConfig = DialogueConfig(),
     identity: str = "",
+    family: AlloyFamily = BCC_B2,
 ) -> list[Round]:
     """One dialogue for each prompt; the rounds, fewer where nobody answers any more.
 
@@ -78,13 +72,13 @@ def dialogue(
     rounds = [_read(entry) for entry in journal.entries[: config.revisions + 1]]
     while len(rounds) <= config.revisions:
         last = rounds[-1] if rounds else None
-        advice = _advice(last, evaluator, config) if last else {}
-        chats = [_chat(n, prompt, last, advice, config) for n, prompt in enumerate(prompts)]
+        advice = _advice(last, evaluator, config, family) if last else {}
+        chats = [_chat(n, prompt, last, advice, config, family) for n, prompt in enumerate(prompts)]
         answers = generator(chats)
         answered = [(n, answer) for n, answer in enumerate(answers) if answer is not None]
         if not answered:
             break
-        texts = [final_answer(answer) for _, answer in answered]
+        texts = [final_answer(answer, family.tags) for _, answer in answered]
         dialogues = [n for n, _ in answered]
         round_ = Round(dialogues, texts, judge(texts), [advice.get(n) for n in dialogues])
         journal.add([_entry(round_)])
@@ -92,16 +86,16 @@ def dialogue(
     return rounds
 
 
-def verdicts(rewards: RewardBatch) -> list[str]:
+def verdicts(rewards: RewardBatch, family: AlloyFamily = BCC_B2) -> list[str]:
     """Rewards of B candidates in words: why one is none, the rules it breaks, its mismatch."""
-    return [_verdict(rewards, n) for n in range(len(rewards))]
+    return [_verdict(rewards, n, family) for n in range(len(rewards))]
 
 
-def _verdict(rewards: RewardBatch, n: int) -> str:
+def _verdict(rewards: RewardBatch, n: int, family: AlloyFamily) -> str:
     if not rewards.ok[n]:
         return f"It could not be judged: {rewards.reasons[n]}."
-    known = [name for name in BROKEN if name in rewards.info]
-    broken = [BROKEN[name] for name in known if rewards.info[name][n] == 0]
+    known = [name for name in family.rules if name in rewards.info]
+    broken = [family.rules[name].complaint for name in known if rewards.info[name][n] == 0]
     lines = [f"- {words}" for words in broken]
     if known and not broken:
         lines.append("- all conditions are met")
@@ -110,26 +104,34 @@ def _verdict(rewards: RewardBatch, n: int) -> str:
     return "\n".join([f"Reward {rewards.value[n]:.3f} (the larger the better, 0 at best)", *lines])
 
 
-def _advice(last: Round, evaluator: Ask, config: DialogueConfig) -> dict[int, str]:
+def _advice(
+    last: Round, evaluator: Ask, config: DialogueConfig, family: AlloyFamily
+) -> dict[int, str]:
     """The evaluator's verdict on each dialogue's last proposal."""
     template = load_template(config.evaluator)
     elements = ", ".join(config.elements)
     chats = [
         template.messages({"elements": elements, "candidate": text, "verdict": verdict})
-        for text, verdict in zip(last.texts, verdicts(last.rewards), strict=True)
+        for text, verdict in zip(last.texts, verdicts(last.rewards, family), strict=True)
     ]
     said = zip(last.dialogues, evaluator(chats), strict=True)
     return {n: advice for n, advice in said if advice is not None}
 
 
 def _chat(
-    n: int, prompt: Messages, last: Round | None, advice: dict[int, str], config: DialogueConfig
+    n: int,
+    prompt: Messages,
+    last: Round | None,
+    advice: dict[int, str],
+    config: DialogueConfig,
+    family: AlloyFamily,
 ) -> Messages:
     """Messages to the generator of dialogue n."""
     if last is None or n not in last.dialogues:
         return prompt
     row = last.dialogues.index(n)
-    values = {"verdict": verdicts(last.rewards[[row]])[0], "advice": advice.get(n, "none")}
+    verdict = verdicts(last.rewards[[row]], family)[0]
+    values = {"verdict": verdict, "advice": advice.get(n, "none")}
     answer = {"role": "assistant", "content": last.texts[row]}
     return (*prompt, answer, *load_template(config.revision).messages(values))
 

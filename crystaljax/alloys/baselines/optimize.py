@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from crystaljax.alloys.baselines.space import Space, new_candidates
-from crystaljax.alloys.composition import Candidate
+from crystaljax.alloys.composition import TAGS, Candidate, Tags, write_candidate
 from crystaljax.alloys.grid import GridConfig, Shares
 from crystaljax.alloys.journal import Entry, Journal, read_rewards, reward_entries
 from crystaljax.rewards.base import RewardBatch
@@ -74,7 +74,11 @@ class Proposer(Protocol):
 
 
 def search(
-    space: Space, judge: Judge, config: SearchConfig = SearchConfig(), identity: str = ""
+    space: Space,
+    judge: Judge,
+    config: SearchConfig = SearchConfig(),
+    identity: str = "",
+    tags: Tags = TAGS,
 ) -> Searched:
     """Judge `config.calls` different candidates of a space, fewer if it has no more.
 
@@ -85,7 +89,7 @@ def search(
     if config.calls < 1 or config.batch < 1:
         raise ValueError(f"calls and batch must be at least 1, not {config.calls}, {config.batch}")
     journal = Journal(config.journal, _header(space, config) | {"reward": identity})
-    proposer = _proposer(space, config)
+    proposer = _proposer(space, config, tags)
     proposer.learn(journal.entries)
     known = {entry["text"] for entry in journal.entries}
     while len(journal.entries) < config.calls:
@@ -106,24 +110,30 @@ def search(
 def _header(space: Space, config: SearchConfig) -> dict[str, Any]:
     """Settings that identify a journal; a search may go on for more calls."""
     names = ("method", "batch", "population", "seed")
-    return {"search": {name: getattr(config, name) for name in names}, "space": asdict(space)}
+    searched = asdict(space)
+    if not searched["grid"]["levels"]:  # as in journals from before they were an option
+        del searched["grid"]["levels"]
+    return {"search": {name: getattr(config, name) for name in names}, "space": searched}
 
 
-def _proposer(space: Space, config: SearchConfig) -> Proposer:
-    return RandomProposer(space, config.seed) if config.method == "random" else Study(space, config)
+def _proposer(space: Space, config: SearchConfig, tags: Tags) -> Proposer:
+    if config.method == "random":
+        return RandomProposer(space, config.seed, tags)
+    return Study(space, config, tags)
 
 
 class RandomProposer:
     """Draws from the grid and learns nothing."""
 
-    def __init__(self, space: Space, seed: int) -> None:
-        self._space = space
+    def __init__(self, space: Space, seed: int, tags: Tags = TAGS) -> None:
+        self._space, self._tags = space, tags
         self._seed = seed
 
     def propose(self, n: int, known: set[str]) -> list[Proposal]:
         """See `Proposer`."""
         rng = np.random.default_rng([self._seed, len(known)])
-        return [Proposal(str(one), {}) for one in new_candidates(self._space, n, rng, known)]
+        found = new_candidates(self._space, n, rng, known, self._tags)
+        return [Proposal(write_candidate(one, self._tags), {}) for one in found]
 
     def learn(self, entries: Sequence[Entry]) -> None:
         """Nothing."""
@@ -136,9 +146,10 @@ class Study:
     and the closest shares of the grid are taken. CMA-ES is not offered: it has no categories.
     """
 
-    def __init__(self, space: Space, config: SearchConfig) -> None:
+    def __init__(self, space: Space, config: SearchConfig, tags: Tags = TAGS) -> None:
         """ImportError without optuna."""
         self._optuna = optuna_module()
+        self._tags = tags
         self._space = space
         self._config = config
         self._parameters = _parameters(space, self._optuna.distributions)
@@ -160,7 +171,8 @@ class Study:
                     break
                 trial = self._study.ask(self._parameters)
                 candidate = candidate_at(self._space, trial.params)
-                if candidate is None or (text := str(candidate)) in known or text in found:
+                text = "" if candidate is None else write_candidate(candidate, self._tags)
+                if not text or text in known or text in found:
                     self._study.tell(trial, state=failed)
                 else:
                     found[text] = trial

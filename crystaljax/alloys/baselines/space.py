@@ -9,7 +9,7 @@ from math import comb
 
 import numpy as np
 
-from crystaljax.alloys.composition import Candidate
+from crystaljax.alloys.composition import TAGS, Candidate, Tags, write_candidate
 from crystaljax.alloys.grid import GridConfig, Shares
 
 _PATIENCE = 10_000  # draws in a row that bring nothing new, after which none is thought to be left
@@ -77,9 +77,9 @@ def random_candidates(space: Space, n: int, rng: np.random.Generator) -> list[Ca
 
 
 def new_candidates(
-    space: Space, n: int, rng: np.random.Generator, known: set[str]
+    space: Space, n: int, rng: np.random.Generator, known: set[str], tags: Tags = TAGS
 ) -> list[Candidate]:
-    """As `random_candidates`, none of them among the texts `known`."""
+    """As `random_candidates`, none of them among the texts `known`, which have these tags."""
     grid, roles = space.grid, space.grid.roles
     found: dict[str, Candidate] = {}
     seen = set()  # points that were drawn before: to write a candidate takes longer than a draw
@@ -97,7 +97,10 @@ def new_candidates(
         seen.add(point)
         bcc, first, second, volume = point
         candidate = space.candidate(dict(bcc), dict(first), dict(second), volume)
-        if candidate is not None and (text := str(candidate)) not in known and text not in found:
+        if candidate is None:
+            continue
+        text = write_candidate(candidate, tags)
+        if text not in known and text not in found:
             found[text] = candidate
             idle = 0
     return list(found.values())

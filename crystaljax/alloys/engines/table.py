@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from crystaljax.alloys.composition import fractions
+from crystaljax.alloys.composition import CompositionError, fractions, master
+from crystaljax.alloys.engines.phase_table import read_phase_table
 from crystaljax.alloys.engines.thermodynamics import (
     SAME_TEMPERATURE,
     Equilibria,
@@ -104,11 +106,22 @@ class TableEngine:
 
     @classmethod
     def read(cls, path: str | PathLike) -> TableEngine:
-        """The table in a file; see `read_table`."""
+        """The table in a file; see `read_table`, and `read_phase_table` for one that is .csv.
+
+        A CSV's candidates are found by their mixtures by volume and by mole.
+        """
         from hashlib import sha256
 
-        equilibria = read_table(path)
-        return cls(equilibria, f"table {sha256(Path(path).read_bytes()).hexdigest()}")
+        path = Path(path)
+        identity = f"table {sha256(path.read_bytes()).hexdigest()}"
+        if path.suffix != ".csv":
+            return cls(read_table(path), identity)
+        candidates, equilibria = read_phase_table(path, "mole")
+        engine = cls(equilibria, identity)
+        for n, candidate in enumerate(candidates):
+            with suppress(CompositionError):  # an element without a volume
+                engine._places.setdefault(composition_key(master(candidate)), n)
+        return engine
 
     @property
     def elements(self) -> tuple[str, ...]:

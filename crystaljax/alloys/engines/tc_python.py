@@ -12,11 +12,11 @@ import numpy as np
 from crystaljax.alloys.composition import PAPER_ELEMENTS
 from crystaljax.alloys.engines.thermodynamics import (
     Equilibria,
-    Kind,
     Point,
     Row,
     ascending,
     is_ordered,
+    kind_of_name,
     present,
     problem,
 )
@@ -122,7 +122,7 @@ def _told(error: Exception) -> str:
 
 def _row(result: Any, phase: str, elements: tuple[str, ...]) -> Row:
     """One stable phase; quantities in the notation of Thermo-Calc's console mode."""
-    kind = _kind(phase)
+    kind = kind_of_name(phase)
     fraction = result.get_value_of(f"NPM({phase})")
     composition = {e: float(result.get_value_of(f"X({phase},{e})")) for e in elements}
     ordered, lattice = False, float("nan")
@@ -134,10 +134,3 @@ def _row(result: Any, phase: str, elements: tuple[str, ...]) -> Row:
         ordered = is_ordered(first, second)
         lattice = float(lattice_from_molar_volume(result.get_value_of(f"VM({phase})")))
     return Row(phase, kind, ordered, float(fraction), composition, lattice)
-
-
-def _kind(phase: str) -> Kind:
-    name = phase.upper()
-    if name.startswith(("LIQUID", "IONIC_LIQ")):
-        return "liquid"
-    return "bcc" if name.startswith(("BCC_B2", "BCC_A2")) else "other"

@@ -97,7 +97,10 @@ class Equilibria:
 
     def amount(self, kind: Kind, ordered: bool | None = None) -> np.ndarray:
         """float64 [C, T]: fraction of all phases of a kind; nan at points that failed."""
-        rows = self.rows_of(kind, ordered)
+        return self.amount_of(self.rows_of(kind, ordered))
+
+    def amount_of(self, rows: np.ndarray) -> np.ndarray:
+        """float64 [C, T]: fraction of some rows, bool [R]; nan at points that failed."""
         cells = self.composition[rows] * len(self.temperatures) + self.step[rows]
         size = self.solved.size
         sums = np.bincount(cells, self.fraction[rows], minlength=size).reshape(self.solved.shape)
@@ -264,6 +267,14 @@ def is_ordered(first: np.ndarray, second: np.ndarray) -> bool:
     if not np.isfinite(difference):
         raise ValueError("site fractions that are no numbers")
     return difference > ORDERED
+
+
+def kind_of_name(phase: str) -> Kind:
+    """Kind of a phase by its name in Thermo-Calc's databases, such as "BCC_B2#2"."""
+    name = phase.upper()
+    if name.startswith(("LIQUID", "IONIC_LIQ")):
+        return "liquid"
+    return "bcc" if name.startswith(("BCC_B2", "BCC_A2")) else "other"
 
 
 def present(mixture: Mapping[str, float]) -> dict[str, float]:

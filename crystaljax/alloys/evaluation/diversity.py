@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -13,7 +13,6 @@ from scipy.special import gammaln
 from crystaljax.alloys.composition import Candidate
 from crystaljax.alloys.engines.table import composition_key
 from crystaljax.composition import atomic_number
-from crystaljax.evaluation.rates import Rate
 
 Phase = Literal["bcc", "b2"]
 
@@ -54,23 +53,19 @@ def expected_unique(keys: Sequence[Hashable | None], draw: int) -> float:
     return float((1 - np.where(can_miss, np.exp(log_missed), 0.0)).sum())
 
 
-def top_element_sets(candidates: Candidates, n: int = 5, phase: Phase = "bcc") -> list[Rate]:
-    """The n commonest sets of elements of a phase, such as "Al-Cr", of all that are candidates."""
-    known = [getattr(one, phase) for one in candidates if one is not None]
-    sets = Counter("-".join(sorted(amounts)) for amounts in known)
-    description = f"the {phase.upper()} has these elements and no others"
-    ordered = sorted(sets.items(), key=lambda pair: (-pair[1], pair[0]))
-    return [Rate(name, count, len(known), description, "candidates") for name, count in ordered[:n]]
-
-
 def element_frequencies(candidates: Candidates, phase: Phase | None = None) -> np.ndarray:
     """float64 [119]: fraction of candidates that have each element, by atomic number.
 
     In one phase, or in any if None is given.
     """
-    counts = np.zeros(119)
     known = [one for one in candidates if one is not None]
-    for one in known:
-        parts = (one.bcc, one.b2) if phase is None else (getattr(one, phase),)
-        counts[[atomic_number(e) for e in set().union(*parts)]] += 1
-    return counts / max(len(known), 1)
+    parts = ((one.bcc, one.b2) if phase is None else (getattr(one, phase),) for one in known)
+    return amount_frequencies([dict.fromkeys(set().union(*each), 1.0) for each in parts])
+
+
+def amount_frequencies(mixtures: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """float64 [119]: fraction of compositions that have each element, by atomic number."""
+    counts = np.zeros(119)
+    for mixture in mixtures:
+        counts[[atomic_number(element) for element in mixture]] += 1
+    return counts / max(len(mixtures), 1)

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crystaljax.alloys.composition import TAGS, Tags
 from crystaljax.alloys.engines.thermodynamics import Equilibria
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation
+from crystaljax.alloys.evaluation.table_one import summary
 from crystaljax.alloys.evaluation.tokens import COLUMNS, by_element
-from crystaljax.alloys.rules import PRESENT, RULES
+from crystaljax.alloys.family import BCC_B2, AlloyRule
+from crystaljax.alloys.rules import PRESENT
 from crystaljax.evaluation.rates import Measure
-from crystaljax.plots import COLOURS, chart
+from crystaljax.plots import COLOURS, chart, look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +30,6 @@ _SERIES = {"BCC": ("bcc", False), "B2": ("bcc", True), "liquid": ("liquid", None
 _PHASE_COLOURS = {"BCC": COLOURS[2], "B2": COLOURS[1], "liquid": COLOURS[3]}
 _OTHER_COLOURS = ("#66a182", "#8a94a6", "#9c7fb5", "#b08968", "#5f9ea0", "#c0c6d0")
 _LEAST_COST = 1e-3  # Å: mismatches below are drawn in the outermost bar
-_MARKERS = "os^D"  # of labels beyond the colours
 _MAP = "magma_r"
 
 
@@ -84,7 +86,11 @@ def _lattice(one: Equilibria, ordered: bool) -> np.ndarray:
     return found
 
 
-def reward_histogram(values: Mapping[str, np.ndarray], n_bins: int = 42) -> Figure:
+def reward_histogram(
+    values: Mapping[str, np.ndarray],
+    n_bins: int = 42,
+    rules: Mapping[str, AlloyRule] = BCC_B2.rules,
+) -> Figure:
     """Histograms of rewards (Eq. 1) by label, before and after, on a logarithmic scale of cost.
 
     Better is to the right. Bars are fractions of all samples. The costs of the rules are powers
@@ -97,19 +103,22 @@ def reward_histogram(values: Mapping[str, np.ndarray], n_bins: int = 42) -> Figu
     for i, (label, each) in enumerate(values.items()):
         cost = np.clip(-np.asarray(each, float), edges[0], edges[-1])
         heights = np.histogram(cost, edges)[0] / max(len(each), 1)
-        colour = COLOURS[i % len(COLOURS)]
+        colour = look(i).colour
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35)
         axes.stairs(heights, edges, color=colour, lw=1.6, label=label)
-    for name, (_, cost) in RULES.items():
-        axes.axvline(cost, color="0.55", lw=0.8, ls=":", zorder=0)
+    for name, rule in rules.items():
+        axes.axvline(rule.cost, color="0.55", lw=0.8, ls=":", zorder=0)
         words = fill(f"not {name}".replace("_", " "), 14)
         axes.annotate(
-            words, (cost, 1.01), xycoords=("data", "axes fraction"), fontsize=7, color="0.35",
+            words, (rule.cost, 1.01), xycoords=("data", "axes fraction"), fontsize=7, color="0.35",
             ha="center", va="bottom",
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(edges[-1], edges[0])
-    axes.set_xlabel("cost: minus the reward (below 1: the mismatch in Å, all rules kept)")
+    axes.set_xlabel(
+        "cost: minus the reward (below 1: the mismatch in Å, all rules kept;"
+        f" at {_LEAST_COST:g}: that and less)"
+    )
     axes.set_ylabel("fraction of samples")
     figure.legend(loc="outside upper right", ncols=len(values), frameon=False)
     return figure
@@ -120,20 +129,26 @@ def reward_against_diversity(
     reward: str = "mean reward",
     diversity: str = "unique pairs @100",
 ) -> Figure:
-    """Each run's reward against its diversity, by label, with their means; metrics by name."""
+    """Each run's reward against its diversity, by label, with their means; metrics by name.
+
+    Rates are in per cent.
+    """
     figure, axes = chart((6.4, 4.0))
+    names, words = (diversity, reward), {}
     for i, (label, found) in enumerate(runs.items()):
-        points = np.array([[run[diversity].value, run[reward].value] for run in found])
-        colour = COLOURS[i % len(COLOURS)]
-        marker = _MARKERS[i // len(COLOURS) % len(_MARKERS)]
+        # As in the table, which has rates in per cent.
+        measures = [[summary([run[name]]) for name in names] for run in found]
+        words = dict(zip(names, (each.name for each in measures[0]), strict=True))
+        points = np.array([[each.value for each in of_run] for of_run in measures])
+        colour, marker, _ = look(i)
         axes.scatter(
             points[:, 0], points[:, 1], 14, marker=marker, color=colour, alpha=0.6, linewidths=0
         )
         means = [Measure.mean("", column, "", "") for column in points.T]
         (x, x_error), (y, y_error) = [(m.value, np.nan_to_num(m.standard_error)) for m in means]
         axes.errorbar(x, y, y_error, x_error, marker, color=colour, ms=6.5, lw=1.2, label=label)
-    axes.set_xlabel(diversity)
-    axes.set_ylabel(reward)
+    axes.set_xlabel(words.get(diversity, diversity))
+    axes.set_ylabel(words.get(reward, reward))
     figure.legend(loc="outside upper right", ncols=min(len(runs), 4), frameon=False)
     return figure
 
@@ -157,9 +172,9 @@ def token_heat_map(divergence: TokenDivergence, texts: Sequence[int] = range(8))
     return figure
 
 
-def element_heat_map(divergence: TokenDivergence) -> Figure:
+def element_heat_map(divergence: TokenDivergence, tags: Tags = TAGS) -> Figure:
     """Mean KL divergence (nats) at each element's symbol and amount, in BCC and in B2."""
-    found = by_element(divergence)
+    found = by_element(divergence, tags)
     figure, axes = chart((4.6, 0.34 * len(found.symbols) + 1.2))
     colours = _shades(figure, axes, found.mean, "mean KL (nat)")
     axes.imshow(colours.to_rgba(np.ma.masked_invalid(found.mean)), aspect="auto")

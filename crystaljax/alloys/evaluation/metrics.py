@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from crystaljax.alloys.composition import Candidate, read_candidate
+from crystaljax.alloys.composition import Candidate, read_candidate, write_formula
 from crystaljax.alloys.evaluation.diversity import (
+    amount_frequencies,
     element_frequencies,
     expected_unique,
     pair_keys,
-    top_element_sets,
 )
 from crystaljax.alloys.evaluation.novelty import (
     COVERAGE,
@@ -24,8 +24,8 @@ from crystaljax.alloys.evaluation.novelty import (
     coverage_rates,
     nearest,
 )
-from crystaljax.alloys.evaluation.validity import validity_rates
-from crystaljax.alloys.rules import RULES
+from crystaljax.alloys.evaluation.validity import mixture_validity_rates, validity_rates
+from crystaljax.alloys.family import BCC_B2, AlloyFamily
 from crystaljax.evaluation.charge_balance import OxidationTable
 from crystaljax.evaluation.distribution import total_variation
 from crystaljax.evaluation.rates import Difference, Measure, Metric, MetricSet, Rate, standard_error
@@ -34,14 +34,6 @@ from crystaljax.rewards.base import RewardBatch
 
 VALUE = "value"
 """The column of rewards."""
-
-RULE_WORDS: Mapping[str, str] = {
-    "coexist": "BCC and B2 coexist at some temperature",
-    "bcc_first": "BCC forms first on cooling",
-    "b2_at_room_temperature": "there is B2 at the lowest temperature",
-    "few_other_phases": "other phases are 10 % at most at every temperature",
-}
-"""Name -> what a rule of `rules.RULES` says."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +54,15 @@ class AlloyEvaluationConfig:
     """Samples among which distinct pairs of BCC and B2 are counted."""
 
 
+class KnownAlloys(NamedTuple):
+    """Known alloys, by their whole compositions."""
+
+    space: FeatureSpace
+    """Scaled by the training candidates."""
+    points: np.ndarray
+    """float64 [A, F]: their points."""
+
+
 @dataclass(frozen=True)
 class AlloyReference:
     """The training candidates, and what samples should cover; make one with `of` and keep it."""
@@ -78,6 +79,10 @@ class AlloyReference:
     """float64 [119]: fraction of training candidates with each element, by atomic number."""
     config: AlloyEvaluationConfig = field(default_factory=AlloyEvaluationConfig)
     """Definitions of the metrics."""
+    known: KnownAlloys | None = None
+    """Alloys to which samples should be new, too."""
+    family: AlloyFamily = BCC_B2
+    """Family of the candidates."""
 
     @staticmethod
     def of(
@@ -85,15 +90,27 @@ class AlloyReference:
         training: Sequence[Candidate],
         held_out: Sequence[Candidate] = (),
         config: AlloyEvaluationConfig = AlloyEvaluationConfig(),
+        known: Sequence[Mapping[str, float]] = (),
+        family: AlloyFamily = BCC_B2,
     ) -> AlloyReference:
         """From candidates; coverage is of the training ones if none are held out.
 
-        ValueError if there are no training candidates.
+        For the paper's coverage give all pairs of phases for those held out (`dataset.all_pairs`).
+        `known`: compositions of known alloys (`known.known_alloys`). ValueError if there are no
+        training candidates.
         """
         space = FeatureSpace.of(training, config.features, config.mix_by)
         points = space(training)
         covered = space(held_out) if len(held_out) else points
-        return AlloyReference(name, space, points, covered, element_frequencies(training), config)
+        found = None
+        if len(known):
+            # A known alloy has no phases: it is compared with whole alloys.
+            whole = space
+            if config.features != "master":
+                whole = FeatureSpace.of(training, "master", config.mix_by)
+            found = KnownAlloys(whole, whole.of_mixtures(known))
+        elements = element_frequencies(training)
+        return AlloyReference(name, space, points, covered, elements, config, found, family)
 
 
 @dataclass(frozen=True)
@@ -102,10 +119,10 @@ class AlloyEvaluation(MetricSet):
 
     candidates: tuple[Candidate | None, ...]
     """Candidates in the texts, None where there is none."""
-    top_bcc: tuple[Rate, ...]
-    """The commonest sets of elements of the BCC."""
     elements: np.ndarray
     """float64 [119]: fraction of candidates with each element, by atomic number."""
+    rules: tuple[str, ...] = ()
+    """Names of the rates of rules, that of all of them included."""
 
 
 def evaluate_alloys(
@@ -119,34 +136,32 @@ def evaluate_alloys(
     if len(texts) != len(judged):
         raise ValueError(f"{len(texts)} texts, and {len(judged)} rewards")
     config = reference.config
+    family = reference.family
     read = np.asarray(judged.info["read"], bool)
     candidates = tuple(
-        read_candidate(text)[0] if good else None for text, good in zip(texts, read, strict=True)
+        read_candidate(text, tags=family.tags)[0] if good else None
+        for text, good in zip(texts, read, strict=True)
     )
     points = reference.space(candidates)
     distance = nearest(points, reference.training)
+    known = reference.known
+    to_known = None if known is None else nearest(known.space(candidates), known.points)
     validity = validity_rates(candidates, config.oxidation_table)
     elements = element_frequencies(candidates)
     metrics: list[Metric] = [
         Rate.of("readable", read, "the text is a candidate of the elements that are allowed"),
         *(rate for rate, _ in validity.values()),
         *coverage_rates(points, reference.held_out, config.coverage, reference.name),
-        Rate.of(
-            "novel",
-            distance > config.novelty,
-            f"farther than {config.novelty:.3g} (rms of scaled Magpie features) from every"
-            " training candidate",
-            reference=reference.name,
-        ),
+        *_novelty(distance, to_known, reference),
         _unique(candidates, config.draw),
         *_reward_metrics(judged),
-        *_rule_rates(judged),
+        *(rules := _rule_rates(judged, family)),
         _element_distance(elements, reference, int(read.sum())),
     ]
     columns: dict[str, np.ndarray] = {"text": np.array(texts, object), VALUE: judged.value}
     columns |= {"ok": judged.ok, "distance": distance}
     columns |= {name.replace(" ", "_"): mask for name, (_, mask) in validity.items()}
-    columns |= {name: judged.info[name] for name in (*RULES, "mismatch")}
+    columns |= {name: judged.info[name] for name in (*family.rules, "mismatch")}
     context = (
         f"{len(texts)} sampled texts; every rate is of these unless it says otherwise",
         f"reference: {reference.name} ({len(reference.training)} training candidates, coverage of"
@@ -159,9 +174,55 @@ def evaluate_alloys(
         context,
         columns,
         candidates,
-        tuple(top_element_sets(candidates)),
         elements,
+        tuple(rate.name for rate in rules),
     )
+
+
+def evaluate_mixtures(
+    mixtures: Sequence[Mapping[str, float] | None], reference: AlloyReference
+) -> AlloyEvaluation:
+    """Judge N compositions that are no candidates, such as those of crystals (CDVAE, Crystal-LLM).
+
+    There are validity, coverage and novelty, as of whole alloys, but no rewards. None counts as a
+    failure. ValueError: the reference's candidates are described by their phases.
+    """
+    config = reference.config
+    points = reference.space.of_mixtures(mixtures)
+    distance = nearest(points, reference.training)
+    known = reference.known
+    to_known = None if known is None else nearest(known.space.of_mixtures(mixtures), known.points)
+    read = [one for one in mixtures if one is not None]
+    validity = mixture_validity_rates(mixtures, config.oxidation_table)
+    elements = amount_frequencies(read)
+    there = np.array([one is not None for one in mixtures], bool)
+    metrics: list[Metric] = [
+        Rate.of("readable", there, "it is a composition"),
+        *(rate for rate, _ in validity.values()),
+        *coverage_rates(points, reference.held_out, config.coverage, reference.name),
+        *_novelty(distance, to_known, reference),
+        _element_distance(elements, reference, len(read)),
+    ]
+    texts = ["" if one is None else write_formula(one) for one in mixtures]
+    columns: dict[str, np.ndarray] = {"text": np.array(texts, object), "distance": distance}
+    columns |= {name.replace(" ", "_"): mask for name, (_, mask) in validity.items()}
+    context = (f"{len(mixtures)} compositions; every rate is of these",)
+    return AlloyEvaluation(len(mixtures), tuple(metrics), context, columns, (), elements)
+
+
+def _novelty(
+    distance: np.ndarray, to_known: np.ndarray | None, reference: AlloyReference
+) -> list[Rate]:
+    """Rates of samples that are far from the training candidates, and from known alloys."""
+    farther = f"farther than {reference.config.novelty:.3g} (rms of scaled Magpie features) from"
+    new = distance > reference.config.novelty
+    words = f"{farther} every training candidate"
+    rates = [Rate.of("novel", new, words, reference=reference.name)]
+    if to_known is not None and reference.known is not None:
+        words = f"the whole alloy is {farther} each of {len(reference.known.points)} known alloys"
+        new = to_known > reference.config.novelty
+        rates.append(Rate.of("novel to known", new, words, reference="known alloys"))
+    return rates
 
 
 def _unique(candidates: Sequence[Candidate | None], draw: int) -> Measure:
@@ -201,12 +262,13 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
     ]
 
 
-def _rule_rates(judged: RewardBatch) -> list[Rate]:
-    kept = {name: np.nan_to_num(judged.info[name]) > 0 for name in RULES}
+def _rule_rates(judged: RewardBatch, family: AlloyFamily) -> list[Rate]:
+    rules = family.rules
+    kept = {name: np.nan_to_num(judged.info[name]) > 0 for name in rules}
     everything = np.logical_and.reduce(list(kept.values()))
     return [
-        *(Rate.of(name, mask, RULE_WORDS[name]) for name, mask in kept.items()),
-        Rate.of("all rules", everything, "all four rules are kept"),
+        *(Rate.of(name, mask, rules[name].says) for name, mask in kept.items()),
+        Rate.of("all rules", everything, f"all {len(rules)} rules are kept"),
     ]
 
 
@@ -237,10 +299,8 @@ def compare(after: AlloyEvaluation, before: AlloyEvaluation, tolerance: float = 
     `tolerance` is of rewards, so in Å where the same rules are kept; the paper leaves it open.
     """
     win, draw, loss = duels(after.columns[VALUE], before.columns[VALUE], tolerance)
-    names = (*RULES, "all rules")
-    return Comparison(
-        win, draw, loss, {name: Difference(before[name], after[name]) for name in names}
-    )
+    changes = {name: Difference(before[name], after[name]) for name in before.rules}
+    return Comparison(win, draw, loss, changes)
 
 
 def duels(

@@ -122,6 +122,19 @@ class FeatureSpace:
         values = _candidate_features(candidates, self.features, self.mix_by)
         return (values - self.centre) * self.weight
 
+    def of_mixtures(self, mixtures: Sequence[Mapping[str, float] | None]) -> np.ndarray:
+        """float64 [N, F]: points of whole alloys (amounts); nan for None.
+
+        ValueError: candidates are described by their phases here.
+        """
+        if self.features != "master":
+            raise ValueError("compositions of whole alloys are compared by features of the master")
+        rows = [row for row, mixture in enumerate(mixtures) if mixture is not None]
+        values = np.full((len(mixtures), len(self.centre)), np.nan)
+        if rows:
+            values[rows] = magpie_features([one for one in mixtures if one is not None])
+        return (values - self.centre) * self.weight
+
 
 def _candidate_features(
     candidates: Sequence[Candidate | None], features: Features, mix_by: Literal["volume", "mole"]

@@ -88,7 +88,8 @@ def table_one(runs: Runs, baseline: str | None = None, tolerance: float = 1e-3) 
     models = {}
     for label, found in several.items():
         metrics: list[tuple[Metric, ...]] = [*zip(*(run.metrics for run in found), strict=True)]
-        if baseline is not None and label != baseline:
+        judged = all(VALUE in run.columns for run in found)  # compositions alone have no rewards
+        if baseline is not None and label != baseline and judged:
             values = np.concatenate([run.columns[VALUE] for run in several[baseline]])
             metrics += zip(
                 *(duels(r.columns[VALUE], values, tolerance) for r in found), strict=True

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from crystaljax.alloys.composition import TAGS, Tags
+from crystaljax.data.files import replacing
 
 if TYPE_CHECKING:  # it needs the extra llm, and a divergence at hand does not
     from crystaljax.text.divergence import TokenDivergence
@@ -18,10 +25,7 @@ ALLOY_TOKENS = re.compile(
 COLUMNS = ("BCC element", "BCC amount", "B2 element", "B2 amount")
 """Positions of a symbol, or of the amount after it."""
 
-_PLACES = {("<BCC>", "element"): 0, ("<BCC>", "number"): 1} | {
-    ("<B2>", "element"): 2,
-    ("<B2>", "number"): 3,
-}
+_PLACES = {(0, "element"): 0, (0, "number"): 1, (1, "element"): 2, (1, "number"): 3}
 
 
 class ElementDivergence(NamedTuple):
@@ -35,7 +39,7 @@ class ElementDivergence(NamedTuple):
     """int [E, 4]: how many there are."""
 
 
-def by_element(divergence: TokenDivergence) -> ElementDivergence:
+def by_element(divergence: TokenDivergence, tags: Tags = TAGS) -> ElementDivergence:
     """Divergence by element, of tokens that `ALLOY_TOKENS` told the kinds of.
 
     A symbol or number of several tokens is one place, with the sum over them.
@@ -43,6 +47,7 @@ def by_element(divergence: TokenDivergence) -> ElementDivergence:
     sums: dict[tuple[str, int], list[float]] = {}
     before = (-1, "", "")
     tag = symbol = ""
+    phases = {f"<{tags.matrix}>": 0, f"<{tags.precipitate}>": 1}
     columns = (divergence.sample.tolist(), divergence.kind.tolist(), divergence.span.tolist())
     for *here, nats in zip(*columns, divergence.divergence.tolist(), strict=True):
         sample, kind, span = here
@@ -50,7 +55,7 @@ def by_element(divergence: TokenDivergence) -> ElementDivergence:
             tag = symbol = ""
         tag = span if kind == "tag" else tag
         symbol = span if kind == "element" else symbol
-        place = _PLACES.get((tag, kind))
+        place = _PLACES.get((phases.get(tag, -1), kind))
         if place is not None and symbol:
             nats_of = sums.setdefault((symbol, place), [])
             if tuple(here) == before:
@@ -65,3 +70,82 @@ def by_element(divergence: TokenDivergence) -> ElementDivergence:
         row = symbols.index(symbol)
         mean[row, place], count[row, place] = np.mean(values), len(values)
     return ElementDivergence(symbols, mean, count)
+
+
+NUMERALS = "numerals"
+"""Numbers of two digits or more, in tables of elements."""
+
+_TABLE = ("model", "element", "count", "KL")
+
+
+class ElementTable(NamedTuple):
+    """KL(model ‖ SFT) at the tokens that carry a candidate's meaning: table 3 of the paper.
+
+    Over texts that SFT has sampled (teacher-forced), up to their end tokens, which do not count.
+    """
+
+    symbols: tuple[str, ...]
+    """S elements, the commonest first, and `NUMERALS` at the end if there are any."""
+    places: np.ndarray
+    """int [S]: how often each is written."""
+    mean: np.ndarray
+    """float64 [S]: nats, the mean over its tokens."""
+
+    def values(self) -> dict[str, float]:
+        """Symbol -> nats."""
+        return dict(zip(self.symbols, self.mean.tolist(), strict=True))
+
+
+def element_table(divergence: TokenDivergence) -> ElementTable:
+    """Divergence by element, whichever phase it is in; see `ElementTable`.
+
+    Of SFT's texts, whose tokens `ALLOY_TOKENS` told the kinds of. Unlike in `by_element`, the
+    tokens of a symbol count one by one, as in the paper.
+    """
+    nats: dict[str, list[float]] = {}
+    count: dict[str, int] = {}
+    before = None
+    columns = (divergence.sample.tolist(), divergence.kind.tolist(), divergence.span.tolist())
+    for *here, value in zip(*columns, divergence.divergence.tolist(), strict=True):
+        _, kind, span = here
+        name = span if kind == "element" else NUMERALS
+        if kind == "element" or (kind == "number" and sum(c.isdigit() for c in span) > 1):
+            nats.setdefault(name, []).append(value)
+            count[name] = count.get(name, 0) + (here != before)
+        before = here
+    symbols = sorted(nats, key=lambda name: (name == NUMERALS, -count[name], name))
+    return ElementTable(
+        tuple(symbols),
+        np.array([count[name] for name in symbols], int),
+        np.array([np.mean(nats[name]) for name in symbols], float),
+    )
+
+
+def write_element_tables(path: str | PathLike[str], tables: Mapping[str, ElementTable]) -> None:
+    """Write tables of several models as a CSV, to compare with those of other runs."""
+    with (
+        replacing(Path(path)) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(_TABLE)
+        for label, (symbols, places, mean) in tables.items():
+            rows = zip(symbols, places.tolist(), mean.tolist(), strict=True)
+            writer.writerows([label, *row] for row in rows)
+
+
+def read_element_tables(path: str | PathLike[str]) -> dict[str, ElementTable]:
+    """Tables that `write_element_tables` wrote, by model. ValueError: another file."""
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != _TABLE:
+            raise ValueError(f"{path} is no table of elements: its columns must be {_TABLE}")
+        found: dict[str, list[tuple[str, int, float]]] = {}
+        for line in reader:
+            row = line["element"], int(line["count"]), float(line["KL"])
+            found.setdefault(line["model"], []).append(row)
+    tables = {}
+    for label, rows in found.items():
+        symbols, places, mean = zip(*rows, strict=True)
+        tables[label] = ElementTable(symbols, np.array(places), np.array(mean))
+    return tables

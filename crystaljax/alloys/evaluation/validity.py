@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from crystaljax.alloys.composition import Candidate, write_formula
+from crystaljax.alloys.composition import Amounts, Candidate, write_formula
 from crystaljax.evaluation.charge_balance import OxidationTable, formula_valid, smact_description
 from crystaljax.evaluation.rates import Rate
 
@@ -18,42 +18,58 @@ _RULES = {
     " of alloys of metals; elements pass",
 }
 
+Validity = dict[str, tuple[Rate, np.ndarray]]
+"""Rates, each with its mask, bool [N], by name."""
+
 
 def validity_rates(
     candidates: Sequence[Candidate | None], table: OxidationTable = "smact14"
-) -> dict[str, tuple[Rate, np.ndarray]]:
-    """Rates of candidates whose two phases both pass, each with its mask, bool [N], by name.
+) -> Validity:
+    """Rates of candidates whose two phases both pass.
 
     None, a text that was no candidate, fails. SMACT lets every alloy of metals pass, so that it
     rejects only what has a non-metal; the Pauling test is the stricter of the two. The paper
-    (arXiv 2511.12036) does not say which alloys it lets pass.
+    (arXiv 2511.12036) does not say which alloys it lets pass. The test of electronegativities
+    without the balance of charges (SMACT's `pauling_test`) would be no test of alloys: positive
+    states alone agree with all electronegativities.
     """
+    parts = [None if one is None else (one.bcc, one.b2) for one in candidates]
+    return _rates(parts, "in both phases ", table)
+
+
+def mixture_validity_rates(
+    mixtures: Sequence[Amounts | None], table: OxidationTable = "smact14"
+) -> Validity:
+    """The same of whole compositions, such as those of crystals."""
+    return _rates([None if one is None else (one,) for one in mixtures], "", table)
+
+
+def _rates(
+    parts: Sequence[tuple[Amounts, ...] | None], where: str, table: OxidationTable
+) -> Validity:
+    """Rates of samples all of whose parts pass."""
     found = {}
     for name, description in _RULES.items():
         alloys = name == "SMACT"
-        mask = np.array([_valid(candidate, table, alloys) for candidate in candidates], bool)
+        mask = np.array([_valid(each, table, alloys) for each in parts], bool)
         rate = Rate.of(
-            f"{name} valid",
-            mask,
-            f"in both phases {description}",
-            reference=smact_description(table),
+            f"{name} valid", mask, f"{where}{description}", reference=smact_description(table)
         )
         found[rate.name] = (rate, mask)
     return found
 
 
-def _valid(candidate: Candidate | None, table: OxidationTable, alloys: bool) -> bool:
-    if candidate is None:
+def _valid(parts: tuple[Amounts, ...] | None, table: OxidationTable, alloys: bool) -> bool:
+    if parts is None:
         return False
-    phases = (candidate.bcc, candidate.b2)
-    return all(_phase_valid(tuple(amounts.items()), table, alloys) for amounts in phases)
+    return all(_part_valid(tuple(amounts.items()), table, alloys) for amounts in parts)
 
 
 @lru_cache(maxsize=1 << 16)
-def _phase_valid(
+def _part_valid(
     amounts: tuple[tuple[str, float], ...], table: OxidationTable, alloys: bool
 ) -> bool:
-    """Of one phase; models write the same ones often."""
+    """Of one composition; models write the same ones often."""
     return formula_valid(_formula(amounts), table, alloys)
 
 

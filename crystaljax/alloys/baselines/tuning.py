@@ -1,0 +1,98 @@
+"""Prompts tuned for diversity by DSPy's MIPROv2 (A.1.3 of arXiv 2511.12036)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from crystaljax.alloys.baselines.endpoint import EndpointConfig, Messages
+from crystaljax.alloys.baselines.shots import final_answer
+from crystaljax.alloys.composition import TAGS, Tags, read_candidate
+from crystaljax.alloys.family import Prompts
+from crystaljax.text.prompts import load_template
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """Settings of MIPROv2."""
+
+    effort: Literal["light", "medium", "heavy"] = "medium"
+    """Its presets of numbers of candidates and trials; the paper's is medium."""
+    template: str = Prompts.plain
+    """Template of the instruction that it starts from; its field is {elements}."""
+    demonstrations: int = 4
+    """Answers of the model, and as many of the examples, that a prompt may show at most."""
+    threads: int = 1
+    """Requests that run at the same time."""
+    seed: int = 0
+    """Of its choices."""
+
+
+def element_count(text: str, elements: Sequence[str], tags: Tags = TAGS) -> int:
+    """Number of elements of the candidate in a text, the metric that is tuned for; 0 if none."""
+    candidate, _ = read_candidate(final_answer(text, tags), elements, tags)
+    return 0 if candidate is None else len(candidate.bcc.keys() | candidate.b2.keys())
+
+
+def tuned_prompt(
+    endpoint: EndpointConfig,
+    examples: Sequence[str],
+    elements: Sequence[str],
+    config: TuningConfig = TuningConfig(),
+    tags: Tags = TAGS,
+) -> Messages:
+    """A prompt whose answers have more elements; it is asked like any other, without DSPy.
+
+    `examples`: candidates, different ones, of which the first fifth may be shown and the others
+    say how many answers a prompt is measured by. Of `endpoint` the model, address, key, temperature
+    and length of answers count, its journal and limits do not: MIPROv2 decides how often it asks.
+    The answers of the prompt have DSPy's marks around the candidate, which `final_answer` and
+    `read_candidate` pass over. ImportError without dspy; ValueError: too few examples, no key.
+    """
+    dspy = dspy_module()
+    if len(examples) < 5:
+        raise ValueError(f"MIPROv2 needs 5 examples at least, not {len(examples)}")
+    key = os.environ.get(endpoint.key_variable)
+    if not key or not endpoint.model:
+        raise ValueError(f"name a model, and set the environment variable {endpoint.key_variable}")
+    model = dspy.LM(
+        f"openai/{endpoint.model}",
+        api_base=endpoint.base_url,
+        api_key=key,
+        temperature=endpoint.temperature,
+        max_tokens=endpoint.max_tokens,
+        num_retries=endpoint.retries,
+        cache=False,
+    )
+    allowed = ", ".join(elements)
+    asked = load_template(config.template).saying(()).messages({"elements": allowed})
+    instruction = "\n\n".join(message["content"] for message in asked)
+    signature = dspy.Signature("elements -> alloy", instruction)
+    rows = [dspy.Example(elements=allowed, alloy=text).with_inputs("elements") for text in examples]
+
+    def metric(example: Any, answer: Any, trace: Any = None) -> int:
+        return element_count(str(answer.alloy), elements, tags)
+
+    with dspy.context(lm=model):
+        tuner = dspy.MIPROv2(
+            metric,
+            auto=config.effort,
+            max_bootstrapped_demos=config.demonstrations,
+            max_labeled_demos=config.demonstrations,
+            num_threads=config.threads,
+            seed=config.seed,
+        )
+        best = tuner.compile(dspy.Predict(signature), trainset=rows)
+    found = dspy.ChatAdapter().format(best.signature, best.demos, {"elements": allowed})
+    return tuple({"role": message["role"], "content": message["content"]} for message in found)
+
+
+def dspy_module() -> Any:
+    """The package dspy; ImportError saying how to install it."""
+    try:
+        import dspy
+    except ImportError as error:
+        raise ImportError('dspy is not installed: run pip install "crystaljax[dspy]"') from error
+    return dspy

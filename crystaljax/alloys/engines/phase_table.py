@@ -1,0 +1,147 @@
+"""Tables of phases as CSV, in the form of figure 9 of arXiv 2511.12036: written and read."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from crystaljax.alloys.composition import (
+    Candidate,
+    CompositionError,
+    master,
+    read_formula,
+    write_formula,
+    write_percentages,
+    write_volume,
+)
+from crystaljax.alloys.engines.thermodynamics import Equilibria, Point, Row, kind_of_name
+from crystaljax.data.files import replacing
+
+COLUMNS = (
+    *("BCC", "B2", "B2 Volume", "Temperature", "Quantity", "Phase", "IsOrdered"),
+    "Lattice Parameter",
+)
+"""Composition of the BCC and of the B2, B2 percentage, K, mole fraction, name with the number of
+its composition set, 1 or 0 (of BCC phases and those that are ordered), Å."""
+
+_BCC_NAME = "BCC_B2"  # of BCC phases that the database calls otherwise
+_ORDER = {"0": False, "1": True, "false": False, "true": True, "": False}
+
+
+class PhaseTableError(ValueError):
+    """A file that is no table of phases; the message names the line."""
+
+
+def write_phase_table(
+    path: str | PathLike[str], candidates: Sequence[Candidate], equilibria: Equilibria
+) -> None:
+    """Write a CSV file of `COLUMNS`: a line for each composition set, by candidate and temperature.
+
+    `equilibria`: of the C candidates' mixtures, in order. Sets of a phase are numbered #1, #2, ...:
+    the disordered ones first, the ordered ones from the largest number of disordered ones on, so
+    that a number means the same at all temperatures unless a set of its kind appears beside it.
+    BCC phases are called BCC_B2 where their name does not begin with BCC_. A point that failed is a
+    line without a phase. ValueError: the numbers of candidates and equilibria differ.
+    """
+    if len(candidates) != len(equilibria):
+        raise ValueError(f"{len(candidates)} candidates, and {len(equilibria)} equilibria")
+    with (
+        replacing(Path(path)) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for n, candidate in enumerate(candidates):
+            writer.writerows(_lines(candidate, equilibria.temperatures, equilibria.points(n)))
+
+
+def _lines(
+    candidate: Candidate, temperatures: np.ndarray, points: Sequence[Point]
+) -> Iterator[list[str]]:
+    """The lines of one candidate."""
+    alloy = [
+        write_percentages(candidate.bcc),
+        write_formula(candidate.b2),
+        write_volume(candidate.b2_volume),
+    ]
+    disordered: Counter[str] = Counter()  # most sets of each phase at a temperature
+    for point in points:
+        if not isinstance(point, str):
+            disordered |= Counter(_name(row) for row in point if not row.ordered)
+    for temperature, point in zip(temperatures, points, strict=True):
+        start = [*alloy, f"{temperature:.10g}"]
+        if isinstance(point, str):
+            yield [*start, "", "", "", ""]
+            continue
+        seen: Counter[tuple[str, bool]] = Counter()
+        for row in sorted(point, key=lambda row: row.ordered):
+            name = _name(row)
+            seen[name, row.ordered] += 1
+            number = seen[name, row.ordered] + (disordered[name] if row.ordered else 0)
+            lattice = f"{row.lattice:.9g}" if np.isfinite(row.lattice) else ""
+            order = str(int(row.ordered)) if row.kind == "bcc" or row.ordered or lattice else ""
+            yield [*start, f"{row.fraction:.9g}", f"{name}#{number}", order, lattice]
+
+
+def _name(row: Row) -> str:
+    """The phase without the number of a composition set."""
+    name = row.phase.partition("#")[0]
+    return _BCC_NAME if row.kind == "bcc" and kind_of_name(name) != "bcc" else name
+
+
+def read_phase_table(
+    path: str | PathLike[str], mix_by: Literal["volume", "mole"] = "volume"
+) -> tuple[list[Candidate], Equilibria]:
+    """C candidates and the equilibria of their mixtures, from a file that has `COLUMNS`.
+
+    Phases are told by their names (`kind_of_name`). The table has no compositions of phases: each
+    has the whole alloy's here, so that `rules.smallest_mismatch` follows sets of a kind from one
+    temperature to the next in the order of their lines. A candidate's temperatures without lines
+    are points that failed. `mix_by`: see `composition.master`. PhaseTableError: a column is
+    missing, or a line has no candidate or number.
+    """
+    path = Path(path)
+    found: dict[tuple[str, str, str], dict[float, list[Row]]] = {}
+    mixtures: dict[tuple[str, str, str], Mapping[str, float]] = {}
+    candidates: list[Candidate] = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise PhaseTableError(f"{path} has no column {', '.join(missing)}")
+        for line in reader:
+            try:
+                key = (line["BCC"], line["B2"], line["B2 Volume"])
+                if key not in found:
+                    candidate = Candidate(read_formula(key[0]), read_formula(key[1]), float(key[2]))
+                    mixtures[key] = master(candidate, mix_by)
+                    candidates.append(candidate)
+                    found[key] = {}
+                rows = found[key].setdefault(round(float(line["Temperature"]), 2), [])
+                if line["Phase"]:
+                    rows.append(_row(line, mixtures[key]))
+            except (CompositionError, KeyError, TypeError, ValueError) as error:
+                told = f"{path}, line {reader.line_num}: {error}"
+                raise PhaseTableError(told) from error
+    if not found:
+        raise PhaseTableError(f"{path} has no lines")
+    temperatures = sorted({t for points in found.values() for t in points})
+    none = "no phases in the table at this temperature"
+    points = [[points.get(t) or none for t in temperatures] for points in found.values()]
+    return candidates, Equilibria.from_points([*mixtures.values()], temperatures, points)
+
+
+def _row(line: Mapping[str, str], mixture: Mapping[str, float]) -> Row:
+    """The phase on a line."""
+    kind = kind_of_name(line["Phase"])
+    lattice = float(line["Lattice Parameter"] or "nan")
+    order = line["IsOrdered"].strip().lower().removesuffix(".0")
+    if order not in _ORDER:
+        raise ValueError(f"IsOrdered is 0 or 1, not {line['IsOrdered']!r}")
+    return Row(line["Phase"], kind, _ORDER[order], float(line["Quantity"]), mixture, lattice)

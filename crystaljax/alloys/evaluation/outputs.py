@@ -1,0 +1,88 @@
+"""Outputs of other models from files: candidates as texts, formulas, or crystals."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from crystaljax.alloys.baselines.shots import final_answer
+from crystaljax.alloys.composition import TAGS, Tags
+from crystaljax.alloys.known import EntriesError, read_compositions
+from crystaljax.composition import symbol
+from crystaljax.data.readers import read
+
+Mixture = Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Samples of a model: candidates to be judged, or compositions alone."""
+
+    texts: list[str] | None
+    """N texts that should be candidates; None if they are compositions."""
+    mixtures: list[Mixture] | None
+    """N compositions (amounts), None where there is none; None if they are texts."""
+
+    def of_elements(self, elements: Collection[str]) -> tuple[Outputs, int]:
+        """Without compositions that have other elements, and how many those were.
+
+        As arXiv 2511.12036 does with crystals of general models; texts are left as they are.
+        """
+        if self.mixtures is None:
+            return self, 0
+        allowed = set(elements)
+        kept = [one for one in self.mixtures if one is None or one.keys() <= allowed]
+        return Outputs(None, kept), len(self.mixtures) - len(kept)
+
+
+def read_outputs(path: str | PathLike[str], tags: Tags = TAGS) -> Outputs:
+    """Samples in a file.
+
+    Texts: JSONL with a "text" in each line (as journals of samples have), or lines with the tag of
+    the matrix (<BCC>) in them; of a model that thinks aloud the last candidate counts.
+    Compositions: a CSV with a column of formulas, or lines of formulas. Crystals: any file or
+    folder that `data.readers.read` reads; what it cannot read is no composition. ValueError:
+    nothing is in it; FileNotFoundError.
+    """
+    path = Path(path)
+    if path.suffix in (".jsonl", ".txt") and (texts := _texts(path, tags)):
+        return Outputs([final_answer(text, tags) for text in texts], None)
+    mixtures: list[Mixture] = []
+    if path.suffix == ".txt" or ".csv" in path.suffixes:
+        try:
+            mixtures = [*read_compositions(path)]
+        except EntriesError:  # it has structures alone
+            mixtures = _crystals(path)
+    else:
+        mixtures = _crystals(path)
+    if not mixtures:
+        raise ValueError(f"{path} has no texts, compositions or crystals")
+    return Outputs(None, mixtures)
+
+
+def _texts(path: Path, tags: Tags) -> list[str]:
+    """Texts of candidates in a file of lines; none if it has something else."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if path.suffix == ".txt":
+        return lines if any(f"<{tags.matrix}>" in line for line in lines) else []
+    try:
+        entries = [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSONL: {error}") from error
+    return [str(x["text"]) for x in entries if isinstance(x, dict) and "text" in x]
+
+
+def _crystals(path: Path) -> list[Mixture]:
+    """Compositions of crystals."""
+    found: list[Mixture] = []
+    for record in read(path):
+        if record.cell is None:
+            found.append(None)
+            continue
+        numbers = Counter(record.cell.species.tolist())
+        found.append({symbol(z): float(n) for z, n in numbers.items()})
+    return found

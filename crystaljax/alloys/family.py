@@ -1,0 +1,174 @@
+"""Families of alloys: two phases, how they are recognised and written, rules, roles, prompts.
+
+A family of one's own, or a rule more, is a function in a Python file that returns an
+`AlloyFamily`:
+
+    from crystaljax.alloys.family import BCC_B2, AlloyRule
+
+    def much_b2(equilibria, lowest, parts):
+        return parts.precipitate.amount(equilibria)[:, 0] > 0.3
+
+    def family():
+        return BCC_B2.with_rule("much_b2", AlloyRule(much_b2, 1.0, "30 % of B2 when cold"))
+
+It is named as FILE.py:family in `AlloyConfig.family`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+
+from crystaljax import user_code
+from crystaljax.alloys.composition import TAGS, Tags
+from crystaljax.alloys.grid import ROLES, Roles
+from crystaljax.alloys.rules import (
+    BCC_AND_B2,
+    Parts,
+    Rule,
+    coexist,
+    few_other_phases,
+    matrix_first,
+    precipitate_when_cold,
+)
+
+DEFAULT = "bcc-b2"
+"""Name of the family that is shipped."""
+
+
+@dataclass(frozen=True)
+class AlloyRule:
+    """A rule, what breaking it costs, and its words. ValueError: the cost is negative."""
+
+    check: Rule
+    cost: float
+    says: str
+    """What it asks for, for reports."""
+    broken: str = ""
+    """What is wrong where it is broken, for a model to read; made of `says` if empty."""
+    lowest: str = ""
+    """Field of `RulesConfig` with the lowest temperature that it looks at; all are if empty."""
+
+    def __post_init__(self) -> None:
+        if not self.cost >= 0:
+            raise ValueError(f"the cost of breaking a rule must not be negative, as {self.cost}")
+
+    @property
+    def complaint(self) -> str:
+        """See `broken`."""
+        return self.broken or f"it is not so that: {self.says}"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompt templates: names of shipped ones, or .toml files."""
+
+    training: str = "alloy_short"
+    """What models learn to answer, with {elements}; the answer has {bcc}, {b2} and {volume}."""
+    zero_shot: str = "alloy_zero_shot"
+    few_shot: str = "alloy_few_shot"
+    ranked_shots: str = "alloy_ranked_shots"
+    plain: str = "alloy_plain"
+    """See `baselines.shots.ShotsConfig`; `plain` does not state the rules."""
+    evaluator: str = "alloy_evaluator"
+    revision: str = "alloy_revision"
+    """See `baselines.dialogue.DialogueConfig`."""
+    review: str = "alloy_review"
+    rejected: str = "alloy_rejected"
+    """See `baselines.review`."""
+
+
+@dataclass(frozen=True)
+class AlloyFamily:
+    """Alloys of a matrix with precipitates."""
+
+    parts: Parts
+    """Recognition of the two phases in equilibria."""
+    tags: Tags
+    """Tags of a candidate's text."""
+    rules: Mapping[str, AlloyRule]
+    """By name, the most important first; a name is a column of `RewardBatch.info`."""
+    roles: Mapping[str, Roles] = field(default_factory=dict)
+    """Elements of each phase, by the name of a set."""
+    prompts: Prompts = Prompts()
+
+    def with_rule(self, name: str, rule: AlloyRule) -> AlloyFamily:
+        """The family with a rule more. ValueError: the name is taken."""
+        if name in self.rules or name in NOT_RULES:
+            raise ValueError(f"the name {name!r} of a rule is taken")
+        return replace(self, rules=MappingProxyType({**self.rules, name: rule}))
+
+
+NOT_RULES = ("mismatch", "failed_points", "read")
+"""Other columns of `RewardBatch.info`."""
+
+BCC_B2 = AlloyFamily(
+    BCC_AND_B2,
+    TAGS,
+    MappingProxyType(
+        {
+            "coexist": AlloyRule(
+                coexist,
+                1000.0,
+                "BCC and B2 coexist at some temperature",
+                "BCC and B2 are not in equilibrium with each other at any temperature",
+                "coexist_from",
+            ),
+            "bcc_first": AlloyRule(
+                matrix_first,
+                100.0,
+                "BCC forms first on cooling",
+                "the first solid on cooling is not BCC",
+                "bcc_first_from",
+            ),
+            "b2_at_room_temperature": AlloyRule(
+                precipitate_when_cold,
+                10.0,
+                "there is B2 at the lowest temperature",
+                "there is no B2 near room temperature",
+                "b2_from",
+            ),
+            "few_other_phases": AlloyRule(
+                few_other_phases,
+                1.0,
+                "other phases are 10 % at most at every temperature",
+                "other solid phases exceed 10 % at some temperature",
+                "others_from",
+            ),
+        }
+    ),
+    ROLES,
+)
+"""The paper's: BCC with B2, and the rules of Eq. 1."""
+
+
+def load_family(source: str = DEFAULT) -> AlloyFamily:
+    """The family that is shipped, "bcc-b2", or one of a file, as "path/to/file.py:function".
+
+    The file is run: load none that you do not trust. FileNotFoundError; ValueError for an unknown
+    name, or a function that returns something else; whatever the file raises.
+    """
+    if source == DEFAULT:
+        return BCC_B2
+    if ":" not in source:
+        raise ValueError(
+            f"no family of alloys {source!r}: there is {DEFAULT}; or give FILE.py:FUNCTION"
+        )
+    made = user_code.load_called(source)()
+    if not isinstance(made, AlloyFamily):
+        raise ValueError(f"{source} must return an AlloyFamily, not {type(made).__name__}")
+    return made
+
+
+def family_identity(source: str) -> str:
+    """What rewards depend on by a family: "" of the one that is shipped, else name and digest.
+
+    Of the file's text, not of what it imports. Errors as `load_family`.
+    """
+    if source == DEFAULT:
+        return ""
+    path, name = user_code.split(source, "function")
+    return f" {name} {sha256(Path(path).read_bytes()).hexdigest()}"

@@ -1,0 +1,203 @@
+"""Known phases and alloys from tables of entries, and the roles of elements that they tell."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+from crystaljax.alloys.composition import (
+    PAPER_ELEMENTS,
+    CompositionError,
+    fractions,
+    read_formula,
+    write_formula,
+)
+from crystaljax.alloys.engines.table import composition_key
+from crystaljax.alloys.grid import Roles
+from crystaljax.data.text_files import open_text
+
+_FORMULA = ("formula", "formula_pretty", "pretty_formula", "composition", "full_formula")
+_ENERGY = ("energy_above_hull", "e_above_hull")
+_PHASE = ("phase", "prototype")
+_GROUP = ("space_group", "spacegroup", "space_group_number", "spacegroup.number", "symmetry.number")
+_SITES = ("nsites", "n_sites", "num_sites")
+_NAMES = {"bcc": "bcc", "a2": "bcc", "b2": "b2", "cscl": "b2"}
+_BCC_GROUP, _B2_GROUP = 229, 221
+_SHARE = 0.25  # of an element's compounds, from which on a site is one of its
+
+
+class EntriesError(ValueError):
+    """A file that is no table of entries; the message names the column or line."""
+
+
+@dataclass(frozen=True)
+class KnownConfig:
+    """Choice of known phases. ValueError for an empty range."""
+
+    elements: tuple[str, ...] = PAPER_ELEMENTS
+    """Elements that entries may have; the paper's are the 26 of TCHEA7."""
+    least: float = 0.0
+    """eV/atom: the smallest energy above hull ..."""
+    most: float = 0.25
+    """... and the largest."""
+
+    def __post_init__(self) -> None:
+        if not self.least <= self.most:
+            raise ValueError(f"no energy is from {self.least:g} to {self.most:g} eV/atom")
+
+
+class Known(NamedTuple):
+    """Known phases, each composition once."""
+
+    bcc: list[dict[str, float]]
+    """BCC compositions (amounts)."""
+    b2: list[dict[str, float]]
+    """B2 compositions."""
+    left_out: dict[str, int]
+    """Reason -> number of entries that are neither."""
+
+
+def known_phases(path: str | PathLike[str], config: KnownConfig = KnownConfig()) -> Known:
+    """The BCC and B2 phases in a CSV table of entries, such as the Materials Project's.
+
+    It may be packed (.gz, .bz2). Columns, by the names that are usual: the formula, the energy
+    above hull in eV/atom, and either the phase (BCC or A2, B2 or CsCl) or the number of the space
+    group and, if there is one, of the sites of the cell. Of these, BCC is an element in space group
+    229 with one site, or two; B2 is an AB compound in 221 with two sites. EntriesError: a column is
+    missing; FileNotFoundError.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {"bcc": {}, "b2": {}}
+    left_out: Counter[str] = Counter()
+    for line in _lines(Path(path), _FORMULA, _ENERGY, _PHASE + _GROUP):
+        reason, phase, amounts = _entry(line, config)
+        if reason is not None:
+            left_out[reason] += 1
+        else:
+            found[phase].setdefault(composition_key(amounts), amounts)
+    return Known([*found["bcc"].values()], [*found["b2"].values()], dict(left_out))
+
+
+def _entry(
+    line: Mapping[str, str], config: KnownConfig
+) -> tuple[str | None, str, dict[str, float]]:
+    """Reason to leave an entry out, or None, its phase and amounts."""
+    try:
+        amounts = read_formula(_value(line, _FORMULA))
+        energy = float(_value(line, _ENERGY))
+    except (CompositionError, ValueError):
+        return "no formula or energy", "", {}
+    if not amounts.keys() <= set(config.elements):
+        return "other elements", "", {}
+    if not config.least - 1e-9 <= energy <= config.most + 1e-9:
+        return "energy above hull out of range", "", {}
+    phase = _phase(line, amounts)
+    return ("neither BCC nor B2", "", {}) if phase is None else (None, phase, amounts)
+
+
+def _phase(line: Mapping[str, str], amounts: Mapping[str, float]) -> str | None:
+    """ "bcc" or "b2"; None for any other structure."""
+    if named := _value(line, _PHASE):
+        return _NAMES.get(named.strip().lower())
+    try:
+        group = int(float(_value(line, _GROUP)))
+        sites = int(float(_value(line, _SITES) or "0"))
+    except ValueError:
+        return None
+    if group == _BCC_GROUP and len(amounts) == 1 and sites in (0, 1, 2):
+        return "bcc"
+    equal = len(set(fractions(amounts).values())) == 1
+    return "b2" if group == _B2_GROUP and len(amounts) == 2 and equal and sites in (0, 2) else None
+
+
+def estimated_roles(known: Known) -> Roles:
+    """Roles that known phases tell: an estimate of ours, where A.2 has them by expert judgement.
+
+    BCC: elements of known BCC phases. In a B2 compound the less electronegative element (Pauling)
+    is on the first site; an element belongs to each site on which it is in a quarter of its
+    compounds at least. ValueError: there are no phases of one kind.
+    """
+    from pymatgen.core import Element
+
+    on_first: Counter[str] = Counter()
+    on_second: Counter[str] = Counter()
+    for amounts in known.b2:
+        first, *_, second = sorted(amounts, key=lambda symbol: (Element(symbol).X, symbol))
+        on_first[first] += 1
+        on_second[second] += 1
+    if not known.bcc or not known.b2:
+        raise ValueError(
+            f"{len(known.bcc)} known BCC and {len(known.b2)} known B2 phases tell no roles"
+        )
+    sites = [
+        tuple(e for e in sorted(on_first | on_second) if one[e] >= _SHARE * (one[e] + other[e]))
+        for one, other in ((on_first, on_second), (on_second, on_first))
+    ]
+    return Roles(tuple(sorted({e for amounts in known.bcc for e in amounts})), *sites)
+
+
+def read_compositions(path: str | PathLike[str]) -> list[dict[str, float] | None]:
+    """Amounts of each formula in a file: a CSV (.gz, .bz2) with a column of them, or one a line.
+
+    None for what is no formula. EntriesError: no such column; FileNotFoundError.
+    """
+    path = Path(path)
+    if ".csv" in path.suffixes:
+        formulas: Iterator[str] = (_value(line, _FORMULA) for line in _lines(path, _FORMULA))
+    else:
+        formulas = (line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return [_amounts(formula) for formula in formulas]
+
+
+def _amounts(formula: str) -> dict[str, float] | None:
+    try:
+        return read_formula(formula)
+    except CompositionError:
+        return None
+
+
+def known_alloys(
+    path: str | PathLike[str], elements: Collection[str], least: int = 2
+) -> list[dict[str, float]]:
+    """Alloys of a file that have at least so many of some elements, each composition once.
+
+    "Known (existing) alloys containing two or more TCHEA elements" of arXiv 2511.12036, from which
+    novelty is measured. Errors as `read_compositions`; EntriesError too if there is none.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for amounts in read_compositions(path):
+        if amounts is not None and len(set(elements).intersection(amounts)) >= least:
+            found.setdefault(composition_key(amounts), amounts)
+    if not found:
+        raise EntriesError(f"{path} has no alloy of {least} or more of {', '.join(elements)}")
+    return [*found.values()]
+
+
+def formulas(compositions: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """Compositions as texts, for prompts."""
+    return tuple(write_formula(one) for one in compositions)
+
+
+def _lines(path: Path, *columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Lines of a CSV file that has one of each of some columns, with lower-case names."""
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # tables with structures in them
+    with open_text(path) as (file, _):
+        reader = csv.DictReader(file)
+        names = [name.strip().lower() for name in reader.fieldnames or ()]
+        for either in columns:
+            if not set(either).intersection(names):
+                raise EntriesError(f"{path} has none of the columns {', '.join(either)}")
+        for line in reader:
+            yield dict(
+                zip(names, (line[name] or "" for name in reader.fieldnames or ()), strict=True)
+            )
+
+
+def _value(line: Mapping[str, str], names: Sequence[str]) -> str:
+    """The first of some columns that has something; "" if none has."""
+    return next((line[name] for name in names if line.get(name)), "")

@@ -1,0 +1,230 @@
+"""Families of alloys: the paper's with a rule more, and another one, from users' files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alloy_tables import b2, bcc, liquid, sigma, table
+from test_alloys_reward import GOOD, POOR, TEMPERATURES, equilibria, mixture
+
+from crystaljax.alloys.baselines.dialogue import verdicts
+from crystaljax.alloys.baselines.optimize import SearchConfig, search
+from crystaljax.alloys.baselines.space import Space
+from crystaljax.alloys.composition import (
+    TAGS,
+    Candidate,
+    Tags,
+    candidate_pattern,
+    read_candidate,
+    write_candidate,
+)
+from crystaljax.alloys.engines.phase_table import read_phase_table
+from crystaljax.alloys.engines.table import composition_key, write_table
+from crystaljax.alloys.evaluation.metrics import AlloyReference, evaluate_alloys
+from crystaljax.alloys.family import BCC_B2, AlloyRule, load_family
+from crystaljax.alloys.reward import (
+    AlloyConfig,
+    AlloyReward,
+    EngineConfig,
+    RulesConfig,
+    _create_mixture_reward,
+    rule_rewards,
+)
+from crystaljax.alloys.rules import VERSION, Part
+from crystaljax.rewards.base import RewardBatch
+
+FIFTH = """
+from crystaljax.alloys.family import BCC_B2, AlloyRule
+
+def much(equilibria, lowest, parts):
+    return parts.precipitate.amount(equilibria)[:, 1] >= 0.5
+
+def family():
+    return BCC_B2.with_rule("much_b2", AlloyRule(much, 5.0, "50 % of B2 at the second temperature"))
+
+def other():
+    return 3
+"""
+
+NICKEL = '''
+from crystaljax.alloys.composition import Tags
+from crystaljax.alloys.family import AlloyFamily, AlloyRule
+from crystaljax.alloys.rules import Part, Parts, coexist, few_other_phases, matrix_first
+
+def solvus(equilibria, lowest, parts):
+    """The precipitate is gone above 1300 K and there at 1000 K."""
+    amount = parts.precipitate.amount(equilibria)
+    hot = equilibria.temperatures > 1300
+    return (amount[:, 0] > 0.01) & (amount[:, hot] < 0.01).all(axis=1)
+
+def family():
+    return AlloyFamily(
+        Parts(Part(names=("FCC_A1", "FCC_L12"), ordered=False), Part(None, True, ("FCC_L12",))),
+        Tags("FCC", "L12", "L12_Volume"),
+        {
+            "coexist": AlloyRule(coexist, 100.0, "FCC and L1₂ coexist"),
+            "fcc_first": AlloyRule(matrix_first, 10.0, "FCC forms first on cooling"),
+            "solvus": AlloyRule(solvus, 1.0, "L1₂ dissolves by 1300 K"),
+            "few_other_phases": AlloyRule(few_other_phases, 0.5, "few", lowest="others_from"),
+        },
+    )
+'''
+
+PHASES = """\
+BCC,B2,B2 Volume,Temperature,Quantity,Phase,IsOrdered,Lattice Parameter
+Ni80Cr20,Ni3Al,40,1000,0.6,FCC_L12#1,0,3.58
+Ni80Cr20,Ni3Al,40,1000,0.4,FCC_L12#2,1,3.59
+Ni80Cr20,Ni3Al,40,1400,0.9,FCC_L12#1,0,3.60
+Ni80Cr20,Ni3Al,40,1400,0.1,SIGMA#1,,
+Ni80Cr20,Ni3Al,40,1800,1,LIQUID#1,,
+Ni80Cr20,Ni3Al,60,1000,0.3,BCC_B2#1,0,2.9
+Ni80Cr20,Ni3Al,60,1000,0.7,FCC_L12#2,1,3.59
+Ni80Cr20,Ni3Al,60,1400,1,FCC_L12#2,1,3.6
+Ni80Cr20,Ni3Al,60,1800,1,LIQUID#1,,
+"""
+
+
+@pytest.fixture
+def fifth(tmp_path: Path) -> str:
+    path = tmp_path / "fifth.py"
+    path.write_text(FIFTH)
+    return f"{path}:family"
+
+
+def test_the_default() -> None:
+    assert load_family() is BCC_B2
+    assert [rule.cost for rule in BCC_B2.rules.values()] == [1000, 100, 10, 1]
+    assert all(rule.broken for rule in BCC_B2.rules.values())
+    assert BCC_B2.tags.tokens == ("<BCC>", "</BCC>", "<B2>", "</B2>", "<B2_Volume>", "</B2_Volume>")
+
+
+def test_a_fifth_rule_from_a_file(fifth: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.npz"
+    write_table(path, equilibria())
+    engine = EngineConfig(str(path), "table")
+    texts = [GOOD, POOR]
+    with AlloyReward(AlloyConfig(engine, temperatures=TEMPERATURES)) as four:
+        known = four.judge_texts(texts)
+        costs, celsius = "[1000.0, 100.0, 10.0, 1.0]", list(TEMPERATURES)
+        former = f"alloy {VERSION} {four.engine.identity} {RulesConfig()} {costs} {celsius}"
+        assert four.identity == f"{former} volume -2000.0 -1500.0"  # as before families
+    with AlloyReward(AlloyConfig(engine, temperatures=TEMPERATURES, family=fifth)) as five:
+        found, none = five.judge_texts(texts), five.judge_texts(["none"])
+        identity = five.identity
+    # 30 % of B2 at the second temperature in the one, all in the other.
+    np.testing.assert_array_equal(found.info["much_b2"], [0, 1])
+    np.testing.assert_allclose(found.value, known.value - [5, 0])
+    assert set(none.info) == set(found.info)
+    worker = _create_mixture_reward(engine, RulesConfig(), TEMPERATURES, fifth)
+    keys = [composition_key(mixture(text)) for text in texts]
+    np.testing.assert_array_equal(worker(keys).value, found.value)  # type: ignore[arg-type]
+    file = Path(fifth.removesuffix(":family"))
+    file.write_text(FIFTH.replace("0.5", "0.2"))
+    with AlloyReward(AlloyConfig(engine, temperatures=TEMPERATURES, family=fifth)) as changed:
+        assert changed.identity != identity
+        assert changed.judge_texts(texts).info["much_b2"].tolist() == [1, 1]
+
+
+def test_reports_have_the_fifth_rule(fifth: str) -> None:
+    family = load_family(fifth)
+    training = [Candidate({"Cr": 1.0}, {"Al": 1.0, b: 1.0}, 40.0) for b in ("Ni", "Co")]
+    reference = AlloyReference.of("train", training, family=family)
+    info = {name: np.array([1.0, 0.0]) for name in family.rules}
+    info |= {"mismatch": np.array([0.1, np.nan]), "read": np.ones(2)}
+    judged = RewardBatch.from_values(np.array([-0.1, -1116.0]), info)
+    found = evaluate_alloys([str(one) for one in training], judged, reference)
+    assert found["much_b2"].value == 0.5
+    assert found.rules == (*BCC_B2.rules, "much_b2", "all rules")
+    assert found["all rules"].description == "all 5 rules are kept"
+    told = verdicts(judged, family)[1]
+    assert "- it is not so that: 50 % of B2 at the second temperature" in told
+
+
+def test_a_rule_that_fails_costs_the_item_it_fails_for() -> None:
+    def odd(equilibria, lowest, parts):  # type: ignore[no-untyped-def]
+        first = parts.matrix.amount(equilibria)[:, 0]
+        if (first > 0.9).any():
+            raise RuntimeError("too much")
+        return first > 0.1
+
+    family = BCC_B2.with_rule("odd", AlloyRule(odd, 1.0, "odd"))
+    found = table([[bcc(0.5), b2(0.5)], [liquid(1.0)]], [[bcc(1.0)], [liquid(1.0)]])
+    judged = rule_rewards(found, family=family)
+    assert judged.ok.tolist() == [True, False]
+    assert judged.reasons[1] == "unknown: odd"
+    wrong = BCC_B2.with_rule("wrong", AlloyRule(lambda *_: np.array([0.5, 1.0]), 1.0, "wrong"))
+    with pytest.raises(ValueError, match="the rule wrong must tell 1, 0 or nan of each of 2"):
+        rule_rewards(found, family=wrong)
+
+
+def test_what_is_no_family(fifth: str, tmp_path: Path) -> None:
+    for source, told in (
+        ("fcc", "no family of alloys 'fcc': there is bcc-b2; or give FILE.py:FUNCTION"),
+        (fifth.replace(":family", ":other"), "must return an AlloyFamily, not int"),
+        (fifth.replace(":family", ":none"), "defines no function 'none'"),
+        (fifth.replace(":family", ":much"), "is called with"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            load_family(source)
+    with pytest.raises(FileNotFoundError):
+        load_family(f"{tmp_path}/none.py:family")
+    with pytest.raises(ValueError, match="the name 'mismatch' of a rule is taken"):
+        BCC_B2.with_rule("mismatch", BCC_B2.rules["coexist"])
+    with pytest.raises(ValueError, match="must not be negative"):
+        AlloyRule(BCC_B2.rules["coexist"].check, -1.0, "")
+
+
+def test_another_family_on_a_table(tmp_path: Path) -> None:
+    """FCC with L1₂, of a CSV of phases: one alloy keeps all rules, one only that of the others."""
+    source, path = tmp_path / "nickel.py", tmp_path / "phases.csv"
+    source.write_text(NICKEL)
+    path.write_text(PHASES)
+    family = load_family(f"{source}:family")
+    candidates, equilibria = read_phase_table(path, "mole")
+    judged = rule_rewards(equilibria, family=family)
+    np.testing.assert_allclose(judged.value, [-0.01, -100 - 10 - 1 - 0.5])
+    texts = [write_candidate(one, family.tags) for one in candidates]
+    assert texts[0] == "<FCC>Ni80Cr20</FCC> <L12>Ni3Al</L12> <L12_Volume>40</L12_Volume>"
+    engine = EngineConfig(str(path), "table")
+    config = AlloyConfig(
+        engine, temperatures=(1000.0, 1400.0, 1800.0), family=f"{source}:family", mix_by="mole"
+    )
+    with pytest.raises(ValueError, match="mix other families by mole"):
+        AlloyReward(AlloyConfig(engine, temperatures=(1000.0,), family=f"{source}:family"))
+    with AlloyReward(config) as reward:
+        read = reward.judge_texts([*texts, texts[0].replace("FCC", "BCC")])
+        assert read.info["read"].tolist() == [True, True, False]
+        np.testing.assert_array_equal(read.value[:2], judged.value)
+        assert read.reasons[2] == "no <FCC>...</FCC>"
+
+
+def test_tags(tmp_path: Path) -> None:
+    import re
+
+    tags = Tags("FCC", "L12", "L12_Volume")
+    candidate = Candidate({"Ni": 1.0}, {"Ni": 3.0, "Al": 1.0}, 30.0)
+    text = write_candidate(candidate, tags)
+    assert read_candidate(text, tags=tags) == (candidate, None)
+    assert read_candidate(text.replace("L12_V", "L12 V"), tags=tags) == (candidate, None)
+    assert read_candidate(text)[1] == "no <BCC>...</BCC>"
+    assert re.fullmatch(candidate_pattern(("Ni", "Al"), tags), text)
+    assert write_candidate(candidate, TAGS) == str(candidate)
+    bad = text.replace("30<", "much<")
+    assert read_candidate(bad, tags=tags)[1] == "the L12 volume is no number"
+
+
+def test_searches_write_the_tags() -> None:
+    tags = Tags("FCC", "L12", "L12_Volume")
+
+    def judge(texts):  # type: ignore[no-untyped-def]
+        assert all(read_candidate(text, tags=tags)[0] for text in texts)
+        return RewardBatch.from_values(np.zeros(len(texts)))
+
+    found = search(Space(), judge, SearchConfig("random", calls=3, batch=2), tags=tags)
+    assert len(found.texts) == 3
+
+
+def test_parts_are_told_by_name() -> None:
+    found = table([[bcc(0.5), sigma(0.3), b2(0.2)]])
+    assert Part(names=("SIG", "BCC"), ordered=False).amount(found).tolist() == [[0.8]]
+    assert Part("bcc").amount(found)[0] == pytest.approx([0.7])
