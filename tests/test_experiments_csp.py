@@ -90,8 +90,8 @@ def test_a_wyckoff_transformer(
 
 
 def test_a_chat_model_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Zero-shot with two examples, RL, SFT, and RL after SFT, of a checkpoint that has learnt a
-    few crystals by heart, all parameters, with mini-batches."""
+    """Zero-shot with two examples, RL, SFT, and RL after SFT, of a checkpoint that has learnt one
+    crystal by heart, all parameters, with mini-batches."""
     for name in ("tokenizers", "safetensors", "jinja2"):
         pytest.importorskip(name)
     from dataclasses import replace
@@ -100,22 +100,27 @@ def test_a_chat_model_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     from crystaljax.text.prompts import load_template
     from crystaljax.tokenizations.registry import create_format
 
+    salt = load("data.csv").crystals[np.zeros(3, int)]
+    write(salt, Path("salt.csv"), {})
     template = load_template("csp_two_examples")
-    texts = create_format("coordinates").encode(load("data.csv").crystals)
+    texts = create_format("coordinates").encode(salt)
     texts += [message["content"] for message in template.messages({"formula": "NaCl"})]
     tags = ("<|user|>", "<|assistant|>", "<|over|>")
-    shape = replace(TINY, max_length=2048, width=32, mlp_width=64)
+    shape = replace(TINY, max_length=2048, width=64, mlp_width=128, head_size=16)
     config = TextModelConfig(small=shape, n_vocabulary=500, added_tokens=tags)
     policy = load_text_policy(config, texts)
+    policy.tokenizer.fast.add_special_tokens({"additional_special_tokens": list(tags)})
     policy.tokenizer.fast.chat_template = CHAT
     policy.save("base", policy.start)
 
     paper = (
-        f"paper {ALIKE} --setup.fsdp 1 --setup.n-parts 4 --setup.sampling.max-new-tokens 120"
+        f"paper {ALIKE.replace('data', 'salt')} --setup.fsdp 1 --setup.n-parts 4"
+        " --setup.sampling.max-new-tokens 120"
         " --rl.n-steps 1 --rl.batch-size 20 --rl.std-floor 0.01 --texts.sft.n-parts 1"
-        " --texts.sft.batch-size 3 --texts.sft.optimizer.learning-rate 0.01 --exam.relax-steps 0"
+        " --setup.sampling.temperature 0.2 --texts.sft.batch-size 2 --exam.relax-steps 0"
+        " --texts.sft.optimizer.learning-rate 0.01"
     )
-    learn = "--setup.output out --texts.pretrained base --texts.sft.n-epochs 150"
+    learn = "--setup.output out --texts.pretrained base --texts.sft.n-epochs 200"
     run(monkeypatch, paper, learn, "--rows sft sft-rl")
     again = "--setup.output again --texts.pretrained out/runs/sft-seed0/model"
     run(monkeypatch, paper, again, "--rows zero-shot rl")
