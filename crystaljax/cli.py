@@ -5,12 +5,15 @@ Everything heavy is imported by the command that needs it, so that help comes at
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import version
 from typing import Any
 
 import tyro
 from rich.console import Console
 
 from crystaljax.commands.base import Command
+from crystaljax.commands.compare import Compare
 from crystaljax.commands.convert import Convert
 from crystaljax.commands.data import Data
 from crystaljax.commands.evaluate import Evaluate
@@ -22,13 +25,21 @@ COMMANDS: dict[str, Any] = {
     "sample": Sample,
     "predict": Predict,
     "evaluate": Evaluate,
+    "compare": Compare,
     "data": Data,
     "convert": Convert,
 }
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; an error that the user can mend is one line, and exit status 2."""
+    """Run the command; an error that the user can mend is one line, and exit status 2.
+
+    `--version` says which crystaljax it is.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        Console(highlight=False).print(f"crystaljax {version('crystaljax')}")
+        return
     command: Command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="crystaljax",

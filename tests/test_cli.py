@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pickle
 import re
+import runpy
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -209,3 +212,29 @@ def test_the_source_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFi
     before = path.read_bytes()
     assert "is the source" in refused(capsys, "data", path, "--output", path)
     assert path.read_bytes() == before
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"crystaljax {version('crystaljax')}\n"
+
+
+def test_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["crystaljax", "--version"])
+    runpy.run_module("crystaljax", run_name="__main__")
+    assert capsys.readouterr().out.startswith("crystaljax ")
+
+
+def test_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text('{"step": 1, "reward/mean": 0.5}\n')
+        folders.append(str(folder))
+    main(["compare", *folders, "--output", str(tmp_path / "both")])
+    assert "results.csv" in capsys.readouterr().out.replace("\n", "")
+    assert (tmp_path / "both" / "reward_mean.png").is_file()
+    with pytest.raises(SystemExit):
+        main(["compare", str(tmp_path), "--output", str(tmp_path / "both")])
+    assert "is no folder of a run" in capsys.readouterr().err

@@ -1,0 +1,28 @@
+"""`crystaljax compare`: the results and curves of several runs in one page and one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from crystaljax.commands.base import Command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Command):
+    """Put the results of several runs, their curves and their settings side by side."""
+
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Output folders of runs, finished or under way; NAME=FOLDER calls one by another name."""
+    output: Path = Path("comparison")
+    """Folder of the report and of results.csv."""
+
+    def run(self, console: Console) -> None:
+        from crystaljax.experiment.comparing import compare, read_runs
+
+        page = compare(read_runs(self.runs), self.output)
+        console.print(f"The report is in {page}, all results in {page.parent / 'results.csv'}")
