@@ -161,7 +161,7 @@ def _make(
     prior = prior * fits
     if not prior.any():
         raise ValueError(_impossible(condition, max_sites))
-    if draws_group and content is not None and training.of_formula is not None:
+    if content is not None and training.of_formula is not None:
         prior = _of_formula(content, training.of_formula, prior)
     prior = prior / prior.sum()
     frequency = _log_odds(training.elements, int(np.sum(training.space_groups)))
