@@ -143,6 +143,7 @@ def test_tables_that_are_not_kept_are_not_taken_for_each_other(
     jax.tree.map(np.testing.assert_array_equal, starts.constraints(begun), expected)
 
 
+@pytest.mark.slow
 def test_groups_of_formulas() -> None:
     """Those of like formulas in the training data, whatever the network has; one in a row."""
     known = {"KCl": [225] * 60, "NaBr": [221] * 20, "TiO2": [136] * 20}

@@ -73,6 +73,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_formulas_to_files(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ranked structures; every formula that cannot be asked, or fails, is told of, and no other."""
     (tmp_path / "loose.py").write_text(POTENTIAL)

@@ -40,6 +40,7 @@ REFUSED: dict[type, dict[str, float]] = {
         "std_floor": 0.0,
         "clip": -0.2,
         "inner_steps": 0,
+        "n_minibatches": 0,
         "save_every": 0,
     },
     DpoConfig: DPO,

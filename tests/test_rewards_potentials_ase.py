@@ -65,6 +65,7 @@ def test_energies_are_those_of_the_calculator(file: Path) -> None:
         assert energy == pytest.approx(atoms.get_potential_energy() / len(atoms), abs=1e-4)
 
 
+@pytest.mark.slow
 def test_relaxation_ends_where_that_of_ase_ends(file: Path) -> None:
     cell = AtomicCell(
         np.diag([3.0, 3.2, 3.1]) + 0.05,
