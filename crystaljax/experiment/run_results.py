@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from crystaljax.data.files import replacing
 from crystaljax.evaluation.policies import Drawn
 from crystaljax.evaluation.rates import MetricSet
+from crystaljax.training.rollouts import NothingJudged
+from crystaljax.user_errors import one_line
+
+log = logging.getLogger(__name__)
 
 RESULT_FILE = "result.json"
 
@@ -33,6 +39,20 @@ def write_result(path: Path, content: Mapping[str, Any]) -> None:
     with replacing(path) as temporary:
         text = json.dumps(content, indent=1, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def apart(name: str, failures: list[str], *also: type[Exception]) -> Iterator[None]:
+    """A fault in the block costs this run of a study, not the others: it is told and noted.
+
+    A fault is a loss that is not finite, samples that cannot be judged, and errors of `also`.
+    """
+    faults: tuple[type[Exception], ...] = (FloatingPointError, NothingJudged, *also)
+    try:
+        yield
+    except faults as error:
+        failures.append(f"{name}: {one_line(error)}")
+        log.warning("%s", failures[-1])
 
 
 def result_of_samples(drawn: Drawn, evaluation: MetricSet) -> dict[str, Any]:

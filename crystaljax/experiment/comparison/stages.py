@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +38,7 @@ from crystaljax.experiment.comparison.runs import Run, Stage
 from crystaljax.experiment.comparison.variants import Variant
 from crystaljax.experiment.experiment import Experiment, summarize
 from crystaljax.experiment.run_folder import remade
-from crystaljax.experiment.run_results import result_of_samples
+from crystaljax.experiment.run_results import apart, result_of_samples
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
@@ -46,8 +46,6 @@ from crystaljax.ranges import POSITIVE, at_least, check
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.tokenizations.base import Decoded
 from crystaljax.tracking import read_metrics
-from crystaljax.training.rollouts import NothingJudged
-from crystaljax.user_errors import one_line
 
 log = logging.getLogger(__name__)
 
@@ -149,14 +147,9 @@ class Comparison:
             if judge is not None:
                 judge.close()
 
-    @contextmanager
-    def apart(self, variant: Variant, seed: int) -> Iterator[None]:
+    def apart(self, variant: Variant, seed: int) -> AbstractContextManager[None]:
         """A fault in the block costs this variant and seed, not the others."""
-        try:
-            yield
-        except (ValueError, FloatingPointError, NothingJudged) as error:
-            self.failures.append(f"{variant.label}, seed {seed}: {one_line(error)}")
-            log.warning("%s", self.failures[-1])
+        return apart(f"{variant.label}, seed {seed}", self.failures, ValueError)
 
     def check(self, variants: Sequence[Variant], seeds: Sequence[int]) -> None:
         """ValueError, before anything is trained, if the budget is too small for a variant."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +46,13 @@ from crystaljax.experiment.csp.setup import (
 from crystaljax.experiment.csp.texts import teach
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.run_folder import remade
-from crystaljax.experiment.run_results import N_REASONS, RESULT_FILE, read_result, write_result
+from crystaljax.experiment.run_results import (
+    N_REASONS,
+    RESULT_FILE,
+    apart,
+    read_result,
+    write_result,
+)
 from crystaljax.policies.base import Params, Policy
 from crystaljax.rewards.ehull import EnergyAboveHull
 from crystaljax.rewards.guards import Guarding, Guards, create_guards
@@ -55,8 +60,6 @@ from crystaljax.rewards.prediction import AsAsked, PredictionRewardConfig, predi
 from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
-from crystaljax.training.rollouts import NothingJudged
-from crystaljax.user_errors import one_line
 
 log = logging.getLogger(__name__)
 
@@ -147,17 +150,9 @@ class Study:
                 continue
             if arm.row in PRETRAINED and not self.texts.pretrained:
                 continue
-            with self._apart(arm):
+            with apart(arm.name, self.failures):
                 log.info("%s", arm.name)
                 self._finish(arm)
-
-    @contextmanager
-    def _apart(self, arm: Arm) -> Iterator[None]:
-        try:
-            yield
-        except (FloatingPointError, NothingJudged) as error:
-            self.failures.append(f"{arm.name}: {one_line(error)}")
-            log.warning("%s", self.failures[-1])
 
     def _finish(self, arm: Arm) -> None:
         """The result of a run: metrics of its attempts, which are kept beside it."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +21,7 @@ from crystaljax.experiment.rlip.variants import BASE, VARIANTS
 from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.run_results import (
     RESULT_FILE,
+    apart,
     read_result,
     result_of_samples,
     write_result,
@@ -31,8 +31,6 @@ from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.training.rlip import GROUPS, RlipConfig, rlip
-from crystaljax.training.rollouts import NothingJudged
-from crystaljax.user_errors import one_line
 
 if TYPE_CHECKING:
     from crystaljax.rewards.stability import StabilityReward
@@ -164,7 +162,7 @@ class Study:
             bench.policy.check(asked, setup.sampling)
             bench.record(self.experiment)
             for arm in arms:
-                with self._apart(arm):
+                with apart(arm.name, self.failures):
                     self._finished(bench, arm)
 
     def notes(self) -> list[str]:
@@ -180,14 +178,6 @@ class Study:
             f" each space group, at temperature {self.setup.sampling.temperature:g}.",
             *self.failures,
         ]
-
-    @contextmanager
-    def _apart(self, arm: Arm) -> Iterator[None]:
-        try:
-            yield
-        except (FloatingPointError, NothingJudged) as error:
-            self.failures.append(f"{arm.name}: {one_line(error)}")
-            log.warning("%s", self.failures[-1])
 
     def _finished(self, bench: Bench, arm: Arm) -> dict[str, Any]:
         """The result of a run, which is done if it is not there."""

@@ -11,9 +11,8 @@ from crystaljax import user_code
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.compose import PASSING, failure
 from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
-from crystaljax.rewards.potentials.projection import Symmetry
-from crystaljax.rewards.potentials.screening import Neighbors, rows_for, screen
-from crystaljax.rewards.potentials.torch_relaxation import Evaluation, relax, room_for
+from crystaljax.rewards.potentials.screening import Neighbors, Screened, screen
+from crystaljax.rewards.potentials.torch_relaxation import Evaluation, relax
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -53,7 +52,7 @@ class AsePotential:
 
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
         """Potential energies of B items (of their primitive cells): see `Energies`."""
-        cells, rows, reasons = screen(crystals, max_atoms=self.max_atoms, elements=self.elements)
+        cells, rows, reasons = self.screened(crystals)
         energy = np.full(len(cells), np.nan)
         for i, (cell, row) in enumerate(zip(cells, rows.tolist(), strict=True)):
             found, reasons[row] = self._results(cell)
@@ -78,12 +77,11 @@ class AsePotential:
             raise ValueError(
                 f"{self.name} cannot relax: it has no {' and no '.join(sorted(missing))}"
             )
-        screened = screen(crystals, max_atoms=self.max_atoms, elements=self.elements)
-        symmetry = None
-        if keep_symmetry and isinstance(crystals, Crystals) and screened.cells:
-            of_cells = crystals[screened.rows].padded(rows_for(len(screened.rows)))
-            symmetry = Symmetry.of(of_cells, room_for(screened.cells))
-        return relax(self, screened, symmetry=symmetry, fmax=fmax, max_steps=max_steps)
+        return relax(self, crystals, keep_symmetry=keep_symmetry, fmax=fmax, max_steps=max_steps)
+
+    def screened(self, crystals: Crystals | Sequence[AtomicCell]) -> Screened:
+        """The cells that are physical enough to compute."""
+        return screen(crystals, max_atoms=self.max_atoms, elements=self.elements)
 
     def problem(self, cell: AtomicCell, edges: Neighbors) -> str | None:
         """Reason for which the calculator cannot take a structure, None if it can."""

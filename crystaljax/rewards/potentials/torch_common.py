@@ -11,15 +11,13 @@ import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
-from crystaljax.rewards.potentials.projection import Symmetry
 from crystaljax.rewards.potentials.screening import (
     Neighbors,
     Screened,
     neighbors,
-    rows_for,
     screen,
 )
-from crystaljax.rewards.potentials.torch_relaxation import Evaluation, relax, room_for
+from crystaljax.rewards.potentials.torch_relaxation import Evaluation, relax
 
 if TYPE_CHECKING:
     import torch
@@ -122,12 +120,7 @@ class TorchPotential(ABC):
         `keep_symmetry` lets only the free Wyckoff coordinates and lattice parameters of `Crystals`
         move; cells that are given have no symmetry to keep.
         """
-        screened = self.screened(crystals)
-        symmetry = None
-        if keep_symmetry and isinstance(crystals, Crystals) and screened.cells:
-            of_cells = crystals[screened.rows].padded(rows_for(len(screened.rows)))
-            symmetry = Symmetry.of(of_cells, room_for(screened.cells))
-        return relax(self, screened, symmetry=symmetry, fmax=fmax, max_steps=max_steps)
+        return relax(self, crystals, keep_symmetry=keep_symmetry, fmax=fmax, max_steps=max_steps)
 
     def screened(self, crystals: Crystals | Sequence[AtomicCell]) -> Screened:
         """The cells that the model can take, as far as can be told without their neighbours."""

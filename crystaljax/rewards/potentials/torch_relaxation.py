@@ -9,7 +9,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from crystaljax.crystal import Array, AtomicCell, stack
+from crystaljax.crystal import Array, AtomicCell, Crystals, stack
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.base import Relaxed, no_relaxation, put_relaxed
 from crystaljax.rewards.potentials.fire import (
@@ -25,6 +25,7 @@ from crystaljax.rewards.potentials.screening import (
     Neighbors,
     Screened,
     neighbors,
+    rows_for,
     slots_for,
 )
 from crystaljax.validity import overlap_problem, shape_problem
@@ -48,6 +49,9 @@ class Model(Protocol):
     cutoff: float
     batch_atoms: int
 
+    def screened(self, crystals: Crystals | Sequence[AtomicCell]) -> Screened:
+        """The cells that the model can take, as far as can be told without their neighbours."""
+
     def problem(self, cell: AtomicCell, edges: Neighbors) -> str | None:
         """Reason that the model cannot take a structure with these neighbours, or None."""
 
@@ -63,18 +67,24 @@ class Model(Protocol):
 
 def relax(
     potential: Model,
-    screened: Screened,
+    crystals: Crystals | Sequence[AtomicCell],
     *,
-    symmetry: Symmetry | None,
+    keep_symmetry: bool,
     fmax: float,
     max_steps: int,
 ) -> Relaxed:
-    """Relax the cells that passed the screening; see `Relaxed`.
+    """Relax the items that pass the screening; see `Relaxed`.
 
-    `symmetry`, if there is one, is of these cells with room for `room_for` atoms, and is kept.
-    At most `potential.batch_atoms` atoms are under way; as structures finish, others join. One
-    that becomes unphysical, or whose energy or forces are not finite, leaves with a reason.
+    `keep_symmetry` lets only the free Wyckoff coordinates and lattice parameters of `Crystals`
+    move; cells that are given have no symmetry to keep. At most `potential.batch_atoms` atoms are
+    under way; as structures finish, others join. One that becomes unphysical, or whose energy or
+    forces are not finite, leaves with a reason.
     """
+    screened = potential.screened(crystals)
+    symmetry = None
+    if keep_symmetry and isinstance(crystals, Crystals) and screened.cells:
+        of_cells = crystals[screened.rows].padded(rows_for(len(screened.rows)))
+        symmetry = Symmetry.of(of_cells, room_for(screened.cells))
     n = len(screened.cells)
     search = Search.start(stack(screened.cells, n, room_for(screened.cells)), np.ones(n, bool))
     reasons: Reasons = [None] * n
