@@ -120,9 +120,9 @@ PRESETS = {
             cuttings=("own", "bpe"),
             orders=("canonical", "augmented"),
             seeds=(0, 1, 2),
-            core=CoreConfig(n_layers=4, n_heads=4, head_size=32),
+            core=CoreConfig(n_layers=3, n_heads=3, head_size=32),
             data=DataConfig(max_sites=20, max_tokens=1024),
-            budget=BudgetConfig(flops=6e13, search=0.05, n_validations=20),
+            budget=BudgetConfig(flops=1.5e13, search=0.05),
         ),
     ),
 }
