@@ -86,8 +86,8 @@ class FlatRewards:
                 "clipped",
                 (
                     f"{n_clipped} of {n} rewards ({100 * n_clipped / n_judged:.0f} % of those"
-                    f" judged) lie outside [{low:g}, {high:g}] and are clipped: their differences are lost;"
-                    " give other bounds if this goes on (reward/clipped of the metrics)"
+                    f" judged) lie outside [{low:g}, {high:g}] and are clipped: their differences"
+                    " are lost; give other bounds if this goes on (reward/clipped of the metrics)"
                 ),
             )
         elif n_judged > 1 and np.ptp(value[judged.ok]) == 0:
