@@ -188,7 +188,7 @@ def report(config: Config, comparison: Comparison, experiment: Experiment) -> No
     )
     found = [
         tables.training_table(results),
-        *(tables.samples_table(results, x, config.samples.judge) for x in ("free", "grammar")),
+        *(tables.samples_table(results, x) for x in ("free", "grammar")),
         *([end_table(results, config.rl)] if any(learnt.values()) else []),
     ]
     notes = [
