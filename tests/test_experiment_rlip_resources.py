@@ -10,7 +10,6 @@ import jax
 from small_crystal_text import crystal_text_policy
 
 from crystaljax.experiment.rlip.resources import BANDWIDTH, FLOPS, PAIRS, hours, resources
-from crystaljax.experiment.rlip.study import RlipSetup
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.roofline import Work
 from crystaljax.training.rlip import RlipConfig
@@ -21,9 +20,9 @@ BATCH, NEW, WANTED = 8, 20, 100
 def test_operations_are_those_of_the_products() -> None:
     policy = crystal_text_policy()
     config = policy.texts.config
-    setup = RlipSetup(sampling=SamplingConfig(batch_size=BATCH, max_new_tokens=NEW), n_parts=2)
+    sampling = SamplingConfig(batch_size=BATCH, max_new_tokens=NEW)
     rlip = RlipConfig(n_unconditional=WANTED, n_per_group=0, batch_size=4)
-    memory, time = resources(policy, setup, rlip)
+    memory, time = resources(policy, sampling, 2, rlip)
     numbers = dict(memory.rows[1:])
     parameters = sum(x.size for x in jax.tree.leaves(policy.texts.start))
     assert float(numbers["float32 copy of trained"]) == pytest.approx(
@@ -37,8 +36,8 @@ def test_operations_are_those_of_the_products() -> None:
     attention = 4 * 2 * NEW * config.n_heads * config.head_size * config.n_layers
     steps = -(-WANTED // BATCH) * NEW
     expected = steps * BATCH * (weights + attention)
-    sampling, learning = time.rows[1:]
-    assert float(sampling[1]) == pytest.approx(expected / 1e15, rel=0.01)
+    sampled, learning = time.rows[1:]
+    assert float(sampled[1]) == pytest.approx(expected / 1e15, rel=0.01)
     # Forward, under the policy and the reference; backward, twice that, and forward once again.
     tokens = 2 * PAIRS * 2 * NEW
     assert float(learning[1]) == pytest.approx(5 * tokens * (weights + attention) / 1e15, rel=0.3)
@@ -50,4 +49,4 @@ def test_the_slower_of_arithmetic_and_memory_counts() -> None:
 
 
 def test_other_policies_have_no_table() -> None:
-    assert resources(object(), RlipSetup(), RlipConfig()) == []
+    assert resources(object(), SamplingConfig(), 1, RlipConfig()) == []

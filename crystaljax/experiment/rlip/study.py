@@ -163,7 +163,7 @@ class Study:
             asked = [Condition(space_group=group) for group in self.exam.every_group]
             bench.policy.check(asked, setup.sampling)
             bench.record(self.experiment)
-            needed = resources(bench.policy, setup, self.config)
+            needed = resources(bench.policy, setup.sampling, setup.n_parts, self.config)
             for table in needed:
                 log.info("%s\n%s", table.caption, "\n".join(map(": ".join, table.rows[1:])))
             for arm in arms:
