@@ -24,7 +24,7 @@ from crystaljax.models.wyckoff.candidates import FUNNEL, POOL, Pool, Target, nar
 from crystaljax.models.wyckoff.constraints import Constraints
 from crystaljax.models.wyckoff.decoder import Decoder, DecodeState, Graph
 from crystaljax.models.wyckoff.decoder_batches import gather, grow, take
-from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands
+from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands, with_groups
 from crystaljax.models.wyckoff.lookahead import Begun, Starts
 from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.token_sampling import Tempering
@@ -84,10 +84,12 @@ class Sampler:
         Samples that do not meet it, where too few candidates did, are not `satisfied`. ValueError
         naming the condition that cannot be asked.
         """
+        size = self.decoder.config.max_sites
+        conditions = with_groups(conditions, size, self._training, self._rng)
         distinct = list(dict.fromkeys(conditions))
         number = {condition: i for i, condition in enumerate(distinct)}
         which = np.array([number[condition] for condition in conditions], int)
-        every = make_demands(conditions, self.decoder.config.max_sites, self._training)
+        every = make_demands(conditions, size, self._training)
         demands = list(dict(zip(conditions, every, strict=True)).values())
         if not any(demand.binding for demand in demands):
             priors = np.stack([demand.prior for demand in demands])
@@ -97,7 +99,7 @@ class Sampler:
             constraints = Constraints(known, known)
             return self._decode(group[rows].astype(np.int32), constraints)
         starts = Starts(demands, self.decoder)
-        first = self._first(starts, which)
+        first = self._of_groups(starts, which, np.full(len(which), ANY))
         if repeat == 1:
             return first
         # The others of a row have the first one's group, which is thus distributed as it should be.
@@ -107,15 +109,6 @@ class Sampler:
         rows[:, 1:] = len(which) + np.arange(len(others)).reshape(len(which), -1)
         both = jax.tree.map(lambda *xs: np.concatenate(xs), first, others)
         return both[rows.ravel()]
-
-    def _first(self, starts: Starts, which: np.ndarray) -> TokenRollout:
-        """A sample of each of the demands `which` int [N]."""
-        drawn = np.array([demand.draws_group for demand in starts.demands])
-        group = np.full(len(which), ANY)
-        asked = np.flatnonzero(drawn[which])
-        if len(asked):
-            group[asked] = _draw(starts.groups(), which[asked], self._rng)
-        return self._of_groups(starts, which, group)
 
     def _of_groups(self, starts: Starts, which: np.ndarray, group: np.ndarray) -> TokenRollout:
         """A sample of each of the demands `which` int [N], in space group `group` int [N].
@@ -139,14 +132,19 @@ class Sampler:
         size = self._sampling.batch_size
         for first in range(0, len(groups), size):
             rows = np.arange(first, min(first + size, len(groups)))
-            keys = self._keys(rows)
-            for at, found in _decode(self.decoder, keys, groups[rows], constraints[rows], size):
+            padded = np.append(rows, np.zeros(_size(len(rows), size) - len(rows), int))
+            state = self.decoder.start(
+                self._keys(padded), groups[padded], constraints[padded], None
+            )
+            for at, found in _decode(self.decoder, state, len(rows)):
                 jax.tree.map(partial(_put, rows[at]), result, found)
         self._drawn += len(groups)
         return result
 
     def _keys(self, rows: np.ndarray) -> Array:
-        return jax.vmap(jax.random.fold_in, (None, 0))(self._base, self._drawn + rows)
+        """Keys of samples, counted from the first that is not drawn yet; compiled by their number,
+        so that it should be the size of a batch."""
+        return _fold_in(self._base, self._drawn + rows)
 
     def draw(self, starts: Starts, begun: Begun) -> tuple[np.ndarray, TokenRollout]:
         """Finish one in `FUNNEL` of N candidates; which (int [K]), with their own weights.
@@ -161,7 +159,7 @@ class Sampler:
         uniform = self._rng.random(int(begun.pool.max()) + 1)
         for rows in starts.chunks(begun, most):
             begin = begun[rows]
-            batches = self._begin(starts, begin, self._keys(rows))
+            batches = self._begin(starts, begin, rows)
             place = np.divmod(np.arange(len(begin)), size)
             seen = [jax.device_get(x.rollout.log_weight + x.ahead) for x, _ in batches]
             log_weight = np.concatenate(seen)[: len(begin)]
@@ -181,16 +179,20 @@ class Sampler:
         return np.concatenate(kept), jax.tree.map(lambda *xs: np.concatenate(xs), *found)
 
     def _begin(
-        self, starts: Starts, begin: Begun, keys: Array
+        self, starts: Starts, begin: Begun, numbers: np.ndarray
     ) -> list[tuple[DecodeState, list[Cache]]]:
-        """Batches of candidates up to the second element; the last one has some left over."""
+        """Batches of candidates up to the second element; the last one has some left over.
+
+        `numbers` int [N] count them from the first that is not drawn yet.
+        """
         constraints, places = starts.constraints(begin)
         group = (begin.group + 1).astype(np.int32)
         batches, size = [], self._sampling.batch_size
         for first in range(0, len(begin), size):
             rows = np.arange(first, min(first + size, len(begin)))
             rows = np.resize(rows, _size(len(rows), size))
-            state = self.decoder.start(keys[rows], group[rows], constraints[rows], places)
+            keys = self._keys(numbers[rows])
+            state = self.decoder.start(keys, group[rows], constraints[rows], places)
             caches = self.decoder.empty_caches(len(rows), _lengths(self.decoder)[0])
             state, caches = self.decoder.letters(state, caches, 0)
             state, caches = self.decoder.coordinates(self.decoder.species(state, 0), caches, 0)
@@ -209,6 +211,9 @@ class Sampler:
             self.dead_ends += int((~found.satisfied).sum())
             open_targets = pool.lacking(open_targets)
         return pool.select(self._rng)
+
+
+_fold_in = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
 
 
 def _repeated(rollout: TokenRollout, n: int) -> np.ndarray:
@@ -236,16 +241,12 @@ def _put(at: np.ndarray, into: np.ndarray, values: np.ndarray) -> None:
 
 
 def _decode(
-    decoder: Decoder, keys: Array, groups: np.ndarray, constraints: Constraints, batch_size: int
+    decoder: Decoder, state: DecodeState, n: int
 ) -> Iterator[tuple[np.ndarray, TokenRollout]]:
-    """Decode N samples together; yields some of them, finished, at a time, with their rows."""
-    rows = np.arange(len(groups))
-    size = _size(len(rows), batch_size)
-    padded = np.concatenate([rows, np.zeros(size - len(rows), int)])
-    state = decoder.start(keys[padded], groups[padded], constraints[padded], None)
-    caches = decoder.empty_caches(size, _lengths(decoder)[0])
+    """Decode the first n sequences of an empty batch; yields as `_finish`."""
+    caches = decoder.empty_caches(len(state.key), _lengths(decoder)[0])
     state, caches = decoder.letters(state, caches, 0)
-    return _finish(decoder, state, caches, len(rows), 0)
+    return _finish(decoder, state, caches, n, 0)
 
 
 def _finish(
@@ -258,7 +259,7 @@ def _finish(
 ) -> Iterator[tuple[np.ndarray, TokenRollout]]:
     """The first n sequences of a batch, which end with the letter, or the element, of a site.
 
-    Yields as `_decode`.
+    Yields some of them, finished, at a time, with their rows.
     """
     first = True
     rows, size = np.arange(n), len(state.key)
