@@ -224,16 +224,6 @@ def test_fields_of_gamma_and_gamma_prime() -> None:
 
 
 @pytest.mark.slow
-def test_order_of_iron_and_cobalt_by_a_partition() -> None:
-    """FeCo is B2 up to 1003 K: Ohnuma et al., Acta Mater. 50 (2002) 379; MatCalc's open file."""
-    path, named = "mc_fecocrnbti.tdb", ("BCC_B2", "BCC_DISL")
-    engine = Calphad(path, ("Co", "Fe"), partition=named)
-    table = engine.equilibria([{"Co": 0.5, "Fe": 0.5}], np.array([850.0, 1150.0]))
-    np.testing.assert_allclose(table.amount("bcc", ordered=True), [[1, 0]], atol=1e-6)
-    np.testing.assert_allclose(table.amount("bcc", ordered=False), [[0, 1]], atol=1e-6)
-
-
-@pytest.mark.slow
 def test_rewards_do_not_depend_on_where_the_grid_begins(engine: Calphad) -> None:
     """Candidates that keep all rules, on grids that are half a step apart: in the same order.
 

@@ -171,7 +171,7 @@ class EngineConfig:
     exclude: tuple[str, ...] = ()
     """calphad: phases of the database to leave out, such as one that pycalphad cannot model."""
     partition: tuple[str, ...] = ()
-    """calphad: an ordered phase and its disordered part, such as BCC_B2 BCC_DISL, of a database
+    """calphad: an ordered phase and its disordered part, such as BCC_B2 BCC_A2, of a database
     that does not say that they belong together."""
 
 
