@@ -16,6 +16,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.policies import Assessment, assess
+from crystaljax.experiment.best import ALWAYS, JUDGE_ENERGY, RELAXED
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
@@ -166,6 +167,20 @@ class Bench:
     def evaluation(self) -> EvaluationConfig:
         """Settings of evaluations."""
         return EvaluationConfig(metrics=self.setup.metrics)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names for `ReportConfig.columns`: what evaluations find, and a user's own reward."""
+        names = [*ALWAYS]
+        if self.user_reward is not None:
+            names.append("reward")
+        if self.judge is not None:
+            names.append(JUDGE_ENERGY)
+        if self.setup.stability.relax_steps:
+            names += RELAXED
+        if self.setup.condition.asked:
+            names.append("as_asked")
+        return names
 
     @property
     def rewarded_by(self) -> str:
