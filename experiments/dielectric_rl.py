@@ -99,8 +99,8 @@ loss has converged. The paper does not say what samples that cannot be judged ge
 """
 
 PRESETS = {
-    "small": ("Two CPU cores, some 15 minutes.", Config()),
-    "paper": ("The paper's settings, for a GPU; deviations are listed at PAPER.", PAPER),
+    "small": ("Two CPU cores, 10 minutes.", Config()),
+    "paper": ("One GPU: the paper's settings; deviations are listed at PAPER.", PAPER),
 }
 
 

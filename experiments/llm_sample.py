@@ -54,10 +54,10 @@ class Config:
 
 
 PRESETS = {
-    "small": ("The model of `llm_sft.py small`; two CPU cores, a minute.", Config()),
+    "small": ("Two CPU cores, 1 minute: the model of `llm_sft.py small`.", Config()),
     "paper": (
-        "Up to 10,000 answers of Qwen2.5-7B, NF4, with the adapter of `llm_sft.py paper`: one GPU."
-        " Give --setup.model.adapter.",
+        "One GPU: up to 10,000 answers of Qwen2.5-7B with an NF4 base. Give"
+        " --setup.model.adapter of `llm_sft.py paper`.",
         Config(
             setup=LlmSetup(
                 texts=TextsConfig(crystals="mp20-train", max_sites=20),

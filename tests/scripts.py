@@ -31,6 +31,7 @@ DOCUMENTS = {
     for path in [
         *(ROOT / "README.md", ROOT / "experiments" / "README.md"),
         *sorted(ROOT.glob("checkpoints/*/README.md")),
+        *sorted(ROOT.glob("experiments/guides/*.md")),
     ]
 }
 

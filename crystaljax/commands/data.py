@@ -20,9 +20,9 @@ class Data(Command):
     source: Annotated[str, tyro.conf.Positional]
     """A file, a folder or a registered dataset."""
     symprec: float = 0.01
-    """Å, tolerance of the symmetry search."""
+    """Tolerance of the symmetry search, Å."""
     max_sites: int = 20
-    """Crystals with more Wyckoff sites (1 at least) are skipped."""
+    """Crystals with more Wyckoff sites are skipped."""
     output: Path | None = None
     """Also write them here: .zip, .csv, .extxyz or .json.gz"""
 
