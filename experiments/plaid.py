@@ -9,9 +9,9 @@ fresh samples of the base model, of learning in given space groups alone, and of
 another potential than the one that rewards; the share of stable, unique and novel samples (S.U.N.)
 over the iterations, and by space group the share of those that also have the space group asked for
 (S.S.U.N.); distributions of space groups and compositions. `small` is sized for 40 minutes on two
-cores; give --setup.model for another model of either kind. Every run has a folder of its own in OUTPUT/runs:
-started again, the script goes on with what is not finished, and several processes may share the
-work (--only, --seeds).
+cores; give --setup.model for another model of either kind. Every run has a folder of its own in
+OUTPUT/runs: started again, the script goes on with what is not finished, and several processes may
+share the work (--only, --seeds).
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ with the same numbers in report.json.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    print("Loading JAX and crystaljax ...", flush=True)
+
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -52,9 +52,6 @@ class Data(Command):
         console.print(f"properties: {', '.join(data.properties) or 'none'}")
         if data.folder is not None:
             console.print(f"cached in {data.folder}")
-            skipped = f"{data.n_skipped} of {len(data) + data.n_skipped} rows skipped"
-            why = f", for the reasons in {data.folder / 'skipped.csv'}" if data.n_skipped else ""
-            console.print(skipped + why)
         if self.output is not None:
             write(crystals, self.output, {"material_id": data.ids, **data.properties})
             console.print(f"written to {self.output}")

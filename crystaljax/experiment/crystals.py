@@ -28,6 +28,7 @@ from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.crystal_task import CrystalTask
+from crystaljax.training.progress import working
 from crystaljax.training.reinforce import ReinforceConfig
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class Bench:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.policy, self.base = setup.load_policy()
+        with working(f"loading {setup.model.name}"):
+            self.policy, self.base = setup.load_policy()
         self.policy.check([setup.condition], setup.sampling)
         self.stability = StabilityReward(setup.stability)
         self.user_reward = None
