@@ -120,9 +120,9 @@ PRESETS = {
             cuttings=("own", "bpe"),
             orders=("canonical", "augmented"),
             seeds=(0, 1, 2),
-            core=CoreConfig(n_layers=4, n_heads=4, head_size=32),
+            core=CoreConfig(n_layers=3, n_heads=3, head_size=32),
             data=DataConfig(max_sites=20, max_tokens=1024),
-            budget=BudgetConfig(flops=6e13, search=0.05, n_validations=20),
+            budget=BudgetConfig(flops=1.5e13, search=0.05),
         ),
     ),
 }
@@ -188,7 +188,7 @@ def report(config: Config, comparison: Comparison, experiment: Experiment) -> No
     )
     found = [
         tables.training_table(results),
-        *(tables.samples_table(results, x, config.samples.judge) for x in ("free", "grammar")),
+        *(tables.samples_table(results, x) for x in ("free", "grammar")),
         *([end_table(results, config.rl)] if any(learnt.values()) else []),
     ]
     notes = [

@@ -42,7 +42,7 @@ def trained(nll: float, tokens: float) -> dict[str, Any]:
 
 
 def samples(n_metastable: int) -> dict[str, Any]:
-    rates = {"decoded": 90, "metastable S.U.N.": n_metastable}
+    rates = {"decoded": 90, "metastable S.U.N.": n_metastable, "metastable (Other)": 7}
     metrics = [Rate(name, count, 100, "made up").to_dict() for name, count in rates.items()]
     return {
         "n": 100,
@@ -93,6 +93,7 @@ def test_rates_are_of_all_attempts_of_all_seeds(results: Results) -> None:
     assert found["wyckoff"]["crystals/s"] == "2.0 ± 0.0"
     assert found["wyckoff"]["metastable S.U.N. per CPU second"] == "0.500 ± 0.100"
     assert found["wyckoff"]["unique"] == "–"
+    assert found["wyckoff"]["metastable (Other)"].startswith("7.0 ± ")  # by the second judge
     assert "cif" not in found
     assert "wyckoff" not in rows(samples_table(results, "grammar"))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 from slow_reference import reference
 from small import SMALL
 from test_sampling import policy
@@ -19,7 +20,7 @@ from crystaljax.composition import SYMBOLS, atomic_number
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Crystals
 from crystaljax.models.wyckoff import decoder as wyckoff_decoder
-from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands
+from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands, with_groups
 from crystaljax.models.wyckoff.lookahead import Begun, Starts
 from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.sampler import Sampler
@@ -138,7 +139,7 @@ def test_tables_that_are_not_kept_are_not_taken_for_each_other(
     each = np.arange(len(demands))
     begun = Begun(each, unit, group, np.zeros(len(each)), each, each < 0)
     expected = starts.constraints(begun)
-    occupations._tables.cache_clear()
+    occupations._kept.cache_clear()
     monkeypatch.setattr(occupations, "CACHE_BYTES", 0)
     jax.tree.map(np.testing.assert_array_equal, starts.constraints(begun), expected)
 
@@ -164,6 +165,31 @@ def test_groups_of_formulas() -> None:
     free = asked.sample(params, [Condition()] * 8, seed=3)
     same = one.sample(params, [Condition()] * 8, seed=3)
     jax.tree.map(np.testing.assert_array_equal, free.crystals, same.crystals)
+
+
+def test_groups_that_hold_a_formula_are_drawn_alone() -> None:
+    """As often as p(space group | formula) has them among those that hold it."""
+    share = np.linspace(1, 2, 230)
+    counts = TrainingCounts(np.ones(230), None, lambda _: share / share.sum())
+    asked = Condition(formula="NaCl3", formula_units=1, space_group=(1, 215, 221, 225, 230))
+    held = occupations.outlook((1, 3)).fits(6)[np.array(asked.space_groups) - 1]
+    np.testing.assert_array_equal(held, [True, True, True, True, False])
+    others = [Condition(), Condition(formula="NaCl", space_group=225)]
+    found = with_groups([asked] * 4000 + others, 6, counts, np.random.default_rng(0))
+    assert found[-2:] == others
+    groups = np.array([condition.space_group for condition in found[:-2]])
+    p = share[[0, 214, 220, 224]] / share[[0, 214, 220, 224]].sum()
+    n = [np.sum(groups == group) for group in (1, 215, 221, 225)]
+    assert sum(n) == len(groups)
+    assert chisquare(n, p * len(groups)).pvalue > 1e-3
+    (same,) = with_groups(
+        [Condition(formula="NaCl3", space_group=(228, 230), formula_units=1)],
+        6,
+        counts,
+        np.random.default_rng(0),
+    )
+    with pytest.raises(ValueError, match="no space group that may be drawn"):
+        make_demands([same], 6, counts)
 
 
 def test_dead_ends_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

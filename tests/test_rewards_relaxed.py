@@ -20,7 +20,7 @@ from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 
 pytest.importorskip("torch", reason="needs an extra that brings PyTorch")
 
-from test_rewards_potentials_torch_relaxation import LennardJones
+from test_rewards_potentials_screened_relaxation import LennardJones
 
 HULL = Hull.from_entries(["NaCl", "KCl", "Fe"], [-2.0, -2.0, 0.0])
 WIDE = (225, 6.4, [(1, 19), (2, 17)])

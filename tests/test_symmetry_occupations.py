@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from pyxtal.symmetry import Group
 
-from crystaljax.symmetry.occupations import IMPOSSIBLE, NEW, SAME, occupancies, occupations, outlook
+from crystaljax.symmetry.occupations import (
+    IMPOSSIBLE,
+    NEW,
+    SAME,
+    group_tables,
+    occupancies,
+    occupations,
+    outlook,
+)
 from crystaljax.symmetry.tables import tables
 
 
@@ -100,7 +108,11 @@ def test_some_groups_alone() -> None:
     chosen = np.isin(np.arange(230), (0, 61, 224))
     some, every = occupations((2, 3), groups=chosen), occupations((2, 3))
     assert not outlook((2, 3), groups=chosen).fits(100)[~chosen].any()
-    for group in np.flatnonzero(chosen):
+    kept = group_tables((2, 3), None, chosen)
+    assert sorted(kept) == np.flatnonzero(chosen).tolist()
+    for group in np.flatnonzero(chosen).tolist():
         mine, same = (t.first[group] + np.arange(t.n_rows[group]) for t in (some, every))
         np.testing.assert_array_equal(some.fewest[mine], every.fewest[same])
         np.testing.assert_array_equal(some.log_ways[mine], every.log_ways[same])
+        np.testing.assert_array_equal(kept[group].fewest, every.fewest[same])
+        np.testing.assert_array_equal(kept[group].log_ways, every.log_ways[same])

@@ -267,6 +267,8 @@ def second_judge(setup: Setup) -> tuple[StabilityReward | None, str]:
             judge = StabilityReward(replace(config, potential=AUTO_JUDGE))
         except LevelError:
             problem = f"the hull {hull} is of another level than {AUTO_JUDGE}'s"
+        except ImportError as error:  # a package of SevenNet's is missing or broken
+            problem = f"{AUTO_JUDGE} does not load ({type(error).__name__}: {error})"
     said = f"Energies are by {setup.stability.potential}, which rewards, and by {AUTO_JUDGE}."
     if problem is not None:
         said = f"No second potential judges: {problem}."

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from crystaljax.checkpoints import Metadata, load_metadata, load_weights, save_weights
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import Array, Crystals
-from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands
+from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands, with_groups
 from crystaljax.models.wyckoff.formula_groups import FormulaGroups
 from crystaljax.models.wyckoff.likelihood import LogProb, log_prob
 from crystaljax.models.wyckoff.rollout import TokenRollout
@@ -139,7 +139,8 @@ class WyckoffPolicy:
     def check(self, conditions: Sequence[Condition], sampling: SamplingConfig) -> None:
         """ValueError naming a condition that cannot be asked or met, and what of it."""
         _check_sampling(sampling)
-        make_demands(conditions, self.max_sites, self.training)
+        kinds, known = list(dict.fromkeys(conditions)), (self.max_sites, self.training)
+        make_demands(with_groups(kinds, *known, np.random.default_rng(0)), *known)
 
     def sample(
         self,

@@ -42,7 +42,7 @@ NEW = 0.05
 CACHE_BYTES = 256 * 2**20
 """Tables that are kept, at most."""
 
-OVERHEAD = 4096
+OVERHEAD = 1024
 """Bytes of what is kept beside its large arrays, about."""
 
 
@@ -102,39 +102,62 @@ class Outlook:
         return self.fewest <= max_sites
 
 
-class _Tables:
+class GroupTable(NamedTuple):
+    """The rows of `Occupations` that are of one group."""
+
+    fewest: np.ndarray
+    """uint8 [rows, columns]"""
+    log_ways: np.ndarray
+    """float16 [rows, columns]"""
+
+
+class _Kept:
     """The tables and outlooks made last, of `CACHE_BYTES` in all."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[object, Occupations | Outlook] = OrderedDict()
+        self._kept: OrderedDict[object, GroupTable | Outlook] = OrderedDict()
         self._bytes = 0
 
-    def occupations(self, atoms: Atoms, template: Template, groups: np.ndarray) -> Occupations:
-        """The tables of at least these groups."""
-        found = self._get((atoms, template))
-        if isinstance(found, Occupations):
-            if not (groups & (found.first < 0)).any():
-                return found
-            groups = groups | (found.first >= 0)
-        made = _make(atoms, template, groups)
-        self._put((atoms, template), made)
-        return made
+    def group_tables(
+        self, atoms: Atoms, template: Template, groups: np.ndarray
+    ) -> dict[int, GroupTable]:
+        found: dict[int, GroupTable] = {}
+        missing = np.zeros(N_GROUPS, bool)
+        for group in np.flatnonzero(groups).tolist():
+            kept = self._get((atoms, template, group))
+            if isinstance(kept, GroupTable):
+                found[group] = kept
+            else:
+                missing[group] = True
+        if missing.any():
+            found |= self._split(occupations(atoms, template, missing), atoms, template)
+        return found
 
     def outlook(self, atoms: Atoms, template: Template, groups: np.ndarray) -> Outlook:
-        """The outlook from just these groups."""
         key = atoms, template, groups.tobytes()
         found = self._get(key)
         if not isinstance(found, Outlook):
-            found = _look_out(self.occupations(atoms, template, groups), template, groups)
+            made = occupations(atoms, template, groups)
+            self._split(made, atoms, template)  # some group of it is likely to be sampled next
+            found = _look_out(made, template, groups)
             self._put(key, found)
         return found
 
-    def _get(self, key: object) -> Occupations | Outlook | None:
+    def _split(self, made: Occupations, atoms: Atoms, template: Template) -> dict[int, GroupTable]:
+        """Tables by group, which are kept."""
+        found = {}
+        for group in np.flatnonzero(made.first >= 0).tolist():
+            mine = slice(made.first[group], made.first[group] + made.n_rows[group])
+            found[group] = GroupTable(made.fewest[mine].copy(), made.log_ways[mine].copy())
+            self._put((atoms, template, group), found[group])
+        return found
+
+    def _get(self, key: object) -> GroupTable | Outlook | None:
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
-    def _put(self, key: object, made: Occupations | Outlook) -> None:
+    def _put(self, key: object, made: GroupTable | Outlook) -> None:
         if key in self._kept:
             self._bytes -= _size(self._kept[key])
         self._kept[key] = made
@@ -144,11 +167,11 @@ class _Tables:
 
 
 @cache
-def _tables() -> _Tables:
-    return _Tables()
+def _kept() -> _Kept:
+    return _Kept()
 
 
-def _size(table: Occupations | Outlook) -> int:
+def _size(table: GroupTable | Outlook) -> int:
     return table.fewest.nbytes + table.log_ways.nbytes + OVERHEAD
 
 
@@ -158,24 +181,36 @@ def occupations(
     """The tables of a composition, from the atoms of K elements in the primitive cell.
 
     With a template, the letter indices of all sites, every site must be occupied. `groups` bool
-    [230] is what they are made for, all by default; they may have others, too. ValueError if the
-    composition has too many parts to tell apart. Tables are kept (`CACHE_BYTES`), and do not depend
-    on the elements' names.
+    [230] is what they are made for, all by default. They do not depend on the elements' names.
+    ValueError if the composition has too many parts to tell apart.
     """
     _check_parts(atoms)
-    chosen = np.ones(N_GROUPS, bool) if groups is None else np.asarray(groups, bool)
-    return _tables().occupations(atoms, template, chosen)
+    return _make(atoms, template, _chosen(groups))
+
+
+def group_tables(atoms: Atoms, template: Template, groups: np.ndarray) -> dict[int, GroupTable]:
+    """The tables of each of some groups, bool [230], by its index from 0.
+
+    They are kept (`CACHE_BYTES`). Arguments and errors as of `occupations`.
+    """
+    _check_parts(atoms)
+    return _kept().group_tables(atoms, template, _chosen(groups))
 
 
 def outlook(atoms: Atoms, template: Template = None, groups: np.ndarray | None = None) -> Outlook:
-    """The outlook on a composition; arguments and errors as of `occupations`.
-
-    It is kept longer than the tables, which are hundreds of times larger: thousands of compositions
-    are looked at before some groups of each are sampled.
-    """
+    """The outlook on a composition, which is kept; arguments and errors as of `occupations`."""
     _check_parts(atoms)
-    chosen = np.ones(N_GROUPS, bool) if groups is None else np.asarray(groups, bool)
-    return _tables().outlook(atoms, template, chosen)
+    return _kept().outlook(atoms, template, _chosen(groups))
+
+
+def _chosen(groups: np.ndarray | None) -> np.ndarray:
+    return np.ones(N_GROUPS, bool) if groups is None else np.asarray(groups, bool)
+
+
+def strides(atoms: Atoms) -> np.ndarray:
+    """int32 [K]: see `Occupations`."""
+    shape = [n + 1 for n in atoms]
+    return np.array([math.prod(shape[k + 1 :]) for k in range(len(shape))], np.int32)
 
 
 def table_size(atoms: Atoms, template: Template, group: int) -> int:
@@ -232,9 +267,7 @@ class _Parts:
         self.atoms = atoms
         shape = [n + 1 for n in atoms]
         self.n = math.prod(shape)
-        self.stride = np.array(
-            [math.prod(shape[k + 1 :]) for k in range(len(shape))], dtype=np.int32
-        )
+        self.stride = strides(atoms)
         self._left = [np.arange(self.n) // s % n for s, n in zip(self.stride, shape, strict=True)]
         self.same = min(SAME[0], SAME[1] / len(atoms))
         self._moves: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}
@@ -297,36 +330,49 @@ def _by_letter(parts: _Parts, groups: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Tables of some groups, all from the last position down."""
     n_rows = np.where(groups, tables().n_letters.astype(int) + 1, 0)
     first = np.cumsum(n_rows) - n_rows
+    place = np.cumsum(groups) - 1  # among the groups asked for
     fewest, ways = parts.nothing(int(n_rows.sum()))  # after a site on each letter
-    fewest_from, ways_from = parts.nothing(N_GROUPS)  # from the letter on, which may be occupied
-    for step, again, alike, letters in _positions():
+    fewest_from, ways_from = parts.nothing(int(groups.sum()))  # from the letter on, or without it
+    turns, has_turn = _positions()
+    for turn in np.flatnonzero(has_turn[:, groups].any(axis=1)).tolist():
+        step, again, alike, letters = turns[turn]
         chosen = groups[alike]
-        if not chosen.any():
-            continue
-        mine, letter = alike[chosen], letters[chosen]
+        group, letter = alike[chosen], letters[chosen]
+        mine = place[group]
         least, total = fewest_from[mine], ways_from[mine]
         if again:
-            share = occupancies().again[mine, letter, None]
+            share = occupancies().again[group, letter, None]
             least, total = _repeated(parts, least, total, step, share)
-        fewest[first[mine] + letter], ways[first[mine] + letter] = least, total
-        share = occupancies().occupied[mine, letter, None]
+        fewest[first[group] + letter], ways[first[group] + letter] = least, total
+        share = occupancies().occupied[group, letter, None]
         skipped = (1 - share) * ways_from[mine]
         if parts.moves(step):  # some element has atoms enough for the position
             skipped += share * parts.sum(total, step)
             fewest_from[mine] = np.minimum(fewest_from[mine], parts.least(least, step))
         ways_from[mine] = skipped
-    chosen = np.flatnonzero(groups)
-    fewest[first[chosen]], ways[first[chosen]] = fewest_from[chosen], ways_from[chosen]
+    fewest[first[groups]], ways[first[groups]] = fewest_from, ways_from
     return fewest, ways
 
 
-@cache
-def _positions() -> list[tuple[int, bool, np.ndarray, np.ndarray]]:
-    """Positions that are worked on together: of each group one after the other, its last one first.
+class _Turn(NamedTuple):
+    """Positions that are worked on together, one of each of n groups."""
 
-    Atoms of a site in the primitive cell, whether there may be several sites, the groups (rows,
-    int [n]) that have such a position next, and its letter in each (int [n]). At every turn it is
-    the largest one that any group has next: sizes fall from letter to letter, so that few turns do.
+    step: int
+    """Atoms of a site in the primitive cell."""
+    again: bool
+    """There may be several sites."""
+    group: np.ndarray
+    """int [n]: rows of group tables."""
+    letter: np.ndarray
+    """int [n]: the position's letter in each."""
+
+
+@cache
+def _positions() -> tuple[list[_Turn], np.ndarray]:
+    """Turns through all positions, of each group its last one first; bool [turns, 230]: has one.
+
+    At every turn it is the largest position that any group has next: sizes fall from letter to
+    letter, so that few turns do.
     """
     steps = tables().multiplicity.astype(int) // tables().n_centering[:, None].astype(int)
     repeats = tables().n_free > 0
@@ -336,9 +382,12 @@ def _positions() -> list[tuple[int, bool, np.ndarray, np.ndarray]]:
         kinds, kind = np.unique(2 * steps[at] + repeats[at], return_inverse=True)
         alike = left[kind.ravel() == len(kinds) - 1]
         step, again = divmod(int(kinds[-1]), 2)
-        found.append((step, bool(again), alike, letter[alike].copy()))
+        found.append(_Turn(step, bool(again), alike, letter[alike].copy()))
         letter[alike] -= 1
-    return found
+    has_turn = np.zeros((len(found), N_GROUPS), bool)
+    for row, turn in zip(has_turn, found, strict=True):
+        row[turn.group] = True
+    return found, has_turn
 
 
 def _repeated(

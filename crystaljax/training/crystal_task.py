@@ -15,7 +15,14 @@ from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
 from crystaljax.rewards.asked import AnyReward, Asked
 from crystaljax.rewards.bounds import UNBOUNDED, RewardBounds, quantity_of
 from crystaljax.rewards.guards import NO_GUARDS, Guards
-from crystaljax.training.rollouts import Clock, compared, judge, prepare, sample_metrics
+from crystaljax.training.rollouts import (
+    Clock,
+    FlatRewards,
+    compared,
+    judge,
+    prepare,
+    sample_metrics,
+)
 from crystaljax.training.tasks import RewardedSamples, part_size
 
 
@@ -59,7 +66,7 @@ class CrystalTask:
         self.conditions, self.n_parts, self.guards = tuple(conditions), n_parts, guards
         self.sampling, self.judge_all = sampling or SamplingConfig(), judge_all
         self.bounds = (bounds or UNBOUNDED).over(quantity_of(reward).bounds)
-        self._base = base
+        self._base, self._warn_if_flat = base, FlatRewards()
         policy.check(self.conditions, self.sampling)
 
     @property
@@ -109,6 +116,7 @@ class CrystalTask:
             judged, share, guarded = self.guards(items, judged)
         with clock("metrics"):
             value, metrics = prepare(judged, self.bounds, share)
+            self._warn_if_flat(judged, value, self.bounds)
             columns = compared(crystals, ok, self.reference)
             metrics |= guarded | sample_metrics(columns)
         if any(condition.asked for condition in self.conditions):

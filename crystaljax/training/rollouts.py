@@ -47,8 +47,7 @@ def prepare(
 
     `share` [B]: what guards leave of the rewards, see `RewardBounds`. The metrics are mean and
     quantiles of the rewards as trained, the shares of all samples that were not ok or clipped, and
-    medians (or shares) of infos. Rewards that are mostly clipped, or all equal, tell samples hardly
-    apart: that is a warning.
+    medians (or shares) of infos.
     """
     value, clipped = bounds(judged, share), bounds.clips(judged)
     low, median, high = np.quantile(value, [0.1, 0.5, 0.9])
@@ -65,25 +64,43 @@ def prepare(
             numbers[f"reward/{name}"] = column.mean()
         elif judged.ok.any() and column.dtype.kind in "iuf":
             numbers[f"reward/median_{name}"] = np.median(column[judged.ok])
-    _warn_if_flat(judged, value, clipped, bounds)
     return value, {name: float(x) for name, x in numbers.items()}
 
 
-def _warn_if_flat(
-    judged: RewardBatch, value: np.ndarray, clipped: np.ndarray, bounds: RewardBounds
-) -> None:
-    n, n_judged, n_clipped = len(judged), int(judged.ok.sum()), int(clipped.sum())
-    if n_clipped > MOSTLY * n_judged:
-        log.warning(
-            "%d of %d rewards (%.0f %% of those judged) lie outside [%g, %g] and are clipped: their"
-            " differences are lost; give other bounds if this goes on",
-            *(n_clipped, n, 100 * n_clipped / n_judged, *bounds.limits),
-        )
-    elif n_judged > 1 and np.ptp(value[judged.ok]) == 0:
-        log.warning(
-            "all %d rewards of %d samples are %g: there is nothing to learn but to be judged",
-            *(n_judged, n, value[judged.ok][0]),
-        )
+class FlatRewards:
+    """Warns of rollouts whose rewards tell samples hardly apart: mostly clipped, or all equal.
+
+    Of several in a row the first alone is warned of.
+    """
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def __call__(self, judged: RewardBatch, value: np.ndarray, bounds: RewardBounds) -> None:
+        """`value` float64 [B]: the rewards as trained."""
+        n, n_judged, n_clipped = len(judged), int(judged.ok.sum()), int(bounds.clips(judged).sum())
+        kind, message = "", ""
+        if n_clipped > MOSTLY * n_judged:
+            low, high = bounds.limits
+            kind, message = (
+                "clipped",
+                (
+                    f"{n_clipped} of {n} rewards ({100 * n_clipped / n_judged:.0f} % of those"
+                    f" judged) lie outside [{low:g}, {high:g}] and are clipped: their differences"
+                    " are lost; give other bounds if this goes on (reward/clipped of the metrics)"
+                ),
+            )
+        elif n_judged > 1 and np.ptp(value[judged.ok]) == 0:
+            kind, message = (
+                "equal",
+                (
+                    f"all {n_judged} rewards of {n} samples are {value[judged.ok][0]:g}: there is"
+                    " nothing to learn but to be judged"
+                ),
+            )
+        if message and kind != self._said:
+            log.warning(message)
+        self._said = kind
 
 
 class NothingJudged(Exception):

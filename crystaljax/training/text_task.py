@@ -22,7 +22,7 @@ from crystaljax.text.packing import (
     pack_micro_batches,
     plan_completions,
 )
-from crystaljax.training.rollouts import Clock, judge, prepare
+from crystaljax.training.rollouts import Clock, FlatRewards, judge, prepare
 from crystaljax.training.tasks import RewardedSamples, part_size
 
 
@@ -63,6 +63,7 @@ class TextTask:
         self.policy, self.reward, self.grammar, self.n_parts = policy, reward, grammar, n_parts
         self.prompts = list(prompts)
         self.generation = generation or GenerationConfig()
+        self._warn_if_flat = FlatRewards()
         self.bounds = (bounds or UNBOUNDED).over(quantity_of(reward).bounds)
 
     @property
@@ -113,6 +114,7 @@ class TextTask:
             ]
             judged = judge(self.reward, answers, np.ones(len(answers), bool))
             value, metrics = prepare(judged, self.bounds)
+            self._warn_if_flat(judged, value, self.bounds)
         sequences = [
             TokenSequence(np.concatenate([prompt, drawn.sequence(i)]), len(prompt))
             for i, prompt in enumerate(self.prompts[p].tokens for p in asked)

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -231,6 +231,9 @@ class Comparison:
         cost = flops_per_crystal(learner)
         n_steps = self.budget.n_steps(cost, run.variant.label, share)
         log.info("%s: %d steps at %g", run.name, n_steps, learning_rate)
+        budget = self.budget
+        if run.stage == "search":  # whose end alone counts
+            budget = replace(budget, n_validations=1)
         start = time.perf_counter()
         described = describe(learner) | {
             "learning_rate": learning_rate,
@@ -242,7 +245,7 @@ class Comparison:
         with self.experiment.run(f"runs/{run.name}", run.stage) as training:
             try:
                 params, best_step = learner.train(
-                    *(self.budget, learning_rate, n_steps, training.folder, training.log),
+                    *(budget, learning_rate, n_steps, training.folder, training.log),
                     training.run_id,
                 )
             except FloatingPointError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,13 @@ class Results:
         """A rate of all seeds together; None if there is none."""
         found = self.of(variant, stage)
         return pooled((metric for result in found for metric in result.get("metrics", ())), name)
+
+    @property
+    def judges(self) -> list[str]:
+        """Names of the second judges of samples."""
+        found = (m["name"] for result in self.found.values() for m in result.get("metrics", ()))
+        matches = (re.fullmatch(r"metastable \((.+)\)", name) for name in found)
+        return list(dict.fromkeys(match[1] for match in matches if match))
 
     def values(self, variant: Variant, stage: Stage, name: str) -> np.ndarray:
         """float64 [n]: a metric of each seed, or another number of the result."""
@@ -155,10 +163,10 @@ def _sizes(trained: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*tokens, str(first["non_embedding"]), str(first["parameters"]), rates]
 
 
-def samples_table(results: Results, stage: Stage, judge: str = "") -> Table:
+def samples_table(results: Results, stage: Stage) -> Table:
     """Rates per attempt, distances from the data, and speed of sampling, of what was sampled."""
     names = [*RATES]
-    if judge:
+    for judge in results.judges:
         names += [f"{name} ({judge})" for name in ("metastable", SUN, f"believable {SUN}")]
     rows = []
     for variant in results.variants:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -59,9 +59,6 @@ class Demand:
     """float64 [230]: probabilities of the space groups, of those that may have it."""
     groups: np.ndarray
     """bool [230]: space groups that tables are made for."""
-    draws_group: bool
-    """Space groups are drawn by `prior`, which knows of the formula, whatever the network makes of
-    the formula in each."""
 
     @property
     def binding(self) -> bool:
@@ -94,9 +91,8 @@ def make_demands(
 ) -> list[Demand]:
     """The demand of each condition; ValueError naming the first that cannot be asked, and why.
 
-    Space groups are as frequent as in the training data, those of a formula as of like formulas if
-    that is known; groups asked for that it lacks count once. Elements that it lacks are sampled
-    only if elements or a formula name them.
+    Space groups are as frequent as in the training data; groups asked for that it lacks count once.
+    Elements that it lacks are sampled only if elements or a formula name them.
     """
     made: dict[Condition, Demand] = {}
     for i, condition in enumerate(conditions):
@@ -144,31 +140,84 @@ def _make(
             f"{required.sum()} elements are required on {n_slots} sites at most: require fewer"
         )
     prior = _group_weights(condition, training.space_groups)
-    draws_group = content is not None and training.of_formula is not None
-    fits = np.ones(N_GROUPS, bool)
-    if template is not None:
-        again = template[1:][np.diff(template) == 0]
-        fits &= (tables().multiplicity[:, template] > 0).all(axis=1)
-        fits &= (tables().n_free[:, again] > 0).all(axis=1)
-    groups = fits & (prior > 0)
-    species = np.zeros(0, int)
+    groups, species = prior > 0, np.zeros(0, int)
     atoms: tuple[tuple[int, ...], ...] = ()
     if content is not None:
-        species = np.flatnonzero(content)
-        species = species[np.argsort(content[species], kind="stable")]
-        letters = None if template is None else tuple(template.tolist())
-        atoms, fits = _units(condition, content[species], letters, groups, max_sites)
-    prior = prior * fits
+        species = _sorted_species(content)
+        atoms, fits = _units(condition, groups, max_sites)
+        prior = prior * fits
     if not prior.any():
         raise ValueError(_impossible(condition, max_sites))
-    if content is not None and training.of_formula is not None:
-        prior = _of_formula(content, training.of_formula, prior)
     prior = prior / prior.sum()
     frequency = _log_odds(training.elements, int(np.sum(training.space_groups)))
     known = known | allowed
-    return Demand(
-        known, allowed, required, frequency, template, species, atoms, prior, groups, draws_group
-    )
+    return Demand(known, allowed, required, frequency, template, species, atoms, prior, groups)
+
+
+def with_groups(
+    conditions: Sequence[Condition],
+    max_sites: int,
+    training: TrainingCounts,
+    rng: np.random.Generator,
+) -> list[Condition]:
+    """Conditions of formulas with a space group each, drawn by p(space group | formula).
+
+    Of groups that cannot hold the formula none is drawn, and tables are made of those alone that
+    are looked at. Other conditions, those of one group, and those that no group can meet stay as
+    they are, and so do all where p(space group | formula) is not known.
+    """
+    found = list(conditions)
+    rows_of: dict[Condition, list[int]] = {}
+    for row, condition in enumerate(conditions):
+        asked = condition.space_groups
+        if condition.formula is not None and (asked is None or len(asked) > 1):
+            rows_of.setdefault(condition, []).append(row)
+    if training.of_formula is None:
+        return found
+    for condition, rows in rows_of.items():
+        weight = _weights_of_formula(condition, training)
+        groups = _fitting(condition, weight, len(rows), max_sites, rng)
+        for row, group in zip(rows, groups, strict=False):  # no groups if none fits
+            found[row] = replace(condition, space_group=group + 1)
+    return found
+
+
+def _weights_of_formula(condition: Condition, training: TrainingCounts) -> np.ndarray:
+    """float64 [230]: how often groups that a condition allows are drawn for its formula.
+
+    Groups that training data lack, and that were asked for, are as rare as the rarest.
+    """
+    assert training.of_formula is not None and condition.content is not None
+    allowed = _group_weights(condition, training.space_groups) > 0
+    weight = np.where(allowed, training.of_formula(condition.content), 0)
+    rarest = weight[weight > 0].min(initial=1.0)
+    return np.where(allowed & (weight == 0), rarest, weight)
+
+
+def _fitting(
+    condition: Condition, weight: np.ndarray, n: int, max_sites: int, rng: np.random.Generator
+) -> list[int]:
+    """n rows of group tables, drawn by weights [230] among those that hold a formula.
+
+    Empty if none does, or the formula is too large to tell.
+    """
+    drawn, fits = np.full(n, -1), np.zeros(N_GROUPS, bool)
+    while (left := drawn < 0).any():
+        if not weight.any():
+            return []
+        cumulative = np.cumsum(weight)
+        uniform = rng.random(int(left.sum())) * cumulative[-1]
+        drawn[left] = np.searchsorted(cumulative, uniform, side="right")
+        new = np.bincount(drawn[left], minlength=N_GROUPS).astype(bool) & ~fits
+        for group in np.flatnonzero(new):
+            try:
+                atoms, _ = _units(condition, np.arange(N_GROUPS) == group, max_sites)
+            except ValueError:
+                return []
+            fits[group] = bool(atoms)
+        weight = np.where(new & ~fits, 0, weight)
+        drawn[~fits[drawn]] = -1
+    return [int(group) for group in drawn]
 
 
 def _log_odds(element_counts: np.ndarray | None, n_crystals: int) -> np.ndarray:
@@ -181,34 +230,36 @@ def _log_odds(element_counts: np.ndarray | None, n_crystals: int) -> np.ndarray:
 
 
 def _group_weights(condition: Condition, counts: np.ndarray) -> np.ndarray:
-    """float64 [230]: how often groups are drawn that the condition allows."""
+    """float64 [230]: how often groups are drawn that the condition allows, by their positions."""
     weight = np.asarray(counts, float)
-    if condition.space_groups is None:
-        return weight
-    chosen = np.isin(np.arange(1, N_GROUPS + 1), condition.space_groups)
-    return np.where(chosen, np.maximum(weight, 1), 0)
+    if condition.space_groups is not None:
+        chosen = np.isin(np.arange(1, N_GROUPS + 1), condition.space_groups)
+        weight = np.where(chosen, np.maximum(weight, 1), 0)
+    if condition.template is not None:
+        letters = condition.letters
+        again = letters[1:][np.diff(letters) == 0]
+        weight = weight * (tables().multiplicity[:, letters] > 0).all(axis=1)
+        weight = weight * (tables().n_free[:, again] > 0).all(axis=1)
+    return weight
 
 
-def _of_formula(
-    content: np.ndarray, of_formula: Callable[[np.ndarray], np.ndarray], prior: np.ndarray
-) -> np.ndarray:
-    """float64 [230]: how often groups are drawn for a formula, of those with a `prior` [230].
-
-    Groups that training data lack, and that were asked for, are as rare as the rarest.
-    """
-    weight = np.where(prior > 0, of_formula(content), 0)
-    rarest = weight[weight > 0].min(initial=1.0)
-    return np.where((prior > 0) & (weight == 0), rarest, weight)
+def _sorted_species(content: np.ndarray) -> np.ndarray:
+    """int [K]: elements of a formula, [119] atoms of each, the least first."""
+    species = np.flatnonzero(content)
+    return species[np.argsort(content[species], kind="stable")]
 
 
 def _units(
-    condition: Condition,
-    content: np.ndarray,
-    letters: Template,
-    groups: np.ndarray,
-    max_sites: int,
+    condition: Condition, groups: np.ndarray, max_sites: int
 ) -> tuple[tuple[tuple[int, ...], ...], np.ndarray]:
-    """Contents of the primitive cell that fit, and which groups they fit (bool [230])."""
+    """Contents of the primitive cell that fit some of the groups, and which these are: bool [230].
+
+    ValueError for a formula that has too many parts to tell apart.
+    """
+    content = condition.content
+    assert content is not None
+    content = content[_sorted_species(content)]
+    letters = None if condition.template is None else tuple(condition.letters.tolist())
     if condition.formula_units is not None:
         numbers: tuple[int, ...] = (condition.formula_units,)
     else:

@@ -21,8 +21,9 @@ from crystaljax.symmetry.occupations import (
     Atoms,
     Outlook,
     Template,
+    group_tables,
     occupancies,
-    occupations,
+    strides,
     table_size,
 )
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
@@ -213,13 +214,6 @@ class Starts:
             proposal = even / even.sum()
         return Start(unit[at], group[at], prior[at], proposal)
 
-    def groups(self) -> np.ndarray:
-        """float64 [D, 230]: how often groups are drawn for demands, of those with a start."""
-        found = np.zeros((len(self.demands), N_GROUPS))
-        for row, demand, start in zip(found, self.demands, self.starts, strict=True):
-            row[start.group] = demand.prior[start.group]
-        return found
-
     def length(self, begun: Begun) -> np.ndarray:
         """int [N]: sites of sequences that start so, at least."""
         variants, variant = np.unique(self._variant[begun.demand] + begun.unit, return_inverse=True)
@@ -290,17 +284,15 @@ class Starts:
         pieces: list[tuple[np.ndarray, np.ndarray]] = []
         used = 0
         for contents, rows in rows_of.items():
-            drawn = np.isin(np.arange(N_GROUPS), group[rows])
-            table = occupations(*contents, drawn)
-            k = len(table.atoms)
-            atoms[rows, :k], stride[rows, :k] = table.atoms, table.stride
-            columns[rows] = table.fewest.shape[1]
+            k = len(contents[0])
+            atoms[rows, :k], stride[rows, :k] = contents[0], strides(contents[0])
             offset = np.zeros(N_GROUPS, np.int32)
-            for g in np.flatnonzero(drawn).tolist():
-                mine = slice(table.first[g], table.first[g] + table.n_rows[g])
-                pieces.append((table.fewest[mine].ravel(), table.log_ways[mine].ravel()))
+            drawn = np.isin(np.arange(N_GROUPS), group[rows])
+            for g, table in group_tables(*contents, drawn).items():
+                pieces.append((table.fewest.ravel(), table.log_ways.ravel()))
+                columns[rows] = table.fewest.shape[1]
                 offset[g] = used
-                used += len(pieces[-1][0])
+                used += table.fewest.size
             first[rows] = offset[group[rows]]
         size = next((n for n in PLACES if n >= used), used)
         both: list[Array] = [np.zeros(size, np.uint8), np.zeros(size, np.float16)]

@@ -24,7 +24,7 @@ from crystaljax.models.wyckoff.candidates import FUNNEL, POOL, Pool, Target, nar
 from crystaljax.models.wyckoff.constraints import Constraints
 from crystaljax.models.wyckoff.decoder import Decoder, DecodeState, Graph
 from crystaljax.models.wyckoff.decoder_batches import gather, grow, take
-from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands
+from crystaljax.models.wyckoff.demands import TrainingCounts, make_demands, with_groups
 from crystaljax.models.wyckoff.lookahead import Begun, Starts
 from crystaljax.models.wyckoff.rollout import TokenRollout
 from crystaljax.models.wyckoff.token_sampling import Tempering
@@ -84,10 +84,12 @@ class Sampler:
         Samples that do not meet it, where too few candidates did, are not `satisfied`. ValueError
         naming the condition that cannot be asked.
         """
+        size = self.decoder.config.max_sites
+        conditions = with_groups(conditions, size, self._training, self._rng)
         distinct = list(dict.fromkeys(conditions))
         number = {condition: i for i, condition in enumerate(distinct)}
         which = np.array([number[condition] for condition in conditions], int)
-        every = make_demands(conditions, self.decoder.config.max_sites, self._training)
+        every = make_demands(conditions, size, self._training)
         demands = list(dict(zip(conditions, every, strict=True)).values())
         if not any(demand.binding for demand in demands):
             priors = np.stack([demand.prior for demand in demands])
@@ -97,7 +99,7 @@ class Sampler:
             constraints = Constraints(known, known)
             return self._decode(group[rows].astype(np.int32), constraints)
         starts = Starts(demands, self.decoder)
-        first = self._first(starts, which)
+        first = self._of_groups(starts, which, np.full(len(which), ANY))
         if repeat == 1:
             return first
         # The others of a row have the first one's group, which is thus distributed as it should be.
@@ -107,15 +109,6 @@ class Sampler:
         rows[:, 1:] = len(which) + np.arange(len(others)).reshape(len(which), -1)
         both = jax.tree.map(lambda *xs: np.concatenate(xs), first, others)
         return both[rows.ravel()]
-
-    def _first(self, starts: Starts, which: np.ndarray) -> TokenRollout:
-        """A sample of each of the demands `which` int [N]."""
-        drawn = np.array([demand.draws_group for demand in starts.demands])
-        group = np.full(len(which), ANY)
-        asked = np.flatnonzero(drawn[which])
-        if len(asked):
-            group[asked] = _draw(starts.groups(), which[asked], self._rng)
-        return self._of_groups(starts, which, group)
 
     def _of_groups(self, starts: Starts, which: np.ndarray, group: np.ndarray) -> TokenRollout:
         """A sample of each of the demands `which` int [N], in space group `group` int [N].

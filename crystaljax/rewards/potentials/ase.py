@@ -11,8 +11,8 @@ from crystaljax import user_code
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.compose import PASSING, failure
 from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
+from crystaljax.rewards.potentials.screened_relaxation import Evaluation, relax
 from crystaljax.rewards.potentials.screening import Neighbors, Screened, screen
-from crystaljax.rewards.potentials.torch_relaxation import Evaluation, relax
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -11,13 +11,13 @@ import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.potentials.base import Energies, Relaxed, scatter
+from crystaljax.rewards.potentials.screened_relaxation import Evaluation, relax
 from crystaljax.rewards.potentials.screening import (
     Neighbors,
     Screened,
     neighbors,
     screen,
 )
-from crystaljax.rewards.potentials.torch_relaxation import Evaluation, relax
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +113,7 @@ class TorchPotential(ABC):
         max_steps: int = 500,
         keep_symmetry: bool = True,
     ) -> Relaxed:
-        """Relax atoms and cell, many structures at a time: see `torch_relaxation`.
+        """Relax atoms and cell, many structures at a time: see `screened_relaxation`.
 
         Converged when every force, that on the cell included, is below `fmax` (eV/Å) within
         `max_steps`. An item whose structure becomes unphysical on the way is not ok.

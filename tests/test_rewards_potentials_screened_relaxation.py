@@ -16,9 +16,9 @@ from crystaljax.data.prototypes import prototypes
 from crystaljax.data.readers import read
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.rewards.potentials.fire import Search
+from crystaljax.rewards.potentials.screened_relaxation import _cells, _forces, room_for
 from crystaljax.rewards.potentials.screening import Neighbors, neighbors, screen
 from crystaljax.rewards.potentials.torch_common import Evaluation, TorchPotential, collate
-from crystaljax.rewards.potentials.torch_relaxation import _cells, _forces, room_for
 from crystaljax.symmetry.orbits import n_atoms
 
 pytest.importorskip("torch", reason="needs an extra that brings PyTorch")

@@ -1,4 +1,4 @@
-"""Relaxation of many structures at a time with a potential in PyTorch: `fire` with numpy arrays."""
+"""Relaxation of many screened structures by a model outside JAX: `fire` with numpy arrays."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Evaluation:
 
 
 class Model(Protocol):
-    """The part of a `TorchPotential` that relaxation needs."""
+    """The part of a potential in PyTorch or of ASE that relaxation needs."""
 
     cutoff: float
     batch_atoms: int
