@@ -25,7 +25,7 @@ COLOURS = (
     *("#8c8c8c", "#d55e00", "#0072b2", "#e69f00", "#009e73", "#56b4e9", "#cc79a7", "#000000"),
     *("#595959", "#8b3d00", "#004a75", "#946600", "#00664a", "#2f7ea8", "#8a4a6e", "#b3a100"),
 )
-"""Of the series of a chart, in order; the first, grey, is what the others are compared with.
+"""Colours of a chart's series, in order; the first, grey, is what the others are compared with.
 
 Then come those of Okabe and Ito (jfly.uni-koeln.de/color, 2008), which people who are colour-blind
 tell apart, and darker ones of them.

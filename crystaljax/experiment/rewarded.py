@@ -40,7 +40,7 @@ class Rewarded:
 
     quantity: Quantity
     by_label: Mapping[str, RewardBatch]
-    """Of the samples of each evaluation."""
+    """Rewards of the samples of each evaluation."""
 
     @property
     def values(self) -> dict[str, np.ndarray]:

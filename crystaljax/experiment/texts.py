@@ -166,9 +166,9 @@ class Texts(NamedTuple):
     asked: list[str]
     """The values in each prompt, for people to read."""
     crystals: Crystals | None = None
-    """Of each completion, if they are crystals."""
+    """The crystal of each completion, if they are crystals."""
     rows: Sequence[dict[str, Any]] = ()
-    """Of each crystal: values of prompt fields."""
+    """Values of prompt fields for each crystal."""
     questions: Sequence[Question] = ()
     """About each crystal."""
     later: Sequence[list[Example | Chat]] = ()
