@@ -249,7 +249,7 @@ def pareto(
         beyond = int(((some < limits[0]) | (some > limits[1])).any(axis=1).sum())
         text = f"{label} ({len(some)}, {beyond} beyond the axes)" if beyond else label
         how: dict[str, Any] = {"color": colour, "marker": marker}
-        axes.scatter(*some.T, s=9, alpha=0.45, linewidths=0, label=text, **how)
+        axes.scatter(some[:, 0], some[:, 1], s=9, alpha=0.45, linewidths=0, label=text, **how)
         front = fronts[label][np.argsort(fronts[label][:, 0])]
         axes.plot(*front.T, ls=line, lw=1.4, ms=5, label=f"{label}: Pareto front", **how)
     axes.set_xlim(limits[0, 0], limits[1, 0])

@@ -8,10 +8,9 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from scripts import ROOT
+from scripts import ROOT, Example, examples
 
 GUIDES = sorted((ROOT / "experiments" / "guides").glob("*.md"))
 
@@ -29,29 +28,9 @@ SCREEN = 75
 """Lines of a guide at most."""
 
 
-class Example(NamedTuple):
-    """A block of code of a guide."""
-
-    language: str
-    code: str
-
-    @property
-    def file(self) -> str | None:
-        """Name of the file that it is the text of, from its first line."""
-        found = re.match(r"# ([\w/]+\.(?:py|toml))\n", self.code)
-        return None if found is None else found[1]
-
-
-def examples(guide: Path) -> list[Example]:
-    """The blocks of code, in order; blocks of `text` are not for running."""
-    found = re.findall(r"^```(\w+)\n(.*?)^```", guide.read_text(encoding="utf-8"), re.S | re.M)
-    return [Example(*block) for block in found if block[0] != "text"]
-
-
 def run(example: Example, folder: Path, environment: dict[str, str]) -> None:
     """Write a file, or run commands or Python, as a reader of the guide does."""
-    if example.file is not None:
-        (folder / example.file).write_text(example.code, encoding="utf-8")
+    if example.write(folder):
         return
     shell = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
     done = subprocess.run(  # noqa: PLW1510
@@ -68,8 +47,8 @@ def run(example: Example, folder: Path, environment: dict[str, str]) -> None:
 def test_a_guide_is_a_screen_with_examples(guide: Path) -> None:
     text = guide.read_text(encoding="utf-8")
     assert text.startswith("# ") and len(text.splitlines()) <= SCREEN
-    assert {example.language for example in examples(guide)} <= {"bash", "python", "toml"}
-    assert any(example.file is None for example in examples(guide)), "nothing is run"
+    assert {example.language for example in examples(text)} <= {"bash", "python", "toml"}
+    assert any(example.file is None for example in examples(text)), "nothing is run"
     for target in re.findall(r"\]\(([^)]+)\)", text):
         assert (guide.parent / target).exists(), target
 
@@ -84,5 +63,5 @@ def test_examples_run(guide: Path, tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(ROOT / name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
-    for example in examples(guide):
+    for example in examples(guide.read_text(encoding="utf-8")):
         run(example, tmp_path, environment)

@@ -91,7 +91,7 @@ def test_scenario(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", str(ROOT / "tests" / "scenarios.sh"), name],
         cwd=tmp_path,
-        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": cache},
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "CRYSTALJAX_CACHE": cache},
         capture_output=True,
         text=True,
         check=False,

@@ -149,8 +149,9 @@ def prefer_texts(
 
     def validate(state: TrainState) -> dict[str, Any]:
         logp, reference = score(state.averaged, validation), known[len(train) :]
+        (chosen, rejected), (reference_chosen, reference_rejected) = logp.T, reference.T
         loss, metrics = dpo(
-            *(*logp.T, *reference.T),
+            *(chosen, rejected, reference_chosen, reference_rejected),
             *(config.beta, config.label_smoothing, config.anchor),
             n_chosen,
         )
