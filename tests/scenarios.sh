@@ -16,7 +16,7 @@ cifs() {
   crystaljax data my_crystals --output mine.csv 2>said.txt
   has said.txt "1 of 61 structures of my_crystals were skipped"
   has "$(grep -o '/[^ ]*skipped.csv' said.txt)" broken
-  crystaljax finetune --model "$MODEL" --train my_crystals --output runs/mine $FINETUNE
+  crystaljax finetune --model "$MODEL" --train my_crystals --n-epochs 1 --output runs/mine
   crystaljax sample --model runs/mine/model --n 8 --output samples.csv
   crystaljax evaluate samples.csv --train my_crystals --potential none --output novelty
   has novelty/report.md "unique and novel"
@@ -63,12 +63,12 @@ PYTHON
 # A convex hull of one's own.
 hull() {
   cat >hull.csv <<'TABLE'
-formula,formation_energy_per_atom
+compound,Ef
 NaCl,-2.1
 Na2O,-1.4
 Al2O3,-3.4
 TABLE
-  crystaljax evaluate my_crystals --potential chgnet --hull hull.csv --output judged
+  crystaljax evaluate my_crystals --potential chgnet --hull hull.csv:formula=compound,energy=Ef --output judged
   has judged/report.md "| metastable "
   if crystaljax evaluate my_crystals --potential chgnet --hull missing.csv --output none 2>said.txt; then
     echo "a hull that is not there was taken" >&2

@@ -6,19 +6,23 @@ import pickle
 import re
 import runpy
 import sys
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flax import nnx
+from loose_potential import POTENTIAL
 from small import SMALL
 
 from crystaljax.cli import main
-from crystaljax.composition import element_counts
+from crystaljax.composition import element_counts, formulas
+from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.writers import write
+from crystaljax.evaluation.matching import StructureSet, clusters
 from crystaljax.models.wyckoff.crystalformer import export_checkpoint
 from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
 
@@ -72,6 +76,62 @@ def test_conditions_of_a_file(
     asked.write_text("formula\nNaCl\nXx\n")
     assert "line 3" in refused(capsys, *sample, "--conditions", asked)
     assert "for language models" in refused(capsys, *sample, "--grammar")
+
+
+def test_a_chemical_system(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of its elements and no other, on the command line and in files; summed up in words."""
+    output = tmp_path / "samples.csv"
+    sample = ("sample", "--model", model, "--output", output, "--batch-size", 32)
+    run(*sample, "--chemical-system", "Li-Fe-O", "--space-group", 225, 221, "--n", 16)
+    found = load(output, max_sites=None).crystals.to_numpy()
+    counts = element_counts(found)
+    assert ((counts > 0).sum(axis=1) == 3).all() and (counts[:, [3, 8, 26]] > 0).all()
+    said = capsys.readouterr().out
+    formula, n = Counter(formulas(found)).most_common(1)[0]
+    assert f"{formula} ({n})" in said and f"{len(set(formulas(found)))} formulas: " in said
+    assert re.search(r"[12] space groups: 22[15] [FP]m-3m \(", said)
+    asked = tmp_path / "asked.csv"
+    asked.write_text("chemical_system\nNa-Cl\n")
+    run(*sample, "--conditions", asked, "--n", 4)
+    counts = element_counts(load(output, max_sites=None).crystals.to_numpy())
+    assert ((counts > 0).sum(axis=1) == 2).all() and (counts[:, [11, 17]] > 0).all()
+    both = ("--chemical-system", "Na-Cl", "--elements", "Na")
+    assert "says which elements" in refused(capsys, *sample, *both)
+    for text in ("Na-", "Na-Na", "NaCl"):
+        refused(capsys, *sample, "--chemical-system", text)
+    assert "Xx" in refused(capsys, *sample, "--chemical-system", "Na-Xx")
+    other = ("--chemical-system", "Na-Cl", "--formula", "NaF")
+    assert "not among" in refused(capsys, *sample, *other)
+    asked.write_text("chemical_system,elements\nNa-Cl,Na\n")
+    assert "leave elements and required empty" in refused(capsys, *sample, "--conditions", asked)
+
+
+def test_unique_and_ranked(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Samples of one composition, without duplicates, by the energy that a potential gives."""
+    potential, hull = tmp_path / "loose.py", tmp_path / "hull.csv"
+    potential.write_text(POTENTIAL)
+    hull.write_text("what,E\nNaCl,-2\n")
+    given = ("--formula", "NaCl", "--space-group", 221, "--n", 24, "--batch-size", 32)
+    sample = ("sample", "--model", model, *given)
+    run(*sample, "--output", tmp_path / "all.csv")
+    every = load(tmp_path / "all.csv", max_sites=None)
+    assert len(set(clusters(StructureSet.from_crystals(every.crystals, "all")))) < len(every)
+    ranking = ("--rank", f"{potential}:Loose", "--hull", f"{hull}:formula=what,energy=E")
+    output = ("--output", tmp_path / "ranked.csv")
+    run(*sample, *output, "--unique", *ranking)
+    found = load(tmp_path / "ranked.csv", max_sites=None)
+    found_clusters = clusters(StructureSet.from_crystals(found.crystals, "ranked"))
+    assert len(set(found_clusters)) == len(found)
+    both = Crystals.concatenate([every.crystals.to_numpy(), found.crystals.to_numpy()])
+    together = clusters(StructureSet.from_crystals(both, "both"))
+    assert set(together[len(every) :]) == set(together[: len(every)])
+    energy = found.properties["e_above_hull"]
+    assert (np.diff(energy) >= 0).all() and np.isfinite(energy).all()
+    said = capsys.readouterr().out
+    assert f"duplicates left out: {len(every) - len(found)}" in said
+    assert "lowest energy above hull first: hull.csv (" in said and "loose" in said
+    assert "is for ranking" in refused(capsys, *sample, *output, "--hull", hull)
+    assert "no potential is named" in refused(capsys, *sample, *output, "--rank", "chagnet")
 
 
 def test_unknown_element(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -233,6 +233,8 @@ def test_plaid_as_in_the_paper(monkeypatch: pytest.MonkeyPatch, crystals: Path) 
     (joint,) = Path("out/runs").glob("*/joint-seed0")
     assert (joint / "model" / "adapter_config.json").is_file()
     assert "dpo/pairs" in read_metrics(joint)
+    report = Path("out/report.md").read_text()
+    assert "Memory of RLIP" in report and "hours of one H100" in report
 
 
 def test_sample(either_model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 from pyxtal.symmetry import Group
 
-from crystaljax.symmetry.occupations import (
-    IMPOSSIBLE,
-    NEW,
-    SAME,
-    group_tables,
-    occupancies,
-    occupations,
-    outlook,
-)
+from crystaljax.symmetry.occupations import group_tables, occupations, outlook
+from crystaljax.symmetry.placements import IMPOSSIBLE, NEW, SAME, occupancies
 from crystaljax.symmetry.tables import tables
 
 

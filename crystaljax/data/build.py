@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -90,7 +93,8 @@ def _run(jobs: Iterator[tuple[float, tuple[Any, ...]]], workers: int) -> Iterato
         pending: dict[Future[None], float] = {}
         try:
             for fraction, job in chain(head, jobs):
-                pending[pool.submit(_write_shard, *job)] = fraction
+                with _without_script():  # a job may start a worker
+                    pending[pool.submit(_write_shard, *job)] = fraction
                 if len(pending) >= 2 * workers:  # so that the file is not read into memory
                     yield _finish(pending)
             while pending:
@@ -98,11 +102,24 @@ def _run(jobs: Iterator[tuple[float, tuple[Any, ...]]], workers: int) -> Iterato
         except BrokenProcessPool:
             raise ChildProcessError(
                 "a worker process died, perhaps for lack of memory: run again, with fewer workers,"
-                " and the build goes on where it was (a script that starts workers must guard its"
-                ' entry with `if __name__ == "__main__":`)'
+                " and the build goes on where it was"
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for them
+
+
+@contextmanager
+def _without_script() -> Iterator[None]:
+    """Processes that start in the block do not run the user's script again, as they would.
+
+    So it need not guard its entry by `if __name__ == "__main__":`, and may come from a pipe.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _finish(pending: dict[Future[None], float]) -> float:

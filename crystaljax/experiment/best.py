@@ -124,7 +124,9 @@ class BestStructures:
     def figure(self) -> Figure:
         """The first few, with their energies above hull."""
         some = slice(N_DRAWN)
-        captions = [f"{x:.3f} eV/atom above hull" for x in self.columns[ENERGY][some]]
+        captions = None
+        if ENERGY in self.columns:
+            captions = [f"{x:.3f} eV/atom above hull" for x in self.columns[ENERGY][some]]
         if self.scores:
             name, heading = next(iter(self.scores.items()))
             captions = [f"{heading}: {x:.4g}" for x in self.columns[name][some]]

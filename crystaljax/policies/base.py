@@ -187,6 +187,26 @@ class Policy(Protocol):
         ...
 
 
+def rows_without_error(attempt: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
+    """Those of some rows (int [n]) for which `attempt` raises no ValueError, tried in halves."""
+    if not len(rows):
+        return rows
+    try:
+        attempt(rows)
+    except ValueError:
+        halves = np.array_split(rows, 2) if len(rows) > 1 else []
+        return np.concatenate([rows[:0], *(rows_without_error(attempt, x) for x in halves)])
+    return rows
+
+
+def writable_rows(policy: Policy, crystals: Crystals, rows: np.ndarray) -> np.ndarray:
+    """Those of some rows (int [n]) of B crystals that a policy can write.
+
+    A policy names only the first that it cannot write: rows are tried in halves.
+    """
+    return rows_without_error(lambda some: policy.encode(crystals[some]), rows)
+
+
 def encode_writable(
     policy: Policy,
     crystals: Crystals,
@@ -195,26 +215,17 @@ def encode_writable(
 ) -> tuple[Rollout | None, np.ndarray]:
     """Those of some rows (int [n]) of B crystals that a policy can write, and which these are.
 
-    None if there are none. A policy names only the first that it cannot write: rows are tried in
-    halves.
+    None if there are none. They are tried in halves, as of `writable_rows`.
     """
 
     def encode(rows: np.ndarray) -> Rollout:
         own = None if conditions is None else [conditions[i] for i in rows]
         return policy.encode(crystals[rows], own)
 
-    def writable(rows: np.ndarray) -> np.ndarray:
-        try:
-            encode(rows)
-        except ValueError:
-            halves = np.array_split(rows, 2) if len(rows) > 1 else []
-            return np.concatenate([rows[:0], *map(writable, halves)])
-        return rows
-
     if not len(rows):
         return None, rows
     try:
         return encode(rows), rows
     except ValueError:
-        some = writable(rows)
+        some = rows_without_error(encode, rows)
         return encode(some) if len(some) else None, some

@@ -19,7 +19,7 @@ from crystaljax.rewards.ehull import (
 )
 from crystaljax.rewards.levels import needs_correction, split_level
 from crystaljax.rewards.pool import PoolConfig
-from crystaljax.rewards.potentials import is_file, potential_level
+from crystaljax.rewards.potentials import is_file, potential_level, require_package
 from crystaljax.rewards.serving import ServedReward
 
 
@@ -33,9 +33,11 @@ class StabilityConfig:
     theory, as in nequix:FILE.nqx@MP. Or a potential of your own, FILE.py:CLASS, or any calculator
     of ASE, ase:FILE.py:FUNCTION@LEVEL (one crystal at a time: slow)."""
     hull: str = "demonstration"
-    """Convex hull: the demonstration hull, or a file of formulas and formation energies. It must be
-    of the potential's level of theory. That of a file is the Materials Project's with MP2020
-    corrections, unless the file says otherwise or it follows the path, as in FILE@MatPES-PBE."""
+    """Convex hull: the demonstration hull, or a file of formulas and formation energies (eV/atom),
+    or of computed entries. Columns of other names follow after a colon, as in
+    FILE:formula=COLUMN,energy=COLUMN. The hull must be of the potential's level of theory. That of
+    a file is the Materials Project's with MP2020 corrections, unless the file says otherwise or it
+    stands after all, as in FILE@MatPES-PBE."""
     relax_steps: int = 0
     """Relaxation steps at most for each crystal before its energy is taken, its space group kept.
     0: no relaxation."""
@@ -63,6 +65,7 @@ class StabilityReward(ServedReward):
         self.hull = load_hull(config.hull)
         level = potential_level(config.potential)
         needs_correction(config.potential, level, self.hull.name, self.hull.level)
+        require_package(config.potential)  # workers would tell only after the first samples
         make = partial(create_e_above_hull, config.potential, self.hull, config.relax_steps)
         super().__init__(lambda: self.energy, make, config.pool, config.cache, self._identity)
 

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 from crystaljax.crystal import Crystals
-from crystaljax.symmetry.occupations import PATH
+from crystaljax.symmetry.placements import PATH
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 
 PRIOR = 2.0

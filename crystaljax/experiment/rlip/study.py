@@ -16,6 +16,7 @@ from crystaljax.conditions import Condition
 from crystaljax.evaluation.policies import assess_crystals, by_space_group, draw
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.rlip.resources import resources
 from crystaljax.experiment.rlip.samples import Samples
 from crystaljax.experiment.rlip.variants import BASE, VARIANTS
 from crystaljax.experiment.run_folder import remade
@@ -33,6 +34,7 @@ from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.training.rlip import GROUPS, RlipConfig, rlip
 
 if TYPE_CHECKING:
+    from crystaljax.evaluation.report import Table
     from crystaljax.rewards.stability import StabilityReward
 
 log = logging.getLogger(__name__)
@@ -161,9 +163,12 @@ class Study:
             asked = [Condition(space_group=group) for group in self.exam.every_group]
             bench.policy.check(asked, setup.sampling)
             bench.record(self.experiment)
+            needed = resources(bench.policy, setup.sampling, setup.n_parts, self.config)
+            for table in needed:
+                log.info("%s\n%s", table.caption, "\n".join(map(": ".join, table.rows[1:])))
             for arm in arms:
                 with apart(arm.name, self.failures):
-                    self._finished(bench, arm)
+                    self._finished(bench, arm, needed)
 
     def notes(self) -> list[str]:
         """Where all results come from, and what went wrong."""
@@ -179,7 +184,7 @@ class Study:
             *self.failures,
         ]
 
-    def _finished(self, bench: Bench, arm: Arm) -> dict[str, Any]:
+    def _finished(self, bench: Bench, arm: Arm, needed: Sequence[Table]) -> dict[str, Any]:
         """The result of a run, which is done if it is not there."""
         if (found := arm.result(self.output)) is not None:
             return found
@@ -190,7 +195,7 @@ class Study:
             variant = VARIANTS[arm.variant]  # type: ignore[index]
             config = variant.of(self.config, arm.seed)
             params = self._trained(bench, arm, config)
-        return self._examined(bench, arm, params)
+        return self._examined(bench, arm, params, needed)
 
     def _trained(self, bench: Bench, arm: Arm, config: RlipConfig) -> Params:
         """The model after RLIP, with a model folder and samples after each iteration."""
@@ -210,7 +215,9 @@ class Study:
                 bench.policy.save(made, params)
         return params
 
-    def _examined(self, bench: Bench, arm: Arm, params: Params) -> dict[str, Any]:
+    def _examined(
+        self, bench: Bench, arm: Arm, params: Params, needed: Sequence[Table]
+    ) -> dict[str, Any]:
         """The result of a run: rates of fresh samples, drawn freely and in given space groups."""
         folder = arm.folder(self.output)
         n = self.setup.n_samples
@@ -232,6 +239,7 @@ class Study:
                 )
                 result[name] = {key: [x.to_dict() for x in row] for key, row in rates.items()}
         result["notes"] = bench.notes
+        result["resources"] = [{"caption": x.caption, "rows": x.rows} for x in needed]
         write_result(folder / RESULT_FILE, result)
         return result
 

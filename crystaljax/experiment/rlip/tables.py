@@ -121,6 +121,12 @@ def times_table(lines: Sequence[Line]) -> Table:
     return Table("Minutes of learning (evaluations apart), and of sampling", rows)
 
 
+def resource_tables(lines: Sequence[Line]) -> list[Table]:
+    """Memory and least hours of language models, each once."""
+    found = (x for line in lines for result in line.results for x in result.get("resources", ()))
+    return [*{table["caption"]: Table(**table) for table in found}.values()]
+
+
 def all_tables(lines: Sequence[Line], exam: ExamConfig) -> list[Table]:
     """All tables of lines that have results."""
     found = [rates_table(lines), rates_table(lines, per_valid=True)]
@@ -131,7 +137,7 @@ def all_tables(lines: Sequence[Line], exam: ExamConfig) -> list[Table]:
         if groups:
             names = ("S.S.U.N.", "space group met")
             found += [groups_table(lines, which, groups, name) for name in names]
-    return [*found, iterations_table(lines), times_table(lines)]
+    return [*found, iterations_table(lines), times_table(lines), *resource_tables(lines)]
 
 
 def headline(lines: Sequence[Line]) -> dict[str, float]:

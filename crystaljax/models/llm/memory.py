@@ -66,10 +66,11 @@ class MemoryReport:
         """Trained parameters over all."""
         return self.trained / self.parameters
 
-    def __str__(self) -> str:
-        """A table, in GB of 10⁹ bytes."""
+    @property
+    def by_purpose(self) -> dict[str, int]:
+        """Bytes by the words of tables, and their "total"."""
         rows = {f"weights, {kind}": size for kind, size in sorted(self.weights.items())}
-        rows |= {
+        return rows | {
             "adapters": self.adapters,
             "float32 copy of trained": self.masters,
             "working copy of trained": self.working,
@@ -79,7 +80,10 @@ class MemoryReport:
             "activations (estimate)": self.activations,
             "total": self.total,
         }
-        lines = [f"{name:<24}{size / 1e9:>10.3f} GB" for name, size in rows.items()]
+
+    def __str__(self) -> str:
+        """A table, in GB of 10⁹ bytes."""
+        lines = [f"{name:<24}{size / 1e9:>10.3f} GB" for name, size in self.by_purpose.items()]
         lines.append(
             f"{'trained':<24}{self.trained / 1e6:>10.3f} M of {self.parameters / 1e6:.1f} M "
             f"({100 * self.trained_fraction:.3f} %)"

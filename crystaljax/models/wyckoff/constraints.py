@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from crystaljax.crystal import Array, Batch
-from crystaljax.symmetry.occupations import NEW, SAME
+from crystaljax.symmetry.placements import NEW, SAME
 from crystaljax.symmetry.tables import N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 

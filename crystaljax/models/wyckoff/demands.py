@@ -11,7 +11,8 @@ import numpy as np
 
 from crystaljax.composition import N_SPECIES, symbol
 from crystaljax.conditions import Condition, marked
-from crystaljax.symmetry.occupations import Atoms, Outlook, Template, outlook
+from crystaljax.symmetry.occupations import Outlook, outlook
+from crystaljax.symmetry.placements import Atoms, Template
 from crystaljax.symmetry.tables import N_GROUPS, tables
 
 OPEN_UNITS = 1, 2, 3, 4, 5, 6, 8, 10, 12, 16

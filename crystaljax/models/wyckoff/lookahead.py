@@ -17,15 +17,8 @@ from crystaljax.crystal import Array, Batch
 from crystaljax.models.wyckoff.constraints import LATER, Composition, Constraints, Demanded, Places
 from crystaljax.models.wyckoff.decoder import Decoder
 from crystaljax.models.wyckoff.demands import Demand
-from crystaljax.symmetry.occupations import (
-    Atoms,
-    Outlook,
-    Template,
-    group_tables,
-    occupancies,
-    strides,
-    table_size,
-)
+from crystaljax.symmetry.occupations import Outlook, group_tables, table_size
+from crystaljax.symmetry.placements import Atoms, Template, occupancies, strides
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 
