@@ -107,9 +107,9 @@ class Config:
 PAPER = paper_setup("runs/llm_dpo")
 
 PRESETS = {
-    "small": ("Goes on from `llm_sft.py small`; two CPU cores, 4 minutes.", Config()),
+    "small": ("Two CPU cores, 4 minutes: goes on from `llm_sft.py small`.", Config()),
     "paper": (
-        "LoRA on Qwen2.5-7B with an NF4 base: one GPU. Give --setup.model.adapter of"
+        "One GPU: LoRA on Qwen2.5-7B with an NF4 base. Give --setup.model.adapter of"
         " `llm_sft.py paper`.",
         Config(
             setup=replace(PAPER, model=replace(PAPER.model, lora=None)),

@@ -53,9 +53,9 @@ class Config:
 
 
 PRESETS = {
-    "small": ("A model of a million parameters from scratch; two CPU cores, 6 minutes.", Config()),
+    "small": ("Two CPU cores, 6 minutes: a million parameters, from scratch.", Config()),
     "mix": (
-        "The size of small, taught infilling, any crystal, and crystals of some properties.",
+        "Two CPU cores: as `small`, for infilling, any crystal, and some properties.",
         Config(
             setup=LlmSetup(
                 texts=TextsConfig(
@@ -67,7 +67,7 @@ PRESETS = {
         ),
     ),
     "paper": (
-        "PLaID++: LoRA on Qwen2.5-7B with an NF4 base, the mixture of tasks: one GPU.",
+        "One GPU: LoRA on Qwen2.5-7B with an NF4 base, and the tasks of PLaID++.",
         Config(
             setup=paper_setup("runs/llm_sft"),
             sft=SftConfig(

@@ -63,6 +63,7 @@ def best_of_four() -> BestStructures:
     energies = np.array([0.3, -0.1, np.nan, 0.1])
     columns = {
         "formula": np.array(["A", "B", "C", "D"]),
+        "space_group": np.asarray(found.space_group),
         "e_above_hull": energies,
         "e_above_hull_Judge_2": energies + 1,
         "novel": np.array([True, False, True, True]),

@@ -91,7 +91,11 @@ class Evaluate(Command):
 
         steps = relaxation_steps(self.relax, self.relax_steps, self.potential)
         self._check()
-        files = {"source": self.source, "truth": self.truth, "train": self.train}
+        files: dict[str, str | Path | None] = {
+            "source": self.source,
+            "truth": self.truth,
+            "train": self.train,
+        }
         hulls = {"hull": hull_path(self.hull), "judge_hull": hull_path(self.judge_hull)}
         digests = file_digests(files | hulls)
         folder = open_run(self.output, OfFiles(self, digests), vary=("debug",))

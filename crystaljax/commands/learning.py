@@ -43,7 +43,7 @@ class Learning(Command):
     patience: int
     """Passes in a row without a lower validation loss after which the run ends; 0: never."""
     seed: int = 0
-    """Of the share held out, the order of the crystals, random weights and dropout."""
+    """Random seed for the share held out, the order of the crystals, new weights and dropout."""
     output: Path
     """Folder of the run: metrics, checkpoints, report, and the model, which all commands and
     scripts take. Give the same command again to go on after an interruption."""

@@ -140,7 +140,8 @@ class Sample(Command):
             )
         if self.unique:
             rows = rows[without_duplicates(rollout.crystals[rows], rollout.logp_model[rows])]
-        energies, unranked = {}, 0
+        energies: dict[str, np.ndarray] = {}
+        unranked = 0
         if ranking is not None:
             order, energies, reasons = ranked(ranking, rollout.crystals[rows])
             rows, unranked = rows[order], sum(reason is not None for reason in reasons)

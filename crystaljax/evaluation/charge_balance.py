@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from importlib.metadata import version
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -39,13 +40,74 @@ def smact_description(table: OxidationTable) -> str:
 def formula_valid(formula: str, table: OxidationTable, alloys: bool = True) -> bool:
     """SMACT's verdict on a reduced formula; False where it knows nothing of an element.
 
-    `alloys`: whether alloys of metals pass without oxidation states.
-    """
-    from smact.screening import smact_validity
+    The same as of `smact.screening.smact_validity`, which tries all combinations of oxidation
+    states: hours for formulas of twelve elements, such as models write.
 
-    test = partial(smact_validity, use_pauling_test=True, include_alloys=alloys)
+    Args:
+      alloys: whether alloys of metals pass without oxidation states.
+    """
+    from pymatgen.core import Composition
+    from smact import metals
+
     try:
-        # None is SMACT's own default: its list of 2024 with its default filter.
-        return bool(test(formula, oxidation_states_set=None if table == "icsd24" else table))
-    except (KeyError, NameError, TypeError, ValueError):
+        amounts = Composition(formula).as_dict()
+    except (KeyError, ValueError):
         return False
+    if len(amounts) == 1 or (alloys and set(amounts) <= set(metals)):
+        return True
+    ions = [_ion(name, table) for name in amounts]
+    if any(ion is None or not ion.states or ion.electronegativity is None for ion in ions):
+        return False
+    return _balances([int(n) for n in amounts.values()], [ion for ion in ions if ion])
+
+
+class _Ion(NamedTuple):
+    """An element in compounds."""
+
+    states: tuple[int, ...]
+    """Oxidation states."""
+    electronegativity: float | None
+    """By Pauling."""
+
+
+@cache
+def _ion(name: str, table: OxidationTable) -> _Ion | None:
+    """An element by SMACT; None for one that it does not know."""
+    from smact import Element
+
+    try:
+        element = Element(name)
+    except (KeyError, NameError):
+        return None
+    states = element.oxidation_states_smact14 if table == "smact14" else _icsd24().get(name)
+    return _Ion(tuple(states or ()), element.pauling_eneg)
+
+
+@cache
+def _icsd24() -> dict[str, tuple[int, ...]]:
+    """Oxidation states of the ICSD of 2024, by SMACT's default filter."""
+    from smact.utils.oxidation import ICSD24OxStatesFilter
+
+    found = ICSD24OxStatesFilter().filter()
+    names, states = found["element"], found["oxidation_state"]
+    return {
+        str(name): tuple(int(x) for x in str(some).split())
+        for name, some in zip(names, states, strict=True)
+    }
+
+
+def _balances(counts: Sequence[int], ions: Sequence[_Ion]) -> bool:
+    """Some states are neutral with all cations less electronegative than all anions.
+
+    For each bound between the two, all charges that the elements can have together, one more
+    element at a time.
+    """
+    for bound in {ion.electronegativity for ion in ions}:
+        charges = {0}
+        for n, ion in zip(counts, ions, strict=True):
+            is_less = ion.electronegativity < bound  # type: ignore[operator]
+            fine = [x for x in ion.states if x == 0 or (x > 0) == is_less]
+            charges = {charge + n * x for charge in charges for x in fine}
+        if 0 in charges:
+            return True
+    return False

@@ -40,7 +40,7 @@ class Answers:
     reason: np.ndarray
     """str [N]: "end" token, "stop" string, "length"."""
     evaluation: MetricSet | None = None
-    """Of answers that should be crystals, or the elements that are hidden in some."""
+    """Metrics of answers that should be crystals, or hidden elements of some."""
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -38,7 +38,7 @@ class TrainingRun:
     """A run of a training loop, to begin or to go on with."""
 
     folder: Path
-    """Of its checkpoints."""
+    """Folder of its checkpoints."""
     tracker: Tracker
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
@@ -52,7 +52,7 @@ class TrainingRun:
 
     @property
     def metrics_folder(self) -> Path:
-        """Of its metrics, for `tracking.read_metrics`."""
+        """Folder of its metrics, for `tracking.read_metrics`."""
         return self.tracker.folder
 
 

@@ -85,8 +85,9 @@ def _with_part(config: Any, path: Sequence[str]) -> Any:
         return config
     part = getattr(config, path[0])
     if part is None:
-        kinds = get_args(get_type_hints(type(config))[path[0]])
-        part = next((kind() for kind in kinds if dataclasses.is_dataclass(kind)), None)
+        kinds: tuple[Any, ...] = get_args(get_type_hints(type(config))[path[0]])
+        made = (k() for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k))
+        part = next(made, None)
     found = _with_part(part, path[1:])
     if found is getattr(config, path[0]):
         return config

@@ -75,7 +75,7 @@ class TextsConfig:
     validation: float = 0.1
     """Share of the examples that is not learnt."""
     seed: int = 0
-    """Of the choice of that share, and of random descriptions."""
+    """Random seed for the validation share and for random descriptions."""
 
     def __post_init__(self) -> None:
         check(self, augment=at_least(0))
@@ -111,9 +111,9 @@ class LlmSetup:
     result: Literal["last", "best"] = "last"
     """Weights of a run that are taken: the last, or those of the lowest validation loss."""
     output: Path = Path("runs/llm")
-    """Folder of the run."""
+    """Folder of the run and its report. A run with the same settings in it is continued."""
     seed: int = 0
-    """Of the samples."""
+    """Random seed for the evaluation samples."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
 
@@ -166,9 +166,9 @@ class Texts(NamedTuple):
     asked: list[str]
     """The values in each prompt, for people to read."""
     crystals: Crystals | None = None
-    """Of each completion, if they are crystals."""
+    """The crystal of each completion, if they are crystals."""
     rows: Sequence[dict[str, Any]] = ()
-    """Of each crystal: values of prompt fields."""
+    """Values of prompt fields for each crystal."""
     questions: Sequence[Question] = ()
     """About each crystal."""
     later: Sequence[list[Example | Chat]] = ()

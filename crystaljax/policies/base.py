@@ -24,16 +24,17 @@ class SamplingConfig:
     """Settings of sampling. ValueError for values that make no sense."""
 
     temperature: float = 1.0
-    """Below 1 likelier crystals, above 1 more varied ones."""
+    """Sampling temperature: below 1 likelier crystals, above 1 more varied ones."""
     top_p: float = 1.0
-    """Draw letters, elements and tokens only from the likeliest of this total probability."""
+    """Nucleus sampling: letters, elements and tokens are drawn from the likeliest that make up this
+    probability."""
     max_candidates: int = 8
     """Candidates drawn for each sample, at most, where some have to be chosen from to meet the
     conditions; samples whose weights still differ tell by their effective size."""
     grammar: bool = False
-    """Language models: hold samples to the grammar of their text format."""
+    """Language models: sample only texts that fit the grammar of the text format."""
     max_new_tokens: int = 0
-    """Language models: tokens of a crystal at most; as many as the model was made for if 0."""
+    """Language models: most tokens of a crystal. 0: as many as the model was made for."""
     batch_size: int = 256
     """Samples made at a time; the result does not depend on it."""
 

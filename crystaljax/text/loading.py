@@ -69,7 +69,7 @@ class TextModelConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """Sharing of the work among devices."""
     seed: int = 0
-    """Of new weights."""
+    """Random seed for new weights."""
 
     def __post_init__(self) -> None:
         check(self, dropout=Range(0, 1, with_high=False))

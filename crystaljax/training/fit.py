@@ -33,11 +33,11 @@ class FitConfig:
     n_epochs: int = 100
     """Passes through the training data."""
     n_steps: int = 0
-    """Steps of the run instead of passes; as many as the passes take if 0."""
+    """Training steps, instead of passes. 0: as many as the passes take."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimiser."""
     seed: int = 0
-    """Of random weights, the order of the data and the dropout."""
+    """Random seed for new weights, the order of the data and dropout."""
     log_every: int = 20
     """Steps between lines of metrics."""
     save_every: int = 500

@@ -132,14 +132,19 @@ class Sampler:
         size = self._sampling.batch_size
         for first in range(0, len(groups), size):
             rows = np.arange(first, min(first + size, len(groups)))
-            keys = self._keys(rows)
-            for at, found in _decode(self.decoder, keys, groups[rows], constraints[rows], size):
+            padded = np.append(rows, np.zeros(_size(len(rows), size) - len(rows), int))
+            state = self.decoder.start(
+                self._keys(padded), groups[padded], constraints[padded], None
+            )
+            for at, found in _decode(self.decoder, state, len(rows)):
                 jax.tree.map(partial(_put, rows[at]), result, found)
         self._drawn += len(groups)
         return result
 
     def _keys(self, rows: np.ndarray) -> Array:
-        return jax.vmap(jax.random.fold_in, (None, 0))(self._base, self._drawn + rows)
+        """Keys of samples, counted from the first that is not drawn yet; compiled by their number,
+        so that it should be the size of a batch."""
+        return _fold_in(self._base, self._drawn + rows)
 
     def draw(self, starts: Starts, begun: Begun) -> tuple[np.ndarray, TokenRollout]:
         """Finish one in `FUNNEL` of N candidates; which (int [K]), with their own weights.
@@ -154,7 +159,7 @@ class Sampler:
         uniform = self._rng.random(int(begun.pool.max()) + 1)
         for rows in starts.chunks(begun, most):
             begin = begun[rows]
-            batches = self._begin(starts, begin, self._keys(rows))
+            batches = self._begin(starts, begin, rows)
             place = np.divmod(np.arange(len(begin)), size)
             seen = [jax.device_get(x.rollout.log_weight + x.ahead) for x, _ in batches]
             log_weight = np.concatenate(seen)[: len(begin)]
@@ -174,16 +179,20 @@ class Sampler:
         return np.concatenate(kept), jax.tree.map(lambda *xs: np.concatenate(xs), *found)
 
     def _begin(
-        self, starts: Starts, begin: Begun, keys: Array
+        self, starts: Starts, begin: Begun, numbers: np.ndarray
     ) -> list[tuple[DecodeState, list[Cache]]]:
-        """Batches of candidates up to the second element; the last one has some left over."""
+        """Batches of candidates up to the second element; the last one has some left over.
+
+        `numbers` int [N] count them from the first that is not drawn yet.
+        """
         constraints, places = starts.constraints(begin)
         group = (begin.group + 1).astype(np.int32)
         batches, size = [], self._sampling.batch_size
         for first in range(0, len(begin), size):
             rows = np.arange(first, min(first + size, len(begin)))
             rows = np.resize(rows, _size(len(rows), size))
-            state = self.decoder.start(keys[rows], group[rows], constraints[rows], places)
+            keys = self._keys(numbers[rows])
+            state = self.decoder.start(keys, group[rows], constraints[rows], places)
             caches = self.decoder.empty_caches(len(rows), _lengths(self.decoder)[0])
             state, caches = self.decoder.letters(state, caches, 0)
             state, caches = self.decoder.coordinates(self.decoder.species(state, 0), caches, 0)
@@ -202,6 +211,9 @@ class Sampler:
             self.dead_ends += int((~found.satisfied).sum())
             open_targets = pool.lacking(open_targets)
         return pool.select(self._rng)
+
+
+_fold_in = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
 
 
 def _repeated(rollout: TokenRollout, n: int) -> np.ndarray:
@@ -229,16 +241,12 @@ def _put(at: np.ndarray, into: np.ndarray, values: np.ndarray) -> None:
 
 
 def _decode(
-    decoder: Decoder, keys: Array, groups: np.ndarray, constraints: Constraints, batch_size: int
+    decoder: Decoder, state: DecodeState, n: int
 ) -> Iterator[tuple[np.ndarray, TokenRollout]]:
-    """Decode N samples together; yields some of them, finished, at a time, with their rows."""
-    rows = np.arange(len(groups))
-    size = _size(len(rows), batch_size)
-    padded = np.concatenate([rows, np.zeros(size - len(rows), int)])
-    state = decoder.start(keys[padded], groups[padded], constraints[padded], None)
-    caches = decoder.empty_caches(size, _lengths(decoder)[0])
+    """Decode the first n sequences of an empty batch; yields as `_finish`."""
+    caches = decoder.empty_caches(len(state.key), _lengths(decoder)[0])
     state, caches = decoder.letters(state, caches, 0)
-    return _finish(decoder, state, caches, len(rows), 0)
+    return _finish(decoder, state, caches, n, 0)
 
 
 def _finish(
@@ -251,7 +259,7 @@ def _finish(
 ) -> Iterator[tuple[np.ndarray, TokenRollout]]:
     """The first n sequences of a batch, which end with the letter, or the element, of a site.
 
-    Yields as `_decode`.
+    Yields some of them, finished, at a time, with their rows.
     """
     first = True
     rows, size = np.arange(n), len(state.key)
