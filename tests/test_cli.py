@@ -93,8 +93,8 @@ def test_a_chemical_system(model: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert re.search(r"\d+ formulas: \w+ \(\d+\)", said)
     assert re.search(r"[12] space groups: 22[15] [FP]m-3m \(\d+\)", said)
     asked = tmp_path / "asked.csv"
-    asked.write_text("chemical_system\nNa-Cl\n")
-    run(*sample, "--conditions", asked, "--n", 4)
+    asked.write_text("chemical_system,space_group\nNa-Cl,225\n")
+    run(*sample, "--conditions", asked, "--n", 16)
     found = elements_in(output)
     assert found and all(names == {"Na", "Cl"} for names in found)
     both = ("--chemical-system", "Na-Cl", "--elements", "Na")
