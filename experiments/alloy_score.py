@@ -139,13 +139,14 @@ def write_phases(path: Path, judge: AlloyReward, texts: Sequence[str]) -> int:
         candidate, _ = read_candidate(text, elements, judge.family.tags)
         if candidate is not None:
             try:
-                found[str(candidate)] = candidate, master(candidate, mix_by)
+                found[str(candidate)] = candidate, master(candidate, mix_by, judge.family.lattice)
             except CompositionError:
                 continue
     table = judge.engine.equilibria(
         [mixture for _, mixture in found.values()], np.array(judge.config.temperatures)
     )
-    write_phase_table(path, [candidate for candidate, _ in found.values()], table)
+    written = [candidate for candidate, _ in found.values()]
+    write_phase_table(path, written, table, judge.family.lattice)
     return len(found)
 
 

@@ -1,6 +1,8 @@
-"""Superalloys of BCC and B2: a language model taught by CALPHAD (arXiv 2511.12036).
+"""Superalloys of BCC and B2, or γ and γ′: a language model taught by CALPHAD (arXiv 2511.12036).
 
     python experiments/alloys.py small
+    python experiments/alloys.py fcc-l12
+    python experiments/alloys.py contest
 
 A model learns to write candidates (SFT), its samples are judged by equilibria of Al-Co-Cr-Ni
 (Eq. 1 of the paper), and it learns from pairs of better and worse ones (DPO, and two remedies for
@@ -9,7 +11,9 @@ Bayesian search at the same number of calls stand beside it. `small` makes a mod
 parameters from nothing; a seed took 30 minutes on two cores, nearly all of it equilibria. Give
 --seeds 0 1 2 for errors over seeds. Run it again with the same --output to go on after an
 interruption: nothing that was computed is computed again. The report, with the paper's table 1, is
-in OUTPUT.
+in OUTPUT. `fcc-l12` does the same for γ/γ′ alloys, another family. `contest` compares all ways to
+learn and to search at the same number of equilibria; its table is contest.csv in OUTPUT, and it
+goes on method by method and seed by seed.
 """
 
 from __future__ import annotations
@@ -17,10 +21,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from crystaljax.alloys import family
 from crystaljax.alloys.baselines.optimize import SearchConfig
 from crystaljax.alloys.composition import TAGS
 from crystaljax.alloys.dataset import PairsConfig
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward, RulesConfig
+from crystaljax.experiment.alloy_contest import (
+    ContestConfig,
+    Entrant,
+    Teaching,
+    compete,
+    finish_contest,
+)
 from crystaljax.experiment.alloy_report import finish
 from crystaljax.experiment.alloys import Bench, BestConfig, DataConfig, Run
 from crystaljax.experiment.experiment import Experiment
@@ -47,6 +59,10 @@ class Remedy:
     """β of DPO."""
     anchor: float = 0.0
     """Weight of the preferred samples' −ln p; see `objectives.dpo`."""
+
+    def of(self, dpo: TextPreferenceConfig) -> TextPreferenceConfig:
+        """The training."""
+        return replace(dpo, beta=self.beta, anchor=self.anchor)
 
 
 @dataclass(frozen=True)
@@ -123,6 +139,8 @@ class Config:
     """Rewards of GRPO: their decades, since the worst cost a thousand times the least."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """Search without a model."""
+    contest: ContestConfig = field(default_factory=ContestConfig)
+    """Compare all methods at the same number of equilibria, instead of the paper's table 1."""
     n_evaluated: int = 150
     """Fresh samples of every model, candidates of the random search, and last ones of the other."""
     seeds: tuple[int, ...] = (0,)
@@ -186,8 +204,45 @@ PAPER = Config(
 - three seeds for its one, for errors; GRPO and Bayesian search, which it has not.
 """
 
+_SMALL = Config()
+
+CONTEST = replace(
+    _SMALL,
+    contest=ContestConfig(
+        calls=240,
+        again=SftConfig(
+            n_epochs=6,
+            batch_size=16,
+            log_every=10,
+            validate_every=100,
+            optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=5, ema_decay=0.0),
+        ),
+    ),
+    grpo=replace(_SMALL.grpo, batch_size=20, group_size=20),
+    search=SearchConfig(batch=20, population=20),
+    seeds=(0, 1, 2),
+    output=Path("runs/alloy_contest"),
+)
+
+FCC_L12 = replace(
+    _SMALL,
+    data=DataConfig(lists="fcc-l12", template=""),
+    model=replace(_SMALL.model, added_tokens=family.FCC_L12.tags.tokens),
+    reward=replace(
+        _SMALL.reward, family="fcc-l12", rules=RulesConfig(b2_from=873.15, others_from=873.15)
+    ),
+    output=Path("runs/alloys_fcc_l12"),
+)
+"""γ/γ′ alloys of Al-Co-Cr-Ni; cold is 873 K and above, below which no equilibrium is reached."""
+
 PRESETS = {
-    "small": ("A model of a million parameters from scratch on two CPU cores.", Config()),
+    "small": ("A model of a million parameters from scratch on two CPU cores.", _SMALL),
+    "fcc-l12": ("As small, of FCC with L12, γ/γ′, instead of BCC with B2.", FCC_L12),
+    "contest": (
+        "Random, TPE, NSGA-II, CMA-ES, SFT, best of n, iterated SFT, DPO, GRPO and SFT + TPE at the"
+        " same number of equilibria, three seeds: an hour of one core.",
+        CONTEST,
+    ),
     "paper": (
         "LoRA on a model of 7-9 billion parameters, int8 base, with the paper's settings: one GPU"
         " of 24 GB or more. Give --model.base, and a database or Thermo-Calc in --reward.engine."
@@ -206,8 +261,22 @@ def main(config: Config) -> None:
         experiment.use("model", config.model.base)
         experiment.describe(lists=config.data.lists, database=reward.engine.database)
         with AlloyReward(replace(reward, cache=cache)) as judge:
+            if config.contest.calls:
+                found = {seed: contested(config, experiment, judge, seed) for seed in config.seeds}
+                finish_contest(experiment, judge.family, found)
+                return
             runs = [seeded(config, experiment, judge, seed) for seed in config.seeds]
             finish(experiment, judge, runs)
+
+
+def contested(
+    config: Config, experiment: Experiment, judge: AlloyReward, seed: int
+) -> dict[str, Entrant]:
+    """All methods of one seed at the same number of equilibria."""
+    bench = Bench(config.data, config.model, config.generation, experiment, judge, seed)
+    dpo = {"DPO": config.dpo} | {one.name: one.of(config.dpo) for one in config.remedies}
+    teaching = Teaching(config.sft, config.best, dpo, config.grpo, config.bounds)
+    return compete(bench, config.contest, teaching, config.search, config.decoding)
 
 
 def seeded(config: Config, experiment: Experiment, judge: AlloyReward, seed: int) -> Run:
@@ -217,9 +286,7 @@ def seeded(config: Config, experiment: Experiment, judge: AlloyReward, seed: int
     samples = {"random": bench.searched(drawn)}
     params = {"SFT": bench.sft(config.sft)}
     pool = bench.samples("SFT/pool", params["SFT"], config.best.n_samples, 0, config.generation)
-    taught = {"DPO": config.dpo}
-    for remedy in config.remedies:
-        taught[remedy.name] = replace(config.dpo, beta=remedy.beta, anchor=remedy.anchor)
+    taught = {"DPO": config.dpo} | {one.name: one.of(config.dpo) for one in config.remedies}
     for label, dpo in taught.items():
         params[label] = bench.dpo(label, params["SFT"], pool, config.best, dpo)
     params["GRPO"] = bench.grpo("GRPO", params["SFT"], config.grpo, config.bounds)

@@ -3,10 +3,10 @@
     python experiments/curate_alloys.py small
     python experiments/curate_alloys.py alcocrni --judge.cache runs/purity.sqlite
 
-`small` takes a minute on one core. `alcocrni` and `al-fe-mn-ti` make the lists that are shipped;
-`paper` has the paper's steps, for a database of its elements. Add `--judge.pool.kind processes` to
-use all cores. With a cache, a run that was stopped goes on. The lists come to a JSON file, for
-`crystaljax.alloys.lists.load_lists`.
+`small` takes a minute on one core. `alcocrni`, `al-fe-mn-ti` and `fcc-l12`, of FCC and L1₂, make
+the lists that are shipped; `paper` has the paper's steps, for a database of its elements. Add
+`--judge.pool.kind processes` to use all cores. With a cache, a run that was stopped goes on. The
+lists come to a JSON file, for `crystaljax.alloys.lists.load_lists`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from crystaljax.alloys.curation import PURITY, PurityConfig
+from crystaljax.alloys.family import FCC_L12
 from crystaljax.alloys.grid import ROLES, GridConfig, Roles, paper_grid
 from crystaljax.alloys.known import KnownConfig, estimated_roles, known_phases
 from crystaljax.alloys.lists import curate_lists, write_lists
@@ -55,6 +56,14 @@ PRESETS = {
         Config(
             PurityConfig(EngineConfig("COST507.tdb", elements=ROLES["al-fe-mn-ti"].bcc)),
             GridConfig(ROLES["al-fe-mn-ti"], most_bcc=2, site_parts=(2,)),
+        ),
+    ),
+    "fcc-l12": (
+        "FCC and L12 of Al-Co-Cr-Ni by alcocrni.tdb: two minutes on one core.",
+        Config(
+            PurityConfig(temperatures=(873.15, 1073.15, 1273.15, 1473.15), family="fcc-l12"),
+            GridConfig(FCC_L12.roles["al-co-cr-ni"], parts=(10,), site_parts=(4,), site_ratio=3),
+            output=Path("runs/fcc-l12.json"),
         ),
     ),
     "paper": (

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystaljax.alloys.baselines.optimize import SearchConfig, candidate_at, search
-from crystaljax.alloys.baselines.space import Space
+from crystaljax.alloys.baselines.encoding import candidate_at, parameters_of
+from crystaljax.alloys.baselines.optimize import SearchConfig, Searched, search
+from crystaljax.alloys.baselines.space import Space, random_candidates
 from crystaljax.alloys.composition import fractions, read_candidate
 from crystaljax.alloys.grid import GridConfig, Roles
 from crystaljax.rewards.base import RewardBatch
@@ -33,9 +34,12 @@ def judge(texts: Sequence[str]) -> RewardBatch:
     return RewardBatch.from_values(np.array(values), {"length": np.array([len(t) for t in texts])})
 
 
-@pytest.mark.parametrize("method", ["tpe", "nsga2"])
+PACKAGES = {"tpe": "optuna", "nsga2": "optuna", "cma": "cmaes", "random": "numpy"}
+
+
+@pytest.mark.parametrize("method", ["tpe", "nsga2", "cma"])
 def test_better_than_random_at_the_same_number_of_calls(method: str) -> None:
-    pytest.importorskip("optuna")
+    pytest.importorskip(PACKAGES[method])
     means = {}
     for name in ("random", method):
         config = SearchConfig(name, calls=96, batch=16, population=16, seed=1)  # type: ignore[arg-type]
@@ -46,9 +50,9 @@ def test_better_than_random_at_the_same_number_of_calls(method: str) -> None:
     assert means[method][1] >= means["random"][1]
 
 
-@pytest.mark.parametrize("method", ["random", "tpe", "nsga2"])
+@pytest.mark.parametrize("method", ["random", "tpe", "nsga2", "cma"])
 def test_goes_on_as_if_never_stopped(method: str, tmp_path: Path) -> None:
-    pytest.importorskip("optuna")
+    pytest.importorskip(PACKAGES[method])
     config = SearchConfig(method, calls=48, batch=8, population=8, seed=3)  # type: ignore[arg-type]
     whole = search(SPACE, judge, config)
     stopped = replace(config, journal=tmp_path / "search.jsonl")
@@ -84,9 +88,9 @@ def test_seeds_differ() -> None:
     assert found[0] == found[1] != found[2]
 
 
-@pytest.mark.parametrize("method", ["random", "tpe"])
+@pytest.mark.parametrize("method", ["random", "tpe", "cma"])
 def test_a_space_that_is_used_up(method: str) -> None:
-    pytest.importorskip("optuna")
+    pytest.importorskip(PACKAGES[method])
     space = Space(GridConfig(Roles(("Cr", "Fe"), ("Al",), ("Ni",)), parts=(2,)), (0.4, 0.41))
     found = search(
         space,
@@ -140,6 +144,35 @@ def test_points_of_a_search_are_on_the_grid(data) -> None:  # type: ignore[no-un
     grid = {tuple(sorted(shares)) for grids in space.grid.bcc_shares for shares in grids}
     assert shares in grid
     assert sum(one.b2.values()) == pytest.approx(2)
+
+
+def test_a_search_knows_what_it_starts_from(tmp_path: Path) -> None:
+    """It begins near the best of what a model wrote, which it does not judge again."""
+    pytest.importorskip("optuna")
+    before = search(SPACE, judge, SearchConfig("random", calls=60, seed=5))
+    texts = [*before.texts, "nothing", "<BCC>W</BCC> <B2>AlNi</B2> <B2_Volume>40</B2_Volume>"]
+    value = np.array([*before.rewards.value, 0.0, 0.0])
+    start = Searched(texts, RewardBatch.from_values(value))
+    config = SearchConfig(calls=16, batch=8, seed=5, journal=tmp_path / "search.jsonl")
+    found = search(SPACE, judge, config, start=start)
+    alone = search(SPACE, judge, replace(config, journal=None))
+    assert not set(found.texts) & set(before.texts)
+    assert found.rewards.value.mean() > alone.rewards.value.mean() + 50
+    again = search(SPACE, judge, replace(config, calls=24), start=start)
+    assert again.texts[:16] == found.texts
+    with pytest.raises(ValueError, match="journal of something else: start is"):
+        search(SPACE, judge, config)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([1, 3]))
+def test_parameters_of_a_candidate_on_the_grid_are_those_of_its_point(seed: int, n: int) -> None:
+    roles = Roles(("Cr", "Fe", "Ni"), ("Ni", "Co"), ("Al", "Ti"))
+    space = Space(GridConfig(roles, parts=(10,), site_parts=(2,), site_ratio=n))
+    (one,) = random_candidates(space, 1, np.random.default_rng(seed))
+    parameters = parameters_of(space, one)
+    assert parameters is not None
+    assert candidate_at(space, parameters) == one
 
 
 def test_slots_of_one_element_add_up() -> None:

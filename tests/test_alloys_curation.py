@@ -23,6 +23,7 @@ class Engine:
 
     elements = ("Al", "Cr", "Co", "Fe", "Ni")
     identity = "made up"
+    missing: frozenset[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []

@@ -17,8 +17,8 @@ from crystaljax.alloys.engines.minimum import Minimum, System
 from crystaljax.alloys.engines.sampling import Points
 from crystaljax.alloys.engines.search import find_minima, improve
 from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Equilibria
-from crystaljax.alloys.family import BCC_B2
-from crystaljax.alloys.lattice import ERROR
+from crystaljax.alloys.family import BCC_B2, FCC_L12
+from crystaljax.alloys.lattice import ERROR, FCC
 from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import rule_rewards
 from crystaljax.alloys.volumes import ATOMIC_VOLUME
@@ -198,6 +198,33 @@ def test_without_a_phase_the_others_take_its_place() -> None:
     assert phases == [{"FCC_A1", "BCC_B2"}, {"FCC_A1"}]
     assert set(table.kind[table.phase == "FCC_A1"]) == {"other"}
     assert engine.identity.endswith(" -L12_FCC")
+
+
+def test_fields_of_gamma_and_gamma_prime() -> None:
+    """At 1273 K about 15 and 23 at.-% Al: Huang & Chang, Intermetallics 6 (1998) 487.
+
+    γ′ has the larger lattice where there is no other element.
+    """
+    engine = Calphad(elements=("Al", "Ni"), lattice=FCC)
+    assert engine.identity.endswith(" fcc")
+    table = engine.equilibria([{"Al": 0.18, "Ni": 0.82}], np.array([1273.0, 1700.0]))
+    gamma, prime = (part.rows(table) for part in FCC_L12.parts)
+    assert table.phase[gamma | prime].tolist() == ["L12_FCC"] * len(table.phase[gamma | prime])
+    cold = table.step == 0
+    assert table.contents[gamma & cold, 0] == pytest.approx(0.15, abs=0.015)
+    assert table.contents[prime & cold, 0] == pytest.approx(0.23, abs=0.015)
+    assert 0 < (table.lattice[prime & cold] - table.lattice[gamma & cold]).item() < 0.06
+    np.testing.assert_allclose(FCC_L12.parts.precipitate.amount(table)[0, 1], 0)
+
+
+@pytest.mark.slow
+def test_order_of_iron_and_cobalt_by_a_partition() -> None:
+    """FeCo is B2 up to 1003 K: Ohnuma et al., Acta Mater. 50 (2002) 379; MatCalc's open file."""
+    path, named = "mc_fecocrnbti.tdb", ("BCC_B2", "BCC_DISL")
+    engine = Calphad(path, ("Co", "Fe"), partition=named)
+    table = engine.equilibria([{"Co": 0.5, "Fe": 0.5}], np.array([850.0, 1150.0]))
+    np.testing.assert_allclose(table.amount("bcc", ordered=True), [[1, 0]], atol=1e-6)
+    np.testing.assert_allclose(table.amount("bcc", ordered=False), [[0, 1]], atol=1e-6)
 
 
 @pytest.mark.slow

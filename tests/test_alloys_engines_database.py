@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("pycalphad")
@@ -12,6 +13,7 @@ pytest.importorskip("pycalphad")
 from crystaljax.alloys.engines.database import (
     _ELEMENT,
     DatabaseError,
+    OrderedPhase,
     _commands,
     _parse,
     _restrict,
@@ -19,6 +21,7 @@ from crystaljax.alloys.engines.database import (
     load_database,
     usable_phases,
 )
+from crystaljax.alloys.lattice import FCC
 
 SMALL = """
 ELEMENT /- ELECTRON_GAS 0 0 0 !
@@ -58,8 +61,8 @@ def test_phases_are_found_and_missing_binaries_named(
     with caplog.at_level(logging.WARNING):
         database = load_database(small)
     assert database.elements == ("Al", "Cr", "Ni")
-    assert (database.b2.name, database.b2.disordered) == ("BCC_B2", "BCC_A2")
-    assert database.b2.sublattices == (0, 1)
+    assert (database.ordered.name, database.ordered.disordered) == ("BCC_B2", "BCC_A2")
+    assert database.ordered.sublattices == (0, 1)
     assert database.liquids == ("LIQUID",)
     assert database.missing == ("Cr-Ni (BCC)", "Al-Cr (liquid)", "Cr-Ni (liquid)")
     assert "Cr-Ni (BCC), Al-Cr (liquid), Cr-Ni (liquid)" in caplog.text
@@ -191,6 +194,41 @@ def test_phases_can_be_left_out(small: Path) -> None:
         load_database(small, exclude=["BCC_B2"])
     with pytest.raises(DatabaseError, match="no liquid"):
         load_database(small, exclude=["LIQUID"])
+
+
+def test_phases_of_another_lattice(small: Path) -> None:
+    with pytest.raises(DatabaseError, match="no ordered L12 phase"):
+        load_database(small, lattice=FCC)
+    small.write_text(SMALL + ORDERED_FCC.replace(".75 .25", ".25 .75"))
+    database = load_database(small, lattice=FCC)
+    assert database.ordered == OrderedPhase("L12_FCC", "FCC_A1", (1, 0))
+    assert [database.kind(name) for name in ("L12_FCC", "FCC_A1", "BCC_B2")] == [
+        *("fcc", "fcc"),
+        "other",
+    ]
+    assert "Al-Cr (FCC)" in database.missing
+    assert load_database(small).ordered.name == "BCC_B2"
+
+
+def test_a_partition_that_the_file_does_not_declare(small: Path) -> None:
+    """As DIS_PART does: the same energy at the same site fractions."""
+    from pycalphad import calculate
+
+    declared = load_database(small)
+    small.write_text(
+        "\n".join(x for x in SMALL.split("\n") if "DIS_PART" not in x).replace("%C", "%")
+    )
+    with pytest.raises(DatabaseError, match=r"no ordered B2 phase.*or name the two phases"):
+        load_database(small)
+    named = load_database(small, partition=("bcc_b2", "BCC_A2"))
+    assert named.ordered == declared.ordered
+    energies = [
+        calculate(one.source, ["AL", "NI", "VA"], "BCC_B2", T=900, P=1e5, N=1, output="GM", pdens=5)
+        for one in (declared, named)
+    ]
+    np.testing.assert_allclose(*(energy.GM.values for energy in energies))
+    with pytest.raises(DatabaseError, match="a partition is an ordered phase and its disordered"):
+        load_database(small, partition=("BCC_B2", "BCC_DISL"))
 
 
 def test_a_disordered_part_of_two_phases_stays_theirs(small: Path) -> None:

@@ -11,6 +11,7 @@ from alloy_tables import b2, bcc, liquid, sigma, table
 from test_alloys_evaluation_metrics import TEXTS, evaluation
 from test_alloys_evaluation_tokens import PIECES, VOLUME, divergence
 
+from crystaljax.alloys.engines.thermodynamics import Row
 from crystaljax.alloys.evaluation.figures import (
     element_heat_map,
     phase_fractions,
@@ -18,6 +19,7 @@ from crystaljax.alloys.evaluation.figures import (
     reward_histogram,
     token_heat_map,
 )
+from crystaljax.alloys.family import FCC_L12
 from crystaljax.plots import save
 
 if TYPE_CHECKING:
@@ -45,6 +47,16 @@ def test_phases_are_stacked_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(b2_line[:, 1], [2.93, 2.93, np.nan, np.nan])
     assert "K" in below.get_xlabel()
     assert save(figure, tmp_path / "phases.png").stat().st_size > 1000
+
+
+def test_phases_of_another_family() -> None:
+    gamma = Row("FCC_L12", "fcc", False, 0.6, {"Ni": 1.0}, 3.58)
+    prime = Row("FCC_L12", "fcc", True, 0.4, {"Ni": 0.75, "Al": 0.25}, 3.57)
+    equilibria = table([[gamma, prime], [gamma, sigma(0.4)]])
+    above, below = phase_fractions(equilibria, family=FCC_L12).axes
+    assert [patch.get_label() for patch in above.collections] == ["FCC", "L12", "SIGMA"]
+    lattices = [line.get_xydata()[:, 1].tolist() for line in below.lines]
+    np.testing.assert_array_equal(lattices, [[3.58, 3.58], [3.57, np.nan]])
 
 
 def test_an_equilibrium_that_failed_is_drawn(tmp_path: Path) -> None:

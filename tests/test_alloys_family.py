@@ -1,5 +1,6 @@
 """Families of alloys: the paper's with a rule more, and another one, from users' files."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ from crystaljax.alloys.composition import (
     Candidate,
     Tags,
     candidate_pattern,
+    master,
     read_candidate,
     write_candidate,
 )
 from crystaljax.alloys.engines.phase_table import read_phase_table
 from crystaljax.alloys.engines.table import composition_key, write_table
 from crystaljax.alloys.evaluation.metrics import AlloyReference, evaluate_alloys
-from crystaljax.alloys.family import BCC_B2, AlloyRule, load_family
+from crystaljax.alloys.family import BCC_B2, FAMILIES, FCC_L12, AlloyRule, load_family
+from crystaljax.alloys.lattice import FCC
 from crystaljax.alloys.reward import (
     AlloyConfig,
     AlloyReward,
@@ -32,6 +35,7 @@ from crystaljax.alloys.reward import (
 )
 from crystaljax.alloys.rules import VERSION, Part
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.text.prompts import load_template
 
 FIFTH = """
 from crystaljax.alloys.family import BCC_B2, AlloyRule
@@ -159,7 +163,7 @@ def test_a_rule_that_fails_costs_the_item_it_fails_for() -> None:
 
 def test_what_is_no_family(fifth: str, tmp_path: Path) -> None:
     for source, told in (
-        ("fcc", "no family of alloys 'fcc': there is bcc-b2; or give FILE.py:FUNCTION"),
+        ("fcc", "no family of alloys 'fcc': there are bcc-b2 and fcc-l12; or give FILE.py"),
         (fifth.replace(":family", ":other"), "must return an AlloyFamily, not int"),
         (fifth.replace(":family", ":none"), "defines no function 'none'"),
         (fifth.replace(":family", ":much"), "is called with"),
@@ -196,6 +200,62 @@ def test_another_family_on_a_table(tmp_path: Path) -> None:
         assert read.info["read"].tolist() == [True, True, False]
         np.testing.assert_array_equal(read.value[:2], judged.value)
         assert read.reasons[2] == "no <FCC>...</FCC>"
+
+
+SOLVUS = """
+from crystaljax.alloys.family import FCC_L12, AlloyRule
+
+def solvus(equilibria, lowest, parts):
+    return parts.precipitate.amount(equilibria)[:, 1] > 0.01
+
+def family():
+    return FCC_L12.with_rule("solvus", AlloyRule(solvus, 5.0, "there is L12 at 1400 K"))
+"""
+
+GAMMA = """\
+BCC,B2,B2 Volume,Temperature,Quantity,Phase,IsOrdered,Lattice Parameter
+Ni80Cr20,Ni3Al,40,1000,0.6,FCC_L12#1,0,3.58
+Ni80Cr20,Ni3Al,40,1000,0.4,FCC_L12#2,1,3.59
+Ni80Cr20,Ni3Al,40,1400,1,FCC_L12#1,0,3.60
+Ni80Cr20,Ni3Al,40,1800,1,LIQUID#1,,
+Ni80Cr20,Ni3Al,60,1000,0.3,FCC_L12#1,0,3.58
+Ni80Cr20,Ni3Al,60,1000,0.5,FCC_L12#2,1,3.59
+Ni80Cr20,Ni3Al,60,1000,0.2,BCC_B2#1,0,2.88
+Ni80Cr20,Ni3Al,60,1400,0.9,FCC_L12#1,0,3.60
+Ni80Cr20,Ni3Al,60,1400,0.1,FCC_L12#2,1,3.61
+Ni80Cr20,Ni3Al,60,1800,1,LIQUID#1,,
+"""
+
+
+def test_gamma_and_gamma_prime_with_a_solvus_rule(tmp_path: Path) -> None:
+    """The family that is shipped beside the paper's, mixed by its own volumes, from a table."""
+    source, path = tmp_path / "solvus.py", tmp_path / "phases.csv"
+    source.write_text(SOLVUS)
+    path.write_text(GAMMA)
+    candidates, equilibria = read_phase_table(path, lattice=FCC_L12.lattice)
+    assert set(equilibria.kind) == {"fcc", "liquid", "other"}
+    np.testing.assert_allclose(
+        equilibria.compositions[0, equilibria.elements.index("Al")],
+        master(candidates[0], lattice=FCC)["Al"],
+    )
+    texts = [write_candidate(one, FCC_L12.tags) for one in candidates]
+    config = AlloyConfig(EngineConfig(str(path), "table"), temperatures=(1000.0, 1400.0, 1800.0))
+    with AlloyReward(replace(config, family="fcc-l12")) as four:
+        known, identity = four.judge_texts(texts), four.identity
+    np.testing.assert_allclose(known.value, [-0.01, -1 - 0.01])
+    with AlloyReward(replace(config, family=f"{source}:family")) as five:
+        found = five.judge_texts(texts)
+        assert five.identity != identity
+    np.testing.assert_allclose(found.value, known.value - [5, 0])
+    np.testing.assert_array_equal(found.info["solvus"], [0, 1])
+
+
+def test_templates_of_a_family_have_its_tags() -> None:
+    for name, family in FAMILIES.items():
+        for template in asdict(family.prompts).values():
+            text = load_template(template).completion
+            if "{b2}" in text:
+                assert all(tag in text for tag in family.tags.tokens), (name, template)
 
 
 def test_tags(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pymatgen.core import Composition, Element, Structure
 
 from crystaljax.alloys.lattice import (
     ERROR,
+    FCC,
     ROOM,
     atomic_volume,
     lattice_from_molar_volume,
@@ -101,6 +102,32 @@ def test_b2_is_ordered_in_the_way_that_makes_it_smallest() -> None:
         others = lattice_parameter(elements, first, 2 * x - first, ROOM) ** 3 / 2
         assert least <= others.min() + 1e-9
         assert least <= atomic_volume(elements, x, ordered=False)
+
+
+def test_gamma_and_gamma_prime() -> None:
+    """Ni3Al and the slopes of nickel's parameter with Al and Cr: P. Caron, Superalloys 2000."""
+    nial = lattice_parameter(["Al", "Ni"], np.array([0, 1]), np.array([1, 0]), ROOM, FCC)
+    assert nial == pytest.approx(3.570)
+    assert atomic_volume(["Ni", "Al"], np.array([3, 1]), ordered=True, lattice=FCC) == (
+        pytest.approx(3.570**3 / 4)
+    )
+    for element, slope in (("Al", 0.179), ("Cr", 0.110), ("Co", 0.0196)):
+        x = np.array([0.15, 0.85])
+        gamma = lattice_parameter([element, "Ni"], x, x, ROOM, FCC)
+        assert gamma == pytest.approx(3.524 + 0.15 * slope, abs=0.001)
+
+
+def test_order_of_unequal_sublattices_is_the_smallest() -> None:
+    """By brute force over occupations of L12 with two of its elements on both sites."""
+    elements, x = ["Al", "Cr", "Ni"], np.array([0.2, 0.2, 0.6])
+    least = atomic_volume(elements, x, ordered=True, lattice=FCC)
+    minor = np.array([(a, c, 1 - a - c) for a in np.linspace(0, 0.8, 41) for c in (0, 0.2, 0.4)])
+    minor = minor[(minor >= -1e-9).all(axis=1)].clip(0)
+    major = (x - minor / 4) * 4 / 3
+    fits = (major >= -1e-9).all(axis=1)
+    major = major[fits].clip(0)
+    others = lattice_parameter(elements, major, minor[fits], ROOM, FCC) ** 3 / 4
+    assert least == pytest.approx(others.min())
 
 
 def test_unknown_elements_are_nan_only_where_present() -> None:

@@ -14,6 +14,7 @@ from crystaljax.alloys.curation import PurityConfig, ServedPurity
 from crystaljax.alloys.dataset import candidates
 from crystaljax.alloys.engines.table import composition_key, write_table
 from crystaljax.alloys.engines.thermodynamics import Equilibria, Point
+from crystaljax.alloys.family import FAMILIES
 from crystaljax.alloys.grid import GridConfig, Roles, b2_candidates, bcc_candidates
 from crystaljax.alloys.lists import (
     ListError,
@@ -49,7 +50,7 @@ def test_lists_are_written_and_read(config: PurityConfig, tmp_path: Path) -> Non
     write_lists(tmp_path / "mine.json", lists)
     back = load_lists(tmp_path / "mine.json")
     assert keys(back) == keys(lists)
-    for name in ("engine", "grid", "purity", "temperatures", "provenance", "elements"):
+    for name in ("engine", "grid", "purity", "temperatures", "lattice", "provenance", "elements"):
         assert getattr(back, name) == getattr(lists, name)
 
 
@@ -99,6 +100,9 @@ def test_lists_and_rewards_are_compared(tmp_path: Path, caplog: pytest.LogCaptur
         silicon = replace(load_lists("alcocrni"), grid=GridConfig(Roles(("Si",), ("Al",), ("Ni",))))
         with pytest.raises(ValueError, match="no atomic volume is known of Si: mix by mole"):
             silicon.check(reward)
+        gamma = replace(load_lists("alcocrni"), lattice="fcc")
+        with pytest.raises(ValueError, match="the phases are fcc, and the family bcc-b2 is bcc"):
+            gamma.check(reward)
 
 
 def test_the_default_engine_judges_the_default_lists(caplog: pytest.LogCaptureFixture) -> None:
@@ -171,7 +175,8 @@ def test_shipped_lists_are_found_again(name: str) -> None:
     pytest.importorskip("pycalphad")
     lists = load_lists(name)
     grids = {"bcc": bcc_candidates(lists.grid), "b2": b2_candidates(lists.grid)}
-    with ServedPurity(PurityConfig(lists.engine, lists.temperatures)) as judge:
+    family = next(name for name, one in FAMILIES.items() if one.lattice.kind == lists.lattice)
+    with ServedPurity(PurityConfig(lists.engine, lists.temperatures, family=family)) as judge:
         for phase, listed in zip(grids, map(set, keys(lists)), strict=True):
             sample = [composition_key(one) for one in grids[phase][::8]]
             judged = judge.served(sample)  # type: ignore[arg-type]  # mixtures, not crystals

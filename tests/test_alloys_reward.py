@@ -1,6 +1,7 @@
 """The reward of texts, on a table instead of an engine."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,26 @@ def test_equation_one() -> None:
     np.testing.assert_array_equal(judged.info["failed_points"], [0, 0, 3])
     np.testing.assert_allclose(judged.info["mismatch"], [0.015, np.nan, np.nan])
     assert judged.reasons[2] == "3 temperatures failed: it hung"
+
+
+def test_the_cautious_bound(config: AlloyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower by the lattice model's error; all is in doubt where a pair of elements is missing."""
+    texts = [GOOD, POOR, LOST, "none"]
+    with AlloyReward(config) as reward:
+        found = reward.judge_texts(texts)
+        monkeypatch.setattr(
+            TableEngine, "missing", frozenset({frozenset({"Al", "Cr"}), frozenset({"Al", "Ti"})})
+        )
+        thin = reward.judge_texts(texts)
+        identity = reward.identity
+    np.testing.assert_allclose(found.info["bound"], [-0.015 - 0.03, -1111, -1500, -2000])
+    np.testing.assert_array_equal(found.info["missing"], [0, 0, 0, np.nan])
+    np.testing.assert_array_equal(thin.value, found.value)
+    np.testing.assert_array_equal(thin.info["missing"], [1, 1, 1, np.nan])
+    np.testing.assert_allclose(thin.info["bound"], [-1111 - 0.015 - 0.03, -1111, -1500, -2000])
+    with AlloyReward(replace(config, cautious=True)) as cautious:
+        np.testing.assert_array_equal(cautious.judge_texts(texts).value, thin.info["bound"])
+        assert cautious.identity == f"{identity} cautious"
 
 
 def test_each_rule_has_its_price() -> None:

@@ -300,6 +300,49 @@ def test_alloys(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path("out/report.html").is_file()
 
 
+def test_alloy_contest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All methods at the same number of calls; a second start computes nothing again."""
+    for package in ("optuna", "cmaes"):
+        pytest.importorskip(package)
+    options = (
+        "--output out --data.pairs.volumes-of-pair 1 --seeds 0 1 --contest.calls 16",
+        "--reward.pool.kind inline --reward.temperatures 600 1000 1400 --sft.n-epochs 2",
+        "--best.n-rejected 2 --dpo.batch-size 2 --dpo.log-every 1 --dpo.validate-every 1",
+        "--grpo.batch-size 12 --grpo.group-size 12 --search.batch 4 --search.population 4",
+        "--contest.again.n-epochs 1 --contest.again.batch-size 2 --contest.rounds 2",
+    )
+    run(monkeypatch, "alloys.py", "contest", *options)
+    with Path("out/contest.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [
+        *("random", "TPE", "NSGA-II", "CMA-ES", "SFT", "best of 4", "iterated SFT", "DPO"),
+        *("DPO, β = 2", "DPO + anchor", "DPO in stages", "GRPO", "SFT + TPE"),
+    ]
+    assert {float(row["judged"]) for row in rows.values()} == {16}
+
+    def none(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("crystaljax.alloys.reward.AlloyReward.judge_texts", none)
+    Path("out/contest.csv").unlink()
+    run(monkeypatch, "alloys.py", "contest", *options)
+    assert Path("out/contest.csv").is_file()
+
+
+def test_alloys_of_another_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = "max-new-tokens 48 --{}.batch-size 8"
+    run(
+        *(monkeypatch, "alloys.py", "fcc-l12", "--output out --data.pairs.volumes-of-pair 1"),
+        *(f"--{x}.{few.format(x)}" for x in ("generation", "decoding")),
+        "--reward.pool.kind inline --reward.temperatures 900 1200 1500",
+        "--sft.n-epochs 4 --best.n-samples 12 --best.n-rejected 2 --dpo.batch-size 2",
+        "--dpo.log-every 1 --dpo.validate-every 1 --grpo.n-steps 1 --grpo.batch-size 16",
+        "--grpo.group-size 16 --search.calls 6 --search.batch 4 --n-evaluated 6",
+    )
+    report = Path("out/report.html").read_text(encoding="utf-8")
+    assert "Superalloys of FCC and L12" in report
+
+
 def test_alloy_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     answer = "<BCC>Cr</BCC> <B2>NiAl</B2> <B2_Volume>40</B2_Volume>"

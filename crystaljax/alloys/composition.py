@@ -12,8 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from crystaljax.alloys.lattice import MOST_ELEMENTS, atomic_volume
-from crystaljax.alloys.volumes import ATOMIC_VOLUME
+from crystaljax.alloys.lattice import BCC, MOST_ELEMENTS, Lattice, atomic_volume
 from crystaljax.composition import atomic_number
 
 PAPER_ELEMENTS = tuple("Al Ti V Cr Mn Fe Co Ni Zn Y Zr Nb Mo Ru Rh Hf Ta W Ir".split())  # noqa: SIM905
@@ -58,17 +57,18 @@ class CompositionError(ValueError):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A BCC matrix with B2 precipitates, as the paper describes one.
+    """A matrix with precipitates, BCC with B2 as in the paper or those of another family.
 
     CompositionError: the volume is not between 0 and 100 %.
     """
 
     bcc: Amounts
-    """Composition of the BCC; amounts on any scale."""
+    """Composition of the matrix; amounts on any scale."""
     b2: Amounts
-    """Composition of the B2."""
+    """Composition of the precipitate."""
     b2_volume: float
-    """Percentage of the volume (or of the moles, see `master`) that is B2, between 0 and 100."""
+    """Percentage of the volume (or of the moles, see `master`) that is precipitate, between 0 and
+    100."""
 
     def __post_init__(self) -> None:
         if not 0 < self.b2_volume < 100:
@@ -265,12 +265,14 @@ def _percentage(text: str, tags: Tags) -> float:
         raise CompositionError(f"the {tags.precipitate} volume is {error}") from None
 
 
-def master(candidate: Candidate, by: Literal["volume", "mole"] = "volume") -> dict[str, float]:
+def master(
+    candidate: Candidate, by: Literal["volume", "mole"] = "volume", lattice: Lattice = BCC
+) -> dict[str, float]:
     """Mole fractions of the whole alloy, by element in alphabetical order.
 
-    `by`: whether the B2 percentage is of volume at room temperature, by the lattices of disordered
-    BCC and of ordered B2 (`lattice.atomic_volume`), or of moles of atoms. CompositionError: an
-    element whose volume is not known, or a B2 of too many elements.
+    `by`: whether the precipitate's percentage is of volume at room temperature, by the lattices of
+    the disordered and the ordered phase (`lattice.atomic_volume`), or of moles of atoms.
+    CompositionError: an element whose volume is not known, or an ordered phase of too many.
     """
     parts = [
         (1 - candidate.b2_volume / 100, candidate.bcc, False),
@@ -278,18 +280,20 @@ def master(candidate: Candidate, by: Literal["volume", "mole"] = "volume") -> di
     ]
     moles: dict[str, float] = {}
     for share, amounts, ordered in parts:
-        volume = _atomic_volume(amounts, ordered) if by == "volume" else 1.0
+        volume = _atomic_volume(amounts, ordered, lattice) if by == "volume" else 1.0
         for element, x in fractions(amounts).items():
             moles[element] = moles.get(element, 0.0) + share / volume * x
     return fractions(dict(sorted(moles.items())))
 
 
-def _atomic_volume(amounts: Amounts, ordered: bool) -> float:
+def _atomic_volume(amounts: Amounts, ordered: bool, lattice: Lattice) -> float:
     """Mean atomic volume in Å³."""
-    unknown = [element for element in amounts if element not in ATOMIC_VOLUME]
+    unknown = [element for element in amounts if element not in lattice.volumes]
     if unknown:
         raise CompositionError(f"no atomic volume is known of {', '.join(unknown)}: mix by mole")
     if ordered and len(amounts) > MOST_ELEMENTS:
-        raise CompositionError(f"a B2 of {len(amounts)} elements, more than {MOST_ELEMENTS}")
+        words = f"a {lattice.ordered} of {len(amounts)} elements, more than {MOST_ELEMENTS}"
+        raise CompositionError(words)
     shares = fractions(amounts)
-    return atomic_volume(tuple(shares), np.array(list(shares.values())), ordered=ordered)
+    x = np.array(list(shares.values()))
+    return atomic_volume(tuple(shares), x, ordered=ordered, lattice=lattice)

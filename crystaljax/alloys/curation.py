@@ -96,9 +96,9 @@ class ServedPurity(ServedReward):
 
     def __init__(self, config: PurityConfig = PurityConfig()) -> None:
         self.config = config
+        family = load_family(config.family)
         # Also this process needs the engine: for its elements and for what caches depend on.
-        self.engine = create_engine(config.engine)
-        parts = load_family(config.family).parts
+        self.engine, parts = create_engine(config.engine, family.lattice), family.parts
         super().__init__(
             lambda: PhasePurity(self.engine, np.array(config.temperatures), parts),
             partial(_create_purity, config.engine, config.temperatures, config.family),
@@ -115,7 +115,9 @@ class ServedPurity(ServedReward):
 def _create_purity(
     engine: EngineConfig, temperatures: tuple[float, ...], family: str
 ) -> PhasePurity:
-    return PhasePurity(create_engine(engine), np.array(temperatures), load_family(family).parts)
+    made = load_family(family)
+    used = create_engine(engine, made.lattice)
+    return PhasePurity(used, np.array(temperatures), made.parts)
 
 
 class Curated(NamedTuple):

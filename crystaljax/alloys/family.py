@@ -11,7 +11,8 @@ A family of one's own, or a rule more, is a function in a Python file that retur
     def family():
         return BCC_B2.with_rule("much_b2", AlloyRule(much_b2, 1.0, "30 % of B2 when cold"))
 
-It is named as FILE.py:family in `AlloyConfig.family`.
+It is named as FILE.py:family in `AlloyConfig.family`. Shipped are `BCC_B2` and, of another lattice,
+`FCC_L12`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from types import MappingProxyType
 from crystaljax import user_code
 from crystaljax.alloys.composition import TAGS, Tags
 from crystaljax.alloys.grid import ROLES, Roles
+from crystaljax.alloys.lattice import BCC, FCC, Lattice
 from crystaljax.alloys.rules import (
     BCC_AND_B2,
+    FCC_AND_L12,
     Parts,
     Rule,
     coexist,
@@ -36,7 +39,7 @@ from crystaljax.alloys.rules import (
 )
 
 DEFAULT = "bcc-b2"
-"""Name of the family that is shipped."""
+"""Name of the paper's family."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,9 @@ class AlloyFamily:
     roles: Mapping[str, Roles] = field(default_factory=dict)
     """Elements of each phase, by the name of a set."""
     prompts: Prompts = Prompts()
+    lattice: Lattice = BCC
+    """Lattice on which the precipitate orders: by it engines tell the phases of the database (their
+    `kind`) and compute lattice parameters and volumes."""
 
     def with_rule(self, name: str, rule: AlloyRule) -> AlloyFamily:
         """The family with a rule more. ValueError: the name is taken."""
@@ -102,7 +108,7 @@ class AlloyFamily:
         return replace(self, rules=MappingProxyType({**self.rules, name: rule}))
 
 
-NOT_RULES = ("mismatch", "failed_points", "read")
+NOT_RULES = ("mismatch", "failed_points", "read", "missing", "bound")
 """Other columns of `RewardBatch.info`."""
 
 BCC_B2 = AlloyFamily(
@@ -144,18 +150,64 @@ BCC_B2 = AlloyFamily(
 )
 """The paper's: BCC with B2, and the rules of Eq. 1."""
 
+FCC_L12 = AlloyFamily(
+    FCC_AND_L12,
+    Tags("FCC", "L12", "L12_Volume"),
+    MappingProxyType(
+        {
+            "coexist": AlloyRule(
+                coexist,
+                1000.0,
+                "FCC and L12 coexist at some temperature",
+                "FCC and L12 are not in equilibrium with each other at any temperature",
+                "coexist_from",
+            ),
+            "fcc_first": AlloyRule(
+                matrix_first,
+                100.0,
+                "FCC forms first on cooling",
+                "the first solid on cooling is not FCC",
+                "bcc_first_from",
+            ),
+            "l12_when_cold": AlloyRule(
+                precipitate_when_cold,
+                10.0,
+                "there is L12 at the lowest temperature that is looked at",
+                "there is no L12 when it is cold",
+                "b2_from",
+            ),
+            "few_other_phases": BCC_B2.rules["few_other_phases"],
+        }
+    ),
+    {"al-co-cr-ni": Roles(("Ni", "Co", "Cr", "Al"), ("Ni", "Co"), ("Al", "Cr"))},
+    Prompts(
+        "alloy_fcc_l12_short",
+        *("alloy_fcc_l12",) * 4,
+        evaluator="alloy_fcc_l12_evaluator",
+        revision="alloy_fcc_l12_revision",
+        review="alloy_fcc_l12_review",
+        rejected="alloy_fcc_l12_rejected",
+    ),
+    FCC,
+)
+"""γ/γ′: FCC with L1₂, as in nickel's superalloys, by rules of the same form."""
+
+FAMILIES: Mapping[str, AlloyFamily] = MappingProxyType({DEFAULT: BCC_B2, "fcc-l12": FCC_L12})
+"""Those that are shipped, by name."""
+
 
 def load_family(source: str = DEFAULT) -> AlloyFamily:
-    """The family that is shipped, "bcc-b2", or one of a file, as "path/to/file.py:function".
+    """A family that is shipped, such as "bcc-b2", or one of a file, as "path/to/file.py:function".
 
     The file is run: load none that you do not trust. FileNotFoundError; ValueError for an unknown
     name, or a function that returns something else; whatever the file raises.
     """
-    if source == DEFAULT:
-        return BCC_B2
+    if source in FAMILIES:
+        return FAMILIES[source]
     if ":" not in source:
+        names = " and ".join(FAMILIES)
         raise ValueError(
-            f"no family of alloys {source!r}: there is {DEFAULT}; or give FILE.py:FUNCTION"
+            f"no family of alloys {source!r}: there are {names}; or give FILE.py:FUNCTION"
         )
     made = user_code.load_called(source)()
     if not isinstance(made, AlloyFamily):
@@ -164,11 +216,11 @@ def load_family(source: str = DEFAULT) -> AlloyFamily:
 
 
 def family_identity(source: str) -> str:
-    """What rewards depend on by a family: "" of the one that is shipped, else name and digest.
+    """What rewards depend on by a family: "" of the paper's, else its name, and a file's digest.
 
     Of the file's text, not of what it imports. Errors as `load_family`.
     """
-    if source == DEFAULT:
-        return ""
+    if source in FAMILIES:
+        return "" if source == DEFAULT else f" {source}"
     path, name = user_code.split(source, "function")
     return f" {name} {sha256(Path(path).read_bytes()).hexdigest()}"

@@ -86,11 +86,13 @@ class GridConfig:
     site_parts: tuple[int, ...] = (4,)
     """Parts into which a sublattice is divided: (2,) is equal shares, as in the paper's MnAl2Fe;
     (4,) is quarters."""
+    site_ratio: int = 1
+    """Sites of the first sublattice for each of the second: 3 for L1₂, as in Ni3Al."""
     levels: tuple[int, ...] = ()
     """Per cents that an element of a BCC may have, to the nearest one; any if none are given."""
 
     def __post_init__(self) -> None:
-        for name in ("most_bcc", "most_site"):
+        for name in ("most_bcc", "most_site", "site_ratio"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("parts", "site_parts"):
@@ -119,6 +121,10 @@ class GridConfig:
     def second_shares(self) -> Shares:
         """Of the second."""
         return self._site_shares(len(self.roles.second_site))
+
+    def occupied(self, first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+        """Amounts of a precipitate from its shares on both sublattices."""
+        return {e: self.site_ratio * share for e, share in first.items()} | dict(second)
 
     def _site_shares(self, n_elements: int) -> Shares:
         most = min(self.most_site, n_elements)
@@ -154,7 +160,7 @@ def b2_candidates(config: GridConfig) -> list[dict[str, float]]:
     seconds = list(_occupations(config.roles.second_site, config.second_shares))
     for first, second in product(firsts, seconds):
         if not set(first) & set(second):
-            amounts = first | second
+            amounts = config.occupied(first, second)
             found.setdefault(composition_key(amounts), amounts)
     return list(found.values())
 

@@ -15,9 +15,10 @@ from typing import Any
 from crystaljax.alloys.composition import read_formula, write_formula, write_percentages
 from crystaljax.alloys.curation import PURITY, PurityConfig, ServedPurity, curate
 from crystaljax.alloys.engines.thermodynamics import Thermodynamics
+from crystaljax.alloys.family import load_family
 from crystaljax.alloys.grid import GridConfig, Roles
+from crystaljax.alloys.lattice import BCC
 from crystaljax.alloys.reward import AlloyReward, EngineConfig
-from crystaljax.alloys.volumes import ATOMIC_VOLUME
 from crystaljax.data.files import replacing
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,9 @@ class PhaseLists:
     """Phases that an engine found single, and how they were found."""
 
     bcc: tuple[dict[str, float], ...]
-    """BCC compositions (amounts)."""
+    """Compositions of the matrix (amounts)."""
     b2: tuple[dict[str, float], ...]
-    """B2 compositions."""
+    """Compositions of the precipitate."""
     engine: EngineConfig
     """Engine that computed the equilibria."""
     grid: GridConfig
@@ -49,6 +50,8 @@ class PhaseLists:
     """Fraction of the phase that was asked for."""
     temperatures: tuple[float, ...]
     """K, at one of which it was asked for."""
+    lattice: str
+    """Kind of the lattice of the family: "bcc"."""
     provenance: Mapping[str, Any]
     """For people: the engine's identity with the database's digest, pycalphad's version, the date,
     how many candidates were tried, and which failed."""
@@ -61,12 +64,19 @@ class PhaseLists:
     def check(self, reward: AlloyReward) -> None:
         """See that a reward can judge candidates of these phases.
 
-        Warns if another database found them single. ValueError: its engine lacks elements, or it
-        mixes by volume and the volumes of some are not known.
+        Warns if another database found them single. ValueError: they are of another lattice than
+        its family, its engine lacks elements, or it mixes by volume and the volumes of some are not
+        known.
         """
+        lattice = reward.family.lattice
+        if self.lattice != lattice.kind:
+            raise ValueError(
+                f"the phases are {self.lattice}, and the family {reward.config.family} is"
+                f" {lattice.kind}: choose other phases (data.lists) or family (reward.family)"
+            )
         engine = reward.config.engine
         _require_elements(self.elements, engine, reward.engine)
-        unknown = [element for element in self.elements if element not in ATOMIC_VOLUME]
+        unknown = [element for element in self.elements if element not in lattice.volumes]
         if unknown and reward.config.mix_by == "volume":
             raise ValueError(f"no atomic volume is known of {', '.join(unknown)}: mix by mole")
         if (self.engine.kind, self.engine.database) != (engine.kind, engine.database):
@@ -95,7 +105,10 @@ def curate_lists(config: PurityConfig, grid: GridConfig, purity: float = PURITY)
             "failed": found.failed,
         }
     bcc, b2 = tuple(found.bcc), tuple(found.b2)
-    return PhaseLists(bcc, b2, config.engine, grid, purity, config.temperatures, provenance)
+    lattice = load_family(config.family).lattice.kind
+    return PhaseLists(
+        bcc, b2, config.engine, grid, purity, config.temperatures, lattice, provenance
+    )
 
 
 def grid_elements(grid: GridConfig) -> tuple[str, ...]:
@@ -135,6 +148,7 @@ def write_lists(path: str | PathLike, lists: PhaseLists) -> None:
         "grid": asdict(lists.grid),
         "purity": lists.purity,
         "temperatures": lists.temperatures,
+        "lattice": lists.lattice,
         "provenance": dict(lists.provenance),
     }
     with replacing(Path(path)) as temporary:
@@ -167,6 +181,7 @@ def load_lists(name: str | PathLike) -> PhaseLists:
             GridConfig(**grid | {"roles": Roles(**_tuples(grid["roles"]))}),
             float(content["purity"]),
             tuple(content["temperatures"]),
+            content.get("lattice", BCC.kind),  # in files from before there were others
             content["provenance"],
         )
     except ListError:

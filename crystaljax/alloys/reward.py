@@ -1,9 +1,9 @@
-"""The reward of BCC/B2 superalloys (arXiv 2511.12036, Eq. 1), from texts to numbers."""
+"""The reward of superalloys, BCC/B2 or others (arXiv 2511.12036, Eq. 1): texts to numbers."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
@@ -32,6 +32,7 @@ from crystaljax.alloys.family import (
     family_identity,
     load_family,
 )
+from crystaljax.alloys.lattice import BCC, Lattice
 from crystaljax.alloys.rules import NO_MISMATCH, VERSION, coexist, smallest_mismatch
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.completions import Completion
@@ -169,23 +170,37 @@ class EngineConfig:
     """Elements that candidates may have; by default all that the database has of the paper's."""
     exclude: tuple[str, ...] = ()
     """calphad: phases of the database to leave out, such as one that pycalphad cannot model."""
+    partition: tuple[str, ...] = ()
+    """calphad: an ordered phase and its disordered part, such as BCC_B2 BCC_DISL, of a database
+    that does not say that they belong together."""
 
 
-def create_engine(config: EngineConfig) -> Thermodynamics:
-    """The engine of a configuration; errors as its class. ValueError: an option it has not."""
+def create_engine(config: EngineConfig, lattice: Lattice = BCC) -> Thermodynamics:
+    """The engine of a configuration, which tells the phases of a lattice; errors as its class.
+
+    ValueError: an option it has not.
+    """
     if config.exclude and config.kind != "calphad":
         raise ValueError(f"the engine {config.kind} cannot leave out phases {config.exclude}")
+    if config.partition and config.kind != "calphad":
+        raise ValueError(f"the engine {config.kind} needs no partition {config.partition}")
     if config.elements and config.kind == "table":
         raise ValueError("a table has the elements that it has: give no others")
     if config.kind == "table":
-        return TableEngine.read(config.database)
+        return TableEngine.read(config.database, lattice)
     if config.kind == "tc-python":
         from crystaljax.alloys.engines.tc_python import ThermoCalc
 
-        return ThermoCalc(config.database, config.elements)
+        return ThermoCalc(config.database, config.elements, lattice=lattice)
     from crystaljax.alloys.engines.calphad import Calphad
 
-    return Calphad(config.database, config.elements or None, config.exclude)
+    return Calphad(
+        config.database,
+        config.elements or None,
+        config.exclude,
+        lattice=lattice,
+        partition=config.partition,
+    )
 
 
 class MixtureReward:
@@ -217,7 +232,8 @@ def _create_mixture_reward(
     engine: EngineConfig, rules: RulesConfig, temperatures: tuple[float, ...], family: str
 ) -> MixtureReward:
     made = load_family(family)
-    return MixtureReward(create_engine(engine), rules, np.array(temperatures), made)
+    used = create_engine(engine, made.lattice)
+    return MixtureReward(used, rules, np.array(temperatures), made)
 
 
 @dataclass(frozen=True)
@@ -240,9 +256,11 @@ class AlloyConfig:
     """File that keeps rewards by composition for later runs; none is kept if not given."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     """Workers that compute equilibria."""
+    cautious: bool = field(default=False, repr=False)
+    """Judge by the lower bound ("bound" in `info`) in place of the reward; see `AlloyReward`."""
     family: str = DEFAULT
-    """Phases, rules, tags and prompts: bcc-b2, or FILE.py:FUNCTION of your own, such as one with a
-    rule more; see `alloys.family`."""
+    """Phases, rules, tags and prompts: bcc-b2, fcc-l12, or FILE.py:FUNCTION of your own, such as
+    one with a rule more; see `alloys.family`."""
 
     def __post_init__(self) -> None:
         self.rules.check(ascending(self.temperatures))
@@ -256,18 +274,25 @@ class AlloyReward(ServedReward):
 
     Or those of another family. Use it as a context manager, or `close` it, so that workers end.
     What is not ok has a value too (`invalid`, `failed`) and a reason, and `RewardBatch.failures`
-    counts them. Equal mixtures are computed once. Errors: see `create_engine`, `load_family`,
+    counts them. Equal mixtures are computed once.
+
+    What the reward does not know: "missing" in `info` counts the pairs of elements of a candidate
+    whose interaction the engine lacks, and "bound" is what the reward is at least: the mismatch is
+    larger by the error of the lattice model, and where pairs are missing all rules count as broken.
+
+    Errors: see `create_engine`, `load_family`,
     `Pool`; ValueError: to mix another family by volume.
     """
 
     def __init__(self, config: AlloyConfig = AlloyConfig()) -> None:
         self.config = config
-        # Also this process needs the engine: for its elements and for what caches depend on.
-        self.engine = create_engine(config.engine)
-        temperatures = ascending(config.temperatures)
         self.family = family = load_family(config.family)
-        if {part.kind for part in family.parts} != {"bcc"} and config.mix_by == "volume":
-            raise ValueError("volumes are known of BCC and B2 alone: mix other families by mole")
+        kind = family.lattice.kind
+        if {part.kind for part in family.parts} != {kind} and config.mix_by == "volume":
+            raise ValueError(f"volumes are known of {kind} alone: mix other families by mole")
+        # Also this process needs the engine: for its elements and for what caches depend on.
+        self.engine = create_engine(config.engine, family.lattice)
+        temperatures = ascending(config.temperatures)
         settings = config.engine, config.rules, config.temperatures, config.family
         super().__init__(
             lambda: MixtureReward(self.engine, config.rules, temperatures, family),
@@ -303,8 +328,26 @@ class AlloyReward(ServedReward):
             for name, column in info.items():
                 column[n] = judged.info[name][place]
         info["read"] = np.array([reason is None for _, reason in read])
+        info["missing"] = np.array([self._n_missing(key) for key, _ in read])
+        judged = np.array([reason is None for reason in reasons], bool)
+        info["bound"] = np.where(judged, value - self._doubt(info), value)
+        if self.config.cautious:
+            value = info["bound"]
         batch = RewardBatch.from_values(value, info, reasons, transient)
         return replace(batch, value=value)
+
+    def _n_missing(self, key: str) -> float:
+        """Pairs of elements of a mixture whose interaction is not known; nan of none."""
+        if not key:
+            return float("nan")
+        elements = read_key(key).keys()
+        return float(sum(pair <= elements for pair in self.engine.missing))
+
+    def _doubt(self, info: Mapping[str, np.ndarray]) -> np.ndarray:
+        """float64 [B]: what rewards may be too large by."""
+        kept = [np.nan_to_num(info[name]) * rule.cost for name, rule in self.family.rules.items()]
+        error = np.where(np.isfinite(info["mismatch"]), self.family.lattice.error, 0.0)
+        return error + np.where(info["missing"] > 0, np.sum(kept, axis=0), 0.0)
 
     def _read(self, text: str) -> tuple[str, str | None]:
         """The mixture's key and None, or "" and the reason why there is none."""
@@ -312,7 +355,8 @@ class AlloyReward(ServedReward):
         if candidate is None:
             return "", reason
         try:
-            return composition_key(master(candidate, self.config.mix_by)), None
+            mixture = master(candidate, self.config.mix_by, self.family.lattice)
+            return composition_key(mixture), None
         except CompositionError as error:
             return "", str(error)
 
@@ -320,7 +364,8 @@ class AlloyReward(ServedReward):
     def identity(self) -> str:
         """All that rewards depend on besides the text, for journals of them."""
         config = self.config
-        return f"{self._identity()} {config.mix_by} {config.invalid} {config.failed}"
+        cautious = " cautious" if config.cautious else ""
+        return f"{self._identity()} {config.mix_by} {config.invalid} {config.failed}{cautious}"
 
     def _identity(self) -> str:
         """All that rewards depend on besides the mixture."""

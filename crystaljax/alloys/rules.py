@@ -69,6 +69,9 @@ class Parts(NamedTuple):
 BCC_AND_B2 = Parts(Part("bcc", ordered=False), Part("bcc", ordered=True))
 """Disordered BCC with ordered BCC."""
 
+FCC_AND_L12 = Parts(Part("fcc", ordered=False), Part("fcc", ordered=True))
+"""γ and γ′: disordered FCC with ordered FCC."""
+
 Rule = Callable[[Equilibria, float, Parts], np.ndarray]
 """Equilibria of C compositions, the lowest temperature (K) to be looked at and the two phases ->
 float64 [C]: 1 where the rule is kept, 0 where it is broken, nan where that is unknown.

@@ -1,4 +1,4 @@
-"""Sizes of atoms in BCC metals and B2 compounds, from the literature and pymatgen."""
+"""Sizes of atoms in BCC and FCC metals and in B2 and L1₂ compounds, from the literature."""
 
 from __future__ import annotations
 
@@ -43,3 +43,13 @@ _RELAXED = {
 
 B2_LATTICE = _USUAL | _RELAXED
 """Å of B2 compounds near room temperature, by elements in alphabetical order."""
+
+_FCC_LATTICE = {"Al": 3.703, "Co": 3.544, "Cr": 3.634, "Ni": 3.524}
+# Å at 298 K of FCC nickel, and with so much more for a mole fraction of 1 as the others add to γ:
+# Al 0.179, Co 0.020, Cr 0.110: P. Caron, Superalloys 2000 (TMS), 737. Aluminium itself has 4.05.
+
+FCC_VOLUME = ATOMIC_VOLUME | {element: a**3 / 4 for element, a in _FCC_LATTICE.items()}
+"""Å³ of an atom in FCC nickel at 298 K; of most the volume of another structure, as above."""
+
+L12_LATTICE = {("Ni", "Al"): 3.570}
+"""Å of L1₂ compounds A₃B near room temperature, by A and B: Ni3Al's, P. Caron, Superalloys 2000."""

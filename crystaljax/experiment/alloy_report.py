@@ -77,7 +77,10 @@ def finish(experiment: Experiment, judge: AlloyReward, runs: Sequence[Run]) -> P
         f"Seeds {seeds}; in the time below what was kept of former runs is not counted.",
         *found[SFT][0].context,
     ]
-    title = "Superalloys of BCC and B2: a language model taught by CALPHAD"
+    tags = judge.family.tags
+    title = (
+        f"Superalloys of {tags.matrix} and {tags.precipitate}: a language model taught by CALPHAD"
+    )
     return experiment.finish(Report(title, {}, experiment.pictures(figures), tables, notes))
 
 
@@ -179,9 +182,13 @@ def drawn(
     for n, one in enumerate(best[:N_DRAWN], 1):
         candidate, _ = read_candidate(one.text, judge.engine.elements, judge.family.tags)
         assert candidate is not None  # it was judged
-        mixture = master(candidate, judge.config.mix_by)
+        mixture = master(candidate, judge.config.mix_by, judge.family.lattice)
         table = judge.engine.equilibria([mixture], np.array(judge.config.temperatures))
-        yield f"phases_{n}", f"Phases of {one.text}", figures.phase_fractions(table, 0, one.text)
+        yield (
+            f"phases_{n}",
+            f"Phases of {one.text}",
+            figures.phase_fractions(table, 0, one.text, judge.family),
+        )
 
 
 def compared(

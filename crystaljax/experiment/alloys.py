@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from crystaljax.alloys.baselines.optimize import SearchConfig, search
+from crystaljax.alloys.baselines.optimize import SearchConfig, Searched, search
 from crystaljax.alloys.baselines.space import Space
 from crystaljax.alloys.composition import Candidate, candidate_pattern
 from crystaljax.alloys.dataset import PairsConfig, all_pairs, alloy_examples, candidates
@@ -103,10 +103,30 @@ class Samples(NamedTuple):
     tokens: list[np.ndarray]
     """int32 [n]: each as it was sampled, with the end token; none of texts that no model wrote."""
 
+    def rows(self, rows: Sequence[int] | np.ndarray) -> Samples:
+        """Some of them, in this order."""
+        rows = np.asarray(rows, int)
+        tokens = [self.tokens[i] for i in rows] if self.tokens else []
+        return Samples([self.texts[i] for i in rows], self.judged[rows], tokens)
+
+    def first(self, n: int) -> Samples:
+        """The first n."""
+        return self.rows(np.arange(len(self.texts))[:n])
+
     def last(self, n: int) -> Samples:
         """The last n."""
-        rows = np.arange(len(self.texts))[-n:]
-        return Samples(self.texts[-n:], self.judged[rows], self.tokens[-n:])
+        return self.rows(np.arange(len(self.texts))[-n:])
+
+    def best(self, n: int) -> Samples:
+        """The n of largest reward, or as many as could be judged; each text once."""
+        known = {t: i for i, t in reversed([*enumerate(self.texts)]) if self.judged.ok[i]}
+        ranked = sorted(known.values(), key=lambda i: (-self.judged.value[i], i))
+        return self.rows(ranked[:n])
+
+    def joined(self, other: Samples) -> Samples:
+        """These and others."""
+        judged = RewardBatch.concatenate([self.judged, other.judged])
+        return Samples([*self.texts, *other.texts], judged, [*self.tokens, *other.tokens])
 
 
 class Bench:
@@ -150,15 +170,31 @@ class Bench:
 
     def sft(self, config: SftConfig) -> Params:
         """Learn the training candidates."""
-        train, validation = (sequences(self.policy, x) for x in (self.train, self.validation))
-        with self._run("SFT", config) as run:
+        return self._sft("SFT", sequences(self.policy, self.train), config)
+
+    def refined(self, name: str, start: Params, samples: Samples, config: SftConfig) -> Params:
+        """Learn some samples, from `start`. ValueError: there are none."""
+        if not samples.texts:
+            raise ValueError(f"{name}: no sample could be judged: draw more")
+        return self._sft(name, self.sequences(samples), config, start)
+
+    def _sft(
+        self,
+        name: str,
+        train: Sequence[TokenSequence],
+        config: SftConfig,
+        start: Params | None = None,
+    ) -> Params:
+        """Learn texts; validation is with the candidates that were held out."""
+        with self._run(name, config) as run:
             state = sft(
                 self.policy,
                 train,
-                validation,
+                sequences(self.policy, self.validation),
                 replace(config, seed=self.seed),
                 run.folder,
                 run.log,
+                start=start,
                 run_id=run.run_id,
             )
         return state.averaged
@@ -198,6 +234,21 @@ class Bench:
             )
         return state.averaged
 
+    def staged(
+        self,
+        name: str,
+        start: Params,
+        samples: Samples,
+        best: BestConfig,
+        stages: Sequence[TextPreferenceConfig],
+    ) -> Params:
+        """DPO in stages on the same samples, each with the last one's model as the reference."""
+        params = start
+        for number, stage in enumerate(stages):
+            label = name if len(stages) == 1 else f"{name}/{number}"
+            params = self.dpo(label, params, samples, best, stage)
+        return params
+
     def grpo(
         self, name: str, start: Params, config: ReinforceConfig, bounds: RewardBounds
     ) -> Params:
@@ -228,13 +279,19 @@ class Bench:
         kept = [np.array(entry["tokens"], np.int32) for entry in journal.entries]
         return Samples(*read_rewards(journal.entries), kept)
 
-    def searched(self, config: SearchConfig) -> Samples:
-        """Candidates that a search without a model looks through, in order."""
-        path = self.folder / f"{config.method}.jsonl"
+    def searched(
+        self, config: SearchConfig, name: str = "", start: Samples | None = None
+    ) -> Samples:
+        """Candidates that a search without a model looks through, in order.
+
+        `name`: of its journal, the method's if not given; `start`: what it knows before it begins.
+        """
+        path = self.folder / f"{name or config.method}.jsonl"
         config = replace(config, journal=path, seed=self.seed)
         space, judge = Space(self.grid), self.reward.judge_texts
         reward = self.reward
-        found = search(space, judge, config, reward.identity, reward.family.tags)
+        given = None if start is None else Searched(start.texts, start.judged)
+        found = search(space, judge, config, reward.identity, reward.family.tags, given)
         return Samples(*found, [])
 
     def evaluation(self, samples: Samples) -> AlloyEvaluation:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from crystaljax.alloys.baselines.encoding import candidate_at, distributions, parameters_of
 from crystaljax.alloys.baselines.space import Space, new_candidates
-from crystaljax.alloys.composition import TAGS, Candidate, Tags, write_candidate
-from crystaljax.alloys.grid import GridConfig, Shares
+from crystaljax.alloys.composition import TAGS, Tags, read_candidate, write_candidate
 from crystaljax.alloys.journal import Entry, Journal, read_rewards, reward_entries
 from crystaljax.rewards.base import RewardBatch
 
 Judge = Callable[[Sequence[str]], RewardBatch]
 """B texts of candidates -> their rewards, such as `AlloyReward.judge_texts`."""
 
-Method = Literal["random", "tpe", "nsga2"]
+Method = Literal["random", "tpe", "nsga2", "cma"]
 
 _PATIENCE = 4  # proposals for each candidate of a batch, before others are drawn at random
 
@@ -30,13 +31,14 @@ class SearchConfig:
 
     method: Method = "tpe"
     """random: draws from the grid (A.1.1 of arXiv 2511.12036); tpe: Bayesian, by tree-structured
-    Parzen estimators; nsga2: evolutionary. The last two are optuna's."""
+    Parzen estimators; nsga2: evolutionary; cma: CMA-ES on the shares of elements (`evolution`).
+    tpe and nsga2 are optuna's."""
     calls: int = 1000
     """Different candidates that are judged, so that methods are compared at equal cost."""
     batch: int = 32
     """Candidates that are proposed before the next are judged."""
     population: int = 64
-    """Candidates of a generation of nsga2."""
+    """Candidates of a generation of nsga2 or cma."""
     journal: Path | None = None
     """JSONL file of all that was judged; a search that was stopped goes on from it."""
     seed: int = 0
@@ -79,19 +81,27 @@ def search(
     config: SearchConfig = SearchConfig(),
     identity: str = "",
     tags: Tags = TAGS,
+    start: Searched | None = None,
 ) -> Searched:
     """Judge `config.calls` different candidates of a space, fewer if it has no more.
 
     A candidate that was judged is not judged again. `identity`: what the judge's rewards depend
-    on, such as `AlloyReward.identity`. ImportError without optuna, ValueError for the journal of
+    on, such as `AlloyReward.identity`; `start`: candidates whose rewards the search knows before
+    it begins, such as a model's samples, of which those that are no candidates of the space count
+    for nothing (tpe and nsga2). ImportError without optuna or cmaes, ValueError for the journal of
     another search or judge.
     """
     if config.calls < 1 or config.batch < 1:
         raise ValueError(f"calls and batch must be at least 1, not {config.calls}, {config.batch}")
-    journal = Journal(config.journal, _header(space, config) | {"reward": identity})
+    header = _header(space, config) | {"reward": identity}
+    if start is not None:
+        header["start"] = sha256("\n".join(start.texts).encode()).hexdigest()
+    journal = Journal(config.journal, header)
     proposer = _proposer(space, config, tags)
+    given = [] if start is None else _given(space, start, tags)
+    proposer.learn(given)
     proposer.learn(journal.entries)
-    known = {entry["text"] for entry in journal.entries}
+    known = {entry["text"] for entry in (*given, *journal.entries)}
     while len(journal.entries) < config.calls:
         wanted = min(config.batch, config.calls - len(journal.entries))
         proposals = proposer.propose(wanted, known)
@@ -111,14 +121,30 @@ def _header(space: Space, config: SearchConfig) -> dict[str, Any]:
     """Settings that identify a journal; a search may go on for more calls."""
     names = ("method", "batch", "population", "seed")
     searched = asdict(space)
-    if not searched["grid"]["levels"]:  # as in journals from before they were an option
-        del searched["grid"]["levels"]
+    for name, default in (("levels", ()), ("site_ratio", 1)):
+        if searched["grid"][name] == default:  # as in journals from before they were options
+            del searched["grid"][name]
     return {"search": {name: getattr(config, name) for name in names}, "space": searched}
+
+
+def _given(space: Space, start: Searched, tags: Tags) -> list[Entry]:
+    """Lines of candidates that were judged elsewhere, as of proposals of optuna's samplers."""
+    found = []
+    for entry in reward_entries(*start):
+        candidate, _ = read_candidate(entry["text"], tags=tags)
+        params = None if candidate is None else parameters_of(space, candidate)
+        if params is not None and entry["ok"]:
+            found.append(entry | {"note": {"params": params, "attributes": {}}})
+    return found
 
 
 def _proposer(space: Space, config: SearchConfig, tags: Tags) -> Proposer:
     if config.method == "random":
         return RandomProposer(space, config.seed, tags)
+    if config.method == "cma":
+        from crystaljax.alloys.baselines.evolution import Evolution
+
+        return Evolution(space, config, tags)
     return Study(space, config, tags)
 
 
@@ -143,7 +169,7 @@ class Study:
     """Proposes candidates by a sampler of optuna.
 
     Its parameters are slots: each an element and an amount, of which those of one element add up,
-    and the closest shares of the grid are taken. CMA-ES is not offered: it has no categories.
+    and the closest shares of the grid are taken.
     """
 
     def __init__(self, space: Space, config: SearchConfig, tags: Tags = TAGS) -> None:
@@ -152,7 +178,7 @@ class Study:
         self._tags = tags
         self._space = space
         self._config = config
-        self._parameters = _parameters(space, self._optuna.distributions)
+        self._parameters = distributions(space, self._optuna.distributions)
         self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
         self._study = self._optuna.create_study(direction="maximize")
 
@@ -212,65 +238,3 @@ def optuna_module() -> Any:
     except ImportError as error:
         raise ImportError('optuna is not installed: run pip install "crystaljax[alloy]"') from error
     return optuna
-
-
-class _Place(NamedTuple):
-    """Part that is chosen: the BCC, or a site of the B2."""
-
-    name: str
-    elements: tuple[str, ...]
-    shares: Shares
-    most: int
-    """The largest amount in a slot."""
-
-
-def _places(grid: GridConfig) -> list[_Place]:
-    roles, parts, site_parts = grid.roles, max(grid.parts), max(grid.site_parts)
-    return [
-        _Place("bcc", roles.bcc, grid.bcc_shares, parts),
-        _Place("first", roles.first_site, grid.first_shares, site_parts),
-        _Place("second", roles.second_site, grid.second_shares, site_parts),
-    ]
-
-
-def _parameters(space: Space, distributions: Any) -> dict[str, Any]:
-    """optuna's distributions of the parameters of a candidate."""
-    found: dict[str, Any] = {}
-    for name, elements, shares, most in _places(space.grid):
-        for n in range(len(shares)):
-            found[f"{name}_{n}"] = distributions.CategoricalDistribution(elements)
-            if len(shares) > 1:
-                found[f"{name}_amount_{n}"] = distributions.IntDistribution(0, most)
-    found["volume"] = distributions.IntDistribution(0, len(space.volumes) - 1)
-    return found
-
-
-def candidate_at(space: Space, parameters: dict[str, Any]) -> Candidate | None:
-    """The candidate of a point of the search; None if an element is on both sites of its B2."""
-    chosen = []
-    for name, _, shares, _ in _places(space.grid):
-        amounts: dict[str, float] = {}
-        for n in range(len(shares)):
-            element = parameters[f"{name}_{n}"]
-            amounts[element] = amounts.get(element, 0.0) + parameters.get(f"{name}_amount_{n}", 1)
-        chosen.append(_closest(amounts, shares))
-    bcc, first, second = chosen
-    return space.candidate(bcc, first, second, space.volumes[parameters["volume"]])
-
-
-def _closest(
-    amounts: dict[str, float], grids: Sequence[Sequence[tuple[float, ...]]]
-) -> dict[str, float]:
-    """The shares on the grid that are closest to some amounts; equal amounts if all are zero."""
-    used = {element: amount for element, amount in amounts.items() if amount > 0}
-    elements = sorted(used, key=used.__getitem__, reverse=True) or sorted(amounts)
-    target = np.array([used.get(element, 1.0) for element in elements])
-    target /= target.sum()
-    best: tuple[float, tuple[float, ...]] = (np.inf, ())
-    for n, grid in enumerate(grids[: len(elements)], 1):
-        points = np.array(grid).reshape(-1, n)
-        wrong = np.square(points / points.sum(1, keepdims=True) - target[:n]).sum(axis=1)
-        wrong += np.square(target[n:]).sum()
-        if len(wrong) and wrong.min() < best[0]:
-            best = float(wrong.min()), grid[int(wrong.argmin())]
-    return dict(zip(elements, best[1], strict=False))

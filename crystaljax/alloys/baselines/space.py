@@ -58,7 +58,7 @@ class Space:
         if first.keys() & second.keys():
             return None
         roles = self.grid.roles
-        b2 = first | second
+        b2 = self.grid.occupied(first, second)
         sites = dict.fromkeys((*roles.first_site, *roles.second_site))
         return Candidate(
             {element: bcc[element] for element in roles.bcc if element in bcc},

@@ -22,12 +22,16 @@ from crystaljax.alloys.engines.thermodynamics import (
     present,
     problem,
 )
-from crystaljax.alloys.lattice import lattice_from_molar_volume, lattice_parameter
-from crystaljax.alloys.volumes import ATOMIC_VOLUME
+from crystaljax.alloys.lattice import (
+    BCC,
+    Lattice,
+    lattice_from_molar_volume,
+    lattice_parameter,
+)
 
 log = logging.getLogger(__name__)
 
-ALGORITHM = 3
+ALGORITHM = 4
 """Changes when the same composition may get another equilibrium."""
 
 _NOT_CONVERGED = "no solve converged"
@@ -45,6 +49,8 @@ class Calphad:
         elements: tuple[str, ...] | None = None,
         exclude: Sequence[str] = (),
         *,
+        lattice: Lattice = BCC,
+        partition: tuple[str, ...] = (),
         density: int = 40,
         keep: int = 12,
     ) -> None:
@@ -52,16 +58,22 @@ class Calphad:
 
         `database`: a TDB's path, or alcocrni.tdb or COST507.tdb, which pycalphad brings;
         `elements`: by default all of the paper's that it has; `exclude`: phases that are left out;
+        `lattice`: that of the family's phases; `partition`: see `load_database`;
         `density`: starting points a degree of freedom; `keep`: sets of elements that stay compiled
         (about 150 MB each).
         """
-        self.database: AlloyDatabase = load_database(database, elements, exclude)
-        unknown = [element for element in self.elements if element not in ATOMIC_VOLUME]
+        self.database: AlloyDatabase = load_database(
+            database, elements, exclude, lattice, partition
+        )
+        unknown = [element for element in self.elements if element not in lattice.volumes]
         if unknown and not self.database.has_volumes:
             log.warning(
                 "no lattice parameters are known of %s: with these no mismatch can be computed",
                 ", ".join(unknown),
             )
+        # Of BCC as declared in the file nothing is said, as before others were known.
+        self._phases_of = "" if lattice is BCC else f" {lattice.kind}"
+        self._phases_of += f" {' '.join(partition)}" if partition else ""
         self._density = density
         self._keep = keep
         self._systems: OrderedDict[tuple[str, ...], _Phases] = OrderedDict()
@@ -72,6 +84,11 @@ class Calphad:
         return self.database.elements
 
     @property
+    def missing(self) -> frozenset[frozenset[str]]:
+        """Pairs of elements without interaction parameters in the lattice's phase or any liquid."""
+        return frozenset(frozenset(name.split()[0].split("-")) for name in self.database.missing)
+
+    @property
     def identity(self) -> str:
         """All that its results depend on."""
         from pycalphad import __version__
@@ -79,7 +96,7 @@ class Calphad:
         names = " ".join(self.elements)
         without = "".join(f" -{name}" for name in self.database.excluded)
         settings = f"{ALGORITHM} {self._density} {__version__}"
-        return f"calphad {settings} {self.database.digest} {names}{without}"
+        return f"calphad {settings} {self.database.digest} {names}{without}{self._phases_of}"
 
     def equilibria(
         self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
@@ -148,20 +165,21 @@ class _Phases:
         composition = dict(zip(self._elements, x.tolist(), strict=True))
         kind = self._database.kind(name)
         lattice = float("nan")
-        if kind == "bcc":
+        if kind == self._database.lattice.kind:
             by_element = [self._elementwise(y) if ordering else x for y in (first, second)]
             lattice = self._lattice(by_element[0], by_element[1], temperature)
         return Row(name, kind, ordered, float(fraction), composition, lattice)
 
     def _lattice(self, first: np.ndarray, second: np.ndarray, temperature: float) -> float:
-        """Å; from the database's volumes (of disordered BCC) if it has all, else by our model."""
+        """Å; from the database's volumes (of the disordered phase) if it has all, or by a model."""
+        lattice = self._database.lattice
         if self._volumes is not None:
-            return self._volumes(first + second, temperature)
-        return float(lattice_parameter(self._elements, first, second, temperature))
+            return self._volumes(lattice.ratio * first + second, temperature)
+        return float(lattice_parameter(self._elements, first, second, temperature, lattice))
 
     def _elementwise(self, sites: np.ndarray) -> np.ndarray:
-        """Site fractions [K] of B2's constituents -> those of the elements [E]."""
-        names = self.system.orderings[self._database.b2.name].constituents
+        """Site fractions [K] of the ordered phase's constituents -> those of the elements [E]."""
+        names = self.system.orderings[self._database.ordered.name].constituents
         shares = dict(zip(names, sites, strict=True))
         return np.array([shares.get(element.upper(), 0.0) for element in self._elements])
 
@@ -171,14 +189,15 @@ class _Phases:
 
 
 class _Volumes:
-    """Lattice parameters from a database's volumes of the disordered BCC phase.
+    """Lattice parameters from a database's volumes of the disordered phase.
 
     pycalphad finds no volume of a phase that is partitioned into an ordered and a disordered part.
     """
 
     def __init__(self, database: AlloyDatabase, elements: tuple[str, ...]) -> None:
         self._source = database.source
-        self._phase = database.b2.disordered
+        self._lattice = database.lattice
+        self._phase = database.ordered.disordered
         self._names = [*(element.upper() for element in elements), VACANCY]
 
     def __call__(self, x: np.ndarray, temperature: float) -> float:
@@ -200,4 +219,4 @@ class _Volumes:
             N=1,
             to_xarray=False,
         )
-        return float(lattice_from_molar_volume(result.VM.item()))
+        return float(lattice_from_molar_volume(result.VM.item(), self._lattice))

@@ -16,10 +16,13 @@ from typing import Any
 
 from crystaljax.alloys.composition import PAPER_ELEMENTS
 from crystaljax.alloys.engines.thermodynamics import Kind
+from crystaljax.alloys.lattice import BCC, FCC, Lattice
 
 log = logging.getLogger(__name__)
 
 VACANCY = "VA"
+
+_SAME_RATIO = 1e-6  # of sites of sublattices
 
 _PARAMETER = re.compile(r"^\s*PAR[A-Z]*\s+\w+\(\s*([\w-]+)[^,]*,([^;)]*)", re.IGNORECASE)
 _ELEMENT = re.compile(r"^\s*EL[A-Z]*\s+(\S+)", re.IGNORECASE)
@@ -33,20 +36,20 @@ _COMMAND = re.compile(
 )
 _ATTACHED = re.compile(r"\bATTACH[A-Z_]*\b", re.IGNORECASE)
 
-_HOW_TO_ORDER = (
-    "a phase of two equal substitutional sublattices with a disordered BCC part (TYPE_DEFINITION"
-    " ... DIS_PART BCC_A2); in some files, of MatCalc for one, this is written"
-    " ATTACH_CONTRIBUTION ... ORDER_DISORDER, which must be rewritten"
+_HOW_TO_ATTACH = (
+    "a phase of two substitutional sublattices with a disordered part (TYPE_DEFINITION ... DIS_PART"
+    " BCC_A2); in some files, of MatCalc for one, this is written ATTACH_CONTRIBUTION ..."
+    " ORDER_DISORDER, which must be rewritten"
 )
 
 
 class DatabaseError(ValueError):
-    """A TDB that cannot be read, or that cannot describe BCC and B2."""
+    """A TDB that cannot be read, or that cannot describe the phases that are asked for."""
 
 
 @dataclass(frozen=True)
 class OrderedPhase:
-    """An ordered B2 phase and the disordered A2 that shares its energy model."""
+    """An ordered phase and the disordered one that shares its energy model."""
 
     name: str
     disordered: str
@@ -62,7 +65,10 @@ class AlloyDatabase:
     """`pycalphad.Database`."""
     elements: tuple[str, ...]
     """Symbols that are wanted, as "Al"; a subset of the file's."""
-    b2: OrderedPhase
+    lattice: Lattice
+    """Lattice of the phases that are looked for."""
+    ordered: OrderedPhase
+    """The phase that orders on it."""
     liquids: tuple[str, ...]
     """Names of the liquids: LIQUID, or IONIC_LIQ, or both."""
     missing: tuple[str, ...]
@@ -74,14 +80,14 @@ class AlloyDatabase:
 
     def kind(self, phase: str) -> Kind:
         """Kind of a phase."""
-        if phase in (self.b2.name, self.b2.disordered):
-            return "bcc"
+        if phase in (self.ordered.name, self.ordered.disordered):
+            return self.lattice.kind
         return "liquid" if phase in self.liquids else "other"
 
     @property
     def has_volumes(self) -> bool:
-        """Whether the BCC phase has volumes of all the elements."""
-        names = {self.b2.name, self.b2.disordered}
+        """Whether the phase that orders has volumes of all the elements."""
+        names = {self.ordered.name, self.ordered.disordered}
         known = {
             str(species).upper()
             for parameter in _search(self.source, names, {"V0"})
@@ -111,14 +117,20 @@ def database_path(name: str | PathLike) -> Path:
 
 
 def load_database(
-    name: str | PathLike, elements: tuple[str, ...] | None = None, exclude: Sequence[str] = ()
+    name: str | PathLike,
+    elements: tuple[str, ...] | None = None,
+    exclude: Sequence[str] = (),
+    lattice: Lattice = BCC,
+    partition: tuple[str, ...] = (),
 ) -> AlloyDatabase:
     """Read a TDB for some elements (by default all of the paper's that it has) and check it.
 
-    `exclude`: phases to leave out; see `_leave_out`. Warns of binaries whose BCC or liquid has no
-    interaction parameters and of functions that are used but not defined. DatabaseError: the file
-    cannot be read, lacks an element or a phase to be left out, has a phase that pycalphad cannot
-    model, or no ordered B2 or no liquid; ImportError without pycalphad.
+    `exclude`: phases to leave out; see `_leave_out`. `lattice`: that of the phase which orders.
+    `partition`: names of an ordered phase and its disordered part, of a file that does not say so.
+    Warns of binaries whose disordered phase or liquid has no interaction parameters and of
+    functions that are used but not defined. DatabaseError: the file cannot be read, lacks an
+    element or a phase that is named, has a phase that pycalphad cannot model, or no ordered phase
+    or no liquid; ImportError without pycalphad.
     """
     path = database_path(name)
     text = path.read_bytes().decode("utf-8-sig", errors="replace")
@@ -132,11 +144,13 @@ def load_database(
         wanted = ", ".join(absent) or "two of the elements asked for"
         raise DatabaseError(f"{path}: it lacks {wanted}; it has {has}")
     source = _parse(path, _restrict(commands, held, elements))
+    if partition:
+        _declare(path, source, partition)
     excluded = _leave_out(path, source, exclude)
     undefined = _check_models(path, source, elements)
-    b2 = _ordered_phase(path, source)
+    ordered = _ordered_phase(path, source, lattice)
     liquids = _liquids(path, source)
-    missing = _missing_binaries(source, elements, b2, liquids)
+    missing = _missing_binaries(source, elements, lattice, ordered, liquids)
     if missing:
         log.warning(
             "%s: no interaction parameters for %s: these mix ideally, so what is computed from"
@@ -151,7 +165,9 @@ def load_database(
             ", ".join(undefined),
         )
     digest = sha256(text.encode()).hexdigest()
-    return AlloyDatabase(source, tuple(elements), b2, liquids, missing, excluded, digest)
+    return AlloyDatabase(
+        source, tuple(elements), lattice, ordered, liquids, missing, excluded, digest
+    )
 
 
 def _commands(text: str) -> list[str]:
@@ -194,7 +210,7 @@ def _parse(path: Path, text: str) -> Any:
             warnings.simplefilter("ignore")  # of the file's unused definitions
             return Database.from_string(text, fmt="tdb")
     except Exception as error:
-        hint = f"; needed is {_HOW_TO_ORDER}" if _ATTACHED.search(text) else ""
+        hint = f"; needed is {_HOW_TO_ATTACH}" if _ATTACHED.search(text) else ""
         raise DatabaseError(f"{path}: not a TDB that pycalphad can read: {error}{hint}") from error
 
 
@@ -285,33 +301,58 @@ def usable_phases(source: Any, names: Sequence[str]) -> list[str]:
     return [name for name in phases if not name.startswith("GAS")]
 
 
-def _ordered_phase(path: Path, source: Any) -> OrderedPhase:
-    """The phase that is B2 when ordered and A2 when not."""
+def _ordered_phase(path: Path, source: Any, lattice: Lattice) -> OrderedPhase:
+    """The phase that orders on a lattice."""
     for name, phase in sorted(source.phases.items()):
         hints = phase.model_hints
         disordered = hints.get("disordered_phase")
         if hints.get("ordered_phase") != name or disordered not in source.phases:
             continue
-        pair = substitutional_pair(phase)
-        if pair is None or phase.sublattices[pair[0]] != phase.sublattices[pair[1]]:
+        pair, sites = substitutional_pair(phase), phase.sublattices
+        if pair is None or abs(sites[pair[0]] - lattice.ratio * sites[pair[1]]) > _SAME_RATIO:
             continue
-        if _is_bcc(source.phases[disordered]):
+        if _is_of(lattice, source.phases[disordered]):
             return OrderedPhase(name, disordered, pair)
-    raise DatabaseError(f"{path}: it has no ordered B2 phase: needed is {_HOW_TO_ORDER}")
+    raise DatabaseError(
+        f"{path}: it has no ordered {lattice.ordered} phase: needed is {_HOW_TO_ATTACH}; or name"
+        " the two phases (partition)"
+    )
+
+
+def _declare(path: Path, source: Any, partition: tuple[str, ...]) -> None:
+    """Let a phase be the ordered one of another, as DIS_PART in a TDB does."""
+    names = tuple(name.upper() for name in partition)
+    unknown = [name for name in names if name not in source.phases]
+    if unknown or len(names) != 2:
+        raise DatabaseError(
+            f"{path}: a partition is an ordered phase and its disordered part, not"
+            f" {' '.join(names)}; its phases are {', '.join(sorted(source.phases))}"
+        )
+    for name in names:
+        source.phases[name].model_hints.update(ordered_phase=names[0], disordered_phase=names[1])
 
 
 def substitutional_pair(phase: Any) -> tuple[int, int] | None:
-    """The two sublattices of a phase with all its elements, if just two have them all."""
+    """The two sublattices of a phase with all its elements, if just two have them all.
+
+    The one with more sites first.
+    """
     held = [{str(s) for s in names} - {VACANCY} for names in phase.constituents]
     most = max(held, key=len)
     shared = [n for n, elements in enumerate(held) if elements == most]
-    return (shared[0], shared[1]) if len(shared) == 2 else None
+    if len(shared) != 2:
+        return None
+    first, second = sorted(shared, key=lambda n: -float(phase.sublattices[n]))
+    return first, second
 
 
-def _is_bcc(phase: Any) -> bool:
-    """Whether a disordered phase is BCC: by its name, or three interstitial sites an atom."""
+def _is_of(lattice: Lattice, phase: Any) -> bool:
+    """Whether a disordered phase is of a lattice: by its name, or its interstitial sites."""
+    if any(mark in phase.name for mark in lattice.marks):
+        return True
     ratios = phase.sublattices
-    return "BCC" in phase.name or "A2" in phase.name or (len(ratios) == 2 and ratios[1] == 3)
+    others = any(mark in phase.name for one in (BCC, FCC) for mark in one.marks)
+    return not others and len(ratios) == 2 and ratios[1] == lattice.interstitials * ratios[0]
 
 
 def _liquids(path: Path, source: Any) -> tuple[str, ...]:
@@ -333,11 +374,15 @@ def _search(source: Any, phases: set[str], kinds: set[str]) -> list[Any]:
 
 
 def _missing_binaries(
-    source: Any, elements: tuple[str, ...], b2: OrderedPhase, liquids: tuple[str, ...]
+    source: Any,
+    elements: tuple[str, ...],
+    lattice: Lattice,
+    ordered: OrderedPhase,
+    liquids: tuple[str, ...],
 ) -> tuple[str, ...]:
-    """Pairs of elements that have no interaction parameter in the BCC phase or any liquid."""
+    """Pairs of elements that have no interaction parameter in the lattice's phase or any liquid."""
     missing = []
-    places = {"BCC": {b2.name, b2.disordered}, "liquid": set(liquids)}
+    places = {lattice.kind.upper(): {ordered.name, ordered.disordered}, "liquid": set(liquids)}
     for label, names in places.items():
         known = set()
         for parameter in _search(source, names, {"G", "L"}):

@@ -26,6 +26,11 @@ PRESSURE = 101325.0
 _SAME_SET = 2e-3  # largest difference of site fractions within one composition set
 _NEIGHBOURS = 6  # temperatures whose phases a lost one is started from
 _BALANCE = 1e-5  # largest error of the mass balance
+_SOLVES = 11  # of one point, each with a composition set more than the last
+_LEAST_AMOUNT = 1e-6  # of a composition set that a solve starts from
+_NEW_AMOUNT = 1e-6  # of one that joins
+_LOWER = 1e-4  # J/mol: what lies this far below the plane joins
+_DISTINCT = 1e-2  # site fractions by which a new set differs from one of the same phase
 
 
 @dataclass(frozen=True)
@@ -85,30 +90,45 @@ class System:
 
     def equilibria(self, x: np.ndarray, grid: Points, rows: np.ndarray) -> list[Minimum]:
         """Solve from the lowest points of a grid that is given at the temperatures `rows`."""
-        from pycalphad.core.eqsolver import _solve_eq_at_conditions
         from pycalphad.core.starting_point import starting_point
 
-        from crystaljax.alloys.engines.solver import BoundedSolver
-
-        ordered = self._conditions(x, self.temperatures[rows].tolist())
-        state = self._records.state_variables
+        conditions = self._conditions(x, self.temperatures[rows].tolist())
         light = grid.light_dataset()
-        start = starting_point(ordered, state, self._records, light)
-        result = _solve_eq_at_conditions(
-            start, self._records, light, list(ordered), state, False, BoundedSolver()
-        )
-        shape = (len(rows), *result.NP.shape[-1:])
-        energy, potentials = result.GM.reshape(-1), result.MU.reshape(len(rows), -1)
-        names, amounts = result.Phase.reshape(shape), result.NP.reshape(shape)
-        compositions = result.X.reshape(*shape, -1)
-        sites = result.Y.reshape(*shape, -1)
-        return [
-            self._minimum(x, *row)
-            for row in zip(energy, potentials, names, amounts, compositions, sites, strict=True)
-        ]
+        start = starting_point(conditions, self._records.state_variables, self._records, light)
+        shape = (len(rows), *start.NP.shape[-1:])
+        names, amounts = start.Phase.reshape(shape), start.NP.reshape(shape)
+        sites = start.Y.reshape(*shape, -1)
+        minima = []
+        for n, row in enumerate(rows.tolist()):
+            real = [i for i, name in enumerate(names[n]) if name not in ("", "_FAKE_")]
+            kept = [(str(names[n, i]), amounts[n, i], sites[n, i]) for i in real]
+            minima.append(self._solved(x, kept, row, grid.at(np.array([n]))))
+        return minima
 
     def continued(self, x: np.ndarray, minima: list[Minimum], row: int) -> Minimum:
         """The lowest of what the solver finds from the phases of other temperatures, near first."""
+        best = minima[row]
+        others = [n for n, minimum in enumerate(minima) if not failed(minimum)]
+        for n in sorted(others, key=lambda n: abs(n - row))[:_NEIGHBOURS]:
+            other = minima[n]
+            start = [*zip(other.phases, other.fractions, other.sites, strict=True)]
+            found = self._solved(x, start, row)
+            if not failed(found) and not found.energy >= best.energy:
+                best = found
+        return best
+
+    def _solved(
+        self,
+        x: np.ndarray,
+        start: Sequence[tuple[str, float, np.ndarray]],
+        row: int,
+        grid: Points | None = None,
+    ) -> Minimum:
+        """The minimum that the solver finds from phases, amounts and site fractions.
+
+        A point of the grid, given at this temperature alone, that lies below the plane of the
+        solution joins it, and it is solved again.
+        """
         from pycalphad.core.composition_set import CompositionSet
 
         from crystaljax.alloys.engines.solver import BoundedSolver
@@ -116,31 +136,39 @@ class System:
         conditions = self._conditions(x, [self.temperatures[row]])
         values = {key: value[0] for key, value in conditions.items()}
         state = np.array([values[key] for key in self._records.state_variables])
-        best = minima[row]
-        others = [n for n, minimum in enumerate(minima) if not failed(minimum)]
-        for n in sorted(others, key=lambda n: abs(n - row))[:_NEIGHBOURS]:
-            sets = []
-            for name, amount, sites in zip(
-                minima[n].phases, minima[n].fractions, minima[n].sites, strict=True
-            ):
-                sets.append(CompositionSet(self._records[name]))
-                sets[-1].update(np.ascontiguousarray(sites), amount, state)
-            result = BoundedSolver().solve(sets, values)
-            if not result.converged:
-                continue
-            amounts = np.array([one.NP for one in sets])
-            found = Minimum(
-                float(sum(one.NP * one.energy for one in sets)),
-                np.array(result.chemical_potentials),
-                tuple(one.phase_record.phase_name for one in sets),
-                amounts,
-                np.array([one.X for one in sets]),
-                tuple(np.array(one.dof)[len(state) :] for one in sets),
-            )
-            balanced = np.abs(amounts @ found.compositions - x).max() < _BALANCE
-            if balanced and not found.energy >= best.energy:
-                best = found
-        return best
+        lost = Minimum(np.nan, np.full(len(x), np.nan), (), np.zeros(0), np.zeros((0, len(x))), ())
+
+        def composition_set(name: str, amount: float, sites: np.ndarray) -> Any:
+            made = CompositionSet(self._records[name])
+            width = made.phase_record.phase_dof
+            made.update(np.ascontiguousarray(sites[:width]), amount, state)
+            return made
+
+        total = sum(max(amount, _LEAST_AMOUNT) for _, amount, _ in start)
+        sets = [composition_set(n, max(a, _LEAST_AMOUNT) / total, y) for n, a, y in start]
+        solver, result = BoundedSolver(), None
+        for n in range(_SOLVES):
+            if not sets:
+                return lost
+            result = solver.solve(sets, values)
+            if grid is None or n + 1 == _SOLVES:
+                break
+            new = _below(sets, grid, np.array(result.chemical_potentials))
+            if new is None:
+                break
+            sets.append(composition_set(str(grid.names[new]), _NEW_AMOUNT, grid.sites[new]))
+        if result is None or not result.converged or not sets:
+            return lost
+        found = Minimum(
+            float(sum(one.NP * one.energy for one in sets)),
+            np.array(result.chemical_potentials),
+            tuple(one.phase_record.phase_name for one in sets),
+            np.array([one.NP for one in sets]),
+            np.array([one.X for one in sets]),
+            tuple(np.array(one.dof)[len(state) :] for one in sets),
+        )
+        balanced = np.abs(found.fractions @ found.compositions - x).max() < _BALANCE
+        return found if balanced else replace(found, energy=np.nan)
 
     def _conditions(self, x: np.ndarray, temperatures: list[float]) -> OrderedDict[Any, Any]:
         """Fixed conditions of the solver; the largest mole fraction follows from others."""
@@ -152,21 +180,6 @@ class System:
             if n != dependent:
                 conditions[v.X(element)] = [float(x[n])]
         return OrderedDict(sorted(conditions.items(), key=lambda item: str(item[0])))
-
-    def _minimum(self, x: np.ndarray, energy: float, *arrays: np.ndarray) -> Minimum:
-        """One temperature of the solver's arrays; what breaks the mass balance is no minimum."""
-        potentials, names, amounts, compositions, sites = arrays
-        real = np.flatnonzero(names != "")
-        found = Minimum(
-            float(energy),
-            potentials.copy(),
-            tuple(names[real].tolist()),
-            amounts[real].copy(),
-            compositions[real].copy(),
-            tuple(sites[n, : len(self.models[names[n]].site_fractions)].copy() for n in real),
-        )
-        error = np.abs(found.fractions @ found.compositions - x).max() if len(real) else np.inf
-        return found if error < _BALANCE else replace(found, energy=np.nan)
 
     def grid(self, factor: int = 1) -> Points:
         """pycalphad's own sample of all phases, and nearly disordered states of some.
@@ -237,6 +250,22 @@ class System:
         swapped = sites.copy()
         swapped[ordering.first], swapped[ordering.second] = second, first
         return swapped
+
+
+def _below(sets: Sequence[Any], grid: Points, potentials: np.ndarray) -> int | None:
+    """The lowest point of a grid over a plane, if below it and unlike the composition sets."""
+    force = grid.driving_force(0, potentials)
+    lowest = int(np.argmax(force))
+    name = grid.names[lowest]
+    if not force[lowest] > _LOWER or name == "_FAKE_":
+        return None
+    for one in sets:
+        width = one.phase_record.phase_dof
+        sites = np.asarray(one.dof)[-width:]
+        near = one.phase_record.phase_name == name
+        if near and np.abs(sites - grid.sites[lowest, :width]).max() <= _DISTINCT:
+            return None
+    return lowest
 
 
 def failed(minimum: Minimum) -> bool:

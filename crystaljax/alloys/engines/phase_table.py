@@ -21,16 +21,17 @@ from crystaljax.alloys.composition import (
     write_volume,
 )
 from crystaljax.alloys.engines.thermodynamics import Equilibria, Point, Row, kind_of_name
+from crystaljax.alloys.lattice import BCC, Lattice
 from crystaljax.data.files import replacing
 
 COLUMNS = (
     *("BCC", "B2", "B2 Volume", "Temperature", "Quantity", "Phase", "IsOrdered"),
     "Lattice Parameter",
 )
-"""Composition of the BCC and of the B2, B2 percentage, K, mole fraction, name with the number of
-its composition set, 1 or 0 (of BCC phases and those that are ordered), Å."""
+"""Composition of the BCC and of the B2 (of another family, of its matrix and its precipitate), B2
+percentage, K, mole fraction, name with the number of its composition set, 1 or 0 (of BCC phases and
+those that are ordered), Å."""
 
-_BCC_NAME = "BCC_B2"  # of BCC phases that the database calls otherwise
 _ORDER = {"0": False, "1": True, "false": False, "true": True, "": False}
 
 
@@ -39,15 +40,19 @@ class PhaseTableError(ValueError):
 
 
 def write_phase_table(
-    path: str | PathLike[str], candidates: Sequence[Candidate], equilibria: Equilibria
+    path: str | PathLike[str],
+    candidates: Sequence[Candidate],
+    equilibria: Equilibria,
+    lattice: Lattice = BCC,
 ) -> None:
     """Write a CSV file of `COLUMNS`: a line for each composition set, by candidate and temperature.
 
     `equilibria`: of the C candidates' mixtures, in order. Sets of a phase are numbered #1, #2, ...:
     the disordered ones first, the ordered ones from the largest number of disordered ones on, so
     that a number means the same at all temperatures unless a set of its kind appears beside it.
-    BCC phases are called BCC_B2 where their name does not begin with BCC_. A point that failed is a
-    line without a phase. ValueError: the numbers of candidates and equilibria differ.
+    Phases of the lattice are called by its first name, as BCC_B2, where theirs is none of its. A
+    point that failed is a line without a phase. ValueError: the numbers of candidates and
+    equilibria differ.
     """
     if len(candidates) != len(equilibria):
         raise ValueError(f"{len(candidates)} candidates, and {len(equilibria)} equilibria")
@@ -58,11 +63,12 @@ def write_phase_table(
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         for n, candidate in enumerate(candidates):
-            writer.writerows(_lines(candidate, equilibria.temperatures, equilibria.points(n)))
+            points = equilibria.points(n)
+            writer.writerows(_lines(candidate, equilibria.temperatures, points, lattice))
 
 
 def _lines(
-    candidate: Candidate, temperatures: np.ndarray, points: Sequence[Point]
+    candidate: Candidate, temperatures: np.ndarray, points: Sequence[Point], lattice: Lattice
 ) -> Iterator[list[str]]:
     """The lines of one candidate."""
     alloy = [
@@ -73,7 +79,7 @@ def _lines(
     disordered: Counter[str] = Counter()  # most sets of each phase at a temperature
     for point in points:
         if not isinstance(point, str):
-            disordered |= Counter(_name(row) for row in point if not row.ordered)
+            disordered |= Counter(_name(row, lattice) for row in point if not row.ordered)
     for temperature, point in zip(temperatures, points, strict=True):
         start = [*alloy, f"{temperature:.10g}"]
         if isinstance(point, str):
@@ -81,22 +87,25 @@ def _lines(
             continue
         seen: Counter[tuple[str, bool]] = Counter()
         for row in sorted(point, key=lambda row: row.ordered):
-            name = _name(row)
+            name = _name(row, lattice)
             seen[name, row.ordered] += 1
             number = seen[name, row.ordered] + (disordered[name] if row.ordered else 0)
-            lattice = f"{row.lattice:.9g}" if np.isfinite(row.lattice) else ""
-            order = str(int(row.ordered)) if row.kind == "bcc" or row.ordered or lattice else ""
-            yield [*start, f"{row.fraction:.9g}", f"{name}#{number}", order, lattice]
+            size = f"{row.lattice:.9g}" if np.isfinite(row.lattice) else ""
+            told = row.kind == lattice.kind or row.ordered or size
+            order = str(int(row.ordered)) if told else ""
+            yield [*start, f"{row.fraction:.9g}", f"{name}#{number}", order, size]
 
 
-def _name(row: Row) -> str:
+def _name(row: Row, lattice: Lattice) -> str:
     """The phase without the number of a composition set."""
     name = row.phase.partition("#")[0]
-    return _BCC_NAME if row.kind == "bcc" and kind_of_name(name) != "bcc" else name
+    return lattice.names[0] if row.kind == lattice.kind and not lattice.holds(name) else name
 
 
 def read_phase_table(
-    path: str | PathLike[str], mix_by: Literal["volume", "mole"] = "volume"
+    path: str | PathLike[str],
+    mix_by: Literal["volume", "mole"] = "volume",
+    lattice: Lattice = BCC,
 ) -> tuple[list[Candidate], Equilibria]:
     """C candidates and the equilibria of their mixtures, from a file that has `COLUMNS`.
 
@@ -120,12 +129,12 @@ def read_phase_table(
                 key = (line["BCC"], line["B2"], line["B2 Volume"])
                 if key not in found:
                     candidate = Candidate(read_formula(key[0]), read_formula(key[1]), float(key[2]))
-                    mixtures[key] = master(candidate, mix_by)
+                    mixtures[key] = master(candidate, mix_by, lattice)
                     candidates.append(candidate)
                     found[key] = {}
                 rows = found[key].setdefault(round(float(line["Temperature"]), 2), [])
                 if line["Phase"]:
-                    rows.append(_row(line, mixtures[key]))
+                    rows.append(_row(line, mixtures[key], lattice))
             except (CompositionError, KeyError, TypeError, ValueError) as error:
                 told = f"{path}, line {reader.line_num}: {error}"
                 raise PhaseTableError(told) from error
@@ -137,11 +146,11 @@ def read_phase_table(
     return candidates, Equilibria.from_points([*mixtures.values()], temperatures, points)
 
 
-def _row(line: Mapping[str, str], mixture: Mapping[str, float]) -> Row:
+def _row(line: Mapping[str, str], mixture: Mapping[str, float], lattice: Lattice) -> Row:
     """The phase on a line."""
-    kind = kind_of_name(line["Phase"])
-    lattice = float(line["Lattice Parameter"] or "nan")
+    kind = kind_of_name(line["Phase"], lattice)
+    size = float(line["Lattice Parameter"] or "nan")
     order = line["IsOrdered"].strip().lower().removesuffix(".0")
     if order not in _ORDER:
         raise ValueError(f"IsOrdered is 0 or 1, not {line['IsOrdered']!r}")
-    return Row(line["Phase"], kind, _ORDER[order], float(line["Quantity"]), mixture, lattice)
+    return Row(line["Phase"], kind, _ORDER[order], float(line["Quantity"]), mixture, size)

@@ -24,6 +24,9 @@ _WIDTHS = tuple(0.8**n for n in range(14))
 _VARIANTS = 16
 """Draws of each width."""
 
+_HOPELESS = {3: 2000.0, 7: 500.0}
+"""J/mol above the plane from which a point is given up after the draws of some widths."""
+
 _FILL = 0.1
 """Most that half of the draws add to a site fraction, for each unit of width: none is left out."""
 
@@ -144,11 +147,15 @@ class Surface:
     def refined(
         self, sites: np.ndarray, temperatures: np.ndarray, potentials: np.ndarray
     ) -> np.ndarray:
-        """Points [P, S] moved to larger driving forces, by drawing closer and closer to them."""
+        """Points [P, S] moved to larger driving forces, by drawing closer and closer to them.
+
+        Those that stay far above their planes are given up.
+        """
         random = np.random.default_rng(0)
-        sites = sites.copy()
-        rows = np.arange(len(sites))
-        for width in _WIDTHS:
+        moved = sites.copy()
+        left = np.arange(len(sites))  # those that are not given up
+        for n, width in enumerate(_WIDTHS):
+            sites, rows = moved[left], np.arange(len(left))
             factors = np.exp(width * random.standard_normal((_VARIANTS, *sites.shape)))
             factors[0] = 1
             variants = np.clip(sites * factors, _TINY, None)
@@ -158,11 +165,16 @@ class Surface:
                 variants[..., part] /= variants[..., part].sum(axis=-1, keepdims=True)
             force = self.driving_force(
                 variants.reshape(-1, sites.shape[1]),
-                np.tile(temperatures, _VARIANTS),
-                np.tile(potentials, (_VARIANTS, 1)),
+                np.tile(temperatures[left], _VARIANTS),
+                np.tile(potentials[left], (_VARIANTS, 1)),
             ).reshape(_VARIANTS, -1)
-            sites = variants[np.nan_to_num(force, nan=-np.inf).argmax(axis=0), rows]
-        return sites
+            force = np.nan_to_num(force, nan=-np.inf)
+            best = force.argmax(axis=0)
+            moved[left] = variants[best, rows]
+            left = left[force[best, rows] > -_HOPELESS.get(n, np.inf)]
+            if not len(left):
+                break
+        return moved
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,9 @@ def improve(system: System, x: np.ndarray, minima: list[Minimum], rows: np.ndarr
         if all(failed(minimum) for minimum in minima):
             return
         known = [row for row in sorted(fresh) if not failed(minima[row])]
-        pool = system.sample(_joined(probes, _probes(system, minima)))
+        pool = system.sample(_joined(probes, _states(minima)))
         hidden = [_hidden(system, minima, known, source) for source in (grid, pool)]
-        if found := _joined(*hidden):
+        if found := _joined(*hidden, _reordered(system, minima, known)):
             own = np.arange(len(system.elements), len(pool.names))
             pool = system.sample(found).with_phases_of(pool, own)
             probes = _joined(probes, found)
@@ -132,24 +132,36 @@ def _occupation(system: System, x: np.ndarray, ordering: Ordering) -> np.ndarray
     return mean / max(mean.sum(), 1e-9)
 
 
-def _probes(system: System, minima: list[Minimum]) -> dict[str, np.ndarray]:
-    """Phase name -> site fractions [P, S] to be tested at every temperature."""
+def _states(minima: list[Minimum]) -> dict[str, np.ndarray]:
+    """Phase name -> the different site fractions [P, S] of all solutions."""
     found: dict[str, dict[bytes, np.ndarray]] = {}
     for minimum in minima:
-        if failed(minimum):
+        if not failed(minimum):
+            for name, sites in zip(minimum.phases, minimum.sites, strict=True):
+                found.setdefault(name, {})[np.round(sites, 3).tobytes()] = sites
+    return {name: np.array([*distinct.values()]) for name, distinct in found.items()}
+
+
+def _reordered(system: System, minima: list[Minimum], rows: list[int]) -> dict[str, np.ndarray]:
+    """Phase name -> states [P, S] below a plane: a solution's, ordered more, less or otherwise."""
+    found = {}
+    for name, ordering in system.orderings.items():
+        pairs = [
+            (row, ordering.ordered(sites))
+            for row in rows
+            for phase, sites in zip(minima[row].phases, minima[row].sites, strict=True)
+            if phase == name
+        ]
+        if not pairs:
             continue
-        for name, sites in zip(minimum.phases, minimum.sites, strict=True):
-            found.setdefault(name, {})[np.round(sites, 3).tobytes()] = sites
-    probes = {}
-    for name, distinct in found.items():
-        points = list(distinct.values())
-        if name in system.orderings:
-            points = [
-                *points,
-                *np.concatenate([system.orderings[name].ordered(y) for y in points]),
-            ]
-        probes[name] = np.array(points)
-    return probes
+        at = np.repeat([row for row, _ in pairs], [len(variants) for _, variants in pairs])
+        variants = np.concatenate([variants for _, variants in pairs])
+        potentials = np.array([minimum.potentials for minimum in minima])[at]
+        temperatures = system.temperatures[at]
+        force = system.surfaces[name].driving_force(variants, temperatures, potentials)
+        if (force > _DRIVING_FORCE).any():
+            found[name] = variants[force > _DRIVING_FORCE]
+    return found
 
 
 def _below(points: Points, row: int, potentials: np.ndarray) -> bool:

@@ -21,6 +21,7 @@ from crystaljax.alloys.engines.thermodynamics import (
     ascending,
     problem,
 )
+from crystaljax.alloys.lattice import BCC, Lattice
 from crystaljax.data.files import replacing
 
 VERSION = 1
@@ -105,10 +106,11 @@ class TableEngine:
         self._points: dict[int, list[Point]] = {}
 
     @classmethod
-    def read(cls, path: str | PathLike) -> TableEngine:
+    def read(cls, path: str | PathLike, lattice: Lattice = BCC) -> TableEngine:
         """The table in a file; see `read_table`, and `read_phase_table` for one that is .csv.
 
-        A CSV's candidates are found by their mixtures by volume and by mole.
+        A CSV's candidates are found by their mixtures by volume and by mole. `lattice`: that of the
+        family's phases.
         """
         from hashlib import sha256
 
@@ -116,12 +118,17 @@ class TableEngine:
         identity = f"table {sha256(path.read_bytes()).hexdigest()}"
         if path.suffix != ".csv":
             return cls(read_table(path), identity)
-        candidates, equilibria = read_phase_table(path, "mole")
+        candidates, equilibria = read_phase_table(path, "mole", lattice)
         engine = cls(equilibria, identity)
         for n, candidate in enumerate(candidates):
             with suppress(CompositionError):  # an element without a volume
-                engine._places.setdefault(composition_key(master(candidate)), n)
+                engine._places.setdefault(composition_key(master(candidate, lattice=lattice)), n)
         return engine
+
+    @property
+    def missing(self) -> frozenset[frozenset[str]]:
+        """None: a table does not tell."""
+        return frozenset()
 
     @property
     def elements(self) -> tuple[str, ...]:

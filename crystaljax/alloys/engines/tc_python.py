@@ -20,14 +20,14 @@ from crystaljax.alloys.engines.thermodynamics import (
     present,
     problem,
 )
-from crystaljax.alloys.lattice import lattice_from_molar_volume
+from crystaljax.alloys.lattice import BCC, Lattice, lattice_from_molar_volume
 
 
 class ThermoCalc:
     """Equilibria by Thermo-Calc's global minimisation; see the TC-Python documentation.
 
-    Phases are told by the beginning of their names (LIQUID, BCC), and order by site fractions: the
-    numbers of composition sets, as in BCC_B2#2, change from point to point. Use it as a context
+    Phases are told by the beginning of their names (LIQUID, BCC_B2), and order by site fractions:
+    the numbers of composition sets, as in BCC_B2#2, change from point to point. Use it as a context
     manager, or `close` it, to end the session and give the licence back.
     """
 
@@ -36,11 +36,13 @@ class ThermoCalc:
         database: str = "TCHEA7",
         elements: tuple[str, ...] = (),
         *,
+        lattice: Lattice = BCC,
         cache_folder: str | PathLike | None = None,
     ) -> None:
         """Start a session. ImportError without TC-Python; without a licence what it raises.
 
-        `database`: Thermo-Calc's name of it; `elements`: by default those of the paper;
+        `database`: Thermo-Calc's name of it; `elements`: by default those of the paper; `lattice`:
+        that of the family's phases;
         `cache_folder`: where Thermo-Calc keeps what it has computed.
         """
         try:
@@ -51,6 +53,7 @@ class ThermoCalc:
                 " a licence: see Thermo-Calc's installation guide"
             ) from error
         self._database = database
+        self._lattice = lattice
         self._elements = elements or PAPER_ELEMENTS
         self._stack = ExitStack()
         self._session = self._stack.enter_context(tc_python.TCPython())
@@ -64,9 +67,15 @@ class ThermoCalc:
         return self._elements
 
     @property
+    def missing(self) -> frozenset[frozenset[str]]:
+        """None: Thermo-Calc does not tell."""
+        return frozenset()
+
+    @property
     def identity(self) -> str:
         """All that its results depend on, the programme's version excepted."""
-        return f"thermo-calc {self._database} {' '.join(self._elements)}"
+        phases = "" if self._lattice is BCC else f" {self._lattice.kind}"
+        return f"thermo-calc {self._database} {' '.join(self._elements)}{phases}"
 
     def equilibria(
         self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
@@ -101,7 +110,8 @@ class ThermoCalc:
         try:
             calculation.set_condition("T", temperature)
             result = calculation.calculate()
-            return [_row(result, phase, elements) for phase in result.get_stable_phases()]
+            phases = result.get_stable_phases()
+            return [_row(result, phase, elements, self._lattice) for phase in phases]
         except Exception as error:  # noqa: BLE001 (TC-Python raises classes of its own)
             return _told(error)
 
@@ -120,17 +130,17 @@ def _told(error: Exception) -> str:
     return f"Thermo-Calc: {type(error).__name__}: {error}"
 
 
-def _row(result: Any, phase: str, elements: tuple[str, ...]) -> Row:
+def _row(result: Any, phase: str, elements: tuple[str, ...], family: Lattice) -> Row:
     """One stable phase; quantities in the notation of Thermo-Calc's console mode."""
-    kind = kind_of_name(phase)
+    kind = kind_of_name(phase, family)
     fraction = result.get_value_of(f"NPM({phase})")
     composition = {e: float(result.get_value_of(f"X({phase},{e})")) for e in elements}
     ordered, lattice = False, float("nan")
-    if kind == "bcc":
+    if kind == family.kind:
         first, second = (
             np.array([result.get_value_of(f"Y({phase},{e.upper()}#{n})") for e in elements])
             for n in (1, 2)
         )
         ordered = is_ordered(first, second)
-        lattice = float(lattice_from_molar_volume(result.get_value_of(f"VM({phase})")))
+        lattice = float(lattice_from_molar_volume(result.get_value_of(f"VM({phase})"), family))
     return Row(phase, kind, ordered, float(fraction), composition, lattice)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, Self, cast
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
 from crystaljax.alloys.composition import fractions
+from crystaljax.alloys.lattice import BCC, Lattice
 from crystaljax.crystal import Index
 
-Kind = Literal["bcc", "liquid", "other"]
-"""Kind of a phase; an ordered "bcc" is B2, a disordered one A2."""
+Kind = str
+"""Kind of a phase: the lattice's of a family ("bcc": A2, or B2 if ordered), "liquid", "other"."""
 
 TEMPERATURES = np.linspace(373.15, 2273.15, 20)
 """K: the paper's (arXiv 2511.12036, figure 9)."""
@@ -42,7 +43,7 @@ class Row(NamedTuple):
     composition: Mapping[str, float]
     """Element -> mole fraction."""
     lattice: float = float("nan")
-    """Lattice parameter a of a BCC phase in Å, else nan."""
+    """Lattice parameter a in Å of a phase of the family's lattice, else nan."""
 
 
 Point = Sequence[Row] | str
@@ -80,7 +81,7 @@ class Equilibria:
     contents: np.ndarray
     """float64 [R, E]: mole fractions of the phase."""
     lattice: np.ndarray
-    """float64 [R]: lattice parameter a in Å of BCC phases, nan of others."""
+    """float64 [R]: lattice parameter a in Å of phases of the family's lattice, nan of others."""
 
     def __len__(self) -> int:
         return len(self.compositions)
@@ -132,7 +133,7 @@ class Equilibria:
         contents = zip(self.elements, self.contents[row].tolist(), strict=True)
         return Row(
             str(self.phase[row]),
-            cast(Kind, str(self.kind[row])),
+            str(self.kind[row]),
             bool(self.ordered[row]),
             float(self.fraction[row]),
             dict(contents),
@@ -233,6 +234,11 @@ class Thermodynamics(Protocol):
         """All that its results depend on, for caches."""
         ...
 
+    @property
+    def missing(self) -> Collection[frozenset[str]]:
+        """Pairs of elements whose interaction it does not know, so that they mix ideally."""
+        ...
+
     def equilibria(
         self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
     ) -> Equilibria:
@@ -269,12 +275,11 @@ def is_ordered(first: np.ndarray, second: np.ndarray) -> bool:
     return difference > ORDERED
 
 
-def kind_of_name(phase: str) -> Kind:
+def kind_of_name(phase: str, lattice: Lattice = BCC) -> Kind:
     """Kind of a phase by its name in Thermo-Calc's databases, such as "BCC_B2#2"."""
-    name = phase.upper()
-    if name.startswith(("LIQUID", "IONIC_LIQ")):
+    if phase.upper().startswith(("LIQUID", "IONIC_LIQ")):
         return "liquid"
-    return "bcc" if name.startswith(("BCC_B2", "BCC_A2")) else "other"
+    return lattice.kind if lattice.holds(phase) else "other"
 
 
 def present(mixture: Mapping[str, float]) -> dict[str, float]:

@@ -14,8 +14,8 @@ from crystaljax.alloys.engines.thermodynamics import Equilibria
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation
 from crystaljax.alloys.evaluation.table_one import summary
 from crystaljax.alloys.evaluation.tokens import COLUMNS, by_element
-from crystaljax.alloys.family import BCC_B2, AlloyRule
-from crystaljax.alloys.rules import PRESENT
+from crystaljax.alloys.family import BCC_B2, AlloyFamily, AlloyRule
+from crystaljax.alloys.rules import PRESENT, Part
 from crystaljax.evaluation.rates import Measure
 from crystaljax.plots import COLOURS, chart, look
 
@@ -26,15 +26,17 @@ if TYPE_CHECKING:
 
     from crystaljax.text.divergence import TokenDivergence
 
-_SERIES = {"BCC": ("bcc", False), "B2": ("bcc", True), "liquid": ("liquid", None)}
-_PHASE_COLOURS = {"BCC": COLOURS[2], "B2": COLOURS[1], "liquid": COLOURS[3]}
+_PART_COLOURS = (COLOURS[2], COLOURS[1])  # of matrix and precipitate
+_LIQUID = COLOURS[3]
 _OTHER_COLOURS = ("#66a182", "#8a94a6", "#9c7fb5", "#b08968", "#5f9ea0", "#c0c6d0")
 _LEAST_COST = 1e-3  # Å: mismatches below are drawn in the outermost bar
 _MAP = "magma_r"
 
 
-def phase_fractions(equilibria: Equilibria, n: int = 0, title: str = "") -> Figure:
-    """Phases of the n-th composition against temperature, over lattice parameters of BCC and B2.
+def phase_fractions(
+    equilibria: Equilibria, n: int = 0, title: str = "", family: AlloyFamily = BCC_B2
+) -> Figure:
+    """Phases of the n-th composition against temperature, over lattice parameters of its two.
 
     As figure 9 of arXiv 2511.12036: mole fractions, stacked; other phases by their names in the
     database. The largest composition set of each phase gives its lattice parameter. Temperatures
@@ -46,11 +48,16 @@ def phase_fractions(equilibria: Equilibria, n: int = 0, title: str = "") -> Figu
     temperature, solved = one.temperatures, one.solved[0]
     figure = Figure(figsize=(6.4, 5.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    others = sorted(set(one.phase[one.rows_of("other")].tolist()))
-    series = {label: one.amount(*key)[0] for label, key in _SERIES.items()}  # type: ignore[arg-type]
-    series |= {name: _amount(one, name) for name in others}
+    parts = dict(zip(family.tags[:2], family.parts, strict=True))
+    part_colours = dict(zip(parts, _PART_COLOURS, strict=True))
+    others = ~np.logical_or.reduce([part.rows(one) for part in parts.values()])
+    others &= ~one.rows_of("liquid")
+    series = {label: part.amount(one)[0] for label, part in parts.items()}
+    series["liquid"] = one.amount("liquid")[0]
+    series |= {name: _amount(one, name) for name in sorted(set(one.phase[others].tolist()))}
     series = {k: v for k, v in series.items() if np.nansum(v) > PRESENT}
-    colours = [_PHASE_COLOURS.get(k) or _OTHER_COLOURS[i % 6] for i, k in enumerate(series)]
+    known = part_colours | {"liquid": _LIQUID}
+    colours = [known.get(k) or _OTHER_COLOURS[i % 6] for i, k in enumerate(series)]
     heights = [np.where(solved, values, 0.0) for values in series.values()]
     if heights:
         above.stackplot(temperature, heights, labels=list(series), colors=colours, alpha=0.8, lw=0)
@@ -60,11 +67,10 @@ def phase_fractions(equilibria: Equilibria, n: int = 0, title: str = "") -> Figu
         above.axvspan(temperature[start] - width, temperature[start] + width, color="white", lw=0)
     above.set(ylim=(0, 1), xlim=(temperature[0], temperature[-1]), ylabel="mole fraction")
     figure.suptitle(title, fontsize=9)
-    for label, ordered in (("BCC", False), ("B2", True)):
+    for label, part in parts.items():
         below.plot(
-            temperature, _lattice(one, ordered), marker="o", ms=3.5, lw=1.4,
-            color=_PHASE_COLOURS[label],
-        )  # fmt: skip
+            temperature, _lattice(one, part), marker="o", ms=3.5, lw=1.4, color=part_colours[label]
+        )
     below.set(xlabel="temperature (K)", ylabel="lattice parameter (Å)")
     below.spines[["top", "right"]].set_visible(False)
     below.grid(axis="y", color="0.9", lw=0.8)
@@ -77,10 +83,10 @@ def _amount(one: Equilibria, phase: str) -> np.ndarray:
     return np.bincount(one.step[rows], one.fraction[rows], minlength=len(one.temperatures))
 
 
-def _lattice(one: Equilibria, ordered: bool) -> np.ndarray:
+def _lattice(one: Equilibria, part: Part) -> np.ndarray:
     """float64 [T]: Å, of the largest composition set; nan where there is none."""
     found = np.full(len(one.temperatures), np.nan)
-    rows = np.flatnonzero(one.rows_of("bcc", ordered) & (one.fraction > PRESENT))
+    rows = np.flatnonzero(part.rows(one) & (one.fraction > PRESENT))
     for row in rows[np.argsort(one.fraction[rows])]:
         found[one.step[row]] = one.lattice[row]
     return found

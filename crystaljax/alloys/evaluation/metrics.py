@@ -99,7 +99,7 @@ class AlloyReference:
         `known`: compositions of known alloys (`known.known_alloys`). ValueError if there are no
         training candidates.
         """
-        space = FeatureSpace.of(training, config.features, config.mix_by)
+        space = FeatureSpace.of(training, config.features, config.mix_by, family.lattice)
         points = space(training)
         covered = space(held_out) if len(held_out) else points
         found = None
@@ -107,7 +107,7 @@ class AlloyReference:
             # A known alloy has no phases: it is compared with whole alloys.
             whole = space
             if config.features != "master":
-                whole = FeatureSpace.of(training, "master", config.mix_by)
+                whole = FeatureSpace.of(training, "master", config.mix_by, family.lattice)
             found = KnownAlloys(whole, whole.of_mixtures(known))
         elements = element_frequencies(training)
         return AlloyReference(name, space, points, covered, elements, config, found, family)
@@ -247,17 +247,34 @@ def _element_distance(elements: np.ndarray, reference: AlloyReference, n: int) -
 def _reward_metrics(judged: RewardBatch) -> list[Measure]:
     valid = judged.value[judged.ok]
     best = float(valid.max()) if len(valid) else math.nan
+    unknown = np.full(len(judged), np.nan)  # of samples that were judged before it was told
+    bound, missing = (judged.info.get(name, unknown) for name in ("bound", "missing"))
+    thin = np.where(np.isnan(missing), np.nan, 100.0 * (missing > 0))
     of_valid = "candidates that could be judged"
     return [
         Measure.mean("mean reward", judged.value, "", "Eq. 1, with the values of what failed"),
         Measure.mean("mean reward of valid", valid, "", "Eq. 1", denominator=of_valid),
         Measure("best reward", best, math.nan, "", len(valid), "largest of Eq. 1", of_valid),
         Measure.mean(
+            "cautious reward",
+            bound,
+            "",
+            "Eq. 1 at least: with the error of the lattice model, and all rules broken where the"
+            " database lacks a pair of elements",
+        ),
+        Measure.mean(
+            "thin database",
+            thin,
+            "%",
+            "the database lacks the interaction of a pair of the candidate's elements",
+            denominator="candidates",
+        ),
+        Measure.mean(
             "mismatch",
             judged.info["mismatch"],
             "Å",
-            "smallest difference of the lattice parameters of BCC and B2",
-            denominator="candidates whose BCC and B2 coexist",
+            "smallest difference of the lattice parameters of matrix and precipitate",
+            denominator="candidates whose phases coexist",
         ),
     ]
 

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from crystaljax.alloys.composition import Candidate, CompositionError, fractions, master
+from crystaljax.alloys.lattice import BCC, Lattice
 from crystaljax.evaluation.rates import GENERATED, Rate
 
 _MAGPIE_FEATURES = 132
@@ -99,27 +100,30 @@ class FeatureSpace:
     features: Features = "master"
     mix_by: Literal["volume", "mole"] = "volume"
     """Basis of B2 percentages."""
+    lattice: Lattice = BCC
+    """Lattice of the phases, for their volumes."""
 
     @staticmethod
     def of(
         candidates: Sequence[Candidate],
         features: Features = "master",
         mix_by: Literal["volume", "mole"] = "volume",
+        lattice: Lattice = BCC,
     ) -> FeatureSpace:
         """The space in which these candidates have unit variance. ValueError if there are none."""
         if not candidates:
             raise ValueError("no training candidates: features cannot be scaled")
-        values = _candidate_features(candidates, features, mix_by)
+        values = _candidate_features(candidates, features, mix_by, lattice)
         values = values[np.isfinite(values).all(axis=1)]
         spread = values.std(axis=0)
         varies = spread > 1e-9 * np.maximum(1.0, np.abs(values).max(axis=0))
         weight = np.where(varies, 1 / np.where(varies, spread, 1.0), 0.0)
         weight /= math.sqrt(max(varies.sum(), 1))
-        return FeatureSpace(values.mean(axis=0), weight, features, mix_by)
+        return FeatureSpace(values.mean(axis=0), weight, features, mix_by, lattice)
 
     def __call__(self, candidates: Sequence[Candidate | None]) -> np.ndarray:
         """float64 [N, F]: points; nan for None and for what cannot be described."""
-        values = _candidate_features(candidates, self.features, self.mix_by)
+        values = _candidate_features(candidates, self.features, self.mix_by, self.lattice)
         return (values - self.centre) * self.weight
 
     def of_mixtures(self, mixtures: Sequence[Mapping[str, float] | None]) -> np.ndarray:
@@ -137,7 +141,10 @@ class FeatureSpace:
 
 
 def _candidate_features(
-    candidates: Sequence[Candidate | None], features: Features, mix_by: Literal["volume", "mole"]
+    candidates: Sequence[Candidate | None],
+    features: Features,
+    mix_by: Literal["volume", "mole"],
+    lattice: Lattice,
 ) -> np.ndarray:
     """float64 [N, F]."""
     parts: list[list[Mapping[str, float]]] = []
@@ -149,7 +156,7 @@ def _candidate_features(
             parts.append([fractions(candidate.bcc), fractions(candidate.b2)])
         else:
             try:
-                parts.append([master(candidate, mix_by)])
+                parts.append([master(candidate, mix_by, lattice)])
             except CompositionError:
                 continue
         rows.append(row)

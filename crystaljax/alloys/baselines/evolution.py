@@ -1,0 +1,147 @@
+"""Search by CMA-ES (N. Hansen, arXiv 1604.00772), for which shares of elements are numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from crystaljax.alloys.baselines.encoding import closest, places
+from crystaljax.alloys.baselines.space import Space, new_candidates
+from crystaljax.alloys.composition import TAGS, Candidate, Tags, write_candidate
+from crystaljax.alloys.journal import Entry
+
+if TYPE_CHECKING:
+    from crystaljax.alloys.baselines.optimize import Proposal, SearchConfig
+
+_SIGMA = 1.0  # of the first generation
+_STEEP = 2.0  # exp of so many times a coordinate is an amount
+_IDLE = 4  # generations without a new candidate, after which the search starts elsewhere ...
+_STARTS = 8  # ... so many times, before candidates are drawn at random
+_WORST = 1e12  # cost of a point without a candidate: ranks alone count
+
+
+class Generation(NamedTuple):
+    """Points that are judged together."""
+
+    number: int
+    start: int | None
+    """Seed of a new start before it, if there is one."""
+    points: list[list[float]]
+
+
+class Evolution:
+    """Proposes candidates by CMA-ES of the package cmaes.
+
+    A point has a coordinate for each element of the matrix and of each site, whose exponentials are
+    amounts, and one for the volume; its candidate is the closest of the grid. A candidate that was
+    judged before is not judged again: its reward is known. Where nothing new comes up the search
+    starts at another point.
+    """
+
+    def __init__(self, space: Space, config: SearchConfig, tags: Tags = TAGS) -> None:
+        """ImportError without cmaes."""
+        cmaes_module()
+        self._space, self._config, self._tags = space, config, tags
+        self._cost: dict[str, float] = {"": _WORST}
+        self._current: tuple[Generation, list[str]] | None = None
+        self._new: list[Generation] = []  # those not yet in a note
+        self._count = 0
+        self._search: Any = None
+        self._begin(config.seed)
+
+    def propose(self, n: int, known: set[str]) -> list[Proposal]:
+        """See `optimize.Proposer`."""
+        from crystaljax.alloys.baselines.optimize import Proposal
+
+        for attempt in range(_IDLE * _STARTS):
+            texts = [] if self._current is None else self._current[1]
+            fresh = [text for text in dict.fromkeys(texts) if text not in self._cost][:n]
+            if fresh:
+                drawn = [generation._asdict() for generation in self._new]
+                self._new = []
+                notes = [{"generations": drawn}, *({} for _ in fresh[1:])]
+                return [Proposal(text, note) for text, note in zip(fresh, notes, strict=True)]
+            self._draw(attempt, len(known))
+        rng = np.random.default_rng([self._config.seed, len(known)])
+        found = new_candidates(self._space, n, rng, known, self._tags)
+        return [Proposal(write_candidate(one, self._tags), {}) for one in found]
+
+    def learn(self, entries: Sequence[Entry]) -> None:
+        """Take in rewards; what failed by accident counts as the worst."""
+        for entry in entries:
+            for noted in entry["note"].get("generations", ()):
+                if noted["number"] == self._count:  # of a search that goes on
+                    self._adopt(Generation(**noted))
+            failed = entry["value"] is None or entry["transient"]
+            self._cost[entry["text"]] = _WORST if failed else -entry["value"]
+            self._settle()
+
+    def _draw(self, attempt: int, n_known: int) -> None:
+        """The next generation."""
+        seeds = np.random.default_rng([self._config.seed, n_known, attempt]).integers(2**31, size=2)
+        restart = self._search.should_stop() or (attempt and attempt % _IDLE == 0)
+        start = int(seeds[0]) if restart else None
+        if start is not None:
+            self._begin(start)
+        self._search.reseed_rng(int(seeds[1]))
+        points = [self._search.ask().tolist() for _ in range(self._search.population_size)]
+        generation = Generation(self._count, start, points)
+        self._new.append(generation)
+        self._adopt(generation, begun=True)
+
+    def _adopt(self, generation: Generation, *, begun: bool = False) -> None:
+        """Make a generation the current one."""
+        if generation.start is not None and not begun:
+            self._begin(generation.start)
+        found = (self._candidate(np.array(point)) for point in generation.points)
+        texts = ["" if one is None else write_candidate(one, self._tags) for one in found]
+        self._current = generation, texts
+        self._count += 1
+        self._settle()
+
+    def _settle(self) -> None:
+        """Learn from the current generation if all of it is known."""
+        if self._current is None or not all(text in self._cost for text in self._current[1]):
+            return
+        generation, texts = self._current
+        costs = (self._cost[text] for text in texts)
+        pairs = zip(map(np.array, generation.points), costs, strict=True)
+        self._search.tell([*pairs])
+        self._current = None
+
+    def _begin(self, seed: int) -> None:
+        """Start at a point."""
+        size = sum(len(place.elements) for place in places(self._space.grid)) + 1
+        mean = np.random.default_rng(seed).normal(0, 0.5, size)
+        population = max(self._config.population, 2)
+        self._search = cmaes_module().CMA(mean, _SIGMA, population_size=population, seed=seed)
+
+    def _candidate(self, point: np.ndarray) -> Candidate | None:
+        """The candidate of a point."""
+        amounts = []
+        for place in places(self._space.grid):
+            here, point = point[: len(place.elements)], point[len(place.elements) :]
+            shares = np.exp(_STEEP * (here - here.max()))
+            amounts.append(dict(zip(place.elements, (shares / shares.sum()).tolist(), strict=True)))
+        matrix, first, second = amounts
+        for element in [*first]:  # an element is on one site, where there is more of it
+            if element in second:
+                del (second if first[element] >= second[element] else first)[element]
+        if not first or not second:
+            return None
+        grids = [place.shares for place in places(self._space.grid)]
+        chosen = [closest(*pair) for pair in zip((matrix, first, second), grids, strict=True)]
+        volumes = self._space.volumes
+        place = int(len(volumes) / (1 + np.exp(-float(point[0]))))
+        return self._space.candidate(*chosen, volumes[min(place, len(volumes) - 1)])
+
+
+def cmaes_module() -> Any:
+    """The package cmaes; ImportError saying how to install it."""
+    try:
+        import cmaes
+    except ImportError as error:
+        raise ImportError('cmaes is not installed: run pip install "crystaljax[alloy]"') from error
+    return cmaes
