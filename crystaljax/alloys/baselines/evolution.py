@@ -132,10 +132,11 @@ class Evolution:
         if not first or not second:
             return None
         grids = [place.shares for place in places(self._space.grid)]
-        chosen = [closest(*pair) for pair in zip((matrix, first, second), grids, strict=True)]
+        on_grid = [closest(*pair) for pair in zip((matrix, first, second), grids, strict=True)]
         volumes = self._space.volumes
-        place = int(len(volumes) / (1 + np.exp(-float(point[0]))))
-        return self._space.candidate(*chosen, volumes[min(place, len(volumes) - 1)])
+        volume = int(len(volumes) / (1 + np.exp(-float(point[0]))))
+        matrix, first, second = on_grid
+        return self._space.candidate(matrix, first, second, volumes[min(volume, len(volumes) - 1)])
 
 
 def cmaes_module() -> Any:
