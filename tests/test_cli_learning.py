@@ -78,14 +78,6 @@ def test_a_wyckoff_transformer_goes_on_learning(
     assert "other settings" in refused(capsys, *given, "--seed", 1)
 
 
-def test_what_makes_a_model_worse_is_not_kept(folder: Path, tmp_path: Path) -> None:
-    given = ("finetune", "--model", folder / "model", "--train", folder / "train.csv")
-    run(*given, "--learning-rate", 10, "--patience", 2, "--output", tmp_path)
-    for a, b in zip(weights(folder / "model"), weights(tmp_path / "model"), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert read_metrics(tmp_path)["validation/nll"][:, 0].tolist() == [0, 1, 2]
-
-
 def test_what_cannot_be_asked(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,10 +62,12 @@ class Learning(Command):
     def _fit(self, n: int, optimizer: OptimizerConfig, **more: Any) -> dict[str, Any]:
         """Settings of a run of n crystals (`training.fit.FitConfig`), validated once an epoch."""
         batch_size = self.batch_size or min(BATCH_SIZE, n)
+        n_steps = self.n_epochs * (n // batch_size)
+        warmup_steps = min(optimizer.warmup_steps, n_steps // 10)
         return {
             "n_epochs": self.n_epochs,
             "batch_size": batch_size,
-            "optimizer": optimizer,
+            "optimizer": dataclasses.replace(optimizer, warmup_steps=warmup_steps),
             "seed": self.seed,
             "patience": self.patience,
             "validate_every": 0,

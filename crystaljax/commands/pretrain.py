@@ -47,7 +47,7 @@ class Pretrain(Learning):
         from crystaljax.training.optimizer import OptimizerConfig
         from crystaljax.training.pretrain import PretrainConfig
 
-        self._refuse("is for language models: give --tokenization", "templates", "n_parts", "text")
+        self._refuse("is for language models (--tokenization)", "templates", "n_parts", "text")
         data = self._read()
         every = WyckoffPolicy(self.wyckoff, data[0].space_group_counts)
         train = learnable(every, data[0], "learn")

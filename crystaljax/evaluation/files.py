@@ -108,9 +108,7 @@ def energies(judge: Judge, crystals: Crystals) -> RewardBatch:
     return RewardBatch.concatenate([judge(chunk) for chunk in tracked(chunks, what)])
 
 
-def ranked(
-    judge: StabilityReward, crystals: Crystals
-) -> tuple[np.ndarray, dict[str, np.ndarray], Reasons]:
+def ranked(judge: Judge, crystals: Crystals) -> tuple[np.ndarray, dict[str, np.ndarray], Reasons]:
     """Rows of B crystals by energy above hull, the lowest first, and those without one at the end.
 
     Returns the rows (int [B]), the energies in their order (eV/atom; nan where there is none), and

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from crystaljax import plots
 from crystaljax.data.rows import Dataset
@@ -15,9 +18,9 @@ from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.texts import (
     LlmSetup,
+    Texts,
     chats,
     crystal_texts,
-    fitting,
     plain,
     read_texts,
     record,
@@ -26,9 +29,13 @@ from crystaljax.experiment.texts import (
     writer,
     written_as,
 )
+from crystaljax.policies.base import rows_without_error
+from crystaljax.policies.text import TextPolicy
 from crystaljax.text.loading import load_text_policy
 from crystaljax.tracking import read_metrics
 from crystaljax.training.sft import SftConfig, sft
+
+log = logging.getLogger(__name__)
 
 
 def learn_texts(
@@ -97,3 +104,36 @@ def learn_texts(
     )
     experiment.finish(report, outputs={model: "model"})
     return model
+
+
+def fitting(policy: TextPolicy, texts: Texts, name: str) -> Texts:
+    """Examples that a model can take; the others are counted, with a warning.
+
+    A model cannot take what its tokenizer has no tokens for, such as an element, and what is longer
+    than its context.
+
+    name: what the examples are for, in messages.
+
+    ValueError if none is left.
+    """
+    n, longest = len(texts.examples), policy.config.max_length
+    reasons: list[str] = []
+
+    def check_tokens(rows: np.ndarray) -> None:
+        try:
+            made = sequences(policy, texts.take(rows))
+        except ValueError as error:
+            reasons[:] = [str(error)]
+            raise
+        if any(len(sequence.tokens) > longest for sequence in made):
+            reasons[:] = [f"texts of more tokens than the model's context of {longest}"]
+            raise ValueError
+
+    kept = rows_without_error(check_tokens, np.arange(n))
+    if len(kept) == n:
+        return texts
+    said = f"of {n} examples to {name} the model cannot take {n - len(kept)}"
+    if not len(kept):
+        raise ValueError(f"{said} ({reasons[0]}): give others, or another model")
+    log.warning("%s, which are left out; one of them: %s", said, reasons[0])
+    return texts.take(kept)

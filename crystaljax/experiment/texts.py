@@ -18,7 +18,6 @@ from crystaljax.data.dataset import load
 from crystaljax.data.rows import Dataset
 from crystaljax.experiment.predictors import PredictorsConfig
 from crystaljax.models.llm.config import LoraConfig
-from crystaljax.policies.base import rows_without_error
 from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.loading import read_metadata
 from crystaljax.policies.text import Params, TextPolicy
@@ -319,39 +318,6 @@ def crystal_texts(
         for i, (question, row) in enumerate(zip(epochs[0], found, strict=True))
     ]
     return Texts(first, asked, crystals, found, epochs[0], later)
-
-
-def fitting(policy: TextPolicy, texts: Texts, name: str) -> Texts:
-    """Examples that a model can take; the others are counted, with a warning.
-
-    A model cannot take what its tokenizer has no tokens for, such as an element, and what is longer
-    than its context.
-
-    name: what the examples are for, in messages.
-
-    ValueError if none is left.
-    """
-    n, longest = len(texts.examples), policy.config.max_length
-    reasons: list[str] = []
-
-    def check_tokens(rows: np.ndarray) -> None:
-        try:
-            made = sequences(policy, texts.take(rows))
-        except ValueError as error:
-            reasons[:] = [str(error)]
-            raise
-        if any(len(sequence.tokens) > longest for sequence in made):
-            reasons[:] = [f"texts of more tokens than the model's context of {longest}"]
-            raise ValueError
-
-    kept = rows_without_error(check_tokens, np.arange(n))
-    if len(kept) == n:
-        return texts
-    said = f"of {n} examples to {name} the model cannot take {n - len(kept)}"
-    if not len(kept):
-        raise ValueError(f"{said} ({reasons[0]}): give others, or another model")
-    log.warning("%s, which are left out; one of them: %s", said, reasons[0])
-    return texts.take(kept)
 
 
 def _augmented(format: TextFormat, seed: Sequence[int], crystals: Crystals) -> list[str]:
