@@ -200,6 +200,12 @@ def test_without_a_phase_the_others_take_its_place() -> None:
     assert engine.identity.endswith(" -L12_FCC")
 
 
+def test_an_element_whose_phase_orders(engine: Calphad) -> None:
+    """Nickel, FCC up to 1728 K (A. T. Dinsdale, CALPHAD 15 (1991) 317)."""
+    table = engine.equilibria([{"Ni": 1.0}], np.array([1000.0, 1715.0, 1740.0]))
+    assert table.phase.tolist() == ["L12_FCC", "L12_FCC", "LIQUID"]
+
+
 def test_fields_of_gamma_and_gamma_prime() -> None:
     """At 1273 K about 15 and 23 at.-% Al: Huang & Chang, Intermetallics 6 (1998) 487.
 

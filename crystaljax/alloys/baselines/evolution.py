@@ -132,10 +132,11 @@ class Evolution:
         if not first or not second:
             return None
         grids = [place.shares for place in places(self._space.grid)]
-        chosen = [closest(*pair) for pair in zip((matrix, first, second), grids, strict=True)]
+        pairs = zip((matrix, first, second), grids, strict=True)
+        bcc, one, other = (closest(*pair) for pair in pairs)
         volumes = self._space.volumes
-        place = int(len(volumes) / (1 + np.exp(-float(point[0]))))
-        return self._space.candidate(*chosen, volumes[min(place, len(volumes) - 1)])
+        step = min(int(len(volumes) / (1 + np.exp(-float(point[0])))), len(volumes) - 1)
+        return self._space.candidate(bcc, one, other, volumes[step])
 
 
 def cmaes_module() -> Any:

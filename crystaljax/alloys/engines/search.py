@@ -146,6 +146,8 @@ def _reordered(system: System, minima: list[Minimum], rows: list[int]) -> dict[s
     """Phase name -> states [P, S] below a plane: a solution's, ordered more, less or otherwise."""
     found = {}
     for name, ordering in system.orderings.items():
+        if name not in system.surfaces:  # of a single element it has one state
+            continue
         pairs = [
             (row, ordering.ordered(sites))
             for row in rows
