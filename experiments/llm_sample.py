@@ -20,19 +20,18 @@ from crystaljax.data.files import replacing
 from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.answers import Answers, Examiner, evaluations_of, shown
 from crystaljax.experiment.experiment import Experiment
-from crystaljax.experiment.main import run
-from crystaljax.experiment.predictors import predicting
-from crystaljax.experiment.texts import (
+from crystaljax.experiment.llm_setup import (
     PAPER_BASE,
     PAPER_SAMPLING,
     LlmSetup,
     TextsConfig,
     chats,
-    read_texts,
     record,
-    writer,
     written_as,
 )
+from crystaljax.experiment.main import run
+from crystaljax.experiment.predictors import predicting
+from crystaljax.experiment.texts import read_texts, writer
 from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.text.examples import Chat, Example
 from crystaljax.text.grammar import from_regex

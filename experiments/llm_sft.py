@@ -21,10 +21,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.llm_setup import LlmSetup, TextsConfig, paper_setup
 from crystaljax.experiment.main import run
 from crystaljax.experiment.predictors import predicting
 from crystaljax.experiment.sft import learn_texts
-from crystaljax.experiment.texts import LlmSetup, TextsConfig, paper_setup
 from crystaljax.text.loading import TextModelConfig
 from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.sft import SftConfig, adapter_tuning

@@ -13,7 +13,7 @@ from crystaljax.tracking import TrackingConfig
 if TYPE_CHECKING:
     from crystaljax.data.rows import Dataset
     from crystaljax.experiment.experiment import Experiment
-    from crystaljax.experiment.texts import LlmSetup
+    from crystaljax.experiment.llm_setup import LlmSetup
     from crystaljax.text.loading import TextModelConfig
     from crystaljax.training.optimizer import OptimizerConfig
 
@@ -92,7 +92,7 @@ class Learning(Command):
 
     def _texts(self, model: TextModelConfig, format: str) -> LlmSetup:
         """Set-up of learning texts of crystals; the weights of the lowest loss are taken."""
-        from crystaljax.experiment.texts import LlmSetup, TextsConfig
+        from crystaljax.experiment.llm_setup import LlmSetup, TextsConfig
 
         texts = TextsConfig(
             crystals=self.train, format=format, templates=self.templates, seed=self.seed

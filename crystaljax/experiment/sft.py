@@ -15,20 +15,9 @@ from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.answers import Examiner, evaluations_of, shown
 from crystaljax.experiment.curves import first_and_last
 from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.llm_setup import LlmSetup, chats, record, weights_of, written_as
 from crystaljax.experiment.run_folder import remade
-from crystaljax.experiment.texts import (
-    LlmSetup,
-    Texts,
-    chats,
-    crystal_texts,
-    plain,
-    read_texts,
-    record,
-    sequences,
-    weights_of,
-    writer,
-    written_as,
-)
+from crystaljax.experiment.texts import Texts, crystal_texts, plain, read_texts, sequences, writer
 from crystaljax.policies.base import rows_without_error
 from crystaljax.policies.text import TextPolicy
 from crystaljax.text.loading import load_text_policy
