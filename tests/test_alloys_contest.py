@@ -1,5 +1,6 @@
 """Parts of the contest on alloys: what is chosen, counted and timed."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("qwix")
 
+from crystaljax.alloys.baselines.optimize import SearchConfig
 from crystaljax.alloys.family import BCC_B2
 from crystaljax.experiment.alloy_contest import (
     ContestConfig,
@@ -15,14 +17,20 @@ from crystaljax.experiment.alloy_contest import (
     Teaching,
     _Clock,
     best_of,
+    compete,
+    finish_contest,
     measures,
     n_systems,
 )
 from crystaljax.experiment.alloys import BestConfig, Samples
+from crystaljax.experiment.experiment import Experiment
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
+from crystaljax.text.generation import GenerationConfig
+from crystaljax.tracking import TrackingConfig
 from crystaljax.training.reinforce import ReinforceConfig
 from crystaljax.training.sft import SftConfig
+from crystaljax.training.text_preference import TextPreferenceConfig
 
 RULES = tuple(BCC_B2.rules)
 
@@ -86,3 +94,81 @@ def test_numbers_that_do_not_fit() -> None:
     assert teaching.grpo_steps(180) == 9
     with pytest.raises(ValueError, match="GRPO learns from 30 candidates, which are no multiple"):
         teaching.grpo_steps(30)
+
+
+class Bench:
+    """Counts what each method has judged, in place of models and equilibria."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.generation = GenerationConfig()
+        self.judged: Counter[str] = Counter()
+        self.learnt: list[tuple[str, int]] = []
+
+    def _drawn(self, name: str, n: int) -> Samples:
+        self.judged[name] += n
+        random = np.random.default_rng(len(self.judged))
+        pairs = [(f"Cr{50 + k % 40}V{50 - k % 40}", -float(random.random())) for k in range(n)]
+        return samples(*pairs)
+
+    def searched(self, config: SearchConfig, name: str = "", start: object = None) -> Samples:
+        if name:
+            assert isinstance(start, Samples)
+            self.learnt.append((name, len(start.texts)))
+        return self._drawn(name or config.method, config.calls)
+
+    def sft(self, config: SftConfig) -> str:
+        return "SFT"
+
+    def refined(self, name: str, start: str, kept: Samples, config: SftConfig) -> str:
+        assert start == "SFT"
+        self.learnt.append((name, len(kept.texts)))
+        return name
+
+    def staged(self, name: str, start: str, pool: Samples, best: object, stages: list) -> str:
+        self.learnt.append((name, len(pool.texts)))
+        assert len(stages) == (2 if name == "DPO in stages" else 1)
+        return name
+
+    def grpo(self, name: str, start: str, config: ReinforceConfig, bounds: object) -> str:
+        self.judged["GRPO"] += config.n_steps * config.batch_size
+        return name
+
+    def samples(self, name: str, params: str, n: int, stream: int, how: object) -> Samples:
+        return self._drawn(f"{name} {stream}", n)
+
+
+def test_all_methods_have_as_many_candidates_judged(tmp_path: Path) -> None:
+    bench, config = Bench(tmp_path), ContestConfig(calls=48)
+    teaching = Teaching(
+        SftConfig(),
+        BestConfig(),
+        {"DPO": TextPreferenceConfig(), "DPO + anchor": TextPreferenceConfig(anchor=1.0)},
+        ReinforceConfig(batch_size=12, group_size=12),
+        RewardBounds(),
+    )
+    found = compete(bench, config, teaching, SearchConfig(), GenerationConfig())  # type: ignore[arg-type]
+    assert list(found) == [
+        *("random", "TPE", "NSGA-II", "CMA-ES", "SFT", "best of 4", "iterated SFT", "DPO"),
+        *("DPO + anchor", "DPO in stages", "GRPO", "SFT + TPE"),
+    ]
+    assert {len(one.proposed.texts) for one in found.values()} == {12}
+    assert {one.n_judged for one in found.values()} == {48}
+    judged = bench.judged
+    for name in ("random", "tpe", "nsga2", "cma"):
+        assert judged[name] == 48
+    pool = sum(n for name, n in judged.items() if name.startswith("SFT/"))
+    assert pool == 48  # which best-of-4 has, too
+    # Each model that learns from the pool, or from a part of it, has the rest for itself.
+    learnt = dict(bench.learnt)
+    assert {learnt[name] for name in ("DPO", "DPO + anchor", "DPO in stages")} == {36}
+    assert sum(n for name, n in judged.items() if name.startswith("iterated")) == 48 - 12
+    assert [learnt[f"iterated SFT/{n}"] for n in (1, 2, 3)] == [3, 6, 9]
+    assert sum(n for name, n in judged.items() if name.startswith("GRPO")) == 48
+    assert judged["sft_tpe"] + learnt["sft_tpe"] == 48
+    with Experiment(
+        ContestConfig(), tmp_path / "out", TrackingConfig(mode="disabled"), "contest"
+    ) as experiment:
+        page = finish_contest(experiment, BCC_B2, {0: found, 1: found})
+    assert "SFT + TPE" in page.read_text(encoding="utf-8")
+    assert len((tmp_path / "out" / "contest.csv").read_text().splitlines()) == 1 + len(found)

@@ -329,8 +329,8 @@ class AlloyReward(ServedReward):
                 column[n] = judged.info[name][place]
         info["read"] = np.array([reason is None for _, reason in read])
         info["missing"] = np.array([self._n_missing(key) for key, _ in read])
-        is_judged = np.array([reason is None for reason in reasons], bool)
-        info["bound"] = np.where(is_judged, value - self._doubt(info), value)
+        known = np.array([reason is None for reason in reasons], bool)
+        info["bound"] = np.where(known, value - self._doubt(info), value)
         if self.config.cautious:
             value = info["bound"]
         batch = RewardBatch.from_values(value, info, reasons, transient)
