@@ -17,7 +17,9 @@ from crystaljax.commands.compare import Compare
 from crystaljax.commands.convert import Convert
 from crystaljax.commands.data import Data
 from crystaljax.commands.evaluate import Evaluate
+from crystaljax.commands.finetune import Finetune
 from crystaljax.commands.predict import Predict
+from crystaljax.commands.pretrain import Pretrain
 from crystaljax.commands.sample import Sample
 from crystaljax.user_errors import one_line_errors
 
@@ -25,6 +27,8 @@ COMMANDS: dict[str, Any] = {
     "sample": Sample,
     "predict": Predict,
     "evaluate": Evaluate,
+    "finetune": Finetune,
+    "pretrain": Pretrain,
     "compare": Compare,
     "data": Data,
     "convert": Convert,

@@ -115,6 +115,19 @@ class Condition:
         return np.array([letter_index(x) for x in self.template or ()], np.int32)
 
 
+def chemical_system(text: str) -> tuple[str, ...]:
+    """The elements of a chemical system such as Li-Fe-O, of which crystals have all and no other.
+
+    Ask for them as `Condition.elements` and as `Condition.required`. ValueError for a text that is
+    none.
+    """
+    names = tuple(text.split("-"))
+    if len(set(names)) < len(names) or not all(names):
+        raise ValueError(f"{text!r} is no chemical system: write each element once, as in Li-Fe-O")
+    marked(names)
+    return names
+
+
 def chosen(conditions: Sequence[Condition], n: int, seed: int) -> list[Condition]:
     """n of the conditions in a random order, which goes on from the first when all were taken."""
     order = np.random.default_rng(seed).permutation(len(conditions))

@@ -133,7 +133,7 @@ class MCMCConfig:
     moves: Moves = field(default_factory=Moves)
     """Lengths of proposals."""
     seed: int = 0
-    """Of the first states and the proposals."""
+    """Random seed for the first states and the proposals."""
     save_every: int = 20
     """Steps between checkpoints; the last step is always saved."""
 

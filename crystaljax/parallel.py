@@ -17,7 +17,7 @@ class MeshConfig:
     """Sharing of the work among devices of all hosts; batches are spread over all in any case."""
 
     data: int = -1
-    """Copies of the parameters; as many as there are devices for, if -1."""
+    """Copies of the parameters. -1: as many as the devices allow."""
     fsdp: int = 1
     """Devices that share one copy of the parameters."""
 

@@ -92,7 +92,11 @@ class Tracker:
             _drop_after(path, resume_step)
         self._file = path.open("a", encoding="utf-8", buffering=1)  # every line reaches the system
         if self.config.mode != "disabled":
+            former = kept_run_id(self.folder)
             self._run = _start(self.config, self.folder, dict(run_config or {}), job_type)
+            if self._run is not None and self._run.id == former:
+                where = f"step {resume_step}" if resume_step else "its start"
+                log.info("W&B: the run %s is gone on with, from %s", former, where)
 
     @property
     def run_id(self) -> str | None:

@@ -165,9 +165,12 @@ hull of --setup.stability.hull; clipping at 0.2 and means by sequence.
 """
 
 PRESETS = {
-    "small": ("300 test formulas, small models; sized for 40 minutes of two CPU cores.", SMALL),
-    "gpu": ("All test formulas and three seeds, for one GPU.", GPU),
-    "paper": ("Hong et al.: Qwen2.5-7B-Instruct, all parameters, on 8 GPUs; see PAPER.", PAPER),
+    "small": ("Two CPU cores, sized for 40 minutes: 300 test formulas, small models.", SMALL),
+    "gpu": ("One GPU: all test formulas and three seeds.", GPU),
+    "paper": (
+        "8 GPUs: Hong et al., all of Qwen2.5-7B-Instruct; deviations at PAPER.",
+        PAPER,
+    ),
 }
 
 

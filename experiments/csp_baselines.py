@@ -60,7 +60,7 @@ class Config:
     relax_steps: int = 0
     """Steps of relaxation at most; 0 does not relax."""
     seed: int = 0
-    """Seed of the draws."""
+    """Random seed for the draws."""
     output: Path = Path("runs/csp_baselines")
     """Folder of predictions and report."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -48,7 +48,7 @@ class Config:
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     """Potential and hull."""
     seed: int = 0
-    """Of the draw."""
+    """Random seed for the draw."""
     output: Path = Path("runs/csp_rewards")
     """Folder of the report."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -47,12 +47,12 @@ class Config:
 
 PRESETS = {
     "small": (
-        "Cr-rich BCC and NiAl: a minute.",
+        "One CPU core, 1 minute: Cr-rich BCC and NiAl.",
         Config(grid=GridConfig(Roles(("Cr",), ("Al",), ("Ni",)), parts=(2,), site_parts=(2,))),
     ),
-    "alcocrni": ("Al-Co-Cr-Ni by alcocrni.tdb: half an hour on one core.", Config()),
+    "alcocrni": ("One CPU core, 30 minutes: Al-Co-Cr-Ni by alcocrni.tdb.", Config()),
     "al-fe-mn-ti": (
-        "Al-Fe-Mn-Ti by COST507.tdb, BCC of at most two elements: ten minutes on one core.",
+        "One CPU core, 10 minutes: Al-Fe-Mn-Ti by COST507.tdb, BCC of at most two elements.",
         Config(
             PurityConfig(EngineConfig("COST507.tdb", elements=ROLES["al-fe-mn-ti"].bcc)),
             GridConfig(ROLES["al-fe-mn-ti"], most_bcc=2, site_parts=(2,)),

@@ -24,11 +24,12 @@ from crystaljax.data.writers import write
 from crystaljax.evaluation.matching import once
 from crystaljax.evaluation.policies import Assessment
 from crystaljax.evaluation.report import Report, Table
-from crystaljax.experiment.best import ENERGY, BestStructures
+from crystaljax.experiment.best import ENERGY, BestStructures, ReportConfig, Score
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.rewarded import Rewarded
 from crystaljax.experiment.run_folder import remade
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.base import RewardBatch
@@ -53,6 +54,10 @@ def of_size(n_samples: int, batch_size: int, potential: str = "chgnet") -> Setup
     )
 
 
+PREDICTED = {"reward": "ε·E_gap (eV)", "dielectric": "ε", "band_gap": "E_gap (eV)"}
+"""Columns of candidates beside what evaluations find, and their headings."""
+
+
 @dataclass(frozen=True)
 class Config:
     """Figure of merit in one space group, by RL."""
@@ -71,6 +76,9 @@ class Config:
     """Candidates in the table."""
     max_e_above_hull: float = 0.1
     """eV/atom: candidates are no higher above the hull by any potential that judges."""
+    report: ReportConfig = field(default_factory=ReportConfig)
+    """The report's table of candidates, which has the columns reward (the figure of merit),
+    dielectric and band_gap, too."""
 
 
 PAPER = Config(
@@ -91,8 +99,8 @@ loss has converged. The paper does not say what samples that cannot be judged ge
 """
 
 PRESETS = {
-    "small": ("Two CPU cores, some 15 minutes.", Config()),
-    "paper": ("The paper's settings, for a GPU; deviations are listed at PAPER.", PAPER),
+    "small": ("Two CPU cores, 10 minutes.", Config()),
+    "paper": ("One GPU: the paper's settings; deviations are listed at PAPER.", PAPER),
 }
 
 
@@ -106,6 +114,7 @@ def main(config: Config) -> None:
     ):
         merit = create_figure_of_merit(config.dielectric, config.band_gap, config.max_merit)
         task = bench.task(merit)
+        config.report.check([*bench.columns, *PREDICTED])
         bench.record(experiment)
         experiment.describe(reward="figure of merit ε·E_gap (eV)")
         experiment.use("dielectric", config.dielectric)
@@ -129,6 +138,7 @@ def main(config: Config) -> None:
                 "Predicted properties of fresh samples, with lines of equal figure of merit",
             ),
             "energies": (plots.e_above_hull_histogram(energies), "Energy above hull, not rewarded"),
+            **Rewarded(merit.quantity, merits).figures(found),
             **rl_figures(experiment.folder, "figure of merit (eV)"),
         }
         rows = candidates(found["RL"], merits["RL"], config)
@@ -140,9 +150,7 @@ def main(config: Config) -> None:
             [words(config, bench), *bench.notes],
             {"kl_from_base_nats": last_kl(experiment.folder)},
         )
-        score = np.full(len(merits["RL"]), np.nan)
-        score[rows] = merits["RL"].value[rows]
-        best = BestStructures.of(found["RL"], "Candidates after RL of best merit", score)
+        best = best_candidates(found["RL"], merits["RL"], rows, config.report)
         experiment.finish(report, best=best, outputs={model: "model", samples: "structures"})
 
 
@@ -187,6 +195,18 @@ def candidates(found: Assessment, merit: RewardBatch, config: Config) -> np.ndar
     rows = rows[np.argsort(-merit.value[rows])]
     cluster = found.evaluation.columns["cluster"]
     return rows[once(np.ones(len(rows), bool), cluster[rows])][: config.n_best]
+
+
+def best_candidates(
+    found: Assessment, merit: RewardBatch, rows: np.ndarray, report: ReportConfig
+) -> BestStructures:
+    """The candidates, with their predicted properties, for the table of structures."""
+    score = np.full(len(merit), np.nan)
+    score[rows] = merit.value[rows]
+    values = {"reward": merit.value, **merit.info}
+    scores = {name: Score(PREDICTED[name], values[name]) for name in PREDICTED}
+    caption = "Candidates after RL of best merit"
+    return BestStructures.of(found, caption, score, scores, report.columns)
 
 
 def candidate_table(

@@ -59,9 +59,9 @@ class Config:
 
 
 PRESETS = {
-    "small": ("Two CPU cores, some 15 minutes.", Config()),
+    "small": ("Two CPU cores, 15 minutes.", Config()),
     "paper": (
-        "PPO with the settings of arXiv 2504.02367, which does not compare it; for a GPU.",
+        "One GPU: PPO with the settings of arXiv 2504.02367, which has no such comparison.",
         Config(
             setup=Setup(
                 output=Path("runs/kl_reward"),

@@ -22,22 +22,18 @@ from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.answers import Examiner, evaluations_of, shown
 from crystaljax.experiment.curves import first_and_last
 from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.llm_setup import (
+    LlmSetup,
+    chats,
+    paper_setup,
+    record,
+    weights_of,
+    written_as,
+)
 from crystaljax.experiment.main import run
 from crystaljax.experiment.predictors import predicting
 from crystaljax.experiment.run_folder import remade
-from crystaljax.experiment.texts import (
-    LlmSetup,
-    Texts,
-    asked_of,
-    chats,
-    paper_setup,
-    read_texts,
-    record,
-    sequences,
-    weights_of,
-    writer,
-    written_as,
-)
+from crystaljax.experiment.texts import Texts, asked_of, read_texts, sequences, writer
 from crystaljax.policies.base import Rollout
 from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.text import TextPolicy
@@ -107,9 +103,9 @@ class Config:
 PAPER = paper_setup("runs/llm_dpo")
 
 PRESETS = {
-    "small": ("Goes on from `llm_sft.py small`; two CPU cores, 4 minutes.", Config()),
+    "small": ("Two CPU cores, 4 minutes: goes on from `llm_sft.py small`.", Config()),
     "paper": (
-        "LoRA on Qwen2.5-7B with an NF4 base: one GPU. Give --setup.model.adapter of"
+        "One GPU: LoRA on Qwen2.5-7B with an NF4 base. Give --setup.model.adapter of"
         " `llm_sft.py paper`.",
         Config(
             setup=replace(PAPER, model=replace(PAPER.model, lora=None)),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,20 +20,20 @@ from crystaljax.data.files import replacing
 from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.answers import Answers, Examiner, evaluations_of, shown
 from crystaljax.experiment.experiment import Experiment
-from crystaljax.experiment.main import run
-from crystaljax.experiment.predictors import predicting
-from crystaljax.experiment.texts import (
+from crystaljax.experiment.llm_setup import (
     PAPER_BASE,
     PAPER_SAMPLING,
     LlmSetup,
     TextsConfig,
     chats,
-    read_texts,
     record,
-    writer,
     written_as,
 )
+from crystaljax.experiment.main import run
+from crystaljax.experiment.predictors import predicting
+from crystaljax.experiment.texts import read_texts, writer
 from crystaljax.models.llm.token_grammar import TokenGrammar
+from crystaljax.text.examples import Chat, Example
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 
@@ -54,10 +55,10 @@ class Config:
 
 
 PRESETS = {
-    "small": ("The model of `llm_sft.py small`; two CPU cores, a minute.", Config()),
+    "small": ("Two CPU cores, 1 minute: the model of `llm_sft.py small`.", Config()),
     "paper": (
-        "Up to 10,000 answers of Qwen2.5-7B, NF4, with the adapter of `llm_sft.py paper`: one GPU."
-        " Give --setup.model.adapter.",
+        "One GPU: up to 10,000 answers of Qwen2.5-7B with an NF4 base. Give"
+        " --setup.model.adapter of `llm_sft.py paper`.",
         Config(
             setup=LlmSetup(
                 texts=TextsConfig(crystals="mp20-train", max_sites=20),
@@ -99,20 +100,26 @@ def main(config: Config) -> None:
                 f" {seconds:.0f} s with compilation."
             )
             files.append(experiment.folder / f"{label.replace(' ', '_')}.jsonl")
-            write(found[label], files[-1])
+            write(examine.texts.examples, found[label], files[-1])
         tables = [Table(f"Some answers, {label}", shown(x)) for label, x in found.items()]
         evaluations = evaluations_of(found)
         report = Report("Samples of a language model", evaluations, (), tables, notes)
         experiment.finish(report, outputs=dict.fromkeys(files, "completions"))
 
 
-def write(answers: Answers, path: Path) -> None:
-    """One JSON object a line: the completion, what it was asked for, ln p, what ended it."""
+def prompt_of(example: Example | Chat) -> str | list[dict[str, str]]:
+    """All that comes before the completion: a text, or a list of messages."""
+    return list(example.messages[:-1]) if isinstance(example, Chat) else example.prompt
+
+
+def write(asked: Sequence[Example | Chat], answers: Answers, path: Path) -> None:
+    """One JSON object a line: prompt, completion, what was asked for, ln p, what ended it."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for i, text in enumerate(answers.texts):
+        for i, (example, text) in enumerate(zip(asked, answers.texts, strict=True)):
             line = {
-                "asked": answers.asked[i],
+                "prompt": prompt_of(example),
                 "completion": text,
+                "asked": answers.asked[i],
                 "logp": float(answers.logp[i]),
                 "tokens": int(answers.n_tokens[i]),
                 "ended_by": str(answers.reason[i]),

@@ -20,31 +20,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from crystaljax import plots
-from crystaljax.evaluation.report import Report, Table
-from crystaljax.experiment.answers import Examiner, evaluations_of, shown
-from crystaljax.experiment.curves import first_and_last
 from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.llm_setup import LlmSetup, TextsConfig, paper_setup
 from crystaljax.experiment.main import run
 from crystaljax.experiment.predictors import predicting
-from crystaljax.experiment.run_folder import remade
-from crystaljax.experiment.texts import (
-    LlmSetup,
-    TextsConfig,
-    chats,
-    paper_setup,
-    plain,
-    read_texts,
-    record,
-    sequences,
-    weights_of,
-    writer,
-    written_as,
-)
-from crystaljax.text.loading import TextModelConfig, load_text_policy
-from crystaljax.tracking import read_metrics
+from crystaljax.experiment.sft import learn_texts
+from crystaljax.text.loading import TextModelConfig
 from crystaljax.training.optimizer import OptimizerConfig
-from crystaljax.training.sft import SftConfig, adapter_tuning, sft
+from crystaljax.training.sft import SftConfig, adapter_tuning
 
 
 @dataclass(frozen=True)
@@ -70,9 +53,9 @@ class Config:
 
 
 PRESETS = {
-    "small": ("A model of a million parameters from scratch; two CPU cores, 6 minutes.", Config()),
+    "small": ("Two CPU cores, 6 minutes: a million parameters, from scratch.", Config()),
     "mix": (
-        "The size of small, taught infilling, any crystal, and crystals of some properties.",
+        "Two CPU cores: as `small`, for infilling, any crystal, and some properties.",
         Config(
             setup=LlmSetup(
                 texts=TextsConfig(
@@ -84,7 +67,7 @@ PRESETS = {
         ),
     ),
     "paper": (
-        "PLaID++: LoRA on Qwen2.5-7B with an NF4 base, the mixture of tasks: one GPU.",
+        "One GPU: LoRA on Qwen2.5-7B with an NF4 base, and the tasks of PLaID++.",
         Config(
             setup=paper_setup("runs/llm_sft"),
             sft=SftConfig(
@@ -99,53 +82,12 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
-    setup = config.setup
+    setup, vary = config.setup, ("result", "predictors")
     with (
-        Experiment(
-            config, setup.output, setup.tracking, "SFT", ".", vary=("result", "predictors")
-        ) as experiment,
+        Experiment(config, setup.output, setup.tracking, "SFT", ".", vary=vary) as experiment,
         predicting(setup.predictors) as predict,
     ):
-        record(experiment, setup)
-        metadata = written_as(setup, anew=True)
-        train, validation = read_texts(
-            setup.texts, metadata, chats(setup.model), config.sft.n_epochs
-        )
-        texts = [*plain(train), *plain(validation)]
-        policy = load_text_policy(setup.model, texts, metadata.create_format())
-        whole = writer(policy, metadata, train, anew=True)
-        examine = Examiner(setup, whole, validation, predict)
-        fit = experiment.main
-        before = examine(policy.start, 0)
-        state = sft(
-            policy,
-            sequences(policy, train),
-            sequences(policy, validation),
-            config.sft,
-            fit.folder,
-            fit.log,
-            run_id=fit.run_id,
-            n_drawn=1 + len(train.later),
-        )
-        params = weights_of(state, setup, policy)
-        after = examine(params, 1)
-        model = experiment.folder / "model"
-        with remade(model) as made:
-            whole.save(made, params)
-        metrics = read_metrics(experiment.folder)
-        losses = {"training": metrics["train/nll"], "validation": metrics["validation/nll"]}
-        figure = plots.training_curves(losses, "−ln p of a token (nats)")
-        report = Report(
-            "Supervised fine-tuning",
-            evaluations_of({"before SFT": before, "after SFT": after}),
-            experiment.pictures({"loss": (figure, "Loss during fine-tuning")}),
-            [
-                first_and_last("Loss (nats by token)", losses),
-                Table("Answers after SFT", shown(after)),
-            ],
-            [f"{config.sft.n_epochs} epochs of {len(train.examples)} texts."],
-        )
-        experiment.finish(report, outputs={model: "model"})
+        learn_texts(experiment, setup, config.sft, predict=predict)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@
 arXiv 2509.07150: iterated DPO on pairs by tiers of stability, by novelty and by space group, of
 samples drawn freely and in given space groups at a rising temperature. The report has rates of
 fresh samples of the base model, of learning in given space groups alone, and of both together, by
-another potential than the one that rewards; S.U.N. over the iterations, S.S.U.N. by space group,
-distributions of space groups and compositions. `small` is sized for 40 minutes on two cores; give
---setup.model for another model of either kind. Every run has a folder of its own in OUTPUT/runs:
-started again, the script goes on with what is not finished, and several processes may share the
-work (--only, --seeds).
+another potential than the one that rewards; the share of stable, unique and novel samples (S.U.N.)
+over the iterations, and by space group the share of those that also have the space group asked for
+(S.S.U.N.); distributions of space groups and compositions. `small` is sized for 40 minutes on two
+cores; give --setup.model for another model of either kind. Every run has a folder of its own in
+OUTPUT/runs: started again, the script goes on with what is not finished, and several processes may
+share the work (--only, --seeds).
 """
 
 from __future__ import annotations
@@ -92,13 +93,13 @@ Give --setup.stability.hull.
 """
 
 PRESETS = {
-    "small": ("Sized for 40 minutes of two CPU cores.", SMALL),
+    "small": ("Two CPU cores, sized for 40 minutes.", SMALL),
     "ablations": (
-        "All variants at the size of `small`, one after the other.",
+        "Two CPU cores: all variants at the size of `small`, one after the other.",
         replace(SMALL, variants=get_args(VariantName)),
     ),
     "gpu": (
-        "A tenth of the paper's samples; one GPU.",
+        "One GPU: a tenth of the paper's samples.",
         Config(
             setup=RlipSetup(
                 output=Path("runs/plaid"),
@@ -109,7 +110,7 @@ PRESETS = {
             exam=ExamConfig(n_per_iteration=1000, n_per_group=100),
         ),
     ),
-    "paper": ("The paper's settings, for a GPU; deviations are listed at PAPER.", PAPER),
+    "paper": ("One GPU: the paper's settings; deviations are listed at PAPER.", PAPER),
 }
 
 

@@ -11,20 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from crystaljax import plots
 from crystaljax.data.dataset import load
-from crystaljax.evaluation.report import Report
-from crystaljax.experiment.curves import first_and_last
 from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.learning import Result, learn_crystals
 from crystaljax.experiment.main import run
-from crystaljax.experiment.run_folder import remade
 from crystaljax.models.wyckoff.transformer import ModelConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
-from crystaljax.tracking import TrackingConfig, read_metrics
-from crystaljax.training.fit import best_weights
-from crystaljax.training.pretrain import PretrainConfig, pretrain
+from crystaljax.tracking import TrackingConfig
+from crystaljax.training.pretrain import PretrainConfig
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Config:
     """The network; the default is the published size."""
     training: PretrainConfig = field(default_factory=PretrainConfig)
     """The run."""
-    result: Literal["last", "best"] = "best"
+    result: Result = "best"
     """Weights that are taken: the last, or those of the lowest validation loss."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
@@ -55,35 +50,18 @@ def main(config: Config) -> None:
         policy = WyckoffPolicy(
             config.model, train.space_group_counts, train.element_counts, train.formula_groups
         )
-        fit = experiment.main
-        state = pretrain(
+        learn_crystals(
+            experiment,
             policy,
-            train.crystals,
-            validation.crystals,
+            train,
+            validation,
             config.training,
-            fit.folder,
-            fit.log,
-            run_id=fit.run_id,
-        )
-        model, params, step = experiment.folder / "model", state.averaged, int(state.step)
-        if config.result == "best":
-            params, step = best_weights(fit.folder, params, policy.identity)
-        with remade(model) as made:
-            policy.save(made, params)
-        metrics = read_metrics(experiment.folder)
-        losses = {"training": metrics["train/nll"], "validation": metrics["validation/nll"]}
-        label = "−ln p of a crystal (nats)"
-        report = Report(
-            "Pretraining",
-            {},
-            experiment.pictures({"loss": (plots.training_curves(losses, label), "Loss")}),
-            [first_and_last(label, losses)],
-            [
-                f"{config.training.n_epochs} epochs of {len(train)} crystals of {config.train}; the"
-                f" model has the weights of step {step}."
+            config.result,
+            title="Pretraining",
+            notes=[
+                f"{config.training.n_epochs} epochs of {len(train)} crystals of {config.train}."
             ],
         )
-        experiment.finish(report, outputs={model: "model"})
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ with the same numbers in report.json.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    print("Loading JAX and crystaljax ...", flush=True)
+
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +19,7 @@ import numpy as np
 from crystaljax import plots
 from crystaljax.data.writers import write
 from crystaljax.evaluation.report import Report
+from crystaljax.experiment.best import ReportConfig
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
@@ -33,6 +37,8 @@ class Config:
     """Model, hull, potentials, folders."""
     rl: ReinforceConfig = field(default_factory=lambda: ReinforceConfig(n_steps=25))
     """The fine-tuning."""
+    report: ReportConfig = field(default_factory=ReportConfig)
+    """The report's table of candidates."""
 
 
 def main(config: Config) -> None:
@@ -41,6 +47,7 @@ def main(config: Config) -> None:
         Experiment(config, setup.output, setup.tracking, "RL", checkpoints="rl") as experiment,
         Bench(setup) as bench,
     ):
+        config.report.check(bench.columns)
         bench.record(experiment)
         before = bench.assess(bench.base, 0)
         ppo = experiment.main
@@ -52,9 +59,10 @@ def main(config: Config) -> None:
         with remade(model) as made:
             bench.policy.save(made, tuned)
         write(after.crystals[np.isfinite(after.e_above_hull)], samples)
-        values = rewarded(bench, {"before PPO": before, "after PPO": after})
-        best = best_of(after, "after PPO", values)
-        energies = {"before PPO": before.e_above_hull, "after PPO": after.e_above_hull}
+        found = {"before PPO": before, "after PPO": after}
+        values = rewarded(bench, found)
+        best = best_of(after, "after PPO", values, config.report.columns)
+        energies = {label: each.e_above_hull for label, each in found.items()}
         figures = {
             "energies": (
                 plots.e_above_hull_histogram(energies),
@@ -64,10 +72,10 @@ def main(config: Config) -> None:
             **rl_figures(experiment.folder, bench.quantity.label),
         }
         if values is not None:
-            figures["rewards"] = values.figure(), "Rewards of the same samples"
+            figures |= values.figures(found)
         report = Report(
             f"{bench.aim} by PPO",
-            {"before PPO": before.evaluation, "after PPO": after.evaluation},
+            {label: each.evaluation for label, each in found.items()},
             experiment.pictures(figures),
             [] if values is None else [values.table()],
             notes=[bench.words(config.rl), *bench.notes],

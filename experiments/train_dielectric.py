@@ -46,7 +46,7 @@ class Config:
     n_folds: int = 5
     """Parts of the cross-validation; crystals of one formula are in one part."""
     seed: int = 0
-    """Of the parts."""
+    """Random seed for the parts of the cross-validation."""
     output: Path = Path("runs/dielectric")
     """Folder of the model."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -15,6 +15,9 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
+SCRIPTS_FIRST = ("test_experiments", "test_first_steps", "test_guides", "test_scenarios")
+"""Beginnings of the names of test modules that run what users run."""
+
 NEEDED = ("transformers", "safetensors", "qwix", "torch", "peft")
 """Packages of the extras llm and oracles that tests of language models use."""
 
@@ -59,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what has passed before, and begin with scripts where time may not suffice."""
     if config.getoption("until") is not None:
-        items.sort(key=lambda item: not item.path.name.startswith("test_experiments"))
+        items.sort(key=lambda item: not item.path.name.startswith(SCRIPTS_FIRST))
     path = config.getoption("passed")
     if path is None or not path.exists():
         return

@@ -12,7 +12,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import pytest
@@ -31,6 +31,7 @@ DOCUMENTS = {
     for path in [
         *(ROOT / "README.md", ROOT / "experiments" / "README.md"),
         *sorted(ROOT.glob("checkpoints/*/README.md")),
+        *sorted(ROOT.glob("experiments/guides/*.md")),
     ]
 }
 
@@ -83,6 +84,31 @@ def options_of(config: Any) -> set[str]:
     found = {option for action in parser._actions for option in action.option_strings}
     parts = [option.split(".") for option in found]
     return found | {".".join(words[:n]) for words in parts for n in range(1, len(words))}
+
+
+class Example(NamedTuple):
+    """A block of code of a document."""
+
+    language: str
+    code: str
+
+    @property
+    def file(self) -> str | None:
+        """Name of the file that it is the text of, from its first line."""
+        found = re.match(r"# ([\w/]+\.(?:py|toml))\n", self.code)
+        return None if found is None else found[1]
+
+    def write(self, folder: Path) -> bool:
+        """Write the file, if it is the text of one."""
+        if self.file is not None:
+            (folder / self.file).write_text(self.code, encoding="utf-8")
+        return self.file is not None
+
+
+def examples(text: str) -> list[Example]:
+    """The blocks of code, in order; blocks of `text` are not for running."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```", text, re.S | re.M)
+    return [Example(*block) for block in found if block[0] != "text"]
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import pickle
 import re
 import runpy
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flax import nnx
+from loose_potential import POTENTIAL
 from small import SMALL
 
 from crystaljax.cli import main
@@ -72,6 +74,62 @@ def test_conditions_of_a_file(
     asked.write_text("formula\nNaCl\nXx\n")
     assert "line 3" in refused(capsys, *sample, "--conditions", asked)
     assert "for language models" in refused(capsys, *sample, "--grammar")
+
+
+def elements_in(path: Path) -> list[set[str]]:
+    """Elements of each crystal in a file of CIFs, also of those that no reader takes."""
+    sums = re.findall(r"_chemical_formula_sum '([^']*)'", path.read_text())
+    return [set(re.findall("[A-Z][a-z]?", formula)) for formula in sums]
+
+
+def test_a_chemical_system(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of its elements and no other, on the command line and in files; summed up in words."""
+    output = tmp_path / "samples.csv"
+    sample = ("sample", "--model", model, "--output", output, "--batch-size", 32)
+    run(*sample, "--chemical-system", "Li-Fe-O", "--space-group", 225, 221, "--n", 16)
+    found = elements_in(output)
+    assert found and all(names == {"Li", "Fe", "O"} for names in found)
+    said = capsys.readouterr().out
+    assert re.search(r"\d+ formulas: \w+ \(\d+\)", said)
+    assert re.search(r"[12] space groups: 22[15] [FP]m-3m \(\d+\)", said)
+    asked = tmp_path / "asked.csv"
+    asked.write_text("chemical_system,space_group\nNa-Cl,225\n")
+    run(*sample, "--conditions", asked, "--n", 16)
+    found = elements_in(output)
+    assert found and all(names == {"Na", "Cl"} for names in found)
+    both = ("--chemical-system", "Na-Cl", "--elements", "Na")
+    assert "says which elements" in refused(capsys, *sample, *both)
+    for text in ("Na-", "Na-Na", "NaCl"):
+        refused(capsys, *sample, "--chemical-system", text)
+    assert "Xx" in refused(capsys, *sample, "--chemical-system", "Na-Xx")
+    other = ("--chemical-system", "Na-Cl", "--formula", "NaF")
+    assert "not among" in refused(capsys, *sample, *other)
+    asked.write_text("chemical_system,elements\nNa-Cl,Na\n")
+    assert "leave elements and required empty" in refused(capsys, *sample, "--conditions", asked)
+
+
+def test_unique_and_ranked(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Samples of one composition, without duplicates, by the energy that a potential gives."""
+    potential, hull = tmp_path / "loose.py", tmp_path / "hull.csv"
+    potential.write_text(POTENTIAL)
+    hull.write_text("what,E\nNaCl,-2\n")
+    given = ("--formula", "NaCl", "--space-group", 221, "--n", 24, "--batch-size", 32)
+    sample = ("sample", "--model", model, *given, "--output", tmp_path / "ranked.csv")
+    ranking = ("--rank", f"{potential}:Loose", "--hull", f"{hull}:formula=what,energy=E")
+    run(*sample, "--unique", *ranking)
+    rows = list(csv.DictReader((tmp_path / "ranked.csv").open()))
+    energy = [float(row["e_above_hull"]) for row in rows]
+    assert energy == sorted(energy)
+    assert len({row["material_id"] for row in rows}) == len(rows) > 1
+    said = capsys.readouterr().out
+    n_left_out = int(re.findall(r"duplicates left out: (\d+)\n", said)[0])
+    others = re.findall(r"left out: (\d+) that are no crystal, (\d+)", said)
+    n_other = sum(int(n) for pair in others for n in pair)
+    assert len(rows) + n_left_out + n_other == 24
+    assert "lowest energy above hull first: hull.csv (" in said and "loose" in said
+    assert f"1 formulas: NaCl ({len(rows)})" in said
+    assert "is for ranking" in refused(capsys, *sample, "--hull", hull)
+    assert "no potential is named" in refused(capsys, *sample, "--rank", "chagnet")
 
 
 def test_unknown_element(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

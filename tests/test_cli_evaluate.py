@@ -2,12 +2,16 @@
 
 import csv
 import json
+import sqlite3
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from loose_potential import POTENTIAL
 from test_cli import refused, run
 
+from crystaljax.composition import SYMBOLS
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.rewards.ehull import create_e_above_hull
@@ -29,6 +33,13 @@ def rates(folder: Path) -> dict[str, dict]:
     assert (folder / "report.html").is_file()
     report = json.loads((folder / "report.json").read_text())
     return {x["name"]: x for x in report["evaluations"]["samples"]["metrics"]}
+
+
+def kept(cache: Path) -> int:
+    """Energies in a cache."""
+    with sqlite3.connect(cache) as connection:
+        (n,) = connection.execute("SELECT count(*) FROM results").fetchone()
+    return int(n)
 
 
 def test_without_a_potential(
@@ -78,6 +89,46 @@ def test_with_a_potential(folder: Path, tmp_path: Path) -> None:
     assert found["metastable"]["count"] == (-expected <= 0.1).sum()
 
 
+def test_two_judges_a_cache_and_pictures(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report has pictures and candidates; energies that are kept are not computed again."""
+    potential, hull = tmp_path / "loose.py", tmp_path / "hull.csv"
+    tight = POTENTIAL.replace("class Loose", "class Tight").replace('"loose"', '"tight"')
+    potential.write_text(POTENTIAL + tight.replace("/ 1e3", "/ 5e2"))
+    elements = "".join(f"{symbol},0\n" for symbol in SYMBOLS[:94])
+    hull.write_text(f"what,E\n{elements}")
+    given = ("evaluate", folder / "samples.csv", "--train", folder / "known.csv")
+    given += ("--hull", f"{hull}:formula=what,energy=E", "--potential", f"{potential}:Loose")
+    given += ("--judge", f"{potential}:Tight", "--cache", tmp_path / "cache.sqlite")
+    run(*given, "--output", tmp_path / "out")
+    found = rates(tmp_path / "out")
+    assert {"metastable", "metastable (tight)"} <= found.keys()
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    candidates = report["candidates"]
+    first, second = (candidates[f"e above hull{x} (eV/atom)"] for x in ("", " tight"))
+    assert first == sorted(first) and len(second) == len(first) > 10
+    assert {"formula", "space group", "novel", "CIF"} <= candidates.keys()
+    names = {path.stem for path in (tmp_path / "out").glob("*.png")}
+    assert names == {"energies", "space_groups", "elements", "structures"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/png") == 4
+    assert report["provenance"]["inputs"]["sha256"].keys() == {"source", "train", "hull"}
+
+    n_kept = kept(tmp_path / "cache.sqlite")
+    assert n_kept == 24  # of twelve different crystals by two potentials
+    run(*given, "--output", tmp_path / "again")
+    assert kept(tmp_path / "cache.sqlite") == n_kept
+    assert rates(tmp_path / "again") == found
+
+    output = ("--output", tmp_path / "none")
+    assert "beside --potential" in refused(capsys, *given, *output, "--potential", "none")
+    few = ("evaluate", folder / "samples.csv", *output)
+    assert "--judge-hull is of --judge" in refused(capsys, *few, "--judge-hull", hull)
+    csp = ("--protocol", "csp", "--truth", folder / "known.csv", "--cache", tmp_path / "x")
+    assert "are of samples" in refused(capsys, *few, *csp)
+
+
 def test_what_cannot_be_asked(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +139,9 @@ def test_what_cannot_be_asked(
     assert "alone has 15 crystals" in refused(capsys, "evaluate", samples, *few, *output)
     assert "nothing.csv" in refused(capsys, "evaluate", tmp_path / "nothing.csv", *output)
     assert "no_such" in refused(capsys, "evaluate", samples, "--potential", "no_such", *output)
+    if find_spec("orb_models") is None:  # told before the first potential is loaded
+        said = refused(capsys, "evaluate", samples, "--judge", "orb", *output)
+        assert "crystaljax[orb]" in said
 
 
 def test_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tyro
-from scripts import DOCUMENTS, ROOT, SCRIPTS, commands, options, options_of, parse
+from scripts import DOCUMENTS, ROOT, SCRIPTS, commands, examples, options, options_of, parse
 
 from crystaljax.cli import COMMANDS
 
@@ -17,8 +17,13 @@ TEXTS = DOCUMENTS | {
 GIVEN = [
     (where, name, arguments) for where, text in TEXTS.items() for name, arguments in commands(text)
 ]
-OTHERS = {"--help", "--debug", "--check", "--no-deps"}
-"""Options of all scripts, and of pip."""
+ALL_SCRIPTS = {"--help", "--debug", "--check"}
+"""Options of all scripts."""
+
+OTHERS = {"--no-deps", "--gres", "--cpus-per-task", "--time"} | {
+    "--xla_force_host_platform_device_count"
+}
+"""Options of pip, SLURM and XLA."""
 
 
 def test_commands_are_found() -> None:
@@ -37,10 +42,16 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"),
-    [pytest.param(*command, id=f"{where}-{command[0]}") for where, *command in GIVEN],
+    ("where", "name", "arguments"),
+    [pytest.param(*given, id=f"{given[0]}-{given[1]}") for given in GIVEN],
 )
-def test_commands_parse(name: str, arguments: list[str]) -> None:
+def test_commands_parse(
+    where: str, name: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for example in examples(TEXTS[where]):
+        example.write(tmp_path)
+    arguments = [word for word in arguments if word not in ALL_SCRIPTS]
     if name != "crystaljax":
         parse(name, arguments)
     elif len(arguments) == 1:
@@ -67,7 +78,7 @@ def test_python_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_options_exist() -> None:
-    known = OTHERS.union(*(options_of(command) for command in COMMANDS.values()))
+    known = (ALL_SCRIPTS | OTHERS).union(*(options_of(command) for command in COMMANDS.values()))
     known |= set().union(*(options(name) for name in SCRIPTS))
     for where, text in TEXTS.items():
         quoted = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*[a-z]", text))

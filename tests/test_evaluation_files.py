@@ -9,7 +9,14 @@ from test_rewards_ehull import AMERICIUM, CRUSHED, IRON, KCL, NACL, Fixed, cryst
 
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.evaluate import Reference
-from crystaljax.evaluation.files import NOT_FROM_FILES, energies, evaluate_file, in_words
+from crystaljax.evaluation.files import (
+    NOT_FROM_FILES,
+    energies,
+    evaluate_file,
+    in_words,
+    ranked,
+    without_duplicates,
+)
 from crystaljax.rewards.ehull import EnergyAboveHull
 from crystaljax.rewards.formation import mp_references
 from crystaljax.rewards.hull import Hull
@@ -84,7 +91,7 @@ def test_why_there_is_no_energy() -> None:
     energy = EnergyAboveHull(potential(-4.0), HULL)
     found = evaluate_file(crystals_of(NACL, AMERICIUM, AMERICIUM), 3, energy=energy)
     assert rates(found)["energy known"] == (1, 3)
-    assert any("without an energy above hull: 2 × " in line for line in found.context)
+    assert any("without an energy above hull by" in x and ": 2 × " in x for x in found.context)
 
 
 def test_relaxed_energies() -> None:
@@ -98,7 +105,7 @@ def test_relaxed_energies() -> None:
     state = "relaxed by FIRE to 0.02 eV/Å in at most 9 steps (3 of 3 converged)"
     assert state in found["metastable"].reference
     assert found["relaxation converged"].count == 3
-    assert "without an energy above hull: 1 × it melts" in found.context
+    assert f"without an energy above hull by {potential(0).name}: 1 × it melts" in found.context
 
 
 def test_many_crystals_are_taken_in_parts() -> None:
@@ -108,6 +115,26 @@ def test_many_crystals_are_taken_in_parts() -> None:
     found = energies(energy, many)
     assert asked.asked == 300 and len(found.reasons) == 300
     np.testing.assert_array_equal(found.value, energy(many).value)
+
+
+def test_of_duplicates_the_best_is_left() -> None:
+    """What is no crystal is compared with nothing, and stays."""
+    crystals = SAMPLES.padded(6)
+    for best, kept in ((0, [0, 1, 2, 4, 5]), (3, [1, 2, 3, 4, 5])):
+        score = np.arange(6) == best
+        assert without_duplicates(crystals, score.astype(float)).tolist() == kept
+
+
+def test_the_lowest_energy_comes_first() -> None:
+    """After all with an energy those without one, in their order."""
+    crystals = crystals_of(AMERICIUM, NACL, IRON, KCL, AMERICIUM)
+    energy = EnergyAboveHull(potential(-4.0), HULL)
+    order, columns, reasons = ranked(energy, crystals)
+    values = energy(crystals).info["e_above_hull"]
+    assert order.tolist() == [*(1 + np.argsort(values[1:4])).tolist(), 0, 4]
+    np.testing.assert_array_equal(columns["e_above_hull"][:3], np.sort(values[1:4]))
+    assert np.isnan(columns["e_above_hull"][3:]).all()
+    assert [reason is None for reason in reasons] == [False, True, True, True, False]
 
 
 def test_reasons_in_words() -> None:

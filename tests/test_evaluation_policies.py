@@ -11,6 +11,7 @@ from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.policies import assess, by_space_group
 from crystaljax.evaluation.rates import Rate
+from crystaljax.experiment.best import ALWAYS
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
@@ -72,6 +73,8 @@ def test_both_potentials_judge_the_same_samples(
     assert found.evaluation["stable"].value == 0
     assert found.evaluation["stable (another)"].value == decoded.mean()
     assert "teacher" in found.evaluation["stable"].reference
+    assert found.evaluation.columns.keys() == {*ALWAYS, "e_above_hull_another"}
+    assert np.isfinite(found.evaluation.columns["log_prob"]).all()
 
 
 def test_rates_by_space_group(policy: WyckoffPolicy, reference: Reference) -> None:

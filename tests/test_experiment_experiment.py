@@ -1,6 +1,7 @@
 """An experiment from its start to its report; W&B is read back from the files of offline runs."""
 
 import json
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.best import BestStructures
 from crystaljax.experiment.experiment import Experiment, columns_of, summarize
 from crystaljax.symmetry.tables import tables
-from crystaljax.tracking import Tracker, TrackingConfig, read_metrics
+from crystaljax.tracking import TrackingConfig, read_metrics
 
 OFFLINE = TrackingConfig(mode="offline")
 
@@ -62,6 +63,7 @@ def best_of_four() -> BestStructures:
     energies = np.array([0.3, -0.1, np.nan, 0.1])
     columns = {
         "formula": np.array(["A", "B", "C", "D"]),
+        "space_group": np.asarray(found.space_group),
         "e_above_hull": energies,
         "e_above_hull_Judge_2": energies + 1,
         "novel": np.array([True, False, True, True]),
@@ -207,39 +209,51 @@ def test_runs_of_a_study_are_one_group(study: Path) -> None:
     assert read_metrics(study / "sft")["train/nll"][:, 1].tolist() == [2.0, 1.0]
 
 
-def test_a_run_that_is_gone_on_with_keeps_its_wandb_id(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_runs_that_are_gone_on_with_are_the_same_in_wandb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    steps = {"rl": None, "sft": None}
+    """Those with checkpoints say from which step; so do those that were killed before one."""
+    caplog.set_level(logging.INFO, "crystaljax")
+    steps: dict[str, int | None] = {"rl": None, "sft": None}
     monkeypatch.setattr(
         "crystaljax.experiment.experiment.latest_step", lambda folder: steps[folder.name]
     )
-    given = []
-
-    class Recorder(Tracker):
-        def __init__(self, folder: Path, config: TrackingConfig, *rest: object) -> None:
-            given.append((folder.name, config.run_id))
-            super().__init__(folder, TrackingConfig(run_id=config.run_id), *rest)  # type: ignore[arg-type]
-            (folder / "wandb").mkdir(exist_ok=True)
-            (folder / "wandb" / "run-id.txt").write_text(f"{config.run_id or 'main'}\n")
-
-    monkeypatch.setattr("crystaljax.experiment.experiment.Tracker", Recorder)
-    for _ in range(2):
+    for start in range(3):
         with Experiment(Config(), tmp_path / "a", OFFLINE, "RL", "rl") as experiment:
-            with experiment.run("sft"):
-                pass
-            steps |= {"rl": 4, "sft": 2}
-    (_, first), (_, sft), (_, again), (_, sft_again) = given
-    assert first is None and again == "main"
-    assert sft and sft == sft_again
+            experiment.main.log({"reward/mean": 0.1}, 5 * start + 1)
+            with experiment.run("sft") as run:
+                run.log({"train/nll": 2.0}, 3 * start + 1)
+        if start == 1:
+            steps |= {"rl": 6, "sft": 4}
+    (main,) = {run.id for run in offline_runs(tmp_path / "a")}
+    (sft,) = {run.id for run in offline_runs(tmp_path / "a" / "sft")}
+    assert len(offline_runs(tmp_path / "a")) == 3 and main != sft
+    said = [x.message for x in caplog.records if "gone on with" in x.message]
+    assert said == [
+        f"W&B: the run {run} is gone on with, from {where}"
+        for run, where in (
+            *((main, "its start"), (sft, "its start")),
+            *((main, "step 6"), (sft, "step 4")),
+        )
+    ]
+
+
+def test_a_study_without_checkpoints_is_the_same_run_in_wandb(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Experiment(Config(), tmp_path, OFFLINE, "report") as experiment:
+            experiment.finish(Report("A study", {"samples": metrics(4)}))
+    ids = [run.id for run in offline_runs(tmp_path)]
+    assert len(ids) == 2 and len(set(ids)) == 1
 
 
 def test_what_wandb_left_of_a_start_is_no_run(tmp_path: Path) -> None:
     """A run that finished nothing may be started with other settings, W&B or not."""
     with Experiment(Config(), tmp_path / "a", OFFLINE, "RL", "rl"):
         pass
-    with Experiment(Config(Training(4)), tmp_path / "a", TrackingConfig(), "RL", "rl"):
+    with Experiment(Config(Training(4)), tmp_path / "a", OFFLINE, "RL", "rl"):
         pass
+    first, second = offline_runs(tmp_path / "a")
+    assert first.id != second.id
 
 
 def test_without_wandb_nothing_is_drawn_for_it(tmp_path: Path) -> None:

@@ -52,6 +52,46 @@ def test_settings_of_a_class_and_of_presets(monkeypatch: pytest.MonkeyPatch) -> 
     assert [config.training.n_steps for config in seen] == [3, 200, 5]
 
 
+@dataclass(frozen=True)
+class Adapters:
+    rank: int = 8
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Model:
+    width: int = 4
+    lora: Adapters | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    model: Model = field(default_factory=Model)
+
+
+def test_parts_that_a_preset_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting of theirs makes them, with the defaults of the others."""
+    presets = {"small": ("Little.", Study()), "lora": ("More.", Study(Model(2, Adapters(3, 0.1))))}
+    seen: list[Study] = []
+    for given in (
+        ("small", "--model.width", "5"),
+        ("small", "--model.lora.rank", "4"),
+        ("small", "--model.lora.dropout=0.2", "--model.width", "6"),
+        ("lora", "--model.lora.rank", "5"),
+    ):
+        arguments(monkeypatch, *given)
+        run(seen.append, presets)
+    assert [study.model for study in seen] == [
+        Model(5),
+        Model(4, Adapters(4)),
+        Model(6, Adapters(8, 0.2)),
+        Model(2, Adapters(5, 0.1)),
+    ]
+    arguments(monkeypatch, "small", "--model.lora.width", "4")
+    with pytest.raises(SystemExit):
+        run(seen.append, presets)
+
+
 def fails(error: BaseException) -> None:
     raise error
 

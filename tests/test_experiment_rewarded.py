@@ -2,7 +2,9 @@
 
 import json
 import runpy
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from scripts import SCRIPTS, load_script
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.policies import Assessment
 from crystaljax.evaluation.rates import MetricSet
+from crystaljax.experiment.best import ReportConfig
 from crystaljax.experiment.rewarded import Rewarded, best_of
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import Quantity
@@ -46,17 +49,34 @@ def test_quantiles_are_those_of_judged_samples(values: Rewarded) -> None:
     assert second == ["after", "0 / 2", *["–"] * 7]
 
 
-def test_histograms_are_of_all_samples(values: Rewarded) -> None:
-    (axes,) = values.figure().axes
+@pytest.fixture
+def found() -> Assessment:
+    """Four samples, one without an energy."""
+    crystals = load("prototypes").crystals.to_numpy()[:4]
+    columns = {
+        "formula": np.array(list("ABCD")),
+        "space_group": np.asarray(crystals.space_group),
+        "e_above_hull": np.array([0.3, 0.1, 0.2, np.nan]),
+        "e_above_hull_Another_1": np.array([0.4, 0.2, 0.3, 0.0]),
+        "novel": np.array([True, False, True, True]),
+        "cluster": np.arange(4),
+    }
+    return Assessment(crystals, columns["e_above_hull"], MetricSet(4, (), (), columns))  # type: ignore[arg-type]
+
+
+def test_histograms_are_of_all_samples(values: Rewarded, found: Assessment) -> None:
+    two = replace(found, crystals=found.crystals[:2], e_above_hull=found.e_above_hull[:2])
+    figures = values.figures({"before": found, "after": two})
+    (axes,) = figures["rewards"][0].axes
     assert axes.get_xlabel() == "density (g/cm³)"
     heights = [patch.get_data().values.sum() for patch in axes.patches]  # type: ignore[attr-defined]
     np.testing.assert_allclose(heights, [0.75, 0.75, 0, 0])
+    (axes,) = figures["pareto"][0].axes
+    assert axes.get_ylabel() == "density (g/cm³), higher is better"
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.1])  # B, better than A in both
 
 
-def test_the_best_are_those_of_largest_reward(values: Rewarded) -> None:
-    crystals = load("prototypes").crystals.to_numpy()[:4]
-    columns = {"formula": np.array(list("ABCD")), "e_above_hull": np.array([0.3, 0.1, 0.2, np.nan])}
-    found = Assessment(crystals, columns["e_above_hull"], MetricSet(4, (), (), columns))  # type: ignore[arg-type]
+def test_the_best_are_those_of_largest_reward(values: Rewarded, found: Assessment) -> None:
     best = best_of(found, "before", values).candidates()
     assert best is not None and best.caption == "Samples (before) of largest density"
     shown = {column.name: list(column.values) for column in best.columns}
@@ -64,6 +84,24 @@ def test_the_best_are_those_of_largest_reward(values: Rewarded) -> None:
     assert shown["density (g/cm³)"] == [4.0, 2.0, 1.0]
     by_energy = best_of(found, "before", None).candidates()
     assert by_energy is not None and list(by_energy.columns[0].values) == ["B", "C", "A"]
+
+
+def test_columns_are_chosen(values: Rewarded, found: Assessment) -> None:
+    chosen = ("novel", "cluster", "reward", "e_above_hull_judge", "formula")
+    best = best_of(found, "before", values, chosen).candidates()
+    assert best is not None
+    assert best.to_markdown()[:2] == [
+        ["novel", "cluster", "density (g/cm³)", "e above hull Another 1 (eV/atom)", "formula"],
+        ["yes", "3", "4.000", "0.000", "D"],
+    ]
+
+
+def test_unknown_columns_are_answered_with_those_there_are() -> None:
+    ReportConfig(("formula", "novel")).check(["novel", "formula"])
+    with pytest.raises(ValueError, match=r"there is no column 'mass'.* formula, novel"):
+        ReportConfig(("mass",)).check(["formula", "novel"])
+    with pytest.raises(ValueError, match="novel is named twice"):
+        ReportConfig(("novel", "novel")).check(["formula", "novel"])
 
 
 @pytest.fixture
@@ -98,9 +136,16 @@ def test_a_reward_is_checked(
 
 
 @pytest.mark.slow
-def test_a_report_is_of_the_reward(files: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_is_of_the_reward(
+    files: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = "--report.columns reward formula log_prob"
+    with pytest.raises(SystemExit):
+        run(monkeypatch, f"{files} {columns}")  # there is no reward of a user's own
+    assert "no column 'reward'" in capsys.readouterr().err
+    shutil.rmtree("out")
     small = "--setup.n-samples 16 --rl.n-steps 1 --rl.batch-size 8 --setup.stability.potential"
-    run(monkeypatch, f"{files} --setup.reward mine.py:density {small} chgnet")
+    run(monkeypatch, f"{files} --setup.reward mine.py:density {small} chgnet {columns}")
     report = json.loads(Path("out/report.json").read_text())
     name = Path("mine.py").read_text().split('"')[1]
     assert report["title"] == f"D{name[1:]} by PPO"
@@ -108,4 +153,5 @@ def test_a_report_is_of_the_reward(files: str, monkeypatch: pytest.MonkeyPatch) 
     assert [row[0] for row in report["tables"][caption]] == ["", "before PPO", "after PPO"]
     best = report["candidates"][f"{name} (g/cm³)"]
     assert best == sorted(best, reverse=True)
-    assert Path("out/rewards.png").is_file()
+    assert list(report["candidates"])[1:] == ["formula", "log-probability (nats)", "CIF"]
+    assert Path("out/rewards.png").is_file() and Path("out/pareto.png").is_file()

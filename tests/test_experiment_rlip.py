@@ -139,7 +139,7 @@ def test_results_over_seeds(tmp_path: Path) -> None:
     drawn = figures_of(lines, reference, EXAM.groups, EXAM.unseen_groups)
     assert set(drawn) == {
         *("iterations_training", "iterations_models", "groups_ssun", "unseen_groups_ssun"),
-        *("unseen_groups_met", "space_groups", "compositions"),
+        *("unseen_groups_met", "space_groups", "compositions", "energies"),
     }
     assert figures_of([], reference, (), ()) == {}
 

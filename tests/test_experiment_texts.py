@@ -14,7 +14,8 @@ pytest.importorskip("transformers")
 from crystaljax.composition import SYMBOLS, atomic_number, formulas
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
-from crystaljax.experiment.texts import Texts, TextsConfig, plain, read_texts
+from crystaljax.experiment.llm_setup import TextsConfig
+from crystaljax.experiment.texts import Texts, plain, read_texts
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.policies.text_metadata import TextMetadata
 from crystaljax.text.examples import Example

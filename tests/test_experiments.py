@@ -283,7 +283,8 @@ def test_language_models(monkeypatch: pytest.MonkeyPatch, crystals: Path, tmp_pa
     )
     for folder in ("sft", "dpo", "samples"):
         assert (Path(folder) / "report.html").is_file()
-    assert len(Path("samples/free.jsonl").read_text().splitlines()) == 4
+    lines = [json.loads(line) for line in Path("samples/free.jsonl").read_text().splitlines()]
+    assert len(lines) == 4 and all(line["prompt"] for line in lines)
 
 
 def test_alloys(monkeypatch: pytest.MonkeyPatch) -> None:

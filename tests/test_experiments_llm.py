@@ -24,15 +24,8 @@ from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.evaluation.evaluate import Reference, evaluate
 from crystaljax.evaluation.policies import with_as_asked
-from crystaljax.experiment.texts import (
-    LlmSetup,
-    TextsConfig,
-    chats,
-    read_texts,
-    sequences,
-    writer,
-    written_as,
-)
+from crystaljax.experiment.llm_setup import LlmSetup, TextsConfig, chats, written_as
+from crystaljax.experiment.texts import read_texts, sequences, writer
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.loading import load_policy

@@ -18,7 +18,7 @@ from user_format import FORMAT
 
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
-from crystaljax.experiment.texts import TextsConfig
+from crystaljax.experiment.llm_setup import TextsConfig
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.loading import load_policy

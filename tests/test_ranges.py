@@ -27,7 +27,8 @@ FIT = {
     "batch_size": 0,
     "log_every": 0,
     "save_every": -1,
-    "validate_every": 0,
+    "validate_every": -1,
+    "patience": -1,
 }
 DPO = {"beta": 0.0, "label_smoothing": 0.5, "anchor": -0.1}
 REFUSED: dict[type, dict[str, float]] = {

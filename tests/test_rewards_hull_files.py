@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from crystaljax.composition import parse_formulas
+from crystaljax.rewards.ehull import hull_path, load_hull
 from crystaljax.rewards.hull import Hull
 from crystaljax.rewards.hull_files import read_hull_table
 
@@ -188,6 +189,26 @@ def test_a_named_column_must_exist(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(CSV)
     with pytest.raises(ValueError, match="no energy column \\('ehull'\\)"):
         Hull.from_file(tmp_path / "t.csv", energy_column="ehull")
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    """After the file's name, with a level of theory after them or not."""
+    path = tmp_path / "t.csv"
+    path.write_text("what it is,E_f (eV/atom),level\nNaCl,-2.1,a\nNa,0,b\n")
+    columns = "formula=what it is,energy=E_f (eV/atom)"
+    for level, name in {"": "MP2020", "@mp": "MP"}.items():
+        hull = load_hull(f"{path}:{columns}{level}")
+        assert (hull.n_entries, hull.name, hull.level) == (2, "t.csv", name)
+    assert hull_path(f"{path}:{columns}@MP") == str(path)
+    path.write_text("formula,E_f\nNaCl,-2.1\n")
+    assert load_hull(f"{path}:energy=E_f").n_entries == 1
+    with pytest.raises(ValueError, match=r"no energy column .* FILE:energy=COLUMN"):
+        load_hull(path)
+    with pytest.raises(ValueError, match="no energy column \\('E'\\)"):
+        load_hull(f"{path}:energy=E")
+    odd = tmp_path / "a:energy=b.csv"  # a file is a file, whatever it is called
+    odd.write_text("formula,e_form\nNaCl,-2.1\n")
+    assert load_hull(odd).n_entries == 1 and hull_path(str(odd)) == str(odd)
 
 
 def test_absent_files_and_folders_without_tables(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,12 @@ def test_matpes_against_the_materials_project(name: str, tmp_path: Path) -> None
             StabilityReward(StabilityConfig(name, pool=PoolConfig(kind=kind)))  # type: ignore[arg-type]
     # With a hull of its own level the pool may start (its workers would load the potential).
     hull = str(matpes_hull(tmp_path / "hull.json"))
-    StabilityReward(StabilityConfig(name, hull, pool=PoolConfig(kind="processes"))).close()
+    config = StabilityConfig(name, hull, pool=PoolConfig(kind="processes"))
+    if find_spec("matgl") is None:
+        with pytest.raises(ImportError, match=r"crystaljax\[matgl\]"):
+            StabilityReward(config)
+    else:
+        StabilityReward(config).close()
 
 
 def test_matgl_s_own_weights_against_a_hull_of_theirs(shared: Path, tmp_path: Path) -> None:

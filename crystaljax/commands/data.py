@@ -20,9 +20,9 @@ class Data(Command):
     source: Annotated[str, tyro.conf.Positional]
     """A file, a folder or a registered dataset."""
     symprec: float = 0.01
-    """Å, tolerance of the symmetry search."""
+    """Tolerance of the symmetry search, Å."""
     max_sites: int = 20
-    """Crystals with more Wyckoff sites (1 at least) are skipped."""
+    """Crystals with more Wyckoff sites are skipped."""
     output: Path | None = None
     """Also write them here: .zip, .csv, .extxyz or .json.gz"""
 
@@ -52,9 +52,6 @@ class Data(Command):
         console.print(f"properties: {', '.join(data.properties) or 'none'}")
         if data.folder is not None:
             console.print(f"cached in {data.folder}")
-            skipped = f"{data.n_skipped} of {len(data) + data.n_skipped} rows skipped"
-            why = f", for the reasons in {data.folder / 'skipped.csv'}" if data.n_skipped else ""
-            console.print(skipped + why)
         if self.output is not None:
             write(crystals, self.output, {"material_id": data.ids, **data.properties})
             console.print(f"written to {self.output}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import tyro
 from rich.console import Console
@@ -14,11 +15,26 @@ from rich.table import Table
 from crystaljax.commands.base import Command, OfFiles, relaxation_steps
 
 if TYPE_CHECKING:
+    from crystaljax.evaluation.candidates import Candidates
     from crystaljax.evaluation.rates import MetricSet
-    from crystaljax.rewards.ehull import EnergyAboveHull
+    from crystaljax.evaluation.report import Picture
+    from crystaljax.rewards.stability import StabilityReward
 
-    Judged = tuple[MetricSet, Callable[[Path], str]]
-    """What was found, and what writes the tables of it to a folder and says where they are."""
+    Judges = tuple[StabilityReward | None, StabilityReward | None]
+
+
+class Written(NamedTuple):
+    """What is in a folder beside the report, and for it."""
+
+    said: str
+    """Where the tables are."""
+    pictures: Sequence[Picture] = ()
+    candidates: Candidates | None = None
+
+
+if TYPE_CHECKING:
+    Judged = tuple[MetricSet, Callable[[Path], Written]]
+    """What was found, and what writes tables and pictures of it to a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +64,18 @@ class Evaluate(Command):
     stability out. The level of theory of weights of your own follows, as in nequix:FILE.nqx@MP."""
     hull: str = "demonstration"
     """Hull to measure against: the demonstration hull, or a table of formulas and formation
-    energies of the potential's level of theory; see --setup.stability.hull in the README."""
+    energies (eV/atom) of the potential's level of theory, FILE, FILE@LEVEL, or with columns of
+    other names FILE:formula=COLUMN,energy=COLUMN; see the README."""
     relax: bool = False
     """Relax the crystals before their energy is taken: seconds to minutes each."""
     relax_steps: int = 0
     """The same, for so many steps at most; 500 if --relax is given alone."""
+    cache: Path | None = None
+    """File that keeps energies for later runs; none if not given."""
+    judge: str = ""
+    """Another potential, whose verdict stands beside the first one's; none if not given."""
+    judge_hull: str = ""
+    """Hull of its level of theory; --hull if not given."""
     metrics: tuple[str, ...] = ()
     """Further metrics, functions of your own as FILE.py:FUNCTION, which take Crystals and return a
     Rate or a Measure (crystaljax.evaluation.rates)."""
@@ -63,37 +86,74 @@ class Evaluate(Command):
         from crystaljax.evaluation.report import Report
         from crystaljax.experiment.run_folder import open_run
         from crystaljax.provenance import Provenance, file_digests
-        from crystaljax.rewards.ehull import create_e_above_hull
+        from crystaljax.rewards.ehull import hull_path
         from crystaljax.settings import plain
 
         steps = relaxation_steps(self.relax, self.relax_steps, self.potential)
         self._check()
-        files = {"source": self.source, "truth": self.truth, "train": self.train, "hull": self.hull}
-        digests = file_digests(files)
+        files: dict[str, str | Path | None] = {
+            "source": self.source,
+            "truth": self.truth,
+            "train": self.train,
+        }
+        hulls = {"hull": hull_path(self.hull), "judge_hull": hull_path(self.judge_hull)}
+        digests = file_digests(files | hulls)
         folder = open_run(self.output, OfFiles(self, digests), vary=("debug",))
         provenance = Provenance(plain(asdict(self)), {"sha256": digests})
-        energy = None
-        if self.potential != "none":
-            energy = create_e_above_hull(self.potential, self.hull, steps)
-        judge = self._predictions if self.protocol == "csp" else self._samples
-        result, write = judge(energy)
+        with self._judges(steps) as (energy, other):
+            judge = self._predictions if self.protocol == "csp" else self._samples
+            result, write = judge(energy, other)
+            for name, one in (("energies", energy), ("energies_of_judge", other)):
+                if one is not None:
+                    provenance.inputs[name] = one.label
         table = Table("metric", "value", "count / total")
         for metric in result.metrics:
             table.add_row(metric.name, metric.text, metric.fraction)
         console.print(table)
         for line in result.context:
             console.print(line)
-        if energy is not None:
-            provenance.inputs["energies"] = energy.label
-        report = provenance.added(Report(f"Evaluation of {self.source}", {"samples": result}))
-        page = report.write(folder)
-        console.print(f"The report is in {page}, {write(folder)}")
+        written = write(folder)
+        report = Report(
+            f"Evaluation of {self.source}",
+            {"samples": result},
+            written.pictures,
+            candidates=written.candidates,
+        )
+        page = provenance.added(report).write(folder)
+        console.print(f"The report is in {page}, {written.said}")
+
+    @contextmanager
+    def _judges(self, steps: int) -> Iterator[Judges]:
+        """The potentials that judge, the first and another one, if they are asked for.
+
+        Both are told of that are not installed or do not fit their hulls, before any is loaded.
+        """
+        from crystaljax.rewards.potentials import require_package
+        from crystaljax.rewards.stability import StabilityConfig, StabilityReward
+
+        asked = [(self.potential, self.hull), (self.judge, self.judge_hull or self.hull)]
+        for name, _ in asked:
+            require_package(name)
+        with ExitStack() as stack:
+            first, second = (
+                stack.enter_context(StabilityReward(StabilityConfig(name, hull, steps, self.cache)))
+                if name not in ("", "none")
+                else None
+                for name, hull in asked
+            )
+            yield first, second
 
     def _check(self) -> None:
         """ValueError for options that do not go together."""
         if self.n_generated is not None and self.n_generated < 1:
             raise ValueError(f"--n-generated {self.n_generated}: give at least 1")
+        if self.judge and self.potential == "none":
+            raise ValueError("--judge stands beside --potential: give its name there")
+        if self.judge_hull and not self.judge:
+            raise ValueError("--judge-hull is of --judge: give that, too")
         if self.protocol == "csp":
+            if self.judge or self.cache is not None:
+                raise ValueError("--judge and --cache are of samples: leave them out")
             if self.truth is None:
                 raise ValueError("--protocol csp compares with test crystals: give --truth")
             if self.n_generated is not None or self.metrics:
@@ -105,12 +165,15 @@ class Evaluate(Command):
         elif self.truth is not None or self.at:
             raise ValueError("--truth and --at go with --protocol csp: give that")
 
-    def _samples(self, energy: EnergyAboveHull | None) -> Judged:
+    def _samples(self, energy: StabilityReward | None, other: StabilityReward | None) -> Judged:
         """Judge samples of a model."""
         from crystaljax.data.dataset import load
         from crystaljax.data.writers import write
         from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
         from crystaljax.evaluation.files import evaluate_file
+        from crystaljax.evaluation.report import Picture
+        from crystaljax.experiment.evaluated import best_evaluated, evaluation_figures
+        from crystaljax.plots import save
 
         reference = None
         if self.train is not None:
@@ -121,17 +184,26 @@ class Evaluate(Command):
         if n < n_rows:
             raise ValueError(f"--n-generated {n}: {self.source} alone has {n_rows} crystals")
         config = EvaluationConfig(metrics=self.metrics)
-        result = evaluate_file(data.crystals, n, reference, energy, config)
+        result = evaluate_file(data.crystals, n, reference, energy, config, other)
 
-        def write_tables(folder: Path) -> str:
+        def write_tables(folder: Path) -> Written:
+            best = best_evaluated(result, data.crystals)
+            name = "" if energy is None else energy.potential
+            figures = evaluation_figures(result, best, name, reference)
+            pictures = [
+                Picture(save(figure, folder / f"{stem}.png"), caption)
+                for stem, (figure, caption) in figures.items()
+            ]
             columns = {name: column[: len(data)] for name, column in result.columns.items()}
             write(data.crystals, folder / "samples.csv", {"material_id": data.ids, **columns})
-            return "what was found of each sample in samples.csv"
+            said = "what was found of each sample in samples.csv"
+            return Written(said, pictures, best.candidates())
 
         return result, write_tables
 
-    def _predictions(self, energy: EnergyAboveHull | None) -> Judged:
+    def _predictions(self, energy: StabilityReward | None, other: StabilityReward | None) -> Judged:
         """Judge attempts at predicting structures."""
+        assert other is None
         from crystaljax.evaluation.attempt_energies import csp_energies
         from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
         from crystaljax.evaluation.prediction_files import read_known, read_predictions
@@ -142,11 +214,13 @@ class Evaluate(Command):
         train = None if self.train is None else read_known(self.train)
         energies = None
         if energy is not None:
-            energies = csp_energies(energy, truth, attempts)
+            energies = csp_energies(energy.energy, truth, attempts)
         result = evaluate_csp(truth, attempts, train, energies, CSPConfig(at=self.at))
 
-        def write_tables(folder: Path) -> str:
+        def write_tables(folder: Path) -> Written:
             result.write_tables(folder)
-            return "what was found of attempts in attempts.csv, of test crystals in targets.csv"
+            return Written(
+                "what was found of attempts in attempts.csv, of test crystals in targets.csv"
+            )
 
         return result, write_tables

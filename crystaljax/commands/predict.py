@@ -68,7 +68,7 @@ class Predict(Command):
         from crystaljax.prediction.formulas import Asked, checked, read_formulas
         from crystaljax.prediction.predict import predict
         from crystaljax.provenance import Provenance, file_digests
-        from crystaljax.rewards.ehull import create_e_above_hull
+        from crystaljax.rewards.ehull import create_e_above_hull, hull_path
         from crystaljax.settings import plain
 
         steps = relaxation_steps(self.relax, self.relax_steps, self.potential)
@@ -88,7 +88,9 @@ class Predict(Command):
         )
         policy, params = load_policy(self.model, self.tokenization, self.templates)
         asked = checked(asked, policy, sampling)
-        digests = file_digests({"formulas": self.formulas, "model": self.model, "hull": self.hull})
+        digests = file_digests(
+            {"formulas": self.formulas, "model": self.model, "hull": hull_path(self.hull)}
+        )
         folder = open_run(self.output, OfFiles(self, digests), vary=("debug",))
         provenance = Provenance(plain(asdict(self)), {"sha256": digests})
         energy = None

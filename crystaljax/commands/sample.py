@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import tyro
 from rich.console import Console
+from rich.table import Table
 
 from crystaljax.commands.base import Command, check_seed
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from crystaljax.conditions import Condition
+    from crystaljax.crystal import Crystals
+    from crystaljax.policies.base import Rollout
+    from crystaljax.rewards.stability import StabilityReward
 
 MAX_SAMPLES = 10_000_000
 """Samples of one file: all of them are held in memory."""
+
+N_SHOWN = 10
+"""Samples of the table that is printed of those that are ranked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +54,10 @@ class Sample(Command):
     """Elements that may occur, such as Fe O; all if not given."""
     required: tuple[str, ...] = ()
     """Elements that must occur."""
-    space_groups: tuple[int, ...] = ()
-    """Space groups to draw from, as often as in the training data; all if not given."""
+    chemical_system: str = ""
+    """Exactly these elements, such as Li-Fe-O: all of them, and no other."""
+    space_groups: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--space-group"])] = ()
+    """Space group, or several to draw from, as often as in the training data; all if not given."""
     template: tuple[str, ...] = ()
     """Wyckoff letters of all sites, such as a a b; only groups that have them are drawn."""
     formula: str | None = None
@@ -51,9 +65,10 @@ class Sample(Command):
     formula_units: int = 1
     """Formulas, as written, in the primitive cell; 0 leaves their number open."""
     conditions: Path | None = None
-    """File of what each sample is asked to be, in place of elements, required, space groups,
-    template and formula: a .csv or .jsonl with these as columns (formula, formula_units, elements,
-    required, space_group, template, and properties.NAME), such as 500 formulas one a line."""
+    """File of what each sample is asked to be, in place of elements, required, chemical system,
+    space groups, template and formula: a .csv or .jsonl with these as columns (formula,
+    formula_units, elements, required, chemical_system, space_group, template, and properties.NAME),
+    such as 500 formulas one a line."""
     max_candidates: int = 8
     """Candidates drawn for each sample, at most, where some have to be chosen from to meet the
     conditions: more come nearer to the model's own distribution of such crystals."""
@@ -63,14 +78,22 @@ class Sample(Command):
     """Language models: tokens of a crystal at most; as many as the model was made for if 0."""
     batch_size: int = 256
     """Samples made at a time."""
+    unique: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave out duplicates: of samples that match each other (pymatgen's StructureMatcher) the
+    likeliest is kept."""
+    rank: str = ""
+    """Interatomic potential, such as chgnet (see `crystaljax evaluate`), that ranks the samples:
+    those of lowest energy above hull, as they stand, come first, and the file has the energies."""
+    hull: str = ""
+    """Hull to rank by, as of `crystaljax evaluate`; the demonstration hull if not given."""
+    cache: Path | None = None
+    """File that keeps energies for later runs; none if not given."""
 
     def run(self, console: Console) -> None:
-        import numpy as np
-
-        from crystaljax.data.writers import check_target, write
-        from crystaljax.evaluation.files import in_words
+        from crystaljax.data.writers import check_target
         from crystaljax.policies.base import SamplingConfig
         from crystaljax.policies.loading import load_policy
+        from crystaljax.rewards.potentials import require_package
 
         check_seed(self.seed)
         names = {field.name for field in fields(SamplingConfig)}
@@ -78,29 +101,74 @@ class Sample(Command):
         conditions, repeat = self._asked()
         n = len(conditions) * repeat
         check_target(self.output)
+        if self.hull and not self.rank:
+            raise ValueError(f"--hull {self.hull} is for ranking: give --rank POTENTIAL, too")
+        require_package(self.rank)
         policy, params = load_policy(self.model, self.tokenization, self.templates)
-        with console.status(f"sampling {n} crystals"):
-            rollout = policy.sample(params, conditions, self.seed, sampling, repeat)
-        rows = np.flatnonzero(rollout.met)
-        if not len(rows):
+        policy.check(list(dict.fromkeys(conditions)), sampling)
+        with self._ranking() as ranking:
+            with console.status(f"sampling {n} crystals"):
+                rollout = policy.sample(params, conditions, self.seed, sampling, repeat)
+            self._write(rollout, ranking, console)
+
+    @contextmanager
+    def _ranking(self) -> Iterator[StabilityReward | None]:
+        """The potential that ranks, loaded before anything is sampled; None if none does."""
+        if not self.rank:
+            yield None
+            return
+        from crystaljax.rewards.stability import StabilityConfig, StabilityReward
+
+        config = StabilityConfig(self.rank, self.hull or "demonstration", cache=self.cache)
+        with StabilityReward(config) as ranking:
+            yield ranking
+
+    def _write(self, rollout: Rollout, ranking: StabilityReward | None, console: Console) -> None:
+        """Write the samples that are as asked, and say what they are and what is left out."""
+        import numpy as np
+
+        from crystaljax.data.writers import write
+        from crystaljax.evaluation.files import in_words, ranked, without_duplicates
+        from crystaljax.evaluation.summary import commonest
+
+        n = len(rollout)
+        met = rows = np.flatnonzero(rollout.met)
+        if not len(met):
             raise ValueError(
                 f"none of {n} samples is a crystal as asked for ({in_words(rollout.reasons)}): ask "
                 "for less, or for more samples"
             )
+        if self.unique:
+            rows = rows[without_duplicates(rollout.crystals[rows], rollout.logp_model[rows])]
+        energies: dict[str, np.ndarray] = {}
+        unranked = 0
+        if ranking is not None:
+            order, energies, reasons = ranked(ranking, rollout.crystals[rows])
+            rows, unranked = rows[order], sum(reason is not None for reason in reasons)
         properties = {
             "material_id": rows,
             "log_prob": rollout.logp_model[rows],
             "log_prob_sampled": rollout.logp[rows],
             "weight": rollout.weight[rows],
+            **energies,
         }
         write(rollout.crystals[rows], self.output, properties)
         console.print(f"{len(rows)} of {n} samples are in {self.output}")
-        if len(rows) < n:
+        if len(met) < n:
             no_crystal, other = int((~rollout.ok).sum()), int((rollout.ok & ~rollout.met).sum())
             console.print(
                 f"left out: {no_crystal} that are no crystal, {other} that are another one than"
                 f" asked for ({in_words(rollout.reasons)})"
             )
+        if self.unique:
+            console.print(f"duplicates left out: {len(met) - len(rows)}")
+        for line in commonest(rollout.crystals[rows]):
+            console.print(line)
+        if ranking is not None:
+            console.print(f"lowest energy above hull first: {ranking.label}, unrelaxed")
+            if unranked:
+                console.print(f"without an energy, at the end: {unranked} ({in_words(reasons)})")
+            console.print(_best(rollout.crystals[rows[:N_SHOWN]], energies["e_above_hull"]))
         if len(np.unique(rollout.log_weight)) > 1:
             console.print(
                 f"effective sample size: {rollout.effective_size:.1f} of {n} (the file has "
@@ -109,13 +177,18 @@ class Sample(Command):
 
     def _asked(self) -> tuple[list[Condition], int]:
         """Conditions, and how many samples of each in a row."""
-        from crystaljax.conditions import Condition
+        from crystaljax.conditions import Condition, chemical_system
         from crystaljax.data.condition_files import read_conditions
 
         n = self.n if self.n is not None else 1 if self.conditions else 100
         if n < 1:
             raise ValueError(f"--n {n}: give at least 1")
-        wishes = self.formula, self.elements, self.required, self.space_groups, self.template
+        elements, required = self.elements, self.required
+        if self.chemical_system:
+            if elements or required:
+                raise ValueError("--chemical-system says which elements: no --elements, --required")
+            elements = required = chemical_system(self.chemical_system)
+        wishes = self.formula, elements, required, self.space_groups, self.template
         if self.conditions is not None:
             if any(wishes):
                 raise ValueError(f"--conditions {self.conditions}: say all of it in the file")
@@ -124,8 +197,8 @@ class Sample(Command):
             one = Condition(
                 formula=self.formula,
                 formula_units=(self.formula_units or None) if self.formula else None,
-                elements=self.elements or None,
-                required=self.required,
+                elements=elements or None,
+                required=required,
                 space_group=self.space_groups or None,
                 template=self.template or None,
             )
@@ -133,3 +206,15 @@ class Sample(Command):
         if len(conditions) * repeat > MAX_SAMPLES:
             raise ValueError(f"--n {n}: give {MAX_SAMPLES} at most in all, other seeds for more")
         return conditions, repeat
+
+
+def _best(crystals: Crystals, e_above_hull: np.ndarray) -> Table:
+    """A table of the first crystals, and their energies."""
+    from crystaljax.composition import formulas
+    from crystaljax.evaluation.summary import group_name
+
+    table = Table("formula", "space group", "energy above hull (eV/atom)", title="the first")
+    groups = crystals.to_numpy().space_group.tolist()
+    for formula, group, energy in zip(formulas(crystals), groups, e_above_hull, strict=False):
+        table.add_row(formula, group_name(group), f"{energy:.3f}")
+    return table

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -45,7 +44,7 @@ class Settings:
 def build(path: Path, folder: Path, settings: Settings, workers: int) -> None:
     """Write the dataset of `path` to `folder`; a build that was killed goes on where it was.
 
-    Finished shards wait in `folder`.partial. Warns of skipped rows; ValueError if no row is left.
+    Finished shards wait in `folder`.partial. ValueError if no row is left.
     """
     partial = make_folder(folder.with_name(f"{folder.name}.partial"))
     source = open_source(path)
@@ -71,15 +70,8 @@ def build(path: Path, folder: Path, settings: Settings, workers: int) -> None:
         for fraction in _run(jobs(), workers):
             bar.update(task, completed=fraction)
         bar.update(task, completed=1.0)
-    merged = merge(shards, folder, {"source": str(path), **asdict(settings)})
+    merge(shards, folder, {"source": str(path), **asdict(settings)})
     shutil.rmtree(partial, ignore_errors=True)
-    if merged.n_skipped:
-        total = merged.n_rows + merged.n_skipped
-        warnings.warn(
-            f"{merged.n_skipped} of {total} structures of {path} were skipped; the reasons are in"
-            f" {folder / 'skipped.csv'}",
-            stacklevel=3,
-        )
 
 
 def _chunks(items: Iterator[Item], size: int) -> Iterator[tuple[float, list[Item]]]:

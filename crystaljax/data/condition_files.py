@@ -9,9 +9,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from crystaljax.conditions import Condition
+from crystaljax.conditions import Condition, chemical_system
 
 FIELDS = tuple(field.name for field in fields(Condition))
+
+SYSTEM = "chemical_system"
+"""Column of elements of which crystals are to have all and no other."""
 
 PROPERTY = "properties."
 """Beginning of columns of properties, such as properties.band_gap."""
@@ -20,8 +23,9 @@ PROPERTY = "properties."
 def read_conditions(path: str | Path) -> list[Condition]:
     """Conditions of a file: .csv, or .jsonl of an object a line.
 
-    Columns are the fields of `Condition`, and properties.NAME; empty ones leave it free. Several
-    elements, letters or space groups stand in one cell with spaces between them, or in a list.
+    Columns are the fields of `Condition`, properties.NAME, and chemical_system (exactly its
+    elements, as in Li-Fe-O); empty ones leave it free. Several elements, letters or space groups
+    stand in one cell with spaces between them, or in a list.
     ValueError naming the line of what cannot be read or met; FileNotFoundError.
     """
     path = Path(path)
@@ -67,9 +71,15 @@ def _condition(row: Mapping[str, Any]) -> Condition:
     properties = dict(given.pop("properties", {}))
     for name in [name for name in given if str(name).startswith(PROPERTY)]:
         properties[name.removeprefix(PROPERTY)] = given.pop(name)
+    if system := given.pop(SYSTEM, None):
+        if given.keys() & {"elements", "required"}:
+            raise ValueError(f"{SYSTEM} says which elements: leave elements and required empty")
+        given["elements"] = given["required"] = list(chemical_system(str(system)))
     if unknown := given.keys() - set(FIELDS):
         names = ", ".join(map(str, sorted(unknown, key=str)))
-        raise ValueError(f"{names}: the fields are {', '.join(FIELDS)} and {PROPERTY}NAME")
+        raise ValueError(
+            f"{names}: the fields are {', '.join(FIELDS)}, {SYSTEM} and {PROPERTY}NAME"
+        )
     for name in {"elements", "required", "template", "space_group"} & given.keys():
         value = given[name]
         words = value if isinstance(value, list) else str(value).split()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
@@ -72,6 +73,12 @@ def load(
                 shutil.rmtree(folder, ignore_errors=True)
                 build(path, folder, settings, workers or os.cpu_count() or 1)
                 dataset = _read(folder)
+    if dataset.n_skipped:  # Python shows a warning of the same words once
+        warnings.warn(
+            f"{dataset.n_skipped} of {len(dataset) + dataset.n_skipped} structures of {path} were"
+            f" skipped; the reasons are in {folder / 'skipped.csv'}",
+            stacklevel=1,
+        )
     return dataset
 
 

@@ -37,9 +37,14 @@ class Column(NamedTuple):
             return "flag"
         return "text" if isinstance(first, str) else "number"
 
+    @property
+    def digits(self) -> int:
+        """Decimals of the values, if they are numbers."""
+        return 0 if isinstance(self.values[0], int) else DIGITS
+
     def texts(self) -> list[str]:
         """The values as a reader sees them."""
-        return [_text(value) for value in self.values]
+        return [_text(value, self.digits) for value in self.values]
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Candidates:
         filters = "".join(f"<th>{_filter(column)}</th>" for column in self.columns)
         data = {
             "columns": [
-                {"name": column.name, "kind": column.kind, "digits": DIGITS}
+                {"name": column.name, "kind": column.kind, "digits": column.digits}
                 for column in self.columns
             ],
             "rows": [
@@ -111,12 +116,12 @@ def _known(value: Value) -> Value | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _text(value: Value) -> str:
+def _text(value: Value, digits: int) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
         return value
-    return f"{value:.{DIGITS}f}" if math.isfinite(value) else "–"
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
 def _filter(column: Column) -> str:

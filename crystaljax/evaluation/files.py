@@ -1,4 +1,4 @@
-"""Evaluation of crystals that come from a file: their energies, and what a file cannot tell."""
+"""Crystals of files: their energies, duplicates, and an evaluation without what no file tells."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import numpy as np
 from crystaljax.composition import element_counts
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
-from crystaljax.rewards.base import RewardBatch
+from crystaljax.evaluation.matching import StructureSet, clusters
+from crystaljax.evaluation.stability import EnergiesAboveHull
+from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_of, relaxation_state
 from crystaljax.rewards.potentials.base import no_relaxation, put_relaxed
+from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.progress import tracked
 
 NOT_FROM_FILES = ("keeps space group", "S.S.U.N.", "believable S.S.U.N.")
@@ -27,12 +30,17 @@ RELAX_CHUNK = 64
 """Crystals relaxed together."""
 
 
+Judge = EnergyAboveHull | StabilityReward
+"""What gives energies above hull, with workers and a cache or without."""
+
+
 def evaluate_file(
     crystals: Crystals,
     n: int,
     reference: Reference | None = None,
-    energy: EnergyAboveHull | None = None,
+    energy: Judge | None = None,
     config: EvaluationConfig | None = None,
+    other: Judge | None = None,
 ) -> Evaluation:
     """Evaluate B crystals as those of n samples that are crystals; the others count as failed.
 
@@ -41,30 +49,27 @@ def evaluate_file(
       energy: what gives energies above hull, and relaxes the crystals before if it is made so;
         without it nothing is said of stability.
       config: of the evaluation.
+      other: another potential, whose verdict stands beside the first one's.
 
     The metrics of `NOT_FROM_FILES` are left out. ValueError if n < B.
     """
-    missing = n - len(crystals)
-    if missing < 0:
+    if n < len(crystals):
         raise ValueError(
             f"{len(crystals)} crystals cannot come of {n} samples: give the number asked"
         )
     notes = [f"{len(crystals)} of {n} samples are crystals"]
     known: dict[str, Any] = {}
     if energy is not None:
-        found = energies(energy, crystals)
-        relaxed = relaxation_of(found) if energy.relax_steps else None
-        state = relaxation_state(relaxed, energy.relax_steps)
-        if relaxed is not None:
-            known["relaxed"] = no_relaxation(["no crystal"] * n)
-            put_relaxed(known["relaxed"], np.arange(len(crystals)), relaxed)
-            known["relaxation"] = f"{energy.potential.name}, {state}"
-        above = found.info["e_above_hull"]
-        known["e_above_hull"] = np.pad(above, (0, missing), constant_values=np.nan)
-        known["n_known"] = energy.hull.n_known(element_counts(crystals.padded(n)))
-        known["hull"] = f"{energy.label}, {state}"
-        if any(found.reasons):
-            notes.append(f"without an energy above hull: {in_words(found.reasons)}")
+        first = _judged(energy, crystals, n, notes)
+        known = {
+            "e_above_hull": first.e_above_hull,
+            "hull": first.hull,
+            "n_known": first.n_known,
+            "relaxed": first.relaxed,
+            "relaxation": first.hull,
+        }
+    if other is not None:
+        known["second"] = _judged(other, crystals, n, notes)
     result = evaluate(crystals.padded(n), reference, **known, config=config)
     return replace(
         result,
@@ -74,11 +79,61 @@ def evaluate_file(
     )
 
 
-def energies(energy: EnergyAboveHull, crystals: Crystals) -> RewardBatch:
-    """Energies above hull of B crystals, relaxed if `energy` does so, with a progress bar."""
+def _judged(judge: Judge, crystals: Crystals, n: int, notes: list[str]) -> EnergiesAboveHull:
+    """Energies of B crystals as those of n samples; adds why some have none."""
+    energy = judge.energy if isinstance(judge, StabilityReward) else judge
+    found, steps, name = energies(judge, crystals), energy.relax_steps, energy.potential.name
+    relaxed = None
+    if steps:
+        relaxed = no_relaxation(["no crystal"] * n)
+        put_relaxed(relaxed, np.arange(len(crystals)), relaxation_of(found))
+    if any(found.reasons):
+        notes.append(f"without an energy above hull by {name}: {in_words(found.reasons)}")
+    above = found.info.get("e_above_hull", np.full(len(crystals), np.nan))
+    return EnergiesAboveHull(
+        np.pad(above, (0, n - len(crystals)), constant_values=np.nan),
+        f"{energy.label}, {relaxation_state(relaxed, steps)}",
+        name,
+        energy.hull.n_known(element_counts(crystals.padded(n))),
+        relaxed,
+    )
+
+
+def energies(judge: Judge, crystals: Crystals) -> RewardBatch:
+    """Energies above hull of B crystals, relaxed if `judge` does so, with a progress bar."""
+    energy = judge.energy if isinstance(judge, StabilityReward) else judge
     size, what = (RELAX_CHUNK, "relaxing") if energy.relax_steps else (ENERGY_CHUNK, "energies")
     chunks = [crystals[start : start + size] for start in range(0, max(1, len(crystals)), size)]
-    return RewardBatch.concatenate([energy(chunk) for chunk in tracked(chunks, what)])
+    what = f"{what} by {energy.potential.name}"
+    return RewardBatch.concatenate([judge(chunk) for chunk in tracked(chunks, what)])
+
+
+def ranked(judge: Judge, crystals: Crystals) -> tuple[np.ndarray, dict[str, np.ndarray], Reasons]:
+    """Rows of B crystals by energy above hull, the lowest first, and those without one at the end.
+
+    Returns the rows (int [B]), the energies in their order (eV/atom; nan where there is none), and
+    the reasons [B] for none.
+    """
+    found = energies(judge, crystals)
+    order = np.argsort(np.where(found.ok, -found.value, np.inf), kind="stable")
+    none = np.full(len(crystals), np.nan)
+    columns = {
+        name: np.where(found.ok, found.info.get(name, none), np.nan)[order]
+        for name in ("energy_per_atom", "formation_energy", "e_above_hull")
+    }
+    return order, columns, found.reasons
+
+
+def without_duplicates(crystals: Crystals, score: np.ndarray) -> np.ndarray:
+    """Rows of B crystals (int [n], rising): of those that match each other that of highest score.
+
+    What cannot be compared is no duplicate.
+    """
+    cluster = clusters(StructureSet.from_crystals(crystals, "samples"))
+    order = np.argsort(-score, kind="stable")
+    _, first = np.unique(cluster[order], return_index=True)
+    kept = order[first]
+    return np.union1d(kept[cluster[kept] >= 0], np.flatnonzero(cluster < 0))
 
 
 def in_words(reasons: Iterable[str | None]) -> str:

@@ -69,7 +69,9 @@ def assess(
     with working(f"sampling {n} crystals"):
         rollout = policy.sample(params, chosen(conditions, n, seed), seed, sampling)
     found = assess_crystals(rollout.crystals, energy, reference, other=other, config=config)
-    return replace(found, evaluation=with_as_asked(found.evaluation, rollout))
+    evaluation = with_as_asked(found.evaluation, rollout)
+    columns = {**evaluation.columns, "log_prob": np.asarray(rollout.logp_model, np.float64)}
+    return replace(found, evaluation=replace(evaluation, columns=columns))
 
 
 def with_as_asked(evaluation: Evaluation, rollout: Rollout) -> Evaluation:

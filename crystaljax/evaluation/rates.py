@@ -109,7 +109,7 @@ def pooled(metrics: Iterable[Mapping[str, Any]], name: str) -> Rate | None:
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Of the mean of values [N]; nan of less than two."""
+    """Standard error of the mean of values [N]; nan for fewer than two."""
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 

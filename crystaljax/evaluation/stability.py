@@ -111,10 +111,11 @@ def stability_metrics(
         "metastable": (metastable, None, high),
     }
     if cluster is not None and novel is not None:
-        asked["S.U.N."] = (stable & novel, cluster, f"{low}, unique and novel")
-        asked["metastable S.U.N."] = (metastable & novel, cluster, f"{high}, unique and novel")
+        asked["S.U.N."] = (stable & novel, cluster, f"stable, unique and novel: {low}")
+        text = f"metastable, unique and novel: {high}"
+        asked["metastable S.U.N."] = (metastable & novel, cluster, text)
         if correct_group is not None:
-            text = f"{high}, unique, novel, and of the space group it was generated in"
+            text = f"of the space group asked for, {text}"
             asked["S.S.U.N."] = (metastable & novel & correct_group, cluster, text)
     if n_known is not None:
         believed = believable(energy, n_known)

@@ -29,7 +29,8 @@ from crystaljax.alloys.known import known_alloys
 from crystaljax.alloys.lists import PhaseLists, load_lists
 from crystaljax.alloys.reward import AlloyReward
 from crystaljax.experiment.experiment import Experiment, TrainingRun
-from crystaljax.experiment.texts import Texts, chats, plain, prompts, sequences
+from crystaljax.experiment.llm_setup import chats
+from crystaljax.experiment.texts import Texts, plain, prompts, sequences
 from crystaljax.policies.text import Params
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds

@@ -13,7 +13,8 @@ from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Referen
 from crystaljax.evaluation.infilling import infilling_rates
 from crystaljax.evaluation.policies import with_as_asked
 from crystaljax.evaluation.rates import MetricSet
-from crystaljax.experiment.texts import LlmSetup, Texts, prompts, sequences
+from crystaljax.experiment.llm_setup import LlmSetup
+from crystaljax.experiment.texts import Texts, prompts, sequences
 from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.policies.base import Rollout
 from crystaljax.policies.crystal_text import CrystalTextPolicy
@@ -40,7 +41,7 @@ class Answers:
     reason: np.ndarray
     """str [N]: "end" token, "stop" string, "length"."""
     evaluation: MetricSet | None = None
-    """Of answers that should be crystals, or the elements that are hidden in some."""
+    """Metrics of answers that should be crystals, or hidden elements of some."""
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,59 @@ ENERGY = "e_above_hull"
 """Columns of evaluations whose names begin so are energies above hull, one a judge."""
 
 
+JUDGE_ENERGY = "e_above_hull_judge"
+"""Name for that of the second judge, whatever potential it is."""
+
+DEFAULT = ("formula", "space_group", "log_prob", "unique", "novel", "believable")
+"""Columns shown by default; scores and energies come after the second."""
+
+ALWAYS = (
+    *("formula", "space_group", "log_prob", "e_above_hull", "believable", "unique", "novel"),
+    *("unique_and_novel", "valid_structure", "valid_composition", "valid", "keeps_space_group"),
+    *("decoded", "cluster"),
+)
+"""Columns that every evaluation of a policy with a hull and a reference set has."""
+
+RELAXED = ("rmsd_to_relaxed", "relaxation_steps", "energy_drop")
+"""Those that relaxation adds."""
+
+HEADINGS = {
+    "log_prob": "log-probability (nats)",
+    "rmsd_to_relaxed": "RMSD to relaxed (Å)",
+    "energy_drop": "energy drop (eV/atom)",
+}
+"""Headings of columns that are not just their names."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Contents of a report."""
+
+    columns: tuple[str, ...] = ()
+    """Columns of the table of candidates, in order, such as formula reward e_above_hull novel; a
+    name that is not known is answered with those that are. If not given: formula, space group,
+    reward, energies, log-probability, and whether it is unique, novel and believable."""
+
+    def check(self, known: Sequence[str]) -> None:
+        """ValueError for a column that is not known, and for one that is named twice."""
+        for i, name in enumerate(self.columns):
+            if name not in known:
+                raise ValueError(
+                    f"--report.columns: there is no column {name!r}: choose from {', '.join(known)}"
+                )
+            if name in self.columns[:i]:
+                raise ValueError(f"--report.columns: {name} is named twice")
+
+
+class Score(NamedTuple):
+    """A number of each sample beside what evaluations find."""
+
+    heading: str
+    """Its name with its unit."""
+    values: np.ndarray
+    """float64 [N]: nan where it is not known."""
+
+
 @dataclass(frozen=True)
 class BestStructures:
     """The best structures, best first."""
@@ -42,51 +95,70 @@ class BestStructures:
     crystals: Crystals
     """[n]."""
     columns: Mapping[str, np.ndarray]
-    """[n] each: what an evaluation found of them."""
-    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """float64 [n] each: further numbers to show, such as rewards of a user's own."""
+    """[n] each: what an evaluation found of them, and their scores."""
+    scores: Mapping[str, str] = field(default_factory=dict)
+    """Headings of the scores, such as rewards of a user's own, by the names of their columns."""
+    chosen: tuple[str, ...] = ()
+    """Columns to show, in order; a choice of ours if empty."""
 
     @staticmethod
     def of(
         found: Assessment,
         caption: str,
         score: np.ndarray | None = None,
-        scores: Mapping[str, np.ndarray] = MappingProxyType({}),
+        scores: Mapping[str, Score] = MappingProxyType({}),
+        chosen: tuple[str, ...] = (),
         n: int = N_LISTED,
     ) -> BestStructures:
         """Those of largest score [N] (nan: none), at most n; by default of lowest energy."""
         score = np.asarray(-found.e_above_hull if score is None else score, float)
         rows = np.argsort(-score)  # nan comes last
         rows = rows[np.isfinite(score[rows])][:n]
-        columns = {name: np.asarray(x)[rows] for name, x in found.evaluation.columns.items()}
-        shown = {name: np.asarray(x)[rows] for name, x in scores.items()}
-        return BestStructures(caption, found.crystals.to_numpy()[rows], columns, shown)
+        every = {**found.evaluation.columns, **{name: x.values for name, x in scores.items()}}
+        columns = {name: np.asarray(x)[rows] for name, x in every.items()}
+        headings = {name: x.heading for name, x in scores.items()}
+        return BestStructures(
+            caption, found.crystals.to_numpy()[rows], columns, headings, tuple(chosen)
+        )
 
     def figure(self) -> Figure:
         """The first few, with their energies above hull."""
         some = slice(N_DRAWN)
-        captions = [f"{x:.3f} eV/atom above hull" for x in self.columns[ENERGY][some]]
+        captions = None
+        if ENERGY in self.columns:
+            captions = [f"{x:.3f} eV/atom above hull" for x in self.columns[ENERGY][some]]
         if self.scores:
-            name, values = next(iter(self.scores.items()))
-            captions = [f"{name}: {x:.4g}" for x in values[some]]
+            name, heading = next(iter(self.scores.items()))
+            captions = [f"{heading}: {x:.4g}" for x in self.columns[name][some]]
         return plots.structure_grid(self.crystals[some], captions)
 
     def columns_shown(self, some: slice = slice(None)) -> dict[str, list[Any]]:
-        """Formula, space group, energies above hull by each judge, flags."""
-        groups = [int(group) for group in self.crystals.space_group]
-        found: dict[str, list[Any]] = {
-            "formula": [str(x) for x in self.columns["formula"]],
-            "space group": [f"{group} {tables().symbol[group - 1]}" for group in groups],
-        }
-        for name, values in self.scores.items():
-            found[name] = [float(x) for x in values]
-        for name, values in self.columns.items():
-            if name.startswith(ENERGY):
-                found[f"{name.replace('_', ' ')} (eV/atom)"] = [float(x) for x in values]
-        for name in ("unique", "novel", "believable"):
-            if name in self.columns:
-                found[name] = [bool(x) for x in self.columns[name]]
-        return {name: values[some] for name, values in found.items()}
+        """The columns to show, by their headings."""
+        return {self._heading(name): self._values(name, some) for name in self._shown()}
+
+    def _shown(self) -> Sequence[str]:
+        if self.chosen:
+            return [self._found(name) for name in self.chosen]
+        energies = [name for name in self.columns if name.startswith(ENERGY)]
+        names = [*DEFAULT[:2], *self.scores, *energies, *DEFAULT[2:]]
+        return [name for name in names if name in self.columns]
+
+    def _found(self, name: str) -> str:
+        """The name that the evaluation gave to a column."""
+        if name != JUDGE_ENERGY:
+            return name
+        return next(x for x in self.columns if x.startswith(f"{ENERGY}_"))
+
+    def _heading(self, name: str) -> str:
+        heading = self.scores.get(name) or HEADINGS.get(name) or name.replace("_", " ")
+        return f"{heading} (eV/atom)" if name.startswith(ENERGY) else heading
+
+    def _values(self, name: str, some: slice) -> list[Any]:
+        """Plain texts, numbers or truth values."""
+        values: list[Any] = self.columns[name][some].tolist()
+        if name == "space_group":
+            return [f"{group} {tables().symbol[group - 1]}" for group in values]
+        return values
 
     def candidates(self) -> Candidates | None:
         """For a report; None if there is no structure."""

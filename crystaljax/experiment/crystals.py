@@ -16,6 +16,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.policies import Assessment, assess
+from crystaljax.experiment.best import ALWAYS, JUDGE_ENERGY, RELAXED
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
@@ -27,6 +28,7 @@ from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.crystal_task import CrystalTask
+from crystaljax.training.progress import working
 from crystaljax.training.reinforce import ReinforceConfig
 
 if TYPE_CHECKING:
@@ -44,25 +46,27 @@ class Setup:
     """Model, data and judge of an experiment."""
 
     model: Path = Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt"
-    """Folder of the model to start from: a Wyckoff transformer, or a language model."""
+    """Folder of the model to start from: a Wyckoff transformer or a language model."""
     tokenization: str = ""
     """Tokenization that the model is expected to have. A text format from a file of your own,
     FILE.py:CLASS, is only run if it is given here."""
     templates: tuple[str, ...] = ()
     """Prompt templates of a language model, by name or file, in place of its own."""
     n_parts: int = 1
-    """Micro-batches that a batch of training by reward is split into, to save memory."""
+    """Micro-batches: a training batch is split into so many, which are computed one after the
+    other, to save memory."""
     reference: str = "prototypes"
-    """Crystals that do not count as new: a file, a folder or a registered dataset."""
+    """Reference crystals: file, folder or dataset. Samples that match one of them are not novel."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
-    """Judge of stability, and the reward if no other one is given."""
+    """Potential and hull that judge stability. They are the reward too, if no other one is
+    given."""
     reward: str = ""
-    """Another reward than stability: FILE.py:FUNCTION of a pymatgen structure (a number) or of
-    Crystals (an array), which gets valid structures only. What it returns is maximised. Pool and
-    cache are those of --setup.stability."""
+    """A reward of your own instead of stability, as FILE.py:FUNCTION. The function gets a pymatgen
+    Structure and returns a number, or gets Crystals and returns an array; it sees valid structures
+    only, and what it returns is maximised. --setup.stability.pool and .cache apply to it too."""
     bounds: RewardBounds = field(default_factory=RewardBounds)
-    """Bounds of the reward, and the penalty of samples that cannot be judged, if not the reward's
-    own: energies above hull have bounds, rewards of your own have none."""
+    """Bounds of the reward, and the penalty of samples that cannot be judged. By default those of
+    the reward: energies above hull are bounded, rewards of your own are not."""
     guards: tuple[str, ...] = ()
     """Guards of the reward in training, in the order in which they act, as NAME or NAME:NUMBER:
     sparse-hull:12 (not believed where the hull has fewer entries in the chemical system),
@@ -70,23 +74,23 @@ class Setup:
     seen-compositions, seen-structures (worth 1/(1 + n) once seen n times), copies (m copies within
     a group are worth 1/m each), or FILE.py:FUNCTION of your own."""
     condition: Condition = field(default_factory=Condition)
-    """Conditions of rollouts and evaluated samples."""
+    """What samples are asked to be, in training and in the evaluation."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
-    """Sampling of rollouts and evaluated samples."""
+    """Settings of sampling, in training and in the evaluation."""
     judge: str = AUTO
-    """Another potential to judge with too, such as nequix. auto: SevenNet, where it is installed,
-    of the hull's level of theory, and another potential's energies are the reward. Empty: none."""
+    """A second potential for the evaluation, such as nequix. auto: SevenNet, if it is installed,
+    fits the hull's level of theory, and another potential gives the reward. Empty: none."""
     judge_hull: str = ""
-    """Hull of the judge's level of theory; that of --setup.stability if not given."""
+    """Hull of the second potential's level of theory. If not given, that of --setup.stability."""
     n_samples: int = 200
-    """Fresh samples evaluated of each model."""
+    """Fresh samples of each model for the evaluation."""
     metrics: tuple[str, ...] = ()
-    """Further metrics of them, functions of your own as FILE.py:FUNCTION, which take Crystals and
-    return a Rate or a Measure (crystaljax.evaluation.rates)."""
+    """Further metrics for the evaluation: functions of your own as FILE.py:FUNCTION, which take
+    Crystals and return a Rate or a Measure (crystaljax.evaluation.rates)."""
     output: Path = Path("runs/experiment")
-    """Folder of the report and the run; one with the same settings is gone on with."""
+    """Folder of the run and its report. A run with the same settings in it is continued."""
     seed: int = 0
-    """Of the samples."""
+    """Random seed for the evaluation samples."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
 
@@ -103,7 +107,8 @@ class Bench:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.policy, self.base = setup.load_policy()
+        with working(f"loading {setup.model.name}"):
+            self.policy, self.base = setup.load_policy()
         self.policy.check([setup.condition], setup.sampling)
         self.stability = StabilityReward(setup.stability)
         self.user_reward = None
@@ -166,6 +171,20 @@ class Bench:
     def evaluation(self) -> EvaluationConfig:
         """Settings of evaluations."""
         return EvaluationConfig(metrics=self.setup.metrics)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names for `ReportConfig.columns`: what evaluations find, and a user's own reward."""
+        names = [*ALWAYS]
+        if self.user_reward is not None:
+            names.append("reward")
+        if self.judge is not None:
+            names.append(JUDGE_ENERGY)
+        if self.setup.stability.relax_steps:
+            names += RELAXED
+        if self.setup.condition.asked:
+            names.append("as_asked")
+        return names
 
     @property
     def rewarded_by(self) -> str:

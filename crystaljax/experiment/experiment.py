@@ -18,7 +18,7 @@ from crystaljax.checkpoints import latest_step
 from crystaljax.evaluation.rates import Measure, MetricSet
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment.best import BestStructures
-from crystaljax.experiment.run_folder import open_run
+from crystaljax.experiment.run_folder import holds_results, open_run
 from crystaljax.provenance import Provenance, digest
 from crystaljax.settings import plain
 from crystaljax.tracking import Tracker, TrackingConfig, kept_run_id, new_run_id, wandb_name
@@ -38,7 +38,7 @@ class TrainingRun:
     """A run of a training loop, to begin or to go on with."""
 
     folder: Path
-    """Of its checkpoints."""
+    """Folder of its checkpoints."""
     tracker: Tracker
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
@@ -52,7 +52,7 @@ class TrainingRun:
 
     @property
     def metrics_folder(self) -> Path:
-        """Of its metrics, for `tracking.read_metrics`."""
+        """Folder of its metrics, for `tracking.read_metrics`."""
         return self.tracker.folder
 
 
@@ -60,7 +60,8 @@ class Experiment:
     """A study in a folder: new, or gone on with; use as a context manager.
 
     In W&B its runs are a group, called after the folder if --tracking.group is not given. The
-    main run has the report; its metrics are in the folder itself.
+    main run has the report; its metrics are in the folder itself. Runs that are gone on with are
+    the same in W&B.
 
     Args:
       config: the script's configuration, a dataclass.
@@ -81,12 +82,13 @@ class Experiment:
         vary: Collection[str] = (),
     ) -> None:
         self.provenance = Provenance(plain(dataclasses.asdict(config)))
+        begun = holds_results(output)
         self.folder = open_run(output, config, vary)
         self.tracking = replace(tracking, group=tracking.group or self.folder.resolve().name)
         place = self.folder if checkpoints is None else self.folder / checkpoints
         # What only reports has no steps that could be there twice.
         step = 0 if checkpoints is None else latest_step(place)
-        run_id = tracking.run_id or (kept_run_id(self.folder) if step else None)
+        run_id = tracking.run_id or (kept_run_id(self.folder) if begun else None)
         config_shown = {**self.provenance.config, "provenance": self.provenance.to_dict()}
         del config_shown["provenance"]["config"]
         self.main = TrainingRun(
@@ -114,7 +116,7 @@ class Experiment:
         """
         folder = self.folder / name
         step = latest_step(folder)
-        run_id = (None if step is None else kept_run_id(folder)) or new_run_id()
+        run_id = kept_run_id(folder) or new_run_id()
         tracking = replace(
             self.tracking,
             # An agent of a sweep gives its run's id to all that this process starts.

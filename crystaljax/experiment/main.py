@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
 from rich.console import Console
@@ -48,8 +49,11 @@ def run(
     with one_line_errors(Path(program).name, debug):
         config: C
         if isinstance(settings, Mapping):
+            presets = {
+                name: (what, with_parts(preset, given)) for name, (what, preset) in settings.items()
+            }
             config = tyro.extras.overridable_config_cli(
-                settings, description=description, args=given
+                presets, description=description, args=given
             )
         else:
             config = tyro.cli(settings, description=description, args=given)
@@ -61,6 +65,33 @@ def run(
             check(config)
         else:
             main(config)
+
+
+def with_parts(config: C, arguments: Sequence[str]) -> C:
+    """The configuration with parts that it lacks (None), of which a setting is among the arguments.
+
+    Such as the adapters of a model, by --setup.model.lora.rank 4; they start from their defaults.
+    """
+    for argument in arguments:
+        if argument.startswith("--"):
+            *path, _ = argument[2:].split("=")[0].replace("-", "_").split(".")
+            config = _with_part(config, path)
+    return config
+
+
+def _with_part(config: Any, path: Sequence[str]) -> Any:
+    """The configuration with the part at a path; as it is if it has no such part."""
+    if not path or not hasattr(config, path[0]):
+        return config
+    part = getattr(config, path[0])
+    if part is None:
+        kinds: tuple[Any, ...] = get_args(get_type_hints(type(config))[path[0]])
+        made = (k() for k in kinds if isinstance(k, type) and dataclasses.is_dataclass(k))
+        part = next(made, None)
+    found = _with_part(part, path[1:])
+    if found is getattr(config, path[0]):
+        return config
+    return dataclasses.replace(config, **{path[0]: found})
 
 
 def check(config: Any) -> None:

@@ -15,7 +15,7 @@ from crystaljax import plots
 from crystaljax.composition import formulas
 from crystaljax.evaluation.policies import Assessment
 from crystaljax.evaluation.report import Table
-from crystaljax.experiment.best import BestStructures
+from crystaljax.experiment.best import BestStructures, Score
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import Quantity
@@ -40,7 +40,7 @@ class Rewarded:
 
     quantity: Quantity
     by_label: Mapping[str, RewardBatch]
-    """Of the samples of each evaluation."""
+    """Rewards of the samples of each evaluation."""
 
     @property
     def values(self) -> dict[str, np.ndarray]:
@@ -61,9 +61,19 @@ class Rewarded:
             rows.append([label, f"{len(known)} / {len(values)}", *numbers])
         return Table(f"{self.quantity.label}: quantiles of the samples that were judged", rows)
 
-    def figure(self) -> Figure:
-        """Histograms by label."""
-        return plots.histogram(self.values, self.quantity.label)
+    def figures(self, found: Mapping[str, Assessment]) -> dict[str, tuple[Figure, str]]:
+        """Histograms by label, and rewards against stability, with captions.
+
+        found: the evaluations of the same samples.
+        """
+        label, values = self.quantity.label, self.values
+        pairs = {name: (found[name].e_above_hull, x) for name, x in values.items()}
+        front = plots.pareto(pairs, "energy above hull (eV/atom)", label)
+        words = f"{self.quantity.name} and energy above hull of the same samples"
+        return {
+            "rewards": (plots.histogram(values, label), f"{label} of fresh samples"),
+            "pareto": (front, f"{words}; no sample is better than those of the fronts in both"),
+        }
 
 
 def rewarded(bench: Bench, found: Mapping[str, Assessment]) -> Rewarded | None:
@@ -77,13 +87,20 @@ def rewarded(bench: Bench, found: Mapping[str, Assessment]) -> Rewarded | None:
     return Rewarded(bench.quantity, batches)
 
 
-def best_of(found: Assessment, label: str, values: Rewarded | None) -> BestStructures:
-    """The best samples of a label: of largest reward, or of lowest energy above hull."""
+def best_of(
+    found: Assessment, label: str, values: Rewarded | None, columns: tuple[str, ...] = ()
+) -> BestStructures:
+    """The best samples of a label: of largest reward, or of lowest energy above hull.
+
+    columns: those to show (`ReportConfig.columns`).
+    """
     if values is None:
-        return BestStructures.of(found, f"Samples ({label}) of lowest energy above hull")
+        caption = f"Samples ({label}) of lowest energy above hull"
+        return BestStructures.of(found, caption, chosen=columns)
     score = values.values[label]
     caption = f"Samples ({label}) of largest {values.quantity.name}"
-    return BestStructures.of(found, caption, score, {values.quantity.label: score})
+    rewards = {"reward": Score(values.quantity.label, score)}
+    return BestStructures.of(found, caption, score, rewards, columns)
 
 
 def check_reward(setup: Setup, console: Console) -> None:

@@ -45,7 +45,7 @@ def open_run(folder: str | Path, config: Any, vary: Collection[str] = ()) -> Pat
     path = folder / SETTINGS_FILE
     free = FREE | set(vary)
     settings = plain(dataclasses.asdict(config), free)
-    if _holds_results(folder):
+    if holds_results(folder):
         known = plain(defaults(config), free)
         _require_same(folder, plain(_read(path), free), settings, known)
     elif jax.process_index() == 0:
@@ -70,8 +70,8 @@ def remade(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _holds_results(folder: Path) -> bool:
-    """Whether any file but the settings and those of W&B has anything in it."""
+def holds_results(folder: Path) -> bool:
+    """Whether a run was begun in a folder: anything but settings and W&B's files is in it."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return any(
         path.stat().st_size

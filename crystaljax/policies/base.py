@@ -24,16 +24,17 @@ class SamplingConfig:
     """Settings of sampling. ValueError for values that make no sense."""
 
     temperature: float = 1.0
-    """Below 1 likelier crystals, above 1 more varied ones."""
+    """Sampling temperature: below 1 likelier crystals, above 1 more varied ones."""
     top_p: float = 1.0
-    """Draw letters, elements and tokens only from the likeliest of this total probability."""
+    """Nucleus sampling: letters, elements and tokens are drawn from the likeliest that make up this
+    probability."""
     max_candidates: int = 8
     """Candidates drawn for each sample, at most, where some have to be chosen from to meet the
     conditions; samples whose weights still differ tell by their effective size."""
     grammar: bool = False
-    """Language models: hold samples to the grammar of their text format."""
+    """Language models: sample only texts that fit the grammar of the text format."""
     max_new_tokens: int = 0
-    """Language models: tokens of a crystal at most; as many as the model was made for if 0."""
+    """Language models: most tokens of a crystal. 0: as many as the model was made for."""
     batch_size: int = 256
     """Samples made at a time; the result does not depend on it."""
 
@@ -186,6 +187,26 @@ class Policy(Protocol):
         ...
 
 
+def rows_without_error(attempt: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
+    """Those of some rows (int [n]) for which `attempt` raises no ValueError, tried in halves."""
+    if not len(rows):
+        return rows
+    try:
+        attempt(rows)
+    except ValueError:
+        halves = np.array_split(rows, 2) if len(rows) > 1 else []
+        return np.concatenate([rows[:0], *(rows_without_error(attempt, x) for x in halves)])
+    return rows
+
+
+def writable_rows(policy: Policy, crystals: Crystals, rows: np.ndarray) -> np.ndarray:
+    """Those of some rows (int [n]) of B crystals that a policy can write.
+
+    A policy names only the first that it cannot write: rows are tried in halves.
+    """
+    return rows_without_error(lambda some: policy.encode(crystals[some]), rows)
+
+
 def encode_writable(
     policy: Policy,
     crystals: Crystals,
@@ -194,26 +215,17 @@ def encode_writable(
 ) -> tuple[Rollout | None, np.ndarray]:
     """Those of some rows (int [n]) of B crystals that a policy can write, and which these are.
 
-    None if there are none. A policy names only the first that it cannot write: rows are tried in
-    halves.
+    None if there are none. They are tried in halves, as of `writable_rows`.
     """
 
     def encode(rows: np.ndarray) -> Rollout:
         own = None if conditions is None else [conditions[i] for i in rows]
         return policy.encode(crystals[rows], own)
 
-    def writable(rows: np.ndarray) -> np.ndarray:
-        try:
-            encode(rows)
-        except ValueError:
-            halves = np.array_split(rows, 2) if len(rows) > 1 else []
-            return np.concatenate([rows[:0], *map(writable, halves)])
-        return rows
-
     if not len(rows):
         return None, rows
     try:
         return encode(rows), rows
     except ValueError:
-        some = writable(rows)
+        some = rows_without_error(encode, rows)
         return encode(some) if len(some) else None, some

@@ -249,7 +249,7 @@ class CrystalTextPolicy:
     def log_probs(
         self, params: Params, frozen: Any, part: PackedTexts, n_samples: int
     ) -> tuple[Array, Array]:
-        """Of the completions' tokens, [n, T]."""
+        """Log-probabilities of the completions' tokens, [n, T]."""
         return self.texts.log_probs(params, frozen, part, n_samples)
 
     def save(self, folder: str | Path, params: Params) -> None:

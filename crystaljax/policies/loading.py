@@ -21,6 +21,11 @@ CRYSTALS_FILE, ADAPTER_FILE, MODEL_FILE = "crystals.json", "adapter_config.json"
 """Files that tell a language model that writes crystals, an adapter, any Hugging Face model."""
 
 
+def is_wyckoff(folder: str | Path) -> bool:
+    """A folder is that of a Wyckoff transformer, and not of a language model."""
+    return (Path(folder).expanduser() / METADATA_FILE).is_file()
+
+
 def load_policy(
     folder: str | Path,
     format: str = "",
@@ -45,7 +50,7 @@ def load_policy(
     `checkpoints.load_metadata`, `text.loading.load_text_policy`.
     """
     path = Path(folder).expanduser()
-    if (path / METADATA_FILE).is_file():
+    if is_wyckoff(path):
         if format not in ("", "wyckoff"):
             raise _other(folder, "wyckoff", format)
         if templates:

@@ -84,9 +84,9 @@ class TextMetadata:
     values: PromptValues = field(default_factory=PromptValues)
     """Prompt fields of the training crystals."""
     base: str = ""
-    """Of adapters: folder or name of the model that they belong to."""
+    """Folder or name of the model that adapters belong to."""
     vocabulary_digest: str = ""
-    """Of the tokenizer's vocabulary; not checked if empty."""
+    """Digest of the tokenizer's vocabulary; not checked if empty."""
 
     @staticmethod
     def of(specification: str, templates: Iterable[PromptTemplate]) -> TextMetadata:

@@ -288,7 +288,7 @@ class WyckoffPolicy:
     def log_probs(
         self, params: Params, frozen: Any, part: Packed, n_samples: int
     ) -> tuple[Array, Array]:
-        """Of whole crystals [n, 1]: each is one action."""
+        """Log-probabilities of whole crystals [n, 1]: each is one action."""
         del frozen
         logp = self.packed_log_prob(params, part, n_samples).total[:, None]
         return logp, jnp.ones(logp.shape, bool)

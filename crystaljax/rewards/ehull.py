@@ -205,7 +205,8 @@ def create_e_above_hull(
 def load_hull(source: str | PathLike | Hull) -> Hull:
     """A hull by name ("demonstration"), from a file or folder (`Hull.from_file`), or as it is.
 
-    A level of theory that the file does not state can stand after its path, as FILE@LEVEL.
+    Columns with other names than the customary ones, and a level of theory that the file does not
+    state, can stand after its path, as FILE:formula=COLUMN,energy=COLUMN@LEVEL.
     """
     if isinstance(source, Hull):
         return source
@@ -213,5 +214,15 @@ def load_hull(source: str | PathLike | Hull) -> Hull:
         from crystaljax.rewards.demo_hull import demonstration_hull
 
         return demonstration_hull()
-    path, level = split_level(str(source))
-    return Hull.from_file(path, level=level)
+    from crystaljax.rewards.hull_files import split_columns
+
+    rest, level = split_level(str(source))
+    path, columns = split_columns(rest)
+    return Hull.from_file(path, **columns, level=level)
+
+
+def hull_path(source: str) -> str:
+    """The file of a hull as it is asked for, for those who record it."""
+    from crystaljax.rewards.hull_files import split_columns
+
+    return split_columns(split_level(source)[0])[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
@@ -29,6 +30,8 @@ ENERGY_COLUMNS = (
 """Names looked for, in this order, when no energy column is named (eV/atom)."""
 
 _SUFFIXES = (".csv", ".csv.gz", ".parquet", ".json", ".json.gz", ".json.bz2")
+_COLUMNS = re.compile(r"(?P<path>.+?):(?P<columns>(?:formula|energy)=.+)")
+_NEXT = re.compile(r",(?=(?:formula|energy)=)")
 _PICKLES = (".pkl", ".pickle", ".pkl.gz", ".pkl.bz2")
 
 
@@ -80,13 +83,25 @@ def find_columns(
         there = ", ".join(names) or "none"
         raise ValueError(
             f"{where}: no {kind} column ({looked_for}); the columns are {there}: name the right one"
-            f" with {kind}_column"
+            f" ({kind}_column; after a file that is asked for, FILE:{kind}=COLUMN)"
         )
 
     return (
         find("formula", formula_column, FORMULA_COLUMNS),
         find("energy", energy_column, ENERGY_COLUMNS),
     )
+
+
+def split_columns(source: str) -> tuple[str, dict[str, str]]:
+    """The path of FILE:formula=COLUMN,energy=COLUMN, and the columns as of `read_hull_table`.
+
+    Either may be left out, and both.
+    """
+    found = _COLUMNS.fullmatch(source)
+    if found is None or Path(source).exists():
+        return source, {}
+    pairs = (part.split("=", 1) for part in _NEXT.split(found["columns"]))
+    return found["path"], {f"{kind}_column": name for kind, name in pairs}
 
 
 def read_hull_table(

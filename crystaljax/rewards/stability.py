@@ -19,7 +19,7 @@ from crystaljax.rewards.ehull import (
 )
 from crystaljax.rewards.levels import needs_correction, split_level
 from crystaljax.rewards.pool import PoolConfig
-from crystaljax.rewards.potentials import is_file, potential_level
+from crystaljax.rewards.potentials import is_file, potential_level, require_package
 from crystaljax.rewards.serving import ServedReward
 
 
@@ -28,21 +28,23 @@ class StabilityConfig:
     """Potential, hull and workers that judge stability."""
 
     potential: str = "chgnet"
-    """Interatomic potential, with weights after a colon: chgnet, sevennet, sevennet:7net-l3i5,
-    nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL; the level of theory of weights of your own
-    follows, as in nequix:FILE.nqx@MP. Or a potential of your own, FILE.py:CLASS, or
-    ase:FILE.py:FUNCTION@LEVEL, which returns a calculator of ASE (one crystal at a time: slow)."""
+    """Interatomic potential, with its weights after a colon: chgnet, sevennet, sevennet:7net-l3i5,
+    nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL. Weights of your own need their level of
+    theory, as in nequix:FILE.nqx@MP. Or a potential of your own, FILE.py:CLASS, or any calculator
+    of ASE, ase:FILE.py:FUNCTION@LEVEL (one crystal at a time: slow)."""
     hull: str = "demonstration"
-    """Hull to measure against: the demonstration hull, or a file of formulas and energies. It must
-    be of the potential's level of theory: the Materials Project's with MP2020 corrections, unless
-    the file states another one, or it stands after the path, as in FILE@MatPES-PBE."""
+    """Convex hull: the demonstration hull, or a file of formulas and formation energies (eV/atom),
+    or of computed entries. Columns of other names follow after a colon, as in
+    FILE:formula=COLUMN,energy=COLUMN. The hull must be of the potential's level of theory. That of
+    a file is the Materials Project's with MP2020 corrections, unless the file says otherwise or it
+    stands after all, as in FILE@MatPES-PBE."""
     relax_steps: int = 0
-    """Steps that each crystal is relaxed for at most, its space group kept, before its energy is
-    taken; 0: as it stands."""
+    """Relaxation steps at most for each crystal before its energy is taken, its space group kept.
+    0: no relaxation."""
     cache: Path | None = None
-    """File that keeps energies, and rewards of your own, for later runs; none if not given."""
+    """File that keeps energies, and rewards of your own, for later runs. None: nothing is kept."""
     pool: PoolConfig = field(default_factory=PoolConfig)
-    """Workers that compute energies, and rewards of your own."""
+    """Workers that compute energies and rewards of your own."""
 
     def __post_init__(self) -> None:
         check(self, relax_steps=at_least(0))
@@ -63,6 +65,7 @@ class StabilityReward(ServedReward):
         self.hull = load_hull(config.hull)
         level = potential_level(config.potential)
         needs_correction(config.potential, level, self.hull.name, self.hull.level)
+        require_package(config.potential)  # workers would tell only after the first samples
         make = partial(create_e_above_hull, config.potential, self.hull, config.relax_steps)
         super().__init__(lambda: self.energy, make, config.pool, config.cache, self._identity)
 

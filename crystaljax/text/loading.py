@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -12,10 +13,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from crystaljax.models.llm.adapters import load_adapter
-from crystaljax.models.llm.config import LlmConfig
+from crystaljax.models.llm.config import LlmConfig, LoraConfig
 from crystaljax.models.llm.decoder import LanguageModel, Remat
 from crystaljax.models.llm.folder import load_model
-from crystaljax.models.llm.lora import LoraConfig, add_lora
+from crystaljax.models.llm.lora import add_lora
 from crystaljax.models.llm.vocabulary import resize_vocabulary
 from crystaljax.parallel import MeshConfig, make_mesh, parameter_placement
 from crystaljax.policies.text import TextPolicy
@@ -25,6 +26,9 @@ from crystaljax.text.tokenizer import TOKENIZER_FILE, Tokenizer
 from crystaljax.tokenizations.base import TextFormat
 
 log = logging.getLogger(__name__)
+
+PACKAGES = ("huggingface_hub", "transformers", "safetensors")
+"""Packages that language models need."""
 
 FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 """Files fetched of a model on the hub."""
@@ -51,7 +55,8 @@ class TextModelConfig:
     """Texts that become one token each, such as tags. With `lora` their rows of the embedding and
     the head are trained beside the adapters."""
     lora: LoraConfig | None = None
-    """New adapters; without them, and without `adapter`, all parameters are trained."""
+    """New adapters; without them, and without `adapter`, all parameters are trained. A setting of
+    theirs makes them where a preset has none, such as --setup.model.lora.rank 8."""
     quantized: Literal["no", "int8", "nf4"] = "no"
     """Format of the frozen base's matrices."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -64,7 +69,7 @@ class TextModelConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     """Sharing of the work among devices."""
     seed: int = 0
-    """Of new weights."""
+    """Random seed for new weights."""
 
     def __post_init__(self) -> None:
         check(self, dropout=Range(0, 1, with_high=False))
@@ -131,14 +136,25 @@ def load_tokenizer(config: TextModelConfig) -> Tokenizer:
     return Tokenizer.load(adapter if has_one else fetched(config.base))
 
 
+def require_packages() -> None:
+    """ImportError if a package of language models is absent, before anything is fetched or read."""
+    absent = [package for package in PACKAGES if find_spec(package) is None]
+    if absent:
+        raise ImportError(
+            f"language models need {', '.join(absent)}, which is not installed: run"
+            ' pip install "crystaljax[llm]"'
+        )
+
+
 def fetched(name: str) -> Path:
     """The folder of a model: itself, or a copy of what the hub has under that name.
 
-    FileNotFoundError if there is neither.
+    FileNotFoundError if there is neither; ImportError without the packages that read it.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
+    require_packages()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 

@@ -136,5 +136,5 @@ class CrystalTask:
     def log_probs(
         self, params: Params, frozen: Any, part: Any, n_samples: int
     ) -> tuple[Array, Array]:
-        """Of the policy's actions."""
+        """Log-probabilities of the policy's actions."""
         return self.policy.log_probs(params, frozen, part, n_samples)

@@ -33,26 +33,35 @@ class FitConfig:
     n_epochs: int = 100
     """Passes through the training data."""
     n_steps: int = 0
-    """Steps of the run instead of passes; as many as the passes take if 0."""
+    """Training steps, instead of passes. 0: as many as the passes take."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimiser."""
     seed: int = 0
-    """Of random weights, the order of the data and the dropout."""
+    """Random seed for new weights, the order of the data and dropout."""
     log_every: int = 20
     """Steps between lines of metrics."""
     save_every: int = 500
     """Steps between checkpoints; the first comes within two minutes, the last step is saved."""
     validate_every: int = 500
-    """Steps between validations; the last step is always validated, and the best kept."""
+    """Steps between validations; as many as a pass takes if 0. The last step is always validated,
+    and the weights of the lowest loss are kept."""
+    validate_start: bool = False
+    """Validate the weights that the run begins with, too: they are kept if none are better."""
+    patience: int = 0
+    """Validations in a row without a lower loss after which the run ends early; 0: never."""
 
     def __post_init__(self) -> None:
-        one = at_least(1)
-        check(self, n_epochs=one, log_every=one, save_every=one, validate_every=one)
-        check(self, n_steps=at_least(0))
+        none, one = at_least(0), at_least(1)
+        check(self, n_epochs=one, log_every=one, save_every=one)
+        check(self, n_steps=none, validate_every=none, patience=none)
 
     def total_steps(self, data: Data) -> int:
         """Steps of a run over a dataset."""
         return self.n_steps or self.n_epochs * data.steps_per_epoch
+
+    def validation_steps(self, data: Data) -> int:
+        """Steps between validations of a run over a dataset."""
+        return self.validate_every or data.steps_per_epoch
 
 
 class Data(Protocol):
@@ -90,7 +99,8 @@ def fit(
     """Train to the end, going on from the folder's last checkpoint if there is one.
 
     A run that was killed and started again has the same losses as one that was not. The folder
-    keeps the last states, and the weights of the lowest validation loss (`best_weights`).
+    keeps the last states, and the weights of the lowest validation loss (`best_weights`). With
+    `FitConfig.patience` the end may come early.
 
     Args:
       update: a state and a batch -> the next state and metrics.
@@ -105,7 +115,7 @@ def fit(
 
     FloatingPointError if the loss is not finite, naming the file that its batch is in.
     """
-    n_steps = config.total_steps(data)
+    n_steps, validation_steps = config.total_steps(data), config.validation_steps(data)
     run = {"config": dataclasses.asdict(config), "wandb_run_id": run_id}
     about = About(identity, run)
     with (
@@ -113,10 +123,21 @@ def fit(
         Best(folder, about, anew=checkpoints.latest is None) as best,
         progress_bar() as progress,
     ):
+        waiting = config.patience * validation_steps
+
+        def validated(done: int) -> dict[str, float]:
+            found = {name: float(x) for name, x in validate(state).items()}
+            best.offer(done, found[loss], state.averaged)
+            return {f"validation/{name}": x for name, x in found.items()}
+
         if checkpoints.latest is not None:
             state = place(checkpoints.restore(state, about)[0])
             log.info("going on from step %d", int(state.step))
         first = int(state.step)
+        if first == 0 and config.validate_start:
+            track(validated(0), 0)
+        if best.waited(first, waiting):
+            n_steps = first  # it ended early before
         bar = progress.add_task(title, total=n_steps, completed=first)
         clock, counted = time.perf_counter(), first
         for step, batch in data.stream(first, n_steps):
@@ -126,19 +147,24 @@ def fit(
             if not math.isfinite(value):
                 raise _not_finite(value, step, data.save_batch(step, folder))
             progress.update(bar, completed=done, description=f"{title}, {loss} {value:.3f}")
-            if done % config.log_every == 0 or done == n_steps:
-                speed = (done - counted) * data.batch_size / (time.perf_counter() - clock)
-                clock, counted = time.perf_counter(), done
+            seconds = time.perf_counter() - clock
+            due = done % validation_steps == 0 or done == n_steps
+            found = validated(done) if due else {}
+            last = done == n_steps or best.waited(done, waiting)
+            if done % config.log_every == 0 or last:
                 numbers = {f"train/{name}": float(x) for name, x in metrics.items()}
-                epoch = done / data.steps_per_epoch
-                track(numbers | {"epoch": epoch, f"train/{unit}_per_second": speed}, done)
-            if done % config.validate_every == 0 or done == n_steps:
-                found = {name: float(x) for name, x in validate(state).items()}
-                track({f"validation/{name}": x for name, x in found.items()}, done)
-                best.offer(done, found[loss], state.averaged)
+                numbers[f"train/{unit}_per_second"] = (done - counted) * data.batch_size / seconds
+                track(numbers | {"epoch": done / data.steps_per_epoch}, done)
+            if found:
+                track(found, done)
+            if found or done % config.log_every == 0:
                 clock, counted = time.perf_counter(), done
-            if checkpoints.due(done, config.save_every) or done == n_steps:
+            if checkpoints.due(done, config.save_every) or last:
                 checkpoints.save(done, state, about)
+            if last:
+                if done < n_steps:
+                    log.info("ended early: the lowest loss is that of step %d", best.step)
+                break
     return state
 
 
@@ -153,9 +179,10 @@ class Best:
             shutil.rmtree(folder / "best", ignore_errors=True)
         self._checkpoints = RunCheckpoints(folder / "best", keep=1)
         self._about = about
-        self.loss = math.inf
+        self.loss, self.step = math.inf, 0
         if self._checkpoints.latest is not None:
-            self.loss = self._checkpoints.about().run["loss"]
+            run = self._checkpoints.about().run
+            self.loss, self.step = run["loss"], run["step"]
 
     def __enter__(self) -> Best:
         return self
@@ -166,9 +193,13 @@ class Best:
     def offer(self, step: int, loss: float, weights: Params) -> None:
         """Keep the weights of a step if their loss is the lowest so far."""
         if loss < self.loss:
-            self.loss = loss
+            self.loss, self.step = loss, step
             run = self._about.run | {"loss": loss, "step": step}
             self._checkpoints.save(step, weights, About(self._about.identity, run))
+
+    def waited(self, step: int, n_steps: int) -> bool:
+        """Whether a step is that many or more after the best one; never for 0."""
+        return 0 < n_steps <= step - self.step
 
 
 def best_weights(folder: Path, template: Params, identity: dict[str, Any]) -> tuple[Params, int]:

@@ -46,15 +46,15 @@ class IterationConfig:
     """Learning from samples that the model itself has drawn, iteration by iteration."""
 
     n_iterations: int = 5
-    """Times that samples are drawn, judged and learnt from."""
+    """Iterations: in each, samples are drawn, judged and learnt from."""
     epochs: int = 2
-    """Passes over what is learnt of an iteration."""
+    """Passes through the data of an iteration."""
     batch_size: int = 25
     """Pairs (or samples, where they are learnt one by one) in an update."""
     optimizer: OptimizerConfig = field(default_factory=fine_tuning)
     """The optimiser."""
     seed: int = 0
-    """Of the samples, the pairs and their order."""
+    """Random seed for the samples, the pairs and their order."""
 
     def __post_init__(self) -> None:
         one = at_least(1)
@@ -86,9 +86,9 @@ def make_loss_update(
         state: TrainState, frozen: Any, parts: Any, reference: Array
     ) -> tuple[TrainState, Metrics]:
         def loss(params: Params, part: Any) -> tuple[Array, Metrics]:
-            samples, before = part
+            samples, logp_reference = part
             found = log_probs(params, frozen, samples)
-            return loss_of(sequence_log_probs(found), before, found[1].sum(axis=-1))
+            return loss_of(sequence_log_probs(found), logp_reference, found[1].sum(axis=-1))
 
         with_gradient = jax.value_and_grad(loss, has_aux=True)
         (value, metrics), gradient = mean_over_parts(

@@ -36,13 +36,14 @@ class DpoConfig:
     """The loss of DPO; see `objectives.dpo`."""
 
     beta: float = 0.1
-    """β of DPO: what a nat of divergence from the reference costs, in units of preference."""
+    """DPO β: weight of the divergence from the reference policy."""
     label_smoothing: float = 0.0
     """Probability that a preference is the wrong way round."""
     anchor: float = 0.0
     """Weight of the preferred samples' −ln p by action, against drifting from the data."""
     objective: str = ""
-    """Another loss of pairs, FILE.py:FUNCTION: of the arguments and results of `objectives.dpo`."""
+    """A loss of your own, as FILE.py:FUNCTION with the arguments and results of
+    `objectives.dpo`."""
 
     def __post_init__(self) -> None:
         check(self, beta=POSITIVE, label_smoothing=BELOW_HALF, anchor=NOT_NEGATIVE)
@@ -55,11 +56,12 @@ class PreferenceConfig(IterationConfig, DpoConfig):
     """A run of iterated DPO on pairs of better and worse samples of the same prompt."""
 
     n_samples: int = 500
-    """Samples of an iteration."""
+    """Samples in an iteration."""
     group_size: int = 10
-    """Samples drawn in a row for a prompt; pairs are of one prompt."""
+    """Samples drawn in a row for one prompt. Pairs are made within a prompt."""
     min_gap: float = 0.05
-    """Least difference of the rewards of a pair, in the reward's unit (eV/atom)."""
+    """Smallest difference between the rewards of a pair, in the reward's unit (eV/atom for
+    energies)."""
     temperature_step: float = 0.0
     """Added to the sampling temperature at every iteration."""
 

@@ -55,36 +55,38 @@ class ReinforceConfig:
     """A run; the defaults of τ, baseline, clip and inner steps are those of CrystalFormer-RL."""
 
     algorithm: Literal["ppo", "grpo"] = "ppo"
-    """ppo: advantages over a moving average, the divergence from the base model in the reward,
-    ratios of whole sequences. grpo: advantages among samples of one prompt, the divergence in the
-    loss, ratios of the policy's single actions (tokens of a text; crystals count as one)."""
+    """ppo: advantages over a moving average, KL penalty in the reward, one probability ratio per
+    sample. grpo: advantages among the samples of one prompt, KL penalty in the loss, one ratio per
+    action (a token of a text; a crystal of the Wyckoff transformer is one action)."""
     objective: str = ""
-    """Another loss with the algorithm's advantages and ratios, FILE.py:FUNCTION: of the arguments
+    """A loss of your own with the algorithm's advantages, as FILE.py:FUNCTION with the arguments
     and results of `objectives.grpo`. For ppo its kl_weight is 0."""
     n_steps: int = 100
-    """Rollouts, each followed by `inner_steps` updates."""
+    """Training steps. Each samples a rollout and makes `inner_steps` passes through it."""
     batch_size: int = 100
     """Samples in a rollout."""
     tau: float = 0.1
-    """Cost of a nat of divergence from the base model: τ in the reward's unit (eV/atom) for
-    ppo; for grpo in units of the rewards' standard deviation within a group."""
+    """KL penalty weight τ: the cost of a nat of divergence from the base model. For ppo in the
+    reward's unit (eV/atom for energies), for grpo in standard deviations of the rewards within a
+    group."""
     baseline_decay: float = 0.95
-    """ppo: decay of the moving average that is subtracted from the returns."""
+    """ppo: decay of the moving average of the reward that is subtracted as the baseline."""
     group_size: int = 10
-    """grpo: samples of one prompt that are compared; divides the batch size."""
+    """grpo: samples of one prompt whose rewards are compared. Divides the batch size."""
     std_floor: float = 0.02
-    """grpo: rewards of a group are divided by their standard deviation, or by this if larger."""
+    """grpo: rewards of a group are divided by their standard deviation, or by this if that is
+    smaller."""
     clip: float = 0.2
-    """Ratios of probabilities count only within 1 ± this."""
+    """PPO clip ε: probability ratios count only within 1 ± ε."""
     inner_steps: int = 3
     """Passes through each rollout."""
     n_minibatches: int = 1
-    """Updates of a pass, each on as many of the rollout's samples, in their order; divides the
-    number of micro-batches (n_parts)."""
+    """Updates in a pass, each on an equal share of the rollout. Divides the number of micro-batches
+    (n_parts)."""
     optimizer: OptimizerConfig = field(default_factory=fine_tuning)
     """The optimiser."""
     seed: int = 0
-    """Of the rollouts."""
+    """Random seed for the rollouts."""
     save_every: int = 10
     """Steps between checkpoints; the first comes within two minutes, the last step is saved."""
 
@@ -184,21 +186,22 @@ def make_update(
         logp_base: Array,
         tau: Array,
     ) -> tuple[ReinforceState, Metrics]:
-        old, base = (x.sum(axis=-1).reshape(reward.shape) for x in (logp_old, logp_base))
-        baseline, advantage, found = advantages(state, reward, old, base, tau)
-        advantage = advantage.reshape(logp_old.shape[:2])
-        everything = parts, logp_old, logp_base, advantage
+        whole_old, whole_base = (
+            x.sum(axis=-1).reshape(reward.shape) for x in (logp_old, logp_base)
+        )
+        baseline, advantage, found = advantages(state, reward, whole_old, whole_base, tau)
+        everything = parts, logp_old, logp_base, advantage.reshape(logp_old.shape[:2])
 
         def inner(train: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
             def loss(params: Params, part: Any) -> tuple[Array, Metrics]:
-                samples, before, reference, gain = part
+                samples, logp_old, logp_base, advantage = part
                 logp, weight = actions(params, frozen, samples)
                 if own is not None:
                     kl_weight = tau if config.algorithm == "grpo" else 0.0
-                    return own(logp, before, reference, gain, weight, config.clip, kl_weight)
+                    return own(logp, logp_old, logp_base, advantage, weight, config.clip, kl_weight)
                 if config.algorithm == "grpo":
-                    return grpo(logp, before, reference, gain, weight, config.clip, tau)
-                return ppo(logp, before, gain, weight, config.clip)
+                    return grpo(logp, logp_old, logp_base, advantage, weight, config.clip, tau)
+                return ppo(logp, logp_old, advantage, weight, config.clip)
 
             with_gradient = jax.value_and_grad(loss, has_aux=True)
             (value, metrics), gradient = mean_over_parts(
@@ -215,7 +218,7 @@ def make_update(
 
         train, inner_metrics = jax.lax.scan(whole, state.train, length=config.inner_steps)
         metrics = {name: x[-1].mean() for name, x in inner_metrics.items()} | found
-        metrics |= {"kl_base": (old - base).mean(), "entropy": -old.mean()}
+        metrics |= {"kl_base": (whole_old - whole_base).mean(), "entropy": -whole_old.mean()}
         return ReinforceState(train, baseline, state.rollouts + 1), metrics
 
     return update

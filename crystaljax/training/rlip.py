@@ -50,7 +50,7 @@ class RlipConfig(IterationConfig, DpoConfig):
     """A run of RLIP; the defaults are those of arXiv 2509.07150, appendix 7.2."""
 
     n_iterations: int = 7
-    """Times that samples are drawn, judged and learnt from."""
+    """Iterations: in each, samples are drawn, judged and learnt from."""
     epochs: int = 1
     """Passes over the pairs of an iteration."""
     batch_size: int = 16

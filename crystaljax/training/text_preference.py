@@ -148,14 +148,14 @@ def prefer_texts(
     n_chosen = np.array([len(chosen.tokens) - chosen.n_prompt for chosen, _ in validation])
 
     def validate(state: TrainState) -> dict[str, Any]:
-        logp, before = score(state.averaged, validation), known[len(train) :]
-        (chosen, rejected), (was, was_not) = logp.T, before.T
+        logp, reference = score(state.averaged, validation), known[len(train) :]
+        (chosen, rejected), (reference_chosen, reference_rejected) = logp.T, reference.T
         loss, metrics = dpo(
-            *(chosen, rejected, was, was_not),
+            *(chosen, rejected, reference_chosen, reference_rejected),
             *(config.beta, config.label_smoothing, config.anchor),
             n_chosen,
         )
-        return {"loss": loss, "kl_base": (logp - before).mean()} | metrics
+        return {"loss": loss, "kl_base": (logp - reference).mean()} | metrics
 
     return fit(
         lambda state, batch: update(state, policy.frozen, *batch),

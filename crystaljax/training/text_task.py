@@ -145,5 +145,5 @@ class TextTask:
     def log_probs(
         self, params: Params, frozen: Params, part: PackedTexts, n_samples: int
     ) -> tuple[Array, Array]:
-        """Of the completions' tokens."""
+        """Log-probabilities of the completions' tokens."""
         return self.policy.log_probs(params, frozen, part, n_samples)

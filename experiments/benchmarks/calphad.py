@@ -40,7 +40,7 @@ class Config:
     peer_candidates: int = 4
     """Number of them that pycalphad solves."""
     seed: int = 0
-    """Of the candidates."""
+    """Random seed for the candidates."""
 
 
 def mixtures(n: int, n_elements: int, seed: int) -> np.ndarray:

@@ -48,7 +48,7 @@ class Config:
     noise: float = 1.0
     """Å: largest displacement of atoms."""
     seed: int = 0
-    """Seed of the draw."""
+    """Random seed for the draw."""
 
 
 def write_attempts(path: Path, truth: Known, config: Config) -> None:

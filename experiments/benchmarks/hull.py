@@ -37,7 +37,7 @@ class Config:
     repeats: int = 20
     """Times every query stands in the batch of repeated chemical systems."""
     seed: int = 0
-    """Seed of the draw."""
+    """Random seed for the draw."""
 
 
 def draw_queries(hull: Hull, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

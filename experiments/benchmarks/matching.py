@@ -49,7 +49,7 @@ class Config:
     plain_samples: int = 150
     """Of how many samples novelty is also found by plain StructureMatcher.fit."""
     seed: int = 0
-    """Seed of the draw."""
+    """Random seed for the draw."""
 
 
 def stand_ins(config: Config, reference: Crystals, others: Crystals) -> Crystals:

@@ -35,7 +35,7 @@ class Config:
     chunk: int = 16
     """Crystals in one task."""
     seed: int = 0
-    """Seed of the draw."""
+    """Random seed for the draw."""
 
 
 def nothing(crystals: Crystals) -> RewardBatch:

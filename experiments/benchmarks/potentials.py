@@ -37,7 +37,7 @@ class Config:
     n_forces: int = 50
     """Crystals with forces and stresses, and as many before them."""
     seed: int = 0
-    """Seed of the draw."""
+    """Random seed for the draw."""
 
 
 class Compilations:

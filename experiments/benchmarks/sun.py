@@ -37,7 +37,7 @@ class Config:
     n_workers: int = usable_cores()
     """Processes that compute energies."""
     seed: int = 0
-    """Of the samples."""
+    """Random seed for the samples."""
 
 
 def main(config: Config) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from flax import nnx
@@ -314,7 +314,7 @@ def make_learner(
     return TextLearner(variant, cores.text, data, texts, seed)
 
 
-def _intervals(budget: BudgetConfig, n_steps: int) -> dict[str, int]:
+def _intervals(budget: BudgetConfig, n_steps: int) -> dict[str, Any]:
     """Steps between metrics, validations and checkpoints."""
     every = max(1, n_steps // budget.n_validations)
     return {"log_every": max(1, every // 4), "validate_every": every, "save_every": every}

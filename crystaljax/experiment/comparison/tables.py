@@ -251,22 +251,29 @@ def _points(axes: Any, results: Results, height: Callable[[Variant], tuple[float
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis(LogFormatter(minor_thresholds=(3, 0.5)))
-    shown = [results.of(variant, "train") for variant in results.variants]
-    tokens = [trained[0]["tokens_mean"] for trained in shown if trained]
-    if tokens:
-        axes.set_xlim(0.7 * min(tokens), 1.8 * max(tokens))  # with room for the labels
     axes.spines[["top", "right"]].set_visible(False)
-    for i, variant in enumerate(results.variants):
-        trained = results.of(variant, "train")
-        value, error = height(variant)
-        if not trained or not math.isfinite(value):
+    tokens = _trained_tokens(results)
+    if tokens:
+        least, most = min(tokens.values()), max(tokens.values())
+        axes.set_xlim(0.7 * least, 1.8 * most)  # with room for the labels
+    looks = {variant: plots.look(i) for i, variant in enumerate(tokens)}
+    points = {variant: height(variant) for variant in tokens}
+    for place, variant in enumerate(sorted(tokens, key=tokens.__getitem__)):
+        (value, error), x = points[variant], tokens[variant]
+        if not math.isfinite(value):
             continue
-        x = trained[0]["tokens_mean"]
-        colour, marker, _ = plots.look(i)
+        colour, marker, _ = looks[variant]
         axes.errorbar(x, value, yerr=error, fmt=marker, color=colour, capsize=2)
+        beside = (6, 4) if place % 2 else (6, -11)  # neighbours do not overlap
         axes.annotate(
-            variant.label, (x, value), xytext=(5, 4), textcoords="offset points", fontsize=8
+            variant.label, (x, value), xytext=beside, textcoords="offset points", fontsize=8
         )
+
+
+def _trained_tokens(results: Results) -> dict[Variant, float]:
+    """Mean tokens of a crystal of the variants that were trained, in the order of the tables."""
+    found = {variant: results.of(variant, "train") for variant in results.variants}
+    return {variant: trained[0]["tokens_mean"] for variant, trained in found.items() if trained}
 
 
 def learning_curves(results: Results, seed: int) -> Figure:
@@ -303,7 +310,7 @@ def notes(results: Results, budget: BudgetConfig, resolution: Resolution) -> lis
         "Equal crystals and equal time are read from the same runs' curves, before the learning"
         " rate has decayed.",
     ]
-    if "augmented" in {variant.order for variant in results.variants}:
+    if "augmented" in {run.variant.order for run in results.found}:
         found.append(
             "Augmented models spread their probability over all descriptions of a crystal: their"
             " NLL of the canonical one is not that of the crystal, and larger."

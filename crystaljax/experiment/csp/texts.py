@@ -20,16 +20,8 @@ def teach(
     `training.sft.sft`.
     """
     # Only here: the other rows do without the packages of language models.
-    from crystaljax.experiment.texts import (
-        LlmSetup,
-        TextsConfig,
-        chats,
-        plain,
-        read_texts,
-        sequences,
-        writer,
-        written_as,
-    )
+    from crystaljax.experiment.llm_setup import LlmSetup, TextsConfig, chats, written_as
+    from crystaljax.experiment.texts import plain, read_texts, sequences, writer
     from crystaljax.text.loading import TextModelConfig, load_text_policy
     from crystaljax.training.sft import sft
 

@@ -51,6 +51,11 @@ def figures_of(
             ),
             "Space groups of the training crystals, and of fresh samples (first seed)",
         )
+        energies = {label: line.samples[0].e_above_hull for label, line in both.items()}
+        found["energies"] = (
+            plots.e_above_hull_histogram(energies),
+            "Energy above hull of fresh samples by the judge (first seed)",
+        )
         marked = {label: line.samples[0].sun for label, line in both.items()}
         found["compositions"] = (
             composition_map(reference, crystals, marked),

@@ -1,4 +1,4 @@
-"""The shape of a language model, as its Hugging Face `config.json` has it."""
+"""The shape of a language model, as its Hugging Face `config.json` has it, and of adapters."""
 
 from __future__ import annotations
 
@@ -126,6 +126,24 @@ REPLACED = ("rope_parameters", "rope_scaling", "rope_theta", "layer_types", "dty
 
 UNSUPPORTED = {"partial_rotary_factor": 1.0, "use_bidirectional_attention": False}
 """Fields that change the network in ways that are not built here unless they have these values."""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Projections that have an adapter, and its size."""
+
+    rank: int = 8
+    """Columns of the factors."""
+    alpha: float = 32.0
+    """α: the product of the factors is multiplied by α/rank."""
+    dropout: float = 0.0
+    """Rate at which the adapters' inputs are dropped in training."""
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    """Names of the adapted projections, in every block."""
+    rank_stabilized: bool = False
+    """Multiply by α/√rank instead (rsLoRA, arXiv 2312.03732)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the factors."""
 
 
 @dataclass(frozen=True)

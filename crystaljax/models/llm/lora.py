@@ -7,38 +7,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from crystaljax.crystal import Array
+from crystaljax.models.llm.config import LoraConfig
 from crystaljax.models.llm.decoder import LanguageModel, TokenRows
 from crystaljax.models.llm.linear import AdapterParam, Linear, LoRA, QuantizedKernel
 from crystaljax.models.llm.names import Path
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LoraConfig:
-    """Projections that have an adapter, and its size."""
-
-    rank: int = 8
-    """Columns of the factors."""
-    alpha: float = 32.0
-    """α: the product of the factors is multiplied by α/rank."""
-    dropout: float = 0.0
-    """Rate at which the adapters' inputs are dropped in training."""
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
-    """Names of the adapted projections, in every block."""
-    rank_stabilized: bool = False
-    """Multiply by α/√rank instead (rsLoRA, arXiv 2312.03732)."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the factors."""
 
 
 def projections(model: LanguageModel) -> dict[Path, Linear]:

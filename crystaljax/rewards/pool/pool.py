@@ -22,19 +22,21 @@ class PoolConfig:
     """Workers that compute rewards, their time limits and retries."""
 
     kind: Literal["inline", "processes", "ray"] = "inline"
-    """In this process, in worker processes of this machine, or in actors of a Ray cluster."""
+    """Where rewards are computed: in this process (inline), in worker processes of this machine, or
+    in actors of a Ray cluster."""
     n_workers: int | None = None
-    """Workers; by default as many as there are cores (and GPUs, on a cluster) for."""
+    """Number of workers. By default one per core (and per GPU, on a cluster)."""
     chunk: int = 16
-    """Items in one task: small for an even load, large for little overhead. Inline, a batch is one
+    """Items per task: small for an even load, large for little overhead. Inline, a batch is one
     task."""
     timeout: float | None = 600.0
-    """Seconds for one task, after which its worker is ended; None: no limit."""
+    """Seconds for one task, after which its worker is ended. None: no limit."""
     start_timeout: float = 600.0
     """Seconds for a worker to start and to build its reward."""
     attempts: int = 2
-    """Workers that may be lost over one item before it is given up; also starts in a row that may
-    fail. Items of a larger chunk that lost its worker are tried one by one."""
+    """Retries per item: workers that may die over one item before it counts as failed. Also how
+    many starts in a row may fail. After a loss, the items of a larger chunk are tried one by
+    one."""
     threads: int = 1
     """Processor threads of each worker (PyTorch, JAX, BLAS)."""
     gpus: float = 0.0

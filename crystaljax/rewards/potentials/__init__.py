@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from crystaljax import user_code
 from crystaljax.rewards.levels import split_level
 from crystaljax.rewards.potentials.base import Energies, Potential, Relaxed
 
-__all__ = ["Energies", "Potential", "Relaxed", "create_potential", "is_file", "potential_level"]
+__all__ = [
+    "Energies",
+    "Potential",
+    "Relaxed",
+    "create_potential",
+    "is_file",
+    "potential_level",
+    "require_package",
+]
 
 
 class Entry(NamedTuple):
@@ -19,15 +28,19 @@ class Entry(NamedTuple):
     """In the module of the potential's name, which also has a function `level_of`."""
     options: tuple[str, ...] = ("weights",)
     """Parameters that the words after the potential's name give, in order."""
+    package: str = "numpy"
+    """Package that it needs."""
+    extra: str = ""
+    """Extra that installs it."""
 
 
 POTENTIALS = {
     "ase": Entry("AsePotential", ("file", "function")),
-    "chgnet": Entry("CHGNetPotential"),
-    "matgl": Entry("MatGLPotential"),
-    "nequix": Entry("NequixPotential"),
-    "orb": Entry("OrbPotential", ("model", "weights")),
-    "sevennet": Entry("SevenNetPotential", ("weights", "modal")),
+    "chgnet": Entry("CHGNetPotential", package="chgnet", extra="chgnet"),
+    "matgl": Entry("MatGLPotential", package="matgl", extra="matgl"),
+    "nequix": Entry("NequixPotential", package="nequix", extra="nequix"),
+    "orb": Entry("OrbPotential", ("model", "weights"), "orb_models", "orb"),
+    "sevennet": Entry("SevenNetPotential", ("weights", "modal"), "sevenn", "sevenn"),
 }
 
 NEEDED = "name", "level", "elements", "energies", "relax"
@@ -47,12 +60,23 @@ def create_potential(name: str, **options: Any) -> Potential:
     Errors: ValueError for no such potential, or a class that is none; ImportError if its package is
     not installed, with the extra to install; whatever a user's file raises.
     """
+    require_package(name)
     if is_file(name):
         return _of_user(name)(**options)
     module, class_name, chosen, level = _find(name)
     if level is not None:
         options["level"] = level
     return getattr(module, class_name)(**chosen, **options)
+
+
+def require_package(name: str) -> None:
+    """ImportError if the package that a potential needs is absent; nothing is loaded or fetched."""
+    entry = POTENTIALS.get(split_level(name)[0].split(":")[0])
+    if entry is not None and find_spec(entry.package) is None:
+        raise ImportError(
+            f"{name} needs {entry.package}, which is not installed: run"
+            f' pip install "crystaljax[{entry.extra}]"'
+        )
 
 
 def potential_level(name: str) -> str | None:

@@ -1,0 +1,130 @@
+"""`crystaljax finetune`: a model goes on learning, from crystals of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from crystaljax.commands.learning import Learning
+from crystaljax.models.llm.config import LoraConfig
+
+if TYPE_CHECKING:
+    from crystaljax.training.optimizer import OptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Learning):
+    """Fine-tune a model on crystals by maximum likelihood, until the validation loss rises."""
+
+    model: Path
+    """Folder of a Wyckoff transformer or of a language model, or a language model's name on the
+    Hugging Face hub."""
+    tokenization: str = ""
+    """Text format to learn, if it is not the one that the model's folder says. A format from a file
+    of your own, FILE.py:CLASS, is only run if it is given here."""
+    old_share: float = 0.0
+    """Wyckoff transformers: samples that are to have space groups and elements as in the crystals
+    that the model had learnt before: 0 none (all as in the new ones), 1 all, or a mixture."""
+    lora: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Language models: train new adapters (LoRA) instead of all weights."""
+    adapters: Annotated[LoraConfig, tyro.conf.arg(name="lora")] = field(default_factory=LoraConfig)
+    """Size and place of the adapters."""
+    quantized: Literal["no", "int8", "nf4"] = "no"
+    """Language models: format of the frozen base's matrices, with adapters."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Language models: type of parameters and computations."""
+    n_epochs: int = 50
+    learning_rate: float = 2e-4
+    patience: int = 5
+    output: Path = Path("runs/finetune")
+
+    def run(self, console: Console) -> None:
+        from crystaljax.policies.loading import is_wyckoff
+        from crystaljax.ranges import SHARE, check
+
+        self._check()
+        check(self, old_share=SHARE)
+        if is_wyckoff(self.model):
+            self._wyckoff()
+        else:
+            self._language_model()
+        console.print(f"The model is in {self.output / 'model'}")
+
+    def _optimizer(self) -> OptimizerConfig:
+        from crystaljax.training.optimizer import OptimizerConfig
+
+        return OptimizerConfig(
+            self.learning_rate, warmup_steps=20, final_fraction=0.0, weight_decay=0.0, ema_decay=0.0
+        )
+
+    def _wyckoff(self) -> None:
+        from crystaljax.experiment.learning import learn_crystals, learnable, prompted_as
+        from crystaljax.policies.wyckoff import load_wyckoff
+        from crystaljax.training.pretrain import PretrainConfig
+
+        why = f"is for language models, and {self.model} is a Wyckoff transformer"
+        if self.lora or self.adapters != LoraConfig():
+            raise ValueError(f"--lora {why}, of which all weights are trained: leave it out")
+        self._refuse(why, "quantized", "dtype", "templates", "tokenization", "n_parts")
+        data = self._read()
+        policy, start = load_wyckoff(self.model)
+        train = learnable(policy, data[0], "learn")
+        validation = learnable(policy, data[1], "validate with")
+        policy = prompted_as(policy, train, self.old_share)
+        settings = self._fit(len(train), self._optimizer(), dropout=False, validate_start=True)
+        with self._experiment("fine-tuning") as experiment:
+            experiment.use("model", self.model)
+            learn_crystals(
+                experiment,
+                policy,
+                train,
+                validation,
+                PretrainConfig(**settings),
+                "best",
+                title="Fine-tuning",
+                start=start,
+                notes=[
+                    f"{self.model} on {len(train)} crystals of {self.train}, validated with"
+                    f" {len(validation)}; {self.n_epochs} epochs at most."
+                ],
+            )
+
+    def _language_model(self) -> None:
+        from crystaljax.experiment.sft import learn_texts
+        from crystaljax.policies.loading import ADAPTER_FILE, MODEL_FILE, find_base
+        from crystaljax.text.loading import TextModelConfig, load_tokenizer, require_packages
+        from crystaljax.training.sft import SftConfig
+
+        self._refuse("is for Wyckoff transformers", "old_share")
+        files = (self.model / name for name in (ADAPTER_FILE, MODEL_FILE))
+        if self.model.exists() and not any(file.is_file() for file in files):
+            raise FileNotFoundError(
+                f"no model in {self.model}: it has neither metadata.json (of a Wyckoff transformer)"
+                f" nor {MODEL_FILE} or {ADAPTER_FILE} (of a language model)"
+            )
+        require_packages()
+        if not self.lora:
+            self._refuse("goes with --lora", "quantized")
+            if self.adapters != LoraConfig():
+                raise ValueError("--lora.rank and the like go with --lora: give that, too")
+        is_adapter = (self.model / ADAPTER_FILE).is_file()
+        if is_adapter and self.lora:
+            raise ValueError(f"{self.model} is an adapter, which is trained on: leave --lora out")
+        model = TextModelConfig(
+            base=find_base(self.model) if is_adapter else str(self.model),
+            adapter=str(self.model) if is_adapter else "",
+            lora=self.adapters if self.lora else None,
+            quantized=self.quantized,
+            dtype=self.dtype,
+            seed=self.seed,
+        )
+        load_tokenizer(model)  # tells mistakes before crystals are read
+        data = self._read()
+        settings = self._fit(len(data[0]), self._optimizer(), n_parts=self.n_parts)
+        config = SftConfig(**settings, validate_start=True)
+        with self._experiment("fine-tuning") as experiment:
+            learn_texts(experiment, self._texts(model, self.tokenization), config, data=data)

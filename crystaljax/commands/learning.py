@@ -1,0 +1,117 @@
+"""Options of the commands that learn from crystals, and what they have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystaljax.commands.base import Command, check_seed
+from crystaljax.tracking import TrackingConfig
+
+if TYPE_CHECKING:
+    from crystaljax.data.rows import Dataset
+    from crystaljax.experiment.experiment import Experiment
+    from crystaljax.experiment.llm_setup import LlmSetup
+    from crystaljax.text.loading import TextModelConfig
+    from crystaljax.training.optimizer import OptimizerConfig
+
+BATCH_SIZE = 32
+"""Crystals in a step, if their number is not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning(Command):
+    """Options of learning by maximum likelihood."""
+
+    train: str
+    """Crystals to learn: a file, a folder or a registered dataset."""
+    validation: str = "0.1"
+    """Crystals to validate with, likewise, or the share of the others that is held out."""
+    templates: tuple[str, ...] = ()
+    """Language models: prompt templates to learn, by name (formula, unconditional, space_group,
+    formula_space_group, properties, infilling) or file, of which each crystal has one at random."""
+    n_epochs: int
+    """Passes through the crystals, at most."""
+    learning_rate: float
+    """Peak learning rate, after a warm-up."""
+    batch_size: int = 0
+    """Crystals in a step; if 0 32, or all where there are fewer."""
+    n_parts: int = 1
+    """Language models: micro-batches that a step is split into, to save memory."""
+    patience: int
+    """Passes in a row without a lower validation loss after which the run ends; 0: never."""
+    seed: int = 0
+    """Random seed for the share held out, the order of the crystals, new weights and dropout."""
+    output: Path
+    """Folder of the run: metrics, checkpoints, report, and the model, which all commands and
+    scripts take. Give the same command again to go on after an interruption."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Weights & Biases."""
+
+    def _check(self) -> None:
+        """ValueError for numbers that cannot be."""
+        from crystaljax.ranges import POSITIVE, at_least, check
+
+        none, one = at_least(0), at_least(1)
+        check(self, n_epochs=one, n_parts=one, batch_size=none, patience=none)
+        check(self, learning_rate=POSITIVE)
+        check_seed(self.seed)
+
+    def _fit(self, n: int, optimizer: OptimizerConfig, **more: Any) -> dict[str, Any]:
+        """Settings of a run of n crystals (`training.fit.FitConfig`), validated once an epoch."""
+        batch_size = self.batch_size or min(BATCH_SIZE, n)
+        n_steps = self.n_epochs * (n // batch_size)
+        warmup_steps = min(optimizer.warmup_steps, n_steps // 10)
+        return {
+            "n_epochs": self.n_epochs,
+            "batch_size": batch_size,
+            "optimizer": dataclasses.replace(optimizer, warmup_steps=warmup_steps),
+            "seed": self.seed,
+            "patience": self.patience,
+            "validate_every": 0,
+            "log_every": max(1, min(20, n // batch_size)),
+            **more,
+        }
+
+    def _read(self) -> tuple[Dataset, Dataset]:
+        """Crystals to learn, and to validate with."""
+        from crystaljax.experiment.learning import read_data
+
+        return read_data(self.train, self.validation, self.seed)
+
+    def _experiment(self, kind: str) -> Experiment:
+        """The run's folder; the sources of crystals are recorded."""
+        from crystaljax.experiment.experiment import Experiment
+
+        begun = Experiment(self, self.output, self.tracking, kind, ".", vary=("debug",))
+        for name in ("train", "validation"):
+            begun.use(name, getattr(self, name))
+        return begun
+
+    def _texts(self, model: TextModelConfig, format: str) -> LlmSetup:
+        """Set-up of learning texts of crystals; the weights of the lowest loss are taken."""
+        from crystaljax.experiment.llm_setup import LlmSetup, TextsConfig
+
+        texts = TextsConfig(
+            crystals=self.train, format=format, templates=self.templates, seed=self.seed
+        )
+        return LlmSetup(
+            texts=texts,
+            model=model,
+            n_samples=0,
+            result="best",
+            output=self.output,
+            seed=self.seed,
+            tracking=self.tracking,
+        )
+
+    def _refuse(self, why: str, *names: str) -> None:
+        """ValueError if one of some options, which are of the other kind of model, is given."""
+        for option in dataclasses.fields(self):
+            usual: Any = option.default
+            if option.default_factory is not dataclasses.MISSING:
+                usual = option.default_factory()
+            if option.name in names and getattr(self, option.name) != usual:
+                raise ValueError(f"--{option.name.replace('_', '-')} {why}: leave it out")

@@ -1,0 +1,128 @@
+"""Supervised fine-tuning of language models in an experiment's folder, and its report."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from crystaljax import plots
+from crystaljax.data.rows import Dataset
+from crystaljax.evaluation.adherence import Predict
+from crystaljax.evaluation.report import Report, Table
+from crystaljax.experiment.answers import Examiner, evaluations_of, shown
+from crystaljax.experiment.curves import first_and_last
+from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.llm_setup import LlmSetup, chats, record, weights_of, written_as
+from crystaljax.experiment.run_folder import remade
+from crystaljax.experiment.texts import Texts, crystal_texts, plain, read_texts, sequences, writer
+from crystaljax.policies.base import rows_without_error
+from crystaljax.policies.text import TextPolicy
+from crystaljax.text.loading import load_text_policy
+from crystaljax.tracking import read_metrics
+from crystaljax.training.sft import SftConfig, sft
+
+log = logging.getLogger(__name__)
+
+
+def learn_texts(
+    experiment: Experiment,
+    setup: LlmSetup,
+    config: SftConfig,
+    *,
+    data: tuple[Dataset, Dataset] | None = None,
+    predict: Predict | None = None,
+) -> Path:
+    """Teach a language model texts, have it answer prompts before and after, and report.
+
+    Args:
+      data: crystals to learn and to validate with, instead of those of `setup.texts`. A step has
+        all crystals where there are fewer than the batch size.
+      predict: properties of answers that were asked for some.
+
+    Returns the model's folder. Errors: those of `texts.read_texts`, `load_text_policy`, `sft`.
+    """
+    record(experiment, setup)
+    metadata, chat = written_as(setup, anew=True), chats(setup.model)
+    if data is None:
+        train, validation = read_texts(setup.texts, metadata, chat, config.n_epochs)
+    else:
+        train, validation = (crystal_texts(setup.texts, metadata, chat, some) for some in data)
+    texts = [*plain(train), *plain(validation)]
+    policy = load_text_policy(setup.model, texts, metadata.create_format())
+    train, validation = (
+        fitting(policy, train, "learn"),
+        fitting(policy, validation, "validate with"),
+    )
+    if data is not None:
+        config = replace(config, batch_size=min(config.batch_size, len(train.examples)))
+    whole = writer(policy, metadata, train, anew=True)
+    answers = {}
+    if setup.n_samples:
+        examine = Examiner(setup, whole, validation, predict)
+        answers["before SFT"] = examine(policy.start, 0)
+    fit = experiment.main
+    state = sft(
+        policy,
+        sequences(policy, train),
+        sequences(policy, validation),
+        config,
+        fit.folder,
+        fit.log,
+        run_id=fit.run_id,
+        n_drawn=1 + len(train.later),
+    )
+    params = weights_of(state, setup, policy)
+    if setup.n_samples:
+        answers["after SFT"] = examine(params, 1)
+    model = experiment.folder / "model"
+    with remade(model) as made:
+        whole.save(made, params)
+    metrics = read_metrics(experiment.folder)
+    losses = {"training": metrics["train/nll"], "validation": metrics["validation/nll"]}
+    figure = plots.training_curves(losses, "−ln p of a token (nats)")
+    tables = [Table("Answers after SFT", shown(answers["after SFT"]))] if answers else []
+    report = Report(
+        "Supervised fine-tuning",
+        evaluations_of(answers),
+        experiment.pictures({"loss": (figure, "Loss during fine-tuning")}),
+        [first_and_last("Loss (nats by token)", losses), *tables],
+        [f"{config.n_epochs} epochs of {len(train.examples)} texts."],
+    )
+    experiment.finish(report, outputs={model: "model"})
+    return model
+
+
+def fitting(policy: TextPolicy, texts: Texts, name: str) -> Texts:
+    """Examples that a model can take; the others are counted, with a warning.
+
+    A model cannot take what its tokenizer has no tokens for, such as an element, and what is longer
+    than its context.
+
+    name: what the examples are for, in messages.
+
+    ValueError if none is left.
+    """
+    n, longest = len(texts.examples), policy.config.max_length
+    reasons: list[str] = []
+
+    def check_tokens(rows: np.ndarray) -> None:
+        try:
+            made = sequences(policy, texts.take(rows))
+        except ValueError as error:
+            reasons[:] = [str(error)]
+            raise
+        if any(len(sequence.tokens) > longest for sequence in made):
+            reasons[:] = [f"texts of more tokens than the model's context of {longest}"]
+            raise ValueError
+
+    kept = rows_without_error(check_tokens, np.arange(n))
+    if len(kept) == n:
+        return texts
+    said = f"of {n} examples to {name} the model cannot take {n - len(kept)}"
+    if not len(kept):
+        raise ValueError(f"{said} ({reasons[0]}): give others, or another model")
+    log.warning("%s, which are left out; one of them: %s", said, reasons[0])
+    return texts.take(kept)
