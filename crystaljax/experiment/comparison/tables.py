@@ -242,7 +242,7 @@ def trade_off(results: Results) -> Figure:
         _points(axes, results, height)
         axes.set_xlabel("tokens of a crystal")
         axes.set_ylabel(label)
-    panels[1].set_ylim(bottom=0)
+    panels[1].set_ylim(bottom=-0.05 * panels[1].get_ylim()[1])  # a label below 0 has room
     return figure
 
 
@@ -258,13 +258,15 @@ def _points(axes: Any, results: Results, height: Callable[[Variant], tuple[float
         axes.set_xlim(0.7 * least, 1.8 * most)  # with room for the labels
     looks = {variant: plots.look(i) for i, variant in enumerate(tokens)}
     points = {variant: height(variant) for variant in tokens}
-    for place, variant in enumerate(sorted(tokens, key=tokens.__getitem__)):
-        (value, error), x = points[variant], tokens[variant]
-        if not math.isfinite(value):
-            continue
+    points = {variant: point for variant, point in points.items() if math.isfinite(point[0])}
+    for variant, (value, error) in points.items():
+        x = tokens[variant]
         colour, marker, _ = looks[variant]
         axes.errorbar(x, value, yerr=error, fmt=marker, color=colour, capsize=2)
-        beside = (6, 4) if place % 2 else (6, -11)  # neighbours do not overlap
+        # Labels of neighbours point away from each other.
+        others = [other for other in points if other != variant]
+        near = min(others, key=lambda y: abs(math.log(tokens[y] / x)), default=variant)
+        beside = (6, -11) if points[near][0] > value else (6, 4)
         axes.annotate(
             variant.label, (x, value), xytext=beside, textcoords="offset points", fontsize=8
         )
