@@ -26,3 +26,9 @@ def prepare() -> None:
     kept = os.environ.setdefault(COMPILED, str(cache_dir() / "compiled"))
     jax.config.update("jax_compilation_cache_dir", kept)
     log.info("%s=%s, %s=%s", PREALLOCATE, grabs, COMPILED, kept)
+    logging.getLogger("absl").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for Orbax's warning, at every checkpoint, of a file that it can do without."""
+    return "_CHECKPOINT_METADATA" not in record.getMessage()

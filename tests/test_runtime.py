@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from crystaljax.runtime import prepare
 
 SCRIPT = """
 import jax, jax.numpy as jnp
@@ -34,3 +37,15 @@ def test_compiled_code_is_kept(tmp_path: Path, chosen: str | None) -> None:
     first = kept()
     assert first
     assert kept() == first
+
+
+def test_checkpoints_are_read_without_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That of Orbax for a file that it can do without; others are shown."""
+    logger = logging.getLogger("absl")
+    monkeypatch.setattr(logger, "filters", [*logger.filters])
+    prepare()
+    logger.warning("Metadata file does not exist: %s", "run/_CHECKPOINT_METADATA")
+    logger.warning("disk full")
+    assert [x.getMessage() for x in caplog.records if x.name == "absl"] == ["disk full"]
