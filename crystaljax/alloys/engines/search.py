@@ -19,7 +19,7 @@ from crystaljax.alloys.engines.sampling import Ordering, Points
 _DRIVING_FORCE = 0.5  # J/mol: a point further below the plane than this shows a wrong minimum
 _NEAR = 4000.0  # J/mol: how far above the plane a phase's lowest point is worth a closer look
 _APART = (0.05, 0.15)  # of site fractions: from stable states, and between two closer looks
-_LOOKS = 2  # points of a phase that are looked at more closely
+_LOOKS = 3  # points of a phase that are looked at more closely
 _ROUNDS = 4
 _GAIN = 1e-3  # J/mol: what a new solution must be lower by
 
