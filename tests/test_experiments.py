@@ -335,7 +335,7 @@ def test_alloys_of_another_family(monkeypatch: pytest.MonkeyPatch) -> None:
         *(monkeypatch, "alloys.py", "fcc-l12", "--output out --data.pairs.volumes-of-pair 1"),
         *(f"--{x}.{few.format(x)}" for x in ("generation", "decoding")),
         "--reward.pool.kind inline --reward.temperatures 900 1200 1500",
-        "--sft.n-epochs 4 --best.n-samples 12 --best.n-rejected 2 --dpo.batch-size 2",
+        "--sft.n-epochs 30 --best.n-samples 12 --best.n-rejected 2 --dpo.batch-size 2",
         "--dpo.log-every 1 --dpo.validate-every 1 --grpo.n-steps 1 --grpo.batch-size 16",
         "--grpo.group-size 16 --search.calls 6 --search.batch 4 --n-evaluated 6",
     )
