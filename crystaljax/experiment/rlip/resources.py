@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from crystaljax.evaluation.report import Table
 from crystaljax.policies.base import SamplingConfig
@@ -66,7 +65,11 @@ def _memory(texts: Any, config: RlipConfig, sampled: int, n_parts: int, slots: i
 
 def _hours(texts: Any, config: RlipConfig, sampled: int, n_parts: int, slots: int) -> Table:
     steps = -(-config.n_samples // sampled) * (slots // 2)
-    sampling = _decoding_step(texts, sampled, slots) * steps
+    # Only here: the Wyckoff transformer does without the packages of language models.
+    from crystaljax.models.llm.work import decoding_step
+
+    step = decoding_step(texts.graph, texts.start, texts.frozen, sampled, slots)
+    sampling = step * steps
     learning = _update(texts, config, n_parts, slots) * (PAIRS / config.batch_size)
     works = {
         f"sampling of an iteration ({config.n_samples} texts of {slots // 2} tokens)": sampling,
@@ -86,20 +89,6 @@ def _hours(texts: Any, config: RlipConfig, sampled: int, n_parts: int, slots: in
 def hours(work: Work) -> float:
     """Hours of the slower of arithmetic and memory at the peaks."""
     return max(work.total_flops / FLOPS, work.bytes / BANDWIDTH) / 3600
-
-
-def _decoding_step(texts: Any, sequences: int, slots: int) -> Work:
-    """One token of each text; attention reads the whole cache."""
-
-    def step(params: Any, frozen: Any, token: jax.Array) -> jax.Array:
-        model = nnx.merge(texts.graph, params, frozen)
-        seen = jnp.broadcast_to(jnp.arange(slots), (sequences, slots))
-        cache = model.empty_cache(sequences, slots)
-        position = jnp.full(sequences, slots - 1)
-        hidden, _ = model.step(token, position, cache, seen, jnp.int32(slots - 1))
-        return model.logits(hidden)
-
-    return count(step, texts.start, texts.frozen, jax.ShapeDtypeStruct((sequences,), jnp.int32))
 
 
 def _update(texts: Any, config: RlipConfig, n_parts: int, slots: int) -> Work:

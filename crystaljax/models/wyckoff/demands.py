@@ -168,13 +168,13 @@ def with_groups(
     they are, and so do all where p(space group | formula) is not known.
     """
     found = list(conditions)
+    if training.of_formula is None:
+        return found
     rows_of: dict[Condition, list[int]] = {}
     for row, condition in enumerate(conditions):
         asked = condition.space_groups
         if condition.formula is not None and (asked is None or len(asked) > 1):
             rows_of.setdefault(condition, []).append(row)
-    if training.of_formula is None:
-        return found
     for condition, rows in rows_of.items():
         weight = _weights_of_formula(condition, training)
         groups = _fitting(condition, weight, len(rows), max_sites, rng)

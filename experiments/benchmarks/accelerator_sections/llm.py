@@ -18,8 +18,9 @@ from crystaljax.models.llm.decode import Network, prefill
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig, add_lora
 from crystaljax.models.llm.memory import memory_report
+from crystaljax.models.llm.work import decoding_step
 from crystaljax.policies.text import TextPolicy
-from crystaljax.roofline import Work, count
+from crystaljax.roofline import count
 from crystaljax.text.generation import GenerationConfig, Generator
 from crystaljax.text.packing import Rows, TokenSequence, pack_micro_batches
 from crystaljax.training.optimizer import TrainState
@@ -112,25 +113,11 @@ def _decoding(run: Run, budget: Budget, size: Size, policy: TextPolicy) -> Found
     prompts = list(_random_tokens(policy, rows, SHORT))
     weights = (policy.start, policy.frozen)
     timing = timed(lambda: generator(weights, prompts, 0), budget, at_least=2)
-    step = _decoding_step(policy, rows, SHORT + new)
+    step = decoding_step(policy.graph, policy.start, policy.frozen, rows, SHORT + new)
     note, details = run.limit(step * new, timing.median)
     details |= {"step_s": timing.median / new}
     note += "; the prefill of short prompts is in it"
     return Found(rows * new / timing.median, "tokens/s", note, timing.first, None, details)
-
-
-def _decoding_step(policy: TextPolicy, rows: int, slots: int) -> Work:
-    """One token of each row: weights and the whole cache are read."""
-
-    def step(params: object, frozen: object, token: jax.Array) -> jax.Array:
-        model: LanguageModel = nnx.merge(policy.graph, params, frozen)
-        seen = jnp.broadcast_to(jnp.arange(slots), (rows, slots))
-        position = jnp.full(rows, slots - 1)
-        cache = model.empty_cache(rows, slots)
-        hidden, _ = model.step(token, position, cache, seen, jnp.int32(slots - 1))
-        return model.logits(hidden)
-
-    return count(step, policy.start, policy.frozen, jnp.zeros(rows, jnp.int32))
 
 
 def _lora(run: Run, budget: Budget, size: Size, policy: TextPolicy) -> Found:
