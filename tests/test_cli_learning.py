@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +96,25 @@ def test_what_cannot_be_asked(
     given = ("pretrain", "--output", tmp_path / "x", *train)
     assert "--text is for language models" in refused(capsys, *given, "--text.width", 64)
     assert not (tmp_path / "x").exists()
+
+
+WITHOUT_PACKAGE = """
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name == "safetensors" else found(name)
+from crystaljax.cli import main
+main()
+"""
+
+
+def test_a_language_model_without_its_packages(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    command = ("finetune", "--model", tmp_path, "--train", tmp_path, "--lora")
+    program = [sys.executable, "-c", WITHOUT_PACKAGE, *map(str, command)]
+    done = subprocess.run(program, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert 'safetensors, which is not installed: run pip install "crystaljax[llm]"' in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_is_not_asked_is_drawn_as_in_a_mixture() -> None:

@@ -18,6 +18,7 @@ from crystaljax.rewards.stability import StabilityConfig
 def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """No potential is loaded, whichever extras there are."""
     monkeypatch.setattr(stability, "create_e_above_hull", lambda *_: None)
+    monkeypatch.setattr(stability, "require_package", lambda _: None)
 
 
 @pytest.fixture
@@ -57,6 +58,17 @@ def test_nor_against_a_hull_of_another_level(tmp_path: Path) -> None:
     assert judge is None and "is of another level" in said
     judge, _ = second_judge(replace(setup, judge_hull="demonstration"))
     assert judge is not None
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_broken_sevennet_costs_the_second_judge_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        if name == "sevennet":
+            raise ImportError("no torch_scatter")
+
+    monkeypatch.setattr(stability, "require_package", broken)
+    judge, said = second_judge(Setup())
+    assert judge is None and "sevennet does not load (ImportError: no torch_scatter)" in said
 
 
 def test_without_sevennet_or_by_choice_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,10 @@ def test_which_energies_may_meet() -> None:
         needs_correction("a", None, "hull", "MP2020")
 
 
-def test_what_is_kept_belongs_to_the_weights(tmp_path: Path) -> None:
+def test_what_is_kept_belongs_to_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crystaljax.rewards.stability.require_package", lambda _: None)
     path, pool = tmp_path / "mine.nqx", PoolConfig(kind="processes")
     path.write_bytes(b"one")
     with StabilityReward(StabilityConfig(f"nequix:{path}@MP", pool=pool)) as stability:

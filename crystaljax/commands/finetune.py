@@ -94,10 +94,7 @@ class Finetune(Learning):
             )
 
     def _language_model(self) -> None:
-        from crystaljax.experiment.sft import learn_texts
         from crystaljax.policies.loading import ADAPTER_FILE, MODEL_FILE, find_base
-        from crystaljax.text.loading import TextModelConfig, load_tokenizer, require_packages
-        from crystaljax.training.sft import SftConfig
 
         self._refuse("is for Wyckoff transformers", "old_share")
         files = (self.model / name for name in (ADAPTER_FILE, MODEL_FILE))
@@ -106,7 +103,10 @@ class Finetune(Learning):
                 f"no model in {self.model}: it has neither metadata.json (of a Wyckoff transformer)"
                 f" nor {MODEL_FILE} or {ADAPTER_FILE} (of a language model)"
             )
-        require_packages()
+        from crystaljax.experiment.sft import learn_texts
+        from crystaljax.text.loading import TextModelConfig, load_tokenizer
+        from crystaljax.training.sft import SftConfig
+
         if not self.lora:
             self._refuse("goes with --lora", "quantized")
             if self.adapters != LoraConfig():

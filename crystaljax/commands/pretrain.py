@@ -72,12 +72,11 @@ class Pretrain(Learning):
 
     def _language_model(self) -> None:
         from crystaljax.experiment.sft import learn_texts
-        from crystaljax.text.loading import TextModelConfig, require_packages
+        from crystaljax.text.loading import TextModelConfig
         from crystaljax.training.optimizer import OptimizerConfig
         from crystaljax.training.sft import SftConfig
 
         self._refuse("is for Wyckoff transformers", "wyckoff")
-        require_packages()
         data = self._read()
         model = TextModelConfig(small=self.text, cutting="symbols", seed=self.seed)
         optimizer = OptimizerConfig(self.learning_rate, warmup_steps=30, ema_decay=0.0)

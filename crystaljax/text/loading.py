@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -26,9 +25,6 @@ from crystaljax.text.tokenizer import TOKENIZER_FILE, Tokenizer
 from crystaljax.tokenizations.base import TextFormat
 
 log = logging.getLogger(__name__)
-
-PACKAGES = ("huggingface_hub", "transformers", "safetensors")
-"""Packages that language models need."""
 
 FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 """Files fetched of a model on the hub."""
@@ -136,25 +132,14 @@ def load_tokenizer(config: TextModelConfig) -> Tokenizer:
     return Tokenizer.load(adapter if has_one else fetched(config.base))
 
 
-def require_packages() -> None:
-    """ImportError if a package of language models is absent, before anything is fetched or read."""
-    absent = [package for package in PACKAGES if find_spec(package) is None]
-    if absent:
-        raise ImportError(
-            f"language models need {', '.join(absent)}, which is not installed: run"
-            ' pip install "crystaljax[llm]"'
-        )
-
-
 def fetched(name: str) -> Path:
     """The folder of a model: itself, or a copy of what the hub has under that name.
 
-    FileNotFoundError if there is neither; ImportError without the packages that read it.
+    FileNotFoundError if there is neither.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    require_packages()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 

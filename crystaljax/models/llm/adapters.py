@@ -14,11 +14,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes  # noqa: F401  (safetensors needs it for bfloat16 in numpy)
 import numpy as np
 from flax import nnx
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from crystaljax.models.llm.decoder import LanguageModel, TokenRows
 from crystaljax.models.llm.folder import on_host
@@ -26,6 +23,7 @@ from crystaljax.models.llm.linear import LoRA
 from crystaljax.models.llm.lora import adapters, check_tokens, projections
 from crystaljax.models.llm.names import Path as ModelPath
 from crystaljax.models.llm.names import tensor_name
+from crystaljax.models.llm.tensor_files import SafetensorError, load_file, save_file
 from crystaljax.models.llm.vocabulary import resize_vocabulary
 
 log = logging.getLogger(__name__)

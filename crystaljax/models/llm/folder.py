@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_dtypes  # noqa: F401  (safetensors needs it for bfloat16 in numpy)
 import numpy as np
 from flax import nnx
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding, SingleDeviceSharding
 from jax.typing import DTypeLike
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from crystaljax.crystal import Array
 from crystaljax.models.llm.config import LlmConfig
@@ -28,6 +25,7 @@ from crystaljax.models.llm.linear import Format, QuantizedKernel
 from crystaljax.models.llm.lora import projections
 from crystaljax.models.llm.names import tensor_name
 from crystaljax.models.llm.quantization import quantize
+from crystaljax.models.llm.tensor_files import SafetensorError, safe_open, save_file
 
 log = logging.getLogger(__name__)
 
