@@ -63,10 +63,10 @@ class Config:
 SMALL = Config(
     setup=RlipSetup(
         output=Path("runs/plaid"),
-        n_samples=500,
+        n_samples=1000,
         sampling=SamplingConfig(temperature=0.7, batch_size=100),
     ),
-    rlip=RlipConfig(n_unconditional=500, n_per_group=40, optimizer=fine_tuning(1e-4)),
+    rlip=RlipConfig(n_unconditional=1000, n_per_group=80, optimizer=fine_tuning(3e-4)),
     exam=ExamConfig(n_per_iteration=200, n_per_group=40),
 )
 
