@@ -10,12 +10,10 @@ from crystaljax.evaluation.rates import Measure
 
 def measures(**values: float) -> dict[str, Measure]:
     names = {"recall": "COV-R (%)", "new": "novel (%)", "known": "novel to known (%)"}
-    names |= {
-        "reward": "mean reward",
-        "unique": "unique pairs @100",
-        "pauling": "Pauling valid (%)",
-    }
-    return {names[key]: Measure(names[key], x, x / 10, "", 9, "") for key, x in values.items()}
+    names |= {"reward": "mean reward", "unique": "unique pairs @100"}
+    names |= {"pauling": "Pauling valid (%)"}
+    named = {names[key]: x for key, x in values.items()}
+    return {name: Measure(name, x, abs(x) / 10, "", 9, "") for name, x in named.items()}
 
 
 def test_rows_stand_with_their_kind() -> None:
