@@ -60,7 +60,10 @@ ROLES: Mapping[str, Roles] = MappingProxyType(
 """Sets of roles by name.
 
 In "alcocrni" (of alcocrni.tdb) and "al-fe-mn-ti" (whose binaries COST507.tdb has all, though
-FeTi as a phase of its own and not as B2) every element may be anywhere. "paper" has the 19 elements
+FeTi as a phase of its own and not as B2) every element may be anywhere. These are the two open
+spaces with B2 that pycalphad brings: in its mc_fecocrnbti.tdb BCC_B2 has parameters of Co-Fe alone,
+and with BCC_A2 named as its disordered part order raises the energy of CoFe at 373 K and above, so
+that nothing orders. "paper" has the 19 elements
 of arXiv 2511.12036; who is where is inferred, from the paper's examples (MnAl2Fe, ZrTiRu2,
 Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
 """

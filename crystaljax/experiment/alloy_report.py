@@ -125,8 +125,8 @@ def best_rows(best: Sequence[Best]) -> list[list[str]]:
         *(
             [
                 f"{one.reward:.2g}",
-                f"{one.bound:.2g}",
-                ", ".join(f"{n:g}" for n in one.lacking),
+                f"{one.bound:.2g}" if np.isfinite(one.bound) else "–",
+                ", ".join(f"{n:g}" for n in one.lacking) if np.isfinite(one.lacking).all() else "–",
                 one.label,
                 one.text,
             ]
