@@ -13,6 +13,7 @@ from crystaljax.composition import element_counts
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.rewards.base import Reasons, RewardBatch, register
 from crystaljax.rewards.bounds import Quantity, RewardBounds
+from crystaljax.rewards.cell_energies import relaxation_columns
 from crystaljax.rewards.corrections import mp2020_correction
 from crystaljax.rewards.formation import formation_energy, missing_elements
 from crystaljax.rewards.hull import Hull
@@ -91,7 +92,11 @@ class EnergyAboveHull:
         if self.relax_steps:
             relaxed = self._relaxed(crystals, reasons)
             found = self.above(counts, relaxed.energy, relaxed.cells)
-            info = {"energy_per_atom": relaxed.energy, **found._asdict(), **_columns(relaxed)}
+            info = {
+                "energy_per_atom": relaxed.energy,
+                **found._asdict(),
+                **relaxation_columns(relaxed),
+            }
             return RewardBatch.from_values(-found.e_above_hull, info, relaxed.reasons)
         rows = _without_reason(reasons)
         energy = np.full(len(crystals), np.nan)
@@ -138,41 +143,6 @@ class EnergyAboveHull:
 def _without_reason(reasons: Reasons) -> np.ndarray:
     """int [n]: the items that nothing is said against."""
     return np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
-
-
-def _columns(relaxed: Relaxed) -> dict[str, np.ndarray]:
-    """A relaxation as columns of `info`, which caches and pools can carry."""
-    cells = np.full(len(relaxed.cells), None, object)
-    for row, cell in enumerate(relaxed.cells):
-        cells[row] = None if cell is None else cell._asdict()
-    return {
-        "initial_energy_per_atom": relaxed.initial_energy,
-        "relaxation_steps": relaxed.steps,
-        "converged": relaxed.converged,
-        "relaxed": cells,
-    }
-
-
-def relaxation_of(batch: RewardBatch) -> Relaxed:
-    """The relaxations behind rewards of an `EnergyAboveHull` with `relax_steps`."""
-    if "relaxed" not in batch.info:  # none of them came to the potential
-        return no_relaxation(batch.reasons)
-    cells = [
-        None if cell is None else AtomicCell(*(np.asarray(cell[x]) for x in AtomicCell._fields))
-        for cell in batch.info["relaxed"]
-    ]
-    return Relaxed(
-        cells,
-        batch.info["energy_per_atom"],
-        batch.info["initial_energy_per_atom"],
-        batch.info["relaxation_steps"],
-        batch.info["converged"],
-        np.array([cell is not None for cell in cells], bool),
-        [
-            reason if cell is None else None
-            for cell, reason in zip(cells, batch.reasons, strict=True)
-        ],
-    )
 
 
 def relaxation_state(relaxed: Relaxed | None, max_steps: int) -> str:

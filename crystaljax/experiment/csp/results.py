@@ -15,6 +15,7 @@ from crystaljax.evaluation.rates import Measure, pooled, standard_error
 from crystaljax.evaluation.report import Table
 from crystaljax.experiment.csp.setup import PRETRAINED, TRAINED, RowName
 from crystaljax.experiment.csp.study import Arm
+from crystaljax.experiment.run_results import read_tables
 from crystaljax.tracking import read_metrics, wandb_name
 
 if TYPE_CHECKING:
@@ -112,9 +113,8 @@ def all_tables(lines: Sequence[Line], k: int, relaxed: bool) -> list[Table]:
         rows = [[line.label, *map(line.text, there)] for line in lines]
         if there:
             tables.append(Table(caption, [["", *there], *rows]))
-    memories = [x["memory"] for line in lines for x in line.results if x.get("memory")]
-    every = {memory["caption"]: Table(**memory) for memory in memories}
-    return [*tables, *every.values()]
+    memories = (x["memory"] for line in lines for x in line.results if x.get("memory"))
+    return [*tables, *read_tables(memories)]
 
 
 def figures_of(lines: Sequence[Line], k: int) -> dict[str, tuple[Figure, str]]:
