@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from crystaljax.composition import element_counts
 from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.data.registry import RESOURCES, fetch
 from crystaljax.rewards.base import Reasons, RewardBatch, register
 from crystaljax.rewards.bounds import Quantity, RewardBounds
 from crystaljax.rewards.corrections import mp2020_correction
@@ -27,7 +29,7 @@ from crystaljax.rewards.potentials.base import no_relaxation, put_relaxed
 from crystaljax.rewards.potentials.screening import primitive_cells
 
 MAX_ATOMS = 10_000
-"""Atoms in a primitive cell whose correction is told; potentials have narrower limits."""
+"""Largest primitive cell that is corrected (atoms); potentials have narrower limits."""
 
 
 E_ABOVE_HULL = Quantity("minus energy above hull", "eV/atom", RewardBounds(low=-1.0, high=0.5))
@@ -203,10 +205,11 @@ def create_e_above_hull(
 
 
 def load_hull(source: str | PathLike | Hull) -> Hull:
-    """A hull by name ("demonstration"), from a file or folder (`Hull.from_file`), or as it is.
+    """A hull by name, from a file or folder (`Hull.from_file`), or as it is.
 
-    Columns with other names than the customary ones, and a level of theory that the file does not
-    state, can stand after its path, as FILE:formula=COLUMN,energy=COLUMN@LEVEL.
+    Names are "demonstration" and those of `registry.RESOURCES`, such as "mp-energies", which is
+    downloaded once. Columns of unusual names, and a level of theory that the file does not state,
+    follow the path: FILE:formula=COLUMN,energy=COLUMN@LEVEL.
     """
     if isinstance(source, Hull):
         return source
@@ -218,11 +221,13 @@ def load_hull(source: str | PathLike | Hull) -> Hull:
 
     rest, level = split_level(str(source))
     path, columns = split_columns(rest)
+    if path in RESOURCES and not Path(path).exists():
+        path = str(fetch(path))
     return Hull.from_file(path, **columns, level=level)
 
 
 def hull_path(source: str) -> str:
-    """The file of a hull as it is asked for, for those who record it."""
+    """The file that a hull is read from, without columns and level, for provenance."""
     from crystaljax.rewards.hull_files import split_columns
 
     return split_columns(split_level(source)[0])[0]

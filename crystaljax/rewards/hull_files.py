@@ -148,7 +148,10 @@ def _expand(path: Path) -> list[Path]:
             raise FileNotFoundError(f"no table ({', '.join(_SUFFIXES)}) in the folder {path}")
         return files
     if not path.is_file():
-        raise FileNotFoundError(f"no such hull file: {path}")
+        raise FileNotFoundError(
+            f"no such hull file: {path}. Hulls that can be downloaded by name: mp-energies (the"
+            " Materials Project's)"
+        )
     if path.name.lower().endswith(_PICKLES):
         raise ValueError(
             f"{path}: pickles can run any code when they are opened and are refused; give the json"
