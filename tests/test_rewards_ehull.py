@@ -169,7 +169,7 @@ def test_hulls_by_name_by_file_and_as_they_are(tmp_path: Path) -> None:
     assert load_hull(path).n_entries == 1
     hull = load_hull("demonstration")
     assert load_hull(hull) is hull
-    with pytest.raises(FileNotFoundError, match="no such hull file: demo.*mp-energies"):
+    with pytest.raises(FileNotFoundError, match=r"no such hull file: demo.*mp-energies"):
         load_hull("demo")
 
 
