@@ -63,7 +63,7 @@ def test_samples_that_are_no_crystals_count_in_every_rate() -> None:
 
 
 def test_fewer_samples_than_crystals() -> None:
-    with pytest.raises(ValueError, match=r"4 crystals cannot come of 3 samples: give the number"):
+    with pytest.raises(ValueError, match=r"4 crystals cannot come from 3 samples: give the number"):
         evaluate_file(SAMPLES, 3)
 
 
