@@ -1,4 +1,5 @@
-"""Rewards made of rewards: weighted sums, products, clipping, penalties and safety."""
+"""Rewards composed of rewards: weighted sums, products, clipping, penalties, and safety from
+exceptions."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from crystaljax.rewards.wrapping import Wrapping
 from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 
 PASSING = (KeyboardInterrupt, RewardError)
-"""Exceptions that cost no item, but end what is under way; all others cost their item."""
+"""Exceptions that end the computation; all others only make their item fail."""
 
 _DATA_FAILURES = (ArithmeticError, LookupError, ValueError)
 # Others may be of the moment: memory or a disk that is full, code that is not finished.
@@ -35,7 +36,7 @@ class WeightedSum:
 
     @property
     def takes_asked(self) -> bool:
-        """One of the parts does."""
+        """Whether one of the parts does."""
         return any(takes_asked(reward) for _, reward in self.parts.values())
 
     def __call__(self, items: Items) -> RewardBatch:
@@ -150,12 +151,12 @@ class ValidOnly(Wrapping):
 class Guarded(Wrapping):
     """A reward that may raise, made safe: an exception costs the items that cause it.
 
-    A batch that raises is halved until the culprits stand alone; they get ok=False and the
-    exception as their reason. All exceptions count, `SystemExit` too, but for an interrupt by the
-    user and a `RewardError`. Those that are not of the data (ValueError, ArithmeticError,
-    LookupError) are marked as transient. Of n items, n + log2(n) calls are made at most: from then
-    on that halving could need more, items are judged one by one. The reward, of any kind of items,
-    must not depend on the rest of the batch.
+    A batch that raises is halved until the failing items are found; they get ok=False and the
+    exception as their reason. This holds for all exceptions, including `SystemExit`, except an
+    interrupt by the user and a `RewardError`. Exceptions other than ValueError, ArithmeticError and
+    LookupError are marked as transient, as the data may not be their cause. n items take at most n
+    + log2(n) calls: once halving could need more, items are judged one by one. The reward may be of
+    any kind of items, but that of an item must not depend on the rest of the batch.
     """
 
     reward: Any
@@ -199,7 +200,7 @@ class Guarded(Wrapping):
 
 
 def failure(error: BaseException) -> tuple[str, bool]:
-    """The reason an item is not ok for that raised, and whether it is transient."""
+    """The reason for an item that raised, and whether it is transient."""
     text = " ".join(str(error).split())
     reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return reason, not isinstance(error, _DATA_FAILURES)
