@@ -37,6 +37,10 @@ E_ABOVE_HULL = Quantity("minus energy above hull", "eV/atom", RewardBounds(low=-
 """Crystals more than 1 eV/atom above the hull all count the same, and no energy counts as more than
 0.5 eV/atom below it."""
 
+LOWEST_FORMATION_ENERGY = -10.0
+"""eV/atom: a potential that gives less extrapolates, such as to atoms 0.6 Å apart. The lowest of
+the Materials Project is -4.5, of ErF3."""
+
 
 class AboveHull(NamedTuple):
     """Intermediate energies of B crystals, all float64 [B] in eV/atom."""
@@ -46,7 +50,21 @@ class AboveHull(NamedTuple):
     formation_energy: np.ndarray
     """Corrected energy less that of the elements."""
     e_above_hull: np.ndarray
-    """Formation energy less that of the hull at the same composition."""
+    """Formation energy less that of the hull at the same composition; nan if `extrapolated`."""
+
+    @property
+    def extrapolated(self) -> np.ndarray:
+        """bool [B]: the formation energy is below `LOWEST_FORMATION_ENERGY`."""
+        with np.errstate(invalid="ignore"):
+            return self.formation_energy < LOWEST_FORMATION_ENERGY
+
+    def reasons(self, known: Reasons) -> Reasons:
+        """[B]: reasons that there is no energy above hull, those `known` first."""
+        found = list(known)
+        for row in np.flatnonzero(self.extrapolated).tolist():
+            energy = self.formation_energy[row]
+            found[row] = found[row] or f"formation energy {energy:.3g} eV/atom: no crystal has that"
+        return found
 
 
 @dataclass(frozen=True)
@@ -99,7 +117,8 @@ class EnergyAboveHull:
                 **found._asdict(),
                 **relaxation_columns(relaxed),
             }
-            return RewardBatch.from_values(-found.e_above_hull, info, relaxed.reasons)
+            reasons = found.reasons(relaxed.reasons)
+            return RewardBatch.from_values(-found.e_above_hull, info, reasons)
         rows = _without_reason(reasons)
         energy = np.full(len(crystals), np.nan)
         if len(rows):
@@ -109,7 +128,7 @@ class EnergyAboveHull:
                 reasons[row] = reason
         found = self.above(counts, energy, crystals)
         info = {"energy_per_atom": energy, **found._asdict()}
-        return RewardBatch.from_values(-found.e_above_hull, info, reasons)
+        return RewardBatch.from_values(-found.e_above_hull, info, found.reasons(reasons))
 
     def _relaxed(self, crystals: Crystals, reasons: Reasons) -> Relaxed:
         """The relaxed crystals; those with a reason against it are left as they are."""
@@ -139,7 +158,8 @@ class EnergyAboveHull:
                 cells = [crystals[row] for row in rows.tolist()]
             correction[rows] = mp2020_correction(cells)
         formation = formation_energy(counts, energy + correction, self.hull.references)
-        return AboveHull(correction, formation, self.hull.energy_above_hull(counts, formation))
+        found = AboveHull(correction, formation, self.hull.energy_above_hull(counts, formation))
+        return found._replace(e_above_hull=np.where(found.extrapolated, np.nan, found.e_above_hull))
 
 
 def _without_reason(reasons: Reasons) -> np.ndarray:
