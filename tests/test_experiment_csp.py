@@ -139,7 +139,7 @@ def finish(arm: Any, output: Path, count: int) -> None:
         Rate("match rate @1 (formula-disjoint)", 1, 5, "x"),
         Rate("crystal", 18, 20, "x"),
         Rate("metastable as asked", count, 10, "x"),
-        Measure("mean energy above hull", 0.1 * count, 0.01, "eV/atom", 9, "x"),
+        Measure("median energy above hull", 0.1 * count, 0.01, "eV/atom", 9, "x"),
     ]
     folder = arm.folder(output)
     write_result(folder / "result.json", {"metrics": [x.to_dict() for x in metrics]})
