@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from rich.table import Table
 from crystaljax.commands.base import Command, OfFiles, relaxation_steps
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from crystaljax.evaluation.candidates import Candidates
     from crystaljax.evaluation.rates import MetricSet
     from crystaljax.evaluation.report import Picture
@@ -24,17 +26,17 @@ if TYPE_CHECKING:
 
 
 class Written(NamedTuple):
-    """What is in a folder beside the report, and for it."""
+    """Files beside the report, and parts of the report."""
 
     said: str
-    """Where the tables are."""
+    """Sentence that names the files."""
     pictures: Sequence[Picture] = ()
     candidates: Candidates | None = None
 
 
 if TYPE_CHECKING:
     Judged = tuple[MetricSet, Callable[[Path], Written]]
-    """What was found, and what writes tables and pictures of it to a folder."""
+    """The results, and a function that writes their tables and pictures to a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,45 +44,47 @@ class Evaluate(Command):
     """Evaluate the crystals in a file, print the rates and write a report."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """Crystals: a file, a folder or a registered dataset. Of crystal structure prediction: a table
-    with the columns formula, id or material_id, and attempt, or CIFs named FORMULA_ATTEMPT.cif or
+    """Crystals: a file, a folder or a registered dataset. With --protocol csp: a table with the
+    columns cif, formula or id (or material_id), and attempt; or CIFs named FORMULA_ATTEMPT.cif or
     ID_ATTEMPT.cif."""
     protocol: Literal["samples", "csp"] = "samples"
-    """Samples of a model, or crystal structure prediction: attempts at the crystals of --truth."""
+    """samples: crystals of a generative model. csp: crystal structure prediction, attempts at the
+    crystals of --truth."""
     truth: str | None = None
-    """Crystal structure prediction: the test crystals."""
+    """With --protocol csp: the test crystals, a file, a folder or a registered dataset."""
     at: tuple[int, ...] = ()
-    """Crystal structure prediction: numbers of attempts k of the match rates @k; 1 and the most
-    that a test crystal has if not given."""
+    """With --protocol csp: numbers of attempts k of the match rates @k. Not given: 1 and the
+    largest number of attempts."""
     train: str | None = None
-    """Training set, for novelty, and for the test crystals of formulas that are not in it:
-    likewise."""
+    """Training set: a file, a folder or a registered dataset. Crystals in it are not novel; with
+    --protocol csp, formulas that it lacks get rates of their own."""
     n_generated: int | None = None
-    """Samples asked of the model, of which the file lacks those that were no crystals: they count
-    in every rate. If not given, as many as the file has rows."""
+    """Number of samples that the model was asked for. Those that are not in the file, as they were
+    no crystals, count in every rate. Not given: the number of rows in the file."""
     potential: str = "chgnet"
     """Interatomic potential, with weights after a colon: chgnet, sevennet, sevennet:7net-l3i5,
-    nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL, or FILE.py:CLASS of your own; none leaves
-    stability out. The level of theory of weights of your own follows, as in nequix:FILE.nqx@MP."""
+    nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL, ase:FILE.py:FUNCTION, or FILE.py:CLASS of your
+    own. none: no energies. Weights of your own need their level of theory, as in
+    nequix:FILE.nqx@MP."""
     hull: str = "demonstration"
-    """Hull to measure against: the demonstration hull, or a table of formulas and formation
-    energies (eV/atom) of the potential's level of theory, FILE, FILE@LEVEL, or with columns of
-    other names FILE:formula=COLUMN,energy=COLUMN; see the README."""
+    """Convex hull of the potential's level of theory: demonstration (few compounds), mp-energies
+    (the Materials Project's, downloaded once), or a table of formulas and formation energies
+    (eV/atom) as FILE, FILE@LEVEL, or FILE:formula=COLUMN,energy=COLUMN; see the README."""
     relax: bool = False
-    """Relax the crystals before their energy is taken: seconds to minutes each."""
+    """Relax the crystals before their energy is taken. It takes seconds to minutes each."""
     relax_steps: int = 0
-    """The same, for so many steps at most; 500 if --relax is given alone."""
+    """Relax, for at most this number of steps. 500 if only --relax is given."""
     cache: Path | None = None
-    """File that keeps energies for later runs; none if not given."""
+    """File that keeps energies for later runs. Not given: none."""
     judge: str = ""
-    """Another potential, whose verdict stands beside the first one's; none if not given."""
+    """A second potential, whose results stand beside the first one's. Not given: none."""
     judge_hull: str = ""
-    """Hull of its level of theory; --hull if not given."""
+    """Hull of the second potential's level of theory. Not given: --hull."""
     metrics: tuple[str, ...] = ()
-    """Further metrics, functions of your own as FILE.py:FUNCTION, which take Crystals and return a
+    """Further metrics: functions of your own as FILE.py:FUNCTION, which take Crystals and return a
     Rate or a Measure (crystaljax.evaluation.rates)."""
     output: Path = Path("evaluation")
-    """Folder of the report; one that holds another evaluation is refused."""
+    """Folder of the report. A folder with another evaluation is refused."""
 
     def run(self, console: Console) -> None:
         from crystaljax.evaluation.report import Report
@@ -124,9 +128,9 @@ class Evaluate(Command):
 
     @contextmanager
     def _judges(self, steps: int) -> Iterator[Judges]:
-        """The potentials that judge, the first and another one, if they are asked for.
+        """The first and the second potential, if they are asked for.
 
-        Both are told of that are not installed or do not fit their hulls, before any is loaded.
+        Missing packages, and hulls that do not fit, are reported before any potential is loaded.
         """
         from crystaljax.rewards.potentials import require_package
         from crystaljax.rewards.stability import StabilityConfig, StabilityReward
@@ -152,8 +156,6 @@ class Evaluate(Command):
         if self.judge_hull and not self.judge:
             raise ValueError("--judge-hull is of --judge: give that, too")
         if self.protocol == "csp":
-            if self.judge or self.cache is not None:
-                raise ValueError("--judge and --cache are of samples: leave them out")
             if self.truth is None:
                 raise ValueError("--protocol csp compares with test crystals: give --truth")
             if self.n_generated is not None or self.metrics:
@@ -171,9 +173,7 @@ class Evaluate(Command):
         from crystaljax.data.writers import write
         from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
         from crystaljax.evaluation.files import evaluate_file
-        from crystaljax.evaluation.report import Picture
         from crystaljax.experiment.evaluated import best_evaluated, evaluation_figures
-        from crystaljax.plots import save
 
         reference = None
         if self.train is not None:
@@ -190,10 +190,7 @@ class Evaluate(Command):
             best = best_evaluated(result, data.crystals)
             name = "" if energy is None else energy.potential
             figures = evaluation_figures(result, best, name, reference)
-            pictures = [
-                Picture(save(figure, folder / f"{stem}.png"), caption)
-                for stem, (figure, caption) in figures.items()
-            ]
+            pictures = _saved(figures, folder)
             columns = {name: column[: len(data)] for name, column in result.columns.items()}
             write(data.crystals, folder / "samples.csv", {"material_id": data.ids, **columns})
             said = "what was found of each sample in samples.csv"
@@ -203,24 +200,37 @@ class Evaluate(Command):
 
     def _predictions(self, energy: StabilityReward | None, other: StabilityReward | None) -> Judged:
         """Judge attempts at predicting structures."""
-        assert other is None
         from crystaljax.evaluation.attempt_energies import csp_energies
         from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
         from crystaljax.evaluation.prediction_files import read_known, read_predictions
+        from crystaljax.experiment.evaluated import attempt_figures
 
         assert self.truth is not None
         truth = read_known(self.truth)
         attempts = read_predictions(self.source, truth)
         train = None if self.train is None else read_known(self.train)
-        energies = None
-        if energy is not None:
-            energies = csp_energies(energy.energy, truth, attempts)
-        result = evaluate_csp(truth, attempts, train, energies, CSPConfig(at=self.at))
+        energies, second = (
+            None if judge is None else csp_energies(judge, truth, attempts)
+            for judge in (energy, other)
+        )
+        config = CSPConfig(at=self.at)
+        result = evaluate_csp(truth, attempts, train, energies, config, second)
 
         def write_tables(folder: Path) -> Written:
             result.write_tables(folder)
-            return Written(
-                "what was found of attempts in attempts.csv, of test crystals in targets.csv"
-            )
+            figures = attempt_figures(result, "" if energies is None else energies.potential)
+            said = "what was found of attempts in attempts.csv, of test crystals in targets.csv"
+            return Written(said, _saved(figures, folder))
 
         return result, write_tables
+
+
+def _saved(figures: Mapping[str, tuple[Figure, str]], folder: Path) -> list[Picture]:
+    """The figures as files of a folder, each with its caption."""
+    from crystaljax.evaluation.report import Picture
+    from crystaljax.plots import save
+
+    return [
+        Picture(save(figure, folder / f"{stem}.png"), caption)
+        for stem, (figure, caption) in figures.items()
+    ]
