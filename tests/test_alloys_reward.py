@@ -137,7 +137,7 @@ def test_databases_disagree(config: AlloyConfig, tmp_path: Path) -> None:
         found = reward.judge_texts(texts)
         assert reward.identity.startswith(f"{identity} and alloy ")
         assert (
-            "Candidates of elements that they know are judged by second.npz, too." in reward.limits
+            "Candidates whose elements others know are also judged by: second.npz." in reward.limits
         )
         nothing = reward.judge_texts(["a"])
         assert set(nothing.info) == set(found.info)

@@ -98,7 +98,7 @@ def limits(engines: Mapping[str, Thermodynamics], family: AlloyFamily, lack: Lac
     first, *further = (Path(path).name for path in engines)
     if further:
         names = ", ".join(further)
-        sentences.append(f"Candidates of elements that they know are judged by {names}, too.")
+        sentences.append(f"Candidates whose elements others know are also judged by: {names}.")
     lacking = "a pair" if lack == "pairs" else "a pair or a triple"
     sentences.append(
         f"The cautious reward has the error of the lattice model, {family.lattice.error:g} Å, taken"

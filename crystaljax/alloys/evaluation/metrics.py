@@ -266,14 +266,14 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
             " database is thin, and the least by other databases",
         ),
         Measure.mean(
-            "thin database",
+            "thin database (%)",
             thin,
             "%",
             "the database lacks the interaction of a pair of the candidate's elements",
             denominator="candidates",
         ),
         Measure.mean(
-            "extrapolated",
+            "extrapolated (%)",
             extrapolated,
             "%",
             "the database lacks the interaction of a triple of the candidate's elements",
@@ -299,7 +299,7 @@ def _spread(judged: RewardBatch) -> list[Measure]:
     shared = np.where(np.isnan(number), np.nan, 100.0 * (number > 1))
     words = "largest less least reward by the databases that know all pairs of the elements"
     return [
-        Measure.mean("several databases", shared, "%", several, denominator="candidates"),
+        Measure.mean("several databases (%)", shared, "%", several, denominator="candidates"),
         Measure.mean("spread over databases", spread, "", words, denominator=several),
     ]
 
