@@ -226,7 +226,7 @@ def rates_by_group(rates: Mapping[str, Sequence[Rate]], groups: Sequence[int]) -
     axes.set_ylim(bottom=0)
     axes.set_xlabel("space group")
     axes.set_ylabel(f"{next(iter(rates.values()))[0].name} (% of samples)")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper right", ncols=len(rates), frameon=False)
     return figure
 
 

@@ -9,7 +9,7 @@ what CALPHAD found. As in arXiv 2511.12036: --plain asks without stating the rul
 known phases, --reviewed 1000 runs the loop of a generator and an evaluator that accepts or rejects
 (A.1.4), --tune asks a prompt that DSPy's MIPROv2 has tuned for diversity, with identifiers (A.1.3).
 
-Every answer is kept as it comes: run the same command again to go on after an interruption.
+Every answer is written to disk at once: run the same command again to go on after an interruption.
 --endpoint.max-requests and --endpoint.max-total-tokens bound the cost of each way of asking (not of
 tuning). The table is in OUTPUT.
 """
@@ -64,67 +64,67 @@ HOW_TO_ASK = (
     *("base_url", "key_variable", "limit_name", "at_once", "timeout", "retries"),
     *("most_failures", "max_requests", "max_total_tokens"),
 )
-"""Settings of endpoints that a run may go on with others of."""
+"""Settings of endpoints that may change when a run is continued."""
 
 
 N_TUNING = 100
-"""Training candidates that prompts are tuned with."""
+"""Number of training candidates that prompts are tuned with."""
 
 N_RANKED = 10
-"""Good and as many bad examples of the loop's prompts."""
+"""Number of good examples in the loop's prompts; there are as many bad ones."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Ask, judge, compare."""
+    """Ask a model for alloys, judge its answers, and compare ways of asking."""
 
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
-    """Who proposes, and also evaluates unless `evaluator` is given."""
+    """The model that proposes; it is also the evaluator, if --evaluator is not given."""
     evaluator: EndpointConfig | None = None
-    """Who says what to change in a dialogue."""
+    """The evaluator, which says in a dialogue what to change."""
     model: str = ""
-    """Folder or name of a language model that proposes here, in place of the endpoint, with its
-    temperature and length of answers; it evaluates, too, unless `evaluator` is given. Needs the
-    extra llm."""
+    """Folder or name of a language model that runs here and proposes instead of the endpoint, with
+    the endpoint's temperature and length of answers. It is also the evaluator, if --evaluator is
+    not given. Needs the extra llm."""
     shots: tuple[int, ...] = (0, 1, 5)
-    """Examples in a prompt: each number is a way of asking."""
+    """Numbers of examples in a prompt. Each number is one way of asking."""
     n_prompts: int = 100
-    """Prompts of each way."""
+    """Prompts of each way of asking."""
     n_dialogues: int = 20
-    """Dialogues; none if 0."""
+    """Number of dialogues. 0: none."""
     revisions: int = 3
-    """Rounds of a dialogue after the first."""
+    """Rounds of a dialogue after the first one."""
     samples: Path | None = None
-    """Journal of a model's samples with rewards, such as SFT/pool.jsonl of `alloys.py`, from which
-    ranked examples are taken."""
+    """Journal of a model's samples with their rewards, such as SFT/pool.jsonl of `alloys.py`.
+    Ranked examples are taken from it."""
     ranked: tuple[int, ...] = ()
-    """Good and as many bad examples in a prompt: each number is a way of asking; 10 in the paper.
-    Give --samples."""
+    """Numbers of good examples in a prompt, with as many bad ones. Each number is one way of
+    asking; 10 in the paper. Needs --samples."""
     plain: bool = False
     """Do not state the rules in prompts, as in the paper."""
     known: bool = False
     """List the known phases in prompts."""
     identify: bool = False
-    """A random identifier at the end of each prompt."""
+    """Put a random identifier at the end of each prompt."""
     reviewed: int = 0
-    """Accepted candidates of the loop of generator and evaluator; no loop if 0."""
+    """Candidates that the loop of generator and evaluator accepts before it ends. 0: no loop."""
     review: ReviewConfig = field(default_factory=ReviewConfig)
-    """That loop."""
+    """Settings of the loop of generator and evaluator."""
     reviewer: Literal["model", "calphad"] = "model"
-    """Evaluator of that loop: a model, as in the paper, or the rules."""
+    """Evaluator in this loop: a model, as in the paper, or the rules."""
     tune: bool = False
-    """Ask a prompt that is tuned for diversity, too; needs the extra dspy."""
+    """Also ask with a prompt that is tuned for diversity. Needs the extra dspy."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
-    """That tuning."""
+    """Settings of the tuning."""
     lists: str = "alcocrni"
-    """Phases whose candidates are the examples and the reference, and the known ones; see
+    """Lists of phases. Their candidates are the examples, the reference and the known phases; see
     `alloys.py`."""
     reward: AlloyConfig = field(
         default_factory=lambda: AlloyConfig(pool=PoolConfig(kind="processes", n_workers=2))
     )
-    """Reward of candidates; results are kept in OUTPUT if no cache is named."""
+    """Reward of candidates. If no cache is given, results are kept in OUTPUT."""
     seed: int = 0
-    """Of the choice of examples."""
+    """Random seed for the choice of examples."""
     output: Path = Path("runs/alloy_endpoint")
     """Folder of the answers and the report."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

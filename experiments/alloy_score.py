@@ -2,10 +2,10 @@
 
     python experiments/alloy_score.py --files SFT=samples.jsonl CDVAE=crystals.csv
 
-Texts of candidates are judged by CALPHAD; of formulas and crystals (CDVAE, Crystal-LLM) those that
-have the allowed elements alone are compared by validity, coverage and novelty (section 5 of arXiv
-2511.12036). Name a label more than once for the files of several seeds. The phases of each
-candidate over temperature, in the form of the paper's figure 9, come to OUTPUT too if asked for.
+Texts of candidates are judged by CALPHAD. Formulas and crystals (CDVAE, Crystal-LLM) are compared
+by validity, coverage and novelty, if they have only the allowed elements (section 5 of arXiv
+2511.12036). Give a label more than once for files of several seeds. With --phases, OUTPUT also has
+the phases of each candidate over temperature, in the form of the paper's figure 9.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ from crystaljax.tracking import TrackingConfig
 
 @dataclass(frozen=True)
 class Config:
-    """Read, judge, compare."""
+    """Read the files of several models, judge their alloys, and compare the models."""
 
     files: tuple[str, ...] = ()
     """LABEL=PATH of each model and seed: texts, formulas or crystals (`outputs.read_outputs`)."""
     data: DataConfig = field(default_factory=DataConfig)
-    """Phases whose candidates are the reference."""
+    """Lists of phases. Their candidates are the reference."""
     baseline: str | None = None
-    """Label of the model whose samples the others are to win against."""
+    """Label of the model that win rates of the others are against."""
     reward: AlloyConfig = field(
         default_factory=lambda: AlloyConfig(pool=PoolConfig(kind="processes", n_workers=2))
     )
-    """Reward of candidates; results are kept in OUTPUT if no cache is named."""
+    """Reward of candidates. If no cache is given, results are kept in OUTPUT."""
     drift: tuple[str, ...] = ()
-    """LABEL=PATH of kl_elements.csv files of runs of `alloys.py`, such as those of different base
-    models, whose drift from SFT is compared (A.6)."""
+    """LABEL=PATH of kl_elements.csv files of runs of `alloys.py`, such as runs of different base
+    models. Their drift from SFT is compared (A.6)."""
     phases: bool = False
-    """Write the phases of each candidate, too: computed anew, without workers."""
+    """Also write the phases of each candidate. They are computed again, without workers."""
     output: Path = Path("runs/alloy_score")
     """Folder of the report."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -117,7 +117,7 @@ def main(config: Config) -> None:
 
 
 def labelled(files: Sequence[str]) -> list[tuple[str, str]]:
-    """Labels and paths of LABEL=PATH; ValueError for what is not of that form."""
+    """Labels and paths of LABEL=PATH; ValueError for another form."""
     pairs = [file.partition("=") for file in files]
     if wrong := [file for file, (*_, path) in zip(files, pairs, strict=True) if not path]:
         raise ValueError(f"files are LABEL=PATH, not {', '.join(wrong)}")

@@ -1,19 +1,19 @@
-"""Superalloys of BCC and B2, or γ and γ′: a language model taught by CALPHAD (arXiv 2511.12036).
+"""Superalloys of BCC and B2, or γ and γ′: a language model trained by CALPHAD (arXiv 2511.12036).
 
     python experiments/alloys.py small
     python experiments/alloys.py fcc-l12
     python experiments/alloys.py contest
 
-A model learns to write candidates (SFT), its samples are judged by equilibria of Al-Co-Cr-Ni
-(Eq. 1 of the paper), and it learns from pairs of better and worse ones (DPO, and two remedies for
-its drift: a higher β and an anchor to what is preferred) or by trial (GRPO). Random search and
-Bayesian search at the same number of calls stand beside it. `small` makes a model of a million
-parameters from nothing; a seed took 30 minutes on two cores, nearly all of it equilibria. Give
---seeds 0 1 2 for errors over seeds. Run it again with the same --output to go on after an
-interruption: nothing that was computed is computed again. The report, with the paper's table 1, is
-in OUTPUT. `fcc-l12` does the same for γ/γ′ alloys, another family. `contest` compares all ways to
-learn and to search at the same number of equilibria; its table is contest.csv in OUTPUT, and it
-goes on method by method and seed by seed.
+A model learns to write candidates (SFT). Its samples are judged by equilibria of Al-Co-Cr-Ni (Eq. 1
+of the paper). Then it learns from pairs of better and worse samples (DPO, and two remedies for its
+drift: a higher β, and an anchor to the preferred samples), or by reinforcement learning (GRPO).
+Random search and Bayesian search with the same number of equilibria are compared with it. `small`
+trains a new model of a million parameters; a seed took 30 minutes on two cores, nearly all of it
+for equilibria. Give --seeds 0 1 2 for errors over seeds. Run it again with the same --output to go
+on after an interruption: nothing is computed twice. The report, with the paper's table 1, is in
+OUTPUT. `fcc-l12` does the same for γ/γ′ alloys. `contest` compares all ways to learn and to search
+at the same number of equilibria; its table is contest.csv in OUTPUT. It can be interrupted after
+every method and seed.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ from crystaljax.training.text_preference import TextPreferenceConfig
 
 @dataclass(frozen=True)
 class Remedy:
-    """DPO another way, to drift less from the model after SFT."""
+    """DPO with other settings, to drift less from the model after SFT."""
 
     name: str
-    """Its name in the table."""
+    """Name in the table."""
     beta: float
     """β of DPO."""
     anchor: float = 0.0
@@ -67,14 +67,14 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole way from data to the table."""
+    """All steps from the data to the table."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    """Supervised fine-tuning, which comes first."""
+    """Data of supervised fine-tuning."""
     model: TextModelConfig = field(
         default_factory=lambda: TextModelConfig(cutting="symbols", added_tokens=TAGS.tokens)
     )
-    """Model that learns."""
+    """Model to train."""
     generation: GenerationConfig = field(
         default_factory=lambda: GenerationConfig(max_new_tokens=48, batch_size=100)
     )
@@ -86,7 +86,7 @@ class Config:
     reward: AlloyConfig = field(
         default_factory=lambda: AlloyConfig(pool=PoolConfig(kind="processes", n_workers=2))
     )
-    """Reward of candidates; results are kept in OUTPUT if no cache is named."""
+    """Reward of candidates. If no cache is given, results are kept in OUTPUT."""
     sft: SftConfig = field(
         default_factory=lambda: SftConfig(
             n_epochs=4,
@@ -136,15 +136,17 @@ class Config:
     bounds: RewardBounds = field(
         default_factory=lambda: RewardBounds(invalid=-2000.0, low=-2000.0, high=0.0, scale="log")
     )
-    """Rewards of GRPO: their decades, since the worst cost a thousand times the least."""
+    """Bounds of GRPO's rewards. These are taken on a logarithmic scale, as the worst rewards are a
+    thousand times the best."""
     search: SearchConfig = field(default_factory=SearchConfig)
-    """Search without a model."""
+    """Random and Bayesian search."""
     contest: ContestConfig = field(default_factory=ContestConfig)
     """Compare all methods at the same number of equilibria, instead of the paper's table 1."""
     n_evaluated: int = 150
-    """Fresh samples of every model, candidates of the random search, and last ones of the other."""
+    """Number of candidates in the table: fresh samples of each model, candidates of random search,
+    and the last candidates of Bayesian search."""
     seeds: tuple[int, ...] = (0,)
-    """Of everything; each is a run of its own."""
+    """Random seeds for everything. Each seed is a run of its own."""
     output: Path = Path("runs/alloys")
     """Folder of the runs and the report."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -272,7 +274,7 @@ def main(config: Config) -> None:
 def contested(
     config: Config, experiment: Experiment, judge: AlloyReward, seed: int
 ) -> dict[str, Entrant]:
-    """All methods of one seed at the same number of equilibria."""
+    """Compare all methods of one seed at the same number of equilibria."""
     bench = Bench(config.data, config.model, config.generation, experiment, judge, seed)
     dpo = {"DPO": config.dpo} | {one.name: one.of(config.dpo) for one in config.remedies}
     teaching = Teaching(config.sft, config.best, dpo, config.grpo, config.bounds)
@@ -280,7 +282,7 @@ def contested(
 
 
 def seeded(config: Config, experiment: Experiment, judge: AlloyReward, seed: int) -> Run:
-    """The whole way of one seed."""
+    """All steps of one seed."""
     bench = Bench(config.data, config.model, config.generation, experiment, judge, seed)
     drawn = replace(config.search, method="random", calls=config.n_evaluated)
     samples = {"random": bench.searched(drawn)}

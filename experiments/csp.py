@@ -3,15 +3,14 @@
     python experiments/csp.py small --setup.train mp20_bt/train.csv.gz \
         --setup.test mp20_bt/test.csv.gz --setup.stability.hull mp_hull.csv.gz
 
-Formulas in, structures out: prototype substitution and random search, a pretrained instruct model
-with two examples in its prompt (--texts.pretrained), a text model after SFT, and the model of
---setup.model (the Wyckoff transformer), each as it is and after GRPO on energies of what it
-proposes for the formulas of the training set. All rows are evaluated alike, on all test formulas
-and on those that are not in the training set. --reward.terms chooses among total-energy (the
-paper's), hull, formation and relative, --reward.ratios free leaves the ratios of elements to the
-model, as the paper does. Every run has a folder of its own in OUTPUT/runs: started again, the
-script goes on with what is not finished, and several processes may share the work (--only,
---seeds).
+Compared are prototype substitution, random search, a pretrained instruct model with two examples in
+its prompt (--texts.pretrained), a text model after SFT, and the model of --setup.model (the Wyckoff
+transformer). The models are evaluated as they are, and after GRPO on the energies of their
+structures for the formulas of the training set. All are evaluated alike, on all test formulas and
+on those that are not in the training set. --reward.terms chooses among total-energy (the paper's),
+hull, formation and relative. --reward.ratios free leaves the ratios of elements to the model, as
+the paper does. Every run has a folder of its own in OUTPUT/runs. Started again, the script goes on
+with unfinished runs, and several processes may share the work (--only, --seeds).
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from crystaljax.training.reinforce import ReinforceConfig
 from crystaljax.training.sft import SftConfig
 
 VARY = ("only", "seeds")
-"""Settings that processes at work on one study may have others of."""
+"""Settings that may differ between processes that share one study."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ class Config:
     """What is compared: substitution, random (search), zero-shot, rl (both of the pretrained
     model), sft, sft-rl, model, model-rl (of --setup.model)."""
     seeds: tuple[int, ...] = (0,)
-    """Runs of each row but the baselines; the report is of these."""
+    """Seeds of the runs of each row (baselines have one run). The report shows these."""
     only: tuple[RowName, ...] = ()
-    """Rows to work on now; all if not given."""
+    """Rows to compute now. Not given: all."""
     texts: TextRowsConfig = field(default_factory=TextRowsConfig)
     """The language model."""
     reward: PredictionRewardConfig = field(
@@ -79,7 +78,7 @@ class Config:
             optimizer=fine_tuning(1e-4),
         )
     )
-    """Learning by reward; its seed is of --seeds."""
+    """Learning by reward. Its seed is taken from --seeds."""
     n_formulas: int = 2000
     """Training formulas that are asked for in RL, drawn by the seed; 0 takes all."""
     exam: ExamConfig = field(default_factory=ExamConfig)

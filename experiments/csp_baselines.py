@@ -2,13 +2,13 @@
 
     python experiments/csp_baselines.py --train mp20_bt/train.csv.gz --test mp20_bt/test.csv.gz
 
-Formulas in, k structures of each out, judged by the protocol of crystal structure prediction of
-`crystaljax evaluate`. About a minute for substitution on one core, and another one or two the first
-time, to symmetrise the training set; random search takes up to seconds a structure. Expect, of 100
-test crystals of mp20_bt, match rates near 72 % @1 and 86 % @20 of substitution, unrelaxed (78 % and
-84 % of the 80 whose formula is not in the training set). With --potential both are given energies,
-and relaxed with --relax-steps, the true structures as well. The predictions are in
-OUTPUT/METHOD.csv.
+Each formula gets k structures, which are judged by the protocol of crystal structure prediction of
+`crystaljax evaluate`. Substitution takes about a minute on one core, and another one or two the
+first time, to symmetrise the training set. Random search takes up to seconds per structure. Expect,
+of 100 test crystals of mp20_bt, match rates near 72 % @1 and 86 % @20 of substitution, unrelaxed
+(78 % and 84 % of the 80 whose formula is not in the training set). With --potential, energies are
+computed, and with --relax-steps structures are relaxed; the true structures, too. The predictions
+are in OUTPUT/METHOD.csv.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ class Config:
     """Predict structures without a model."""
 
     train: str
-    """Training set: templates of the substitution, and what is not new."""
+    """Training set: it gives the templates of substitution, and the formulas that are not new."""
     test: str
     """The test crystals."""
     methods: tuple[Method, ...] = ("substitution",)
     """Baselines."""
     n: int = 100
-    """Test crystals, drawn by the seed; 0 takes all."""
+    """Number of test crystals, drawn by the seed. 0: all."""
     k: int = 20
-    """Attempts at each."""
+    """Structures of each formula."""
     fixed_units: bool = True
     """The number of formula units in the primitive cell is given, as in most published numbers."""
     potential: str = "none"
-    """Interatomic potential of energies and relaxation; none leaves them out."""
+    """Interatomic potential for energies and relaxation. none: no energies."""
     hull: str = "demonstration"
-    """Hull to measure against."""
+    """Convex hull, as in `crystaljax evaluate`."""
     relax_steps: int = 0
-    """Steps of relaxation at most; 0 does not relax."""
+    """Largest number of relaxation steps. 0: no relaxation."""
     seed: int = 0
     """Random seed for the draws."""
     output: Path = Path("runs/csp_baselines")

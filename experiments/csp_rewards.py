@@ -1,15 +1,15 @@
-"""Which ratio of two elements each reward of structure prediction prefers.
+"""The ratio of two elements that each reward of structure prediction prefers.
 
     python experiments/csp_rewards.py --crystals mp20_bt/train.csv.gz \
         --stability.hull mp_hull.csv.gz
 
-Known crystals of two elements are judged by a potential as they stand, and for each pair of
-elements the formula with the largest reward is what a policy would be drawn to whose ratios are
-free. The total energy per atom draws it to the element whose atoms have the lowest energy,
-whatever is stable; energy above hull and formation energy do not, and relative to the best known
-structure of its own formula every formula is as good. Expect, of 80 pairs (--n 80, a minute of one
-core), that the total energy prefers the formula richest in that element in 90 ± 3 %, and the hull
-in 46 ± 6 %, where a choice by chance would in 43 %.
+A potential judges known crystals of two elements, without relaxation. For each pair of elements, a
+policy that may choose ratios would move to the formula with the largest reward. With the total
+energy per atom, this is the formula richest in the element whose atoms have the lowest energy,
+whether it is stable or not. Energy above hull and formation energy do not have this preference;
+relative to the best known structure of its own formula, every formula is equally good. For 80 pairs
+(--n 80, a minute of one core) expect that the total energy prefers the formula richest in that
+element for 90 ± 3 % of them, and the hull for 46 ± 6 %; by chance it would be 43 %.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from crystaljax.training.progress import working
 
 @dataclass(frozen=True)
 class Config:
-    """Known crystals, judged."""
+    """Compare the rewards of known crystals."""
 
     crystals: str = "prototypes"
     """Known crystals: a file, a folder or a registered dataset."""
     n: int = 0
-    """Pairs of elements, drawn by the seed from those of which several formulas are known; 0 takes
+    """Number of pairs of elements, drawn by the seed from pairs with several known formulas. 0:
     all."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     """Potential and hull."""

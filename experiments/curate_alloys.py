@@ -1,12 +1,13 @@
-"""Find which BCC and B2 phases an engine holds single, for training data of one's own.
+"""Find BCC and B2 compositions that are a single phase by an engine, for training data of one's
+own.
 
     python experiments/curate_alloys.py small
     python experiments/curate_alloys.py alcocrni --judge.cache runs/purity.sqlite
 
-`small` takes a minute on one core. `alcocrni`, `al-fe-mn-ti` and `fcc-l12`, of FCC and L1₂, make
-the lists that are shipped; `paper` has the paper's steps, for a database of its elements. Add
-`--judge.pool.kind processes` to use all cores. With a cache, a run that was stopped goes on. The
-lists come to a JSON file, for `crystaljax.alloys.lists.load_lists`.
+`small` takes a minute on one core. `alcocrni`, `al-fe-mn-ti` and `fcc-l12` (FCC and L1₂) make the
+lists that are shipped. `paper` has the paper's steps, for a database of its elements. Add
+`--judge.pool.kind processes` to use all cores. With a cache, a run that was stopped can be
+continued. The lists are written to a JSON file, for `crystaljax.alloys.lists.load_lists`.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ class Config:
     judge: PurityConfig = field(default_factory=PurityConfig)
     """Engine, temperatures and workers of the curation."""
     grid: GridConfig = field(default_factory=GridConfig)
-    """Grid of those that are tried."""
+    """Grid of compositions to try."""
     entries: Path | None = None
-    """CSV table of known phases, such as the Materials Project's, from which the grid's roles are
-    estimated; see `known.known_phases` for its columns."""
+    """CSV table of known phases, such as the Materials Project's. The roles of elements in the grid
+    are estimated from it; see `known.known_phases` for its columns."""
     known: KnownConfig = field(default_factory=KnownConfig)
     """Entries that count as known."""
     purity: float = PURITY
-    """Mole fraction of the phase that is asked for, at some temperature."""
+    """Smallest mole fraction of the phase, at any of the temperatures."""
     output: Path = Path("runs/alloys.json")
-    """The file of the lists."""
+    """Output file for the lists."""
 
 
 PRESETS = {

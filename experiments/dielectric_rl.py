@@ -4,10 +4,10 @@
 
 The experiment of CrystalFormer-RL (arXiv 2504.02367) on a figure of merit. The reward is
 ε_electronic · E_gap by the models of checkpoints/dielectric-mp and of MEGNet (downloaded, or
---band-gap FOLDER); stability is not rewarded, only judged. The report has both properties of the
+--band-gap FOLDER). Stability is not rewarded, only judged. The report has both properties of the
 samples with lines of equal merit, their energies above hull, and the best candidates. `small` takes
-some 10 minutes on two cores; give --setup.stability.hull and --setup.reference for numbers that
-mean something.
+about 10 minutes on two cores. Give --setup.stability.hull and --setup.reference for meaningful
+numbers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def of_size(n_samples: int, batch_size: int, potential: str = "chgnet") -> Setup
 
 
 PREDICTED = {"reward": "ε·E_gap (eV)", "dielectric": "ε", "band_gap": "E_gap (eV)"}
-"""Columns of candidates beside what evaluations find, and their headings."""
+"""Predicted properties of candidates: names of their columns, and headings."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ class Config:
     dielectric: Path = Path(__file__).parents[1] / "checkpoints" / "dielectric-mp"
     """Folder of the model of the dielectric constant."""
     band_gap: Path | None = None
-    """Folder of MEGNet-MP-2019.4.1-BandGap-mfi; downloaded if not given."""
+    """Folder of MEGNet-MP-2019.4.1-BandGap-mfi. Not given: downloaded."""
     rl: ReinforceConfig = field(default_factory=lambda: ReinforceConfig(n_steps=50, tau=1.0))
-    """Reinforcement learning; τ is in the unit of the figure of merit, eV."""
+    """Reinforcement learning. τ has the unit of the figure of merit, eV."""
     max_merit: float = 60.0
-    """eV: predictions beyond count as this; the best of the training data have some 30."""
+    """eV: larger predictions count as this. The best training crystals have about 30."""
     n_best: int = 15
     """Candidates in the table."""
     max_e_above_hull: float = 0.1
-    """eV/atom: candidates are no higher above the hull by any potential that judges."""
+    """eV/atom: largest energy above hull of candidates, by every potential that judges."""
     report: ReportConfig = field(default_factory=ReportConfig)
-    """The report's table of candidates, which has the columns reward (the figure of merit),
-    dielectric and band_gap, too."""
+    """The report's table of candidates. Its columns may also be reward (the figure of merit),
+    dielectric and band_gap."""
 
 
 PAPER = Config(

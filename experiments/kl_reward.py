@@ -3,9 +3,9 @@
     python experiments/kl_reward.py small
 
 Every method gets the same number of rewarded samples. The report shows mean reward against KL along
-each run, and what fresh samples of each final model are worth; Markov chains, which learn nothing,
-are judged by where they end. `small` takes some 15 minutes on two cores; give
---setup.stability.hull and --setup.reference for numbers that mean something.
+each run, and the rates of fresh samples of each final model. Markov chains train no model; their
+final states are evaluated. `small` takes about 15 minutes on two cores. Give --setup.stability.hull
+and --setup.reference for meaningful numbers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Config:
     taus: tuple[float, ...] = (0.03, 0.1, 0.3)
     """τ of the PPO runs, in the reward's unit."""
     ppo: ReinforceConfig = field(default_factory=lambda: ReinforceConfig(n_steps=20))
-    """PPO, its τ aside."""
+    """PPO; its τ is taken from --taus."""
     grpo: ReinforceConfig = field(
         default_factory=lambda: ReinforceConfig(algorithm="grpo", n_steps=20, tau=0.04)
     )
@@ -92,7 +92,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One run and what came of it."""
+    """One run and its results."""
 
     assessment: Assessment
     kl: np.ndarray | None
@@ -166,7 +166,7 @@ class Method(NamedTuple):
 def trained(
     experiment: Experiment, bench: Bench, method: Method, label: str, index: int
 ) -> MethodResult:
-    """One way of learning, from the base model to fresh samples."""
+    """Train by one method from the base model, and evaluate fresh samples."""
     name = label.lower().replace(", τ = ", "-")
     with experiment.run(name, label.partition(",")[0], method.config) as one:
         params = method.train(
@@ -180,7 +180,7 @@ def trained(
 
 
 def chains(experiment: Experiment, bench: Bench, config: MCMCConfig) -> MethodResult:
-    """Markov chains, and where they end."""
+    """Run Markov chains, and evaluate their final states."""
     with experiment.run("mcmc", "MCMC", config) as one:
         reached = run_chains(bench.task(), bench.base, config, one.folder, one.log)
         metrics = read_metrics(one.folder)

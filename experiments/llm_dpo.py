@@ -2,11 +2,11 @@
 
     python experiments/llm_sft.py small && python experiments/llm_dpo.py small
 
-`small` goes on from what `llm_sft.py small` left: it samples answers to the training prompts, pairs
-those nearer to the composition asked for with those farther from it, and learns from the pairs;
-some 4 minutes on two cores. Give --pairs.file FILE.jsonl with "prompt", "chosen" and "rejected"
-(texts, or lists of messages) for pairs of your own. Run it again with the same --setup.output to go
-on after an interruption. The result is in OUTPUT/model.
+`small` starts from the model of `llm_sft.py small`. It samples answers to the training prompts,
+pairs answers nearer to the composition asked for with answers farther from it, and learns from the
+pairs; about 4 minutes on two cores. For pairs of your own, give --pairs.file FILE.jsonl with
+"prompt", "chosen" and "rejected" (texts, or lists of messages). Run it again with the same
+--setup.output to go on after an interruption. The result is in OUTPUT/model.
 """
 
 from __future__ import annotations
@@ -61,21 +61,22 @@ class PairsConfig:
     """Pairs: a file of them, or samples of the model, judged as crystals."""
 
     file: Path | None = None
-    """JSONL of "prompt", "chosen" and "rejected", texts or lists of messages; a model that has a
-    chat template is asked through it. Pairs are made of samples if not given."""
+    """JSONL with "prompt", "chosen" and "rejected", texts or lists of messages. If the model has a
+    chat template, it is used. Not given: pairs are made from samples."""
     n_prompts: int = 600
-    """Training prompts that are answered."""
+    """Number of training prompts to answer."""
     n_answers: int = 8
-    """Answers to each; the better ones are paired with the worse ones."""
+    """Answers to each prompt. Better ones are paired with worse ones."""
     validation: float = 0.1
-    """Share of the prompts whose pairs are not learnt."""
+    """Share of the prompts that is held out for validation."""
     min_gap: float = 0.25
-    """Least difference in worth of a pair: 1 for the composition asked for, 0 for no crystal."""
+    """Smallest difference between the scores of a pair: 1 is the composition asked for, 0 no
+    crystal."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Learn from pairs, and answer prompts that were not learnt before and after."""
+    """Learn from pairs. Before and after, answer prompts that were held out."""
 
     setup: LlmSetup = field(
         default_factory=lambda: LlmSetup(

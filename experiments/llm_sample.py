@@ -2,10 +2,10 @@
 
     python experiments/llm_sft.py small && python experiments/llm_sample.py small
 
-`small` asks the model of `llm_sft.py small` for crystals of formulas that it has not learnt, once
-freely and once held to the grammar of their format; a minute on two cores. Give
---setup.texts.file FILE.jsonl for other prompts, and --pattern for a regular expression that
-completions have to match. The completions are in OUTPUT/*.jsonl.
+`small` asks the model of `llm_sft.py small` for crystals of formulas that were held out, once
+freely and once under the grammar of their format; a minute on two cores. Give --setup.texts.file
+FILE.jsonl for other prompts, and --pattern for a regular expression that completions have to match.
+The completions are in OUTPUT/*.jsonl.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SFT_MODEL = "runs/llm_sft/model"
 
 @dataclass(frozen=True)
 class Config:
-    """Complete prompts, freely and held to a grammar."""
+    """Complete prompts, freely and under a grammar."""
 
     setup: LlmSetup = field(
         default_factory=lambda: LlmSetup(
@@ -51,7 +51,7 @@ class Config:
     )
     """Prompts (those of the validation share), model, folders."""
     pattern: str = ""
-    """Regular expression for completions; for crystals, that of their format if empty."""
+    """Regular expression for completions. Empty: for crystals, that of their format."""
 
 
 PRESETS = {

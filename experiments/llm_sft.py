@@ -2,17 +2,17 @@
 
     python experiments/llm_sft.py small
 
-`small` makes a model of a million parameters and its tokenizer from nothing, and teaches it to
-write crystals of a given formula; some 6 minutes on two cores. Crystals can be asked for in other
-ways too, such as --setup.texts.templates formula unconditional. `mix` is small with the tasks of
-PLaID++ (arXiv 2509.07150), drawn anew for every crystal in every epoch: to tell a hidden element,
-to write any crystal, and to write one of some properties, out of formula, space group, formation
-energy, energy above hull and band gap, as far as --setup.texts.crystals has them. The report has
-the rates of each task; --setup.predictors judges energies and band gaps. Give
---setup.texts.file FILE.jsonl for other texts, and --setup.model.base FOLDER for a model of your
-own. Run it again with the same --setup.output to go on after an interruption. The result is in
-OUTPUT/model, which all scripts for crystals take; what learnt a file of texts has to be told there
-how it writes and is asked for crystals, if it does: --setup.tokenization and --setup.templates.
+`small` makes a new model of a million parameters and its tokenizer, and teaches it to write
+crystals of a given formula; about 6 minutes on two cores. Other prompts are possible, such as
+--setup.texts.templates formula unconditional. `mix` is `small` with the tasks of PLaID++ (arXiv
+2509.07150), drawn anew for every crystal in every epoch: name a hidden element, write any crystal,
+or write one of given properties. These are formula, space group, formation energy, energy above
+hull and band gap, if --setup.texts.crystals has them. The report has the rates of each task;
+--setup.predictors judges energies and band gaps. Give --setup.texts.file FILE.jsonl for other
+texts, and --setup.model.base FOLDER for a model of your own. Run it again with the same
+--setup.output to go on after an interruption. The model is in OUTPUT/model, which all scripts on
+crystals take. If it learnt crystals from a file of texts, tell these scripts its format and
+prompts: --setup.tokenization and --setup.templates.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from crystaljax.training.sft import SftConfig, adapter_tuning
 
 @dataclass(frozen=True)
 class Config:
-    """Learn texts, and answer prompts that were not learnt before and after."""
+    """Learn texts. Before and after, answer prompts that were held out."""
 
     setup: LlmSetup = field(
         default_factory=lambda: LlmSetup(

@@ -3,15 +3,14 @@
     python experiments/plaid.py small --setup.reference mp20_bt/train.csv.gz \
         --setup.stability.hull mp_hull.csv.gz
 
-arXiv 2509.07150: iterated DPO on pairs by tiers of stability, by novelty and by space group, of
-samples drawn freely and in given space groups at a rising temperature. The report has rates of
-fresh samples of the base model, of learning in given space groups alone, and of both together, by
-another potential than the one that rewards; the share of stable, unique and novel samples (S.U.N.)
-over the iterations, and by space group the share of those that also have the space group asked for
-(S.S.U.N.); distributions of space groups and compositions. `small` is sized for 40 minutes on two
-cores; give --setup.model for another model of either kind. Every run has a folder of its own in
-OUTPUT/runs: started again, the script goes on with what is not finished, and several processes may
-share the work (--only, --seeds).
+arXiv 2509.07150: iterated DPO on pairs by tiers of stability, by novelty and by space group.
+Samples are drawn freely and in given space groups, at a rising temperature. The report has rates of
+fresh samples of the base model and of its variants, by another potential than the one that rewards.
+It also has the share of stable, unique and novel samples (S.U.N.) over the iterations, the share by
+space group of those that have the space group asked for (S.S.U.N.), and distributions of space
+groups and compositions. `small` is sized for 40 minutes on two cores; give --setup.model for
+another model of either kind. Every run has a folder of its own in OUTPUT/runs. Started again, the
+script goes on with unfinished runs, and several processes may share the work (--only, --seeds).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.rlip import RlipConfig
 
 VARY = ("only", "seeds")
-"""Settings that processes at work on one study may have others of."""
+"""Settings that may differ between processes that share one study."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,16 @@ class Config:
     """Model, hull, potentials, folders; `sampling` has the temperature of the first iteration and
     of all evaluations."""
     rlip: RlipConfig = field(default_factory=RlipConfig)
-    """The flagship; its seed is of --seeds."""
+    """RLIP on all pairs (the variant joint). Its seed is taken from --seeds."""
     variants: tuple[VariantName, ...] = ("conditional", "joint")
-    """What is compared with the model itself: the flagship (joint), or with one thing changed."""
+    """Variants to compare with the base model: joint, or joint with one change."""
     other_models: tuple[Path, ...] = ()
-    """Folders of other models that the flagship starts from too, such as one that writes
+    """Folders of further models that joint also starts from, such as one that writes
     coordinates."""
     seeds: tuple[int, ...] = (0,)
-    """Runs of each; the report is of these."""
+    """Seeds of the runs of each variant. The report shows these."""
     only: tuple[str, ...] = ()
-    """Variants (or base) to work on now; all if not given."""
+    """Variants (or base) to compute now. Not given: all."""
     exam: ExamConfig = field(default_factory=ExamConfig)
     """The evaluation."""
 
@@ -66,7 +65,7 @@ SMALL = Config(
         n_samples=1000,
         sampling=SamplingConfig(temperature=0.7, batch_size=100),
     ),
-    rlip=RlipConfig(n_unconditional=1000, n_per_group=80, optimizer=fine_tuning(3e-4)),
+    rlip=RlipConfig(n_unconditional=1000, n_per_group=80, optimizer=fine_tuning(1e-4)),
     exam=ExamConfig(n_per_iteration=200, n_per_group=40),
 )
 

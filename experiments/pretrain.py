@@ -37,7 +37,7 @@ class Config:
     training: PretrainConfig = field(default_factory=PretrainConfig)
     """The run."""
     result: Result = "best"
-    """Weights that are taken: the last, or those of the lowest validation loss."""
+    """Weights of the result: the last ones, or those of the lowest validation loss."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
 

@@ -4,10 +4,10 @@
 
 The experiment of CrystalFormer-RL (arXiv 2504.02367) on energy above hull. The base model is
 compared with two others: one fine-tuned by likelihood (SFT) on its own samples that were stable
-once relaxed, and one fine-tuned by reinforcement learning (RL) on the energy of unrelaxed samples.
-The report has the training curve, energies before, relaxed and after RL, and the rates of stable,
-unique and novel samples (S.U.N.) in 14 space groups. `small` takes some 20 minutes on two cores;
-give --setup.stability.hull and --setup.reference for numbers that mean something. Run it again with
+after relaxation, and one fine-tuned by reinforcement learning (RL) on the energy of unrelaxed
+samples. The report has the training curve, energies before, relaxed and after RL, and the rates of
+stable, unique and novel samples (S.U.N.) in 14 space groups. `small` takes about 20 minutes on two
+cores. Give --setup.stability.hull and --setup.reference for meaningful numbers. Run it again with
 the same settings to go on after an interruption.
 """
 
@@ -51,18 +51,18 @@ GROUPS = (1, 2, 5, 12, 15, 31, 38, 62, 99, 139, 166, 194, 216, 225)
 
 @dataclass(frozen=True)
 class RelaxConfig:
-    """Samples of the base model that are relaxed, to be learnt from."""
+    """Samples of the base model that are relaxed, as data for SFT."""
 
     n: int = 100
     """Samples to draw and relax."""
     fmax: float = 0.05
     """eV/Å: largest force of a relaxed structure."""
     max_steps: int = 60
-    """Steps at most."""
+    """Largest number of relaxation steps."""
     threshold: float = 0.1
-    """eV/atom above hull up to which a relaxed sample is learnt from."""
+    """eV/atom above hull: relaxed samples up to this energy are data for SFT."""
     validation: float = 0.1
-    """Share of those that validates SFT and is not learnt."""
+    """Share of this data that is held out for validation."""
 
     def __post_init__(self) -> None:
         check(self, n=at_least(1), fmax=POSITIVE, max_steps=at_least(0), threshold=FINITE)
@@ -76,7 +76,7 @@ class Config:
     setup: Setup = field(default_factory=lambda: Setup(output=Path("runs/stability_rl")))
     """Model, hull, potentials, folders."""
     relax: RelaxConfig = field(default_factory=RelaxConfig)
-    """Data that SFT learns from."""
+    """Data for SFT."""
     sft: LikelihoodConfig = field(
         default_factory=lambda: LikelihoodConfig(
             n_epochs=10,
@@ -90,7 +90,7 @@ class Config:
     groups: tuple[int, ...] = GROUPS
     """Space groups whose S.U.N. rates are compared."""
     n_per_group: int = 20
-    """Samples of each of them, of each model."""
+    """Samples in each space group, of each model."""
     report: ReportConfig = field(default_factory=ReportConfig)
     """The report's table of candidates."""
 
@@ -130,7 +130,7 @@ class Stable(NamedTuple):
     e_above_hull: np.ndarray
     """float64 [n]: eV/atom after relaxation, nan where it failed."""
     crystals: Crystals
-    """Those below the threshold, with the symmetry that they have relaxed."""
+    """Crystals below the threshold, with their symmetry after relaxation."""
     words: str
     """Metrics of the run."""
 

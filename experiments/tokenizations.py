@@ -3,12 +3,12 @@
     python experiments/tokenizations.py small --data.train mp20_bt/train.csv.gz \
         --data.validation mp20_bt/val.csv.gz --samples.stability.hull mp_hull.csv.gz
 
-One transformer core of equally many non-embedding parameters learns the same crystals in each
-tokenization, at equal cost in floating-point operations, at the best of the same learning rates.
-The report has validation NLL in nats per crystal at one resolution, rates per attempt of samples
-drawn freely and held to the grammar, distances from the data, and speeds. `small` takes 45 minutes
-on two cores. Every run has a folder of its own in OUTPUT/runs: started again, the script goes on
-with what is not finished, and several processes may share the work (--only, --seeds).
+In each tokenization, a transformer core with the same number of non-embedding parameters learns the
+same crystals, at equal cost in floating-point operations, with the best of the same learning rates.
+The report has the validation NLL in nats per crystal at one resolution, rates of samples drawn
+freely and under the grammar, distances from the data, and speeds. `small` takes 45 minutes on two
+cores. Every run has a folder of its own in OUTPUT/runs. Started again, the script goes on with
+unfinished runs, and several processes may share the work (--only, --seeds).
 """
 
 from __future__ import annotations
@@ -46,25 +46,27 @@ StageName = Literal["train", "evaluate", "rl"]
 METHODS: tuple[Method, ...] = ("dpo", "grpo")
 
 VARY = ("only", "seeds", "stages")
-"""Settings that processes at work on one comparison may have others of."""
+"""Settings that may differ between processes that share one comparison."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Which tokenizations are compared, on what, and at what cost."""
+    """Tokenizations to compare, their data and their cost."""
 
     tokenizations: tuple[str, ...] = tokenization_names()
-    """By name, with options after a colon, or as FILE.py:CLASS."""
+    """Tokenizations by name, with options after a colon, or as FILE.py:CLASS."""
     cuttings: tuple[Cutting, ...] = ("own",)
     """Ways of cutting texts: own words (symbols where a format has none), symbols, bpe."""
     orders: tuple[Order, ...] = ("canonical",)
     """Crystals in canonical descriptions, or in random equivalent ones."""
     seeds: tuple[int, ...] = (0,)
-    """Trainings of each; the report is of these."""
+    """Seeds of the training runs of each variant. The report shows these."""
     only: tuple[str, ...] = ()
-    """Labels (as in the tables: "cif", "cif, bpe, augmented") to work on now; all if not given."""
+    """Labels of variants to compute now, as in the tables ("cif", "cif, bpe, augmented"). Not
+    given: all."""
     stages: tuple[StageName, ...] = ("train", "evaluate")
-    """Work to do now: training, its evaluation, and learning by reward from what was trained."""
+    """Stages to compute now: training, its evaluation, and learning by reward from the trained
+    models."""
     core: CoreConfig = field(default_factory=CoreConfig)
     """The transformer."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -149,7 +151,7 @@ def main(config: Config) -> None:
 
 
 def work(config: Config, comparison: Comparison, variant: Variant, seed: int) -> None:
-    """All that is to be done with a variant and a seed, as far as it is not done yet."""
+    """Do all unfinished work on a variant and a seed."""
     if "train" in config.stages:
         comparison.ceiling(variant)
         comparison.train(variant, seed)

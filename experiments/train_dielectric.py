@@ -42,7 +42,8 @@ class Config:
     megnet: Path | None = None
     """Folder of the band-gap MEGNet (default: downloaded)."""
     quantity: Literal["electronic", "total"] = "electronic"
-    """The electronic dielectric constant, or the total (static) one with the ions' part."""
+    """The electronic dielectric constant, or the total (static) one, which includes the ionic
+    part."""
     n_folds: int = 5
     """Parts of the cross-validation; crystals of one formula are in one part."""
     seed: int = 0

@@ -63,7 +63,7 @@ def test_samples_that_are_no_crystals_count_in_every_rate() -> None:
 
 
 def test_fewer_samples_than_crystals() -> None:
-    with pytest.raises(ValueError, match=r"4 crystals cannot come of 3 samples: give the number"):
+    with pytest.raises(ValueError, match=r"4 crystals cannot come from 3 samples: give the number"):
         evaluate_file(SAMPLES, 3)
 
 
@@ -140,6 +140,8 @@ def test_the_lowest_energy_comes_first() -> None:
 def test_reasons_in_words() -> None:
     assert in_words(["a", None, "b", "b"]) == "2 × b; 1 × a"
     assert in_words([None]) == ""
+    near = [f"atoms {x} Å apart" for x in (0.38, 0.1, 0.38)]
+    assert in_words(["b", *near]) == "3 × atoms 0.38 Å apart (or similar); 1 × b"
 
 
 def test_no_crystals_at_all() -> None:

@@ -15,6 +15,7 @@ def test_the_commonest_are_named() -> None:
     counted = Counter(formulas(crystals))
     expected = ", ".join(f"{name} ({n})" for name, n in counted.most_common())
     assert names == f"{len(counted)} formulas: {expected}"
+    assert commonest(crystals[:1])[0].startswith("1 formula: ")
     group = int(crystals.space_group[0])
     assert f"{group} " in groups and "space groups: " in groups
 

@@ -29,7 +29,7 @@ from crystaljax.experiment.csp.results import all_tables, figures_of, headline, 
 from crystaljax.experiment.csp.setup import CSPSetup, selected
 from crystaljax.experiment.csp.study import arms_of
 from crystaljax.experiment.run_results import write_result
-from crystaljax.policies.base import SamplingConfig
+from crystaljax.policies.base import Rollout, SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.symmetry.orbits import n_atoms
 from crystaljax.text.prompts import load_template
@@ -93,6 +93,19 @@ def test_what_cannot_be_asked_costs_itself_alone() -> None:
         propose(policy, params, conditions[:1], 2, 0, sampling)
     with pytest.raises(ValueError, match="no formula is asked for"):
         propose(policy, params, [], 2, 0, sampling)
+
+
+def test_attempts_have_prompts_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the space groups which a Wyckoff transformer draws are not one for all attempts."""
+    policy, drawn = TablePolicy(), []
+
+    def sample(*arguments: Any) -> Rollout:
+        drawn.append(TablePolicy.sample(policy, *arguments))
+        return drawn[0]
+
+    monkeypatch.setattr(policy, "sample", sample)
+    propose(policy, policy.init(0), [Condition(), Condition()], 3, 0, SamplingConfig())
+    assert len(set(drawn[0].prompt.tolist())) == 6
 
 
 def test_the_examples_of_the_prompt_are_rock_salt_and_rutile() -> None:

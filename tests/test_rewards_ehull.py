@@ -8,6 +8,7 @@ import pytest
 
 from crystaljax import AtomicCell, Crystals
 from crystaljax.composition import element_counts
+from crystaljax.data.registry import RESOURCES, Resource
 from crystaljax.rewards import create
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.corrections import mp2020_correction
@@ -15,6 +16,7 @@ from crystaljax.rewards.demo_hull import demonstration_hull
 from crystaljax.rewards.ehull import EnergyAboveHull, load_hull
 from crystaljax.rewards.formation import mp_references
 from crystaljax.rewards.hull import Hull
+from crystaljax.rewards.levels import MP2020
 from crystaljax.rewards.potentials import Energies, Relaxed
 from crystaljax.rewards.potentials.screening import screen
 
@@ -76,6 +78,12 @@ def test_the_value_is_minus_the_energy_above_hull() -> None:
     np.testing.assert_allclose(batch.info["e_above_hull"], np.array(formation) - [-2.0, 0.0])
     np.testing.assert_allclose(batch.value, -batch.info["e_above_hull"])
     assert batch.ok.all()
+
+
+def test_an_energy_that_no_crystal_has_is_none() -> None:
+    batch = EnergyAboveHull(Fixed(-4e7), load_hull("demonstration"))(crystals_of(NACL))
+    assert not batch.ok[0] and np.isnan(batch.info["e_above_hull"][0])
+    assert "no crystal has that" in str(batch.reasons[0])
 
 
 def test_corrections_are_added_where_the_potential_lacks_them() -> None:
@@ -167,8 +175,18 @@ def test_hulls_by_name_by_file_and_as_they_are(tmp_path: Path) -> None:
     assert load_hull(path).n_entries == 1
     hull = load_hull("demonstration")
     assert load_hull(hull) is hull
-    with pytest.raises(FileNotFoundError, match="no such hull file: demo"):
+    with pytest.raises(FileNotFoundError, match=r"no such hull file: demo.*mp-energies"):
         load_hull("demo")
+
+
+def test_a_registered_hull_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "served.csv").write_text("formula,formation_energy_per_atom\nNaCl,-2\nKCl,-2\n")
+    there = Resource("mp-energies", (tmp_path / "served.csv").as_uri(), "mp.csv", "a test")
+    monkeypatch.setitem(RESOURCES, "mp-energies", there)
+    monkeypatch.setenv("CRYSTALJAX_CACHE", str(tmp_path / "cache"))
+    hull = load_hull("mp-energies")
+    assert (hull.name, hull.n_entries, hull.level) == ("mp.csv", 2, MP2020)
+    assert load_hull("mp-energies:energy=formation_energy_per_atom@MP").level == "MP"
 
 
 @pytest.mark.slow

@@ -192,13 +192,13 @@ def test_a_registered_guard() -> None:
     [
         (["sparse"], "no guard is named 'sparse': choose sparse-hull, .*seen-structures"),
         (["sparse-hull:many"], "sparse-hull takes a number, not 'many'"),
-        (["sparse-hull:2.5"], "must be a whole one, not 2.5"),
+        (["sparse-hull:2.5"], "must be a whole number, not 2.5"),
         (["sparse-hull:0"], "must be at least 1, not 0"),
         (["too-good:-1"], "must be at least 0, not -1"),
         (["too-good:nan"], "write a guard as NAME or NAME:NUMBER"),
         (["3"], "write a guard as NAME or NAME:NUMBER"),
         (["pure-elements:3"], "takes no number"),
-        (["seen-structures:0.5"], "must be a whole one"),
+        (["seen-structures:0.5"], "must be a whole number"),
         (["too-good:0.1", "too-good:0.2"], "too-good is given twice"),
     ],
 )

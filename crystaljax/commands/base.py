@@ -9,10 +9,11 @@ import tyro
 from rich.console import Console
 
 MAX_SEED = 2**32 - 1
-"""JAX uses no more bits of a seed: a larger one would give the samples of another."""
+"""Largest seed: JAX ignores further bits, so that a larger seed would give the samples of
+another."""
 
 MAX_RELAX_STEPS = 500
-"""Steps of a relaxation, if their number is not given."""
+"""Largest number of relaxation steps, if none is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,29 +24,29 @@ class Command:
     """Show the whole traceback of an error."""
 
     def run(self, console: Console) -> None:
-        """Do it; raises one of `user_errors.USER_ERRORS` for what the user can mend."""
+        """Run the command; mistakes of the user raise one of `user_errors.USER_ERRORS`."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class OfFiles:
-    """All that tells one run of a command from another."""
+    """Everything that distinguishes one run of a command from another."""
 
     options: Command
     sha256: dict[str, str]
-    """Of the files it is of."""
+    """Digests of the input files."""
 
 
 def check_seed(seed: int) -> None:
-    """ValueError for one that JAX would cut."""
+    """ValueError for a seed that JAX would truncate."""
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"--seed {seed}: give a whole number from 0 to {MAX_SEED}")
 
 
 def relaxation_steps(relax: bool, steps: int, potential: str) -> int:
-    """Steps of relaxation that --relax and --relax-steps ask for; 0 for none.
+    """Relaxation steps that --relax and --relax-steps ask for; 0: none.
 
-    ValueError for a number below 0, and where there is no potential to relax by.
+    ValueError for a number below 0, and if there is no potential to relax with.
     """
     if steps < 0:
         raise ValueError(f"--relax-steps {steps}: give at least 0")

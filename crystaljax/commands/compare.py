@@ -1,4 +1,4 @@
-"""`crystaljax compare`: the results and curves of several runs in one page and one table."""
+"""`crystaljax compare`: the results and curves of several runs on one page and in one table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Compare(Command):
     """Put the results of several runs, their curves and their settings side by side."""
 
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Output folders of runs, finished or under way; NAME=FOLDER calls one by another name."""
+    """Output folders of runs, finished or under way. NAME=FOLDER gives a run another name."""
     output: Path = Path("comparison")
     """Folder of the report and of results.csv."""
 

@@ -1,4 +1,4 @@
-"""`crystaljax convert`: CrystalFormer's checkpoints to ours and back."""
+"""`crystaljax convert`: convert CrystalFormer's checkpoints to model folders, and back."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from crystaljax.data.files import require_absent
 
 @dataclass(frozen=True, kw_only=True)
 class Convert(Command):
-    """CrystalFormer's pickle to a model folder, or a model folder to a pickle."""
+    """Convert CrystalFormer's pickle to a model folder, or a model folder to a pickle."""
 
     source: Annotated[Path, tyro.conf.Positional]
     """A .pkl (read without running what it holds), or a model's folder."""
     target: Annotated[Path, tyro.conf.Positional]
-    """Output: a folder, or a .pkl (its hyper-parameters go to config.json beside it)."""
+    """Output: a folder, or a .pkl (with its hyper-parameters in config.json beside it)."""
     config: Path | None = None
-    """JSON of the pickle's hyper-parameters; config.json beside it if not given."""
+    """JSON with the pickle's hyper-parameters. Not given: config.json beside it."""
     data: str | None = None
-    """Dataset whose space groups samples will be drawn with, as the pickle has no distribution;
-    the embedded prototypes if not given."""
+    """Dataset that gives the distribution of space groups to sample from, as the pickle has none.
+    Not given: the embedded prototypes."""
 
     def run(self, console: Console) -> None:
         if not self.source.exists():

@@ -1,4 +1,4 @@
-"""`crystaljax data`: what a file or a data set of crystals holds."""
+"""`crystaljax data`: the contents of a file or a data set of crystals."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from crystaljax.commands.base import Command
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Command):
-    """Read and symmetrise crystals (once, then cached), and say what they are."""
+    """Read and symmetrise crystals (once, then cached), and describe them."""
 
     source: Annotated[str, tyro.conf.Positional]
     """A file, a folder or a registered dataset."""
     symprec: float = 0.01
     """Tolerance of the symmetry search, Å."""
     max_sites: int = 20
-    """Crystals with more Wyckoff sites are skipped."""
+    """Largest number of Wyckoff sites; crystals with more are left out."""
     output: Path | None = None
-    """Also write them here: .zip, .csv, .extxyz or .json.gz"""
+    """Also write the crystals to this file: .zip, .csv, .extxyz or .json.gz"""
 
     def run(self, console: Console) -> None:
         from crystaljax.data.dataset import load

@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 class Written(NamedTuple):
-    """What is in a folder beside the report, and for it."""
+    """Files beside the report, and parts of the report."""
 
     said: str
-    """Where the tables are."""
+    """Sentence that names the files."""
     pictures: Sequence[Picture] = ()
     candidates: Candidates | None = None
 
 
 if TYPE_CHECKING:
     Judged = tuple[MetricSet, Callable[[Path], Written]]
-    """What was found, and what writes tables and pictures of it to a folder."""
+    """The results, and a function that writes their tables and pictures to a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,45 +44,47 @@ class Evaluate(Command):
     """Evaluate the crystals in a file, print the rates and write a report."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """Crystals: a file, a folder or a registered dataset. Of crystal structure prediction: a table
-    with the columns formula, id or material_id, and attempt, or CIFs named FORMULA_ATTEMPT.cif or
+    """Crystals: a file, a folder or a registered dataset. With --protocol csp: a table with the
+    columns cif, formula or id (or material_id), and attempt; or CIFs named FORMULA_ATTEMPT.cif or
     ID_ATTEMPT.cif."""
     protocol: Literal["samples", "csp"] = "samples"
-    """Samples of a model, or crystal structure prediction: attempts at the crystals of --truth."""
+    """samples: crystals of a generative model. csp: crystal structure prediction, attempts at the
+    crystals of --truth."""
     truth: str | None = None
-    """Crystal structure prediction: the test crystals."""
+    """With --protocol csp: the test crystals, a file, a folder or a registered dataset."""
     at: tuple[int, ...] = ()
-    """Crystal structure prediction: numbers of attempts k of the match rates @k; 1 and the most
-    that a test crystal has if not given."""
+    """With --protocol csp: numbers of attempts k of the match rates @k. Not given: 1 and the
+    largest number of attempts."""
     train: str | None = None
-    """Training set, for novelty, and for the test crystals of formulas that are not in it:
-    likewise."""
+    """Training set: a file, a folder or a registered dataset. Crystals in it are not novel; with
+    --protocol csp, formulas that it lacks get rates of their own."""
     n_generated: int | None = None
-    """Samples asked of the model, of which the file lacks those that were no crystals: they count
-    in every rate. If not given, as many as the file has rows."""
+    """Number of samples that the model was asked for. Those that are not in the file, as they were
+    no crystals, count in every rate. Not given: the number of rows in the file."""
     potential: str = "chgnet"
     """Interatomic potential, with weights after a colon: chgnet, sevennet, sevennet:7net-l3i5,
-    nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL, or FILE.py:CLASS of your own; none leaves
-    stability out. The level of theory of weights of your own follows, as in nequix:FILE.nqx@MP."""
+    nequix, nequix:FILE.nqx, matgl:FOLDER, orb:MODEL, ase:FILE.py:FUNCTION, or FILE.py:CLASS of your
+    own. none: no energies. Weights of your own need their level of theory, as in
+    nequix:FILE.nqx@MP."""
     hull: str = "demonstration"
-    """Hull to measure against: the demonstration hull, or a table of formulas and formation
-    energies (eV/atom) of the potential's level of theory, FILE, FILE@LEVEL, or with columns of
-    other names FILE:formula=COLUMN,energy=COLUMN; see the README."""
+    """Convex hull of the potential's level of theory: demonstration (few compounds), mp-energies
+    (the Materials Project's, downloaded once), or a table of formulas and formation energies
+    (eV/atom) as FILE, FILE@LEVEL, or FILE:formula=COLUMN,energy=COLUMN; see the README."""
     relax: bool = False
-    """Relax the crystals before their energy is taken: seconds to minutes each."""
+    """Relax the crystals before their energy is taken. It takes seconds to minutes each."""
     relax_steps: int = 0
-    """The same, for so many steps at most; 500 if --relax is given alone."""
+    """Relax, for at most this number of steps. 500 if only --relax is given."""
     cache: Path | None = None
-    """File that keeps energies for later runs; none if not given."""
+    """File that keeps energies for later runs. Not given: none."""
     judge: str = ""
-    """Another potential, whose verdict stands beside the first one's; none if not given."""
+    """A second potential, whose results stand beside the first one's. Not given: none."""
     judge_hull: str = ""
-    """Hull of its level of theory; --hull if not given."""
+    """Hull of the second potential's level of theory. Not given: --hull."""
     metrics: tuple[str, ...] = ()
-    """Further metrics, functions of your own as FILE.py:FUNCTION, which take Crystals and return a
+    """Further metrics: functions of your own as FILE.py:FUNCTION, which take Crystals and return a
     Rate or a Measure (crystaljax.evaluation.rates)."""
     output: Path = Path("evaluation")
-    """Folder of the report; one that holds another evaluation is refused."""
+    """Folder of the report. A folder with another evaluation is refused."""
 
     def run(self, console: Console) -> None:
         from crystaljax.evaluation.report import Report
@@ -126,9 +128,9 @@ class Evaluate(Command):
 
     @contextmanager
     def _judges(self, steps: int) -> Iterator[Judges]:
-        """The potentials that judge, the first and another one, if they are asked for.
+        """The first and the second potential, if they are asked for.
 
-        Both are told of that are not installed or do not fit their hulls, before any is loaded.
+        Missing packages, and hulls that do not fit, are reported before any potential is loaded.
         """
         from crystaljax.rewards.potentials import require_package
         from crystaljax.rewards.stability import StabilityConfig, StabilityReward

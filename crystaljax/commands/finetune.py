@@ -1,4 +1,4 @@
-"""`crystaljax finetune`: a model goes on learning, from crystals of one's own."""
+"""`crystaljax finetune`: train a model further, on crystals of one's own."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class Finetune(Learning):
     """Fine-tune a model on crystals by maximum likelihood, until the validation loss rises."""
 
     model: Path
-    """Folder of a Wyckoff transformer or of a language model, or a language model's name on the
-    Hugging Face hub."""
+    """Folder of a Wyckoff transformer or of a language model, or the name of a language model on
+    the Hugging Face hub."""
     tokenization: str = ""
-    """Text format to learn, if it is not the one that the model's folder says. A format from a file
-    of your own, FILE.py:CLASS, is only run if it is given here."""
+    """Text format to learn, if it is not the one that the model's folder names. A format from a
+    file of your own, FILE.py:CLASS, is only run if it is given here."""
     old_share: float = 0.0
-    """Wyckoff transformers: samples that are to have space groups and elements as in the crystals
-    that the model had learnt before: 0 none (all as in the new ones), 1 all, or a mixture."""
+    """Wyckoff transformers: share of samples whose space groups and elements are drawn as in the
+    model's earlier training set. 0: all are drawn as in the new crystals; 1: none are."""
     lora: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Language models: train new adapters (LoRA) instead of all weights."""
+    """Language models: train new LoRA adapters instead of all weights."""
     adapters: Annotated[LoraConfig, tyro.conf.arg(name="lora")] = field(default_factory=LoraConfig)
-    """Size and place of the adapters."""
+    """Size and place of the LoRA adapters."""
     quantized: Literal["no", "int8", "nf4"] = "no"
-    """Language models: format of the frozen base's matrices, with adapters."""
+    """Language models, with --lora: number format of the matrices of the frozen base."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Language models: type of parameters and computations."""
+    """Language models: number format of parameters and computations."""
     n_epochs: int = 50
     learning_rate: float = 2e-4
     patience: int = 5

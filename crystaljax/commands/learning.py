@@ -1,4 +1,4 @@
-"""Options of the commands that learn from crystals, and what they have in common."""
+"""Common options and functions of the commands that train on crystals."""
 
 from __future__ import annotations
 
@@ -21,37 +21,38 @@ if TYPE_CHECKING:
     from crystaljax.training.optimizer import OptimizerConfig
 
 BATCH_SIZE = 32
-"""Crystals in a step, if their number is not given."""
+"""Crystals in a training step, if their number is not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learning(Command):
-    """Options of learning by maximum likelihood."""
+    """Options of training by maximum likelihood."""
 
     train: str
-    """Crystals to learn: a file, a folder or a registered dataset."""
+    """Training crystals: a file, a folder or a registered dataset."""
     validation: str = "0.1"
-    """Crystals to validate with, likewise, or the share of the others that is held out."""
+    """Validation crystals: a file, a folder or a registered dataset; or the share of the training
+    crystals that is held out."""
     tokenization: str
-    """What crystals are written as."""
+    """Format that crystals are written in."""
     templates: tuple[str, ...] = ()
     """Language models: prompt templates to learn, by name (formula, unconditional, space_group,
-    formula_space_group, properties, infilling) or file, of which each crystal has one at random."""
+    formula_space_group, properties, infilling) or file. Each crystal gets one of them at random."""
     n_epochs: int
-    """Passes through the crystals, at most."""
+    """Largest number of passes through the crystals."""
     learning_rate: float
     """Peak learning rate, after a warm-up."""
     batch_size: int = 0
-    """Crystals in a step; if 0 32, or all where there are fewer."""
+    """Crystals in a training step. 0: 32, or all if there are fewer."""
     n_parts: int = 1
-    """Language models: micro-batches that a step is split into, to save memory."""
+    """Language models: number of micro-batches that a step is split into, to save memory."""
     patience: int
-    """Passes in a row without a lower validation loss after which the run ends; 0: never."""
+    """The run ends after this number of passes without a lower validation loss. 0: never."""
     seed: int = 0
     """Random seed for the share held out, the order of the crystals, new weights and dropout."""
     output: Path
-    """Folder of the run: metrics, checkpoints, report, and the model, which all commands and
-    scripts take. Give the same command again to go on after an interruption."""
+    """Folder of the run: metrics, checkpoints, report, and the trained model. Give the same command
+    again to go on after an interruption."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
 
@@ -76,7 +77,7 @@ class Learning(Command):
         raise NotImplementedError
 
     def _check(self) -> None:
-        """ValueError for numbers that cannot be."""
+        """ValueError for numbers out of range."""
         from crystaljax.ranges import POSITIVE, at_least, check
 
         none, one = at_least(0), at_least(1)
@@ -85,7 +86,7 @@ class Learning(Command):
         check_seed(self.seed)
 
     def _fit(self, n: int, optimizer: OptimizerConfig, **more: Any) -> dict[str, Any]:
-        """Settings of a run of n crystals (`training.fit.FitConfig`), validated once an epoch."""
+        """Settings of a run on n crystals (`training.fit.FitConfig`), validated once an epoch."""
         batch_size = self.batch_size or min(BATCH_SIZE, n)
         n_steps = self.n_epochs * (n // batch_size)
         warmup_steps = min(optimizer.warmup_steps, n_steps // 10)
@@ -101,7 +102,7 @@ class Learning(Command):
         }
 
     def _read(self) -> tuple[Dataset, Dataset]:
-        """Crystals to learn, and to validate with."""
+        """The training and the validation crystals."""
         from crystaljax.experiment.learning import read_data
 
         return read_data(self.train, self.validation, self.seed)
@@ -132,7 +133,7 @@ class Learning(Command):
         note: str,
         start: tuple[Path, Params] | None = None,
     ) -> None:
-        """Train a Wyckoff transformer; the weights of the lowest loss are taken.
+        """Train a Wyckoff transformer; the weights of the lowest validation loss are kept.
 
         Args:
           kind: of the run, such as "pretraining".
@@ -160,7 +161,8 @@ class Learning(Command):
         optimizer: OptimizerConfig,
         validate_start: bool = False,
     ) -> None:
-        """Train a language model on texts of crystals; the weights of the lowest loss are taken."""
+        """Train a language model on texts of crystals; the weights of the lowest validation loss
+        are kept."""
         from crystaljax.experiment.llm_setup import LlmSetup, TextsConfig
         from crystaljax.experiment.sft import learn_texts
         from crystaljax.training.sft import SftConfig
@@ -184,7 +186,7 @@ class Learning(Command):
             learn_texts(experiment, setup, config, data=data)
 
     def _refuse(self, why: str, *names: str) -> None:
-        """ValueError if one of some options, which are of the other kind of model, is given."""
+        """ValueError if one of the options `names`, for the other kind of model, is given."""
         for option in dataclasses.fields(self):
             usual: Any = option.default
             if option.default_factory is not dataclasses.MISSING:

@@ -16,7 +16,7 @@ N_SHOWN = 20
 """Rows of the table that is printed."""
 
 WIDE = {"reasons", "space group before", "energy before", "relaxation steps", "formation energy"}
-"""Columns that a terminal has no room for; the report has them."""
+"""Columns of the report that a terminal has no room for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,39 +26,41 @@ class Predict(Command):
     formula: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Compositions, such as CaPd2 SrTiO3."""
     formulas: Path | None = None
-    """A .csv of further ones: column formula, and formula_units where their number is fixed."""
+    """A .csv of further formulas: column formula, and formula_units to fix their number."""
     model: Path = Path("checkpoints/wyckoff-mp20bt")
-    """Folder of a model of either kind."""
+    """Folder of a Wyckoff transformer or of a language model."""
     tokenization: str = ""
-    """As of `crystaljax sample`."""
+    """Tokenization that the model is expected to have, as in `crystaljax sample`."""
     templates: tuple[str, ...] = ()
     """Prompt templates of a language model, by name or file, in place of its own."""
     output: Path = Path("predictions")
-    """Folder of report, tables, CIFs and picture; one that holds others is refused."""
+    """Folder for the report, tables, CIFs and a picture. A folder with other predictions is
+    refused."""
     n: int = 20
-    """Samples of each formula."""
+    """Number of samples of each formula."""
     formula_units: int = 0
-    """Formulas, as written, in the primitive cell; 0 leaves their number open."""
+    """Number of formula units (as written) in the primitive cell. 0: any."""
     seed: int = 0
-    """The same seed gives the same samples."""
+    """Random seed. The same seed gives the same samples."""
     temperature: float = 1.0
-    """Below 1 likelier structures, above 1 more varied ones."""
+    """Sampling temperature. Below 1: likelier structures; above 1: more varied ones."""
     max_candidates: int = 8
-    """Candidates drawn for each sample, at most."""
+    """Largest number of candidates from which each sample is selected."""
     grammar: bool = False
-    """Language models: hold samples to the grammar of their text format."""
+    """Language models: sample only texts that fit the grammar of the text format."""
     max_new_tokens: int = 0
-    """Language models: tokens of a crystal at most; as many as the model was made for if 0."""
+    """Language models: largest number of tokens of a crystal. 0: as many as the model was made
+    for."""
     batch_size: int = 256
-    """Samples made at a time."""
+    """Samples drawn at a time."""
     potential: str = "chgnet"
-    """Interatomic potential, as of `crystaljax evaluate`; none ranks by the model's likelihood."""
+    """Interatomic potential, as in `crystaljax evaluate`. none: rank by the model's likelihood."""
     hull: str = "demonstration"
-    """Hull to measure against, likewise."""
+    """Convex hull, as in `crystaljax evaluate`."""
     relax: bool = False
-    """Relax the structures before they are ranked: seconds to minutes each."""
+    """Relax the structures before they are ranked. It takes seconds to minutes each."""
     relax_steps: int = 0
-    """The same, for so many steps at most; 500 if --relax is given alone."""
+    """Relax, for at most this number of steps. 500 if only --relax is given."""
 
     def run(self, console: Console) -> None:
         from crystaljax.experiment.run_folder import open_run

@@ -1,4 +1,4 @@
-"""`crystaljax pretrain`: a model from nothing, of either kind."""
+"""`crystaljax pretrain`: a new model, of either kind."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Pretrain(Learning):
     """Train a new model on crystals by maximum likelihood."""
 
     tokenization: str = WYCKOFF
-    """wyckoff makes a Wyckoff transformer; a text format (wyckoff-text, plaid, cif ..., or
-    FILE.py:CLASS of your own) makes a language model and its tokenizer."""
+    """wyckoff: a Wyckoff transformer. A text format (wyckoff-text, plaid, cif ..., or FILE.py:CLASS
+    of your own): a language model and its tokenizer."""
     wyckoff: ModelConfig = field(default_factory=ModelConfig)
     """Size of the Wyckoff transformer; the default is the published one."""
     text: Annotated[LlmConfig, tyro.conf.AvoidSubcommands] = field(default_factory=LlmConfig)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from crystaljax.rewards.stability import StabilityReward
 
 MAX_SAMPLES = 10_000_000
-"""Samples of one file: all of them are held in memory."""
+"""Largest number of samples in one file: all of them are held in memory."""
 
 N_SHOWN = 10
-"""Samples of the table that is printed of those that are ranked."""
+"""Rows of the table of ranked samples that is printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,51 +43,54 @@ class Sample(Command):
     templates: tuple[str, ...] = ()
     """Prompt templates of a language model, by name or file, in place of its own."""
     n: int | None = None
-    """Samples to draw, 100 if not given; with --conditions of each of them, 1 if not given."""
+    """Number of samples; 100 if not given. With --conditions: samples for each line; 1 if not
+    given."""
     seed: int = 0
-    """The same seed gives the same samples, whatever the batch size."""
+    """Random seed. The same seed gives the same samples at any batch size."""
     temperature: float = 1.0
-    """Below 1 likelier crystals, above 1 more varied ones."""
+    """Sampling temperature. Below 1: likelier crystals; above 1: more varied ones."""
     top_p: float = 1.0
-    """Draw letters and elements only from the likeliest that make up this probability."""
+    """Draw letters and elements only from the most likely ones, which together have this
+    probability."""
     elements: tuple[str, ...] = ()
-    """Elements that may occur, such as Fe O; all if not given."""
+    """Elements that may occur, such as Fe O. Not given: all."""
     required: tuple[str, ...] = ()
     """Elements that must occur."""
     chemical_system: str = ""
-    """Exactly these elements, such as Li-Fe-O: all of them, and no other."""
+    """Exactly these elements, such as Li-Fe-O."""
     space_groups: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--space-group"])] = ()
-    """Space group, or several to draw from, as often as in the training data; all if not given."""
+    """Space group, or several to draw from with their frequencies in the training data. Not given:
+    all."""
     template: tuple[str, ...] = ()
-    """Wyckoff letters of all sites, such as a a b; only groups that have them are drawn."""
+    """Wyckoff letters of all sites, such as a a b. Only space groups that have them are drawn."""
     formula: str | None = None
     """Composition, such as SrTiO3."""
     formula_units: int = 1
-    """Formulas, as written, in the primitive cell; 0 leaves their number open."""
+    """Number of formula units (as written) in the primitive cell. 0: any."""
     conditions: Path | None = None
-    """File of what each sample is asked to be, in place of elements, required, chemical system,
-    space groups, template and formula: a .csv or .jsonl with these as columns (formula,
-    formula_units, elements, required, chemical_system, space_group, template, and properties.NAME),
-    such as 500 formulas one a line."""
+    """File with a condition for each sample, instead of the options above: a .csv or .jsonl with
+    some of the columns formula, formula_units, elements, required, chemical_system, space_group,
+    template and properties.NAME. Example: 500 lines with one formula each."""
     max_candidates: int = 8
-    """Candidates drawn for each sample, at most, where some have to be chosen from to meet the
-    conditions: more come nearer to the model's own distribution of such crystals."""
+    """Largest number of candidates from which each sample is selected, under conditions. With more,
+    samples follow the model's own distribution of such crystals more closely."""
     grammar: bool = False
-    """Language models: hold samples to the grammar of their text format."""
+    """Language models: sample only texts that fit the grammar of the text format."""
     max_new_tokens: int = 0
-    """Language models: tokens of a crystal at most; as many as the model was made for if 0."""
+    """Language models: largest number of tokens of a crystal. 0: as many as the model was made
+    for."""
     batch_size: int = 256
-    """Samples made at a time."""
+    """Samples drawn at a time."""
     unique: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Leave out duplicates: of samples that match each other (pymatgen's StructureMatcher) the
-    likeliest is kept."""
+    """Leave out duplicates. Of samples that match each other (pymatgen's StructureMatcher), the
+    most likely one is kept."""
     rank: str = ""
-    """Interatomic potential, such as chgnet (see `crystaljax evaluate`), that ranks the samples:
-    those of lowest energy above hull, as they stand, come first, and the file has the energies."""
+    """Rank the samples by an interatomic potential, such as chgnet (see `crystaljax evaluate`): the
+    lowest energy above hull comes first. Samples are not relaxed. The file has the energies."""
     hull: str = ""
-    """Hull to rank by, as of `crystaljax evaluate`; the demonstration hull if not given."""
+    """Convex hull for --rank, as in `crystaljax evaluate`. Not given: the demonstration hull."""
     cache: Path | None = None
-    """File that keeps energies for later runs; none if not given."""
+    """File that keeps energies for later runs. Not given: none."""
 
     def run(self, console: Console) -> None:
         from crystaljax.data.writers import check_target
@@ -108,7 +111,8 @@ class Sample(Command):
         policy.check(list(dict.fromkeys(conditions)), sampling)
         with self._ranking() as ranking:
             with console.status(f"sampling {n} crystals"):
-                rollout = policy.sample(params, conditions, self.seed, sampling, repeat)
+                each = [one for one in conditions for _ in range(repeat)]  # a prompt each
+                rollout = policy.sample(params, each, self.seed, sampling)
             self._write(rollout, ranking, console)
 
     @contextmanager
@@ -124,7 +128,7 @@ class Sample(Command):
             yield ranking
 
     def _write(self, rollout: Rollout, ranking: StabilityReward | None, console: Console) -> None:
-        """Write the samples that are as asked, and say what they are and what is left out."""
+        """Write the samples that meet their conditions, and print a summary."""
         import numpy as np
 
         from crystaljax.data.writers import write
@@ -166,6 +170,11 @@ class Sample(Command):
             console.print(line)
         if ranking is not None:
             console.print(f"lowest energy above hull first: {ranking.label}, unrelaxed")
+            if not self.hull:
+                console.print(
+                    "The demonstration hull knows few compounds, so crystals look more stable than"
+                    " they are: give --hull mp-energies, or a file"
+                )
             if unranked:
                 console.print(f"without an energy, at the end: {unranked} ({in_words(reasons)})")
             console.print(_best(rollout.crystals[rows[:N_SHOWN]], energies["e_above_hull"]))
@@ -176,7 +185,7 @@ class Sample(Command):
             )
 
     def _asked(self) -> tuple[list[Condition], int]:
-        """Conditions, and how many samples of each in a row."""
+        """The conditions, and the number of samples of each, in a row."""
         from crystaljax.conditions import Condition, chemical_system
         from crystaljax.data.condition_files import read_conditions
 
@@ -209,7 +218,7 @@ class Sample(Command):
 
 
 def _best(crystals: Crystals, e_above_hull: np.ndarray) -> Table:
-    """A table of the first crystals, and their energies."""
+    """A table of the first crystals and their energies."""
     from crystaljax.composition import formulas
     from crystaljax.evaluation.summary import group_name
 

@@ -59,14 +59,14 @@ def csp_energies(
     known = cell_energies(judge, true, [None] * len(true), "true structures")
     relaxed = relaxation_of(found) if energy.relax_steps else None
     cells = attempts.cells if relaxed is None else relaxed.cells
-    above = energy.above(element_counts_of(attempts.cells), -found.value, cells).e_above_hull
+    above = energy.above(element_counts_of(attempts.cells), -found.value, cells)
     state = relaxation_state(relaxed, energy.relax_steps)
     name = energy.potential.name
     return CSPEnergies(
-        -found.value,
+        np.where(above.extrapolated, np.nan, -found.value),
         -known.value,
-        above,
-        found.reasons,
+        above.e_above_hull,
+        above.reasons(found.reasons),
         name,
         f"{name}, {state}",
         f"{energy.label}, {state}",

@@ -1,8 +1,8 @@
-"""Crystals of files: their energies, duplicates, and an evaluation without what no file tells."""
+"""Crystals in files: their energies, duplicates, and their evaluation."""
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -22,7 +22,7 @@ from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.progress import tracked
 
 NOT_FROM_FILES = ("keeps space group", "S.S.U.N.", "believable S.S.U.N.")
-"""Metrics of the space group that a sample was generated in, which no file of crystals tells."""
+"""Metrics of the space group that a sample was generated in, which files of crystals lack."""
 
 ENERGY_CHUNK = 256
 """Crystals between two steps of the progress bar of energies."""
@@ -31,8 +31,10 @@ RELAX_CHUNK = 64
 """Crystals relaxed together."""
 
 
+_DECIMAL = re.compile(r"\d+\.\d+")
+
 Judge = EnergyAboveHull | StabilityReward
-"""What gives energies above hull, with workers and a cache or without."""
+"""A reward that computes energies above hull, with or without workers and a cache."""
 
 
 def evaluate_file(
@@ -47,16 +49,16 @@ def evaluate_file(
 
     Args:
       reference: training set, for novelty.
-      energy: what gives energies above hull, and relaxes the crystals before if it is made so;
-        without it nothing is said of stability.
-      config: of the evaluation.
-      other: another potential, whose verdict stands beside the first one's.
+      energy: computes energies above hull, after relaxation if it is configured so. Without it
+        the result says nothing about stability.
+      config: settings of the evaluation.
+      other: a second potential, whose results stand beside the first one's.
 
     The metrics of `NOT_FROM_FILES` are left out. ValueError if n < B.
     """
     if n < len(crystals):
         raise ValueError(
-            f"{len(crystals)} crystals cannot come of {n} samples: give the number asked"
+            f"{len(crystals)} crystals cannot come from {n} samples: give the number asked for"
         )
     notes = [f"{len(crystals)} of {n} samples are crystals"]
     known: dict[str, Any] = {}
@@ -81,7 +83,7 @@ def evaluate_file(
 
 
 def _judged(judge: Judge, crystals: Crystals, n: int, notes: list[str]) -> EnergiesAboveHull:
-    """Energies of B crystals as those of n samples; adds why some have none."""
+    """Energies of B crystals as those of n samples; `notes` gets the reasons of those without."""
     energy = judge.energy if isinstance(judge, StabilityReward) else judge
     found, steps, name = energies(judge, crystals), energy.relax_steps, energy.potential.name
     relaxed = None
@@ -126,9 +128,9 @@ def ranked(judge: Judge, crystals: Crystals) -> tuple[np.ndarray, dict[str, np.n
 
 
 def without_duplicates(crystals: Crystals, score: np.ndarray) -> np.ndarray:
-    """Rows of B crystals (int [n], rising): of those that match each other that of highest score.
+    """Rows (int [n], ascending) of B crystals without duplicates: the highest score is kept.
 
-    What cannot be compared is no duplicate.
+    Crystals that cannot be compared count as no duplicates.
     """
     cluster = clusters(StructureSet.from_crystals(crystals, "samples"))
     order = np.argsort(-score, kind="stable")
@@ -138,6 +140,14 @@ def without_duplicates(crystals: Crystals, score: np.ndarray) -> np.ndarray:
 
 
 def in_words(reasons: Iterable[str | None]) -> str:
-    """The reasons there are and how often, the most frequent first."""
-    counted = Counter(reason for reason in reasons if reason).most_common()
-    return "; ".join(f"{count} × {reason}" for reason, count in counted)
+    """Reasons with their counts, the most frequent first.
+
+    Reasons that differ only in a decimal number, such as a distance, are counted together.
+    """
+    alike: dict[str, list[str]] = {}
+    for reason in filter(None, reasons):
+        alike.setdefault(_DECIMAL.sub("", reason), []).append(reason)
+    return "; ".join(
+        f"{len(group)} × {group[0]}{' (or similar)' if len(set(group)) > 1 else ''}"
+        for group in sorted(alike.values(), key=len, reverse=True)
+    )

@@ -1,4 +1,4 @@
-"""Crystals in a few words."""
+"""Short summaries of crystals, for the terminal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from crystaljax.crystal import Crystals
 from crystaljax.symmetry.tables import tables
 
 N_NAMED = 8
-"""Formulas, and space groups, that are named."""
+"""Number of formulas, and of space groups, that are listed."""
 
 
 def commonest(crystals: Crystals) -> list[str]:
-    """Lines on B crystals: their commonest formulas and space groups."""
+    """Two lines: the most common formulas and space groups of B crystals."""
     groups = [group_name(group) for group in crystals.to_numpy().space_group.tolist()]
-    return [_line("formulas", formulas(crystals)), _line("space groups", groups)]
+    return [_line("formula", formulas(crystals)), _line("space group", groups)]
 
 
 def group_name(group: int) -> str:
@@ -28,4 +28,5 @@ def _line(name: str, values: Sequence[str]) -> str:
     counted = Counter(values)
     named = ", ".join(f"{value} ({n})" for value, n in counted.most_common(N_NAMED))
     more = ", ..." if len(counted) > N_NAMED else ""
-    return f"{len(counted)} {name}: {named}{more}"
+    plural = "" if len(counted) == 1 else "s"
+    return f"{len(counted)} {name}{plural}: {named}{more}"

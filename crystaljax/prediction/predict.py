@@ -173,6 +173,7 @@ class _Candidates:
         columns["formation_energy"] = above.formation_energy
         columns["e_above_hull"] = above.e_above_hull
         columns["hull_entries"] = energy.hull.n_known(counts)
+        reasons = above.reasons(reasons)
         self._count(tallies, reasons)
         fine = np.array([reason is None for reason in reasons], bool)
         label = f"{energy.label}, {relaxation_state(relaxed, steps)}"

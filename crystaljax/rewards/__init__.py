@@ -1,4 +1,4 @@
-"""Rewards: what turns generated crystals into numbers worth maximising."""
+"""Rewards: numbers for generated crystals, which training maximises."""
 
 from crystaljax.rewards.base import Reward, RewardBatch, create, register, registered
 

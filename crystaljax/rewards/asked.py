@@ -1,4 +1,4 @@
-"""Crystals together with what they were asked to be, for rewards and guards that depend on it."""
+"""Crystals with their conditions, for rewards and guards that depend on the conditions."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from crystaljax.rewards.inputs import Items
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Asked(Batch):
-    """B crystals, the condition of each, and the group of samples that it is compared in.
+    """B crystals, the condition of each, and the group of samples that each is compared in.
 
-    A reward or a guard that takes these in place of `Crystals` has an attribute `takes_asked` that
-    is true; all others get the crystals alone (`fitting`).
+    A reward or a guard that takes these instead of `Crystals` has an attribute `takes_asked` that
+    is true. All others get only the crystals (`fitting`).
     """
 
     crystals: Crystals
     condition: np.ndarray
     """object [B]: `Condition` of each."""
     group: np.ndarray
-    """int [B]: samples of one prompt that training compares have the same number."""
+    """int [B]: number of the group; samples of one prompt that training compares share it."""
 
     @staticmethod
     def of(
         crystals: Crystals, conditions: Sequence[Condition], group: np.ndarray | None = None
     ) -> Asked:
-        """B crystals asked to be `conditions` [B]; each is a group of its own by default."""
+        """B crystals with their `conditions` [B]; by default each is a group of its own."""
         n = len(crystals)
         asked = np.empty(n, object)
         for row, condition in enumerate(conditions):
@@ -43,7 +43,7 @@ class Asked(Batch):
 
 
 class RewardOfAsked(Protocol):
-    """A reward that judges crystals by what they were asked to be."""
+    """A reward of crystals that depends on their conditions."""
 
     takes_asked: ClassVar[bool]
     """True"""
@@ -57,14 +57,14 @@ AnyReward = Reward | RewardOfAsked
 
 
 def takes_asked(judge: Any) -> bool:
-    """Whether a reward or a guard judges crystals by what they were asked to be."""
+    """Whether a reward or a guard depends on the conditions of crystals."""
     return bool(getattr(judge, "takes_asked", False))
 
 
 def fitting(judge: Any, items: Items) -> Items:
-    """The items as a reward or a guard takes them: with what was asked, or crystals alone.
+    """The items in the form that a reward or a guard takes: with conditions, or only the crystals.
 
-    RewardError if it has to know what was asked, and the items do not tell.
+    RewardError if it needs the conditions, and the items have none.
     """
     if isinstance(items, Asked):
         return items if takes_asked(judge) else items.crystals

@@ -27,12 +27,12 @@ class RewardBatch:
     ok: np.ndarray
     """bool [B]: whether the item could be judged; never where the value is not finite."""
     info: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Arrays [B] of what else was found on the way, for logs and tables; units by each reward."""
+    """Arrays [B] of further results, for logs and tables; each reward documents their units."""
     reasons: Reasons = field(default_factory=list)
     """Reason that each item is not ok, None where it is."""
     transient: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
-    """bool [B]: failures that are the machine's, not the item's (a worker that died, memory that
-    ran out), so that another try may succeed; all False by default."""
+    """bool [B]: failures of the machine, not of the item (a worker that died, no memory left), so
+    that another try may succeed; all False by default."""
 
     def __post_init__(self) -> None:
         value, ok = np.asarray(self.value, np.float64), np.asarray(self.ok, bool)
@@ -72,7 +72,7 @@ class RewardBatch:
 
     @staticmethod
     def concatenate(batches: Sequence[RewardBatch]) -> RewardBatch:
-        """Join batches; where one lacks a key of `info`, the column is filled as by `nothing`."""
+        """Join batches. If one lacks a key of `info`, the column is filled by `nothing`."""
         if not batches:
             raise ValueError("nothing to concatenate: the list of batches is empty")
         keys = dict.fromkeys(key for batch in batches for key in batch.info)
@@ -85,9 +85,9 @@ class RewardBatch:
         )
 
     def spread(self, rows: np.ndarray, reasons: Sequence[str | None]) -> RewardBatch:
-        """These rewards as those of items `rows` (int) among B, of which the others failed.
+        """These rewards as rows `rows` (int) of a batch of B items; the other items failed.
 
-        `reasons` [B] say why; the info of the others is filled as by `nothing`.
+        `reasons` [B] say why; their info is filled by `nothing`.
         """
         n, why = len(reasons), list(reasons)
         for row, reason in zip(rows, self.reasons, strict=True):
@@ -124,9 +124,9 @@ class RewardBatch:
 
 
 def nothing(column: np.ndarray, n: int) -> np.ndarray:
-    """n entries like those of a column of `info`, of the same dtype, for items that have none.
+    """n entries for items without a value, of the dtype of a column of `info`.
 
-    nan in columns of floats, "" in those of texts, False, 0 or None in others.
+    nan in columns of floats, "" in columns of texts, and False, 0 or None in others.
     """
     fills: dict[str, Any] = {"f": np.nan, "c": np.nan, "U": "", "S": b"", "O": None}
     return np.full((n, *column.shape[1:]), fills.get(column.dtype.kind, 0), column.dtype)
@@ -144,9 +144,9 @@ def _joined_column(batches: Sequence[RewardBatch], key: str) -> np.ndarray:
 
 
 class RewardError(Exception):
-    """A fault of what computes rewards as a whole, such as its cache: no item is to blame.
+    """A failure of the whole computation of rewards, such as its cache, and not of an item.
 
-    The one kind of exception, beside an interrupt, that `compose.Guarded` lets through.
+    Apart from an interrupt, the only exception that `compose.Guarded` lets through.
     """
 
 
@@ -154,7 +154,7 @@ class RewardError(Exception):
 class Reward(Protocol):
     """A function that judges a batch; an item it cannot judge gets ok=False and a reason.
 
-    It may say what it measures, as an attribute `quantity`; see `bounds.Quantity`.
+    An attribute `quantity` may say what it measures; see `bounds.Quantity`.
     """
 
     def __call__(self, crystals: Crystals, /) -> RewardBatch:

@@ -1,12 +1,12 @@
-"""Energies above hull that are believed: the hull knows the system, and they are not too low."""
+"""Believable energies above hull: the hull has enough entries, and the energy is not too low."""
 
 from __future__ import annotations
 
 import numpy as np
 
 MIN_KNOWN = 12
-"""Hull entries in a chemical system and its subsystems from which energies above hull are believed
-(arXiv 2610.03880)."""
+"""Fewest hull entries in a chemical system and its subsystems with which energies above hull are
+believed (arXiv 2610.03880)."""
 
 MAX_BELOW = 0.1
 """eV/atom: crystals farther below the hull are not believed."""
@@ -20,7 +20,7 @@ BELIEVABLE = (
 def known_system(n_known: np.ndarray, min_known: int = MIN_KNOWN) -> np.ndarray:
     """Systems of which the hull has enough entries: bool [N].
 
-    In a system that the hull hardly knows everything looks stable.
+    In a system with few hull entries everything looks stable.
 
     Args:
       n_known: int [N], entries of the hull in the chemical system and its subsystems

@@ -1,4 +1,4 @@
-"""The quantity that a reward measures, and how it is made fit to be trained on."""
+"""The quantity that a reward measures, and its bounds and penalty in training."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ _NUMBER = Range(-np.inf)
 
 @dataclass(frozen=True)
 class RewardBounds:
-    """Clipping and scaling of rewards for training; a bound not given is the reward's own.
+    """Clipping and scaling of rewards for training. A bound that is not given is the reward's own.
 
-    Rewards are clipped to [low, high], then scaled. Only then do samples that cannot be judged get
-    their penalty, so that no bound makes them as good as a judged one. A penalty that is not given
-    has the rewards' own size, whatever their unit, so that it neither vanishes beside them nor
-    rules PPO's gradient (the baseline is taken off all samples alike); in GRPO it is one for all
-    groups, and a group of which nothing could be judged has no advantage.
+    Rewards are clipped to [low, high], then scaled. After that, samples that cannot be judged get
+    their penalty, so that no bound makes them as good as a judged sample. The default penalty
+    scales with the rewards, whatever their unit. So it is neither negligible beside them, nor does
+    it dominate PPO's gradient (where the same baseline is subtracted from all samples). In GRPO all
+    groups have the same penalty, and a group in which nothing could be judged has no advantage.
     """
 
     invalid: float | None = None
     """Reward of samples that cannot be judged: sequences that are no crystal, atoms too close. If
-    neither this nor the reward says: a standard deviation of the rollout's rewards (1 where they
-    are all equal) below the lower bound, or below the lowest of them where there is no bound."""
+    neither this nor the reward gives it: one standard deviation of the rollout's rewards (1 if they
+    are all equal) below the lower bound, or below the lowest reward if there is no bound."""
     low: float | None = None
-    """Rewards below are raised to it, so that single bad samples do not rule the gradient."""
+    """Lower rewards are raised to this bound, so that single bad samples do not dominate the
+    gradient."""
     high: float | None = None
-    """Rewards above are lowered to it: a potential errs most where it promises most."""
+    """Higher rewards are lowered to this bound: the highest ones are often errors of the
+    potential."""
     scale: Literal["linear", "log"] | None = None
-    """log: −log10(1 + high − reward), for rewards over decades, whose worst would rule others."""
+    """log: −log10(1 + high − reward), for rewards over many decades, whose worst would dominate."""
 
     def __post_init__(self) -> None:
         check(self, invalid=FINITE, low=_NUMBER, high=_NUMBER)
@@ -47,7 +49,7 @@ class RewardBounds:
             )
 
     def over(self, own: RewardBounds) -> RewardBounds:
-        """These bounds with what they leave open taken from a reward's own."""
+        """These bounds, completed by a reward's own."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         given = {name: value for name, value in given.items() if value is not None}
         result = replace(own, **given)
@@ -69,8 +71,8 @@ class RewardBounds:
     def __call__(self, judged: RewardBatch, share: np.ndarray | None = None) -> np.ndarray:
         """Rewards to train on, float64 [B].
 
-        `share` [B] in [0, 1]: of their distance to the penalty, what guards leave them; rewards
-        that are below the penalty stay.
+        `share` [B] in [0, 1]: the share of its distance to the penalty that guards leave to each
+        reward. Rewards below the penalty are not changed.
         """
         low, high = self.limits
         value = self._scaled(np.clip(judged.value, low, high))
@@ -108,11 +110,11 @@ class Quantity:
     """The quantity that a reward measures; rewards may carry one as their `quantity`."""
 
     name: str = "reward"
-    """In words."""
+    """Name in words, for reports."""
     unit: str = ""
-    """Such as eV/atom; none for pure numbers."""
+    """Unit, such as eV/atom; empty for pure numbers."""
     bounds: RewardBounds = UNBOUNDED
-    """Within which its values mean something; none by default."""
+    """Bounds within which its values are meaningful; none by default."""
 
     @property
     def label(self) -> str:
@@ -125,9 +127,9 @@ class Quantity:
 
 
 UNNAMED = Quantity()
-"""Of rewards that say nothing of themselves."""
+"""The quantity of rewards that do not declare one."""
 
 
 def quantity_of(reward: Any) -> Quantity:
-    """The quantity that a reward says it measures; `UNNAMED` if it says nothing."""
+    """The quantity that a reward declares; `UNNAMED` if it declares none."""
     return getattr(reward, "quantity", None) or UNNAMED

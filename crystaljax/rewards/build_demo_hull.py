@@ -1,7 +1,7 @@
 """Compute the demonstration hull: python -m crystaljax.rewards.build_demo_hull
 
-CHGNet energies of every embedded prototype, each at the best of a few volumes because the variants
-only have estimated ones; some minutes on one core. Only what ends up on the hull is kept.
+CHGNet energies of every embedded prototype, at the best of a few volumes, because the variants have
+only estimated ones. It takes some minutes on one core. Only entries on the hull are kept.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Config:
     output: Path = OUTPUT
     """File to write the hull to."""
     dataset: str = "prototypes"
-    """The dataset whose crystals become the hull."""
+    """The dataset of crystals for the hull."""
     length_scales: tuple[float, ...] = (0.94, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06)
-    """Factors of the cell's edges that are tried."""
+    """Factors of the cell's edges to try."""
     potential: str = "chgnet"
-    """The potential to compute energies with; they must have MP2020 corrections in them."""
+    """The potential that computes the energies; these must include the MP2020 corrections."""
 
 
 def best_formation_energies(crystals: Crystals, config: Config) -> np.ndarray:

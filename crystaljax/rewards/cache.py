@@ -1,4 +1,4 @@
-"""Rewards kept on disk, so that a run that is resumed or repeated computes nothing twice."""
+"""Rewards kept on disk, so that a resumed or repeated run computes nothing twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from crystaljax.rewards.inputs import Items, item_keys, plain, take
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Of the table below, kept as the file's `user_version`."""
+"""Version of the table below, kept as the file's `user_version`."""
 
 _LOOKUP = 1000  # keys in one query
 _PATIENCE = 60.0  # seconds to wait for other processes that write
@@ -42,7 +42,7 @@ class CacheError(RewardError):
 
 
 class Row(NamedTuple):
-    """One result as the table has it."""
+    """One result as a row of the table."""
 
     value: float | None
     ok: int
@@ -54,19 +54,19 @@ class Row(NamedTuple):
 class Store:
     """A file of results by key: SQLite with a write-ahead log.
 
-    Several processes of one machine may use it at once, and any may be killed at any time; the
-    file must not be on a network file system. What the file system refuses (no space, no
-    permission) is logged once and costs only the results that could not be kept.
+    Several processes of one machine may use it at once, and any may be killed at any time. The file
+    must not be on a network file system. If the file system refuses to write (no space, no
+    permission), this is logged once, and costs only the results that could not be kept.
     """
 
     def __init__(self, path: str | PathLike) -> None:
-        """Nothing is opened before it is needed."""
+        """The file is opened when it is first needed."""
         self.path = Path(path)
         self._connection: sqlite3.Connection | None = None
         self._warned = False
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, Row]:
-        """The results that are there; CacheError: the file is no cache or is damaged."""
+        """Results found in the file; CacheError: the file is no cache or is damaged."""
         found: dict[bytes, Row] = {}
 
         def select(connection: sqlite3.Connection) -> None:
@@ -80,7 +80,7 @@ class Store:
         return found
 
     def write(self, rows: Mapping[bytes, Row]) -> None:
-        """Keep results, all or none; CacheError: the file is no cache or is damaged."""
+        """Write results, all or none; CacheError: the file is no cache or is damaged."""
         values = [(key, *row) for key, row in rows.items()]
 
         def insert(connection: sqlite3.Connection) -> None:
@@ -99,7 +99,7 @@ class Store:
             self._connection = None
 
     def _attempt(self, action: Callable[[sqlite3.Connection], None]) -> None:
-        """Do something with the open file; what the machine refuses is a warning."""
+        """Run an operation on the open file; errors of the file system become a warning."""
         try:
             if self._connection is None:
                 self._connection = _open(self.path)
@@ -150,11 +150,11 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 SAVE_EVERY = 512
-"""New items after which results go to disk."""
+"""Number of new items after which results are written to disk."""
 
 
 class Cached:
-    """A reward that looks up what it has judged before, in this run or another.
+    """A reward that looks up earlier results, of this run or another.
 
     Results are found by `identity` and the item (`item_keys`), so one file serves many rewards.
     Failures are kept too, with their reasons, except those marked as transient. Items that occur
@@ -165,11 +165,11 @@ class Cached:
     def __init__(
         self, reward: Reward, path: str | PathLike, identity: str, *, save_every: int = SAVE_EVERY
     ) -> None:
-        """Look up in and add to the file at `path`, made if absent; see `Store`.
+        """Use the file at `path`, made if absent; see `Store`.
 
-        `identity` names all that the values depend on: potential, weights, hull, settings. After
-        every `save_every` new items results go to disk: what a killed run loses at most.
-        ValueError: an empty identity, or `save_every` below 1.
+        `identity` names everything that the values depend on: potential, weights, hull, settings.
+        Results are written to disk after every `save_every` new items: a killed run loses no more
+        than these. ValueError: an empty identity, or `save_every` below 1.
         """
         if not identity:
             raise ValueError("a cached reward needs an identity: what do its values depend on?")
@@ -207,7 +207,7 @@ class Cached:
     def _judge(
         self, items: Items, rows: np.ndarray, keys: list[bytes]
     ) -> tuple[list[bytes], RewardBatch]:
-        """The keys and rewards of some items, which are on disk from now on."""
+        """Judge some items and write the results to disk; return their keys and rewards."""
         batch = self.reward(take(items, rows))
         lasting = np.flatnonzero(~batch.transient)
         self.store.write(dict(zip([keys[n] for n in lasting], _rows(batch[lasting]), strict=True)))
@@ -219,7 +219,7 @@ class Cached:
 
 
 def _rows(batch: RewardBatch) -> Iterator[Row]:
-    """The rewards as the table has them; TypeError: an info column is of no plain kind."""
+    """The rewards as rows of the table; TypeError: an info column has an unsupported type."""
     columns = {name: np.asarray(column) for name, column in batch.info.items()}
     dtypes = json.dumps({name: column.dtype.str for name, column in columns.items()})
     lists = {name: column.tolist() for name, column in columns.items()}
@@ -232,7 +232,7 @@ def _rows(batch: RewardBatch) -> Iterator[Row]:
 
 
 def _batches(found: Mapping[bytes, Row]) -> Iterator[tuple[list[bytes], RewardBatch]]:
-    """Keys and rewards from the table; rows whose info has the same columns come together."""
+    """Keys and rewards from the table; rows whose info has the same columns are in one batch."""
 
     def dtypes_of(item: tuple[bytes, Row]) -> str:
         return item[1].dtypes

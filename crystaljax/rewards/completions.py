@@ -1,4 +1,4 @@
-"""Rewards of texts: answers of a language model, read and then judged."""
+"""Rewards of texts: answers of a language model, which are decoded and then judged."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from crystaljax.validity import structure_valid
 
 
 class Completion(NamedTuple):
-    """A completion and what it answers."""
+    """A completion and its prompt's fields."""
 
     fields: Mapping[str, str]
     """Values the prompt was made from, such as its formula."""
     text: str
     """The completion."""
     whole: bool
-    """It ended by itself, not for its length."""
+    """Whether it ended by itself, and not at the length limit."""
 
 
 class TextReward(Protocol):
-    """Protocol of rewards of texts; one that cannot be judged gets ok=False and a reason."""
+    """Protocol of rewards of texts; a text that cannot be judged gets ok=False and a reason."""
 
     def __call__(self, answers: Sequence[Completion], /) -> RewardBatch:
         """Rewards of B answers."""
@@ -36,14 +36,14 @@ class TextReward(Protocol):
 
 
 class ReadCompletions(NamedTuple):
-    """B answers that should be texts of crystals of the formula asked for."""
+    """B decoded answers to prompts that ask for a crystal of a formula."""
 
     crystals: Crystals
     """[B], zero where an answer is no crystal."""
     likeness: np.ndarray
-    """float64 [B]: 1 where the composition is the one asked for, less the less they share."""
+    """float64 [B]: 1 where the composition is the one asked for, smaller the less they share."""
     info: dict[str, np.ndarray]
-    """bool [B]: which answers could be read, are valid structures, and are as asked."""
+    """bool [B] each: answers that could be decoded, are valid structures, and are as asked."""
     reasons: Reasons
     """Reason that an answer is no valid structure."""
 
@@ -51,7 +51,7 @@ class ReadCompletions(NamedTuple):
 def read_completions(answers: Sequence[Completion], format: TextFormat) -> ReadCompletions:
     """Read answers to prompts made from a formula (`fields["formula"]`).
 
-    ValueError for a formula that is none.
+    ValueError for a text that is no formula.
     """
     decoded = format.decode([answer.text for answer in answers])
     valid = decoded.ok & structure_valid(decoded.crystals)
@@ -78,9 +78,9 @@ def composition_likeness(crystals: Crystals, asked: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FormulaReward:
-    """An answer is worth how near its composition is to the one asked for, 0 to 1.
+    """Reward from 0 to 1 for the similarity of an answer's composition to the one asked for.
 
-    One that is no crystal, or has atoms closer than 0.5 Å, is not ok.
+    An answer that is no crystal, or has atoms closer than 0.5 Å, is not ok.
     """
 
     format: TextFormat
@@ -88,7 +88,7 @@ class FormulaReward:
     quantity = Quantity("likeness of the composition", bounds=RewardBounds(low=0.0, high=1.0))
 
     def __call__(self, answers: Sequence[Completion]) -> RewardBatch:
-        """Rewards of B answers; `info` has which could be read, are valid, and as asked."""
+        """Rewards of B answers; `info` says which could be decoded, are valid, and are as asked."""
         found = read_completions(answers, self.format)
         value = np.where(found.info["valid"], found.likeness, np.nan)
         return RewardBatch.from_values(value, found.info, found.reasons)

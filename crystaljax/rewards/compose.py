@@ -1,4 +1,5 @@
-"""Rewards made of rewards: weighted sums, products, clipping, penalties and safety."""
+"""Rewards composed of rewards: weighted sums, products, clipping, penalties, and safety from
+exceptions."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ import numpy as np
 
 from crystaljax.rewards.asked import AnyReward, Asked, fitting, takes_asked
 from crystaljax.rewards.base import Reasons, RewardBatch, RewardError
-from crystaljax.rewards.bounds import Quantity, quantity_of
 from crystaljax.rewards.inputs import Items, take
+from crystaljax.rewards.wrapping import Wrapping
 from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 
 PASSING = (KeyboardInterrupt, RewardError)
-"""Exceptions that cost no item, but end what is under way; all others cost their item."""
+"""Exceptions that end the computation; all others only make their item fail."""
 
 _DATA_FAILURES = (ArithmeticError, LookupError, ValueError)
 # Others may be of the moment: memory or a disk that is full, code that is not finished.
@@ -35,7 +36,7 @@ class WeightedSum:
 
     @property
     def takes_asked(self) -> bool:
-        """One of the parts does."""
+        """Whether one of the parts does."""
         return any(takes_asked(reward) for _, reward in self.parts.values())
 
     def __call__(self, items: Items) -> RewardBatch:
@@ -90,7 +91,7 @@ def _combine(
 
 
 @dataclass(frozen=True)
-class Clip:
+class Clip(Wrapping):
     """A reward kept within [low, high]; the value before is `info["unclipped"]`."""
 
     reward: AnyReward
@@ -101,16 +102,6 @@ class Clip:
         if not self.low <= self.high:
             raise ValueError(f"cannot clip to [{self.low}, {self.high}]: low is above high")
 
-    @property
-    def quantity(self) -> Quantity:
-        """The reward's."""
-        return quantity_of(self.reward)
-
-    @property
-    def takes_asked(self) -> bool:
-        """The reward does."""
-        return takes_asked(self.reward)
-
     def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
         batch = self.reward(fitting(self.reward, items))
@@ -119,7 +110,7 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class InvalidPenalty:
+class InvalidPenalty(Wrapping):
     """A reward whose failed items get the value `penalty` (finite); `ok` still tells them apart."""
 
     reward: AnyReward
@@ -129,16 +120,6 @@ class InvalidPenalty:
         if not np.isfinite(self.penalty):
             raise ValueError(f"the penalty of invalid items must be finite, not {self.penalty}")
 
-    @property
-    def quantity(self) -> Quantity:
-        """The reward's."""
-        return quantity_of(self.reward)
-
-    @property
-    def takes_asked(self) -> bool:
-        """The reward does."""
-        return takes_asked(self.reward)
-
     def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
         batch = self.reward(fitting(self.reward, items))
@@ -146,20 +127,10 @@ class InvalidPenalty:
 
 
 @dataclass(frozen=True)
-class ValidOnly:
+class ValidOnly(Wrapping):
     """A reward of valid structures alone (see `structure_valid`); others are not ok."""
 
     reward: AnyReward
-
-    @property
-    def quantity(self) -> Quantity:
-        """The reward's."""
-        return quantity_of(self.reward)
-
-    @property
-    def takes_asked(self) -> bool:
-        """The reward does."""
-        return takes_asked(self.reward)
 
     def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
@@ -177,28 +148,18 @@ class ValidOnly:
 
 
 @dataclass(frozen=True)
-class Guarded:
+class Guarded(Wrapping):
     """A reward that may raise, made safe: an exception costs the items that cause it.
 
-    A batch that raises is halved until the culprits stand alone; they get ok=False and the
-    exception as their reason. All exceptions count, `SystemExit` too, but for an interrupt by the
-    user and a `RewardError`. Those that are not of the data (ValueError, ArithmeticError,
-    LookupError) are marked as transient. Of n items, n + log2(n) calls are made at most: from then
-    on that halving could need more, items are judged one by one. The reward, of any kind of items,
-    must not depend on the rest of the batch.
+    A batch that raises is halved until the failing items are found; they get ok=False and the
+    exception as their reason. This holds for all exceptions, including `SystemExit`, except an
+    interrupt by the user and a `RewardError`. Exceptions other than ValueError, ArithmeticError and
+    LookupError are marked as transient, as the data may not be their cause. n items take at most n
+    + log2(n) calls: once halving could need more, items are judged one by one. The reward may be of
+    any kind of items, but that of an item must not depend on the rest of the batch.
     """
 
     reward: Any
-
-    @property
-    def quantity(self) -> Quantity:
-        """The reward's."""
-        return quantity_of(self.reward)
-
-    @property
-    def takes_asked(self) -> bool:
-        """The reward does."""
-        return takes_asked(self.reward)
 
     def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B items; RewardError if the reward returns no `RewardBatch` of them."""
@@ -239,7 +200,7 @@ class Guarded:
 
 
 def failure(error: BaseException) -> tuple[str, bool]:
-    """The reason an item is not ok for that raised, and whether it is transient."""
+    """The reason for an item that raised, and whether it is transient."""
     text = " ".join(str(error).split())
     reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return reason, not isinstance(error, _DATA_FAILURES)

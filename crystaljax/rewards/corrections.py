@@ -1,8 +1,9 @@
 """MP2020 energy corrections (Wang et al., Sci. Rep. 11, 15496, 2021), for batches of crystals.
 
-The Materials Project adds them to PBE and PBE+U energies, so a potential trained on energies
-without them needs them before it meets a hull of that project. The rules are those of pymatgen's
-`MaterialsProject2020Compatibility` with its defaults, and its numbers are read from there.
+The Materials Project adds them to PBE and PBE+U energies. Energies of a potential that was trained
+without them need them before they are compared with a hull of that project. The rules are those of
+pymatgen's `MaterialsProject2020Compatibility` with its defaults, and its numbers are read from
+there.
 """
 
 from __future__ import annotations
@@ -20,31 +21,32 @@ from crystaljax.rewards.potentials.screening import neighbors
 HYDROGEN, OXYGEN, SULFUR = 1, 8, 16
 
 PEROXIDE_BOND, SUPEROXIDE_BOND, HYDROXIDE_BOND = 1.05 * 1.49, 1.05 * 1.35, 1.05 * 0.93
-"""Å: shorter O-O (or O-H) distances tell a peroxide, a superoxide, a hydroxide from an oxide."""
+"""Å: an oxide with shorter O-O (or O-H) distances is a peroxide, a superoxide or a hydroxide."""
 
 COORDINATION_REACH = 0.4
-"""Å: up to this much farther than its nearest neighbour, atoms count as around a sulfur atom."""
+"""Å: atoms up to this much farther than its nearest neighbour are neighbours of a sulfur atom."""
 
 MAX_AROUND = 4
 """The nearest atoms around a sulfur atom that decide what it is."""
 
 MAX_GUESSED_ATOMS = 20
-"""Larger formula units get no guess of oxidation states: it would take too long."""
+"""Largest formula unit whose oxidation states are guessed; larger ones would take too long."""
 
 
 class CorrectionTable(NamedTuple):
     """The corrections, in eV per atom of an element."""
 
     oxide: dict[str, float]
-    """Of an oxygen atom, by the kind of oxide."""
+    """Correction of an oxygen atom, by the kind of oxide."""
     sulfide: float
-    """Of a sulfur atom that is no sulfate's."""
+    """Correction of a sulfur atom, except in a sulfate."""
     anions: np.ndarray
-    """float64 [119]: of the other elements as anions; 0 for those without."""
+    """float64 [119]: corrections of the other elements as anions; 0 for those without one."""
     mixing: dict[int, np.ndarray]
-    """Of PBE+U with PBE, float64 [119] by element, where the key is the most electronegative."""
+    """Corrections for mixing PBE+U with PBE, float64 [119] by element; the key is the most
+    electronegative element."""
     electronegativity: np.ndarray
-    """float64 [119]: Pauling's; −inf where there is none."""
+    """float64 [119]: electronegativities by Pauling; −inf where there is none."""
 
 
 @cache
@@ -74,11 +76,12 @@ def table() -> CorrectionTable:
 def mp2020_correction(cells: Sequence[AtomicCell | None]) -> np.ndarray:
     """The correction of B crystals in eV/atom: float64 [B], nan for None.
 
-    Oxides are told from peroxides, superoxides and ozonides by their O-O distances, sulfides from
-    sulfates by what is around the sulfur; other anions get theirs where their guessed oxidation
-    state is −1 or lower or, where that is not below 0, where they are the most electronegative
-    element (of two that are equally so, as silicon and technetium, both; in pymatgen the one that
-    the formula names last). The +U corrections are of oxides and fluorides. Elements have none.
+    O-O distances distinguish oxides, peroxides, superoxides and ozonides. The neighbours of sulfur
+    distinguish sulfides and sulfates. Other anions are corrected where their guessed oxidation
+    state is −1 or lower, or, if there is no guess below 0, where they are the most electronegative
+    element. If two elements are equally electronegative, as silicon and technetium, both are
+    corrected (pymatgen: the one that the formula names last). The +U corrections are for oxides and
+    fluorides. Pure elements have none.
     """
     known = [i for i, cell in enumerate(cells) if cell is not None]
     result = np.full(len(cells), np.nan)

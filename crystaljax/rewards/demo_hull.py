@@ -1,8 +1,8 @@
-"""The demonstration hull: what a fresh machine has to measure stability against.
+"""The demonstration hull, for trying things out without a data set of one's own.
 
 The elemental references of the Materials Project at 0, and CHGNet's formation energies of the
-embedded prototypes. It knows few of the compounds there are, so most crystals look more stable
-against it than they are: good for trying things out, not for conclusions about materials.
+embedded prototypes. It knows few compounds, so most crystals look more stable than they are: do not
+draw conclusions about materials from it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from crystaljax.rewards.hull import Hull
 
 NAME = "demonstration hull"
 FILE = "demonstration_hull.json"
-"""Beside this module; `python -m crystaljax.rewards.build_demo_hull` writes it."""
+"""File beside this module; `python -m crystaljax.rewards.build_demo_hull` writes it."""
 
 
 def demonstration_hull() -> Hull:

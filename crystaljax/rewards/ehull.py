@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from crystaljax.composition import element_counts
 from crystaljax.crystal import AtomicCell, Crystals
+from crystaljax.data.registry import RESOURCES, fetch
 from crystaljax.rewards.base import Reasons, RewardBatch, register
 from crystaljax.rewards.bounds import Quantity, RewardBounds
 from crystaljax.rewards.cell_energies import relaxation_columns
@@ -28,41 +30,59 @@ from crystaljax.rewards.potentials.base import no_relaxation, put_relaxed
 from crystaljax.rewards.potentials.screening import primitive_cells
 
 MAX_ATOMS = 10_000
-"""Atoms in a primitive cell whose correction is told; potentials have narrower limits."""
+"""Largest primitive cell that is corrected (atoms); potentials have narrower limits."""
 
 
 E_ABOVE_HULL = Quantity("minus energy above hull", "eV/atom", RewardBounds(low=-1.0, high=0.5))
-"""Crystals more than 1 eV/atom above the hull are all alike, and a potential that puts one more
-than 0.5 eV/atom below it is not believed."""
+"""Crystals more than 1 eV/atom above the hull all count the same, and no energy counts as more than
+0.5 eV/atom below it."""
+
+LOWEST_FORMATION_ENERGY = -10.0
+"""eV/atom: a potential that gives less extrapolates, such as to atoms 0.6 Å apart. The lowest of
+the Materials Project is -4.5, of ErF3."""
 
 
 class AboveHull(NamedTuple):
-    """Energies of B crystals on the way from a potential to a hull, all float64 [B] in eV/atom."""
+    """Intermediate energies of B crystals, all float64 [B] in eV/atom."""
 
     correction: np.ndarray
     """Corrections added to the potential's energy."""
     formation_energy: np.ndarray
     """Corrected energy less that of the elements."""
     e_above_hull: np.ndarray
-    """Formation energy less that of the hull at the same composition."""
+    """Formation energy less that of the hull at the same composition; nan if `extrapolated`."""
+
+    @property
+    def extrapolated(self) -> np.ndarray:
+        """bool [B]: the formation energy is below `LOWEST_FORMATION_ENERGY`."""
+        with np.errstate(invalid="ignore"):
+            return self.formation_energy < LOWEST_FORMATION_ENERGY
+
+    def reasons(self, known: Reasons) -> Reasons:
+        """[B]: reasons that there is no energy above hull, those `known` first."""
+        found = list(known)
+        for row in np.flatnonzero(self.extrapolated).tolist():
+            energy = self.formation_energy[row]
+            found[row] = found[row] or f"formation energy {energy:.3g} eV/atom: no crystal has that"
+        return found
 
 
 @dataclass(frozen=True)
 class EnergyAboveHull:
-    """Minus the energy above hull (eV/atom) of crystals, as they stand or relaxed first.
+    """Minus the energy above hull (eV/atom) of crystals, as generated or after relaxation.
 
-    The potential's energy per atom, with the MP2020 correction if the hull's energies have it and
-    the potential's do not, less the hull's elemental references is the formation energy; less the
-    hull at the same composition, the energy above hull. `info` has them in eV/atom:
-    "energy_per_atom", "correction", "formation_energy", "e_above_hull". Not ok: an element the
-    hull lacks, a structure the potential cannot take (overlapping atoms, a collapsed cell, an
-    element it was not trained on).
+    The formation energy is the potential's energy per atom minus the hull's elemental references;
+    the MP2020 correction is added if the hull's energies have it and the potential's do not. The
+    energy above hull is the formation energy minus that of the hull at the same composition. `info`
+    has them in eV/atom: "energy_per_atom", "correction", "formation_energy", "e_above_hull". Not
+    ok: an element that the hull lacks, or a structure that the potential cannot take (overlapping
+    atoms, a collapsed cell, an element it was not trained on).
 
-    With `relax_steps` all of this is of the crystals after at most so many steps of relaxation
-    (`Potential.relax`, which keeps their space groups), converged or not. `info` then has what
-    `relaxation_of` reads: "initial_energy_per_atom", "relaxation_steps", "converged", "relaxed".
-    Not ok, too: a structure that became unphysical on the way.
-    LevelError if the energies are of another level of theory than the hull's.
+    With `relax_steps`, crystals are first relaxed for at most so many steps (`Potential.relax`,
+    which keeps their space groups); they count whether or not they have converged. `info` then also
+    has "initial_energy_per_atom", "relaxation_steps", "converged" and "relaxed", which
+    `relaxation_of` reads. A structure that became unphysical in relaxation is not ok. LevelError if
+    the energies are of another level of theory than the hull's.
     """
 
     potential: Potential
@@ -97,7 +117,8 @@ class EnergyAboveHull:
                 **found._asdict(),
                 **relaxation_columns(relaxed),
             }
-            return RewardBatch.from_values(-found.e_above_hull, info, relaxed.reasons)
+            reasons = found.reasons(relaxed.reasons)
+            return RewardBatch.from_values(-found.e_above_hull, info, reasons)
         rows = _without_reason(reasons)
         energy = np.full(len(crystals), np.nan)
         if len(rows):
@@ -107,10 +128,10 @@ class EnergyAboveHull:
                 reasons[row] = reason
         found = self.above(counts, energy, crystals)
         info = {"energy_per_atom": energy, **found._asdict()}
-        return RewardBatch.from_values(-found.e_above_hull, info, reasons)
+        return RewardBatch.from_values(-found.e_above_hull, info, found.reasons(reasons))
 
     def _relaxed(self, crystals: Crystals, reasons: Reasons) -> Relaxed:
-        """The crystals relaxed, but for those with a reason against it."""
+        """The relaxed crystals; those with a reason against it are left as they are."""
         result, rows = no_relaxation(reasons), _without_reason(reasons)
         if len(rows):
             some = self.potential.relax(crystals[rows], max_steps=self.relax_steps)
@@ -137,16 +158,17 @@ class EnergyAboveHull:
                 cells = [crystals[row] for row in rows.tolist()]
             correction[rows] = mp2020_correction(cells)
         formation = formation_energy(counts, energy + correction, self.hull.references)
-        return AboveHull(correction, formation, self.hull.energy_above_hull(counts, formation))
+        found = AboveHull(correction, formation, self.hull.energy_above_hull(counts, formation))
+        return found._replace(e_above_hull=np.where(found.extrapolated, np.nan, found.e_above_hull))
 
 
 def _without_reason(reasons: Reasons) -> np.ndarray:
-    """int [n]: the items that nothing is said against."""
+    """int [n]: the items without a reason against them."""
     return np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
 
 
 def relaxation_state(relaxed: Relaxed | None, max_steps: int) -> str:
-    """Words for tables on whether and how far crystals were relaxed."""
+    """Description for tables: whether crystals were relaxed, and for how many steps."""
     if relaxed is None:
         return "unrelaxed"
     return (
@@ -161,7 +183,7 @@ def create_e_above_hull(
     hull: str | PathLike | Hull = "demonstration",
     relax_steps: int = 0,
 ) -> EnergyAboveHull:
-    """`EnergyAboveHull` from names: a potential's, and a hull's or the path of a hull file.
+    """`EnergyAboveHull` from the name of a potential, and the name or file of a hull.
 
     LevelError, before the potential is loaded, if the hull is of another level of theory.
     """
@@ -173,10 +195,11 @@ def create_e_above_hull(
 
 
 def load_hull(source: str | PathLike | Hull) -> Hull:
-    """A hull by name ("demonstration"), from a file or folder (`Hull.from_file`), or as it is.
+    """A hull by name, from a file or folder (`Hull.from_file`), or as it is.
 
-    Columns with other names than the customary ones, and a level of theory that the file does not
-    state, can stand after its path, as FILE:formula=COLUMN,energy=COLUMN@LEVEL.
+    Names are "demonstration" and those of `registry.RESOURCES`, such as "mp-energies", which is
+    downloaded once. Columns of unusual names, and a level of theory that the file does not state,
+    follow the path: FILE:formula=COLUMN,energy=COLUMN@LEVEL.
     """
     if isinstance(source, Hull):
         return source
@@ -188,11 +211,13 @@ def load_hull(source: str | PathLike | Hull) -> Hull:
 
     rest, level = split_level(str(source))
     path, columns = split_columns(rest)
+    if path in RESOURCES and not Path(path).exists():
+        path = str(fetch(path))
     return Hull.from_file(path, **columns, level=level)
 
 
 def hull_path(source: str) -> str:
-    """The file of a hull as it is asked for, for those who record it."""
+    """The file that a hull is read from, without columns and level, for provenance."""
     from crystaljax.rewards.hull_files import split_columns
 
     return split_columns(split_level(source)[0])[0]

@@ -34,7 +34,7 @@ def mp_references() -> np.ndarray:
 def formation_energy(
     counts: np.ndarray, energy_per_atom: np.ndarray, references: np.ndarray | None = None
 ) -> np.ndarray:
-    """Formation energy in eV/atom: the energy less that of the same atoms in their elements.
+    """Formation energy in eV/atom: the energy minus that of the same atoms in their elements.
 
     `counts` [B, 119] atoms of each element, `energy_per_atom` [B] in eV/atom, `references` [119]
     in eV/atom (default: the Materials Project's). Returns float64 [B], nan where an element has

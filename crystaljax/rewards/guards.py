@@ -1,8 +1,8 @@
-"""Guards: rewards that are not worth preferring by are not believed, or count for less.
+"""Guards against misleading rewards: these are not believed, or count for less.
 
-A guard judges what the reward has judged, after pool and cache, which hold the reward's own values.
-Guards are named as NAME or NAME:NUMBER, or FILE.py:NAME of one's own, and act in the order given:
-each sees only what those before it believed.
+Guards act after the reward, its pool and its cache, which hold the reward's own values. They are
+given as NAME or NAME:NUMBER, or FILE.py:NAME for one's own, and act in this order: each sees only
+what the ones before it believed.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ Arrays = dict[str, np.ndarray]
 
 
 class Verdict(NamedTuple):
-    """What a guard leaves of B rewards."""
+    """The shares of B rewards that a guard leaves."""
 
     share: np.ndarray
-    """float64 [B] in [0, 1]: what a sample keeps of its reward's distance to that of samples that
-    cannot be judged; with 0 it is one of them."""
+    """float64 [B] in [0, 1]: share that a sample keeps of its reward's distance to the penalty of
+    samples that cannot be judged. With 0 it counts as one of these."""
     reasons: Reasons
-    """[B]: reason for a share of 0, None for others."""
+    """[B]: reason for a share of 0; None for the others."""
 
     @staticmethod
     def of(believed: np.ndarray, reason: str) -> Verdict:
-        """All or nothing, by a mask [B], for one reason."""
+        """A verdict of all or nothing, by a mask [B], with one reason."""
         believed = np.asarray(believed, bool)
         return Verdict(believed.astype(np.float64), [None if x else reason for x in believed])
 
 
 class Guard(Protocol):
-    """Verdicts on crystals that a reward could judge, given its rewards.
+    """Protocol of guards: verdicts on crystals that a reward could judge, and on their rewards.
 
-    It gets crystals with what they were asked to be and their groups if it `takes_asked`.
+    If it `takes_asked`, it gets crystals with their conditions and groups (`asked.Asked`).
     """
 
     def __call__(self, crystals: Any, judged: RewardBatch, /) -> Verdict:
@@ -59,18 +59,18 @@ class Guard(Protocol):
 
 @runtime_checkable
 class RemembersCrystals(Protocol):
-    """A guard whose verdicts depend on the crystals of its calls before."""
+    """A guard whose verdicts depend on the crystals of earlier calls."""
 
     @property
     def memory(self) -> Arrays:
-        """Copies of arrays that tell what it has seen, for checkpoints; none of them empty."""
+        """What it has seen, as copies of arrays for checkpoints; none of them is empty."""
 
     def remember(self, memory: Arrays) -> None:
-        """Go on from such arrays; from {} as a guard that has seen nothing."""
+        """Restore what `memory` gave; {} for a guard that has seen nothing."""
 
 
 class Guarding(NamedTuple):
-    """What guards are made for."""
+    """The hull and the quantity that guards are made for."""
 
     hull: Hull
     """Reference hull."""
@@ -109,16 +109,16 @@ def guard_names() -> list[str]:
 
 @dataclass(frozen=True)
 class Guards:
-    """Guards by name, in the order in which they act."""
+    """Several guards, by name, in the order in which they act."""
 
     guards: Mapping[str, Guard]
 
     def __call__(
         self, crystals: Crystals | Asked, judged: RewardBatch
     ) -> tuple[RewardBatch, np.ndarray, dict[str, float]]:
-        """Rewards of B crystals as far as they are believed, the shares that are kept, and counts.
+        """Rewards of B crystals as far as they are believed, the shares that are kept, and metrics.
 
-        What is not believed is not ok, with the guard and its reason; shares, float64 [B], are
+        What is not believed is not ok, with the guard and its reason. The shares, float64 [B], are
         products over the guards, for `RewardBounds`. Metrics "guard/NAME" are the shares of all
         samples that a guard rejected or discounted.
         """
@@ -136,7 +136,7 @@ class Guards:
 
     @property
     def fixed(self) -> Guards:
-        """Those whose verdicts do not depend on what was seen before."""
+        """The guards whose verdicts do not depend on what was seen before."""
         kept = {k: x for k, x in self.guards.items() if not isinstance(x, RemembersCrystals)}
         return Guards(kept)
 
@@ -150,7 +150,8 @@ class Guards:
         }
 
     def remember(self, memory: Mapping[str, np.ndarray]) -> None:
-        """Go on from such arrays; ValueError for the memory of a guard that is not there."""
+        """Restore what `memory` gave; ValueError for the memory of a guard that is not among
+        these."""
         found: dict[str, Arrays] = {name: {} for name in self._remembering}
         for key, array in memory.items():
             name, _, rest = key.partition("/")
@@ -172,7 +173,7 @@ NO_GUARDS = Guards({})
 
 
 def _without(judged: RewardBatch, rows: np.ndarray, verdict: Verdict, name: str) -> RewardBatch:
-    """Rewards of which those `rows` of no share are not ok."""
+    """The rewards, with `rows` without a share set to not ok."""
     ok, value, reasons = judged.ok.copy(), judged.value.copy(), list(judged.reasons)
     for row, share, reason in zip(rows, *verdict, strict=True):
         if share <= 0:
@@ -182,15 +183,14 @@ def _without(judged: RewardBatch, rows: np.ndarray, verdict: Verdict, name: str)
 
 
 def create_guards(specifications: Sequence[str], guarding: Guarding) -> Guards:
-    """Guards of NAME, NAME:NUMBER or FILE.py:NAME[:NUMBER], with memories of nothing.
+    """New guards from NAME, NAME:NUMBER or FILE.py:NAME[:NUMBER], which have seen nothing.
 
-    A function of a file is one of a pymatgen Structure or of Crystals, as rewards are (see
-    `user.from_function`): whether a crystal is believed, or the share that it keeps of its reward;
-    the number is its second argument. The file is run: load none that you do not trust.
+    A function of a file takes a pymatgen Structure or Crystals, like a reward (see
+    `user.from_function`). It returns whether a crystal is believed, or the share of its reward that
+    it keeps. The number is its second argument. The file is run: load none that you do not trust.
 
-    ValueError for a name that is not known or given twice, a number that is none or that the guard
-    does not take, a guard that does not go with the reward; FileNotFoundError; whatever the file
-    raises.
+    ValueError for an unknown or repeated name, a wrong number or one that the guard does not take,
+    or a guard that does not fit the reward; FileNotFoundError; any error of the file.
     """
     guards: dict[str, Guard] = {}
     for specification in specifications:
@@ -238,7 +238,7 @@ def _create(source: str, number: float | None, guarding: Guarding) -> Guard:
 
 @dataclass(frozen=True)
 class OfFunction:
-    """A guard by a reward whose values are shares; what it cannot judge is not believed."""
+    """A guard by a reward whose values are shares. What the reward cannot judge is not believed."""
 
     reward: Reward
 
@@ -260,9 +260,9 @@ def number_or(default: float, number: float | None, name: str, low: float = 0.0)
 
 
 def count_or(default: int, number: float | None, name: str, low: int = 0) -> int:
-    """`number_or` of whole numbers."""
+    """`number_or` for whole numbers."""
     if number is not None and number != int(number):
-        raise ValueError(f"the number of the guard {name} must be a whole one, not {number:g}")
+        raise ValueError(f"the number of the guard {name} must be a whole number, not {number:g}")
     return int(number_or(default, number, name, low))
 
 
@@ -274,11 +274,11 @@ def no_number(number: float | None, name: str) -> None:
 
 @dataclass(frozen=True)
 class SparseHull:
-    """Abstention where the hull has few entries in the chemical system and its subsystems.
+    """Rejection of crystals in chemical systems of few hull entries (subsystems included).
 
-    There everything looks stable (arXiv 2610.03880). A crystal that is abstained on gets what a
-    sample that cannot be judged gets, not something neutral: samples worth as much as the mean
-    would be preferred to most that are judged, and the policy would move into what nobody knows.
+    There everything looks stable (arXiv 2610.03880). A rejected crystal gets the penalty of samples
+    that cannot be judged, not a neutral value. With the mean reward it would be better than most
+    samples that are judged, and the policy would move to unknown systems.
     """
 
     hull: Hull
@@ -298,7 +298,7 @@ def sparse_hull(number: float | None, guarding: Guarding) -> Guard:
 
 @dataclass(frozen=True)
 class TooGood:
-    """Disbelief in crystals far below the hull, more likely errors of the potential."""
+    """Rejection of crystals far below the hull, which are more likely errors of the potential."""
 
     max_below: float = MAX_BELOW
     """eV/atom"""
@@ -322,8 +322,8 @@ def too_good(number: float | None, guarding: Guarding) -> Guard:
 
 
 class PureElements:
-    """Disbelief in crystals of one element: stable, known, and half of what an unguarded
-    policy comes to (arXiv 2610.03880)."""
+    """Rejection of pure elements. They are stable and known, and become half of the samples of a
+    policy without guards (arXiv 2610.03880)."""
 
     def __call__(self, crystals: Crystals, judged: RewardBatch) -> Verdict:
         """Verdict on B crystals."""
@@ -339,7 +339,7 @@ def pure_elements(number: float | None, guarding: Guarding) -> Guard:
 
 
 class Smact:
-    """Disbelief in compositions that SMACT rejects, by its oxidation states of 2014.
+    """Rejection of compositions that SMACT rejects, with its oxidation states of 2014.
 
     The table smact14 is the one of published validities; elements and alloys of metals pass. See
     `charge_balance.composition_valid`.

@@ -159,13 +159,13 @@ class Hull:
 
     @property
     def label(self) -> str:
-        """Its name, size and level of theory, for reports."""
+        """Name, size and level of theory, for reports."""
         level = "" if self.level == MP2020 else f", {self.level}"
         return f"{self.name} ({self.n_entries} entries{level})"
 
     @cached_property
     def digest(self) -> str:
-        """The same for hulls of the same entries, references and level, and for no others."""
+        """Digest of the entries, references and level."""
         digest = hashlib.sha256(np.nan_to_num(self.references, nan=np.inf).tobytes())
         digest.update(self.level.encode())
         for system in sorted(self.entries):
@@ -174,7 +174,8 @@ class Hull:
         return digest.hexdigest()
 
     def require(self, elements: Iterable[str | int]) -> None:
-        """ValueError naming those of `elements` (symbols or atomic numbers) that the hull lacks."""
+        """Check that the hull has `elements` (symbols or atomic numbers); ValueError naming missing
+        ones."""
         numbers = [atomic_number(e) if isinstance(e, str) else int(e) for e in elements]
         lacking = sorted(set(numbers) - self.elements)
         if lacking:
@@ -236,7 +237,7 @@ class Hull:
         return found
 
     def energy_above_hull(self, counts: np.ndarray, formation_energy: np.ndarray) -> np.ndarray:
-        """Formation energy less that of the hull at the same composition: float64 [B] in eV/atom.
+        """Formation energy minus that of the hull at the same composition: float64 [B] in eV/atom.
 
         `counts` [B, 119] amounts of each element, `formation_energy` [B] in eV/atom. Negative for
         a crystal more stable than every mixture of the reference entries; nan as `hull_energy`.

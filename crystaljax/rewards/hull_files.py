@@ -45,7 +45,7 @@ class HullTable(NamedTuple):
     references: np.ndarray | None
     """float64 [119]: the elemental energies of the file (eV/atom); None: Materials Project's."""
     name: str
-    """A name for the hull, from those of the files."""
+    """Name for the hull, made from the files' names."""
     level: str | None
     """Level of theory that the files state; None where they do not."""
 
@@ -62,7 +62,7 @@ class Contents(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One computed entry of a file: what the cell is made of and its total energy."""
+    """One computed entry of a file: the composition of its cell, and its total energy."""
 
     composition: Mapping[str, float]
     """Atoms of each element in the cell."""
@@ -93,9 +93,9 @@ def find_columns(
 
 
 def split_columns(source: str) -> tuple[str, dict[str, str]]:
-    """The path of FILE:formula=COLUMN,energy=COLUMN, and the columns as of `read_hull_table`.
+    """Split FILE:formula=COLUMN,energy=COLUMN into the path and options of `read_hull_table`.
 
-    Either may be left out, and both.
+    Either or both of the columns may be left out.
     """
     found = _COLUMNS.fullmatch(source)
     if found is None or Path(source).exists():
@@ -148,7 +148,10 @@ def _expand(path: Path) -> list[Path]:
             raise FileNotFoundError(f"no table ({', '.join(_SUFFIXES)}) in the folder {path}")
         return files
     if not path.is_file():
-        raise FileNotFoundError(f"no such hull file: {path}")
+        raise FileNotFoundError(
+            f"no such hull file: {path}. Hulls that can be downloaded by name: mp-energies (the"
+            " Materials Project's)"
+        )
     if path.name.lower().endswith(_PICKLES):
         raise ValueError(
             f"{path}: pickles can run any code when they are opened and are refused; give the json"
@@ -185,7 +188,7 @@ def _read(path: Path, formula_column: str | None, energy_column: str | None) -> 
 
 
 def _arrow_columns(path: Path) -> tuple[Mapping[str, Iterable[Any]], str | None]:
-    """Columns of a csv or parquet file, converted to python only when asked for, and its level."""
+    """Columns of a csv or parquet file, each converted to Python when it is used, and its level."""
     import pyarrow as pa
     from pyarrow import csv, parquet
 
@@ -212,13 +215,13 @@ def _leading_comments(path: Path) -> list[str]:
 
 
 def _stated_level(comment: str) -> str:
-    """The level of a line "# level: ...", else nothing."""
+    """The level of a line "# level: ...", else ""."""
     name, _, level = comment.lstrip("# ").partition(":")
     return level.strip() if name.strip().lower() == "level" else ""
 
 
 class _Columns(dict[str, Any]):
-    """Columns of an arrow table; the one asked for becomes a list of python values."""
+    """Columns of an arrow table; a column becomes a list of Python values when it is used."""
 
     def __init__(self, table: Any) -> None:
         super().__init__({name: table[name] for name in table.column_names})
@@ -228,10 +231,10 @@ class _Columns(dict[str, Any]):
 
 
 def _read_json(path: Path) -> tuple[list[Entry], Any]:
-    """The computed entries anywhere in a json file, and whatever else it holds.
+    """The computed entries anywhere in a json file, and its other content.
 
-    Entries are reduced to composition and energy as they are parsed, so that the structures of a
-    file of 150,000 entries never stand in memory together.
+    Entries are reduced to composition and energy as they are parsed, so that the structures of
+    150,000 entries are never in memory together.
     """
     entries: list[Entry] = []
 
@@ -284,8 +287,8 @@ def _json_columns(content: Any, path: Path) -> Mapping[str, Iterable[Any]]:
 def _from_entries(entries: list[Entry], label: str, level: str | None) -> HullTable:
     """Formation energies of computed entries, from the elemental entries among them.
 
-    Entries with an element of which there is no elemental entry are left out; the hull then lacks
-    the element and says so when asked.
+    Entries that contain an element without an elemental entry are left out. The hull then lacks
+    this element, and says so for crystals that contain it.
     """
     counts = np.zeros((len(entries), N_SPECIES))
     for row, entry in zip(counts, entries, strict=True):

@@ -25,15 +25,16 @@ def take(items: Items, rows: np.ndarray) -> Items:
 
 
 def on_host(items: Items) -> Items:
-    """The same items without arrays on a device, so that another process can be sent them."""
+    """The same items with all arrays on the host, so that they can be sent to another process."""
     return items.to_numpy() if isinstance(items, Batch) else items
 
 
 def item_keys(items: Items, identity: str) -> list[bytes]:
-    """For each item 20 bytes that name it and `identity`, the same in every run and on any machine.
+    """A key of 20 bytes for each item together with `identity`, the same on every machine.
 
-    Crystals are known by `structure_bytes`; a text by its characters; tuples, lists, dictionaries
-    and arrays of numbers and texts by their JSON. TypeError: an item is none of these.
+    The key of crystals is made from `structure_bytes`, that of a text from its characters, that of
+    tuples, lists, dictionaries and arrays of numbers and texts from their JSON. TypeError: an item
+    is none of these.
     """
     prefix = blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES)
     keys = []
@@ -45,7 +46,7 @@ def item_keys(items: Items, identity: str) -> list[bytes]:
 
 
 def structure_bytes(crystals: Crystals) -> list[bytes]:
-    """For each of B crystals its fields as bytes, whatever the number of empty slots after them.
+    """The fields of each of B crystals as bytes, without empty site slots.
 
     Crystals have the same bytes when space group, lattice and sites are the same to the last bit
     of their float32; equivalent descriptions of one structure differ.

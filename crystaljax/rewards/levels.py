@@ -1,7 +1,7 @@
-"""Levels of theory: which energies of potentials may meet which hulls.
+"""Levels of theory: which energies of potentials may be compared with which hulls.
 
 Energies by different functionals, Hubbard corrections or pseudopotentials differ by tenths of an
-electronvolt an atom, far more than the differences that tell stable crystals from others.
+eV/atom. Differences between stable and unstable crystals are much smaller.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ LEVELS = {
     MATPES_R2SCAN: "r2SCAN with the settings of MatPES (arXiv 2503.04070)",
     OMAT24: "PBE(+U) with newer pseudopotentials than the Materials Project's (arXiv 2410.12771)",
 }
-"""The levels that are known by name; a hull or a potential may name another one."""
+"""Levels with known names. A hull or a potential may also use another name."""
 
 
 class LevelError(ValueError):
-    """Energies of one level of theory were to be measured against a hull of another."""
+    """Energies of one level of theory cannot be compared with a hull of another."""
 
 
 def split_level(source: str) -> tuple[str, str | None]:
-    """A name or path and the level after its last "@", None without; levels in any case."""
+    """A name or path, and the level after its last "@" (None without one), in any letter case."""
     name, at, level = source.rpartition("@")
     if not at or not name or "/" in level or Path(source).exists():
         return source, None
@@ -39,7 +39,7 @@ def split_level(source: str) -> tuple[str, str | None]:
 
 
 def known_level(text: str) -> str:
-    """A level as it is spelt here, if it is known; ValueError if it is empty."""
+    """A level in its usual spelling, if it is a known one; ValueError if it is empty."""
     text = text.strip()
     if not text:
         raise ValueError(f"a level of theory is empty: name one, such as {', '.join(LEVELS)}")

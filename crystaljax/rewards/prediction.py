@@ -1,4 +1,4 @@
-"""Rewards of crystal structure prediction: energies of crystals that are what was asked.
+"""Rewards of crystal structure prediction: energies of crystals that have the formula asked for.
 
 `total-energy` is the reward of Hong et al. (Towards Generating Stable Materials via Large Language
 Models with Reinforcement Learning Finetuning): minus the potential's total energy per atom, −0.1
@@ -42,7 +42,7 @@ COLUMNS: dict[EnergyName, str] = {
     "formation": "formation_energy",
     "relative": "relative_energy",
 }
-"""Columns of `info` that rewards are minus of."""
+"""Columns of `info` by the name of the reward, which is minus the column."""
 
 QUANTITIES: dict[EnergyName, Quantity] = {
     "total-energy": Quantity("minus total energy", "eV/atom", RewardBounds(invalid=-0.1, low=-0.1)),
@@ -52,9 +52,10 @@ QUANTITIES: dict[EnergyName, Quantity] = {
         "minus energy relative to the best known", "eV/atom", RewardBounds(low=-3.0, high=0.5)
     ),
 }
-"""Quantities with bounds. A total energy above 0.1 eV/atom counts as what is no crystal, not as
-less; most first samples of a formula, which are not relaxed, lie more than 1 eV/atom above the best
-known, and are still told apart."""
+"""Quantities with bounds. A total energy above 0.1 eV/atom counts as much as a sample that is no
+crystal, and not less. Relative energies are only clipped at 3 eV/atom: most first samples of a
+formula, which are not relaxed, lie more than 1 eV/atom above the best known structure, and are
+still distinguished."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ class PredictionRewardConfig:
     ratios: Ratios = "fixed"
     """fixed: the crystal has the reduced formula asked for. free: its elements, in any ratio."""
     max_atoms: int = 20
-    """Atoms in the primitive cell of a crystal at most."""
+    """Largest number of atoms in the primitive cell."""
 
     def __post_init__(self) -> None:
         check(self, max_atoms=at_least(1))
         if not self.terms:
-            raise ValueError(f"no term of the reward: give some of {', '.join(COLUMNS)}")
+            raise ValueError(f"the reward has no term: give some of {', '.join(COLUMNS)}")
         names = [read_term(term)[0] for term in self.terms]
         for name in names:
             if name not in COLUMNS and ":" not in name:
@@ -114,18 +115,18 @@ def read_term(term: str) -> tuple[str, float]:
 
 @dataclass(frozen=True)
 class KnownEnergies:
-    """Energies of the best known structures, by the potential that judges others against them."""
+    """Energies of the best known structures, by the same potential that judges samples."""
 
     least: Mapping[str, float]
-    """Reduced formula → eV/atom of the structure of least energy."""
+    """Reduced formula → eV/atom of the structure of lowest energy."""
 
     @staticmethod
     def of(
         energies: Reward, known: Crystals, conditions: Sequence[Condition], ratios: Ratios
     ) -> KnownEnergies:
-        """Judge those known structures that crystals asked for by `conditions` can be compared to.
+        """Judge the known structures that crystals of `conditions` can be compared with.
 
-        With fixed ratios these have a formula that is asked for, with free ones its elements.
+        With fixed ratios, they have a formula that is asked for; with free ratios, its elements.
         Structures that cannot be judged are left out.
         """
         counts = element_counts(known)
@@ -137,7 +138,8 @@ class KnownEnergies:
 
     @staticmethod
     def least_of(names: Sequence[str], judged: RewardBatch) -> KnownEnergies:
-        """The least of judged structures of some formulas; those not ok are left out."""
+        """The lowest energies of judged structures, by formula; those that are not ok are left
+        out."""
         least: dict[str, float] = {}
         for row in np.flatnonzero(judged.ok).tolist():
             energy = float(judged.info["energy_per_atom"][row])
@@ -151,23 +153,23 @@ class KnownEnergies:
 
 @dataclass(frozen=True)
 class Energies:
-    """Minus a weighted sum of energies (eV/atom) by the names of `COLUMNS`.
+    """Minus a weighted sum of energies (eV/atom), named as in `COLUMNS`.
 
     `info` is that of `energies`, and "relative_energy" if there are known structures. Not ok: what
     `energies` cannot judge; with `relative`, a formula of which no structure is known.
     """
 
     energies: Reward
-    """Gives the energies: `EnergyAboveHull`, or one with workers and a cache."""
+    """Reward that computes the energies: `EnergyAboveHull`, possibly with workers and a cache."""
     weights: Mapping[EnergyName, float]
     known: KnownEnergies | None = None
-    """For `relative`."""
+    """Known structures, for `relative`."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.weights) - set(COLUMNS):
             raise ValueError(f"no energy {sorted(unknown)[0]!r}: choose {', '.join(COLUMNS)}")
         if "relative" in self.weights and self.known is None:
-            raise ValueError("energies relative to known structures need these: give `known`")
+            raise ValueError("energies relative to known structures: give these as `known`")
 
     @property
     def quantity(self) -> Quantity:
@@ -193,10 +195,10 @@ class Energies:
 
 @dataclass(frozen=True)
 class AsAsked:
-    """A reward of those crystals alone that are what was asked; others are not ok.
+    """A reward of only those crystals that are as asked for; the others are not ok.
 
-    These have other elements, or with fixed ratios another reduced formula, than was asked for, or
-    more than `max_atoms` in the primitive cell.
+    The others have other elements than asked for, or (with fixed ratios) another reduced formula,
+    or more than `max_atoms` in the primitive cell.
     """
 
     reward: AnyReward
@@ -218,7 +220,7 @@ class AsAsked:
         return self.reward(fitting(self.reward, asked[rows])).spread(rows, reasons)
 
     def _reasons(self, asked: Asked) -> Reasons:
-        """Why crystals are not what was asked."""
+        """Reasons of crystals that are not as asked for."""
         crystals = asked.crystals.to_numpy()
         counts = element_counts(crystals)
         content = np.array([asked_content(x) for x in asked.condition])
@@ -238,7 +240,7 @@ class AsAsked:
 
 
 def _quantity(weights: Mapping[EnergyName, float]) -> Quantity:
-    """That of the one energy there is, or a sum without bounds."""
+    """The quantity of the energy if there is one, else a sum without bounds."""
     if list(weights.values()) == [1.0]:
         return QUANTITIES[next(iter(weights))]
     parts = (f"{weight:g} × {QUANTITIES[name].name}" for name, weight in weights.items())
@@ -254,7 +256,8 @@ def asked_content(condition: Condition) -> np.ndarray:
 
 
 def _keys(counts: np.ndarray, ratios: Ratios) -> np.ndarray:
-    """str [B]: the same where reduced formulas, or sets of elements, of counts [B, 119] are."""
+    """str [B]: keys that are equal where the reduced formulas, or the sets of elements, of counts
+    [B, 119] are equal."""
     counts = np.asarray(counts)
     return np.array([formula(row > 0 if ratios == "free" else row) for row in counts])
 
@@ -268,9 +271,9 @@ def prediction_reward(
     """The reward that a configuration describes.
 
     Args:
-      energies: of crystals.
-      known: structures that energies are relative to, judged now if a term asks for it.
-      conditions: those that will be asked for.
+      energies: reward that computes the energies of crystals.
+      known: structures that energies are relative to. They are judged now, if a term needs it.
+      conditions: conditions that samples will be asked to meet.
 
     Errors: see `user.load_reward`; ValueError if no known structure can be compared with.
     """

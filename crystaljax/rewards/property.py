@@ -15,7 +15,7 @@ from crystaljax.rewards.bounds import UNNAMED, Quantity, RewardBounds
 from crystaljax.rewards.properties import PropertyModel, create_property
 
 UNITS = {"band_gap": "eV", "formation_energy": "eV/atom"}
-"""Of the properties that have one."""
+"""Units of the properties that have one."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Property:
 
 @dataclass(frozen=True)
 class FigureOfMerit:
-    """ε_electronic · E_gap in eV, both not below 0 and their product not above `maximum`.
+    """ε_electronic · E_gap in eV. Both are at least 0, and their product is at most `maximum`.
 
-    What CrystalFormer-RL maximises to find dielectrics (Cao & Wang, arXiv 2504.02367); the bound
-    keeps a predictor's wildest guesses from being worth more than all else. `info` holds
-    "dielectric" and "band_gap" (eV) as predicted.
+    CrystalFormer-RL maximises it to find dielectrics (Cao & Wang, arXiv 2504.02367). The bound
+    keeps extreme predictions from dominating. `info` holds "dielectric" and "band_gap" (eV) as
+    predicted.
     """
 
     dielectric: PropertyModel
@@ -49,7 +49,7 @@ class FigureOfMerit:
 
     @property
     def quantity(self) -> Quantity:
-        """In eV, from 0 to the maximum."""
+        """Quantity in eV, from 0 to the maximum."""
         return Quantity("figure of merit", "eV", RewardBounds(low=0.0, high=self.maximum))
 
     def __call__(self, crystals: Crystals) -> RewardBatch:
@@ -111,7 +111,8 @@ def _name(model: str | PropertyModel) -> str:
 
 @register("property")
 def create_value(model: str | PropertyModel, weight: float = 1.0, **options: Any) -> Property:
-    """`weight` times a property, by the name of its model (`create_property`'s options follow)."""
+    """`weight` times a property, by the name of its model. Further options are those of
+    `create_property`."""
     name = _name(model) if weight == 1 else f"{weight:g} × {_name(model)}"
     unit = UNITS.get(model, "") if isinstance(model, str) else ""
     return Property(_model(model, options), lambda x: weight * x, Quantity(name, unit))
@@ -125,7 +126,7 @@ def create_target_value(
     shape: str = "linear",
     **options: Any,
 ) -> Property:
-    """A property near `target`: see `target_value`."""
+    """Closeness of a property to `target`; see `target_value`."""
     nearness = target_value(target, scale, shape)
     quantity = Quantity(f"nearness of {_name(model)} to {target:g}")
     return Property(_model(model, options), nearness, quantity)
@@ -139,7 +140,7 @@ def create_target_range(
     scale: float = 1.0,
     **options: Any,
 ) -> Property:
-    """A property within [low, high]: see `target_range`."""
+    """A property within [low, high]; see `target_range`."""
     outside = target_range(low, high, scale)
     quantity = Quantity(f"nearness of {_name(model)} to {low:g} ... {high:g}")
     return Property(_model(model, options), outside, quantity)

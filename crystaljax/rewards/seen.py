@@ -1,15 +1,15 @@
-"""Guards against repetition: a discount for compositions and structures a run has seen before.
+"""Guards against repetition: a discount for compositions and structures that a run has seen.
 
-That a run remembers what it was rewarded for is of Blaschke et al. (J. Cheminformatics 12 (2020),
-68); arXiv 2610.03880 discounts crystals by how often their composition has occurred. The form here
-is 1/(1 + n), n the occurrences before, as the bonus of count-based exploration (Kolter & Ng, ICML
-2009). It acts on the distance of the trained reward r to the penalty p of samples that cannot be
-judged, r' = p + (r − p)/(1 + n), so that it lowers rewards of any sign and unit, and what was seen
-often enough is worth no more than what is no crystal.
+A memory of rewarded samples is due to Blaschke et al. (J. Cheminformatics 12 (2020), 68); arXiv
+2610.03880 discounts crystals by the number of times their composition has occurred. Here a sample
+keeps 1/(1 + n) after n earlier occurrences, as in the bonus of count-based exploration (Kolter &
+Ng, ICML 2009). The discount acts on the distance of the trained reward r to the penalty p of
+samples that cannot be judged: r' = p + (r − p)/(1 + n). So it lowers rewards of any sign and unit,
+and a crystal that was seen very often is worth as little as a sample that is no crystal.
 
-Copies within a rollout all get the mean of what they would get one after the other. So copies are
-worth the same, the order within a rollout does not matter, and a run gives to a composition as much
-in all whatever the size of its rollouts.
+All copies within a rollout get the mean of the shares that they would get one after the other. So
+the order within a rollout does not matter, and the total for a composition does not depend on the
+size of rollouts.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from crystaljax.rewards.guards import (
 )
 
 MAX_REMEMBERED = 100
-"""Structures of one formula that are remembered: those that occurred last. So a sample is compared
-with no more than these and the rest of its rollout."""
+"""Largest number of structures of one formula that are remembered: the latest ones. A sample is
+compared with these and with the rest of its rollout."""
 
 
 def kept_share(n_before: int, n_copies: int, free: int = 0) -> float:
-    """Share that each of some copies in a rollout keeps, after occurrences before.
+    """Share that each of several copies in a rollout keeps, after earlier occurrences.
 
-    The mean of 1/(1 + n) over n = n_before ... n_before + n_copies − 1, each less `free`
-    occurrences that cost nothing.
+    The mean of 1/(1 + n) over n = n_before ... n_before + n_copies − 1, where the first `free`
+    occurrences cost nothing.
     """
     n = np.maximum(n_before + np.arange(n_copies) - free, 0)
     return float(np.mean(1 / (1 + n)))
 
 
 class SeenCompositions:
-    """Discount for reduced formulas that the run has seen.
+    """Discount for reduced formulas that the run has already seen.
 
     Args:
       free: occurrences that cost nothing.
@@ -78,7 +78,7 @@ class SeenCompositions:
         return {"formulas": texts, "counts": np.array([*self._counts.values()], np.int32)}
 
     def remember(self, memory: Arrays) -> None:
-        """Go on from a memory."""
+        """Restore what `memory` gave."""
         self._counts = Counter()
         if memory:
             texts = np.ascontiguousarray(memory["formulas"])
@@ -89,22 +89,22 @@ class SeenCompositions:
 
 @dataclass(frozen=True)
 class _Structures:
-    """M structures of a run, no two of which match."""
+    """M structures of a run that do not match each other."""
 
     crystals: Crystals
     counts: np.ndarray
-    """int32 [M]: occurrences."""
+    """int32 [M]: number of occurrences."""
     last: np.ndarray
     """int32 [M]: rollout of the last occurrence."""
     compared: StructureSet
 
     @staticmethod
     def of(crystals: Crystals, counts: np.ndarray, last: np.ndarray) -> _Structures:
-        """Structures none of which has been reduced yet."""
+        """Structures that have not been reduced yet."""
         return _Structures(crystals, counts, last, StructureSet.from_crystals(crystals, "seen"))
 
     def and_new(self, crystals: Crystals, counts: np.ndarray, rollout: int) -> _Structures:
-        """These and others, which are of a rollout."""
+        """These structures and those of a rollout."""
         return self._like(
             Crystals.concatenate([self.crystals, crystals]),
             np.concatenate([self.counts, counts]),
@@ -113,7 +113,7 @@ class _Structures:
         )
 
     def latest(self, most: int) -> _Structures:
-        """Of each formula those that occurred last, `most` of them."""
+        """The `most` structures of each formula that occurred last."""
         dropped: list[int] = []
         for rows in self.compared.rows.values():
             if len(rows) > most:
@@ -134,10 +134,11 @@ class _Structures:
 
 
 class SeenStructures:
-    """Discount for structures that the run has seen, by StructureMatcher's default tolerances.
+    """Discount for structures that the run has already seen, by StructureMatcher's default
+    tolerances.
 
-    What cannot be compared is not believed: it could be any of those seen. Of a formula the last
-    `MAX_REMEMBERED` structures are remembered.
+    Structures that cannot be compared are not believed, as they could match any of those seen. The
+    latest `MAX_REMEMBERED` structures of each formula are remembered.
 
     Args:
       free: occurrences that cost nothing.
@@ -176,7 +177,8 @@ class SeenStructures:
         return Verdict(share, reasons)
 
     def _count(self, leaders: Crystals, known: np.ndarray, copies: np.ndarray) -> None:
-        """Add a rollout's clusters to what was seen: where they are known, or −1, and sizes."""
+        """Count a rollout's clusters: their places among the known structures (−1 if new), and
+        sizes."""
         assert self._seen is not None
         old, new = known >= 0, known < 0
         copies = copies.astype(np.int32)
@@ -209,9 +211,9 @@ class SeenStructures:
 class Copies:
     """Discount for copies of a structure within a group: each of m copies keeps 1/m.
 
-    So a structure earns its distance to the penalty once in a group, however often it is drawn, and
-    a group of copies gains nothing on one that is varied. Equality is by StructureMatcher's default
-    tolerances; what cannot be compared is not believed: it could be a copy.
+    So a structure earns its reward once in a group, however often it is drawn, and a group of
+    copies has no advantage over a varied one. Structures are compared by StructureMatcher's default
+    tolerances. What cannot be compared is not believed, as it could be a copy.
     """
 
     takes_asked = True

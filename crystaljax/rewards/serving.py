@@ -1,4 +1,4 @@
-"""Rewards computed in this process or in workers, their results kept on disk or not."""
+"""Rewards computed in this process or in workers, with or without a cache on disk."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from crystaljax.rewards.pool import Pool, PoolConfig
 
 
 class ServedReward:
-    """Base of objects with a reward, `served`, that may need workers and a cache.
+    """Base class of objects with a reward, `served`, that may use workers and a cache.
 
     Use it as a context manager, or `close` it, so that workers end.
 
     Args:
-      here: gives the reward in this process; called only if the pool is inline.
+      here: makes the reward in this process; called only if the pool is inline.
       make: makes the reward in a worker.
       cache: file that keeps results for later runs; none are kept if not given.
-      identity: gives all that results depend on besides the item; called only for a cache.
-      save_every: new items after which results are kept: few where an item takes long.
+      identity: describes everything but the item that results depend on; called only for a cache.
+      save_every: number of new items after which results are written: few where an item takes long.
     """
 
     served: Reward
-    """Judges items, wherever that happens."""
+    """The reward, computed in this process or in workers."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The stability reward of a run, by configuration: potential, hull, workers and cache."""
+"""The stability reward of a run from its configuration: potential, hull, workers and cache."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class StabilityConfig:
     theory, as in nequix:FILE.nqx@MP. Or a potential of your own, FILE.py:CLASS, or any calculator
     of ASE, ase:FILE.py:FUNCTION@LEVEL (one crystal at a time: slow)."""
     hull: str = "demonstration"
-    """Convex hull: the demonstration hull, or a file of formulas and formation energies (eV/atom),
-    or of computed entries. Columns of other names follow after a colon, as in
-    FILE:formula=COLUMN,energy=COLUMN. The hull must be of the potential's level of theory. That of
-    a file is the Materials Project's with MP2020 corrections, unless the file says otherwise or it
-    stands after all, as in FILE@MatPES-PBE."""
+    """Convex hull: demonstration, mp-energies (the Materials Project's, downloaded once), or a file
+    of formulas and formation energies (eV/atom), or of computed entries. Give columns of other
+    names as FILE:formula=COLUMN,energy=COLUMN. The hull must have the potential's level of theory.
+    A file has the Materials Project's with MP2020 corrections, unless the file states another one,
+    or you do, as in FILE@MatPES-PBE."""
     relax_steps: int = 0
-    """Relaxation steps at most for each crystal before its energy is taken, its space group kept.
-    0: no relaxation."""
+    """Largest number of relaxation steps of each crystal before its energy is taken. Its space
+    group is kept. 0: no relaxation."""
     cache: Path | None = None
     """File that keeps energies, and rewards of your own, for later runs. None: nothing is kept."""
     pool: PoolConfig = field(default_factory=PoolConfig)
@@ -79,7 +79,7 @@ class StabilityReward(ServedReward):
 
     @property
     def potential(self) -> str:
-        """The potential's name, for reports; its class's if it was loaded by workers alone."""
+        """Name of the potential, for reports; the name of its class if only workers loaded it."""
         loaded = "energy" in self.__dict__
         return self.energy.potential.name if loaded else self.config.potential
 
@@ -108,8 +108,8 @@ class StabilityReward(ServedReward):
             kept.close()
 
     def _identity(self) -> str:
-        """All that the energies depend on: the potential with its weights or code, the hull, and
-        the relaxation."""
+        """Everything that the energies depend on: the potential with its weights or code, the hull,
+        and the relaxation."""
         name = split_level(self.config.potential)[0]
         if is_file(name):
             paths = [user_code.split(name, "class")[0]]

@@ -1,4 +1,4 @@
-"""Rewards that users write as a plain Python function, and that are found by name or in a file."""
+"""Rewards that users write as a plain Python function, found by name or in a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class OfStructures:
-    """A reward by a function of one pymatgen structure, the conventional cell, to a number.
+    """A reward by a function of one pymatgen structure (the conventional cell) that returns a
+    number.
 
     A crystal that has no structure (no atoms, no cell), or for which the function raises, is not
     ok. `options` go to the function.
@@ -60,7 +61,7 @@ class OfStructures:
 
 @dataclass(frozen=True)
 class OfCrystals:
-    """A reward by a function of B `Crystals` to B numbers, or to a `RewardBatch`."""
+    """A reward by a function of B `Crystals` that returns B numbers, or a `RewardBatch`."""
 
     function: Function
     options: dict[str, Any]
@@ -89,7 +90,7 @@ def _name(function: Function) -> str:
 
 
 def _quantity(function: Function) -> Quantity:
-    """Settings that the decorator `reward` noted of a function, or its name alone."""
+    """The quantity that the decorator `reward` gave to a function, else its name only."""
     return getattr(function, "quantity", None) or Quantity(_name(function))
 
 
@@ -103,13 +104,12 @@ def _number(function: Function, result: Any) -> float:
 
 
 def from_function(function: Function, **options: Any) -> Reward:
-    """The reward by a user's function, whose first argument says what it judges.
+    """The reward by a user's function; the annotation of its first argument says what it judges.
 
-    Annotated `Crystals`, it gets a batch and returns an array of one number each; otherwise it
-    gets one pymatgen `Structure` and returns a number. `options` are its other arguments. It gets
-    valid structures only (`ValidOnly`), and an item for which it raises is not ok (`Guarded`). Its
-    values are not bounded; see `reward`. TypeError, at once, if it does not take what it is to be
-    called with.
+    Annotated `Crystals`, it gets a batch and returns an array of one number each; otherwise it gets
+    one pymatgen `Structure` and returns a number. `options` are its other arguments. It gets valid
+    structures only (`ValidOnly`), and an item for which it raises is not ok (`Guarded`). Its values
+    are not bounded; see `reward`. TypeError, at once, if it does not take these arguments.
     """
     try:
         inspect.signature(function).bind(object(), **options)
@@ -134,8 +134,8 @@ def reward(
         def density(structure):
             return structure.density
 
-    Then `create("density")` is a reward. Reports tell its unit, and training keeps its values
-    within `bounds`, if any. ValueError if the name is taken.
+    Then `create("density")` is a reward. Reports show its unit, and training keeps its values
+    within `bounds`, if given. ValueError if the name is taken.
     """
 
     def decorate(function: Function) -> Function:
@@ -155,18 +155,19 @@ def load_reward(source: str, **options: Any) -> Reward:
     """The reward by a function in a Python file, given as "path/to/file.py:function".
 
     The file is run: load none that you do not trust. `options` as in `from_function`.
-    FileNotFoundError; ValueError for a source without a function's name, or a name that the file
-    does not define as a function; whatever the file raises.
+    FileNotFoundError; ValueError if the function's name is missing, or the file defines no such
+    function; any error of the file.
     """
     return from_function(user_code.load(source, "function"), **options)
 
 
 class UserReward(ServedReward):
-    """The reward by a function in a Python file (`load_reward`), by workers and a cache if asked.
+    """The reward by a function in a Python file (`load_reward`), optionally with workers and a
+    cache.
 
-    Use it as a context manager, or `close` it, so that workers end. What is kept belongs to the
-    function's name and to the text of its file; what the file imports may change unnoticed.
-    Errors: see `load_reward`, `Pool`.
+    Use it as a context manager, or `close` it, so that workers end. Results in the cache belong to
+    the function's name and the text of its file. Changes of modules that the file imports are not
+    noticed. Errors: see `load_reward`, `Pool`.
     """
 
     def __init__(self, source: str, pool: PoolConfig, cache: Path | None) -> None:

@@ -1,1 +1,1 @@
-"""Training loops, and what they keep on disk."""
+"""Training loops, and their files."""

@@ -1,4 +1,4 @@
-"""Budgets: how long each tokenization is trained for the same cost, and what was reached when."""
+"""Budgets: training steps of each tokenization at equal cost, and the NLL that is reached."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ class BudgetConfig:
     """Training of every variant."""
 
     flops: float = 2e12
-    """Floating-point operations of a training, the same for all; see `cores.training_flops`."""
+    """Floating-point operations of each training run, the same for all; see
+    `cores.training_flops`."""
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-    """Those tried; that of the lowest validation NLL is taken."""
+    """Learning rates to try in short training runs. The one with the lowest validation NLL is
+    used."""
     search: float = 0.1
-    """Cost of a try, as a share of `flops`."""
+    """Cost of each of these short runs, as a share of `flops`."""
     batch_size: int = 32
-    """Crystals of a step."""
+    """Crystals in a training step."""
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
     n_validations: int = 10
     """Points of the curve of validation NLL."""
     min_steps: int = 20
-    """A budget of fewer steps is refused."""
+    """Smallest number of training steps; a budget that gives fewer is an error."""
 
     def __post_init__(self) -> None:
         one = at_least(1)
         check(self, flops=POSITIVE, batch_size=one, n_validations=one, min_steps=one)
         check(self, search=Range(0, 1, with_low=False), warmup=Range(0, 1, with_high=False))
         if not self.learning_rates:
-            raise ValueError("no learning rate to try: give one at least")
+            raise ValueError("no learning rate to try: give at least one")
 
     def n_steps(self, flops_per_crystal: float, name: str, share: float = 1.0) -> int:
         """Steps for a share of the budget; ValueError naming the variant if they are too few."""
@@ -55,7 +57,7 @@ class BudgetConfig:
 
 
 class Reached(NamedTuple):
-    """Validation NLL (nats per crystal) of a run within three budgets; nan where it is not told."""
+    """Validation NLL (nats per crystal) of a run within three budgets; nan where it is unknown."""
 
     equal_flops: float
     equal_crystals: float
@@ -63,9 +65,9 @@ class Reached(NamedTuple):
 
 
 def at_crystals(curve: Sequence[Sequence[float]], crystals: float) -> float:
-    """NLL when so many crystals were seen, by interpolation over the logarithm of their number.
+    """NLL after a number of crystals, by interpolation over the logarithm of that number.
 
-    `curve` is [n] of (crystals, NLL). nan before the first point; the last point is the end.
+    `curve` is [n] of (crystals, NLL). nan before the first point; beyond the last point its NLL.
     """
     seen, nll = np.asarray(curve, np.float64).reshape(-1, 2).T
     if not len(seen) or crystals < seen[0] * (1 - 1e-9):
@@ -76,10 +78,10 @@ def at_crystals(curve: Sequence[Sequence[float]], crystals: float) -> float:
 def reached(results: Mapping[Any, Mapping[str, Any]]) -> dict[Any, Reached]:
     """NLL within three budgets of runs by key, from the results of their trainings.
 
-    Equal crystals are those of the run that saw the fewest, equal seconds those of the shortest
-    run (of training alone, without compilation and validation). Both are read from a run's own
-    curve, on which the learning rate has not yet decayed: upper bounds of what a run of that
-    length reaches.
+    Equal crystals: the number that the run with the fewest crystals saw. Equal seconds: the
+    training time of the shortest run, without compilation and validation. Both values are read from
+    a run's own curve. At these points its learning rate has not yet decayed, so they are upper
+    bounds of the NLL that a run of that length would reach.
     """
     if not results:
         return {}

@@ -25,13 +25,13 @@ TOLERANCE = 0.03
 """Relative difference of non-embedding parameters that counts as equal."""
 
 ASPECT = 32
-"""Width over layers of a core that is made to a size."""
+"""Width divided by the number of layers, of a core that is chosen by its size."""
 
 TRAINING = 3
-"""Floating-point operations of a training step over those of its forward pass."""
+"""Floating-point operations of a training step, in multiples of its forward pass."""
 
 N_LIKELY = 20
-"""Cores whose parameters are counted to find one of a size."""
+"""Cores whose parameters are counted, to find one of a given size."""
 
 _STEP = 8
 """Hidden widths of feed-forward layers are multiples of this."""
@@ -63,11 +63,11 @@ class Cores(NamedTuple):
 
     wyckoff: ModelConfig
     text: LlmConfig
-    """Its vocabulary is still to be set; the parameters compared do not depend on it."""
+    """The vocabulary is set later; the parameters that are compared do not depend on it."""
 
 
 def core_of_size(n_parameters: int, head_size: int = 32) -> CoreConfig:
-    """The core nearest to so many non-embedding parameters among those of a common shape.
+    """The core whose number of non-embedding parameters is nearest to `n_parameters`.
 
     Its width is about `ASPECT` times its layers. ValueError for a size that no such core has.
     """
@@ -86,7 +86,7 @@ def core_of_size(n_parameters: int, head_size: int = 32) -> CoreConfig:
     size = {core: non_embedding(_wyckoff(core, 1)) for core in likely[:N_LIKELY]}
     best = min(size, key=lambda core: distance(core, size[core]))
     if not 0.5 < size[best] / n_parameters < 2:
-        raise ValueError(f"no core of some {n_parameters} parameters: the nearest has {size[best]}")
+        raise ValueError(f"no core of {n_parameters} parameters: the nearest has {size[best]}")
     return best
 
 
@@ -157,7 +157,7 @@ def _parameters(config: ModelConfig | LlmConfig) -> tuple[tuple[str, int], ...]:
 
 
 def non_embedding(config: ModelConfig | LlmConfig) -> int:
-    """Parameters that are in no look-up table of symbols.
+    """Number of parameters outside look-up tables of symbols.
 
     The tables are those of tokens, or of space groups, letters and elements. The text core's last
     layer is the transpose of its table, and so is not counted; the Wyckoff transformer's is.
@@ -173,10 +173,10 @@ def total(config: ModelConfig | LlmConfig) -> int:
 def training_flops(config: ModelConfig | LlmConfig, lengths: np.ndarray) -> float:
     """Mean floating-point operations of training on a sequence, of `lengths` (int [N]) tokens.
 
-    6 for each parameter and token (Kaplan et al., arXiv 2001.08361), the last layer among the
-    parameters, and of attention 6 n² times layers and width of all heads for n tokens, half of
-    what every token seeing all would take. Padding and what is computed again for the gradient
-    are not counted.
+    6 for each parameter and token (Kaplan et al., arXiv 2001.08361); the last layer counts as
+    parameters. Attention adds 6 n² times layers times the width of all heads, for n tokens: half
+    the cost of full attention, as it is causal. Padding and recomputation for the gradient are not
+    counted.
     """
     n = non_embedding(config)
     if isinstance(config, LlmConfig):

@@ -28,26 +28,27 @@ are for training: a tokenizer learns from those."""
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which crystals are learnt, and which validate."""
+    """Training and validation crystals."""
 
     train: str = "prototypes"
     """Training crystals: a file, a folder or a registered dataset."""
     validation: str = ""
-    """Validation crystals; a share of the training crystals if not given."""
+    """Validation crystals: a file, a folder or a registered dataset. If not given, a share of the
+    training crystals is held out."""
     share: float = 0.1
-    """That share."""
+    """Share of the training crystals that is held out, if --data.validation is not given."""
     max_sites: int = 8
     """Crystals with more symmetry-distinct sites are left out."""
     max_length: float = 40.0
-    """Å: crystals with a longer axis are left out; bins of lengths end here."""
+    """Å: crystals with a longer axis are left out. Bins of lengths end here."""
     max_tokens: int = 1024
-    """Crystals that are longer in any of the tokenizations are left out for all."""
+    """Crystals with more tokens in any of the tokenizations are left out for all."""
     n_train: int = 0
-    """Training crystals at most, chosen at random; all if 0."""
+    """Largest number of training crystals, chosen at random. 0: all."""
     n_validation: int = 0
-    """Validation crystals at most; all if 0."""
+    """Largest number of validation crystals. 0: all."""
     seed: int = 0
-    """Of the choices."""
+    """Random seed for these choices."""
 
     def __post_init__(self) -> None:
         check(self, share=Range(0, 1, False, False), max_sites=at_least(1), max_length=POSITIVE)
@@ -65,7 +66,7 @@ class ComparedData(NamedTuple):
 
     @property
     def words(self) -> str:
-        """For the report."""
+        """Description for the report."""
         reasons = ", ".join(f"{n} {reason}" for reason, n in self.left_out.items() if n)
         return (
             f"{len(self.train)} training and {len(self.validation)} validation crystals, the same"
@@ -76,8 +77,8 @@ class ComparedData(NamedTuple):
 def compared_data(config: DataConfig, folder: Path, lengths: Mapping[str, Lengths]) -> ComparedData:
     """The crystals of a comparison, chosen once and kept in its folder.
 
-    Each structure is there once (by StructureMatcher, over both sets; training crystals come
-    first). Of what is left, n_train and n_validation are chosen.
+    Each structure occurs once (by StructureMatcher, over both sets; the training crystal is kept).
+    From these, n_train and n_validation are chosen.
 
     Args:
       lengths: by tokenization; a crystal that one of them cannot write, or writes with more than
@@ -92,7 +93,7 @@ def compared_data(config: DataConfig, folder: Path, lengths: Mapping[str, Length
 
 
 def write(data: ComparedData, path: Path) -> None:
-    """Keep the crystals, whole or not at all."""
+    """Write the crystals to a file, completely or not at all."""
     arrays = {
         f"{name}.{field.name}": getattr(crystals, field.name)
         for name, crystals in (("train", data.train), ("validation", data.validation))
@@ -103,7 +104,7 @@ def write(data: ComparedData, path: Path) -> None:
 
 
 def read(path: Path) -> ComparedData:
-    """The crystals that were kept."""
+    """The crystals that `write` wrote."""
     names = [field.name for field in dataclasses.fields(Crystals)]
     with np.load(path) as arrays:
         train, validation = (

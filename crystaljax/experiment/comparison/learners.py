@@ -1,4 +1,4 @@
-"""Learners: a variant's policy with its data, trained and scored the same way for both kinds."""
+"""Learners: a variant's policy with its data. Both kinds of model are trained and scored alike."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ from crystaljax.training.sft import SftConfig, sft
 log = logging.getLogger(__name__)
 
 TEMPLATE = PromptTemplate("any crystal", user="", completion="{text}")
-"""Prompt of texts: nothing but a line end, so that prompts cost next to nothing."""
+"""Prompt of texts: only a line end, so that prompts cost almost nothing."""
 
 MAX_DESCRIPTIONS = 8
-"""Random descriptions of a crystal that texts are learnt in; later passes use them again."""
+"""Random descriptions of each crystal for training on texts; later passes use them again."""
 
 AT_ONCE = 512
-"""Crystals that are written at a time."""
+"""Crystals that are encoded at a time."""
 
 SCORED = 64
 """Crystals that are scored at a time."""
@@ -84,7 +84,7 @@ class Learner(Protocol):
         track: Track,
         run_id: str | None = None,
     ) -> tuple[Params, int]:
-        """Parameters of the lowest validation NLL in n steps, and their step.
+        """Train for n steps; return the parameters of the lowest validation NLL, and their step.
 
         Goes on from the folder's last checkpoint.
         """
@@ -112,7 +112,7 @@ class HybridLearner:
 
     @cached_property
     def policy(self) -> WyckoffPolicy:
-        """With the space groups and elements of the training crystals."""
+        """The policy, with the space groups and elements of the training crystals."""
         groups = np.bincount(self.data.train.space_group, minlength=N_GROUPS + 1)[1:]
         elements = (element_counts(self.data.train) > 0).sum(axis=0)
         return WyckoffPolicy(self.network, groups, elements)
@@ -124,7 +124,7 @@ class HybridLearner:
 
     @cached_property
     def nll(self) -> Callable[[Params], np.ndarray]:
-        """Densities integrated over bins, and the space group's share."""
+        """As of `Learner.nll`: densities integrated over bins, plus −ln p of the space group."""
         return BinnedNll(self.policy, self.data.validation, self.resolution, SCORED)
 
     def train(
@@ -168,12 +168,12 @@ class TextLearner:
 
     @property
     def network(self) -> LlmConfig:
-        """With the tokenizer's vocabulary."""
+        """Size of the network, with the tokenizer's vocabulary."""
         return self.policy.texts.config
 
     @cached_property
     def policy(self) -> CrystalTextPolicy:
-        """Untrained, of this seed."""
+        """The untrained policy of this seed."""
         tokenizer, format = self.texts.tokenizer, self.texts.format
         config = dataclasses.replace(self.core, vocabulary=tokenizer.n_vocabulary())
         texts = TextPolicy(LanguageModel(config, nnx.Rngs(self.seed)), tokenizer)
@@ -198,7 +198,7 @@ class TextLearner:
 
     @cached_property
     def nll(self) -> Callable[[Params], np.ndarray]:
-        """Of completions."""
+        """As of `Learner.nll`: −ln p of the completions."""
         return TextNll(self.policy.texts, self._validation, SCORED)
 
     def train(
@@ -294,7 +294,7 @@ def text_lengths(
 def variant_texts(
     variant: Variant, resolution: Resolution, data: DataConfig, folder: Path
 ) -> VariantTexts:
-    """Result of `text_lengths`."""
+    """The format and tokenizer that `text_lengths` made."""
     return VariantTexts(variant_format(variant, resolution, data), Tokenizer.load(folder))
 
 
@@ -321,7 +321,7 @@ def _intervals(budget: BudgetConfig, n_steps: int) -> dict[str, Any]:
 
 
 def _each(crystals: Crystals, function: Callable[[Crystals], list[int]]) -> np.ndarray:
-    """int [N]: numbers of all crystals, one by one where they raise together, 0 where one does."""
+    """int [N]: result of each crystal, 0 if it raises. They are tried together, then one by one."""
     found = np.zeros(len(crystals), int)
     for start in range(0, len(crystals), AT_ONCE):
         part = crystals[np.arange(start, min(start + AT_ONCE, len(crystals)))]

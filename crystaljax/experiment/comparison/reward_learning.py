@@ -1,10 +1,11 @@
 """Learning by reward from each trained model, with the same number of rewards for all.
 
 PLaID++ (arXiv 2509.07150) finds that preference learning collapses on texts of coordinates and not
-on Wyckoff texts. Here every variant goes on from its own trained model by the same iterated DPO and
-the same PPO or GRPO, and the curves of stability, uniqueness, novelty and KL over the rewards tell
-whether it does. The hybrid model's space groups are drawn and not learnt, so that its pairs are of
-samples of one space group; all samples of a text model have the same prompt.
+on Wyckoff texts. Here every variant starts from its own trained model, and learns by the same
+iterated DPO and by the same PPO or GRPO. Curves of stability, uniqueness, novelty and KL over the
+number of rewards show whether learning collapses. The hybrid model's space groups are drawn and not
+learnt, so its pairs are samples of one space group. All samples of a text model have the same
+prompt.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from crystaljax.experiment.comparison.stages import Comparison
 from crystaljax.experiment.comparison.tables import SUN, Results
 from crystaljax.experiment.comparison.variants import Variant
 from crystaljax.rewards.base import Reward, RewardBatch
-from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.ehull import E_ABOVE_HULL
 from crystaljax.rewards.guards import Guarding, create_guards
+from crystaljax.rewards.wrapping import Wrapping
 from crystaljax.tracking import read_metrics
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.optimizer import fine_tuning
@@ -48,14 +50,15 @@ CURVES = {
     "unique": "samples/unique",
     "novel": "samples/novel",
 }
-"""Shares of all samples of a rollout, and the metrics that they are."""
+"""Curves by name: shares of all samples of a rollout, and the metrics they come from."""
 
 KL = "KL from the trained model (nats)"
 
 
 @dataclass(frozen=True)
 class RewardLearningConfig:
-    """The same for every variant. ValueError if the two do not get the same number of rewards."""
+    """Learning by reward, the same for every variant. ValueError if the two methods do not get the
+    same number of rewards."""
 
     dpo: PreferenceConfig = field(
         default_factory=lambda: PreferenceConfig(
@@ -75,12 +78,13 @@ class RewardLearningConfig:
     )
     """GRPO, or PPO."""
     bounds: RewardBounds = field(default_factory=lambda: RewardBounds(invalid=-1.0))
-    """Bounds of minus the energy above hull, and what a sample is worth that cannot be judged."""
+    """Bounds of the reward (minus the energy above hull), and the penalty of samples that cannot be
+    judged."""
     guards: tuple[str, ...] = ()
     """Guards of the reward, in the order in which they act, as of `rewards.guards`."""
     grammar: bool = False
-    """Hold the rollouts of texts to their grammar, for models that hardly write a crystal without:
-    what is learnt from is then not the model's own, and PPO and GRPO only approximate."""
+    """Sample texts under their grammar, for models that write few crystals without it. The samples
+    then do not follow the model's own distribution, so PPO and GRPO are only approximate."""
     n_parts: int = 1
     """Micro-batches that a batch is split into, to save memory."""
 
@@ -103,17 +107,12 @@ class RewardLearningConfig:
 
 
 @dataclass(frozen=True)
-class TellsMetastable:
+class TellsMetastable(Wrapping):
     """A reward with the energy above hull in its info, which tells too what is metastable."""
 
     reward: Any
     threshold: float = Thresholds().metastable
     """eV/atom"""
-
-    @property
-    def quantity(self) -> Quantity:
-        """The reward's."""
-        return quantity_of(self.reward)
 
     def __call__(self, items: Any) -> RewardBatch:
         """Rewards of B items."""
@@ -131,7 +130,7 @@ def learn(
     seed: int,
     method: Method,
 ) -> Mapping[str, Any] | None:
-    """Learning by reward from a trained model, and fresh samples of what it became.
+    """Learn by reward from a trained model, and evaluate fresh samples of the result.
 
     None if there is no trained model.
     """

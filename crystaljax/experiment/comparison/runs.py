@@ -10,9 +10,9 @@ from crystaljax.experiment.comparison.variants import Variant
 from crystaljax.experiment.run_results import RESULT_FILE, read_result, write_result
 
 Stage = Literal["ceiling", "search", "train", "free", "grammar", "dpo", "grpo"]
-"""Crystals written and read again; a short training that chooses the learning rate; the training;
-samples drawn freely, and held to the grammar of their text format; preference and reinforcement
-learning from the trained model."""
+"""ceiling: crystals encoded and decoded; search: a short training that chooses the learning rate;
+train: the training; free and grammar: samples drawn freely, and under the grammar of their text
+format; dpo and grpo: learning by preference and by reward from the trained model."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Run:
     stage: Stage
     seed: int
     learning_rate: float | None = None
-    """Of a search; other stages have the rate that was chosen."""
+    """Learning rate of a search; other stages use the one that was chosen."""
 
     @property
     def name(self) -> str:
-        """Its place among all runs, and what it is called in W&B."""
+        """Name of the run in W&B, and its path among all runs."""
         rate = "" if self.learning_rate is None else f"-lr{self.learning_rate:g}"
         return f"{self.variant.folder}/{self.stage}{rate}-seed{self.seed}"
 
@@ -46,7 +46,7 @@ class Run:
         return read_result(path)
 
     def finish(self, output: Path, result: dict[str, Any]) -> dict[str, Any]:
-        """Keep the result, whole or not at all."""
+        """Write the result, completely or not at all."""
         described = {"run": asdict(self), **result}
         write_result(self.folder(output) / RESULT_FILE, described)
         return described

@@ -1,4 +1,4 @@
-"""The stages of a comparison, run by run; what is finished is not done again."""
+"""The stages of a comparison, run by run. Finished runs are not repeated."""
 
 from __future__ import annotations
 
@@ -50,29 +50,29 @@ from crystaljax.tracking import read_metrics
 log = logging.getLogger(__name__)
 
 N_ROUND_TRIPS = 300
-"""Validation crystals that are written and read again."""
+"""Validation crystals that are encoded and decoded."""
 
 SEARCH_SEED = 0
 """Seed of the short trainings that choose a learning rate."""
 
 MODEL = "model"
-"""The folder of a trained model in that of its run."""
+"""Name of the trained model's folder, in the folder of its run."""
 
 
 @dataclass(frozen=True)
 class SamplesConfig:
-    """Samples, and the judgement of models by them."""
+    """Samples, and their evaluation."""
 
     n: int = 1000
-    """Attempts of each model, free and held to the grammar each."""
+    """Samples of each model: so many drawn freely, and so many under the grammar."""
     temperature: float = 1.0
-    """Of sampling."""
+    """Sampling temperature."""
     batch_size: int = 128
     """Samples made at a time."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     """Potential and hull."""
     judge: str = ""
-    """Another potential to judge with too, such as nequix; none if not given."""
+    """A second potential for the evaluation, such as nequix. Empty: none."""
     metrics: tuple[str, ...] = ()
     """Further metrics of your own, each as FILE.py:FUNCTION; see `EvaluationConfig`."""
 
@@ -82,7 +82,7 @@ class SamplesConfig:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison in a folder: its variants, its data, and all that is done with them."""
+    """A comparison in a folder: its variants, its data, and its stages."""
 
     experiment: Experiment
     variants: Sequence[Variant]
@@ -92,11 +92,11 @@ class Comparison:
     budget: BudgetConfig
     samples: SamplesConfig
     failures: list[str] = field(default_factory=list)
-    """Faults of single variants, for the report."""
+    """Failures of single variants, for the report."""
 
     @property
     def output(self) -> Path:
-        """Its folder."""
+        """Output folder of the comparison."""
         return self.experiment.folder
 
     @cached_property
@@ -148,7 +148,7 @@ class Comparison:
                 judge.close()
 
     def apart(self, variant: Variant, seed: int) -> AbstractContextManager[None]:
-        """A fault in the block costs this variant and seed, not the others."""
+        """Catch errors in the block: they cost this variant and seed, not the others."""
         return apart(f"{variant.label}, seed {seed}", self.failures, ValueError)
 
     def check(self, variants: Sequence[Variant], seeds: Sequence[int]) -> None:
@@ -216,7 +216,7 @@ class Comparison:
         return min(finite, key=finite.__getitem__)
 
     def train(self, variant: Variant, seed: int) -> Mapping[str, Any]:
-        """A training at equal cost, with the learning rate that short ones chose."""
+        """Train at equal cost, with the learning rate that the short runs chose."""
         run = Run(variant, "train", seed)
         found = run.result(self.output)
         if found is not None:
@@ -224,7 +224,7 @@ class Comparison:
         return self._trained(run, self.chosen_rate(variant), 1.0)
 
     def _trained(self, run: Run, learning_rate: float, share: float) -> dict[str, Any]:
-        """The result of a training, which is done if it is not there."""
+        """The result of a training run, which is run first if it is not finished."""
         if (found := run.result(self.output)) is not None:
             return found
         learner = self.learner(run.variant, run.seed)
@@ -292,7 +292,7 @@ class Comparison:
         )
 
     def judged(self, run: Run, drawn: Drawn, **more: Any) -> dict[str, Any]:
-        """The result of a run that ends with samples; `more` goes into it."""
+        """Evaluate the samples of a run and keep the result; `more` is added to it."""
         evaluation = assess_crystals(
             *(drawn.crystals, self.stability, self.reference),
             other=self.judge,

@@ -1,4 +1,4 @@
-"""Tables and pictures of a comparison, made of the results that are there."""
+"""Tables and figures of a comparison, of all results so far."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RATES = (
     *("decoded", "valid structure", "valid composition", "unique", "novel", "keeps space group"),
     *("metastable", SUN, f"believable {SUN}"),
 )
-"""Rates of the table of samples; those by a second judge follow."""
+"""Rates in the table of samples; those of a second potential follow."""
 
 DISTANCES = ("space group TV", "space group JS", "element TV", "element JS")
 """Distances of distributions from the training data."""
@@ -38,7 +38,7 @@ DISTANCES = ("space group TV", "space group JS", "element TV", "element JS")
 
 @dataclass(frozen=True)
 class Results:
-    """Results of some variants over some seeds, as far as there are any."""
+    """Results so far of some variants and seeds."""
 
     variants: Sequence[Variant]
     seeds: Sequence[int]
@@ -91,7 +91,7 @@ class Results:
         return shares / seconds if len(shares) == len(seconds) else np.empty(0)
 
     def reached(self) -> dict[tuple[Variant, int], Reached]:
-        """Validation NLL of each training within three budgets; equal ones are within a seed."""
+        """Validation NLL of each training within three budgets, which are equal within a seed."""
         found: dict[tuple[Variant, int], Reached] = {}
         for seed in self.seeds:
             trained = {
@@ -104,7 +104,8 @@ class Results:
 
     @property
     def headline(self) -> dict[str, float]:
-        """Numbers by which comparisons of one variant each compare, in a sweep; else none."""
+        """Main results of a comparison of a single variant, for sweeps; {} if there are several
+        variants."""
         if len(self.variants) != 1:
             return {}
         (variant,) = self.variants
@@ -114,7 +115,7 @@ class Results:
 
     @property
     def missing(self) -> list[str]:
-        """Names of the trainings and evaluations that are not there."""
+        """Names of the training and evaluation runs that are not finished."""
         stages: tuple[Stage, ...] = ("train", "free", "grammar")
         runs = [Run(v, s, seed) for v in self.variants for s in stages for seed in self.seeds]
         wanted = [run for run in runs if run.variant.is_text or run.stage != "grammar"]
@@ -247,7 +248,7 @@ def trade_off(results: Results) -> Figure:
 
 
 def _points(axes: Any, results: Results, height: Callable[[Variant], tuple[float, float]]) -> None:
-    """A labelled point with its error for each variant that is there."""
+    """A labelled point with its error bar for each variant with results."""
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis(LogFormatter(minor_thresholds=(3, 0.5)))
@@ -293,7 +294,7 @@ def learning_curves(results: Results, seed: int) -> Figure:
 
 
 def notes(results: Results, budget: BudgetConfig, resolution: Resolution) -> list[str]:
-    """Contents of the numbers, and what is missing."""
+    """Notes for the report: definitions of the numbers, and unfinished runs."""
     widths = resolution.widths
     found = [
         f"Every training costs {budget.flops:.3g} floating-point operations: 6 for each parameter"

@@ -24,11 +24,11 @@ class Variant:
     """One line of the comparison."""
 
     tokenization: str
-    """Its specification, see `tokenizations.registry`."""
+    """Specification of the tokenization; see `tokenizations.registry`."""
     cutting: Cutting | None = None
-    """Of texts; None of the hybrid sequence."""
+    """Cutting of texts into tokens; None for the hybrid sequence."""
     order: Order = "canonical"
-    """Of writing."""
+    """Description in which crystals are written; see `Order`."""
 
     @property
     def is_text(self) -> bool:
@@ -37,7 +37,7 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """For tables, like "cif, bpe, augmented"; what is usual is left out."""
+        """Label for tables, such as "cif, bpe, augmented"; usual settings are left out."""
         parts = [self.tokenization]
         parts += [self.cutting] if self.cutting == "bpe" else []
         parts += ["augmented"] if self.order == "augmented" else []
@@ -45,7 +45,7 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        """A name of a folder."""
+        """Name of the variant's folder."""
         parts = [self.tokenization, self.cutting or "hybrid", self.order]
         return "-".join(re.sub(r"[^\w.=-]+", "_", part).strip("_") for part in parts)
 
@@ -53,13 +53,13 @@ class Variant:
 def variants_of(
     tokenizations: Sequence[str], cuttings: Sequence[Cutting], orders: Sequence[Order]
 ) -> list[Variant]:
-    """All combinations that there are, each once.
+    """All possible combinations, each once.
 
     A format without a vocabulary of its own is cut into symbols where "own" is asked for; the
     hybrid sequence is not cut at all. ValueError for an unknown tokenization, or none.
     """
     if not (tokenizations and cuttings and orders):
-        raise ValueError("nothing to compare: name a tokenization, a cutting and an order at least")
+        raise ValueError("nothing to compare: name at least one tokenization, cutting and order")
     found = []
     for name, order in itertools.product(tokenizations, orders):
         if kind_of(name) == "hybrid":
@@ -70,16 +70,16 @@ def variants_of(
 
 
 def settled(variant: Variant, format: TextFormat) -> Variant:
-    """The variant as it can be had: cut into symbols where the format has no words of its own."""
+    """The variant, cut into symbols if the format has no vocabulary of its own."""
     if variant.cutting == "own" and not hasattr(format, "vocabulary"):
         return Variant(variant.tokenization, "symbols", variant.order)
     return variant
 
 
 def selected(variants: Sequence[Variant], only: Sequence[str]) -> list[Variant]:
-    """Those whose label is among `only`, in that order; all if it is empty.
+    """The variants whose labels are in `only`, in that order; all if it is empty.
 
-    ValueError for a label that none has.
+    ValueError for an unknown label.
     """
     if not only:
         return list(variants)
