@@ -88,11 +88,19 @@ def e_above_hull_histogram(
     return figure
 
 
-def histogram(values: Mapping[str, np.ndarray], x_label: str, n_bins: int = 34) -> Figure:
+def histogram(
+    values: Mapping[str, np.ndarray],
+    x_label: str,
+    n_bins: int = 34,
+    of: str = "samples",
+    known_as: str = "judged",
+) -> Figure:
     """Histograms of values by label, overlaid; nan are left out.
 
     Bars are fractions of all values, so that sets of different sizes compare. They reach from the
     1st to the 99th percentile of all; the outer bars hold those beyond.
+
+    of, known_as: names of the values, and of those that are not nan.
     """
     figure, axes = chart((6.4, 3.9))
     known = {label: np.asarray(x, float)[np.isfinite(x)] for label, x in values.items()}
@@ -105,10 +113,10 @@ def histogram(values: Mapping[str, np.ndarray], x_label: str, n_bins: int = 34) 
         heights = np.histogram(np.clip(some, low, high), edges)[0] / max(len(values[label]), 1)
         colour = look(i).colour
         axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35)
-        text = f"{label} ({len(some)} of {len(values[label])} judged)"
+        text = f"{label} ({len(some)} of {len(values[label])} {known_as})"
         axes.stairs(heights, edges, color=colour, lw=1.6, label=text)
     axes.set_xlabel(x_label)
-    axes.set_ylabel("fraction of samples")
+    axes.set_ylabel(f"fraction of {of}")
     axes.legend(frameon=False)
     return figure
 
@@ -175,6 +183,34 @@ def training_curves(
     return figure
 
 
+def rates_at_k(first: Mapping[str, np.ndarray], most: int) -> Figure:
+    """Shares of items that one of the first k attempts succeeds at, for k from 1 to `most`.
+
+    `first` [N] by label: the number of the first such attempt, from 1, and 0 if there is none.
+    Bands are Wilson's one-sigma intervals. Labels without items are left out.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = chart((6.4, 3.9))
+    at = np.arange(1, most + 1)
+    for i, (label, numbers) in enumerate(first.items()):
+        if not len(numbers):
+            continue
+        found = [Rate.of(label, (numbers > 0) & (numbers <= k), "") for k in at.tolist()]
+        values = 100 * np.array([rate.value for rate in found])
+        low, high = 100 * np.array([rate.interval(z=1) for rate in found]).T
+        colour, marker, line = look(i + 1)
+        text = f"{label} ({found[-1].fraction})"
+        axes.plot(at, values, color=colour, marker=marker, ls=line, ms=4, lw=1.6, label=text)
+        axes.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("attempts k")
+    axes.set_ylabel("match rate @k (%)")
+    axes.legend(frameon=False)
+    return figure
+
+
 def rates_by_group(rates: Mapping[str, Sequence[Rate]], groups: Sequence[int]) -> Figure:
     """Bars of one rate in some space groups, with Wilson's one-sigma intervals, by label."""
     figure, axes = chart((max(4.0, 0.5 * len(groups) + 1.5), 3.6))
@@ -190,7 +226,7 @@ def rates_by_group(rates: Mapping[str, Sequence[Rate]], groups: Sequence[int]) -
     axes.set_ylim(bottom=0)
     axes.set_xlabel("space group")
     axes.set_ylabel(f"{next(iter(rates.values()))[0].name} (% of samples)")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper right", ncols=len(rates), frameon=False)
     return figure
 
 
@@ -223,53 +259,6 @@ def merit_scatter(
     axes.set_ylabel("electronic dielectric constant")
     axes.legend(frameon=False)
     return figure
-
-
-def pareto(
-    points: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    x_label: str,
-    y_label: str,
-    maximised: tuple[bool, bool] = (False, True),
-) -> Figure:
-    """Two objectives (x, y) [N] of samples by label, and the front of those that none is better.
-
-    A sample is on its label's front if no other is at least as good in both and better in one. nan
-    are left out. The axes hold the middle 95 % of either objective and all fronts; the legend
-    counts what lies beyond.
-    """
-    figure, axes = chart((6.4, 4.2))
-    known, fronts = {}, {}
-    for label, pair in points.items():
-        some = np.stack([np.asarray(x, np.float64) for x in pair], axis=1)
-        known[label] = some[np.isfinite(some).all(axis=1)]
-        fronts[label] = known[label][pareto_front(known[label], maximised)]
-    limits = _limits(np.concatenate([*known.values()]), np.concatenate([*fronts.values()]))
-    for i, (label, some) in enumerate(known.items()):
-        colour, marker, line = look(i)
-        beyond = int(((some < limits[0]) | (some > limits[1])).any(axis=1).sum())
-        text = f"{label} ({len(some)}, {beyond} beyond the axes)" if beyond else label
-        how: dict[str, Any] = {"color": colour, "marker": marker}
-        axes.scatter(some[:, 0], some[:, 1], s=9, alpha=0.45, linewidths=0, label=text, **how)
-        front = fronts[label][np.argsort(fronts[label][:, 0])]
-        axes.plot(*front.T, ls=line, lw=1.4, ms=5, label=f"{label}: Pareto front", **how)
-    axes.set_xlim(limits[0, 0], limits[1, 0])
-    axes.set_ylim(limits[0, 1], limits[1, 1])
-    axes.set_xlabel(f"{x_label}, {'higher' if maximised[0] else 'lower'} is better")
-    axes.set_ylabel(f"{y_label}, {'higher' if maximised[1] else 'lower'} is better")
-    axes.legend(frameon=False, fontsize=8.5)
-    return figure
-
-
-def pareto_front(points: np.ndarray, maximised: Sequence[bool]) -> np.ndarray:
-    """Rows of the points [N, 2] that are not dominated: no other is as good in both objectives and
-    better in one. Of equal points all are taken or none."""
-    cost = np.where(maximised, -points, points)
-    rows: list[int] = []
-    for row in np.lexsort((cost[:, 1], cost[:, 0])):
-        last = cost[rows[-1]] if rows else np.full(2, np.inf)
-        if cost[row, 1] < last[1] or (cost[row] == last).all():
-            rows.append(int(row))
-    return np.array(rows, int)
 
 
 def trade_off(
@@ -395,16 +384,6 @@ def _bars(
     axes.set_ylabel(y_label)
     figure.legend(loc="outside upper right", ncols=min(len(fractions), 5), frameon=False)
     return figure
-
-
-def _limits(points: np.ndarray, always: np.ndarray) -> np.ndarray:
-    """Lower and upper ends [2, 2] of axes that hold most of the points [N, 2], and others all."""
-    if not len(points):
-        return np.array([[0.0, 0.0], [1.0, 1.0]])
-    low, high = np.quantile(points, [0.025, 0.975], axis=0)
-    low, high = np.minimum(low, always.min(axis=0)), np.maximum(high, always.max(axis=0))
-    margin = np.where(high > low, 0.05 * (high - low), 0.5)
-    return np.stack([low - margin, high + margin])
 
 
 def _running_mean(points: np.ndarray, window: int) -> np.ndarray:

@@ -70,12 +70,12 @@ class Config:
     rl: ReinforceConfig = field(
         default_factory=lambda: ReinforceConfig(
             algorithm="grpo",
-            n_steps=40,
+            n_steps=60,
             batch_size=80,
             group_size=8,
             tau=0.04,
             inner_steps=2,
-            optimizer=fine_tuning(1e-4),
+            optimizer=fine_tuning(3e-4),
         )
     )
     """Learning by reward. Its seed is taken from --seeds."""
@@ -120,7 +120,6 @@ PAPER = Config(
         train="mp20-train",
         test="mp20-test",
         fixed_units=False,
-        guards=(),
         dtype="bfloat16",
         fsdp=8,
         n_parts=80,

@@ -65,7 +65,7 @@ SMALL = Config(
         n_samples=1000,
         sampling=SamplingConfig(temperature=0.7, batch_size=100),
     ),
-    rlip=RlipConfig(n_unconditional=1000, n_per_group=80, optimizer=fine_tuning(3e-4)),
+    rlip=RlipConfig(n_unconditional=1000, n_per_group=80, optimizer=fine_tuning(1e-4)),
     exam=ExamConfig(n_per_iteration=200, n_per_group=40),
 )
 

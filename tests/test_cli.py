@@ -62,10 +62,10 @@ def test_conditions_of_a_file(
     asked, output = tmp_path / "asked.csv", tmp_path / "samples.csv"
     asked.write_text("formula,formula_units,space_group\nNaCl,1,225\n,,123\n")
     sample = ("sample", "--model", model, "--output", output, "--batch-size", 32)
-    run(*sample, "--conditions", asked, "--n", 4)
+    run(*sample, "--conditions", asked, "--n", 16)
     said = " ".join(capsys.readouterr().out.split())
-    assert "of 8 samples are in" in said
-    assert "8 of 8" in said or "that are no crystal" in said
+    assert "of 32 samples are in" in said
+    assert "32 of 32" in said or "that are no crystal" in said
     numbers = re.findall(r"_Int_Tables_number (\d+)", output.read_text(encoding="utf-8"))
     assert numbers and set(numbers) <= {"225", "123"}
     assert "say all of it in the file" in refused(

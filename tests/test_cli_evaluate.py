@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sqlite3
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from loose_potential import POTENTIAL
+from salt import CIF
 from test_cli import refused, run
 
 from crystaljax.composition import SYMBOLS
@@ -89,18 +91,24 @@ def test_with_a_potential(folder: Path, tmp_path: Path) -> None:
     assert found["metastable"]["count"] == (-expected <= 0.1).sum()
 
 
-def test_two_judges_a_cache_and_pictures(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The report has pictures and candidates; energies that are kept are not computed again."""
-    potential, hull = tmp_path / "loose.py", tmp_path / "hull.csv"
+def two_judges(folder: Path) -> tuple[object, ...]:
+    """Options: two potentials of a user's own, of which the second gives twice the energies of the
+    first; a hull of the elements alone, and a cache."""
+    potential, hull = folder / "loose.py", folder / "hull.csv"
     tight = POTENTIAL.replace("class Loose", "class Tight").replace('"loose"', '"tight"')
     potential.write_text(POTENTIAL + tight.replace("/ 1e3", "/ 5e2"))
     elements = "".join(f"{symbol},0\n" for symbol in SYMBOLS[:94])
     hull.write_text(f"what,E\n{elements}")
+    given = ("--hull", f"{hull}:formula=what,energy=E", "--potential", f"{potential}:Loose")
+    return (*given, "--judge", f"{potential}:Tight", "--cache", folder / "cache.sqlite")
+
+
+def test_two_judges_a_cache_and_pictures(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report has pictures and candidates; energies that are kept are not computed again."""
     given = ("evaluate", folder / "samples.csv", "--train", folder / "known.csv")
-    given += ("--hull", f"{hull}:formula=what,energy=E", "--potential", f"{potential}:Loose")
-    given += ("--judge", f"{potential}:Tight", "--cache", tmp_path / "cache.sqlite")
+    given += two_judges(tmp_path)
     run(*given, "--output", tmp_path / "out")
     found = rates(tmp_path / "out")
     assert {"metastable", "metastable (tight)"} <= found.keys()
@@ -124,9 +132,7 @@ def test_two_judges_a_cache_and_pictures(
     output = ("--output", tmp_path / "none")
     assert "beside --potential" in refused(capsys, *given, *output, "--potential", "none")
     few = ("evaluate", folder / "samples.csv", *output)
-    assert "--judge-hull is of --judge" in refused(capsys, *few, "--judge-hull", hull)
-    csp = ("--protocol", "csp", "--truth", folder / "known.csv", "--cache", tmp_path / "x")
-    assert "are of samples" in refused(capsys, *few, *csp)
+    assert "--judge-hull is of --judge" in refused(capsys, *few, "--judge-hull", "x")
 
 
 def test_what_cannot_be_asked(
@@ -180,3 +186,45 @@ def test_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "leave them out" in refused(capsys, *given, *other, "--n-generated", 9)
     assert "--relax needs" in refused(capsys, *given, *other, "--relax-steps", 9)
     assert "attempts from 1 on" in refused(capsys, *given, *other, "--at", 0)
+
+
+def salt(a: float) -> str:
+    """A CIF of NaCl in a cubic cell of one formula unit, a in Å."""
+    lengths = "".join(f"_cell_length_{x} {a}\n" for x in "abc")
+    return re.sub(r"(_cell_length_. .*\n)+", lengths, CIF)
+
+
+def test_energies_of_predictions(tmp_path: Path) -> None:
+    """Relative energies by hand, from a folder of CIFs; what is kept is not computed again."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for name, text in {"NaCl__1": salt(4.1), "NaCl__2": salt(3.9), "NaCl__3": "x"}.items():
+        (folder / f"{name}.cif").write_text(text)
+    rows = {"id": "mp-1", "cif": salt(4.0)}
+    with (tmp_path / "truth.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([[*rows], [*rows.values()]])
+    given = ("evaluate", folder, "--protocol", "csp", "--truth", tmp_path / "truth.csv")
+    given += ("--train", tmp_path / "truth.csv", "--relax", *two_judges(tmp_path))
+    run(*given, "--output", tmp_path / "out")
+    found = rates(tmp_path / "out")
+    energies = {a: -(a**3) / 2e3 for a in (3.9, 4.0, 4.1)}  # eV/atom
+    lowest, second = energies[4.1] - energies[4.0], energies[3.9] - energies[4.0]
+    for end, factor in (("", 1), (" (tight)", 2)):
+        mean = found[f"relative energy{end}"]["value"]
+        assert mean == pytest.approx(factor * (lowest + second) / 2, abs=1e-7)
+        assert found[f"energy known{end}"]["count"] == 2
+        least = found[f"median lowest relative energy{end}"]["value"]
+        assert least == pytest.approx(factor * lowest, abs=1e-7)
+    assert found["match rate @1"]["count"] == found["relaxed match rate @1"]["count"] == 1
+    table = list(csv.DictReader((tmp_path / "out" / "attempts.csv").open()))
+    assert {"e_above_hull_tight", "relative_energy_tight", "relaxed_rms"} <= table[0].keys()
+    assert "relaxed match rate @1 (tight)" not in found
+    names = {path.stem for path in (tmp_path / "out").glob("*.png")}
+    assert names == {"match_rates", "displacements", "energies", "relative_energies"}
+    assert (tmp_path / "out" / "report.html").read_text().count("data:image/png") == 4
+
+    n_kept = kept(tmp_path / "cache.sqlite")
+    assert n_kept == 6  # the truth and two attempts by two potentials
+    run(*given, "--output", tmp_path / "again")
+    assert kept(tmp_path / "cache.sqlite") == n_kept
+    assert rates(tmp_path / "again") == found

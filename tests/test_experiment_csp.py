@@ -29,7 +29,7 @@ from crystaljax.experiment.csp.results import all_tables, figures_of, headline, 
 from crystaljax.experiment.csp.setup import CSPSetup, selected
 from crystaljax.experiment.csp.study import arms_of
 from crystaljax.experiment.run_results import write_result
-from crystaljax.policies.base import SamplingConfig
+from crystaljax.policies.base import Rollout, SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.symmetry.orbits import n_atoms
 from crystaljax.text.prompts import load_template
@@ -95,6 +95,20 @@ def test_what_cannot_be_asked_costs_itself_alone() -> None:
         propose(policy, params, [], 2, 0, sampling)
 
 
+def test_attempts_have_prompts_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The space groups that a Wyckoff transformer draws are not one for all attempts."""
+    policy, drawn = WyckoffPolicy(SMALL, load("prototypes").space_group_counts), []
+
+    def sample(*arguments: Any) -> Rollout:
+        drawn.append(WyckoffPolicy.sample(policy, *arguments))
+        return drawn[0]
+
+    monkeypatch.setattr(policy, "sample", sample)
+    asked = [Condition(formula="NaCl", formula_units=1)]
+    propose(policy, policy.init(0), asked, 40, 0, SamplingConfig(batch_size=40))
+    assert len(set(drawn[0].prompt.tolist())) > 5
+
+
 def test_the_examples_of_the_prompt_are_rock_salt_and_rutile() -> None:
     template = load_template("csp_two_examples")
     (message,) = template.messages({"formula": "CaPd2"})
@@ -126,7 +140,7 @@ def finish(arm: Any, output: Path, count: int) -> None:
         Rate("match rate @1 (formula-disjoint)", 1, 5, "x"),
         Rate("crystal", 18, 20, "x"),
         Rate("metastable as asked", count, 10, "x"),
-        Measure("mean energy above hull", 0.1 * count, 0.01, "eV/atom", 9, "x"),
+        Measure("median energy above hull", 0.1 * count, 0.01, "eV/atom", 9, "x"),
     ]
     folder = arm.folder(output)
     write_result(folder / "result.json", {"metrics": [x.to_dict() for x in metrics]})

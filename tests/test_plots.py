@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.image import AxesImage, imread
 
 from crystaljax import plots
@@ -42,38 +40,22 @@ def test_histogram_counts_every_sample() -> None:
     assert "eV/atom" in axes.get_xlabel()
 
 
-@given(
-    points=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=20),
-    maximised=st.tuples(st.booleans(), st.booleans()),
-)
-def test_pareto_front_is_what_nothing_dominates(
-    points: list[tuple[int, int]], maximised: tuple[bool, bool]
-) -> None:
-    pairs = np.array(points, float).reshape(-1, 2)
-    gain = pairs * np.where(maximised, 1, -1)
-    dominated = [
-        any((other >= one).all() and (other > one).any() for other in gain) for one in gain
-    ]
-    front = plots.pareto_front(pairs, maximised)
-    assert sorted(front) == [row for row, worse in enumerate(dominated) if not worse]
-
-
-def test_pareto_plot() -> None:
-    rng = np.random.default_rng(0)
-    energy, reward = rng.normal(size=(2, 200))
-    energy[0], reward[0], energy[1] = 50, -50, np.nan
-    pairs = {"before": (energy, reward), "none": (np.full(3, np.nan), np.ones(3))}
-    figure = plots.pareto(pairs, "energy", "reward")
+def test_rates_at_k_by_hand() -> None:
+    """Four test crystals: found at the first and the third of three attempts, two never."""
+    first = {"all": np.array([1, 0, 3, 0]), "none": np.zeros(0, int), "late": np.array([0, 3])}
+    figure = plots.rates_at_k(first, most=3)
     (axes,) = figure.axes
-    assert axes.get_xlabel() == "energy, lower is better"
-    low, high = axes.get_xlim()
-    front = np.asarray(axes.lines[0].get_xdata(), float)
-    assert low < front.min() == np.nanmin(energy) and front.max() < high < 50
-    said = axes.get_legend().get_texts()[0].get_text()
-    shown = np.asarray(axes.collections[0].get_offsets())
-    inside = (shown > [low, axes.get_ylim()[0]]) & (shown < [high, axes.get_ylim()[1]])
-    assert said == f"before (199, {199 - inside.all(axis=1).sum()} beyond the axes)"
+    lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes.lines}
+    assert lines.keys() == {"all (2 / 4)", "late (1 / 2)"}
+    np.testing.assert_allclose(lines["all (2 / 4)"], [25, 25, 50])
+    np.testing.assert_allclose(lines["late (1 / 2)"], [0, 0, 50])
+    low, high = Rate("", 2, 4, "").interval(z=1)
+    band = axes.collections[0].get_paths()[0].vertices
+    at_last = np.asarray(band)[np.asarray(band)[:, 0] == 3, 1]
+    np.testing.assert_allclose([at_last.min(), at_last.max()], [100 * low, 100 * high])
     figure.draw_without_rendering()
+    (axes,) = plots.rates_at_k({"all": np.array([1])}, most=1).axes
+    assert len(axes.lines) == 1
 
 
 def test_bars_show_the_commonest() -> None:

@@ -80,6 +80,12 @@ def test_the_value_is_minus_the_energy_above_hull() -> None:
     assert batch.ok.all()
 
 
+def test_an_energy_that_no_crystal_has_is_none() -> None:
+    batch = EnergyAboveHull(Fixed(-4e7), load_hull("demonstration"))(crystals_of(NACL))
+    assert not batch.ok[0] and np.isnan(batch.info["e_above_hull"][0])
+    assert "no crystal has that" in str(batch.reasons[0])
+
+
 def test_corrections_are_added_where_the_potential_lacks_them() -> None:
     hull = Hull.from_entries(["NaCl", "Fe"], [-2.0, 0.0])
     crystals = crystals_of(NACL, CRUSHED, IRON)

@@ -13,7 +13,8 @@ from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.policies import assess_crystals
 from crystaljax.rewards.cache import Cached
-from crystaljax.rewards.ehull import EnergyAboveHull, create_e_above_hull, relaxation_of
+from crystaljax.rewards.cell_energies import relaxation_of
+from crystaljax.rewards.ehull import EnergyAboveHull, create_e_above_hull
 from crystaljax.rewards.hull import Hull
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward

@@ -247,6 +247,7 @@ def test_a_reward_that_fails_for_all_is_told(tmp_path: Path) -> None:
         {"n_unconditional": 0},
         {"pairs": PairConfig(stable_metastable=0, novel_known=0)},
         {"temperature_step": 0.1, "temperature_every": 1},
+        {"distinct": True},
     ],
     ids=lambda x: next(iter(x)),
 )
@@ -266,6 +267,10 @@ def test_ablations(change: dict[str, Any], tmp_path: Path) -> None:
             assert ((x.asked == 0) | (x.found == x.asked))[rows].all()
             assert not used
         assert all(config.pairs(KINDS.index(kind)) for kind in used)
+        if config.distinct:
+            taken = np.unique(x.lessons)
+            same = zip(x.tier[taken], x.cluster[taken], x.asked[taken], strict=True)
+            assert len(taken) == len(set(same))
     assert found[1].temperature == pytest.approx(1 + config.temperature_offset(1))
     assert any(
         (np.asarray(a) != np.asarray(b)).any()

@@ -16,6 +16,7 @@ from crystaljax.training.tiers import (
     UNKNOWN,
     UNSTABLE,
     PairConfig,
+    distinct_tiers,
     tiered_pairs,
     tiers_of,
 )
@@ -72,6 +73,19 @@ def test_pairs_are_those_of_an_enumeration(
             drawn = {b for name, chosen, b in found if (name, chosen) == (kind, a)}
             assert drawn <= could
             assert len(drawn) == min(config(place), len(could))
+
+
+@given(st.lists(st.tuples(st.integers(-1, 2), st.integers(-1, 3), st.sampled_from([0, 225]))))
+def test_a_structure_has_its_tier_once(samples: list[tuple[int, int, int]]) -> None:
+    rows = np.array(samples, int).reshape(-1, 3)
+    seen: set[tuple[int, int, int]] = set()
+    expected = []
+    for sample in samples:
+        tier, cluster, _ = sample
+        is_new = tier != UNKNOWN and cluster >= 0 and sample not in seen
+        expected.append(tier if is_new else UNKNOWN)
+        seen.add(sample)
+    np.testing.assert_array_equal(distinct_tiers(*rows.T), expected)
 
 
 def test_the_rejected_are_drawn_evenly() -> None:

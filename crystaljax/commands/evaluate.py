@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from rich.table import Table
 from crystaljax.commands.base import Command, OfFiles, relaxation_steps
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from crystaljax.evaluation.candidates import Candidates
     from crystaljax.evaluation.rates import MetricSet
     from crystaljax.evaluation.report import Picture
@@ -154,8 +156,6 @@ class Evaluate(Command):
         if self.judge_hull and not self.judge:
             raise ValueError("--judge-hull is of --judge: give that, too")
         if self.protocol == "csp":
-            if self.judge or self.cache is not None:
-                raise ValueError("--judge and --cache are of samples: leave them out")
             if self.truth is None:
                 raise ValueError("--protocol csp compares with test crystals: give --truth")
             if self.n_generated is not None or self.metrics:
@@ -173,9 +173,7 @@ class Evaluate(Command):
         from crystaljax.data.writers import write
         from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
         from crystaljax.evaluation.files import evaluate_file
-        from crystaljax.evaluation.report import Picture
         from crystaljax.experiment.evaluated import best_evaluated, evaluation_figures
-        from crystaljax.plots import save
 
         reference = None
         if self.train is not None:
@@ -192,10 +190,7 @@ class Evaluate(Command):
             best = best_evaluated(result, data.crystals)
             name = "" if energy is None else energy.potential
             figures = evaluation_figures(result, best, name, reference)
-            pictures = [
-                Picture(save(figure, folder / f"{stem}.png"), caption)
-                for stem, (figure, caption) in figures.items()
-            ]
+            pictures = _saved(figures, folder)
             columns = {name: column[: len(data)] for name, column in result.columns.items()}
             write(data.crystals, folder / "samples.csv", {"material_id": data.ids, **columns})
             said = "what was found of each sample in samples.csv"
@@ -205,24 +200,37 @@ class Evaluate(Command):
 
     def _predictions(self, energy: StabilityReward | None, other: StabilityReward | None) -> Judged:
         """Judge attempts at predicting structures."""
-        assert other is None
         from crystaljax.evaluation.attempt_energies import csp_energies
         from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
         from crystaljax.evaluation.prediction_files import read_known, read_predictions
+        from crystaljax.experiment.evaluated import attempt_figures
 
         assert self.truth is not None
         truth = read_known(self.truth)
         attempts = read_predictions(self.source, truth)
         train = None if self.train is None else read_known(self.train)
-        energies = None
-        if energy is not None:
-            energies = csp_energies(energy.energy, truth, attempts)
-        result = evaluate_csp(truth, attempts, train, energies, CSPConfig(at=self.at))
+        energies, second = (
+            None if judge is None else csp_energies(judge, truth, attempts)
+            for judge in (energy, other)
+        )
+        config = CSPConfig(at=self.at)
+        result = evaluate_csp(truth, attempts, train, energies, config, second)
 
         def write_tables(folder: Path) -> Written:
             result.write_tables(folder)
-            return Written(
-                "what was found of attempts in attempts.csv, of test crystals in targets.csv"
-            )
+            figures = attempt_figures(result, "" if energies is None else energies.potential)
+            said = "what was found of attempts in attempts.csv, of test crystals in targets.csv"
+            return Written(said, _saved(figures, folder))
 
         return result, write_tables
+
+
+def _saved(figures: Mapping[str, tuple[Figure, str]], folder: Path) -> list[Picture]:
+    """The figures as files of a folder, each with its caption."""
+    from crystaljax.evaluation.report import Picture
+    from crystaljax.plots import save
+
+    return [
+        Picture(save(figure, folder / f"{stem}.png"), caption)
+        for stem, (figure, caption) in figures.items()
+    ]

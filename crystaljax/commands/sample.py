@@ -111,7 +111,8 @@ class Sample(Command):
         policy.check(list(dict.fromkeys(conditions)), sampling)
         with self._ranking() as ranking:
             with console.status(f"sampling {n} crystals"):
-                rollout = policy.sample(params, conditions, self.seed, sampling, repeat)
+                each = [one for one in conditions for _ in range(repeat)]  # a prompt each
+                rollout = policy.sample(params, each, self.seed, sampling)
             self._write(rollout, ranking, console)
 
     @contextmanager

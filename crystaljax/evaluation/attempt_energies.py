@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from crystaljax.crystal import AtomicCell
 from crystaljax.evaluation.attempts import Attempts, Known, element_counts_of
-from crystaljax.rewards.base import Reasons
+from crystaljax.rewards.base import Reasons, RewardBatch
+from crystaljax.rewards.cell_energies import CellEnergies, relaxation_of
+from crystaljax.rewards.compose import Guarded
 from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_state
-from crystaljax.rewards.potentials import Potential
-from crystaljax.rewards.potentials.base import Relaxed, no_relaxation, put_relaxed
+from crystaljax.rewards.potentials.base import Relaxed
+from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.progress import tracked
 
 CHUNK = 64
@@ -31,6 +33,8 @@ class CSPEnergies:
     """float64 [A]: eV/atom."""
     reasons: Reasons
     """[A]: why there is none."""
+    potential: str
+    """Its name."""
     label: str
     """Names the potential and the relaxation."""
     hull: str
@@ -39,73 +43,63 @@ class CSPEnergies:
     """The A attempts relaxed, if they were."""
 
 
-def csp_energies(energy: EnergyAboveHull, truth: Known, attempts: Attempts) -> CSPEnergies:
-    """Energies of attempts and of the test crystals that they are at; relaxed if `energy` does so.
+def csp_energies(
+    judge: EnergyAboveHull | StabilityReward, truth: Known, attempts: Attempts
+) -> CSPEnergies:
+    """Energies of attempts and of the test crystals that they are at; relaxed if `judge` does so.
 
-    A relaxation that has not converged in `energy.relax_steps` is taken as far as it came.
+    A relaxation that has not converged in the judge's steps is taken as far as it came. Energies
+    are looked up and kept where the judge has a cache.
     """
+    energy = judge.energy if isinstance(judge, StabilityReward) else judge
     true: list[AtomicCell | None] = [None] * len(truth)
     for row in np.unique(attempts.target).tolist():
         true[row] = truth.cells[row]
-    potential, steps = energy.potential, energy.relax_steps
-    relaxed, cells = None, attempts.cells
-    if steps:
-        relaxed = relaxed_cells(potential, attempts.cells, attempts.reasons, steps, "attempts")
-        known = relaxed_cells(potential, true, [None] * len(true), steps, "true structures")
-        values, true_values, reasons = relaxed.energy, known.energy, relaxed.reasons
-        cells = relaxed.cells
-    else:
-        values, reasons = cell_energies(potential, attempts.cells, attempts.reasons, "attempts")
-        true_values, _ = cell_energies(potential, true, [None] * len(true), "true structures")
-    above = energy.above(element_counts_of(attempts.cells), values, cells).e_above_hull
-    state = relaxation_state(relaxed, steps)
+    found = cell_energies(judge, attempts.cells, attempts.reasons, "attempts")
+    known = cell_energies(judge, true, [None] * len(true), "true structures")
+    relaxed = relaxation_of(found) if energy.relax_steps else None
+    cells = attempts.cells if relaxed is None else relaxed.cells
+    above = energy.above(element_counts_of(attempts.cells), -found.value, cells)
+    state = relaxation_state(relaxed, energy.relax_steps)
+    name = energy.potential.name
     return CSPEnergies(
-        values,
-        true_values,
-        above,
-        reasons,
-        f"{potential.name}, {state}",
+        np.where(above.extrapolated, np.nan, -found.value),
+        -known.value,
+        above.e_above_hull,
+        above.reasons(found.reasons),
+        name,
+        f"{name}, {state}",
         f"{energy.label}, {state}",
         relaxed,
     )
 
 
 def cell_energies(
-    potential: Potential, cells: Sequence[AtomicCell | None], reasons: Reasons, what: str
-) -> tuple[np.ndarray, Reasons]:
-    """Energies [B] of cells as they stand, and why there is none."""
-    values, reasons = np.full(len(cells), np.nan), list(reasons)
-    for part in _parts(cells, f"energies of {what}"):
-        found = potential.energies([cell for row in part if (cell := cells[row]) is not None])
-        values[part] = found.energy
-        for row, reason in zip(part, found.reasons, strict=True):
-            reasons[row] = reason
-    return values, reasons
-
-
-def relaxed_cells(
-    potential: Potential,
+    judge: EnergyAboveHull | StabilityReward,
     cells: Sequence[AtomicCell | None],
     reasons: Reasons,
-    max_steps: int,
     what: str,
-) -> Relaxed:
-    """Cells [B] relaxed; None stays."""
-    result = no_relaxation(
-        [
-            reason or "no crystal" if cell is None else reason
-            for cell, reason in zip(cells, reasons, strict=True)
-        ]
-    )
-    for part in _parts(cells, f"relaxing {what}"):
-        given = [cell for row in part if (cell := cells[row]) is not None]
-        put_relaxed(result, np.array(part), potential.relax(given, max_steps=max_steps))
-    return result
+) -> RewardBatch:
+    """Minus the energies [B] (eV/atom) of cells, relaxed if `judge` does so; None has none.
 
+    reasons: [B] why a cell is None, or has no energy whatever the potential says.
 
-def _parts(cells: Sequence[AtomicCell | None], what: str) -> Iterable[list[int]]:
-    """Rows of cells that there are, those of like size together, some at a time, with a bar."""
+    `relaxation_of` gives the relaxed cells. An exception costs the cell that causes it.
+    """
+    if isinstance(judge, StabilityReward):
+        energies, steps = judge.of_cells, judge.energy.relax_steps
+    else:
+        steps = judge.relax_steps
+        energies = Guarded(CellEnergies(judge.potential, steps))
+    reasons = [
+        reason or "no crystal" if cell is None else reason
+        for cell, reason in zip(cells, reasons, strict=True)
+    ]
     rows = [row for row, cell in enumerate(cells) if cell is not None]
+    if not rows:
+        return RewardBatch.from_values(np.full(len(cells), np.nan), None, reasons)
     rows.sort(key=lambda row: len(cells[row].species))  # type: ignore[union-attr]
     parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    return tracked(parts, what)
+    words = f"{'relaxing' if steps else 'energies of'} {what}"
+    batches = [energies([cells[row] for row in part]) for part in tracked(parts, words)]
+    return RewardBatch.concatenate(batches).spread(np.array(rows), reasons)

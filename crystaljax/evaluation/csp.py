@@ -10,8 +10,9 @@ rates of their own. Structures are compared as primitive cells, however they are
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,16 @@ from crystaljax.evaluation.features import diversity, novelty
 from crystaljax.evaluation.matching import rms_to_relaxed
 from crystaljax.evaluation.rates import Measure, Metric, MetricSet, Rate
 from crystaljax.evaluation.stability import Thresholds, relaxation_metrics, stability_metrics
+from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import structures_of
 from crystaljax.training.progress import tracked
 from crystaljax.validity import apart_by_radii
 
 ATTEMPTS = "attempts"
 TARGETS = "test crystals"
+
+SEEN = "formula_in_training_set"
+"""Column of test crystals."""
 
 NO_HIGHER = 0.001
 """eV/atom up to which an attempt counts as no higher in energy than the true structure."""
@@ -84,6 +89,7 @@ def evaluate_csp(
     train: Known | None = None,
     energies: CSPEnergies | None = None,
     config: CSPConfig | None = None,
+    second: CSPEnergies | None = None,
 ) -> CSPEvaluation:
     """Judge attempts at the structures of test crystals.
 
@@ -91,15 +97,18 @@ def evaluate_csp(
       train: training set, for rates of the test crystals whose formula is not in it, and novelty.
       energies: of attempts and true structures, for stability and, if there was a relaxation,
         for the same rates after it.
+      second: those by another potential, for stability alone, in metrics named after it.
 
     An attempt that fails in one of the tests fails that test alone.
     """
-    task = _Task(truth, attempts, train, energies, config or CSPConfig())
-    steps = [task.matches, task.validity, task.variety]
+    task = _Task(truth, attempts, train, config or CSPConfig())
+    steps: list[Callable[[], None]] = [task.matches, task.validity, task.variety]
     if energies is not None:
-        steps += [task.stability]
+        steps.append(partial(task.stability, energies))
+    if second is not None:
+        steps.append(partial(task.stability, second, second.potential))
     if energies is not None and energies.relaxed is not None:
-        steps += [task.relaxation]
+        steps.append(partial(task.relaxation, energies.relaxed, energies.label))
     for step in tracked(steps, "evaluating") if task.config.progress else steps:
         step()
     context = (*task.context, *task.notes, *attempts.notes)
@@ -116,11 +125,9 @@ class _Task:
         truth: Known,
         attempts: Attempts,
         train: Known | None,
-        energies: CSPEnergies | None,
         config: CSPConfig,
     ) -> None:
-        self.truth, self.attempts, self.train = truth, attempts, train
-        self.energies, self.config = energies, config
+        self.truth, self.attempts, self.train, self.config = truth, attempts, train, config
         self.metrics: list[Metric] = []
         self.notes: list[str] = []
         self.counts = element_counts_of(attempts.cells)
@@ -146,7 +153,7 @@ class _Task:
             "attempts": n_attempts,
         }
         if train is not None:
-            self.target_columns["formula_in_training_set"] = ~self.unseen
+            self.target_columns[SEEN] = ~self.unseen
         self.context = self._context(n_attempts)
 
     def _context(self, n_attempts: np.ndarray) -> list[str]:
@@ -289,51 +296,64 @@ class _Task:
                 said_of = said | {"reference": self.train.name}
                 self.metrics.append(Measure.mean(f"{kind} novelty", away, unit, about, **said_of))
 
-    def stability(self) -> None:
-        """Stability, and energy relative to the true structure."""
-        energies, attempts = self.energies, self.attempts
-        assert energies is not None
-        self.context.append(f"energies above hull: {energies.hull}")
-        self.columns["e_above_hull"] = energies.e_above_hull
-        for metric in stability_metrics(
-            energies.e_above_hull, energies.hull, thresholds=self.config.thresholds
-        ):
+    def stability(self, energies: CSPEnergies, judge: str = "") -> None:
+        """Stability, and energy relative to the true structure.
+
+        judge: another potential than the first one's name, which names and columns end with.
+        """
+        end, key = (f" ({judge})", f"_{judge}".replace(" ", "_")) if judge else ("", "")
+        by = f" by {judge}" if judge else ""
+        self.context.append(f"energies above hull{by}: {energies.hull}")
+        self.columns[f"e_above_hull{key}"] = energies.e_above_hull
+        limits = self.config.thresholds
+        for metric in stability_metrics(energies.e_above_hull, energies.hull, thresholds=limits):
             of = ATTEMPTS if isinstance(metric, Rate) else f"{ATTEMPTS} with an energy"
-            self.metrics.append(replace(metric, denominator=of))
+            self.metrics.append(replace(metric, name=f"{metric.name}{end}", denominator=of))
         with np.errstate(invalid="ignore"):
-            metastable = energies.e_above_hull <= self.config.thresholds.metastable
-        self._rate(
-            "metastable as asked",
-            metastable & self.as_asked,
-            f"energy above hull ≤ {self.config.thresholds.metastable:g} eV/atom, and of the reduced"
-            " formula that was asked",
-            energies.hull,
-        )
+            metastable = energies.e_above_hull <= limits.metastable
+        self.columns[f"metastable_as_asked{key}"] = metastable & self.as_asked
+        self.metrics += [
+            Rate.of(
+                f"metastable as asked{end}",
+                metastable & self.as_asked,
+                f"energy above hull ≤ {limits.metastable:g} eV/atom, and of the reduced formula"
+                " that was asked",
+                ATTEMPTS,
+                energies.hull,
+            ),
+            *self._relative_energies(energies, end, key),
+        ]
+
+    def _relative_energies(self, energies: CSPEnergies, end: str, key: str) -> list[Metric]:
+        """Metrics of energies relative to those of the true structures, and their columns.
+
+        An attempt at several test crystals is, in its column, relative to the lowest of these.
+        """
+        attempts = self.attempts
         pairs = self.as_asked[attempts.attempt]
         relative = energies.energy[attempts.attempt] - energies.true_energy[attempts.target]
         relative = np.where(pairs, relative, np.nan)
-        lowest = np.full(len(self.truth), np.nan)
+        lowest, column = np.full(len(self.truth), np.nan), np.full(len(attempts), np.nan)
         np.fmin.at(lowest, attempts.target, relative)
-        self.target_columns["lowest_relative_energy"] = lowest
+        np.fmax.at(column, attempts.attempt, relative)
+        self.target_columns[f"lowest_relative_energy{key}"] = lowest
+        self.columns[f"relative_energy{key}"] = column
         said: dict[str, Any] = {"reference": energies.label}
         of = f"{ATTEMPTS} of the formula asked, with an energy"
         about = "energy less that of the true structure by the same potential"
-        unit = "eV/atom"
+        least = f"{about}, of the attempt with the least"
+        unit, found = "eV/atom", f"{TARGETS} with such an attempt"
+        name = "relative energy"
         with np.errstate(invalid="ignore"):
             no_higher = lowest <= NO_HIGHER
-        self.metrics += [
-            Measure.mean("relative energy", relative, unit, about, denominator=of, **said),
-            Measure.median("median relative energy", relative, unit, about, denominator=of, **said),
+        return [
+            Measure.mean(f"{name}{end}", relative, unit, about, denominator=of, **said),
+            Measure.median(f"median {name}{end}", relative, unit, about, denominator=of, **said),
             Measure.median(
-                "median lowest relative energy",
-                lowest,
-                unit,
-                f"{about}, of the attempt with the least",
-                denominator=f"{TARGETS} with such an attempt",
-                **said,
+                f"median lowest {name}{end}", lowest, unit, least, denominator=found, **said
             ),
             Rate.of(
-                "no higher than the truth",
+                f"no higher than the truth{end}",
                 no_higher,
                 f"an attempt has an energy at most {NO_HIGHER:g} eV/atom above that of the true"
                 " structure",
@@ -342,18 +362,15 @@ class _Task:
             ),
         ]
 
-    def relaxation(self) -> None:
+    def relaxation(self, relaxed: Relaxed, label: str) -> None:
         """Match rates after relaxation, and how far it moved the attempts."""
-        energies = self.energies
-        assert energies is not None and energies.relaxed is not None
-        relaxed = energies.relaxed
-        self.context.append(f"relaxation: {energies.label}")
+        self.context.append(f"relaxation: {label}")
         self._matches(relaxed.cells, "relaxed ", " after relaxation")
         before = [None if c is None else structures_of([c])[0] for c in self.attempts.cells]
         after = [None if c is None else structures_of([c])[0] for c in relaxed.cells]
         away = rms_to_relaxed(before, after, self.config.seconds)
         self.columns["rmsd_to_relaxed"] = away
         self.columns["relaxation_steps"] = relaxed.steps
-        for metric in relaxation_metrics(away, relaxed, energies.label):
+        for metric in relaxation_metrics(away, relaxed, label):
             of = ATTEMPTS if isinstance(metric, Rate) else metric.denominator
             self.metrics.append(replace(metric, denominator=of.replace("samples", ATTEMPTS)))

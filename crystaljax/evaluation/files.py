@@ -15,7 +15,8 @@ from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Referen
 from crystaljax.evaluation.matching import StructureSet, clusters
 from crystaljax.evaluation.stability import EnergiesAboveHull
 from crystaljax.rewards.base import Reasons, RewardBatch
-from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_of, relaxation_state
+from crystaljax.rewards.cell_energies import relaxation_of
+from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_state
 from crystaljax.rewards.potentials.base import no_relaxation, put_relaxed
 from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.progress import tracked

@@ -24,7 +24,8 @@ from crystaljax.evaluation.stability import (
     stability_metrics,
 )
 from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
-from crystaljax.rewards.ehull import relaxation_of, relaxation_state
+from crystaljax.rewards.cell_energies import relaxation_of
+from crystaljax.rewards.ehull import relaxation_state
 from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.progress import tracked, working
 from crystaljax.training.rollouts import judge

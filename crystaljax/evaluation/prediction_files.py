@@ -17,7 +17,7 @@ from crystaljax.data.registry import RESOURCES, fetch
 from crystaljax.evaluation.attempts import Attempts, Known, ranks
 from crystaljax.structures import to_cells
 
-_NUMBERED = re.compile(r"(?P<name>.+?)[_/-](?P<number>\d+)")
+_NUMBERED = re.compile(r"(?P<name>.+?)[_/-]+(?P<number>\d+)")
 
 
 def read_known(source: str) -> Known:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crystaljax import plots
 from crystaljax.crystal import Crystals
+from crystaljax.evaluation.csp import SEEN, CSPEvaluation
 from crystaljax.evaluation.evaluate import Evaluation, Reference
 from crystaljax.evaluation.policies import Assessment
 from crystaljax.experiment.best import ENERGY, BestStructures
@@ -43,11 +45,7 @@ def evaluation_figures(
     potential: the first judge's name, if there is one.
     """
     figures: dict[str, tuple[Figure, str]] = {}
-    energies = {
-        name.removeprefix(ENERGY).lstrip("_").replace("_", " ") or potential: np.asarray(x, float)
-        for name, x in found.columns.items()
-        if name.startswith(ENERGY)
-    }
+    energies = by_judge(found.columns, ENERGY, potential)
     if energies:
         figure = plots.e_above_hull_histogram(energies)
         figures["energies"] = figure, "Energy above hull of the samples"
@@ -62,3 +60,76 @@ def evaluation_figures(
     if len(best.crystals):
         figures["structures"] = best.figure(), best.caption
     return figures
+
+
+def by_judge(
+    columns: Mapping[str, np.ndarray], start: str, potential: str
+) -> dict[str, np.ndarray]:
+    """The columns whose names begin so by their judges' names, the first being `potential`."""
+    return {
+        name.removeprefix(start).lstrip("_").replace("_", " ") or potential: np.asarray(x, float)
+        for name, x in columns.items()
+        if name.startswith(start)
+    }
+
+
+def attempt_figures(found: CSPEvaluation, potential: str) -> dict[str, tuple[Figure, str]]:
+    """Match rates by k, displacements, energies by every judge: figure, caption.
+
+    potential: the first judge's name, if there is one.
+    """
+    figures = {
+        "match_rates": (_match_rates(found), "Match rate by number of attempts; bands of one σ"),
+        "displacements": (_displacements(found), "RMS displacement from the true structure"),
+    }
+    if above := by_judge(found.columns, ENERGY, potential):
+        figure = plots.e_above_hull_histogram(above)
+        figures["energies"] = figure, "Energy above hull of the attempts"
+        figures["relative_energies"] = (
+            _relative_energies(found, potential),
+            "Energy relative to the true structure by the same potential, of attempts of the"
+            " formula asked; and the least of each test crystal",
+        )
+    return figures
+
+
+def _match_rates(found: CSPEvaluation) -> Figure:
+    """Curves of all test crystals and of the formula-disjoint ones, before and after relaxation."""
+    targets = found.targets
+    sets = {"": np.ones(len(targets["attempts"]), bool)}
+    if SEEN in targets:
+        sets[" (formula-disjoint)"] = ~targets[SEEN]
+    first = {
+        f"{state}{which}": targets[name][mask]
+        for state, name in (("all", "first_match"), ("relaxed", "relaxed_first_match"))
+        if name in targets
+        for which, mask in sets.items()
+    }
+    return plots.rates_at_k(first, int(targets["attempts"].max(initial=1)))
+
+
+def _displacements(found: CSPEvaluation) -> Figure:
+    """Histograms of the first attempts' displacements, and of the least ones of more attempts."""
+    targets = found.targets
+    numbers = sorted(int(name[4:]) for name in targets if name.startswith("rms_"))
+    values = {
+        f"{state}@{k}": targets[f"{key}rms_{k}"]
+        for state, key in (("", ""), ("relaxed ", "relaxed_"))
+        for k in dict.fromkeys((numbers[0], numbers[-1]))
+        if f"{key}rms_{k}" in targets
+    }
+    label = "least RMS displacement of matches, (V/N)^(1/3)"
+    return plots.histogram(values, label, of="test crystals", known_as="matched")
+
+
+def _relative_energies(found: CSPEvaluation, potential: str) -> Figure:
+    """Histograms of attempts, and of the lowest one at each test crystal."""
+    kinds = {"attempts": found.columns, "lowest": found.targets}
+    starts = {"attempts": "relative_energy", "lowest": "lowest_relative_energy"}
+    values = {
+        f"{kind}, {judge}": energies
+        for kind, columns in kinds.items()
+        for judge, energies in by_judge(columns, starts[kind], potential).items()
+    }
+    label = "energy less that of the true structure (eV/atom)"
+    return plots.histogram(values, label, of="attempts, or test crystals")

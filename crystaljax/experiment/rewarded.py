@@ -17,6 +17,7 @@ from crystaljax.evaluation.policies import Assessment
 from crystaljax.evaluation.report import Table
 from crystaljax.experiment.best import BestStructures, Score
 from crystaljax.experiment.crystals import Bench, Setup
+from crystaljax.pareto import pareto_plot
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import Quantity
 from crystaljax.training.rollouts import judge
@@ -68,7 +69,7 @@ class Rewarded:
         """
         label, values = self.quantity.label, self.values
         pairs = {name: (found[name].e_above_hull, x) for name, x in values.items()}
-        front = plots.pareto(pairs, "energy above hull (eV/atom)", label)
+        front = pareto_plot(pairs, "energy above hull (eV/atom)", label)
         words = f"{self.quantity.name} and energy above hull of the same samples"
         return {
             "rewards": (plots.histogram(values, label), f"{label} of fresh samples"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from crystaljax.data.files import replacing
 from crystaljax.evaluation.policies import Drawn
 from crystaljax.evaluation.rates import MetricSet
+from crystaljax.evaluation.report import Table
 from crystaljax.training.rollouts import NothingJudged
 from crystaljax.user_errors import one_line
 
@@ -65,3 +66,19 @@ def result_of_samples(drawn: Drawn, evaluation: MetricSet) -> dict[str, Any]:
         "cpu_seconds_per_sample": drawn.cpu_seconds,
         "reasons": dict(drawn.reasons.most_common(N_REASONS)),
     }
+
+
+def logged(table: Table) -> Table:
+    """The table, which is told in the log, a line a row."""
+    log.info("%s\n%s", table.caption, "\n".join(map(": ".join, table.rows[1:])))
+    return table
+
+
+def kept_table(table: Table) -> dict[str, Any]:
+    """A table as results keep it."""
+    return {"caption": table.caption, "rows": table.rows}
+
+
+def read_tables(kept: Iterable[Mapping[str, Any]]) -> list[Table]:
+    """Tables that results have kept; of those with one caption the last."""
+    return [*{table["caption"]: Table(**table) for table in kept}.values()]

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from crystaljax.crystal import AtomicCell, Crystals
-from crystaljax.evaluation.attempt_energies import cell_energies, relaxed_cells
+from crystaljax.evaluation.attempt_energies import cell_energies
 from crystaljax.evaluation.attempts import element_counts_of, ranks
 from crystaljax.evaluation.matching import StructureSet, clusters
 from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
 from crystaljax.prediction.formulas import Asked
 from crystaljax.rewards.base import Reasons
+from crystaljax.rewards.cell_energies import relaxation_of
 from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_state
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import to_cells
@@ -152,26 +153,27 @@ class _Candidates:
 
     def judged(self, energy: EnergyAboveHull, tallies: Sequence[Tally]) -> tuple[_Candidates, str]:
         """Those with an energy, relaxed if `energy` relaxes; and what the energies are."""
-        potential, steps = energy.potential, energy.relax_steps
+        steps = energy.relax_steps
         cells: Sequence[AtomicCell | None] = list(to_cells(self.crystals, primitive=True))
         nothing: Reasons = [None] * len(cells)
         crystals, columns = self.crystals, dict(self.columns)
+        found = cell_energies(energy, cells, nothing, "structures")
+        values, reasons = -found.value, found.reasons
         relaxed: Relaxed | None = None
         if steps:
-            relaxed = relaxed_cells(potential, cells, nothing, steps, "structures")
-            values, cells = relaxed.energy, relaxed.cells
+            relaxed = relaxation_of(found)
+            cells = relaxed.cells
             crystals, reasons = _symmetrized(relaxed)
             columns["space_group_before"] = np.asarray(self.crystals.space_group)
             columns["energy_before"] = relaxed.initial_energy
             columns["relaxation_steps"], columns["converged"] = relaxed.steps, relaxed.converged
-        else:
-            values, reasons = cell_energies(potential, cells, nothing, "structures")
         counts = element_counts_of(cells)
         above = energy.above(counts, values, cells)
         columns["energy_per_atom"] = values
         columns["formation_energy"] = above.formation_energy
         columns["e_above_hull"] = above.e_above_hull
         columns["hull_entries"] = energy.hull.n_known(counts)
+        reasons = above.reasons(reasons)
         self._count(tallies, reasons)
         fine = np.array([reason is None for reason in reasons], bool)
         label = f"{energy.label}, {relaxation_state(relaxed, steps)}"

@@ -13,8 +13,8 @@ import numpy as np
 
 from crystaljax.rewards.asked import AnyReward, Asked, fitting, takes_asked
 from crystaljax.rewards.base import Reasons, RewardBatch, RewardError
-from crystaljax.rewards.bounds import Quantity, quantity_of
 from crystaljax.rewards.inputs import Items, take
+from crystaljax.rewards.wrapping import Wrapping
 from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 
 PASSING = (KeyboardInterrupt, RewardError)
@@ -91,8 +91,8 @@ def _combine(
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A reward clipped to [low, high]; the unclipped value is `info["unclipped"]`."""
+class Clip(Wrapping):
+    """A reward kept within [low, high]; the value before is `info["unclipped"]`."""
 
     reward: AnyReward
     low: float = -np.inf
@@ -102,16 +102,6 @@ class Clip:
         if not self.low <= self.high:
             raise ValueError(f"cannot clip to [{self.low}, {self.high}]: low is above high")
 
-    @property
-    def quantity(self) -> Quantity:
-        """The reward's."""
-        return quantity_of(self.reward)
-
-    @property
-    def takes_asked(self) -> bool:
-        """Whether the reward does."""
-        return takes_asked(self.reward)
-
     def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
         batch = self.reward(fitting(self.reward, items))
@@ -120,8 +110,8 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class InvalidPenalty:
-    """A reward whose failed items get the value `penalty` (finite); their `ok` stays False."""
+class InvalidPenalty(Wrapping):
+    """A reward whose failed items get the value `penalty` (finite); `ok` still tells them apart."""
 
     reward: AnyReward
     penalty: float
@@ -130,16 +120,6 @@ class InvalidPenalty:
         if not np.isfinite(self.penalty):
             raise ValueError(f"the penalty of invalid items must be finite, not {self.penalty}")
 
-    @property
-    def quantity(self) -> Quantity:
-        """The reward's."""
-        return quantity_of(self.reward)
-
-    @property
-    def takes_asked(self) -> bool:
-        """The reward does."""
-        return takes_asked(self.reward)
-
     def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
         batch = self.reward(fitting(self.reward, items))
@@ -147,20 +127,10 @@ class InvalidPenalty:
 
 
 @dataclass(frozen=True)
-class ValidOnly:
+class ValidOnly(Wrapping):
     """A reward of valid structures alone (see `structure_valid`); others are not ok."""
 
     reward: AnyReward
-
-    @property
-    def quantity(self) -> Quantity:
-        """The reward's."""
-        return quantity_of(self.reward)
-
-    @property
-    def takes_asked(self) -> bool:
-        """The reward does."""
-        return takes_asked(self.reward)
 
     def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B crystals."""
@@ -178,8 +148,8 @@ class ValidOnly:
 
 
 @dataclass(frozen=True)
-class Guarded:
-    """A reward made safe from exceptions: only the items that raise one fail.
+class Guarded(Wrapping):
+    """A reward that may raise, made safe: an exception costs the items that cause it.
 
     A batch that raises is halved until the failing items are found; they get ok=False and the
     exception as their reason. This holds for all exceptions, including `SystemExit`, except an
@@ -190,16 +160,6 @@ class Guarded:
     """
 
     reward: Any
-
-    @property
-    def quantity(self) -> Quantity:
-        """The reward's."""
-        return quantity_of(self.reward)
-
-    @property
-    def takes_asked(self) -> bool:
-        """The reward does."""
-        return takes_asked(self.reward)
 
     def __call__(self, items: Items) -> RewardBatch:
         """Rewards of B items; RewardError if the reward returns no `RewardBatch` of them."""

@@ -15,6 +15,7 @@ from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.data.registry import RESOURCES, fetch
 from crystaljax.rewards.base import Reasons, RewardBatch, register
 from crystaljax.rewards.bounds import Quantity, RewardBounds
+from crystaljax.rewards.cell_energies import relaxation_columns
 from crystaljax.rewards.corrections import mp2020_correction
 from crystaljax.rewards.formation import formation_energy, missing_elements
 from crystaljax.rewards.hull import Hull
@@ -36,6 +37,10 @@ E_ABOVE_HULL = Quantity("minus energy above hull", "eV/atom", RewardBounds(low=-
 """Crystals more than 1 eV/atom above the hull all count the same, and no energy counts as more than
 0.5 eV/atom below it."""
 
+LOWEST_FORMATION_ENERGY = -10.0
+"""eV/atom: a potential that gives less extrapolates, such as to atoms 0.6 Å apart. The lowest of
+the Materials Project is -4.5, of ErF3."""
+
 
 class AboveHull(NamedTuple):
     """Intermediate energies of B crystals, all float64 [B] in eV/atom."""
@@ -45,7 +50,21 @@ class AboveHull(NamedTuple):
     formation_energy: np.ndarray
     """Corrected energy less that of the elements."""
     e_above_hull: np.ndarray
-    """Formation energy less that of the hull at the same composition."""
+    """Formation energy less that of the hull at the same composition; nan if `extrapolated`."""
+
+    @property
+    def extrapolated(self) -> np.ndarray:
+        """bool [B]: the formation energy is below `LOWEST_FORMATION_ENERGY`."""
+        with np.errstate(invalid="ignore"):
+            return self.formation_energy < LOWEST_FORMATION_ENERGY
+
+    def reasons(self, known: Reasons) -> Reasons:
+        """[B]: reasons that there is no energy above hull, those `known` first."""
+        found = list(known)
+        for row in np.flatnonzero(self.extrapolated).tolist():
+            energy = self.formation_energy[row]
+            found[row] = found[row] or f"formation energy {energy:.3g} eV/atom: no crystal has that"
+        return found
 
 
 @dataclass(frozen=True)
@@ -93,8 +112,13 @@ class EnergyAboveHull:
         if self.relax_steps:
             relaxed = self._relaxed(crystals, reasons)
             found = self.above(counts, relaxed.energy, relaxed.cells)
-            info = {"energy_per_atom": relaxed.energy, **found._asdict(), **_columns(relaxed)}
-            return RewardBatch.from_values(-found.e_above_hull, info, relaxed.reasons)
+            info = {
+                "energy_per_atom": relaxed.energy,
+                **found._asdict(),
+                **relaxation_columns(relaxed),
+            }
+            reasons = found.reasons(relaxed.reasons)
+            return RewardBatch.from_values(-found.e_above_hull, info, reasons)
         rows = _without_reason(reasons)
         energy = np.full(len(crystals), np.nan)
         if len(rows):
@@ -104,7 +128,7 @@ class EnergyAboveHull:
                 reasons[row] = reason
         found = self.above(counts, energy, crystals)
         info = {"energy_per_atom": energy, **found._asdict()}
-        return RewardBatch.from_values(-found.e_above_hull, info, reasons)
+        return RewardBatch.from_values(-found.e_above_hull, info, found.reasons(reasons))
 
     def _relaxed(self, crystals: Crystals, reasons: Reasons) -> Relaxed:
         """The relaxed crystals; those with a reason against it are left as they are."""
@@ -134,47 +158,13 @@ class EnergyAboveHull:
                 cells = [crystals[row] for row in rows.tolist()]
             correction[rows] = mp2020_correction(cells)
         formation = formation_energy(counts, energy + correction, self.hull.references)
-        return AboveHull(correction, formation, self.hull.energy_above_hull(counts, formation))
+        found = AboveHull(correction, formation, self.hull.energy_above_hull(counts, formation))
+        return found._replace(e_above_hull=np.where(found.extrapolated, np.nan, found.e_above_hull))
 
 
 def _without_reason(reasons: Reasons) -> np.ndarray:
     """int [n]: the items without a reason against them."""
     return np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
-
-
-def _columns(relaxed: Relaxed) -> dict[str, np.ndarray]:
-    """A relaxation as columns of `info`, in a form that caches and pools can store."""
-    cells = np.full(len(relaxed.cells), None, object)
-    for row, cell in enumerate(relaxed.cells):
-        cells[row] = None if cell is None else cell._asdict()
-    return {
-        "initial_energy_per_atom": relaxed.initial_energy,
-        "relaxation_steps": relaxed.steps,
-        "converged": relaxed.converged,
-        "relaxed": cells,
-    }
-
-
-def relaxation_of(batch: RewardBatch) -> Relaxed:
-    """The relaxations behind rewards of an `EnergyAboveHull` with `relax_steps`."""
-    if "relaxed" not in batch.info:  # none of them came to the potential
-        return no_relaxation(batch.reasons)
-    cells = [
-        None if cell is None else AtomicCell(*(np.asarray(cell[x]) for x in AtomicCell._fields))
-        for cell in batch.info["relaxed"]
-    ]
-    return Relaxed(
-        cells,
-        batch.info["energy_per_atom"],
-        batch.info["initial_energy_per_atom"],
-        batch.info["relaxation_steps"],
-        batch.info["converged"],
-        np.array([cell is not None for cell in cells], bool),
-        [
-            reason if cell is None else None
-            for cell, reason in zip(cells, batch.reasons, strict=True)
-        ],
-    )
 
 
 def relaxation_state(relaxed: Relaxed | None, max_steps: int) -> str:

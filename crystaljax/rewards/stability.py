@@ -11,6 +11,9 @@ from crystaljax import user_code
 from crystaljax.crystal import Crystals
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.cache import Cached
+from crystaljax.rewards.cell_energies import CellEnergies
+from crystaljax.rewards.compose import Guarded
 from crystaljax.rewards.ehull import (
     E_ABOVE_HULL,
     EnergyAboveHull,
@@ -88,6 +91,21 @@ class StabilityReward(ServedReward):
     def __call__(self, crystals: Crystals, /) -> RewardBatch:
         """Rewards of B crystals."""
         return self.served(crystals)
+
+    @cached_property
+    def of_cells(self) -> Guarded | Cached:
+        """Minus the energies of atomic cells (`CellEnergies`), in this process; kept likewise."""
+        found = Guarded(CellEnergies(self.energy.potential, self.config.relax_steps))
+        if self.config.cache is None:
+            return found
+        return Cached(found, self.config.cache, f"cells: {self._identity()}")
+
+    def close(self) -> None:
+        """End the workers and close the cache."""
+        super().close()
+        kept = self.__dict__.get("of_cells")
+        if isinstance(kept, Cached):
+            kept.close()
 
     def _identity(self) -> str:
         """Everything that the energies depend on: the potential with its weights or code, the hull,

@@ -34,7 +34,14 @@ from crystaljax.training.iteration_files import Iteration
 from crystaljax.training.optimizer import OptimizerConfig, fine_tuning
 from crystaljax.training.preference import DpoConfig, pair_loss
 from crystaljax.training.tasks import RewardedSamples
-from crystaljax.training.tiers import METASTABLE, STABLE, PairConfig, tiered_pairs, tiers_of
+from crystaljax.training.tiers import (
+    METASTABLE,
+    STABLE,
+    PairConfig,
+    distinct_tiers,
+    tiered_pairs,
+    tiers_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +80,10 @@ class RlipConfig(IterationConfig, DpoConfig):
     """Å: tolerance of the search for the space groups of samples."""
     pairs: PairConfig = field(default_factory=PairConfig)
     """Kinds of pairs, and the number of samples that each preferred one is paired with."""
+    distinct: bool = False
+    """Learn from each structure once: of the samples of an iteration that match each other (and
+    were asked for the same space group), one is used. The paper uses all; a model that repeats
+    itself then learns to repeat itself more often."""
     learn: Literal["dpo", "sft"] = "dpo"
     """dpo: learn from pairs. sft: fine-tune by likelihood on metastable (and stable) samples with
     the space group that they were asked for."""
@@ -213,13 +224,15 @@ def iteration_of(
     asked = config.groups_asked(samples.conditions[:n])
     found = found_space_group(samples.crystals[:n], config.symprec)
     tier = tiers_of(above, config.thresholds)
+    cluster = rollout.columns["cluster"]
+    learnt = distinct_tiers(tier, cluster, asked) if config.distinct else tier
     has_group, matches = asked > 0, found == asked
     if config.learn == "sft":
-        accepted = np.isin(tier, (STABLE, METASTABLE)) & (matches | ~has_group)
+        accepted = np.isin(learnt, (STABLE, METASTABLE)) & (matches | ~has_group)
         lessons, kind = np.flatnonzero(accepted)[:, None], np.zeros(0, np.int64)
     else:
         lessons, kind = tiered_pairs(
-            *(tier, rollout.columns["novel"], has_group, matches, rollout.prompt),
+            *(learnt, rollout.columns["novel"], has_group, matches, rollout.prompt),
             *(config.pairs, rng),
         )
     return Iteration(
@@ -233,7 +246,7 @@ def iteration_of(
         reasons=np.array([reason or "" for reason in judged.reasons]),
         tier=tier,
         novel=rollout.columns["novel"],
-        cluster=rollout.columns["cluster"],
+        cluster=cluster,
         lessons=lessons,
         kind=kind,
     )

@@ -62,6 +62,24 @@ def tiers_of(e_above_hull: np.ndarray, thresholds: Thresholds) -> np.ndarray:
     return np.where(np.isnan(energy), UNKNOWN, tier)
 
 
+def distinct_tiers(tier: np.ndarray, cluster: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """int [N]: the tiers with those of repeated structures unknown.
+
+    Of the samples of a tier that match each other and were asked for the same space group the first
+    keeps it. Samples without a cluster are of no tier.
+
+    Args:
+      tier: int [N], as of `tiers_of`.
+      cluster: int [N], as of `evaluation.matching.clusters`.
+      asked: int [N]: the space group that was asked for, 0 if none.
+    """
+    first = np.zeros(len(tier), bool)
+    known = np.flatnonzero((tier != UNKNOWN) & (cluster >= 0))
+    what = np.stack([tier, cluster, asked], axis=1)[known]
+    first[known[np.unique(what, axis=0, return_index=True)[1]]] = True
+    return np.where(first, tier, UNKNOWN)
+
+
 def tiered_pairs(
     tier: np.ndarray,
     novel: np.ndarray,

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from crystaljax.alloys.baselines.encoding import closest, places
+from crystaljax.alloys.baselines.proposals import Proposal
 from crystaljax.alloys.baselines.space import Space, new_candidates
 from crystaljax.alloys.composition import TAGS, Candidate, Tags, write_candidate
 from crystaljax.alloys.journal import Entry
-
-if TYPE_CHECKING:
-    from crystaljax.alloys.baselines.optimize import Proposal, SearchConfig
 
 _SIGMA = 1.0  # of the first generation
 _STEEP = 2.0  # exp of so many times a coordinate is an amount
@@ -40,21 +38,20 @@ class Evolution:
     starts at another point.
     """
 
-    def __init__(self, space: Space, config: SearchConfig, tags: Tags = TAGS) -> None:
+    def __init__(self, space: Space, population: int, seed: int, tags: Tags = TAGS) -> None:
         """ImportError without cmaes."""
         cmaes_module()
-        self._space, self._config, self._tags = space, config, tags
+        self._space, self._tags = space, tags
+        self._population, self._seed = max(population, 2), seed
         self._cost: dict[str, float] = {"": _WORST}
         self._current: tuple[Generation, list[str]] | None = None
         self._new: list[Generation] = []  # those not yet in a note
         self._count = 0
         self._search: Any = None
-        self._begin(config.seed)
+        self._begin(seed)
 
     def propose(self, n: int, known: set[str]) -> list[Proposal]:
-        """See `optimize.Proposer`."""
-        from crystaljax.alloys.baselines.optimize import Proposal
-
+        """See `proposals.Proposer`."""
         for attempt in range(_IDLE * _STARTS):
             texts = [] if self._current is None else self._current[1]
             fresh = [text for text in dict.fromkeys(texts) if text not in self._cost][:n]
@@ -64,7 +61,7 @@ class Evolution:
                 notes = [{"generations": drawn}, *({} for _ in fresh[1:])]
                 return [Proposal(text, note) for text, note in zip(fresh, notes, strict=True)]
             self._draw(attempt, len(known))
-        rng = np.random.default_rng([self._config.seed, len(known)])
+        rng = np.random.default_rng([self._seed, len(known)])
         found = new_candidates(self._space, n, rng, known, self._tags)
         return [Proposal(write_candidate(one, self._tags), {}) for one in found]
 
@@ -80,7 +77,7 @@ class Evolution:
 
     def _draw(self, attempt: int, n_known: int) -> None:
         """The next generation."""
-        seeds = np.random.default_rng([self._config.seed, n_known, attempt]).integers(2**31, size=2)
+        seeds = np.random.default_rng([self._seed, n_known, attempt]).integers(2**31, size=2)
         restart = self._search.should_stop() or (attempt and attempt % _IDLE == 0)
         start = int(seeds[0]) if restart else None
         if start is not None:
@@ -115,8 +112,7 @@ class Evolution:
         """Start at a point."""
         size = sum(len(place.elements) for place in places(self._space.grid)) + 1
         mean = np.random.default_rng(seed).normal(0, 0.5, size)
-        population = max(self._config.population, 2)
-        self._search = cmaes_module().CMA(mean, _SIGMA, population_size=population, seed=seed)
+        self._search = cmaes_module().CMA(mean, _SIGMA, population_size=self._population, seed=seed)
 
     def _candidate(self, point: np.ndarray) -> Candidate | None:
         """The candidate of a point."""

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from crystaljax.alloys.baselines.encoding import candidate_at, distributions, parameters_of
-from crystaljax.alloys.baselines.space import Space, new_candidates
+from crystaljax.alloys.baselines.evolution import Evolution
+from crystaljax.alloys.baselines.proposals import Proposal, Proposer, RandomProposer
+from crystaljax.alloys.baselines.space import Space
 from crystaljax.alloys.composition import TAGS, Tags, read_candidate, write_candidate
 from crystaljax.alloys.journal import Entry, Journal, read_rewards, reward_entries
 from crystaljax.rewards.base import RewardBatch
@@ -50,29 +52,6 @@ class Searched(NamedTuple):
 
     texts: list[str]
     rewards: RewardBatch
-
-
-class Proposal(NamedTuple):
-    """A candidate, with the data that its proposer needs to learn from it."""
-
-    text: str
-    note: dict[str, Any]
-
-
-class Proposer(Protocol):
-    """Protocol of optimisers, which propose candidates and learn from their rewards."""
-
-    def propose(self, n: int, known: set[str]) -> list[Proposal]:
-        """Up to n different candidates that are not among the texts `known`; none if none is left.
-
-        Its draws depend on the seed and on how many are known, so that a search that was stopped
-        goes on as if it had not been.
-        """
-        ...
-
-    def learn(self, entries: Sequence[Entry]) -> None:
-        """Take in the rewards of proposals, as lines of the journal."""
-        ...
 
 
 def search(
@@ -142,27 +121,8 @@ def _proposer(space: Space, config: SearchConfig, tags: Tags) -> Proposer:
     if config.method == "random":
         return RandomProposer(space, config.seed, tags)
     if config.method == "cma":
-        from crystaljax.alloys.baselines.evolution import Evolution
-
-        return Evolution(space, config, tags)
+        return Evolution(space, config.population, config.seed, tags)
     return Study(space, config, tags)
-
-
-class RandomProposer:
-    """Draws from the grid and learns nothing."""
-
-    def __init__(self, space: Space, seed: int, tags: Tags = TAGS) -> None:
-        self._space, self._tags = space, tags
-        self._seed = seed
-
-    def propose(self, n: int, known: set[str]) -> list[Proposal]:
-        """See `Proposer`."""
-        rng = np.random.default_rng([self._seed, len(known)])
-        found = new_candidates(self._space, n, rng, known, self._tags)
-        return [Proposal(write_candidate(one, self._tags), {}) for one in found]
-
-    def learn(self, entries: Sequence[Entry]) -> None:
-        """Nothing."""
 
 
 class Study:

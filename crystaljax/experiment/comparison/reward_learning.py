@@ -27,9 +27,10 @@ from crystaljax.experiment.comparison.stages import Comparison
 from crystaljax.experiment.comparison.tables import SUN, Results
 from crystaljax.experiment.comparison.variants import Variant
 from crystaljax.rewards.base import Reward, RewardBatch
-from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
+from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.ehull import E_ABOVE_HULL
 from crystaljax.rewards.guards import Guarding, create_guards
+from crystaljax.rewards.wrapping import Wrapping
 from crystaljax.tracking import read_metrics
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.optimizer import fine_tuning
@@ -106,17 +107,12 @@ class RewardLearningConfig:
 
 
 @dataclass(frozen=True)
-class TellsMetastable:
-    """A reward with the energy above hull in its info; it adds which samples are metastable."""
+class TellsMetastable(Wrapping):
+    """A reward with the energy above hull in its info, which tells too what is metastable."""
 
     reward: Any
     threshold: float = Thresholds().metastable
     """eV/atom"""
-
-    @property
-    def quantity(self) -> Quantity:
-        """The reward's."""
-        return quantity_of(self.reward)
 
     def __call__(self, items: Any) -> RewardBatch:
         """Rewards of B items."""

@@ -111,7 +111,9 @@ def propose(
         raise ValueError(
             f"the model can be asked for none of {len(conditions)} formulas; of the first: {why[0]}"
         )
-    samples = policy.sample(params, [conditions[i] for i in asked], seed, sampling, k)
+    # Each attempt has a prompt of its own: what is open in it, as the space group, is drawn anew.
+    attempts = [conditions[i] for i in asked for _ in range(k)]
+    samples = policy.sample(params, attempts, seed, sampling)
     table = np.full((len(conditions), k), -1)
     table[asked] = np.arange(len(asked) * k).reshape(-1, k)
     rows = table.ravel()

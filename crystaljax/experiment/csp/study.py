@@ -50,6 +50,8 @@ from crystaljax.experiment.run_results import (
     N_REASONS,
     RESULT_FILE,
     apart,
+    kept_table,
+    logged,
     read_result,
     write_result,
 )
@@ -224,11 +226,7 @@ class Study:
     def _memory(self, policy: Policy) -> dict[str, Any] | None:
         """Memory of training a language model, which is logged, too; None of another one."""
         memory = tuning_memory(policy, self.setup, self.rl)
-        if memory is None:
-            return None
-        table = memory.table(self.setup.fsdp)
-        log.info("%s\n%s", table.caption, "\n".join(map(": ".join, table.rows[1:])))
-        return {"caption": table.caption, "rows": table.rows}
+        return None if memory is None else kept_table(logged(memory.table(self.setup.fsdp)))
 
     def _trained(self, arm: Arm, policy: Policy, base: Params) -> Params:
         """The model after GRPO or PPO, with a model folder."""

@@ -23,6 +23,8 @@ from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.run_results import (
     RESULT_FILE,
     apart,
+    kept_table,
+    logged,
     read_result,
     result_of_samples,
     write_result,
@@ -165,7 +167,7 @@ class Study:
             bench.record(self.experiment)
             needed = resources(bench.policy, setup.sampling, setup.n_parts, self.config)
             for table in needed:
-                log.info("%s\n%s", table.caption, "\n".join(map(": ".join, table.rows[1:])))
+                logged(table)
             for arm in arms:
                 with apart(arm.name, self.failures):
                     self._finished(bench, arm, needed)
@@ -239,7 +241,7 @@ class Study:
                 )
                 result[name] = {key: [x.to_dict() for x in row] for key, row in rates.items()}
         result["notes"] = bench.notes
-        result["resources"] = [{"caption": x.caption, "rows": x.rows} for x in needed]
+        result["resources"] = [kept_table(table) for table in needed]
         write_result(folder / RESULT_FILE, result)
         return result
 

@@ -11,6 +11,7 @@ from crystaljax.evaluation.report import Table
 from crystaljax.experiment.rlip.results import SUN, Line, over
 from crystaljax.experiment.rlip.study import ExamConfig
 from crystaljax.experiment.rlip.variants import FLAGSHIP
+from crystaljax.experiment.run_results import read_tables
 from crystaljax.tracking import wandb_name
 from crystaljax.training.tiers import KINDS
 
@@ -123,8 +124,9 @@ def times_table(lines: Sequence[Line]) -> Table:
 
 def resource_tables(lines: Sequence[Line]) -> list[Table]:
     """Memory and least hours of language models, each once."""
-    found = (x for line in lines for result in line.results for x in result.get("resources", ()))
-    return [*{table["caption"]: Table(**table) for table in found}.values()]
+    return read_tables(
+        table for line in lines for x in line.results for table in x.get("resources", ())
+    )
 
 
 def all_tables(lines: Sequence[Line], exam: ExamConfig) -> list[Table]:

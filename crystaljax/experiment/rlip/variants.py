@@ -1,4 +1,7 @@
-"""The variants of RLIP that arXiv 2509.07150 compares: its tables 1 and 2, figures 3, 6 and 7."""
+"""Variants of RLIP.
+
+All but `distinct` are those of arXiv 2509.07150: its tables 1 and 2, figures 3, 6 and 7.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ VariantName = Literal[
     "temperature-0.2",
     "ratio-1",
     "ratio-10",
+    "distinct",
 ]
 
 BASE = "base"
@@ -71,6 +75,7 @@ VARIANTS: dict[VariantName, Variant] = {
     "no-novelty": Variant("tiered stability", "pairs", {"pairs.novel_known": 0}),
     "ratio-1": Variant("1:1", "pairs", _against_unstable(1)),
     "ratio-10": Variant("1:10", "pairs", _against_unstable(10)),
+    "distinct": Variant("each structure once", "pairs", {"distinct": True}),
     "constant-temperature": Variant(
         "constant temperature", "temperature", {"temperature_step": 0.0}
     ),
