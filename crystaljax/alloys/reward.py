@@ -319,7 +319,7 @@ class AlloyReward(ServedReward):
             np.flatnonzero([knows(other.engine, key) for key in keys]) for other in self._others
         ]
         found = [
-            other._judge([keys[row] for row in of_it])
+            other._judge([keys[row] for row in of_it.tolist()])
             for other, of_it in zip(self._others, rows, strict=True)
         ]
         return with_others(judged, [*zip(rows, found, strict=True)])
