@@ -179,8 +179,8 @@ def main(config: Config) -> None:
     with Experiment(config, setup.output, setup.tracking, "CSP", vary=VARY) as experiment:
         for name in ("train", "test"):
             experiment.use(name, getattr(setup, name))
-        parts = config.texts, config.reward, config.rl, config.n_formulas, config.exam
-        with Study(experiment, setup, *parts) as study:
+        learning = config.reward, config.rl, config.model_optimizer, config.n_formulas
+        with Study(experiment, setup, config.texts, *learning, config.exam) as study:
             study.work([arm for arm in arms if arm.row in chosen])
             report(config, study, arms, rows)
 
