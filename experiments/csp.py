@@ -80,8 +80,8 @@ class Config:
     )
     """Learning by reward. Its seed is taken from --seeds."""
     model_optimizer: OptimizerConfig = field(default_factory=fine_tuning)
-    """Optimiser of the row model-rl, in place of --rl.optimizer: the Wyckoff transformer's densities
-    of coordinates are narrow, and rates that suit texts move them too far."""
+    """Optimiser of the row model-rl, in place of --rl.optimizer: the densities of the Wyckoff
+    transformer are narrow, and rates that suit texts move them too far."""
     n_formulas: int = 2000
     """Training formulas that are asked for in RL, drawn by the seed; 0 takes all."""
     exam: ExamConfig = field(default_factory=ExamConfig)
