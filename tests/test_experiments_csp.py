@@ -61,6 +61,7 @@ def test_a_wyckoff_transformer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rl = "--rl.n-steps 1 --rl.batch-size 8 --rl.group-size 4"
+    rl += " --setup.guards copies"
     small = f"small {ALIKE} {rl} --setup.output out --rows substitution zero-shot model model-rl"
     run(monkeypatch, small, "--only substitution model")
     kept = Path("out/runs/model-seed0/result.json").read_text()

@@ -41,17 +41,18 @@ class AlloyEvaluationConfig:
     """Definitions of the metrics."""
 
     oxidation_table: OxidationTable = "smact14"
-    """Oxidation states of the tests of validity: smact14 (as published) or icsd24 (newer)."""
+    """Table of oxidation states for the tests of validity: smact14 (as published) or icsd24
+    (newer)."""
     coverage: float = COVERAGE
     """Distance up to which a sample covers a candidate of the reference."""
     novelty: float = NOVELTY
     """Distance beyond which a sample is new."""
     features: Features = "master"
-    """Unit of comparison: the whole alloy, or its two phases; the paper leaves it open."""
+    """What is compared: the whole alloy, or its two phases. The paper does not say which."""
     mix_by: Literal["volume", "mole"] = "volume"
     """Whether B2 percentages are of volume or of moles."""
     draw: int = 100
-    """Samples among which distinct pairs of BCC and B2 are counted."""
+    """Number of samples among which distinct pairs of BCC and B2 are counted."""
 
 
 class KnownAlloys(NamedTuple):
@@ -248,8 +249,11 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
     valid = judged.value[judged.ok]
     best = float(valid.max()) if len(valid) else math.nan
     unknown = np.full(len(judged), np.nan)  # of samples that were judged before it was told
-    bound, missing = (judged.info.get(name, unknown) for name in ("bound", "missing"))
-    thin = np.where(np.isnan(missing), np.nan, 100.0 * (missing > 0))
+    told = {name: judged.info.get(name, unknown) for name in ("bound", "missing", "extrapolated")}
+    thin, extrapolated = (
+        np.where(np.isnan(told[name]), np.nan, 100.0 * (told[name] > 0))
+        for name in ("missing", "extrapolated")
+    )
     of_valid = "candidates that could be judged"
     return [
         Measure.mean("mean reward", judged.value, "", "Eq. 1, with the values of what failed"),
@@ -257,10 +261,10 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
         Measure("best reward", best, math.nan, "", len(valid), "largest of Eq. 1", of_valid),
         Measure.mean(
             "cautious reward",
-            bound,
+            told["bound"],
             "",
-            "Eq. 1 at least: with the error of the lattice model, and all rules broken where the"
-            " database lacks a pair of elements",
+            "Eq. 1 at least: with the error of the lattice model, all rules broken where the"
+            " database is thin, and the least by other databases",
         ),
         Measure.mean(
             "thin database",
@@ -270,12 +274,34 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
             denominator="candidates",
         ),
         Measure.mean(
+            "extrapolated",
+            extrapolated,
+            "%",
+            "the database lacks the interaction of a triple of the candidate's elements",
+            denominator="candidates",
+        ),
+        *_spread(judged),
+        Measure.mean(
             "mismatch",
             judged.info["mismatch"],
             "Å",
             "smallest difference of the lattice parameters of matrix and precipitate",
             denominator="candidates whose phases coexist",
         ),
+    ]
+
+
+def _spread(judged: RewardBatch) -> list[Measure]:
+    """How far other databases disagree, if there are others."""
+    if "spread" not in judged.info:
+        return []
+    several = "candidates that several databases judge"
+    number, spread = judged.info["databases"], judged.info["spread"]
+    shared = np.where(np.isnan(number), np.nan, 100.0 * (number > 1))
+    words = "largest less least reward by the databases that know all pairs of the elements"
+    return [
+        Measure.mean("several databases", shared, "%", several, denominator="candidates"),
+        Measure.mean("spread over databases", spread, "", words, denominator=several),
     ]
 
 

@@ -42,10 +42,11 @@ class CSPSetup(Setup):
     fixed_units: bool = True
     """The number of formula units in the primitive cell is asked for too, of models that can be:
     most published numbers are so."""
-    guards: tuple[str, ...] = ("copies",)
+    guards: tuple[str, ...] = ()
     """Guards of the reward in training, as NAME or NAME:NUMBER, in the order in which they act:
-    copies (m copies of a structure within a group are worth 1/m each), seen-structures,
-    seen-compositions, sparse-hull, too-good, smact, or FILE.py:FUNCTION of your own."""
+    copies (m copies of a structure within a group are worth 1/m each: for many different structures
+    of a formula, and not for the right one), seen-structures, seen-compositions, sparse-hull,
+    too-good, smact, or FILE.py:FUNCTION of your own."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the parameters and computations of a language model."""
     fsdp: int = 1
