@@ -253,11 +253,12 @@ def _points(axes: Any, results: Results, height: Callable[[Variant], tuple[float
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis(LogFormatter(minor_thresholds=(3, 0.5)))
     axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(y=0.12)  # with room for the labels
     tokens = _trained_tokens(results)
     if tokens:
         least, most = min(tokens.values()), max(tokens.values())
         axes.set_xlim(0.7 * least, 1.8 * most)  # with room for the labels
-    looks = {variant: plots.look(i) for i, variant in enumerate(tokens)}
+    looks = {variant: plots.look(i + 1) for i, variant in enumerate(tokens)}  # as curves
     points = {variant: height(variant) for variant in tokens}
     points = {variant: point for variant, point in points.items() if math.isfinite(point[0])}
     for variant, (value, error) in points.items():
