@@ -170,7 +170,9 @@ def main(config: Config) -> None:
         for label, evaluation in found.items():
             summarize(experiment.main.tracker, label, evaluation)
         title = f"Superalloys proposed by {config.model or config.endpoint.model}"
-        experiment.finish(Report(title, {}, tables=[table.table], notes=asking.notes))
+        experiment.finish(
+            Report(title, {}, tables=[table.table], notes=[*asking.notes, *judge.limits])
+        )
 
 
 class Asking:

@@ -27,6 +27,7 @@ from crystaljax.alloys.evaluation.metrics import (
     evaluate_mixtures,
 )
 from crystaljax.alloys.evaluation.outputs import Outputs, read_outputs
+from crystaljax.alloys.evaluation.published import published
 from crystaljax.alloys.evaluation.table_one import table_one
 from crystaljax.alloys.evaluation.tokens import read_element_tables
 from crystaljax.alloys.family import load_family
@@ -81,6 +82,7 @@ def main(config: Config) -> None:
         notes = []
         with AlloyReward(replace(config.reward, cache=cache)) as judge:
             lists.check(judge)
+            notes += judge.limits if any(every.texts for _, every in outputs) else []
             for number, (label, every) in enumerate(outputs):
                 chosen, n_other = every.of_elements(lists.elements)
                 if n_other:
@@ -96,7 +98,7 @@ def main(config: Config) -> None:
         for label, evaluations in found.items():
             for n, one in enumerate(evaluations):
                 summarize(experiment.main.tracker, f"{label} {n}", one)
-        tables = [table.table, sets] if found else []
+        tables = [table.table, *published(table, family), sets] if found else []
         figures = {}
         drifted = {
             f"{label} {model}": each

@@ -265,7 +265,7 @@ def main(config: Config) -> None:
         with AlloyReward(replace(reward, cache=cache)) as judge:
             if config.contest.calls:
                 found = {seed: contested(config, experiment, judge, seed) for seed in config.seeds}
-                finish_contest(experiment, judge.family, found)
+                finish_contest(experiment, judge.family, found, judge.limits)
                 return
             runs = [seeded(config, experiment, judge, seed) for seed in config.seeds]
             finish(experiment, judge, runs)

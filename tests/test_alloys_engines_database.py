@@ -66,8 +66,18 @@ def test_phases_are_found_and_missing_binaries_named(
     assert database.liquids == ("LIQUID",)
     assert database.missing == ("Cr-Ni (BCC)", "Al-Cr (liquid)", "Cr-Ni (liquid)")
     assert "Cr-Ni (BCC), Al-Cr (liquid), Cr-Ni (liquid)" in caplog.text
+    assert database.extrapolated == ("Al-Cr-Ni (BCC)", "Al-Cr-Ni (liquid)")
     assert load_database(small, ("Al", "Ni")).missing == ()
     assert not database.has_volumes
+
+
+def test_ternaries_have_parameters_of_three_elements(small: Path) -> None:
+    """On one site of the disordered part, or over the sites of the ordered one."""
+    for parameter in ("L(BCC_A2,AL,CR,NI:VA;0)", "L(BCC_B2,AL:CR,NI:VA;0)"):
+        small.write_text(SMALL + f"PARAMETER {parameter} 298.15 -1; 6000 N !\n")
+        database = load_database(small)
+        assert database.extrapolated == ("Al-Cr-Ni (liquid)",)
+        assert "Cr-Ni (BCC)" in database.missing
 
 
 def test_parameters_of_other_elements_are_not_read(small: Path) -> None:

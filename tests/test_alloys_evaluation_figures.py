@@ -65,7 +65,7 @@ def test_an_equilibrium_that_failed_is_drawn(tmp_path: Path) -> None:
     assert not figure.axes[0].collections
 
 
-def test_histogram_holds_every_sample() -> None:
+def test_histogram_holds_every_sample(tmp_path: Path) -> None:
     values = {"SFT": np.array([-2000.0, -1000.05, -0.02, -1e-9]), "DPO": np.array([-0.02, 0.0])}
     (axes,) = reward_histogram(values).axes
     heights = [np.asarray(patch.get_data().values).sum() for patch in axes.patches]
@@ -73,6 +73,13 @@ def test_histogram_holds_every_sample() -> None:
     left, right = axes.get_xlim()
     assert left > 2000 > right  # better is to the right
     assert len(axes.texts) == 4
+    save(axes.figure, tmp_path / "rewards.png")
+    ticks = {
+        x: text.get_text()
+        for x, text in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+    }
+    assert ticks[1e-3] == r"$\leq 10^{-3}$"  # the bar of all that cost less
+    assert ticks[100.0] == "$ 10^{2}$"
 
 
 def test_trade_off_shows_means() -> None:
@@ -88,6 +95,20 @@ def test_trade_off_shows_means() -> None:
     assert axes.get_ylabel() == "all rules (%)"
     rate = 100 * runs["DPO"][0]["all rules"].value
     assert axes.containers[1].lines[0].get_xydata()[0][1] == pytest.approx(rate)
+
+
+def test_models_of_the_trade_off_are_told_apart(tmp_path: Path) -> None:
+    """As many as `alloys.py small` has, in colours of their own."""
+    names = ["random", "SFT", "DPO", "DPO, β = 2", "DPO + anchor", "GRPO", "tpe search"]
+    runs = {
+        name: [evaluation(TEXTS[: 2 + n % 3]), evaluation(TEXTS)] for n, name in enumerate(names)
+    }
+    figure = reward_against_diversity(runs, "all rules", "unique pairs @2")
+    (axes,) = figure.axes
+    colours = [container.lines[0].get_color() for container in axes.containers]
+    assert len(set(colours)) == len(names)
+    assert axes.get_ylabel() == "all rules (%)"
+    save(figure, tmp_path / "trade_off.png")
 
 
 def test_token_map_has_every_token(tokens: TokenDivergence, tmp_path: Path) -> None:

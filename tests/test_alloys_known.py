@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from crystaljax.alloys.grid import PAPER_LEVELS, ROLES, b2_candidates, bcc_candidates, paper_grid
+from crystaljax.alloys.grid import (
+    PAPER_LEVELS,
+    ROLES,
+    Roles,
+    b2_candidates,
+    bcc_candidates,
+    paper_grid,
+)
 from crystaljax.alloys.known import (
     EntriesError,
     KnownConfig,
@@ -107,6 +114,8 @@ def test_the_grid_of_the_paper() -> None:
     # Of 11 elements 5 shares of two and 7 of three; see `paper_grid` for the paper's numbers.
     assert len(bcc) == 5 * 55 + 7 * 165 == 1430
     assert len(b2) == 675
+    thirteen = Roles((*ROLES["paper"].bcc, "Al", "Y"), ("Al",), ("Ni",))
+    assert len(bcc_candidates(paper_grid(thirteen))) == 2392  # the paper's 2413 less 21
     for amounts in bcc:
         assert sum(amounts.values()) == 100
         near = [min(PAPER_LEVELS, key=lambda x, y=y: abs(x - y)) for y in amounts.values()]

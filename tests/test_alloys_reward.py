@@ -10,6 +10,7 @@ import pytest
 from alloy_tables import b2, bcc, liquid, sigma, table
 
 from crystaljax.alloys.composition import master, read_candidate
+from crystaljax.alloys.engines.choice import other_engine
 from crystaljax.alloys.engines.table import TableEngine, composition_key, read_key, write_table
 from crystaljax.alloys.engines.thermodynamics import Equilibria, Point
 from crystaljax.alloys.reward import (
@@ -90,6 +91,105 @@ def test_the_cautious_bound(config: AlloyConfig, monkeypatch: pytest.MonkeyPatch
     with AlloyReward(replace(config, cautious=True)) as cautious:
         np.testing.assert_array_equal(cautious.judge_texts(texts).value, thin.info["bound"])
         assert cautious.identity == f"{identity} cautious"
+
+
+def test_missing_triples_are_told_and_doubted_if_asked_for(
+    config: AlloyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are usual, so that by default rules are not in doubt for want of them."""
+    lacking = frozenset({frozenset({"Al", "Cr", "Ni"}), frozenset({"Al", "Ni", "Ti"})})
+    monkeypatch.setattr(TableEngine, "missing", lacking)
+    texts = [GOOD, POOR, "none"]
+    with AlloyReward(config) as reward:
+        found = reward.judge_texts(texts)
+        identity, limits = reward.identity, " ".join(reward.limits)
+    np.testing.assert_array_equal(found.info["missing"], [0, 0, np.nan])
+    np.testing.assert_array_equal(found.info["extrapolated"], [1, 1, np.nan])
+    np.testing.assert_allclose(found.info["bound"], [-0.045, -1111, -2000])
+    assert "triples of elements, which mix as their pairs tell: Al-Cr-Ni, Al-Ni-Ti." in limits
+    assert "0.03 Å" in limits
+    with AlloyReward(replace(config, lack="triples")) as reward:
+        doubted = reward.judge_texts(texts)
+        assert reward.identity == f"{identity} of triples"
+    np.testing.assert_array_equal(doubted.value, found.value)
+    np.testing.assert_allclose(doubted.info["bound"], [-1111.045, -1111, -2000])
+
+
+def second(tmp_path: Path, **points: list[Point]) -> str:
+    """Another database: other phases of GOOD, and POOR's."""
+    series = {GOOD: points["good"], POOR: POINTS[POOR]}
+    path = tmp_path / "second.npz"
+    mixtures = [mixture(text) for text in series]
+    write_table(path, Equilibria.from_points(mixtures, np.array(TEMPERATURES), [*series.values()]))
+    return str(path)
+
+
+def test_databases_disagree(config: AlloyConfig, tmp_path: Path) -> None:
+    """Rewards are the first database's; the spread and the bound are of all that could judge."""
+    good: list[Point] = [[bcc(1.0)], [bcc(0.7, 2.91), b2(0.3, 2.92)], *POINTS[GOOD][2:]]
+    other = second(tmp_path, good=good)
+    texts = [GOOD, POOR, LOST, "none", UNKNOWN]
+    kept = replace(config, cache=tmp_path / "rewards.sqlite")
+    with AlloyReward(kept) as reward:
+        alone, identity = reward.judge_texts(texts), reward.identity
+    assert "spread" not in alone.info
+    with AlloyReward(replace(kept, others=(other,))) as reward:
+        found = reward.judge_texts(texts)
+        assert reward.identity.startswith(f"{identity} and alloy ")
+        assert "What they know is judged by second.npz, too." in reward.limits
+        nothing = reward.judge_texts(["a"])
+        assert set(nothing.info) == set(found.info)
+    np.testing.assert_array_equal(found.value, alone.value)
+    np.testing.assert_array_equal(found.info["databases"], [2, 2, 0, np.nan, 0])
+    # The other has no B2 when it is cold, and a mismatch of 0.01 Å.
+    np.testing.assert_allclose(found.info["spread"], [9.995, 0, np.nan, np.nan, np.nan])
+    np.testing.assert_allclose(found.info["bound"], [-10.04, -1111, -1500, -2000, -1500])
+
+
+def test_a_database_says_nothing_of_what_it_lacks(
+    config: AlloyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = second(tmp_path, good=POINTS[POOR])
+    with AlloyReward(replace(config, others=(other,))) as reward:
+        engine = reward._others[0].engine
+        lacks = property(lambda self: {frozenset({"Al", "Ni"})} if self is engine else set())
+        monkeypatch.setattr(TableEngine, "missing", lacks)
+        found = reward.judge_texts([GOOD])
+    assert found.info["databases"] == 1
+    assert np.isnan(found.info["spread"])
+    assert found.info["bound"] == pytest.approx(-0.045)
+
+
+def test_engines_of_other_databases() -> None:
+    mine = EngineConfig("my.tdb", exclude=("SIGMA",), partition=("B2", "A2"))
+    assert other_engine("b.tdb", mine) == EngineConfig("b.tdb")
+    assert other_engine("b.npz", mine) == EngineConfig("b.npz", "table")
+    licensed = EngineConfig("TCHEA7", "tc-python")
+    assert other_engine("TCHEA6", licensed) == EngineConfig("TCHEA6", "tc-python")
+    assert other_engine("b.tdb", licensed) == EngineConfig("b.tdb")
+    assert other_engine("b.TDB", EngineConfig("a.csv", "table")) == EngineConfig("b.TDB")
+
+
+def test_the_bound_can_be_asked_for_on_the_command_line() -> None:
+    import tyro
+
+    asked = ["--cautious", "--lack", "triples", "--others", "alcrni.tdb", "b.npz"]
+    config = tyro.cli(AlloyConfig, args=asked)
+    assert (config.cautious, config.lack) == (True, "triples")
+    assert config.others == ("alcrni.tdb", "b.npz")
+
+
+def test_a_batch_of_failures_alone(config: AlloyConfig) -> None:
+    """Workers that die tell no columns."""
+
+    def dead(keys: Items) -> RewardBatch:
+        return RewardBatch.from_values(np.full(len(keys), np.nan), reasons=["died"] * len(keys))
+
+    with AlloyReward(config) as reward:
+        reward.served = dead
+        found = reward.judge_texts([GOOD])
+    assert (found.value, found.info["bound"], found.info["missing"]) == (-1500, -1500, 0)
+    assert np.isnan(found.info["mismatch"])
 
 
 def test_each_rule_has_its_price() -> None:

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from crystaljax.alloys.composition import write_formula
+from crystaljax.alloys.engines.choice import EngineConfig, create_engine
 from crystaljax.alloys.engines.table import composition_key, read_key
 from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Thermodynamics, ascending
 from crystaljax.alloys.family import DEFAULT, family_identity, load_family
 from crystaljax.alloys.grid import GridConfig, b2_candidates, bcc_candidates
-from crystaljax.alloys.reward import AT_ONCE, EngineConfig, create_engine
+from crystaljax.alloys.reward import AT_ONCE
 from crystaljax.alloys.rules import BCC_AND_B2, Parts
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.inputs import Items

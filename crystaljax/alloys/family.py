@@ -108,7 +108,10 @@ class AlloyFamily:
         return replace(self, rules=MappingProxyType({**self.rules, name: rule}))
 
 
-NOT_RULES = ("mismatch", "failed_points", "read", "missing", "bound")
+NOT_RULES = (
+    *("mismatch", "failed_points", "read"),
+    *("missing", "extrapolated", "bound", "databases", "spread"),
+)
 """Other columns of `RewardBatch.info`."""
 
 BCC_B2 = AlloyFamily(

@@ -60,7 +60,10 @@ ROLES: Mapping[str, Roles] = MappingProxyType(
 """Sets of roles by name.
 
 In "alcocrni" (of alcocrni.tdb) and "al-fe-mn-ti" (whose binaries COST507.tdb has all, though
-FeTi as a phase of its own and not as B2) every element may be anywhere. "paper" has the 19 elements
+FeTi as a phase of its own and not as B2) every element may be anywhere. These are the two open
+spaces with B2 that pycalphad brings: in its mc_fecocrnbti.tdb BCC_B2 has parameters of Co-Fe alone,
+and with BCC_A2 named as its disordered part order raises the energy of CoFe at 373 K and above, so
+that nothing orders. "paper" has the 19 elements
 of arXiv 2511.12036; who is where is inferred, from the paper's examples (MnAl2Fe, ZrTiRu2,
 Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
 """
@@ -137,11 +140,16 @@ def paper_grid(roles: Roles) -> GridConfig:
 
     Each element of a BCC has one of these per cents, so that the fifths, quarters, thirds and
     halves that sum to 100 are there; the elements of a site have equal shares (25 or 50 % of all).
-    From the roles in `ROLES["paper"]` it has 1430 BCC and 675 B2 candidates. The paper has 2413 and
-    1101, and does not say which elements have which role, nor which of their combinations were
-    tried: no number of elements that all combine, nor of stable ones that combine with each other
-    and with metastable ones, makes 2413; nor do any numbers of elements, 20 in all, for the first,
-    the second and both sites make 1101, but for 3, 14 and 3 where a B2 has three elements at most.
+    From the roles in `ROLES["paper"]` it has 1430 BCC and 675 B2 candidates, where the paper has
+    2413 and 1101. It leaves open which elements have which role, which of their combinations were
+    tried, and whether the known phases that it began with (24 and 57) count. Of n elements that all
+    combine there are 5 C(n, 2) + 7 C(n, 3) BCC candidates of two or three elements, with n more of
+    one, 5 C(n, 4) of four and C(n, 5) of five. No n makes 2413; nearest is 2392 of two or three of
+    13 elements, to which the single elements among the 24 known may have come, if they were 21. Nor
+    do stable elements with each other and with metastable ones make it, in any numbers up to 26. Of
+    B2 candidates no numbers of elements of the first, the second and both sites (26 in all) make
+    1101, each composition counted once or once for each occupation of the sites, but for 3, 14 and
+    3 where a B2 has three elements at most.
     """
     return GridConfig(roles, parts=(2, 3, 4, 5), site_parts=(2,), levels=PAPER_LEVELS)
 

@@ -14,11 +14,12 @@ from typing import Any
 
 from crystaljax.alloys.composition import read_formula, write_formula, write_percentages
 from crystaljax.alloys.curation import PURITY, PurityConfig, ServedPurity, curate
+from crystaljax.alloys.engines.choice import EngineConfig
 from crystaljax.alloys.engines.thermodynamics import Thermodynamics
 from crystaljax.alloys.family import load_family
 from crystaljax.alloys.grid import GridConfig, Roles
 from crystaljax.alloys.lattice import BCC
-from crystaljax.alloys.reward import AlloyReward, EngineConfig
+from crystaljax.alloys.reward import AlloyReward
 from crystaljax.data.files import replacing
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
@@ -17,7 +17,9 @@ from crystaljax.alloys.composition import (
     master,
     read_candidate,
 )
-from crystaljax.alloys.engines.table import TableEngine, composition_key, read_key
+from crystaljax.alloys.doubt import Lack, knows, limits, with_bound, with_others
+from crystaljax.alloys.engines.choice import EngineConfig, create_engine, other_engine
+from crystaljax.alloys.engines.table import composition_key, read_key
 from crystaljax.alloys.engines.thermodynamics import (
     TEMPERATURES,
     Equilibria,
@@ -32,7 +34,6 @@ from crystaljax.alloys.family import (
     family_identity,
     load_family,
 )
-from crystaljax.alloys.lattice import BCC, Lattice
 from crystaljax.alloys.rules import NO_MISMATCH, VERSION, coexist, smallest_mismatch
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.completions import Completion
@@ -156,54 +157,6 @@ def _kept(
     return kept
 
 
-@dataclass(frozen=True)
-class EngineConfig:
-    """Engine that computes equilibria."""
-
-    database: str = "alcocrni.tdb"
-    """calphad: a TDB file, or alcocrni.tdb or COST507.tdb, which pycalphad brings; tc-python:
-    the name of Thermo-Calc's database, such as TCHEA7; table: a file of equilibria, or a CSV of
-    phases in the form of the paper's figure 9."""
-    kind: Literal["calphad", "tc-python", "table"] = "calphad"
-    """pycalphad, Thermo-Calc (needs a licence and TC-Python), or equilibria from a file."""
-    elements: tuple[str, ...] = ()
-    """Elements that candidates may have. By default all elements of the paper that the database
-    has."""
-    exclude: tuple[str, ...] = ()
-    """calphad: phases of the database to leave out, such as one that pycalphad cannot model."""
-    partition: tuple[str, ...] = ()
-    """calphad: an ordered phase and its disordered part, such as BCC_B2 BCC_A2, if the database
-    does not say that they belong together."""
-
-
-def create_engine(config: EngineConfig, lattice: Lattice = BCC) -> Thermodynamics:
-    """The engine of a configuration, which tells the phases of a lattice; errors as its class.
-
-    ValueError: an option it has not.
-    """
-    if config.exclude and config.kind != "calphad":
-        raise ValueError(f"the engine {config.kind} cannot leave out phases {config.exclude}")
-    if config.partition and config.kind != "calphad":
-        raise ValueError(f"the engine {config.kind} needs no partition {config.partition}")
-    if config.elements and config.kind == "table":
-        raise ValueError("a table has the elements that it has: give no others")
-    if config.kind == "table":
-        return TableEngine.read(config.database, lattice)
-    if config.kind == "tc-python":
-        from crystaljax.alloys.engines.tc_python import ThermoCalc
-
-        return ThermoCalc(config.database, config.elements, lattice=lattice)
-    from crystaljax.alloys.engines.calphad import Calphad
-
-    return Calphad(
-        config.database,
-        config.elements or None,
-        config.exclude,
-        lattice=lattice,
-        partition=config.partition,
-    )
-
-
 class MixtureReward:
     """Judges compositions, written as `composition_key` does ("Al:0.25 Cr:0.75")."""
 
@@ -259,6 +212,11 @@ class AlloyConfig:
     """Workers that compute equilibria."""
     cautious: bool = field(default=False, repr=False)
     """Use the lower bound ("bound" in `info`) as the reward; see `AlloyReward`."""
+    lack: Lack = field(default="pairs", repr=False)
+    """Interactions of elements without which a database's rules count as broken in the bound."""
+    others: tuple[str, ...] = field(default=(), repr=False)
+    """Other databases that judge, too, what they know: names or files as the engine's `database`,
+    or tables of equilibria (.npz, .csv). Each has workers of its own."""
     family: str = DEFAULT
     """Phases, rules, tags and prompts: bcc-b2, fcc-l12, or FILE.py:FUNCTION of your own, such as
     one with another rule; see `alloys.family`."""
@@ -277,9 +235,11 @@ class AlloyReward(ServedReward):
     What is not ok has a value too (`invalid`, `failed`) and a reason, and `RewardBatch.failures`
     counts them. Equal mixtures are computed once.
 
-    What the reward does not know: "missing" in `info` counts the pairs of elements of a candidate
-    whose interaction the engine lacks, and "bound" is what the reward is at least: the mismatch is
-    larger by the error of the lattice model, and where pairs are missing all rules count as broken.
+    What the reward does not know is in `info`: "missing" and "extrapolated" count the pairs and
+    the triples of elements of a candidate whose interaction the engine lacks; "bound" is what the
+    reward is at least, by the error of the lattice model, with all rules broken where the database
+    is thin (`AlloyConfig.lack`), and by the least of `others`, which have "databases" and "spread".
+    See `doubt`.
 
     Errors: see `create_engine`, `load_family`,
     `Pool`; ValueError: to mix another family by volume.
@@ -303,6 +263,16 @@ class AlloyReward(ServedReward):
             self._identity,
             AT_ONCE,
         )
+        self._others = [
+            AlloyReward(replace(config, engine=other_engine(name, config.engine), others=()))
+            for name in config.others
+        ]
+
+    def close(self) -> None:
+        """End the workers and close the cache, those of other databases, too."""
+        super().close()
+        for other in self._others:
+            other.close()
 
     def __call__(self, answers: Sequence[Completion], /) -> RewardBatch:
         """Rewards of B answers; `info` has "read" and what `rule_rewards` tells."""
@@ -312,13 +282,12 @@ class AlloyReward(ServedReward):
         """Rewards of B texts, as of answers."""
         read = [self._read(text) for text in texts]
         keys = list(dict.fromkeys(key for key, reason in read if reason is None))
-        judged = self.served(keys)  # type: ignore[arg-type]  # mixtures, not crystals
+        judged = self._judge(keys)
         places = {key: n for n, key in enumerate(keys)}
         value = np.full(len(texts), self.config.invalid)
         reasons: Reasons = [reason for _, reason in read]
         transient = np.zeros(len(texts), bool)
-        columns = tuple(judged.info) if keys else (*self.family.rules, "mismatch", "failed_points")
-        info = {name: np.full(len(texts), np.nan) for name in columns}
+        info = {name: np.full(len(texts), np.nan) for name in judged.info}
         for n, (key, reason) in enumerate(read):
             if reason is not None:
                 continue
@@ -329,26 +298,39 @@ class AlloyReward(ServedReward):
             for name, column in info.items():
                 column[n] = judged.info[name][place]
         info["read"] = np.array([reason is None for _, reason in read])
-        info["missing"] = np.array([self._n_missing(key) for key, _ in read])
-        known = np.array([reason is None for reason in reasons], bool)
-        info["bound"] = np.where(known, value - self._doubt(info), value)
+        # What failed has its value for a bound.
+        info["bound"] = np.where(np.isnan(info["bound"]), value, info["bound"])
         if self.config.cautious:
             value = info["bound"]
         batch = RewardBatch.from_values(value, info, reasons, transient)
         return replace(batch, value=value)
 
-    def _n_missing(self, key: str) -> float:
-        """Pairs of elements of a mixture whose interaction is not known; nan of none."""
-        if not key:
-            return float("nan")
-        elements = read_key(key).keys()
-        return float(sum(pair <= elements for pair in self.engine.missing))
+    def _judge(self, keys: Sequence[str]) -> RewardBatch:
+        """Rewards of different mixtures, with what is not known of them."""
+        judged = self.served(keys)  # type: ignore[arg-type]  # mixtures, not crystals
+        # A batch of failures, or of nothing, has no columns.
+        names = *self.family.rules, "mismatch", "failed_points"
+        unknown = {name: np.full(len(keys), np.nan) for name in names}
+        judged = replace(judged, info=unknown | dict(judged.info))
+        judged = with_bound(judged, keys, self.engine.missing, self.family, self.config.lack)
+        if not self._others:
+            return judged
+        rows = [
+            np.flatnonzero([knows(other.engine, key) for key in keys]) for other in self._others
+        ]
+        found = [
+            other._judge([keys[row] for row in of_it.tolist()])
+            for other, of_it in zip(self._others, rows, strict=True)
+        ]
+        return with_others(judged, [*zip(rows, found, strict=True)])
 
-    def _doubt(self, info: Mapping[str, np.ndarray]) -> np.ndarray:
-        """float64 [B]: what rewards may be too large by."""
-        kept = [np.nan_to_num(info[name]) * rule.cost for name, rule in self.family.rules.items()]
-        error = np.where(np.isfinite(info["mismatch"]), self.family.lattice.error, 0.0)
-        return error + np.where(info["missing"] > 0, np.sum(kept, axis=0), 0.0)
+    @property
+    def limits(self) -> list[str]:
+        """Sentences on what is not known, for reports."""
+        engines = {
+            Path(each.config.engine.database).name: each.engine for each in (self, *self._others)
+        }
+        return limits(engines, self.family, self.config.lack)
 
     def _read(self, text: str) -> tuple[str, str | None]:
         """The mixture's key and None, or "" and the reason why there is none."""
@@ -366,7 +348,10 @@ class AlloyReward(ServedReward):
         """All that rewards depend on besides the text, for journals of them."""
         config = self.config
         cautious = " cautious" if config.cautious else ""
-        return f"{self._identity()} {config.mix_by} {config.invalid} {config.failed}{cautious}"
+        cautious += " of triples" if config.lack == "triples" else ""
+        others = "".join(f" and {other._identity()}" for other in self._others)
+        settings = f"{config.mix_by} {config.invalid} {config.failed}"
+        return f"{self._identity()} {settings}{cautious}{others}"
 
     def _identity(self) -> str:
         """All that rewards depend on besides the mixture."""

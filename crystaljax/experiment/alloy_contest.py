@@ -255,9 +255,15 @@ def measures(entrants: Sequence[Entrant], family: AlloyFamily) -> dict[str, Meas
 
 
 def finish_contest(
-    experiment: Experiment, family: AlloyFamily, seeds: Mapping[int, Mapping[str, Entrant]]
+    experiment: Experiment,
+    family: AlloyFamily,
+    seeds: Mapping[int, Mapping[str, Entrant]],
+    limits: Sequence[str] = (),
 ) -> Path:
-    """Report the contest of all seeds; returns the page's path. Its table is contest.csv, too."""
+    """Report the contest of all seeds; returns the page's path. Its table is contest.csv, too.
+
+    `limits`: what is not known of the rewards.
+    """
     labels = list(next(iter(seeds.values())))
     found = {
         label: measures([of_seed[label] for of_seed in seeds.values()], family) for label in labels
@@ -269,7 +275,8 @@ def finish_contest(
     rows += [[label, *(plus_minus(found[label][name]) for name in names)] for label in labels]
     notes = [
         "Compared is the last quarter of what each method had judged; in the time a method is"
-        " charged for nothing that it shares with SFT, nor for equilibria that were known."
+        " charged for nothing that it shares with SFT, nor for equilibria that were known.",
+        *limits,
     ]
     for name in names[:4]:
         values = {label: found[label][name].value for label in labels}

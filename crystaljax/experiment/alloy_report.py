@@ -13,6 +13,7 @@ from crystaljax import plots
 from crystaljax.alloys.composition import master, read_candidate
 from crystaljax.alloys.evaluation import figures, over_seeds
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, compare
+from crystaljax.alloys.evaluation.published import published
 from crystaljax.alloys.evaluation.table_one import table_one
 from crystaljax.alloys.evaluation.tokens import (
     ALLOY_TOKENS,
@@ -57,6 +58,7 @@ def finish(experiment: Experiment, judge: AlloyReward, runs: Sequence[Run]) -> P
     }
     tables = [
         table.table,
+        *published(table, judge.family),
         *(
             compare(found[label][0], found[SFT][0]).table(
                 f"{label} against SFT, seed {runs[0].bench.seed}"
@@ -67,7 +69,7 @@ def finish(experiment: Experiment, judge: AlloyReward, runs: Sequence[Run]) -> P
         over_seeds.element_set_table(found),
         token_table(divergence),
         over_seeds.element_divergence_table(drifted),
-        Table("Best candidates of all", [["reward", "found by", "candidate"], *best_rows(best)]),
+        Table("Best candidates of all", best_rows(best)),
     ]
     for label, evaluations in found.items():
         for run, evaluation in zip(runs, evaluations, strict=True):
@@ -76,6 +78,7 @@ def finish(experiment: Experiment, judge: AlloyReward, runs: Sequence[Run]) -> P
     notes = [
         f"Seeds {seeds}; in the time below what was kept of former runs is not counted.",
         *found[SFT][0].context,
+        *judge.limits,
     ]
     tags = judge.family.tags
     title = (
@@ -90,24 +93,46 @@ class Best(NamedTuple):
     reward: float
     label: str
     text: str
+    bound: float
+    """The reward is at least this; nan of samples that were judged before it was told."""
+    lacking: tuple[float, float]
+    """Pairs and triples of its elements whose interaction the database lacks."""
 
 
 def best_candidates(runs: Sequence[Run]) -> list[Best]:
     """Of all samples, each text once."""
     found: dict[str, Best] = {}
     for run in runs:
-        for label, samples in run.samples.items():
-            for text, value, ok in zip(
-                samples.texts, samples.judged.value, samples.judged.ok, strict=True
-            ):
-                if ok:
-                    found.setdefault(text, Best(float(value), label, text))
-    return sorted(found.values(), reverse=True)[:N_SHOWN]
+        for label, (texts, judged, _) in run.samples.items():
+            unknown = np.full(len(judged), np.nan)
+            bound, pairs, triples = (
+                judged.info.get(name, unknown).tolist()
+                for name in ("bound", "missing", "extrapolated")
+            )
+            for n in np.flatnonzero(judged.ok):
+                one = Best(
+                    float(judged.value[n]), label, texts[n], bound[n], (pairs[n], triples[n])
+                )
+                found.setdefault(texts[n], one)
+    return sorted(found.values(), key=lambda one: (one.reward, one.text), reverse=True)[:N_SHOWN]
 
 
 def best_rows(best: Sequence[Best]) -> list[list[str]]:
-    """Rows of a table."""
-    return [[f"{one.reward:.2g}", one.label, one.text] for one in best]
+    """Rows of a table, their titles first."""
+    titles = ["reward", "at least", "lacking pairs, triples", "found by", "candidate"]
+    return [
+        titles,
+        *(
+            [
+                f"{one.reward:.2g}",
+                f"{one.bound:.2g}" if np.isfinite(one.bound) else "–",
+                ", ".join(f"{n:g}" for n in one.lacking) if np.isfinite(one.lacking).all() else "–",
+                one.label,
+                one.text,
+            ]
+            for one in best
+        ),
+    ]
 
 
 def drift(run: Run) -> dict[str, ElementTable]:

@@ -83,10 +83,11 @@ class Calphad:
         """Symbols of the elements it knows."""
         return self.database.elements
 
-    @property
+    @cached_property
     def missing(self) -> frozenset[frozenset[str]]:
-        """Pairs of elements without interaction parameters in the lattice's phase or any liquid."""
-        return frozenset(frozenset(name.split()[0].split("-")) for name in self.database.missing)
+        """Pairs and triples without interaction parameters in the lattice's phase or any liquid."""
+        names = self.database.missing + self.database.extrapolated
+        return frozenset(frozenset(name.split()[0].split("-")) for name in names)
 
     @property
     def identity(self) -> str:

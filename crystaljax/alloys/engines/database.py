@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
@@ -73,6 +73,8 @@ class AlloyDatabase:
     """Names of the liquids: LIQUID, or IONIC_LIQ, or both."""
     missing: tuple[str, ...]
     """Binaries without interaction parameters, such as "Cr-Fe (BCC)": ideal mixing there."""
+    extrapolated: tuple[str, ...]
+    """Ternaries without, such as "Al-Cr-Fe (liquid)": they mix as their binaries tell."""
     excluded: tuple[str, ...]
     """Names of the phases that were left out."""
     digest: str
@@ -150,7 +152,8 @@ def load_database(
     undefined = _check_models(path, source, elements)
     ordered = _ordered_phase(path, source, lattice)
     liquids = _liquids(path, source)
-    missing = _missing_binaries(source, elements, lattice, ordered, liquids)
+    places = {lattice.kind.upper(): (ordered.name, ordered.disordered), "liquid": liquids}
+    missing, extrapolated = (_without_parameters(source, elements, places, n) for n in (2, 3))
     if missing:
         log.warning(
             "%s: no interaction parameters for %s: these mix ideally, so what is computed from"
@@ -166,7 +169,7 @@ def load_database(
         )
     digest = sha256(text.encode()).hexdigest()
     return AlloyDatabase(
-        source, tuple(elements), lattice, ordered, liquids, missing, excluded, digest
+        source, tuple(elements), lattice, ordered, liquids, missing, extrapolated, excluded, digest
     )
 
 
@@ -373,25 +376,20 @@ def _search(source: Any, phases: set[str], kinds: set[str]) -> list[Any]:
     )
 
 
-def _missing_binaries(
-    source: Any,
-    elements: tuple[str, ...],
-    lattice: Lattice,
-    ordered: OrderedPhase,
-    liquids: tuple[str, ...],
+def _without_parameters(
+    source: Any, elements: tuple[str, ...], places: Mapping[str, Collection[str]], n: int
 ) -> tuple[str, ...]:
-    """Pairs of elements that have no interaction parameter in the lattice's phase or any liquid."""
+    """Sets of n elements that have no interaction parameter in the phases of a place."""
     missing = []
-    places = {lattice.kind.upper(): {ordered.name, ordered.disordered}, "liquid": set(liquids)}
     for label, names in places.items():
         known = set()
-        for parameter in _search(source, names, {"G", "L"}):
+        for parameter in _search(source, set(names), {"G", "L"}):
             species = [one for part in parameter["constituent_array"] for one in part]
             involved = {element.upper() for one in species for element in one.constituents}
             known.add(frozenset(involved - {VACANCY}))
         missing += [
-            f"{a}-{b} ({label})"
-            for a, b in combinations(elements, 2)
-            if frozenset((a.upper(), b.upper())) not in known
+            f"{'-'.join(chosen)} ({label})"
+            for chosen in combinations(elements, n)
+            if frozenset(element.upper() for element in chosen) not in known
         ]
     return tuple(missing)

@@ -236,7 +236,10 @@ class Thermodynamics(Protocol):
 
     @property
     def missing(self) -> Collection[frozenset[str]]:
-        """Pairs of elements whose interaction it does not know, so that they mix ideally."""
+        """Sets of elements whose interaction it does not know.
+
+        Pairs mix ideally; triples as their pairs tell, which is usual of triples.
+        """
         ...
 
     def equilibria(

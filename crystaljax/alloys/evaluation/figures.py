@@ -99,8 +99,9 @@ def reward_histogram(
 ) -> Figure:
     """Histograms of rewards (Eq. 1) by label, before and after, on a logarithmic scale of cost.
 
-    Better is to the right. Bars are fractions of all samples. The costs of the rules are powers
-    of ten, so that each height of the staircase is one rule that is broken.
+    Better is to the right; the last bar holds all that cost less, as its tick says. Bars are
+    fractions of all samples. The costs of the rules are powers of ten, so that each height of the
+    staircase is one rule that is broken.
     """
     figure, axes = chart((6.8, 3.9))
     most = max((float(-np.min(v)) for v in values.values() if len(v)), default=1.0)
@@ -121,13 +122,17 @@ def reward_histogram(
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(edges[-1], edges[0])
-    axes.set_xlabel(
-        "cost: minus the reward (below 1: the mismatch in Å, all rules kept;"
-        f" at {_LEAST_COST:g}: that and less)"
-    )
+    axes.xaxis.set_major_formatter(_cost_text)
+    axes.set_xlabel("cost: minus the reward (below 1: the mismatch in Å, all rules kept)")
     axes.set_ylabel("fraction of samples")
     figure.legend(loc="outside upper right", ncols=len(values), frameon=False)
     return figure
+
+
+def _cost_text(cost: float, _: object = None) -> str:
+    """A power of ten; of the least cost with a sign that its bar holds smaller ones, too."""
+    sign = r"\leq" if math.isclose(cost, _LEAST_COST) else ""
+    return f"${sign} 10^{{{round(math.log10(cost))}}}$"
 
 
 def reward_against_diversity(

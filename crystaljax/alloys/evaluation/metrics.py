@@ -249,8 +249,11 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
     valid = judged.value[judged.ok]
     best = float(valid.max()) if len(valid) else math.nan
     unknown = np.full(len(judged), np.nan)  # of samples that were judged before it was told
-    bound, missing = (judged.info.get(name, unknown) for name in ("bound", "missing"))
-    thin = np.where(np.isnan(missing), np.nan, 100.0 * (missing > 0))
+    told = {name: judged.info.get(name, unknown) for name in ("bound", "missing", "extrapolated")}
+    thin, extrapolated = (
+        np.where(np.isnan(told[name]), np.nan, 100.0 * (told[name] > 0))
+        for name in ("missing", "extrapolated")
+    )
     of_valid = "candidates that could be judged"
     return [
         Measure.mean("mean reward", judged.value, "", "Eq. 1, with the values of what failed"),
@@ -258,10 +261,10 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
         Measure("best reward", best, math.nan, "", len(valid), "largest of Eq. 1", of_valid),
         Measure.mean(
             "cautious reward",
-            bound,
+            told["bound"],
             "",
-            "Eq. 1 at least: with the error of the lattice model, and all rules broken where the"
-            " database lacks a pair of elements",
+            "Eq. 1 at least: with the error of the lattice model, all rules broken where the"
+            " database is thin, and the least by other databases",
         ),
         Measure.mean(
             "thin database",
@@ -271,12 +274,34 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
             denominator="candidates",
         ),
         Measure.mean(
+            "extrapolated",
+            extrapolated,
+            "%",
+            "the database lacks the interaction of a triple of the candidate's elements",
+            denominator="candidates",
+        ),
+        *_spread(judged),
+        Measure.mean(
             "mismatch",
             judged.info["mismatch"],
             "Å",
             "smallest difference of the lattice parameters of matrix and precipitate",
             denominator="candidates whose phases coexist",
         ),
+    ]
+
+
+def _spread(judged: RewardBatch) -> list[Measure]:
+    """How far other databases disagree, if there are others."""
+    if "spread" not in judged.info:
+        return []
+    several = "candidates that several databases judge"
+    number, spread = judged.info["databases"], judged.info["spread"]
+    shared = np.where(np.isnan(number), np.nan, 100.0 * (number > 1))
+    words = "largest less least reward by the databases that know all pairs of the elements"
+    return [
+        Measure.mean("several databases", shared, "%", several, denominator="candidates"),
+        Measure.mean("spread over databases", spread, "", words, denominator=several),
     ]
 
 
