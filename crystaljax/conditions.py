@@ -16,26 +16,27 @@ from crystaljax.symmetry.tables import N_GROUPS, letter_index, tables
 
 @dataclass(frozen=True)
 class Condition:
-    """Demands on one crystal; absent fields are free.
+    """Condition on one crystal; fields that are not given are free.
 
     ValueError for a condition that nothing can meet: unknown elements or positions, elements that
-    are required and not allowed, numbers that are no space group.
+    are required but not allowed, numbers that are no space group.
     """
 
     formula: str | None = None
-    """Its composition, such as SrTiO3: whole numbers of atoms."""
+    """Composition, such as SrTiO3, in whole numbers of atoms."""
     formula_units: int | None = None
-    """Formulas, as written, in the primitive cell; any number of them if not given."""
+    """Number of formula units (as written) in the primitive cell. Not given: any."""
     elements: tuple[str, ...] | None = None
-    """Elements that may occur; all if not given."""
+    """Elements that may occur. Not given: all."""
     required: tuple[str, ...] = ()
     """Elements that must occur."""
     space_group: int | tuple[int, ...] | None = None
-    """Its space group, or several of which it may have any."""
+    """Space group, or several, of which the crystal may have any."""
     template: tuple[str, ...] | None = None
     """Wyckoff letters of all sites in alphabetical order, such as a a b."""
     properties: Mapping[str, float] = field(default_factory=dict)
-    """Values of named properties, such as band_gap (eV); what meets them is not checked."""
+    """Values of named properties, such as band_gap (eV). It is not checked whether samples have
+    them."""
 
     def __post_init__(self) -> None:
         self._check_formula()
@@ -116,10 +117,9 @@ class Condition:
 
 
 def chemical_system(text: str) -> tuple[str, ...]:
-    """The elements of a chemical system such as Li-Fe-O, of which crystals have all and no other.
+    """The elements of a chemical system such as Li-Fe-O: crystals have exactly these.
 
-    Ask for them as `Condition.elements` and as `Condition.required`. ValueError for a text that is
-    none.
+    Give them as `Condition.elements` and as `Condition.required`. ValueError for another text.
     """
     names = tuple(text.split("-"))
     if len(set(names)) < len(names) or not all(names):
@@ -129,13 +129,14 @@ def chemical_system(text: str) -> tuple[str, ...]:
 
 
 def chosen(conditions: Sequence[Condition], n: int, seed: int) -> list[Condition]:
-    """n of the conditions in a random order, which goes on from the first when all were taken."""
+    """n of the conditions in a random order; when all were taken, it starts again."""
     order = np.random.default_rng(seed).permutation(len(conditions))
     return [conditions[i] for i in np.resize(order, n).tolist()]
 
 
 def unmet(crystals: Crystals, conditions: Sequence[Condition]) -> list[str | None]:
-    """For each of B crystals what of its condition [B] it does not meet, None if it meets all.
+    """For each of B crystals the part of its condition [B] that it does not meet; None if it meets
+    all.
 
     Properties are not checked: that takes a model of them.
     """

@@ -83,7 +83,9 @@ class Provenance:
 
 def command() -> str:
     """The command line of this program, as a shell takes it."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return shlex.join([name, *sys.argv[1:]])
 
 
 def seeds(config: Mapping[str, Any]) -> dict[str, Any]:

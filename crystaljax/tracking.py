@@ -1,4 +1,5 @@
-"""Metrics, results and files of a run: metrics always in a local file, all in W&B if wanted."""
+"""Metrics, results and files of a run: metrics in a local file, and everything in W&B if
+configured."""
 
 from __future__ import annotations
 
@@ -33,22 +34,23 @@ LARGEST_COPY = 1_000_000_000
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """Destination of a run's metrics besides the local metrics.jsonl, which is always written."""
+    """Weights & Biases, besides the local metrics.jsonl, which is always written."""
 
     mode: Literal["online", "offline", "disabled"] = "disabled"
-    """Weights & Biases: online (needs `wandb login` once), offline (for `wandb sync`), or not."""
+    """Weights & Biases: online (needs `wandb login` once), offline (for `wandb sync`), or
+    disabled."""
     project: str = "crystaljax"
     """W&B project."""
     entity: str | None = None
-    """W&B user or team; the account's default if not given."""
+    """W&B user or team. Not given: the account's default."""
     group: str | None = None
-    """W&B group that ties runs of one study together."""
+    """W&B group for the runs of one study."""
     tags: tuple[str, ...] = ()
     """W&B tags."""
     name: str | None = None
-    """Name of the run; W&B invents one if not given."""
+    """Name of the run. Not given: W&B invents one."""
     run_id: str | None = None
-    """W&B id of a run to continue, as `Tracker.run_id` gave it."""
+    """W&B id of a run to continue (`Tracker.run_id`)."""
     timeout: float = 30.0
     """Seconds to wait for W&B before the run goes on offline."""
 

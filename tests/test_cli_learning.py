@@ -55,6 +55,7 @@ def weights(folder: Path) -> list[np.ndarray]:
     return [np.asarray(x.get_value()) for _, x in nnx.to_flat_state(params)]
 
 
+@pytest.mark.slow
 def test_a_wyckoff_transformer_goes_on_learning(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

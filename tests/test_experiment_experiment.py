@@ -319,3 +319,15 @@ def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert commit() == git("rev-parse", "HEAD")
     file.write_text("changed")
     assert commit() == git("rev-parse", "HEAD") + "-dirty"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["/env/bin/crystaljax", "compare", "a b"], "crystaljax compare 'a b'"),
+        (["/env/crystaljax/__main__.py", "data", "x"], "crystaljax data x"),
+    ],
+)
+def test_the_command_is_named(argv: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", argv)
+    assert provenance.command() == said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,14 @@ from crystaljax.composition import SYMBOLS, atomic_number, formulas
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.experiment.llm_setup import TextsConfig
-from crystaljax.experiment.texts import Texts, plain, read_texts
+from crystaljax.experiment.sft import fitting
+from crystaljax.experiment.texts import Texts, plain, read_texts, sequences
 from crystaljax.models.llm.config import LlmConfig
+from crystaljax.policies.text import TextPolicy
 from crystaljax.policies.text_metadata import TextMetadata
 from crystaljax.text.examples import Example
 from crystaljax.text.loading import TextModelConfig, load_text_policy
+from crystaljax.text.packing import TokenSequence
 from crystaljax.text.prompts import load_template
 from crystaljax.tokenizations.registry import create_format
 
@@ -199,3 +203,34 @@ def test_hidden_elements_in_random_descriptions(tmp_path: Path) -> None:
         assert atomic_number(example.completion) in row
         assert "\n?:" in example.prompt
         assert f"\n{example.completion}:" not in example.prompt
+
+
+def test_texts_that_fit_are_tokenized_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the tokens that they have by themselves, in all epochs; the others are left out."""
+    examples: list[Any] = [Example("MgO", "Mg O"), Example("C", "C"), Example("NaCl", "Na Cl " * 9)]
+    later = [[Example("O", "Mg O"), Example("x", "C"), Example("Na", "Na Cl " * 9)]]
+    data = load("prototypes")[:3]
+    rows: list[dict[str, Any]] = [{}] * 3
+    texts = Texts(examples, ["a", "b", "c"], data.crystals, rows, [None] * 3, later)  # type: ignore[list-item]
+    size = dataclasses.replace(TINY, max_length=24)
+    policy = load_text_policy(TextModelConfig(small=size, n_vocabulary=300), ["MgO", "NaCl"])
+    calls: list[int] = []
+
+    def counted(policy: TextPolicy, texts: Texts) -> list[TokenSequence]:
+        calls.append(len(texts.examples))
+        return sequences(policy, texts)
+
+    monkeypatch.setattr("crystaljax.experiment.sft.sequences", counted)
+    kept, tokens = fitting(policy, texts, "learn")
+    assert calls == [3]
+    assert kept.asked == ["a", "b"]
+    for found, expected in zip(tokens, sequences(policy, kept), strict=True):
+        np.testing.assert_array_equal(found.tokens, expected.tokens)
+        assert found.n_prompt == expected.n_prompt
+    assert len(tokens) == 4
+    assert "of 3 examples to learn the model cannot take 1" in caplog.text
+    assert "context of 24" in caplog.text
+    with pytest.raises(ValueError, match=r"cannot take 1 \(.*context of 24"):
+        fitting(policy, texts.take(np.array([2])), "learn")

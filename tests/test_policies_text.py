@@ -156,7 +156,7 @@ def test_what_does_not_fit() -> None:
     small = LanguageModel(dataclasses.replace(TINY, vocabulary=4), nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"the tokenizer has \d+ tokens, and the model 4"):
         TextPolicy(small, words())
-    with pytest.raises(ValueError, match="an adapter to go on from, and a new one"):
+    with pytest.raises(ValueError, match="adapter and lora are both given"):
         TextModelConfig(base="x", adapter="y", lora=LoraConfig())
     with pytest.raises(ValueError, match="a quantised base is asked for, and no base"):
         load_text_policy(dataclasses.replace(SMALL, quantized="int8"), TRIPLES)

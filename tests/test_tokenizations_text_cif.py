@@ -84,7 +84,7 @@ def test_tags_and_columns_in_any_order() -> None:
         ("number 136", "number 0", "'0' is no space group"),
         ("number 136", "number x", "'x' is no space group"),
         ("_cell_length_b 4.5940\n", "", "_cell_length_b is missing"),
-        ("_cell_length_b 4.5940", "_cell_length_b", "_cell_length_b is 1 numbers, not ''"),
+        ("_cell_length_b 4.5940", "_cell_length_b", "_cell_length_b needs 1 number, not ''"),
         ("_cell_length_b 4.5940", "_cell_length_a 4.5940", "_cell_length_a is given twice"),
         ("loop_", "data_Ti2O4", "data_ is given twice"),
         ("loop_\n", "", "'Ti Ti0 2 a 0.0000 0.0000 0.0000' is no tag, and belongs to no loop_"),

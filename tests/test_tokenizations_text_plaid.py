@@ -86,7 +86,7 @@ def test_empty_lines_and_spaces() -> None:
         ("\nTi 0.000 0.000 0.000 2a\nO 0.305 0.305 0.000 4f", "", "need six lines"),
         ("Spacegroup: ", "", "'P42/mnm' does not begin with Spacegroup:"),
         ("P42/mnm", "136", "'136' is no symbol of a space group"),
-        ("4.59 4.59 2.96", "4.59 2.96", "abc is 3 numbers, not '4.59 2.96'"),
+        ("4.59 4.59 2.96", "4.59 2.96", "abc needs 3 numbers, not '4.59 2.96'"),
         ("90.00 90.00 90.00", "90 x 90", "angles is 3 numbers"),
         ("Sites (6)", "Sites 6", "is not Sites"),
         ("0.305 0.305 0.000 4f", "0.305 0.305 4f", "is no site"),

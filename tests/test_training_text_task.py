@@ -216,7 +216,7 @@ def test_iterated_dpo_on_texts_resumes(tmp_path: Path) -> None:
 
 def test_what_cannot_be_split_or_asked() -> None:
     policy = tiny_policy()
-    with pytest.raises(ValueError, match="no prompts to complete"):
+    with pytest.raises(ValueError, match="no prompts: give at least one"):
         TextTask(policy, [], digit_reward)
     with pytest.raises(ValueError, match="batches of 10 samples cannot be split into 4"):
         reinforce(

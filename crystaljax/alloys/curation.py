@@ -27,7 +27,7 @@ from crystaljax.rewards.serving import ServedReward
 log = logging.getLogger(__name__)
 
 PURITY = 0.99
-"""Mole fraction of the phase that is asked for, at some temperature."""
+"""Smallest mole fraction of a single phase, at any of the temperatures."""
 
 Judge = Callable[[Items], RewardBatch]
 """Compositions as `composition_key` writes them -> what `PhasePurity` tells."""
@@ -76,12 +76,11 @@ class PurityConfig:
     temperatures: tuple[float, ...] = tuple(TEMPERATURES.tolist())
     """K, in any order."""
     cache: Path | None = None
-    """File that keeps what was computed, so that a run that was stopped goes on; none is kept if
-    not given."""
+    """File that keeps results, so that a run that was stopped can be continued. Not given: none."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     """Workers that compute equilibria."""
     family: str = DEFAULT
-    """Family of the phases, whose matrix and precipitate are what "bcc" and "b2" stand for; see
+    """Family of the phases: "bcc" and "b2" stand for its matrix and precipitate; see
     `AlloyConfig.family`."""
 
     def __post_init__(self) -> None:

@@ -31,20 +31,20 @@ class PairsConfig:
     """Settings of pairing phases. ValueError for numbers out of range."""
 
     volumes: Literal["normal", "uniform"] = "normal"
-    """Distribution of B2 volumes: N(0.45, `spread`) clipped to the range, or uniformly in it; the
-    paper says both."""
+    """Distribution of B2 volumes: N(0.45, `spread`) clipped to the range, or uniform in the range.
+    The paper has both."""
     spread: float = 0.1
-    """Standard deviation of the normal distribution, which the paper leaves open."""
+    """Standard deviation of the normal distribution; the paper does not give it."""
     volume_range: tuple[float, float] = (0.20, 0.70)
     """Least and largest B2 volume fraction."""
     volumes_of_pair: int = 3
-    """Candidates of each pair of phases."""
+    """Number of candidates of each pair of phases."""
     decimals: int = 1
-    """Of the B2 volumes in per cent; in the paper's examples there are up to two."""
+    """Decimals of the B2 volumes in per cent; up to two in the paper's examples."""
     validation: float = 0.1
     """Share of the pairs of phases that is kept for validation."""
     seed: int = 0
-    """Of the drawn volumes and the split."""
+    """Random seed for the volumes and the split."""
 
     def __post_init__(self) -> None:
         low, high = self.volume_range

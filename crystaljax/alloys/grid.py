@@ -75,14 +75,14 @@ PAPER_LEVELS = (20, 25, 33, 40, 50, 67, 75)
 
 @dataclass(frozen=True)
 class GridConfig:
-    """Grid of phases that are tried. ValueError for numbers out of range."""
+    """Grid of phases to try. ValueError for numbers out of range."""
 
     roles: Roles = field(default_factory=lambda: ROLES["alcocrni"])
     """Elements of each phase."""
     most_bcc: int = 3
-    """Most elements of a BCC candidate."""
+    """Largest number of elements in a BCC candidate."""
     most_site: int = 2
-    """Most elements of a sublattice of a B2 candidate."""
+    """Largest number of elements on a sublattice of a B2 candidate."""
     parts: tuple[int, ...] = (20,)
     """Parts into which BCC compositions are divided, in whole per cent: (20,) is steps of 5 %;
     (2, 3) is halves and thirds, as in the paper's TiV and Cr33Fe67."""
@@ -92,7 +92,8 @@ class GridConfig:
     site_ratio: int = 1
     """Sites of the first sublattice for each of the second: 3 for L1₂, as in Ni3Al."""
     levels: tuple[int, ...] = ()
-    """Per cents that an element of a BCC may have, to the nearest one; any if none are given."""
+    """Percentages that an element of a BCC candidate may have, to the nearest one. Not given:
+    any."""
 
     def __post_init__(self) -> None:
         for name in ("most_bcc", "most_site", "site_ratio"):

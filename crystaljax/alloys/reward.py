@@ -49,20 +49,20 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class RulesConfig:
-    """Temperatures of the rules, and the score of undecided ones."""
+    """Temperatures of the rules, and limits of failures."""
 
     coexist_from: float = 0.0
     """K: BCC and B2 must coexist at some temperature at or above this one."""
     bcc_first_from: float = 0.0
     """K: BCC must form first on cooling, at or above this temperature."""
     b2_from: float = 0.0
-    """K: the temperature at which there must be B2; by default the lowest of all."""
+    """K: B2 must exist at this temperature. By default the lowest one."""
     others_from: float = 0.0
-    """K: other phases must be few at and above this temperature."""
+    """K: there must be few other phases at and above this temperature."""
     mismatch_from: float = 0.0
-    """K: the mismatch is looked for at and above this temperature."""
+    """K: the mismatch is computed at and above this temperature."""
     max_failed: int = 2
-    """Temperatures that may fail; with more the candidate counts as failed."""
+    """Number of temperatures that may fail. With more, the candidate counts as failed."""
     # Not shown: caches and journals of rewards from before it was an option are of the default.
     crossing: bool = field(default=True, repr=False)
     """The mismatch is zero where the lattices cross between two temperatures; if not, it is the
@@ -203,15 +203,15 @@ class AlloyConfig:
     mix_by: Literal["volume", "mole"] = "volume"
     """Whether the B2 percentage is of volume or of moles."""
     invalid: float = -2000.0
-    """Value of a text that is no candidate, or has elements outside the set."""
+    """Reward of a text that is no candidate, or has elements outside the set."""
     failed: float = -1500.0
-    """Value of a candidate whose equilibria could not be computed."""
+    """Reward of a candidate whose equilibria could not be computed."""
     cache: Path | None = None
-    """File that keeps rewards by composition for later runs; none is kept if not given."""
+    """File that keeps rewards by composition for later runs. Not given: none."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     """Workers that compute equilibria."""
     cautious: bool = field(default=False, repr=False)
-    """Judge by the lower bound ("bound" in `info`) in place of the reward; see `AlloyReward`."""
+    """Use the lower bound ("bound" in `info`) as the reward; see `AlloyReward`."""
     lack: Lack = field(default="pairs", repr=False)
     """Interactions of elements without which a database's rules count as broken in the bound."""
     others: tuple[str, ...] = field(default=(), repr=False)
@@ -219,7 +219,7 @@ class AlloyConfig:
     or tables of equilibria (.npz, .csv). Each has workers of its own."""
     family: str = DEFAULT
     """Phases, rules, tags and prompts: bcc-b2, fcc-l12, or FILE.py:FUNCTION of your own, such as
-    one with a rule more; see `alloys.family`."""
+    one with another rule; see `alloys.family`."""
 
     def __post_init__(self) -> None:
         self.rules.check(ascending(self.temperatures))
@@ -319,7 +319,7 @@ class AlloyReward(ServedReward):
             np.flatnonzero([knows(other.engine, key) for key in keys]) for other in self._others
         ]
         found = [
-            other._judge([keys[row] for row in of_it])
+            other._judge([keys[row] for row in of_it.tolist()])
             for other, of_it in zip(self._others, rows, strict=True)
         ]
         return with_others(judged, [*zip(rows, found, strict=True)])

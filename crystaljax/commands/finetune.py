@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from crystaljax.commands.learning import Learning
 from crystaljax.models.llm.config import LoraConfig
@@ -42,17 +41,16 @@ class Finetune(Learning):
     patience: int = 5
     output: Path = Path("runs/finetune")
 
-    def run(self, console: Console) -> None:
-        from crystaljax.policies.loading import is_wyckoff
+    def _check(self) -> None:
         from crystaljax.ranges import SHARE, check
 
-        self._check()
+        super()._check()
         check(self, old_share=SHARE)
-        if is_wyckoff(self.model):
-            self._wyckoff()
-        else:
-            self._language_model()
-        console.print(f"The model is in {self.output / 'model'}")
+
+    def _writes_texts(self) -> bool:
+        from crystaljax.policies.loading import is_wyckoff
+
+        return not is_wyckoff(self.model)
 
     def _optimizer(self) -> OptimizerConfig:
         from crystaljax.training.optimizer import OptimizerConfig
@@ -62,36 +60,24 @@ class Finetune(Learning):
         )
 
     def _wyckoff(self) -> None:
-        from crystaljax.experiment.learning import learn_crystals, learnable, prompted_as
+        from crystaljax.experiment.learning import prompted_as
         from crystaljax.policies.wyckoff import load_wyckoff
-        from crystaljax.training.pretrain import PretrainConfig
 
         why = f"is for language models, and {self.model} is a Wyckoff transformer"
         if self.lora or self.adapters != LoraConfig():
             raise ValueError(f"--lora {why}, of which all weights are trained: leave it out")
         self._refuse(why, "quantized", "dtype", "templates", "tokenization", "n_parts")
         data = self._read()
-        policy, start = load_wyckoff(self.model)
-        train = learnable(policy, data[0], "learn")
-        validation = learnable(policy, data[1], "validate with")
+        policy, weights = load_wyckoff(self.model)
+        train, validation = self._learnable(policy, data)
         policy = prompted_as(policy, train, self.old_share)
         settings = self._fit(len(train), self._optimizer(), dropout=False, validate_start=True)
-        with self._experiment("fine-tuning") as experiment:
-            experiment.use("model", self.model)
-            learn_crystals(
-                experiment,
-                policy,
-                train,
-                validation,
-                PretrainConfig(**settings),
-                "best",
-                title="Fine-tuning",
-                start=start,
-                notes=[
-                    f"{self.model} on {len(train)} crystals of {self.train}, validated with"
-                    f" {len(validation)}; {self.n_epochs} epochs at most."
-                ],
-            )
+        note = (
+            f"{self.model} on {len(train)} crystals of {self.train}, validated with"
+            f" {len(validation)}; {self.n_epochs} epochs at most."
+        )
+        start = self.model, weights
+        self._learn_crystals("fine-tuning", policy, (train, validation), settings, note, start)
 
     def _language_model(self) -> None:
         from crystaljax.policies.loading import ADAPTER_FILE, MODEL_FILE, find_base
@@ -103,9 +89,7 @@ class Finetune(Learning):
                 f"no model in {self.model}: it has neither metadata.json (of a Wyckoff transformer)"
                 f" nor {MODEL_FILE} or {ADAPTER_FILE} (of a language model)"
             )
-        from crystaljax.experiment.sft import learn_texts
         from crystaljax.text.loading import TextModelConfig, load_tokenizer
-        from crystaljax.training.sft import SftConfig
 
         if not self.lora:
             self._refuse("goes with --lora", "quantized")
@@ -123,8 +107,4 @@ class Finetune(Learning):
             seed=self.seed,
         )
         load_tokenizer(model)  # tells mistakes before crystals are read
-        data = self._read()
-        settings = self._fit(len(data[0]), self._optimizer(), n_parts=self.n_parts)
-        config = SftConfig(**settings, validate_start=True)
-        with self._experiment("fine-tuning") as experiment:
-            learn_texts(experiment, self._texts(model, self.tokenization), config, data=data)
+        self._learn_texts("fine-tuning", model, self._optimizer(), validate_start=True)

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from crystaljax.commands.base import Command, check_seed
 from crystaljax.tracking import TrackingConfig
 
 if TYPE_CHECKING:
     from crystaljax.data.rows import Dataset
     from crystaljax.experiment.experiment import Experiment
-    from crystaljax.experiment.llm_setup import LlmSetup
+    from crystaljax.policies.base import Params
+    from crystaljax.policies.wyckoff import WyckoffPolicy
     from crystaljax.text.loading import TextModelConfig
     from crystaljax.training.optimizer import OptimizerConfig
 
@@ -30,6 +33,8 @@ class Learning(Command):
     validation: str = "0.1"
     """Validation crystals: a file, a folder or a registered dataset; or the share of the training
     crystals that is held out."""
+    tokenization: str
+    """Format that crystals are written in."""
     templates: tuple[str, ...] = ()
     """Language models: prompt templates to learn, by name (formula, unconditional, space_group,
     formula_space_group, properties, infilling) or file. Each crystal gets one of them at random."""
@@ -50,6 +55,26 @@ class Learning(Command):
     again to go on after an interruption."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
+
+    def run(self, console: Console) -> None:
+        self._check()
+        if self._writes_texts():
+            self._language_model()
+        else:
+            self._wyckoff()
+        console.print(f"The model is in {self.output / 'model'}")
+
+    def _writes_texts(self) -> bool:
+        """Whether the model is a language model."""
+        raise NotImplementedError
+
+    def _language_model(self) -> None:
+        """Train a language model."""
+        raise NotImplementedError
+
+    def _wyckoff(self) -> None:
+        """Train a Wyckoff transformer."""
+        raise NotImplementedError
 
     def _check(self) -> None:
         """ValueError for numbers out of range."""
@@ -82,6 +107,14 @@ class Learning(Command):
 
         return read_data(self.train, self.validation, self.seed)
 
+    def _learnable(
+        self, policy: WyckoffPolicy, data: tuple[Dataset, Dataset]
+    ) -> tuple[Dataset, Dataset]:
+        """Those of the crystals that a Wyckoff transformer can take."""
+        from crystaljax.experiment.learning import learnable
+
+        return learnable(policy, data[0], "learn"), learnable(policy, data[1], "validate with")
+
     def _experiment(self, kind: str) -> Experiment:
         """The run's folder; the sources of crystals are recorded."""
         from crystaljax.experiment.experiment import Experiment
@@ -91,15 +124,55 @@ class Learning(Command):
             begun.use(name, getattr(self, name))
         return begun
 
-    def _texts(self, model: TextModelConfig, format: str) -> LlmSetup:
-        """Set-up of training on texts of crystals; the weights of the lowest validation loss are
-        kept."""
-        from crystaljax.experiment.llm_setup import LlmSetup, TextsConfig
+    def _learn_crystals(
+        self,
+        kind: str,
+        policy: WyckoffPolicy,
+        data: tuple[Dataset, Dataset],
+        settings: dict[str, Any],
+        note: str,
+        start: tuple[Path, Params] | None = None,
+    ) -> None:
+        """Train a Wyckoff transformer; the weights of the lowest validation loss are kept.
 
+        Args:
+          kind: of the run, such as "pretraining".
+          data: crystals that the policy can take (`_learnable`).
+          start: model folder, and its weights to start from; random ones if not given.
+        """
+        from crystaljax.experiment.learning import learn_crystals
+        from crystaljax.training.pretrain import PretrainConfig
+
+        config = PretrainConfig(**settings)
+        with self._experiment(kind) as experiment:
+            if start is not None:
+                experiment.use("model", start[0])
+            learn_crystals(
+                *(experiment, policy, *data, config, "best"),
+                title=kind.capitalize(),
+                start=None if start is None else start[1],
+                notes=[note],
+            )
+
+    def _learn_texts(
+        self,
+        kind: str,
+        model: TextModelConfig,
+        optimizer: OptimizerConfig,
+        validate_start: bool = False,
+    ) -> None:
+        """Train a language model on texts of crystals; the weights of the lowest validation loss
+        are kept."""
+        from crystaljax.experiment.llm_setup import LlmSetup, TextsConfig
+        from crystaljax.experiment.sft import learn_texts
+        from crystaljax.training.sft import SftConfig
+
+        data = self._read()
+        settings = self._fit(len(data[0]), optimizer, n_parts=self.n_parts)
         texts = TextsConfig(
-            crystals=self.train, format=format, templates=self.templates, seed=self.seed
+            crystals=self.train, format=self.tokenization, templates=self.templates, seed=self.seed
         )
-        return LlmSetup(
+        setup = LlmSetup(
             texts=texts,
             model=model,
             n_samples=0,
@@ -108,6 +181,9 @@ class Learning(Command):
             seed=self.seed,
             tracking=self.tracking,
         )
+        config = SftConfig(**settings, validate_start=validate_start)
+        with self._experiment(kind) as experiment:
+            learn_texts(experiment, setup, config, data=data)
 
     def _refuse(self, why: str, *names: str) -> None:
         """ValueError if one of the options `names`, for the other kind of model, is given."""

@@ -17,6 +17,9 @@ from crystaljax.evaluation.candidates import Candidates, page_file
 from crystaljax.evaluation.rates import Difference, Metric, MetricSet
 from crystaljax.evaluation.safeguards import writable_folder
 
+LONG = 60
+"""Characters of a cell above which the page breaks its text into lines."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -194,7 +197,7 @@ class Report:
         return rows
 
     def _definitions(self) -> list[list[str]]:
-        rows = [["metric", "what it is", "of", "compared with"]]
+        rows = [["metric", "definition", "of", "compared with"]]
         known: dict[str, Metric] = {}
         for metrics in self._metrics().values():
             known = metrics | known
@@ -214,8 +217,12 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _html(rows: Sequence[Sequence[str]], kind: str) -> str:
+    def cell(text: str, tag: str) -> str:
+        long = " class='long'" if len(text) > LONG else ""
+        return f"<{tag}{long}>{html.escape(text)}</{tag}>"
+
     def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+        return "<tr>" + "".join(cell(text, tag) for text in cells) + "</tr>"
 
     header, *body = rows
     lines = "\n".join(line(row, "td") for row in body)

@@ -48,39 +48,41 @@ from crystaljax.training.text_task import TextTask
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Phases that supervised fine-tuning learns."""
+    """Data of supervised fine-tuning."""
 
     lists: str = "alcocrni"
-    """Phases that an engine found single: lists that are shipped, or a JSON file that
-    `curate_alloys.py` wrote."""
+    """Lists of compositions that are a single phase: shipped lists by name, or a JSON file of
+    `curate_alloys.py`."""
     pairs: PairsConfig = field(default_factory=PairsConfig)
     """Pairing of the phases."""
     template: str = "alloy_short"
-    """Prompt template: a shipped one, or the path of a TOML file; the family's if empty."""
+    """Prompt template: a shipped one, or a TOML file. Empty: that of the family."""
     held: bool = True
-    """Samples are held to the grammar of candidates; what GRPO learns from is not."""
+    """Sample under the grammar of candidates. GRPO's samples are always free."""
     covered: Literal["held out", "space"] = "held out"
-    """What samples should cover: the candidates that are held out, or all pairs of the phases, as
-    in the paper."""
+    """Reference for coverage: the candidates that are held out, or all pairs of the phases, as in
+    the paper."""
     known: Path | None = None
-    """File of known alloys, to which samples should be new, too: a CSV with a column of formulas,
+    """File of known alloys, which do not count as novel either: a CSV with a column of formulas,
     such as the Materials Project's, or one formula a line."""
 
 
 @dataclass(frozen=True)
 class BestConfig:
-    """Pairs for DPO: the best samples against others."""
+    """Pairs for DPO: the best samples, and worse ones."""
 
     n_samples: int = 1000
-    """Samples of the model after supervised fine-tuning that are judged."""
+    """Number of samples of the model after supervised fine-tuning."""
     best: float = 0.25
-    """Share of them that is preferred ..."""
+    """Share of the best samples, which are preferred."""
     worst: float = 0.2
-    """... each to some of this share, those of lower reward; 1, all, in the paper ..."""
+    """Share of the worst samples, which are rejected if their reward is lower. 1 (all) in the
+    paper."""
     n_rejected: int = 10
-    """... so many; 100 in the paper."""
+    """Number of rejected samples for each preferred one; 100 in the paper."""
     by_rank: bool = False
-    """Of equal rewards the earlier sample is preferred, as in the paper; if not, none is."""
+    """If rewards are equal, prefer the earlier sample, as in the paper. Otherwise they form no
+    pair."""
 
 
 def data_reference(
@@ -217,7 +219,7 @@ class Bench:
             failures = samples.judged.failures()
             why = "".join(f"; {n} of {len(samples.texts)}: {w}" for w, n in failures.items())
             raise ValueError(
-                f"all samples are worth the same: sample more, or at a higher temperature{why}"
+                f"all samples have the same reward: sample more, or at a higher temperature{why}"
             )
         texts = self.sequences(samples)
         pairs = [TokenPair(texts[a], texts[b]) for a, b in rng.permutation(rows)]

@@ -63,9 +63,9 @@ class ReportConfig:
     """Contents of a report."""
 
     columns: tuple[str, ...] = ()
-    """Columns of the table of candidates, in order, such as formula reward e_above_hull novel; a
-    name that is not known is answered with those that are. If not given: formula, space group,
-    reward, energies, log-probability, and whether it is unique, novel and believable."""
+    """Columns of the table of candidates, in order, such as formula reward e_above_hull novel. The
+    error for an unknown name lists the known ones. Not given: formula, space group, reward,
+    energies, log-probability, and whether it is unique, novel and believable."""
 
     def check(self, known: Sequence[str]) -> None:
         """ValueError for a column that is not known, and for one that is named twice."""

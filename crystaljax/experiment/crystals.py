@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AUTO, AUTO_JUDGE = "auto", "sevennet"
-"""The judge that means "choose one", and the potential that it chooses."""
+"""The default of `judge`, and the potential that it chooses."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +53,34 @@ class Setup:
     templates: tuple[str, ...] = ()
     """Prompt templates of a language model, by name or file, in place of its own."""
     n_parts: int = 1
-    """Micro-batches: a training batch is split into so many, which are computed one after the
-    other, to save memory."""
+    """Number of micro-batches that a training batch is split into, to save memory."""
     reference: str = "prototypes"
     """Reference crystals: file, folder or dataset. Samples that match one of them are not novel."""
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     """Potential and hull that judge stability. They are the reward too, if no other one is
     given."""
     reward: str = ""
-    """A reward of your own instead of stability, as FILE.py:FUNCTION. The function gets a pymatgen
-    Structure and returns a number, or gets Crystals and returns an array; it sees valid structures
-    only, and what it returns is maximised. --setup.stability.pool and .cache apply to it too."""
+    """A reward of your own instead of stability, as FILE.py:FUNCTION. The function takes a pymatgen
+    Structure and returns a number, or takes Crystals and returns an array. It gets valid structures
+    only. Larger is better. --setup.stability.pool and .cache also apply to it."""
     bounds: RewardBounds = field(default_factory=RewardBounds)
     """Bounds of the reward, and the penalty of samples that cannot be judged. By default those of
     the reward: energies above hull are bounded, rewards of your own are not."""
     guards: tuple[str, ...] = ()
-    """Guards of the reward in training, in the order in which they act, as NAME or NAME:NUMBER:
-    sparse-hull:12 (not believed where the hull has fewer entries in the chemical system),
-    too-good:0.1 (nor what is more eV/atom below it), pure-elements, smact (nor what SMACT rejects),
-    seen-compositions, seen-structures (worth 1/(1 + n) once seen n times), copies (m copies within
-    a group are worth 1/m each), or FILE.py:FUNCTION of your own."""
+    """Guards of the reward in training, in the order in which they act, as NAME or NAME:NUMBER. Not
+    believed are sparse-hull:12 (systems with fewer hull entries), too-good:0.1 (crystals more
+    eV/atom below the hull), pure-elements, and smact (compositions that SMACT rejects). Worth less
+    are seen-compositions and seen-structures (1/(1 + n) after n times), and copies (1/m each for m
+    copies in a group). Or FILE.py:FUNCTION of your own."""
     condition: Condition = field(default_factory=Condition)
     """What samples are asked to be, in training and in the evaluation."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
     """Settings of sampling, in training and in the evaluation."""
     judge: str = AUTO
-    """A second potential for the evaluation, such as nequix. auto: SevenNet, if it is installed,
+    """A second potential for the evaluation, such as nequix. auto: SevenNet, if it is installed and
     fits the hull's level of theory, and another potential gives the reward. Empty: none."""
     judge_hull: str = ""
-    """Hull of the second potential's level of theory. If not given, that of --setup.stability."""
+    """Hull of the second potential's level of theory. Not given: that of --setup.stability."""
     n_samples: int = 200
     """Fresh samples of each model for the evaluation."""
     metrics: tuple[str, ...] = ()

@@ -9,16 +9,13 @@ from typing import Literal
 
 import numpy as np
 
-from crystaljax import plots
 from crystaljax.data.dataset import load
 from crystaljax.data.rows import Dataset
 from crystaljax.evaluation.report import Report
-from crystaljax.experiment.curves import first_and_last
 from crystaljax.experiment.experiment import Experiment
-from crystaljax.experiment.run_folder import remade
+from crystaljax.experiment.learnt import finish_learning
 from crystaljax.policies.base import Params, writable_rows
 from crystaljax.policies.wyckoff import WyckoffPolicy
-from crystaljax.tracking import read_metrics
 from crystaljax.training.fit import best_weights
 from crystaljax.training.pretrain import PretrainConfig, pretrain
 
@@ -156,18 +153,6 @@ def learn_crystals(
     params, step = state.averaged, int(state.step)
     if result == "best":
         params, step = best_weights(fit.folder, params, policy.identity)
-    model = experiment.folder / "model"
-    with remade(model) as made:
-        policy.save(made, params)
-    metrics = read_metrics(experiment.folder)
-    losses = {"training": metrics["train/nll"], "validation": metrics["validation/nll"]}
-    label = "−ln p of a crystal (nats)"
-    report = Report(
-        title,
-        {},
-        experiment.pictures({"loss": (plots.training_curves(losses, label), "Loss")}),
-        [first_and_last(label, losses)],
-        [*notes, f"The model has the weights of step {step} of {int(state.step)}."],
-    )
-    experiment.finish(report, outputs={model: "model"})
-    return model
+    note = f"The model has the weights of step {step} of {int(state.step)}."
+    report = Report(title, {}, notes=[*notes, note])
+    return finish_learning(experiment, policy, params, report, "−ln p of a crystal (nats)")

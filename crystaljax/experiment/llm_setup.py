@@ -32,31 +32,31 @@ class TextsConfig:
     """Texts to learn: a file of examples, or crystals written as texts."""
 
     file: Path | None = None
-    """JSONL of "prompt" and "completion", or of "messages"; crystals if not given. A model that has
-    a chat template is asked prompts through it too, as what the user says."""
+    """JSONL with "prompt" and "completion", or with "messages". Not given: crystals. If the model
+    has a chat template, prompts are messages of the user."""
     crystals: str = "prototypes"
     """Crystals to write as texts: a file, a folder or a registered dataset."""
     format: str = ""
     """Text format of crystals: wyckoff-text, plaid, cif, site-symmetry, wyckoff-bins, coordinates,
     p1-bins, or FILE.py:CLASS for one of your own; options follow after a colon, such as
-    wyckoff-bins:coordinate_width=0.002. That of the model's folder if empty, or else
-    wyckoff-text."""
+    wyckoff-bins:coordinate_width=0.002. Empty: that of the model's folder, or else wyckoff-text."""
     augment: int = 0
-    """Texts of each crystal to learn, in as many random equivalent descriptions; if 0 one text, of
-    the crystal as it is described. Crystals to validate with are written once, as they are."""
+    """Number of texts of each training crystal, in random equivalent descriptions. 0: one text, of
+    the given description. Each validation crystal has one text, of the given description."""
     templates: tuple[str, ...] = ()
-    """Prompt templates, of which each example has one at random: shipped ones (formula,
-    unconditional, space_group, properties, infilling, crystal_of_formula ...), or paths of TOML
-    files; those of the model's folder if empty, or else formula. `properties` asks for some of the
-    formula, the space group and properties of the data, `infilling` for a hidden element."""
+    """Prompt templates: shipped ones (formula, unconditional, space_group, properties, infilling,
+    crystal_of_formula ...), or TOML files. Each example gets one at random. `properties` asks for
+    some of the formula, the space group and properties of the data, and `infilling` for a hidden
+    element. Empty: those of the model's folder, or else formula."""
     weights: tuple[int, ...] = ()
-    """Shares of the templates, as whole numbers such as 2 1 1; all equal if not given."""
+    """Shares of the templates, as whole numbers such as 2 1 1. Not given: all equal."""
     redraw: bool = False
-    """Draw prompts (templates, properties asked for, hidden elements) anew each epoch, not once."""
+    """Draw prompts (templates, properties, hidden elements) anew in each epoch, and not only
+    once."""
     max_sites: int = 6
     """Crystals with more symmetry-distinct sites are left out."""
     validation: float = 0.1
-    """Share of the examples that is not learnt."""
+    """Share of the examples that is held out for validation."""
     seed: int = 0
     """Random seed for the validation share and for random descriptions."""
 
@@ -77,22 +77,22 @@ class LlmSetup:
     """Data, policy and reward of an experiment."""
 
     texts: TextsConfig = field(default_factory=TextsConfig)
-    """Texts that are learnt."""
+    """Training texts."""
     model: TextModelConfig = field(default_factory=TextModelConfig)
-    """Model that learns them."""
+    """Model to train."""
     generation: GenerationConfig = field(
         default_factory=lambda: GenerationConfig(max_new_tokens=160, temperature=0.8)
     )
     """Settings of sampling."""
     n_samples: int = 200
-    """Prompts of the validation share that fresh samples answer, one each."""
+    """Number of prompts of the validation share that are answered in the evaluation."""
     predictors: PredictorsConfig = field(default_factory=PredictorsConfig)
-    """Judges of samples that were asked for properties."""
+    """Predictors that check samples with properties in their prompts."""
     metrics: tuple[str, ...] = ()
-    """Further metrics of answers that are crystals, functions of your own as FILE.py:FUNCTION; see
+    """Further metrics of answers that are crystals: functions of your own as FILE.py:FUNCTION; see
     `EvaluationConfig`."""
     result: Literal["last", "best"] = "last"
-    """Weights of a run that are taken: the last, or those of the lowest validation loss."""
+    """Weights of the result: the last ones, or those of the lowest validation loss."""
     output: Path = Path("runs/llm")
     """Folder of the run and its report. A run with the same settings in it is continued."""
     seed: int = 0

@@ -8,20 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from crystaljax import plots
 from crystaljax.data.rows import Dataset
 from crystaljax.evaluation.adherence import Predict
 from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.answers import Examiner, evaluations_of, shown
-from crystaljax.experiment.curves import first_and_last
 from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.learnt import finish_learning
 from crystaljax.experiment.llm_setup import LlmSetup, chats, record, weights_of, written_as
-from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.texts import Texts, crystal_texts, plain, read_texts, sequences, writer
 from crystaljax.policies.base import rows_without_error
 from crystaljax.policies.text import TextPolicy
 from crystaljax.text.loading import load_text_policy
-from crystaljax.tracking import read_metrics
+from crystaljax.text.packing import TokenSequence
 from crystaljax.training.sft import SftConfig, sft
 
 log = logging.getLogger(__name__)
@@ -52,13 +50,11 @@ def learn_texts(
         train, validation = (crystal_texts(setup.texts, metadata, chat, some) for some in data)
     texts = [*plain(train), *plain(validation)]
     policy = load_text_policy(setup.model, texts, metadata.create_format())
-    train, validation = (
-        fitting(policy, train, "learn"),
-        fitting(policy, validation, "validate with"),
-    )
+    train, tokens = fitting(policy, train, "learn")
+    validation, validation_tokens = fitting(policy, validation, "validate with")
     if data is not None:
         config = replace(config, batch_size=min(config.batch_size, len(train.examples)))
-    whole = writer(policy, metadata, train, anew=True)
+    whole = writer(policy, metadata, train, tokens)
     answers = {}
     if setup.n_samples:
         examine = Examiner(setup, whole, validation, predict)
@@ -66,8 +62,8 @@ def learn_texts(
     fit = experiment.main
     state = sft(
         policy,
-        sequences(policy, train),
-        sequences(policy, validation),
+        tokens,
+        validation_tokens,
         config,
         fit.folder,
         fit.log,
@@ -77,52 +73,47 @@ def learn_texts(
     params = weights_of(state, setup, policy)
     if setup.n_samples:
         answers["after SFT"] = examine(params, 1)
-    model = experiment.folder / "model"
-    with remade(model) as made:
-        whole.save(made, params)
-    metrics = read_metrics(experiment.folder)
-    losses = {"training": metrics["train/nll"], "validation": metrics["validation/nll"]}
-    figure = plots.training_curves(losses, "−ln p of a token (nats)")
     tables = [Table("Answers after SFT", shown(answers["after SFT"]))] if answers else []
-    report = Report(
-        "Supervised fine-tuning",
-        evaluations_of(answers),
-        experiment.pictures({"loss": (figure, "Loss during fine-tuning")}),
-        [first_and_last("Loss (nats by token)", losses), *tables],
-        [f"{config.n_epochs} epochs of {len(train.examples)} texts."],
+    note = f"{config.n_epochs} epochs of {len(train.examples)} texts."
+    return finish_learning(
+        experiment,
+        whole,
+        params,
+        Report("Supervised fine-tuning", evaluations_of(answers), (), tables, [note]),
+        "−ln p of a token (nats)",
     )
-    experiment.finish(report, outputs={model: "model"})
-    return model
 
 
-def fitting(policy: TextPolicy, texts: Texts, name: str) -> Texts:
-    """Examples that a model can take; the others are counted, with a warning.
+def fitting(policy: TextPolicy, texts: Texts, name: str) -> tuple[Texts, list[TokenSequence]]:
+    """Examples that a model can take, and their tokens; the others are counted, with a warning.
 
     A model cannot take what its tokenizer has no tokens for, such as an element, and what is longer
     than its context.
 
     name: what the examples are for, in messages.
 
-    ValueError if none is left.
+    Returns the tokens in the order of `texts.sequences`. ValueError if none is left.
     """
     n, longest = len(texts.examples), policy.config.max_length
     reasons: list[str] = []
+    tokens: dict[int, list[TokenSequence]] = {}  # of each example, in all epochs
 
-    def check_tokens(rows: np.ndarray) -> None:
+    def tokenize(rows: np.ndarray) -> None:
         try:
             made = sequences(policy, texts.take(rows))
         except ValueError as error:
-            reasons[:] = [str(error)]
+            reasons.append(str(error))
             raise
-        if any(len(sequence.tokens) > longest for sequence in made):
-            reasons[:] = [f"texts of more tokens than the model's context of {longest}"]
-            raise ValueError
+        tokens.update((row, made[i :: len(rows)]) for i, row in enumerate(rows.tolist()))
 
-    kept = rows_without_error(check_tokens, np.arange(n))
-    if len(kept) == n:
-        return texts
-    said = f"of {n} examples to {name} the model cannot take {n - len(kept)}"
-    if not len(kept):
-        raise ValueError(f"{said} ({reasons[0]}): give others, or another model")
-    log.warning("%s, which are left out; one of them: %s", said, reasons[0])
-    return texts.take(kept)
+    written = rows_without_error(tokenize, np.arange(n)).tolist()
+    kept = [row for row in written if all(len(x.tokens) <= longest for x in tokens[row])]
+    if len(kept) < len(written):
+        reasons.append(f"texts of more tokens than the model's context of {longest}")
+    if len(kept) < n:
+        said = f"of {n} examples to {name} the model cannot take {n - len(kept)}"
+        if not kept:
+            raise ValueError(f"{said} ({reasons[-1]}): give others, or another model")
+        log.warning("%s, which are left out; one of them: %s", said, reasons[-1])
+    of_epochs = zip(*(tokens[row] for row in kept), strict=True)
+    return texts.take(np.array(kept, int)), [x for epoch in of_epochs for x in epoch]

@@ -189,18 +189,23 @@ def _shown(question: Question, values: Mapping[str, Any]) -> str:
 
 
 def writer(
-    policy: TextPolicy, metadata: TextMetadata, train: Texts | None, anew: bool = False
+    policy: TextPolicy,
+    metadata: TextMetadata,
+    train: Texts | None,
+    learnt: Sequence[TokenSequence] | None = None,
 ) -> TextPolicy | CrystalTextPolicy:
     """The policy of crystals that a language model is, or itself if it writes no crystals.
 
     Args:
       train: the training data, for models whose folder does not say what theirs was.
-      anew: the model is to learn `train`.
+      learnt: the tokens of `train`, if the model is to learn them.
     """
-    if train is not None and train.crystals is not None and (anew or not metadata.is_known):
-        longest = max(len(x.tokens) - x.n_prompt for x in sequences(policy, train))
+    anew = learnt is not None or not metadata.is_known
+    if train is not None and train.crystals is not None and anew:
+        tokens = sequences(policy, train) if learnt is None else learnt
+        longest = max(len(x.tokens) - x.n_prompt for x in tokens)
         metadata = metadata.describing(train.crystals, train.rows, longest)
-    elif anew or not metadata.is_known:
+    elif anew:
         return policy
     return CrystalTextPolicy(policy, metadata)
 

@@ -1,4 +1,4 @@
-"""The protocol of policies of crystals, and what they give."""
+"""The protocol of policies of crystals, and their rollouts."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ class SamplingConfig:
     """Settings of sampling. ValueError for values that make no sense."""
 
     temperature: float = 1.0
-    """Sampling temperature: below 1 likelier crystals, above 1 more varied ones."""
+    """Sampling temperature. Below 1: likelier crystals; above 1: more varied ones."""
     top_p: float = 1.0
-    """Nucleus sampling: letters, elements and tokens are drawn from the likeliest that make up this
-    probability."""
+    """Nucleus sampling: draw letters, elements and tokens only from the most likely ones, which
+    together have this probability."""
     max_candidates: int = 8
-    """Candidates drawn for each sample, at most, where some have to be chosen from to meet the
-    conditions; samples whose weights still differ tell by their effective size."""
+    """Largest number of candidates from which each sample is selected, under conditions. If weights
+    of samples still differ, the effective sample size says how much."""
     grammar: bool = False
     """Language models: sample only texts that fit the grammar of the text format."""
     max_new_tokens: int = 0
-    """Language models: most tokens of a crystal. 0: as many as the model was made for."""
+    """Language models: largest number of tokens of a crystal. 0: as many as the model was made
+    for."""
     batch_size: int = 256
-    """Samples made at a time; the result does not depend on it."""
+    """Samples drawn at a time. The result does not depend on it."""
 
     def __post_init__(self) -> None:
         check(self, temperature=POSITIVE, max_candidates=at_least(1), batch_size=at_least(1))
@@ -47,40 +48,41 @@ class SamplingConfig:
 
 @dataclass(frozen=True, eq=False)
 class Rollout:
-    """N samples of a policy: what they were asked to be, and what they are."""
+    """N samples of a policy, with their conditions."""
 
     sequences: Any
     """The policy's own tokens, of which `Policy.parts` takes rows."""
     conditions: tuple[Condition, ...]
-    """[N]: what was asked of each."""
+    """[N]: condition of each sample."""
     crystals: Crystals
     """[N]; rows that are no crystal are all zero."""
     ok: np.ndarray
-    """bool [N]: the sequence is a crystal."""
+    """bool [N]: whether the sequence is a crystal."""
     met: np.ndarray
-    """bool [N]: it is a crystal that meets its condition, as far as that can be told from it."""
+    """bool [N]: whether it is a crystal that meets its condition, as far as this can be checked."""
     reasons: Reasons
-    """[N]: why it is no crystal, or does not meet its condition."""
+    """[N]: reason that it is no crystal, or does not meet its condition; None for others."""
     logp: np.ndarray
     """float64 [N]: ln p under the distribution that was sampled; nan if it was not sampled."""
     logp_model: np.ndarray
     """float64 [N]: ln p under the model itself; `Policy.log_prob` gives the same."""
     log_weight: np.ndarray
-    """float64 [N]: ln of the weight that the sample should have in averages, up to a constant; all
-    equal where samples are exact, −inf where a condition that should hold is not met."""
+    """float64 [N]: ln of the sample's weight in averages, up to a constant. All are equal if
+    samples follow the distribution exactly; −inf where a condition that should hold is not met."""
     prompt: np.ndarray
     """int [N]: samples of the same prompt (condition, and what the policy added to it, such as a
     space group) have the same number."""
     dead_ends: int = 0
-    """Candidates that masks could not keep from ending without meeting their condition, of which
-    there were others drawn in their place, as far as `SamplingConfig.max_candidates` allows."""
+    """Number of candidates that ended without meeting their condition, despite the masks. They were
+    replaced, within `SamplingConfig.max_candidates`."""
 
     def __len__(self) -> int:
         return len(self.ok)
 
     @property
     def weight(self) -> np.ndarray:
-        """float64 [N]: what samples count for in averages, 1 on average; all 0 if none is met."""
+        """float64 [N]: weights of samples in averages, with mean 1; all 0 if none meets its
+        condition."""
         if not np.isfinite(self.log_weight).any():
             return np.zeros(len(self))
         weight = np.exp(self.log_weight - self.log_weight.max())
@@ -88,7 +90,7 @@ class Rollout:
 
     @property
     def effective_size(self) -> float:
-        """Samples of equal weight that are worth as much: (Σw)²/Σw² (Kong, JASA 89, 278, 1994)."""
+        """Effective sample size: (Σw)²/Σw² (Kong, JASA 89, 278, 1994)."""
         return effective_size(self.weight)
 
 
@@ -109,16 +111,17 @@ class Policy(Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Settings that a run and those which resume it must share; plain JSON."""
+        """Settings that a continued run must share with the first one; plain JSON."""
         ...
 
     @property
     def max_sites(self) -> int | None:
-        """Symmetry-distinct sites of a crystal at most, if there is such a limit."""
+        """Largest number of symmetry-distinct sites of a crystal; None: no limit."""
         ...
 
     def check(self, conditions: Sequence[Condition], sampling: SamplingConfig) -> None:
-        """ValueError naming what of the conditions the policy cannot be asked, and what it can."""
+        """Check the conditions; ValueError says what the policy cannot be asked for, and what it
+        can."""
         ...
 
     def sample(
@@ -131,9 +134,9 @@ class Policy(Protocol):
     ) -> Rollout:
         """`repeat` crystals in a row for each condition, of the same prompt.
 
-        What a condition leaves open and the policy needs to be told (a space group, a formula) is
-        drawn from its training data. Sample i depends on the seed, i and the conditions alone,
-        whatever the batch size.
+        Inputs that the policy needs and a condition leaves open (a space group, a formula) are
+        drawn from its training data. Sample i depends only on the seed, i and the conditions, not
+        on the batch size.
         """
         ...
 
@@ -153,7 +156,7 @@ class Policy(Protocol):
 
     @property
     def frozen(self) -> Any:
-        """Arrays on the devices that the network needs and training leaves as they are."""
+        """Frozen arrays of the network, on the devices."""
         ...
 
     def place(self, tree: Any) -> Any:

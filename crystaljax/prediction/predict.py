@@ -88,7 +88,7 @@ def predict(
     tallies = [Tally(0 if one.condition is None else n) for one in asked]
     found = _Candidates.of(rollout, target, tallies)
     if energy is None:
-        score, label = -found.columns["log_prob"], "ranked by the model's likelihood"
+        score, label = -found.columns["log_prob"], "none, ranked by the model's likelihood"
     else:
         if energy.relax_steps:  # the same structure need not be relaxed twice
             found = found.take(found.leaders(tallies))

@@ -15,7 +15,7 @@ Cutting = Literal["symbols", "own", "bpe"]
 or byte-level BPE learnt from the texts."""
 
 N_BPE = 512
-"""Tokens of a BPE tokenizer if nothing is said: bytes, and what often follows."""
+"""Default vocabulary of a BPE tokenizer."""
 
 
 def make_tokenizer(
@@ -26,7 +26,7 @@ def make_tokenizer(
     pattern: str = "",
     added: Sequence[str] = (),
 ) -> Tokenizer:
-    """A tokenizer that cuts texts one of the ways.
+    """A tokenizer that cuts texts in one of the ways.
 
     Args:
       texts: what it learns from: prompts and completions.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ROLES = ("system", "user", "assistant")
-"""Who may speak in a chat."""
+"""Roles of the messages in a chat."""
 
 E = TypeVar("E")
 
@@ -30,7 +30,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class Example:
-    """A text to learn: how it starts, and how it should go on."""
+    """A text to learn: a prompt and its completion."""
 
     prompt: str
     completion: str
@@ -47,7 +47,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two completions of a prompt, of which one is the better."""
+    """Two completions of a prompt, a better and a worse one."""
 
     prompt: str
     chosen: str
@@ -60,7 +60,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class ChatPair:
-    """Two answers of the assistant in a chat, of which one is the better."""
+    """Two answers of the assistant in a chat, a better and a worse one."""
 
     messages: tuple[dict[str, str], ...]
     """The chat before them."""
@@ -104,12 +104,12 @@ def write_examples(path: Path, examples: Iterable[Example | Chat | Pair | ChatPa
 
 
 def _example(line: dict[str, Any]) -> Example | Chat:
-    """ValueError if it is none."""
+    """The example on a line; ValueError if it is none."""
     if "messages" not in line:
         return Example(*_texts(line, "prompt", "completion"))
     messages = _messages(line, "messages")
     if messages[-1]["role"] != "assistant":
-        raise ValueError("the last message must be the assistant's: it is what is learnt")
+        raise ValueError("the last message must be the assistant's, as this one is learnt")
     return Chat(messages)
 
 
@@ -159,7 +159,7 @@ def _messages(line: dict[str, Any], name: str) -> tuple[dict[str, str], ...]:
             raise ValueError(f"message {i} must be an object with role and content")
         role, _ = _texts(message, "role", "content", of=f" of message {i}")
         if role not in ROLES:
-            raise ValueError(f"the role of message {i} is {role!r}, none of {', '.join(ROLES)}")
+            raise ValueError(f"the role of message {i} is {role!r}, not {', '.join(ROLES)}")
     return tuple({key: m[key] for key in ("role", "content")} for m in messages)
 
 

@@ -26,17 +26,18 @@ class GenerationConfig:
     """Settings of sampling. ValueError for values that make no sense."""
 
     temperature: float = 1.0
-    """Below 1 likelier texts, above 1 more varied ones; 0 always takes the likeliest token."""
+    """Sampling temperature. Below 1: likelier texts; above 1: more varied ones. 0: always the most
+    likely token."""
     top_p: float = 1.0
-    """Draw only from the likeliest tokens that make up this probability."""
+    """Draw only from the most likely tokens, which together have this probability."""
     top_k: int = 0
-    """Draw only from so many likeliest tokens; from all if 0."""
+    """Draw only from this number of most likely tokens. 0: from all."""
     max_new_tokens: int = 128
-    """Tokens of a completion at most, the end token included."""
+    """Largest number of tokens of a completion, including the end token."""
     stop: tuple[str, ...] = ()
-    """A completion ends with the first of these strings that it has, which its text is without."""
+    """A completion ends before the first of these strings."""
     batch_size: int = 64
-    """Completions sampled at a time; the result does not depend on it."""
+    """Completions sampled at a time. The result does not depend on it."""
 
     def __post_init__(self) -> None:
         one = at_least(1)
@@ -44,7 +45,7 @@ class GenerationConfig:
         check(self, max_new_tokens=one, batch_size=one)
 
     def warper(self) -> LogitsWarper:
-        """The arrays that say how to draw."""
+        """The settings of sampling as arrays."""
         return LogitsWarper(
             temperature=jnp.float32(self.temperature) if self.temperature else None,
             top_k=jnp.int32(self.top_k) if self.top_k else None,
@@ -93,7 +94,7 @@ class Generator:
         self.grammar = jax.device_put(self._checked, self._everywhere)
 
     def is_of(self, config: GenerationConfig, grammar: TokenGrammar | None) -> bool:
-        """The generator samples so: with this configuration, and a grammar of the same content."""
+        """Whether the generator has this configuration, and an equal grammar."""
         if self.config != config or (self._checked is None) != (grammar is None):
             return False
         if self._checked is None or grammar is None:
@@ -161,7 +162,7 @@ class Generator:
             )
 
     def _write(self, result: Generation) -> None:
-        """The texts of completions that no stop string ended."""
+        """Write the texts of completions that no stop string ended."""
         if self.tokenizer is None:
             return
         whole = np.flatnonzero(result.reason != "stop").tolist()
@@ -182,7 +183,7 @@ def _check(prompts: Sequence[np.ndarray], limits: np.ndarray, model: LlmConfig) 
         if n == 0:
             raise ValueError(f"prompt {i} is empty: begin it with the start token")
         if limit < 1:
-            raise ValueError(f"prompt {i}: a limit of {limit} tokens; ask for one at least")
+            raise ValueError(f"prompt {i}: a limit of {limit} tokens; ask for at least one")
         if n >= longest:
             raise ValueError(
                 f"prompt {i} has {n} tokens, and the model's context is {longest}: shorten it"
@@ -200,7 +201,7 @@ def _check(prompts: Sequence[np.ndarray], limits: np.ndarray, model: LlmConfig) 
 
 
 def _checked(grammar: TokenGrammar, end_tokens: np.ndarray) -> TokenGrammar:
-    """The grammar in numpy, padded; ValueError if something in it cannot go on."""
+    """The grammar in numpy, padded; ValueError for a state without a next token that is no end."""
     if len(end_tokens) == 0:
         raise ValueError("a grammar needs end tokens: give them")
     grammar = jax.tree.map(np.asarray, grammar)

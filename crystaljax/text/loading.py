@@ -1,4 +1,4 @@
-"""Language-model policies from folders, from the hub, or made small from scratch."""
+"""Language-model policies from folders, from the hub, or new small ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from crystaljax.tokenizations.base import TextFormat
 log = logging.getLogger(__name__)
 
 FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
-"""Files fetched of a model on the hub."""
+"""Files that are downloaded for a model on the hub."""
 
 
 @dataclass(frozen=True)
@@ -35,42 +35,44 @@ class TextModelConfig:
     """A language model, and its placement in memory."""
 
     base: str = ""
-    """Folder of a Hugging Face model, or its name on the hub; a small one from scratch if empty."""
+    """Folder of a Hugging Face model, or its name on the hub. Empty: a new small model."""
     adapter: str = ""
-    """PEFT folder of an adapter to go on from; its tokenizer, if it has one, is used."""
+    """PEFT folder of an adapter to train further. If it has a tokenizer, this one is used."""
     small: LlmConfig = field(default_factory=LlmConfig)
-    """Size of the model from scratch; its vocabulary is the tokenizer's."""
+    """Size of a new model. Its vocabulary is the tokenizer's."""
     cutting: Cutting = "bpe"
-    """Cut of texts into the tokens of a model from scratch: symbols of elements and single
-    characters, words of the text format's own vocabulary, or BPE learnt from the texts."""
+    """Tokens of a new model. symbols: symbols of elements, and single characters; own: words of the
+    text format's own vocabulary; bpe: BPE learnt from the texts."""
     n_vocabulary: int | None = None
-    """Tokens of a model from scratch at most; 512 of bpe, else as many as needed if not given."""
+    """Largest vocabulary of a new model. Not given: 512 for bpe, else as many tokens as needed."""
     pattern: str = ""
-    """Regular expression whose matches are the symbols, instead of the text format's."""
+    """Regular expression for symbols, instead of that of the text format."""
     added_tokens: tuple[str, ...] = ()
-    """Texts that become one token each, such as tags. With `lora` their rows of the embedding and
-    the head are trained beside the adapters."""
+    """Texts that become one token each, such as tags. With `lora`, their rows of the embedding and
+    of the head are trained together with the adapters."""
     lora: LoraConfig | None = None
-    """New adapters; without them, and without `adapter`, all parameters are trained. A setting of
-    theirs makes them where a preset has none, such as --setup.model.lora.rank 8."""
+    """New LoRA adapters. Without them and without `adapter`, all parameters are trained. Any
+    setting, such as --setup.model.lora.rank 8, adds adapters to a preset that has none."""
     quantized: Literal["no", "int8", "nf4"] = "no"
-    """Format of the frozen base's matrices."""
+    """Number format of the matrices of the frozen base."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of parameters and computations."""
+    """Number format of parameters and computations."""
     dropout: float = 0.0
-    """Share of the outputs of attention and feed-forward layers that is dropped in supervised
-    training: 0.1 or so where a small model learns few crystals many times."""
+    """Dropout of attention and feed-forward layers in supervised training. About 0.1 if a small
+    model sees the same few crystals many times."""
     remat: Remat = "products"
-    """Activations that training computes again rather than keeps, to save memory."""
+    """Activations that are recomputed in training instead of kept, to save memory."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    """Sharing of the work among devices."""
+    """Distribution of the work over devices."""
     seed: int = 0
     """Random seed for new weights."""
 
     def __post_init__(self) -> None:
         check(self, dropout=Range(0, 1, with_high=False))
         if self.adapter and self.lora is not None:
-            raise ValueError("an adapter to go on from, and a new one: give one of the two")
+            raise ValueError(
+                "adapter and lora are both given: train an adapter further, or a new one"
+            )
         if self.pattern and self.cutting != "symbols":
             raise ValueError(f"a pattern for symbols, and cutting {self.cutting}: choose symbols")
 
@@ -123,7 +125,7 @@ def load_text_policy(
 
 
 def load_tokenizer(config: TextModelConfig) -> Tokenizer:
-    """The tokenizer of the adapter's folder, which may have tokens more, or else of the base's.
+    """The tokenizer of the adapter's folder, which may have more tokens, else that of the base.
 
     Errors: see `fetched`, `Tokenizer.load`.
     """
@@ -133,7 +135,7 @@ def load_tokenizer(config: TextModelConfig) -> Tokenizer:
 
 
 def fetched(name: str) -> Path:
-    """The folder of a model: itself, or a copy of what the hub has under that name.
+    """The folder of a model: the given one, or a copy from the hub.
 
     FileNotFoundError if there is neither.
     """

@@ -30,19 +30,19 @@ class CrystalTask:
     """Crystals of a policy, rewarded; a `tasks.Task` whose prompts are conditions.
 
     Args:
-      base: parameters whose samples tell how large crystals are.
+      base: parameters of the base model; its samples show how large crystals are.
       reward: judges crystals, or crystals with what they were asked to be (`rewards.asked`); see
         `judge`.
-      conditions: what crystals are asked to be; a rollout takes as many as it has room for, in a
-        random order that goes on from the first when all were taken.
-      sampling: how samples are drawn. The log-probabilities that are trained are the model's own:
-        at another temperature, with top-p or a grammar, rollouts are off-policy, and PPO only
+      conditions: conditions of the crystals. A rollout takes as many as it has room for, in a
+        random order; when all were taken, it starts again.
+      sampling: settings of sampling. The log-probabilities that are trained are the model's own: at
+        another temperature, with top-p or a grammar, rollouts are off-policy, and PPO only
         approximate. Samples count alike, whatever their `weight`.
-      bounds: how rewards are made fit to be trained on, as far as not the reward's own say.
+      bounds: bounds of the reward, and the penalty; by default the reward's own.
       reference: training structures, for the share of novel samples.
       n_parts: micro-batches that a batch is split into, to save memory.
       judge_all: judge samples that do not meet their condition, too; by default they fail.
-      guards: judge what the reward has judged; what they do not believe counts as not judged.
+      guards: guards of the reward; what they do not believe counts as not judged.
 
     ValueError for conditions that the policy cannot be asked.
     """
@@ -61,7 +61,7 @@ class CrystalTask:
         guards: Guards = NO_GUARDS,
     ) -> None:
         if not conditions:
-            raise ValueError("there are no conditions to ask: the unconditional one is Condition()")
+            raise ValueError("no conditions: for crystals of any kind give Condition()")
         self.policy, self.reward, self.reference = policy, reward, reference
         self.conditions, self.n_parts, self.guards = tuple(conditions), n_parts, guards
         self.sampling, self.judge_all = sampling or SamplingConfig(), judge_all
@@ -71,7 +71,7 @@ class CrystalTask:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The policy's."""
+        """Identity of the policy."""
         return self.policy.identity
 
     @property
@@ -81,15 +81,15 @@ class CrystalTask:
 
     @property
     def memory(self) -> dict[str, np.ndarray]:
-        """The guards'."""
+        """Memory of the guards."""
         return self.guards.memory
 
     def remember(self, memory: Mapping[str, np.ndarray]) -> None:
-        """Go on with what the guards had seen; ValueError if it is of other guards."""
+        """Restore the memory of the guards; ValueError if it belongs to other guards."""
         self.guards.remember(memory)
 
     def place(self, tree: Any) -> Any:
-        """As the policy wants it."""
+        """Place arrays on the devices, as the policy needs it."""
         return self.policy.place(tree)
 
     def rollout(
@@ -101,7 +101,8 @@ class CrystalTask:
         repeat: int = 1,
         temperature_offset: float = 0.0,
     ) -> RewardedSamples:
-        """n crystals; each condition has `repeat` in a row, of one prompt."""
+        """Sample and judge n crystals; each condition has `repeat` in a row, which share a
+        prompt."""
         temperature = self.sampling.temperature + temperature_offset
         sampling = dataclasses.replace(self.sampling, temperature=temperature)
         with clock("sample"):

@@ -1,4 +1,4 @@
-"""Training on a dataset: epochs of batches, with validation, checkpoints and a clean end."""
+"""Training on a dataset: epochs of batches, with validation, checkpoints and early stopping."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FitConfig:
     n_epochs: int = 100
     """Passes through the training data."""
     n_steps: int = 0
-    """Training steps, instead of passes. 0: as many as the passes take."""
+    """Training steps, instead of passes through the data. 0: as many as the passes take."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimiser."""
     seed: int = 0
@@ -41,14 +41,15 @@ class FitConfig:
     log_every: int = 20
     """Steps between lines of metrics."""
     save_every: int = 500
-    """Steps between checkpoints; the first comes within two minutes, the last step is saved."""
+    """Steps between checkpoints. The first one is written within two minutes, and the last step is
+    saved."""
     validate_every: int = 500
-    """Steps between validations; as many as a pass takes if 0. The last step is always validated,
-    and the weights of the lowest loss are kept."""
+    """Steps between validations. 0: one validation for each pass. The last step is always
+    validated, and the weights of the lowest loss are kept."""
     validate_start: bool = False
-    """Validate the weights that the run begins with, too: they are kept if none are better."""
+    """Also validate the weights that the run begins with. They are kept if no others are better."""
     patience: int = 0
-    """Validations in a row without a lower loss after which the run ends early; 0: never."""
+    """The run ends after this number of validations without a lower loss. 0: never."""
 
     def __post_init__(self) -> None:
         none, one = at_least(0), at_least(1)
@@ -68,7 +69,7 @@ class Data(Protocol):
     """Batches as a function of the step, so that a run can stop and go on anywhere."""
 
     batch_size: int
-    """Items of a step."""
+    """Items in a step."""
 
     @property
     def steps_per_epoch(self) -> int: ...
@@ -96,7 +97,7 @@ def fit(
     validate: Callable[[TrainState], dict[str, float]],
     run_id: str | None = None,
 ) -> TrainState:
-    """Train to the end, going on from the folder's last checkpoint if there is one.
+    """Train to the end, from the folder's last checkpoint if there is one.
 
     A run that was killed and started again has the same losses as one that was not. The folder
     keeps the last states, and the weights of the lowest validation loss (`best_weights`). With
@@ -106,9 +107,9 @@ def fit(
       update: a state and a batch -> the next state and metrics.
       state: the first one, on the devices.
       folder: where `checkpoints` and `best` go.
-      title, loss, unit: what the run is called, which metric has to stay finite, and what the
-        items of a batch are.
-      identity: what a run must have in common with one that it goes on from.
+      title, loss, unit: name of the run, metric that has to stay finite, and name of a batch's
+        items.
+      identity: settings that a continued run must share with the first one.
       place: puts a restored state on the devices.
       validate: metrics of the validation data, the loss among them.
       run_id: the W&B run, kept in the checkpoints.
@@ -198,7 +199,7 @@ class Best:
             self._checkpoints.save(step, weights, About(self._about.identity, run))
 
     def waited(self, step: int, n_steps: int) -> bool:
-        """Whether a step is that many or more after the best one; never for 0."""
+        """Whether a step is `patience` or more validations after the best one; never for 0."""
         return 0 < n_steps <= step - self.step
 
 

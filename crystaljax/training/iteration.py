@@ -1,7 +1,7 @@
 """Iterated learning from samples that a model has drawn itself.
 
-Each iteration draws samples, judges them, chooses what is learnt of them and learns it; the
-log-probabilities under a reference are those of the policy that drew them, or of the base.
+Each iteration draws samples, judges them, selects lessons from them, and trains on these. The
+reference is the policy that drew the samples, or the base model.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class IterationConfig:
     """Learning from samples that the model itself has drawn, iteration by iteration."""
 
     n_iterations: int = 5
-    """Iterations: in each, samples are drawn, judged and learnt from."""
+    """Iterations. In each one, samples are drawn and judged, and the model is trained on them."""
     epochs: int = 2
-    """Passes through the data of an iteration."""
+    """Passes through the pairs (or samples) of an iteration."""
     batch_size: int = 25
-    """Pairs (or samples, where they are learnt one by one) in an update."""
+    """Pairs (or samples, if there are no pairs) in an update."""
     optimizer: OptimizerConfig = field(default_factory=fine_tuning)
     """The optimiser."""
     seed: int = 0
@@ -101,12 +101,12 @@ def make_loss_update(
 
 
 class Lessons(NamedTuple):
-    """What is learnt of the samples of an iteration."""
+    """Lessons from the samples of an iteration."""
 
     rows: np.ndarray
     """int [P, k]: the samples of each lesson, such as (chosen, rejected)."""
     metrics: Mapping[str, float] = {}
-    """Numbers to track."""
+    """Metrics to log."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ class Method:
     most_lessons: int
     """Lessons of an iteration, at most or about, from which the length of the run is told."""
     lessons: Callable[[int, RewardedSamples, np.random.Generator], Lessons]
-    """What is learnt of the samples of an iteration, which are numbered from 0."""
+    """Function that selects the lessons from the samples of an iteration; iterations count from
+    0."""
     temperature_offset: Callable[[int], float]
     """What is added to the sampling temperature in an iteration."""
     group_size: int = 1

@@ -34,7 +34,7 @@ class LikelihoodConfig(FitConfig):
     optimizer: OptimizerConfig = field(default_factory=fine_tuning)
     """The optimiser."""
     batch_size: int = 100
-    """Crystals in a step, over all devices."""
+    """Crystals in a step, on all devices together."""
     n_parts: int = 1
     """Micro-batches that a step is split into, to save memory; divides the batch size."""
 
@@ -112,7 +112,7 @@ def learn(
     start: Params,
     run_id: str | None = None,
 ) -> TrainState:
-    """Train to the end, going on from the folder's last checkpoint if there is one; see `fit.fit`.
+    """Train to the end, from the folder's last checkpoint if there is one; see `fit.fit`.
 
     The gradient is of the mean −ln p of an action (a crystal of the Wyckoff transformer, a token of
     a text); `nll` is by crystal, in nats. Each crystal is asked for by what the policy needs to be

@@ -15,7 +15,7 @@ from crystaljax.ranges import DECAY, NOT_NEGATIVE, POSITIVE, SHARE, Range, check
 Params = Any
 
 LENGTH = Range(0, with_low=False)
-"""Of gradients: above 0, and infinite where none is to be shortened."""
+"""Range of the length of gradients: above 0; infinite for no clipping."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,16 @@ class OptimizerConfig:
     warmup_steps: int = 200
     """Steps of linear warm-up from zero."""
     final_fraction: float = 0.02
-    """Last learning rate over the peak."""
+    """Last learning rate, as a share of the peak."""
     weight_decay: float = 1e-2
-    """AdamW's decoupled weight decay, of matrices only."""
+    """AdamW's decoupled weight decay; only for matrices."""
     b2: float = 0.99
     """Decay of the second moments."""
     clip_norm: float = 1.0
-    """Gradients longer than this are shortened to it."""
+    """Largest norm of the gradient; longer ones are scaled down."""
     ema_decay: float = 0.999
-    """Decay of the averaged weights, which are the ones to sample from; 0 to take the last."""
+    """Decay of the averaged weights, which are the result. 0: no average; the last weights are the
+    result."""
 
     def __post_init__(self) -> None:
         check(self, learning_rate=POSITIVE, warmup_steps=NOT_NEGATIVE, weight_decay=NOT_NEGATIVE)
@@ -79,7 +80,7 @@ def fine_tuning(learning_rate: float = 3e-5, b2: float = 0.99) -> OptimizerConfi
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """All that a training step changes.
+    """State that a training step changes.
 
     Parameters are float32 here, whatever the network computes in: in bfloat16 a step of 1e-5 is
     lost beside a weight of 0.01, whose neighbours are 6e-5 away.

@@ -38,9 +38,10 @@ class DpoConfig:
     beta: float = 0.1
     """DPO β: weight of the divergence from the reference policy."""
     label_smoothing: float = 0.0
-    """Probability that a preference is the wrong way round."""
+    """Probability that a preference is wrong."""
     anchor: float = 0.0
-    """Weight of the preferred samples' −ln p by action, against drifting from the data."""
+    """Weight of an added loss, −ln p per action of the preferred samples, against drift from the
+    data."""
     objective: str = ""
     """A loss of your own, as FILE.py:FUNCTION with the arguments and results of
     `objectives.dpo`."""

@@ -25,11 +25,11 @@ class PretrainConfig(FitConfig):
     """A pretraining run."""
 
     batch_size: int = 100
-    """Crystals in a step, over all devices."""
+    """Crystals in a step, on all devices together."""
     augment: bool = False
-    """Give each crystal in a random equivalent description, another one every epoch."""
+    """Train on a random equivalent description of each crystal, another one every epoch."""
     dropout: bool = True
-    """Drop out at the model's rate; off for fine-tuning."""
+    """Use dropout, at the model's rate. Off for fine-tuning."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,7 +48,7 @@ def pretrain(
     run_id: str | None = None,
     validate: Callable[[Params], dict[str, float]] | None = None,
 ) -> TrainState:
-    """Train to the end, going on from the folder's last checkpoint if there is one; see `fit.fit`.
+    """Train to the end, from the folder's last checkpoint if there is one; see `fit.fit`.
 
     Batches are split over all devices of all hosts.
 

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar where a person watches, else a line a minute in the log."""
+"""Progress of long work: a bar in a terminal, else a line a minute in the log."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 
 def progress_bar(transient: bool = False) -> Progress:
-    """A bar on stderr with its description, steps done, and the time that is left.
+    """A bar on stderr with its description, the steps done, and the remaining time.
 
-    Without a terminal there (in a job of a queue, say) the log has a line a minute instead.
-    transient: the bar goes away at the end.
+    Without a terminal (such as in a queued job) the log has a line a minute instead. transient:
+    remove the bar at the end.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -41,7 +41,7 @@ def progress_bar(transient: bool = False) -> Progress:
 
 
 def tracked(items: Sequence[T], description: str) -> Iterator[T]:
-    """The items one by one, with progress that goes away at the end."""
+    """The items one by one, with a progress bar that is removed at the end."""
     with progress_bar(transient=True) as progress:
         task = progress.add_task(description, total=len(items))
         for item in items:
@@ -51,17 +51,17 @@ def tracked(items: Sequence[T], description: str) -> Iterator[T]:
 
 @contextmanager
 def working(description: str) -> Iterator[None]:
-    """Progress of work of one piece, of which nothing is known before its end."""
+    """Progress of work without intermediate steps."""
     with progress_bar(transient=True) as progress:
         progress.add_task(description, total=None)
         yield
 
 
 class ProgressLines(Progress):
-    """Progress as lines of the log, whether or not the work moves on; short work says nothing.
+    """Progress as lines in the log, also if no step is finished. Short work has no lines.
 
-    A line has the description, steps done, the time a step takes (by those done since the last
-    line that had news) and the time that is left. If there were lines, the end has one, too.
+    A line has the description, the steps done, the time of a step (from those since the last line
+    with new steps) and the remaining time. If there were lines, there is one at the end, too.
 
     Args:
       interval: seconds between two lines.
@@ -79,24 +79,24 @@ class ProgressLines(Progress):
         self._speaker = threading.Thread(target=self._speak, daemon=True)
 
     def add_task(self, description: str, *args: Any, **kwargs: Any) -> TaskID:
-        """As of `rich.progress.Progress`."""
+        """As in `rich.progress.Progress`."""
         task = super().add_task(description, *args, **kwargs)
         self._pace[task] = _Pace(self.clock(), self._tasks[task].completed)
         return task
 
     def start(self) -> None:
-        """Speak from now on."""
+        """Start to log."""
         self._speaker.start()
 
     def stop(self) -> None:
-        """Speak no more."""
+        """Stop to log."""
         self._over.set()
         self._speaker.join()
         if self._spoke:
             self.say()
 
     def say(self) -> None:
-        """Log a line of every task, now."""
+        """Log a line for every task, now."""
         for task in self.tasks:
             now, pace, parts = self.clock(), self._pace[task.id], [task.description]
             if task.total is None:
@@ -116,7 +116,7 @@ class ProgressLines(Progress):
 
 
 class _Pace:
-    """The time that steps take: by those since the last ones that were seen."""
+    """The time of a step, from the steps since the last look."""
 
     def __init__(self, now: float, done: float) -> None:
         self.start = self._then = now

@@ -88,7 +88,8 @@ class ReinforceConfig:
     seed: int = 0
     """Random seed for the rollouts."""
     save_every: int = 10
-    """Steps between checkpoints; the first comes within two minutes, the last step is saved."""
+    """Steps between checkpoints. The first one is written within two minutes, and the last step is
+    saved."""
 
     def __post_init__(self) -> None:
         one = at_least(1)
@@ -108,7 +109,7 @@ class ReinforceConfig:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ReinforceState:
-    """All that a step changes."""
+    """State that a step changes."""
 
     train: TrainState
     """Parameters and optimiser; its step counts updates."""

@@ -49,7 +49,7 @@ GROUPS = (1, 15, 38, 119, 143, 194, 216)
 """Space groups of arXiv 2509.07150, one of each crystal system."""
 
 ENERGY = "e_above_hull"
-"""The info of rewards that tiers are told from, eV/atom."""
+"""Key of the energy in the info of rewards, eV/atom, by which tiers are defined."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class RlipConfig(IterationConfig, DpoConfig):
     """A run of RLIP; the defaults are those of arXiv 2509.07150, appendix 7.2."""
 
     n_iterations: int = 7
-    """Iterations: in each, samples are drawn, judged and learnt from."""
+    """Iterations. In each one, samples are drawn and judged, and the model is trained on them."""
     epochs: int = 1
     """Passes over the pairs of an iteration."""
     batch_size: int = 16
@@ -65,33 +65,34 @@ class RlipConfig(IterationConfig, DpoConfig):
     optimizer: OptimizerConfig = field(default_factory=lambda: fine_tuning(1e-6))
     """The optimiser. Its state is kept from iteration to iteration."""
     n_unconditional: int = 10_000
-    """Samples of an iteration that are not asked for a space group."""
+    """Samples in an iteration without a given space group."""
     n_per_group: int = 1000
-    """Samples of an iteration in each of the space groups."""
+    """Samples in an iteration in each of the space groups."""
     groups: tuple[int, ...] = GROUPS
     """Space groups that samples are asked for."""
     group_size: int = 10
-    """Samples drawn in a row for a prompt. Pairs are of one prompt, and the prompts of a Wyckoff
-    transformer have space groups that it draws: the more in a row, the more can be paired."""
+    """Samples drawn in a row for one prompt. Pairs have the same prompt, and each prompt of a
+    Wyckoff transformer has a space group that it draws: with more samples in a row, more can be
+    paired."""
     thresholds: Thresholds = field(default_factory=lambda: Thresholds(0.0, 0.08))
     """Energies above hull up to which samples are stable and metastable."""
     symprec: float = 0.01
-    """Å: tolerance with which the space groups of samples are found."""
+    """Å: tolerance of the search for the space groups of samples."""
     pairs: PairConfig = field(default_factory=PairConfig)
-    """Sources of pairs, and how many samples each preferred one is paired with."""
+    """Kinds of pairs, and the number of samples that each preferred one is paired with."""
     distinct: bool = False
-    """Learn from a structure once: of the samples of an iteration that match each other (and were
-    asked for the same space group), one. The paper learns from all, which a model that has begun to
-    repeat itself learns to do more often."""
+    """Learn from each structure once: of the samples of an iteration that match each other (and
+    were asked for the same space group), one is used. The paper uses all; a model that repeats
+    itself then learns to repeat itself more often."""
     learn: Literal["dpo", "sft"] = "dpo"
-    """dpo: learn from pairs; sft: fine-tune by likelihood on metastable (and stable) samples, of
+    """dpo: learn from pairs. sft: fine-tune by likelihood on metastable (and stable) samples with
     the space group that they were asked for."""
     reference: Literal["previous", "base"] = "previous"
     """Reference of DPO: the policy that drew the samples, or the base model."""
     temperature_step: float = 0.2
-    """Added to the sampling temperature ..."""
+    """Added to the sampling temperature, every --rlip.temperature-every iterations."""
     temperature_every: int = 2
-    """... after every so many iterations."""
+    """Iterations between two steps of the temperature."""
 
     def __post_init__(self) -> None:
         IterationConfig.__post_init__(self)

@@ -21,14 +21,14 @@ from crystaljax.validity import structure_valid
 log = logging.getLogger(__name__)
 
 MOSTLY = 0.5
-"""Share of the judged rewards that may be clipped without a warning."""
+"""Share of clipped rewards above which a warning is given."""
 
 MAX_UNJUDGED = 5
-"""Rollouts in a row of which nothing can be judged that end a run."""
+"""Number of rollouts in a row without any judged sample that end a run."""
 
 
 def judge(reward: Any, items: Items, ok: np.ndarray, why: Reasons | None = None) -> RewardBatch:
-    """Rewards [B] of the items that are `ok`; the others are not ok, for the reasons `why` [B].
+    """Rewards [B] of the items that are `ok`; the others are not ok, with the reasons `why` [B].
 
     Without reasons they are no crystals. An item for which the reward raises is not ok either; see
     `Guarded`.
@@ -68,9 +68,9 @@ def prepare(
 
 
 class FlatRewards:
-    """Warns of rollouts whose rewards tell samples hardly apart: mostly clipped, or all equal.
+    """Warn of rollouts whose rewards hardly distinguish samples: mostly clipped, or all equal.
 
-    Of several in a row the first alone is warned of.
+    Of several in a row, only the first gets a warning.
     """
 
     def __init__(self) -> None:
@@ -108,13 +108,13 @@ class NothingJudged(Exception):
 
 
 class Unjudged:
-    """Counts the rollouts of a run of which nothing could be judged, and ends the run over them.
+    """Count the rollouts of a run without any judged sample, and end the run after too many.
 
     Raises NothingJudged at the first rollout of all, since then the reward or the samples are
     broken, and at the `MAX_UNJUDGED`th in a row later on.
 
     Args:
-      done: rollouts before, of the run that this one goes on from.
+      done: number of rollouts in the run that this one continues.
     """
 
     def __init__(self, done: int = 0) -> None:
@@ -122,7 +122,7 @@ class Unjudged:
         self._any_judged = done > 0
 
     def __call__(self, judged: RewardBatch) -> bool:
-        """Whether there is nothing to learn from in a rollout."""
+        """Whether no sample of a rollout was judged."""
         if judged.ok.any():
             self._in_a_row, self._any_judged = 0, True
             return False
@@ -143,7 +143,8 @@ def _shortened(text: str, length: int = 1000) -> str:
 def compared(
     crystals: Crystals, ok: np.ndarray, reference: StructureSet | None
 ) -> dict[str, np.ndarray]:
-    """Columns [B]: which samples are decoded, valid, unique and novel, and clusters of equal ones.
+    """Columns [B]: which samples are decoded, valid, unique and novel, and clusters of matching
+    ones.
 
     `cluster` int as of `matching.clusters`, the others bool; `novel` only with a reference set.
     """
@@ -167,7 +168,7 @@ def sample_metrics(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 class Clock:
-    """Seconds spent in each phase of a step."""
+    """Time in seconds of each phase of a step."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

@@ -37,7 +37,7 @@ class TextFitConfig(FitConfig):
     optimizer: OptimizerConfig = field(default_factory=adapter_tuning)
     """The optimiser."""
     batch_size: int = 32
-    """Examples, or pairs of them, of a step, over all devices."""
+    """Examples (or pairs) in a step, on all devices together."""
     n_parts: int = 1
     """Micro-batches that a step is split into, to save memory; divides the batch size."""
 

@@ -37,9 +37,9 @@ class RewardedSamples(NamedTuple):
     """int [B]: samples of the same prompt have the same number."""
     metrics: dict[str, float]
     judged: RewardBatch
-    """[B]: the rewards as they were found, and what could not be judged or was not believed."""
+    """[B]: the unbounded rewards, and which samples could not be judged or were not believed."""
     columns: Mapping[str, np.ndarray] = {}
-    """[B] each: what else is known of the samples, such as which are novel."""
+    """[B] each: further properties of the samples, such as which are novel."""
 
 
 class Task(Protocol):
@@ -50,21 +50,22 @@ class Task(Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Settings that a run which resumes this one must share with it."""
+        """Settings that a continued run must share with the first one."""
 
     @property
     def frozen(self) -> Any:
-        """Arrays on the devices that the network needs and training leaves as they are."""
+        """Frozen arrays of the network, on the devices."""
 
     @property
     def memory(self) -> dict[str, np.ndarray]:
-        """Arrays that tell what rollouts so far left in the task, for checkpoints; {} if nothing.
+        """State of the task after the rollouts so far, as arrays for checkpoints; {} if there is
+        none.
 
-        They are copies, of shapes that may grow, none of them empty.
+        They are copies; shapes may grow, and none is empty.
         """
 
     def remember(self, memory: Mapping[str, np.ndarray]) -> None:
-        """Go on from the memory of a checkpoint; from {} as a task that has seen nothing."""
+        """Restore the memory of a checkpoint; {} for a new task."""
 
     def rollout(
         self,
@@ -75,9 +76,10 @@ class Task(Protocol):
         repeat: int = 1,
         temperature_offset: float = 0.0,
     ) -> RewardedSamples:
-        """n samples, each prompt `repeat` times in a row; the offset raises the temperature.
+        """Draw and judge n samples, each prompt `repeat` times in a row; the offset is added to the
+        temperature.
 
-        What a rollout changes in the task itself is in its `memory`.
+        State that a rollout changes is in `memory`.
         """
 
     def place(self, tree: Any) -> Any:

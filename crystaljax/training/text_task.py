@@ -39,12 +39,12 @@ class TextTask:
     """Completions of a language model, rewarded; a `tasks.Task`.
 
     Args:
-      prompts: texts to complete; a rollout takes as many of them as it has room for, in a random
-        order that goes on from the first when all were taken.
+      prompts: texts to complete. A rollout takes as many as it has room for, in a random order;
+        when all were taken, it starts again.
       reward: judges completions; an item for which it raises is not ok.
-      generation: how completions are drawn. The log-probabilities that are trained are the
-        model's own: at another temperature, with top-p or a grammar, rollouts are off-policy.
-      bounds: how rewards are made fit to be trained on, as far as not the reward's own say.
+      generation: settings of sampling. The log-probabilities that are trained are the model's own:
+        at another temperature, with top-p or a grammar, rollouts are off-policy.
+      bounds: bounds of the reward, and the penalty; by default the reward's own.
       n_parts: micro-batches that a batch is split into, to save memory.
     """
 
@@ -59,7 +59,7 @@ class TextTask:
         n_parts: int = 1,
     ) -> None:
         if not prompts:
-            raise ValueError("there are no prompts to complete: give one at least")
+            raise ValueError("no prompts: give at least one")
         self.policy, self.reward, self.grammar, self.n_parts = policy, reward, grammar, n_parts
         self.prompts = list(prompts)
         self.generation = generation or GenerationConfig()
@@ -68,7 +68,7 @@ class TextTask:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The policy's."""
+        """Identity of the policy."""
         return self.policy.identity
 
     @property
@@ -78,14 +78,14 @@ class TextTask:
 
     @property
     def memory(self) -> dict[str, np.ndarray]:
-        """Nothing: rollouts leave the task as it was."""
+        """{}: rollouts do not change the task."""
         return {}
 
     def remember(self, memory: Mapping[str, np.ndarray]) -> None:
-        """There is nothing to go on from."""
+        """Do nothing: there is no memory."""
 
     def place(self, tree: Any) -> Any:
-        """Spread over the mesh."""
+        """Place arrays on the mesh."""
         return self.policy.place(tree)
 
     def rollout(
@@ -97,7 +97,7 @@ class TextTask:
         repeat: int = 1,
         temperature_offset: float = 0.0,
     ) -> RewardedSamples:
-        """n completions; each prompt has `repeat` in a row."""
+        """Sample and judge n completions; each prompt has `repeat` in a row."""
         temperature = self.generation.temperature + temperature_offset
         generation = dataclasses.replace(self.generation, temperature=temperature)
         n_prompts = -(-n // repeat)
@@ -135,7 +135,8 @@ class TextTask:
         return jax.device_put(packed, parts_sharding(self.policy.mesh))
 
     def _plan(self, size: int) -> RowPlan:
-        """Rows for `size` samples; the same in a run that goes on, so not told from samples."""
+        """Rows for `size` samples. They do not depend on the samples, so that a continued run has
+        the same ones."""
         shortest = min(len(prompt.tokens) for prompt in self.prompts)
         longest = max(len(prompt.tokens) for prompt in self.prompts)
         longest += self.generation.max_new_tokens

@@ -10,33 +10,33 @@ from crystaljax.evaluation.stability import Thresholds
 from crystaljax.ranges import at_least, check
 
 UNKNOWN, STABLE, METASTABLE, UNSTABLE = -1, 0, 1, 2
-"""Tiers. Samples without an energy above hull are of none, and in no pair."""
+"""Tiers. Samples without an energy above hull have no tier, and are in no pair."""
 
 TIERS = {STABLE: "stable", METASTABLE: "metastable", UNSTABLE: "unstable", UNKNOWN: "unknown"}
 
 
 @dataclass(frozen=True)
 class PairConfig:
-    """Numbers of samples that each preferred one is paired with, by source; 0 leaves it out.
+    """Number of samples that each preferred one is paired with, by kind of pair. 0: no such pairs.
 
     Those of arXiv 2509.07150, section 4.2 and appendix 7.2, where it gives numbers; it gives none
     for novelty and for matching space groups.
     """
 
     stable_metastable: int = 1
-    """Metastable samples that a stable one is preferred to. Without them there are no tiers."""
+    """Metastable samples that each stable one is preferred to. 0: no tiers."""
     stable_unstable: int = 2
-    """Unstable samples that a stable one is preferred to."""
+    """Unstable samples that each stable one is preferred to."""
     metastable_unstable: int = 2
-    """Unstable samples that a metastable one is preferred to."""
+    """Unstable samples that each metastable one is preferred to."""
     novel_known: int = 1
-    """Known stable samples that a novel stable one is preferred to."""
+    """Known stable samples that each novel stable one is preferred to."""
     matching_other: int = 1
-    """Of samples asked for a space group and metastable at least: those of another space group
-    that one of the right group is preferred to."""
+    """For samples that were asked for a space group and are metastable or stable: samples of other
+    space groups that each one of the right group is preferred to."""
     acceptable_unstable: int = 2
-    """Of samples asked for a space group: unstable ones that a metastable (or stable) one is
-    preferred to."""
+    """For samples that were asked for a space group: unstable samples that each metastable (or
+    stable) one is preferred to."""
 
     def __post_init__(self) -> None:
         check(self, **dict.fromkeys(KINDS, at_least(0)))

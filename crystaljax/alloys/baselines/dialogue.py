@@ -1,4 +1,4 @@
-"""A generator proposes, CALPHAD judges, an evaluator says what to change, the generator revises.
+"""Dialogues: a generator proposes, CALPHAD judges, an evaluator advises, the generator revises.
 
 The loop of appendix A.1.4 of arXiv 2511.12036; its words are our own.
 """
@@ -24,19 +24,19 @@ Ask = Callable[[Sequence[Messages]], Sequence[str | None]]
 
 @dataclass(frozen=True)
 class DialogueConfig:
-    """Settings of dialogues of generator and evaluator."""
+    """Settings of dialogues between generator and evaluator."""
 
     elements: tuple[str, ...] = ("Al", "Co", "Cr", "Ni")
     """Elements that candidates may have."""
     revisions: int = 3
-    """Rounds after the first."""
+    """Rounds after the first one."""
     evaluator: str = "alloy_evaluator"
-    """Template of what the evaluator is asked, a name or a .toml file; its fields are {elements},
+    """Template of the evaluator's prompt, a name or a .toml file. Its fields are {elements},
     {candidate} and {verdict}."""
     revision: str = "alloy_revision"
-    """Template of what the generator is told; its fields are {verdict} and {advice}."""
+    """Template of the answer to the generator. Its fields are {verdict} and {advice}."""
     journal: Path | None = None
-    """JSONL file of all rounds; a dialogue that was stopped goes on from it."""
+    """JSONL file of all rounds. A dialogue that was stopped is continued from it."""
 
 
 class Round(NamedTuple):

@@ -1,4 +1,4 @@
-"""Models behind an OpenAI-compatible endpoint: asked with retries, in a budget, resumable."""
+"""Models behind an OpenAI-compatible endpoint, with retries, a budget and a journal."""
 
 from __future__ import annotations
 
@@ -19,44 +19,46 @@ from crystaljax.text.tokenizer import Message
 log = logging.getLogger(__name__)
 
 Messages = Sequence[Message]
-"""A chat that is to be answered."""
+"""A chat to answer."""
 
 _CHARACTERS = 3  # of a token, where a server does not count tokens
 
 
 @dataclass(frozen=True)
 class EndpointConfig:
-    """Model, address, settings and limits of requests."""
+    """Address, model and limits of an endpoint."""
 
     base_url: str = "https://api.openai.com/v1"
-    """The endpoint, such as http://localhost:8000/v1 of a server of one's own."""
+    """Address of the endpoint, such as http://localhost:8000/v1 for a server of your own."""
     model: str = ""
-    """Name of the model there."""
+    """Name of the model at the endpoint."""
     key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; for a server that asks for none set it to anything.
+    """Environment variable with the API key. For a server without keys set it to any text.
     """
     temperature: float | None = 1.0
-    """Of the draws; None leaves it to the server, as some models demand."""
+    """Sampling temperature. None: the server's own, which some models require."""
     max_tokens: int = 1024
-    """Most tokens of an answer."""
+    """Largest number of tokens of an answer."""
     limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    """The server's name of that limit."""
+    """Name of this limit in requests to the server."""
     at_once: int = 1
-    """Requests that run at the same time."""
+    """Number of requests at the same time."""
     timeout: float = 120.0
-    """Seconds that one try may take."""
+    """Time limit of one try, in seconds."""
     retries: int = 5
-    """Further tries, after waits that double, when a server is busy, fails or is not there."""
+    """Retries per item if the server is busy, fails or is not reachable. The waiting time doubles
+    each time."""
     most_failures: int = 10
-    """Requests that fail one after the other, after which no more are made."""
+    """Number of failed requests in a row after which no more are made."""
     max_requests: int | None = None
-    """Most requests, further tries not counted, earlier runs of the journal counted."""
+    """Largest number of requests. Retries are not counted; requests of earlier runs in the journal
+    are."""
     max_total_tokens: int | None = None
-    """Tokens of prompts and answers after which no more requests are made; those that run then
-    are awaited. Where a server counts none, three characters are a token."""
+    """Number of tokens of prompts and answers after which no more requests are made; running
+    requests are finished. If the server does not count tokens, three characters count as one."""
     journal: Path | None = None
-    """JSONL file of all answers, each added as it comes; the same prompts in the same order go on
-    from it."""
+    """JSONL file to which every answer is added at once. The same prompts in the same order are
+    continued from it."""
 
 
 class Reply(NamedTuple):
@@ -69,7 +71,8 @@ class Reply(NamedTuple):
 
 
 class Endpoint:
-    """Asks a model; what fails costs the item, and is asked again when the run is repeated."""
+    """A model behind an endpoint. An item that fails has no answer, and is asked again when the run
+    is repeated."""
 
     def __init__(self, config: EndpointConfig) -> None:
         """ImportError without openai; ValueError: no model or key, numbers, another's journal."""
@@ -119,7 +122,7 @@ class Endpoint:
         return len(self._journal.entries)
 
     def replies(self, prompts: Sequence[Messages]) -> list[Reply]:
-        """Answers to B chats; equal chats are asked as often as they occur.
+        """Answers to B chats; a chat that occurs several times is asked several times.
 
         ValueError: the server refuses the key, or knows no such model; what was answered before is
         in the journal.

@@ -36,15 +36,15 @@ class SearchConfig:
     Parzen estimators; nsga2: evolutionary; cma: CMA-ES on the shares of elements (`evolution`).
     tpe and nsga2 are optuna's."""
     calls: int = 1000
-    """Different candidates that are judged, so that methods are compared at equal cost."""
+    """Number of different candidates to judge, the same for all methods."""
     batch: int = 32
-    """Candidates that are proposed before the next are judged."""
+    """Number of candidates that are proposed, then judged, at a time."""
     population: int = 64
-    """Candidates of a generation of nsga2 or cma."""
+    """Number of candidates in a generation of nsga2 or cma."""
     journal: Path | None = None
-    """JSONL file of all that was judged; a search that was stopped goes on from it."""
+    """JSONL file of all judged candidates. A search that was stopped is continued from it."""
     seed: int = 0
-    """Of the draws."""
+    """Random seed for the proposals."""
 
 
 class Searched(NamedTuple):

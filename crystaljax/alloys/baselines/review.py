@@ -79,11 +79,12 @@ class ReviewConfig:
     """Settings of the loop. ValueError for numbers below 1."""
 
     rounds: int = 5
-    """Proposals of a loop at most; it is given up, and another begun, if all are rejected."""
+    """Largest number of proposals in a loop. If all are rejected, the loop is given up, and another
+    one begins."""
     at_once: int = 16
-    """Loops that run side by side."""
+    """Number of loops at the same time."""
     most_loops: int = 10_000
-    """Loops that are begun at most."""
+    """Largest number of loops."""
 
     def __post_init__(self) -> None:
         for name in ("rounds", "at_once", "most_loops"):

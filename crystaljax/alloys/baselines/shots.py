@@ -28,9 +28,10 @@ class ShotsConfig:
     """
 
     elements: tuple[str, ...] = ("Al", "Co", "Cr", "Ni")
-    """Elements that it may use."""
+    """Elements that candidates may have."""
     shots: int = 0
-    """Examples in each prompt; of ranked ones so many good and so many bad ones."""
+    """Number of examples in each prompt. Ranked prompts have this number of good and of bad
+    ones."""
     zero_shot: str = Prompts.zero_shot
     """Template of prompts without examples."""
     few_shot: str = Prompts.few_shot
@@ -38,7 +39,7 @@ class ShotsConfig:
     ranked_shots: str = Prompts.ranked_shots
     """Template of prompts with {good} and {bad} examples."""
     seed: int = 0
-    """Of the choice of examples."""
+    """Random seed for the choice of examples."""
 
     @staticmethod
     def of(
@@ -154,6 +155,6 @@ def read_samples(path: str | PathLike[str]) -> tuple[list[str], RewardBatch]:
 
 
 def final_answer(text: str, tags: Tags = TAGS) -> str:
-    """Final answer of a model that thinks aloud: the text from its last <BCC> on."""
+    """Final answer of a model that writes its reasoning: the text from its last <BCC> on."""
     start = text.rfind(f"<{tags.matrix}>")
     return text[start:] if start >= 0 else text

@@ -19,15 +19,15 @@ class TuningConfig:
     """Settings of MIPROv2."""
 
     effort: Literal["light", "medium", "heavy"] = "medium"
-    """Its presets of numbers of candidates and trials; the paper's is medium."""
+    """Preset of the number of candidates and trials; medium in the paper."""
     template: str = Prompts.plain
-    """Template of the instruction that it starts from; its field is {elements}."""
+    """Template of the first instruction. Its field is {elements}."""
     demonstrations: int = 4
-    """Answers of the model, and as many of the examples, that a prompt may show at most."""
+    """Largest number of the model's answers in a prompt, and of examples."""
     threads: int = 1
-    """Requests that run at the same time."""
+    """Number of requests at the same time."""
     seed: int = 0
-    """Of its choices."""
+    """Random seed for the tuning."""
 
 
 def element_count(text: str, elements: Sequence[str], tags: Tags = TAGS) -> int:

@@ -41,17 +41,18 @@ class AlloyEvaluationConfig:
     """Definitions of the metrics."""
 
     oxidation_table: OxidationTable = "smact14"
-    """Oxidation states of the tests of validity: smact14 (as published) or icsd24 (newer)."""
+    """Table of oxidation states for the tests of validity: smact14 (as published) or icsd24
+    (newer)."""
     coverage: float = COVERAGE
     """Distance up to which a sample covers a candidate of the reference."""
     novelty: float = NOVELTY
     """Distance beyond which a sample is new."""
     features: Features = "master"
-    """Unit of comparison: the whole alloy, or its two phases; the paper leaves it open."""
+    """What is compared: the whole alloy, or its two phases. The paper does not say which."""
     mix_by: Literal["volume", "mole"] = "volume"
     """Whether B2 percentages are of volume or of moles."""
     draw: int = 100
-    """Samples among which distinct pairs of BCC and B2 are counted."""
+    """Number of samples among which distinct pairs of BCC and B2 are counted."""
 
 
 class KnownAlloys(NamedTuple):

@@ -253,11 +253,12 @@ def _points(axes: Any, results: Results, height: Callable[[Variant], tuple[float
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis(LogFormatter(minor_thresholds=(3, 0.5)))
     axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(y=0.12)  # with room for the labels
     tokens = _trained_tokens(results)
     if tokens:
         least, most = min(tokens.values()), max(tokens.values())
         axes.set_xlim(0.7 * least, 1.8 * most)  # with room for the labels
-    looks = {variant: plots.look(i) for i, variant in enumerate(tokens)}
+    looks = {variant: plots.look(i + 1) for i, variant in enumerate(tokens)}  # as curves
     points = {variant: height(variant) for variant in tokens}
     points = {variant: point for variant, point in points.items() if math.isfinite(point[0])}
     for variant, (value, error) in points.items():
@@ -298,25 +299,25 @@ def notes(results: Results, budget: BudgetConfig, resolution: Resolution) -> lis
     widths = resolution.widths
     found = [
         f"Every training costs {budget.flops:.3g} floating-point operations: 6 for each parameter"
-        " (without look-up tables, with the last layer) and token, and those of attention. Steps"
-        f" have {budget.batch_size} crystals; each variant has the best of the learning rates"
-        f" {', '.join(f'{x:g}' for x in budget.learning_rates)} in trainings of"
+        " and token (look-up tables do not count, the last layer does), and those of attention."
+        f" Steps have {budget.batch_size} crystals. Each variant has the best of the learning rates"
+        f" {', '.join(f'{x:g}' for x in budget.learning_rates)}, by short trainings of"
         f" {100 * budget.search:g} % of that cost, and the weights of the lowest of"
         f" {budget.n_validations} validations.",
         "NLL is −ln p of one description of a crystal, in the same bins for all:"
         f" {widths['coordinate_width']:g} (fractional), {widths['length_width']:g} Å,"
-        f" {widths['angle_width']:g}°. Densities of the hybrid sequence are integrated over these,"
-        " and −ln of how often its space group occurs in training is added. Formats of all atoms"
-        " (P1) have the bins of all atoms of the Niggli-reduced cell, and their order and origin"
-        " to tell as well; plaid and cif repeat what follows from symmetry, which a model has to"
-        " learn to be certain of.",
-        "Equal crystals and equal time are read from the same runs' curves, before the learning"
-        " rate has decayed.",
+        f" {widths['angle_width']:g}°. Densities of the hybrid sequence are integrated over these"
+        " bins, and −ln of the frequency of its space group in training is added. Formats of all"
+        " atoms (P1) have bins for all atoms of the Niggli-reduced cell, and a model must also"
+        " predict their order and origin. plaid and cif repeat what follows from symmetry, and a"
+        " model must learn this.",
+        "Values at equal crystals and equal time are read from the curves of the same runs, before"
+        " the learning rate has decayed.",
     ]
     if "augmented" in {run.variant.order for run in results.found}:
         found.append(
-            "Augmented models spread their probability over all descriptions of a crystal: their"
-            " NLL of the canonical one is not that of the crystal, and larger."
+            "Augmented models spread their probability over all descriptions of a crystal. So their"
+            " NLL of the canonical description is larger than that of the crystal."
         )
     if missing := results.missing:
         some = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")

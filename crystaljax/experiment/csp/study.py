@@ -61,6 +61,7 @@ from crystaljax.rewards.guards import Guarding, Guards, create_guards
 from crystaljax.rewards.prediction import AsAsked, PredictionRewardConfig, prediction_reward
 from crystaljax.rewards.stability import StabilityReward
 from crystaljax.training.crystal_task import CrystalTask
+from crystaljax.training.optimizer import OptimizerConfig
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 
 log = logging.getLogger(__name__)
@@ -111,11 +112,13 @@ class Study:
         texts: TextRowsConfig,
         reward: PredictionRewardConfig,
         rl: ReinforceConfig,
+        model_optimizer: OptimizerConfig,
         n_formulas: int,
         exam: ExamConfig,
     ) -> None:
         self.experiment, self.setup, self.texts = experiment, setup, texts
-        self.reward_config, self.rl, self.exam = reward, rl, exam
+        self.reward_config, self.exam = reward, exam
+        self.rl, self._model_optimizer = rl, model_optimizer
         if not (setup.train and setup.test):
             raise ValueError("structure prediction needs --setup.train and --setup.test: give both")
         self.questions: Questions = read_questions(
@@ -235,7 +238,8 @@ class Study:
             of_model = arm.row == "model-rl"
             own = self.setup.tokenization if of_model else self.texts.format
             return self.setup.load(folder, own)[1]
-        rl = replace(self.rl, seed=arm.seed)
+        optimizer = self._model_optimizer if arm.row == "model-rl" else self.rl.optimizer
+        rl = replace(self.rl, optimizer=optimizer, seed=arm.seed)
         task = self._task(policy, base)
         with self.experiment.run(f"runs/{arm.name}", rl.algorithm.upper(), rl) as run:
             params = reinforce(task, base, rl, run.folder, run.log, run_id=run.run_id)

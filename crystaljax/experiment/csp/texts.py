@@ -47,10 +47,11 @@ def teach(
     train, validation = read_texts(texts.texts, metadata, chats(texts.model))
     learnt = [*plain(train), *plain(validation)]
     policy = load_text_policy(texts.model, learnt, metadata.create_format())
-    whole = writer(policy, metadata, train, anew=True)
+    tokens = sequences(policy, train)
+    whole = writer(policy, metadata, train, tokens)
     state = sft(
         policy,
-        sequences(policy, train),
+        tokens,
         sequences(policy, validation),
         replace(config.sft, seed=seed),
         run.folder,

@@ -130,25 +130,25 @@ UNSUPPORTED = {"partial_rotary_factor": 1.0, "use_bidirectional_attention": Fals
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Projections that have an adapter, and its size."""
+    """Size and place of LoRA adapters."""
 
     rank: int = 8
-    """Columns of the factors."""
+    """Rank of the adapters."""
     alpha: float = 32.0
     """α: the product of the factors is multiplied by α/rank."""
     dropout: float = 0.0
-    """Rate at which the adapters' inputs are dropped in training."""
+    """Dropout rate of the adapters' inputs in training."""
     targets: tuple[str, ...] = ("q_proj", "v_proj")
-    """Names of the adapted projections, in every block."""
+    """Names of the projections with an adapter, in every block."""
     rank_stabilized: bool = False
     """Multiply by α/√rank instead (rsLoRA, arXiv 2312.03732)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the factors."""
+    """Number format of the adapters."""
 
 
 @dataclass(frozen=True)
 class LlmConfig:
-    """Size and kind of a language model; the default is small, of a million parameters.
+    """Size and kind of a language model. The default is small, with about a million parameters.
 
     ValueError: unknown architecture, or values that it cannot have.
     """
@@ -156,7 +156,7 @@ class LlmConfig:
     family: Literal["llama", "gemma2", "olmo2", "qwen2"] = "llama"
     """Architecture, the `model_type` of Hugging Face."""
     vocabulary: int = 512
-    """Tokens that there are."""
+    """Number of tokens of the vocabulary."""
     width: int = 128
     """Width of the residual stream."""
     mlp_width: int = 384
@@ -170,30 +170,30 @@ class LlmConfig:
     head_size: int = 32
     """Width of a head."""
     max_length: int = 2048
-    """Tokens of the longest text the model is made for."""
+    """Number of tokens of the longest text."""
     windows: tuple[int, ...] | None = None
-    """For every layer, how many tokens back it sees, itself included (0: all); none has a limit if
-    not given."""
+    """Attention window of every layer: number of tokens, including the current one (0: all). Not
+    given: no limits."""
     activation: Activation = "silu"
-    """Of the feed-forward layers."""
+    """Activation function of the feed-forward layers."""
     norm_epsilon: float = 1e-6
-    """Added to mean squares before roots are taken."""
+    """ε of the RMS norms: added to mean squares before the root."""
     tied: bool = True
     """The last layer is the embedding's transpose."""
     attention_bias: bool = False
     """Queries, keys and values have a bias, and in most families the attention's output."""
     mlp_bias: bool = False
-    """Feed-forward layers have one."""
+    """Feed-forward layers have a bias."""
     query_scale: float | None = None
-    """Attention scores are divided by its root; by that of `head_size` if not given."""
+    """Attention scores are divided by the root of this number. Not given: of `head_size`."""
     attention_cap: float | None = None
     """Attention scores s become c tanh(s / c)."""
     logit_cap: float | None = None
-    """So do the logits of tokens."""
+    """The logits of tokens become c tanh(s / c)."""
     rope_theta: float = 10000.0
     """Base of the rotary angles."""
     rope_scaling: RopeScaling | None = None
-    """Their stretching, if there is one."""
+    """Scaling of the rotary angles, if any."""
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:

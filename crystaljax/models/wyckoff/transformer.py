@@ -45,11 +45,11 @@ class ModelConfig:
     width: int = 64
     """Width of the residual stream."""
     mlp_factor: int = 4
-    """Hidden width of the feed-forward layers over `width`."""
+    """Hidden width of the feed-forward layers, in multiples of `width`."""
     embedding: int = 32
     """Width of the embeddings of space group, letter and element."""
     first_letter_hidden: int = 256
-    """Hidden width of the network for the first letter; 0 for a plain table."""
+    """Hidden width of the network for the first letter. 0: a plain table."""
     n_frequencies: int = 5
     """Frequencies 1 ... n of the sines and cosines that describe a coordinate."""
     n_von_mises: int = 16
@@ -59,11 +59,11 @@ class ModelConfig:
     sigma_min: float = 1e-3
     """Smallest standard deviation of a lattice parameter (Å / atoms^(1/3), radians)."""
     max_sites: int = 21
-    """Most sites of a crystal."""
+    """Largest number of sites of a crystal."""
     dropout: float = 0.1
     """Dropout rate on the output of every attention and feed-forward layer, in training."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the computations; parameters, softmax and densities are always float32."""
+    """Number format of the computations. Parameters, softmax and densities are always float32."""
 
     @property
     def output_size(self) -> int:
