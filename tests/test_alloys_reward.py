@@ -136,7 +136,9 @@ def test_databases_disagree(config: AlloyConfig, tmp_path: Path) -> None:
     with AlloyReward(replace(kept, others=(other,))) as reward:
         found = reward.judge_texts(texts)
         assert reward.identity.startswith(f"{identity} and alloy ")
-        assert "What they know is judged by second.npz, too." in reward.limits
+        assert (
+            "Candidates of elements that they know are judged by second.npz, too." in reward.limits
+        )
         nothing = reward.judge_texts(["a"])
         assert set(nothing.info) == set(found.info)
     np.testing.assert_array_equal(found.value, alone.value)

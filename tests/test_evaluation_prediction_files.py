@@ -74,7 +74,7 @@ def test_table_by_id_counts_rows_where_attempts_have_no_number(
 def test_folder_of_cifs(truth: Known, tmp_path: Path) -> None:
     folder = tmp_path / "predictions"
     (folder / "KCl").mkdir(parents=True)
-    names = ["mp-1_0", "mp-1_1", "mp-1_10", "mp-1_2", "NaCl_3", "KCl/0", "mp-22"]
+    names = ["mp-1_0", "mp-1_1", "mp-1_10", "mp-1_2", "NaCl_3", "KCl/0", "mp-22", "mp-3__5"]
     for name in names:
         (folder / f"{name}.cif").write_text("broken" if name == "mp-1_2" else CIF)
     (folder / "notes.txt").write_text("not read")
@@ -92,6 +92,7 @@ def test_folder_of_cifs(truth: Known, tmp_path: Path) -> None:
         "NaCl_3": (0, 3),
         "mp-1_10": (0, 4),
         "KCl/0": (2, 0),
+        "mp-3__5": (2, 1),
     }
     assert (found.target == 1).sum() == 2  # mp-22 itself and NaCl_3
     assert found.cells[order.index("mp-1_2")] is None

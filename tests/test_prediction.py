@@ -61,8 +61,13 @@ def test_formulas_to_files(model: Path, tmp_path: Path, capsys: pytest.CaptureFi
     table = {row["formula"]: row for row in rows(out / "formulas.csv")}
     why = {name: row["reasons"] for name, row in table.items()}
     assert "unknown element" in why["Xx"] and "whole numbers" in why["Fe0.5O"]
-    assert "parts" in why["H997O991"] and "formula units" in why["ZnS"]
+    assert "too many for a composition" in why["H997O991"] and "formula units" in why["ZnS"]
     assert "as MgO" in why["OMg"] and why[""] and why["SnO"]
+    assert {name: table[name]["formula units"] for name in ("NaCl", "MgO", "ZnS")} == {
+        "NaCl": "open",
+        "MgO": "1",
+        "ZnS": "",
+    }
     assert {name for name, row in table.items() if row["structures"] != "0"} == {"NaCl", "MgO"}
     found = rows(out / "predictions.csv")
     for name in ("NaCl", "MgO"):

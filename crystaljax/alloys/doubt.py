@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -80,10 +81,11 @@ def with_others(
 def limits(engines: Mapping[str, Thermodynamics], family: AlloyFamily, lack: Lack) -> list[str]:
     """Sentences on what rewards by some databases, the first and others, do not know.
 
-    `engines`: by the databases' names, for people.
+    `engines`: by the databases' names or files.
     """
     sentences = []
-    for name, engine in engines.items():
+    for path, engine in engines.items():
+        name = Path(path).name
         for n, kind, says in _LACKING:
             named = sorted("-".join(sorted(one)) for one in engine.missing if len(one) == n)
             if named:
@@ -93,9 +95,10 @@ def limits(engines: Mapping[str, Thermodynamics], family: AlloyFamily, lack: Lac
                     f"{name} lacks interactions of {kind} of elements, which {says}:"
                     f" {', '.join(named[:_N_NAMED])}{more}."
                 )
-    first, *others_named = engines
-    if others_named:
-        sentences.append(f"What they know is judged by {', '.join(others_named)}, too.")
+    first, *further = (Path(path).name for path in engines)
+    if further:
+        names = ", ".join(further)
+        sentences.append(f"Candidates of elements that they know are judged by {names}, too.")
     lacking = "a pair" if lack == "pairs" else "a pair or a triple"
     sentences.append(
         f"The cautious reward has the error of the lattice model, {family.lattice.error:g} Å, taken"

@@ -327,9 +327,7 @@ class AlloyReward(ServedReward):
     @property
     def limits(self) -> list[str]:
         """Sentences on what is not known, for reports."""
-        engines = {
-            Path(each.config.engine.database).name: each.engine for each in (self, *self._others)
-        }
+        engines = {one.config.engine.database: one.engine for one in (self, *self._others)}
         return limits(engines, self.family, self.config.lack)
 
     def _read(self, text: str) -> tuple[str, str | None]:

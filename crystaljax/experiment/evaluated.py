@@ -96,12 +96,12 @@ def attempt_figures(found: CSPEvaluation, potential: str) -> dict[str, tuple[Fig
 def _match_rates(found: CSPEvaluation) -> Figure:
     """Curves of all test crystals and of the formula-disjoint ones, before and after relaxation."""
     targets = found.targets
-    sets = {"": np.ones(len(targets["attempts"]), bool)}
+    sets = {"all": np.ones(len(targets["attempts"]), bool)}
     if SEEN in targets:
-        sets[" (formula-disjoint)"] = ~targets[SEEN]
+        sets["formula-disjoint"] = ~targets[SEEN]
     first = {
-        f"{state}{which}": targets[name][mask]
-        for state, name in (("all", "first_match"), ("relaxed", "relaxed_first_match"))
+        f"{which}{state}": targets[name][mask]
+        for state, name in (("", "first_match"), (", relaxed", "relaxed_first_match"))
         if name in targets
         for which, mask in sets.items()
     }

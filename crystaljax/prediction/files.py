@@ -89,14 +89,15 @@ def notes(found: Predictions) -> list[str]:
 
 def formula_table(found: Predictions) -> list[list[str]]:
     """A header, then a row for each formula that was given: what came of it."""
-    header = ["formula", "samples", "structures", "lost", "reasons", "best: space group"]
+    header = ["formula", "formula units", "samples", "structures", "lost", "reasons"]
+    header.append("best: space group")
     energies = [name for name in ("energy_per_atom", "e_above_hull") if name in found.columns]
     table = [header + [f"best: {name.replace('_', ' ')}" for name in energies]]
     first = {int(found.target[row]): row for row in np.flatnonzero(found.rank == 1).tolist()}
     for i, (one, tally) in enumerate(zip(found.asked, found.tallies, strict=True)):
         reasons = [f"{n} × {reason}" for reason, n in tally.lost.most_common(N_REASONS)]
         more = ["..."] if len(tally.lost) > N_REASONS else []
-        row = [one.name, str(tally.asked), str(tally.distinct), str(tally.lost.total())]
+        row = [one.name, one.units, str(tally.asked), str(tally.distinct), str(tally.lost.total())]
         row.append(one.reason or "; ".join(reasons + more))
         best = first.get(i)
         row.append("" if best is None else _group(found, best))

@@ -27,6 +27,13 @@ class Asked:
     reason: str | None = None
     """Reason that there will be none."""
 
+    @property
+    def units(self) -> str:
+        """The number of formula units in the primitive cell, for tables; empty if not asked."""
+        if self.condition is None:
+            return ""
+        return str(self.condition.formula_units or "open")
+
     @staticmethod
     def of(name: str, formula_units: int | None = None) -> Asked:
         """A formula, of which any number of units may be in the primitive cell if none is given."""

@@ -206,8 +206,8 @@ def _check_parts(atoms: Atoms) -> None:
     n_parts = math.prod(n + 1 for n in atoms)
     if n_parts > MAX_PARTS:
         raise ValueError(
-            f"a formula of {len(atoms)} elements and {sum(atoms)} atoms has {n_parts} parts that "
-            f"could be left to place, more than {MAX_PARTS}: ask for a smaller cell"
+            f"{sum(atoms)} atoms of {len(atoms)} elements are too many for a composition to be held"
+            f" ({n_parts} partial compositions, more than {MAX_PARTS}): ask for a smaller cell"
         )
 
 

@@ -292,7 +292,7 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
 
 
 def _spread(judged: RewardBatch) -> list[Measure]:
-    """How far other databases disagree, if there are others."""
+    """Disagreement of other databases, if there are others."""
     if "spread" not in judged.info:
         return []
     several = "candidates that several databases judge"
