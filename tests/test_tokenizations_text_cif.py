@@ -93,7 +93,7 @@ def test_tags_and_columns_in_any_order() -> None:
         (" a ", " q ", "'2q' is no Wyckoff position of space group 136"),
         (" 2 a ", " 1 2a ", "'2a' is no Wyckoff letter"),
         (" 2 a ", " 4 a ", "'4a' is no Wyckoff position"),
-        ("0.3048 0.3048", "0.3048 inf", "a site's place is 3 numbers"),
+        ("0.3048 0.3048", "0.3048 inf", "a site's place needs 3 numbers"),
         ("\nTi Ti0", "\nTy Ti0", "unknown element 'Ty'"),
         ("data_Ti2O4", "Ti2O4", "'Ti2O4' is no tag"),
         ("4.5940", "0.0000", "a cell length or angle out of range"),
