@@ -154,7 +154,7 @@ def test_tokenizer_and_grammar(bins: WyckoffBins | P1Bins) -> None:
         (WYCKOFF, "136: 4.59Å 2.96Å", "words out of order"),
         (WYCKOFF, "136: 4.59Å 2.96Å 2a Ti:", "words out of order"),
         (WYCKOFF, "136: 4.59Å 2.96Å\nTi: 4a", "'4a' is no Wyckoff position of space group 136"),
-        (WYCKOFF, "136: 4.59Å 2.96Å\nO: 4f", "position 4f of space group 136 needs 1 number"),
+        (WYCKOFF, "136: 4.59Å 2.96Å\nO: 4f", "position 4f of space group 136: 1 number expected"),
         (WYCKOFF, "136: 4.59Å 2.96Å\nTi: 2a\nO: 2a", "a position without freedom twice"),
         (P1, "", "words out of order"),
         (P1, SALT[:-6], "words out of order"),

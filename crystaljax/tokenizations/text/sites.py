@@ -270,7 +270,7 @@ def _in_order(crystals: Crystals) -> Crystals:
 def numbers(words: Sequence[str], n: int, of: str) -> list[float]:
     """The numbers of n words; ValueError if there are not n, or one is no number."""
     if len(words) != n or not all(map(_NUMBER.fullmatch, words)):
-        raise ValueError(f"{of} needs {n} number{'s' * (n != 1)}, not {shown(words)}")
+        raise ValueError(f"{of}: {n} number{'s' * (n != 1)} expected, not {shown(words)}")
     return list(map(float, words))
 
 
