@@ -109,7 +109,12 @@ def _by_group(lines: Sequence[Line], groups: Sequence[int], unseen: Sequence[int
     for which, numbers, name, caption in (
         ("groups", groups, "S.S.U.N.", "S.S.U.N. in space groups that RLIP was asked for"),
         ("unseen_groups", unseen, "S.S.U.N.", "S.S.U.N. in other space groups"),
-        ("unseen_groups", unseen, "space group met", "Other space groups: met as asked for"),
+        (
+            "unseen_groups",
+            unseen,
+            "space group met",
+            "Share of samples with the space group asked for, in other space groups",
+        ),
     ):
         rates = {line.label: line.groups(which, name) for line in shown}
         if rates and all(len(x) == len(numbers) > 0 for x in rates.values()):

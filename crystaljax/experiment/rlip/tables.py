@@ -54,10 +54,10 @@ def rates_table(lines: Sequence[Line], per_valid: bool = False) -> Table:
         rows.append(row)
     header = ["", *names, COLLAPSE]
     if per_valid:
-        caption = "Of the samples that are crystals"
+        caption = "Rates of the samples that are crystals"
     else:
         header += [f"{SUN} per minute", f"metastable {SUN} per minute"]
-        caption = "Of all attempts; minutes of sampling alone, compilation does not count"
+        caption = "Rates of all attempts, and discoveries per minute of sampling"
     return Table(f"{caption}, all seeds together", [header, *rows])
 
 
@@ -96,7 +96,8 @@ def groups_table(lines: Sequence[Line], which: str, groups: Sequence[int], name:
 def iterations_table(lines: Sequence[Line]) -> Table:
     """Rates after each iteration, and the pairs it was made of (mean over the seeds)."""
     names = ("stable", SUN, f"metastable {SUN}", "unique", "novel")
-    rows = [["", "iteration", "temperature", *KINDS, *names, COLLAPSE]]
+    kinds = [kind.replace("_", " > ") for kind in KINDS]  # preferred > rejected
+    rows = [["", "iteration", "temperature", *kinds, *names, COLLAPSE]]
     for line in lines:
         if not line.iterations:
             continue
@@ -108,7 +109,9 @@ def iterations_table(lines: Sequence[Line]) -> Table:
             rates = [text(after[name]) for name in names]
             label, number = line.label if not i else "", str(i + 1)
             rows.append([label, number, f"{drawn[0].temperature:g}", *pairs, *rates, collapse])
-    return Table("Iterations: pairs, and rates of fresh samples after each", rows)
+    return Table(
+        "Iterations: pairs (preferred > rejected), and rates of fresh samples after each", rows
+    )
 
 
 def times_table(lines: Sequence[Line]) -> Table:
