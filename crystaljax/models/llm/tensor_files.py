@@ -9,9 +9,10 @@ PACKAGES = ("huggingface_hub", "transformers", "safetensors")
 
 _absent = [package for package in PACKAGES if find_spec(package) is None]
 if _absent:
-    raise ImportError(
+    raise ModuleNotFoundError(
         f"language models need {', '.join(_absent)}, which is not installed: run"
-        ' pip install "crystaljax[llm]"'
+        ' pip install "crystaljax[llm]"',
+        name=_absent[0],
     )
 
 import ml_dtypes  # noqa: E402, F401  (for bfloat16 in numpy)
