@@ -159,7 +159,7 @@ def _messages(line: dict[str, Any], name: str) -> tuple[dict[str, str], ...]:
             raise ValueError(f"message {i} must be an object with role and content")
         role, _ = _texts(message, "role", "content", of=f" of message {i}")
         if role not in ROLES:
-            raise ValueError(f"the role of message {i} is {role!r}, not {', '.join(ROLES)}")
+            raise ValueError(f"the role of message {i} is {role!r}: give one of {', '.join(ROLES)}")
     return tuple({key: m[key] for key in ("role", "content")} for m in messages)
 
 
