@@ -127,7 +127,10 @@ USER = '{"role": "user", "content": "a"}'
         ('{"messages": "hi"}', '"messages" must be a list with a message'),
         ('{"messages": ["hi"]}', "message 0 must be an object"),
         (f'{{"messages": [{USER}, {{"role": "user"}}]}}', '"content" of message 1 is missing'),
-        ('{"messages": [{"role": "me", "content": ""}]}', "the role of message 0 is 'me': give one of system,"),
+        (
+            '{"messages": [{"role": "me", "content": ""}]}',
+            "the role of message 0 is 'me': give one of system,",
+        ),
         (f'{{"messages": [{USER}]}}', "the last message must be the assistant's"),
         ('{"prompt": "p" "completion": "c"}', "Expecting ',' delimiter"),
         ("NaN", "not a JSON object but float"),
