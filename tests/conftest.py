@@ -1,5 +1,6 @@
 """Fixtures that several test modules use."""
 
+import logging
 import os
 import tempfile
 import time
@@ -98,3 +99,11 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs the shared data folder, and {path} is absent (set CRYSTALJAX_SHARED)")
     return path
+
+
+@pytest.fixture(autouse=True)
+def root_handlers() -> Iterator[None]:
+    """Scripts log to the stderr of their test, which is closed after it."""
+    before = logging.root.handlers[:]
+    yield
+    logging.root.handlers[:] = before
