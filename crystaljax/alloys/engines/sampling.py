@@ -94,7 +94,9 @@ class Points:
         sites = [_padded(points.sites[index], width) for points, index in chosen]
         energy = np.concatenate([points.energy[:, index] for points, index in chosen], axis=1)
         sorted_names = joined([names], self.names[:n_fake])
-        starts = {name: np.flatnonzero(sorted_names == name) for name in sorted(set(names.tolist()))}
+        starts = {
+            name: np.flatnonzero(sorted_names == name) for name in sorted(set(names.tolist()))
+        }
         return Points(
             joined(sites, _padded(self.sites[:n_fake], width)),
             joined([p.compositions[i] for p, i in chosen], self.compositions[:n_fake]),
