@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from crystaljax.evaluation.matching import once
 from crystaljax.evaluation.stability import Thresholds
 from crystaljax.ranges import at_least, check
 
@@ -73,10 +74,9 @@ def distinct_tiers(tier: np.ndarray, cluster: np.ndarray, asked: np.ndarray) -> 
       cluster: int [N], as of `evaluation.matching.clusters`.
       asked: int [N]: the space group that was asked for, 0 if none.
     """
-    first = np.zeros(len(tier), bool)
-    known = np.flatnonzero((tier != UNKNOWN) & (cluster >= 0))
-    what = np.stack([tier, cluster, asked], axis=1)[known]
-    first[known[np.unique(what, axis=0, return_index=True)[1]]] = True
+    what = np.stack([tier, cluster, asked], axis=1)
+    same = np.unique(what, axis=0, return_inverse=True)[1].ravel()
+    first = once((tier != UNKNOWN) & (cluster >= 0), same)
     return np.where(first, tier, UNKNOWN)
 
 
