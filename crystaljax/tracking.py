@@ -18,6 +18,8 @@ from typing import Any, Literal, TextIO
 import jax
 import numpy as np
 
+from crystaljax.data.files import replacing
+
 log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
@@ -314,19 +316,23 @@ def _set_aside(path: Path) -> None:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Keep the lines up to `step`, and none that a kill cut short."""
+    """Keep the lines up to `step`, and none that a kill cut short.
+
+    A file with no other lines is left alone: another process of the same study may be writing it.
+    """
     if not path.exists():
         return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in lines:
         try:
             if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+                kept.append(line.rstrip("\n") + "\n")
         except (json.JSONDecodeError, KeyError, TypeError):
             log.warning("%s: dropped a line that is no metrics of a step: %.60s", path, line)
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    if kept != lines:
+        with replacing(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def _scalar(name: str, value: Any) -> float:

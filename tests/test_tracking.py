@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -53,6 +54,26 @@ def test_resuming_leaves_every_step_once(tmp_path: Path) -> None:
     rows = lines(tmp_path)
     assert [row["step"] for row in rows] == list(range(12))
     assert [row["loss"] for row in rows] == [1.0] * 7 + [2.0] * 5
+
+
+def test_processes_that_share_a_folder_resume_beside_each_other(tmp_path: Path) -> None:
+    with Tracker(tmp_path) as tracker:
+        tracker.log({"loss": 1.0}, 0)
+        tracker.log({"loss": 2.0}, 5)
+    with ThreadPoolExecutor(8) as workers:
+        opened = list(workers.map(lambda _: Tracker(tmp_path, resume_step=0), range(40)))
+    for tracker in opened:
+        tracker.close()
+    assert lines(tmp_path) == [{"step": 0, "loss": 1.0}]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_lines_of_another_process_survive_a_resume_that_drops_none(tmp_path: Path) -> None:
+    with Tracker(tmp_path) as first:
+        first.log({"loss": 1.0}, 0)
+        with Tracker(tmp_path, resume_step=0):
+            first.log({"loss": 2.0}, 1)
+    assert [row["loss"] for row in lines(tmp_path)] == [1.0, 2.0]
 
 
 def test_resuming_without_a_file_starts_one(tmp_path: Path) -> None:
