@@ -134,7 +134,7 @@ def test_rows_of_no_sequences() -> None:
 @pytest.mark.parametrize(
     ("sequences", "message"),
     [
-        ([(np.arange(3), 0), (np.arange(13), 2)], "sequence 1 has 13 tokens, and rows 12"),
+        ([(np.arange(3), 0), (np.arange(13), 2)], "sequence 1 has 13 tokens, and rows have 12"),
         ([(np.arange(0), 0)], "sequence 0 is empty"),
         ([(np.arange(3), 4)], "sequence 0 has 3 tokens, and 4 in its prompt"),
         ([(np.arange(3), -1)], "sequence 0 has 3 tokens, and -1 in its prompt"),

@@ -167,8 +167,8 @@ def test_symprec() -> None:
         ("3 3 0\n90 90 90\nTi\n0 0 0", "a cell length or angle out of range"),
         ("3 3 -3\n90 90 90\nTi\n0 0 0", "a cell length or angle out of range"),
         ("3 3 3\n90 90 180\nTi\n0 0 0", "a cell length or angle out of range"),
-        ("3 3 3\n10 10 170\nTi\n0 0 0", "the lattice parameters close no cell"),
-        ("3 3 3\n60 60 120\nTi\n0 0 0", "the lattice parameters close no cell"),
+        ("3 3 3\n10 10 170\nTi\n0 0 0", "the lattice parameters do not form a cell"),
+        ("3 3 3\n60 60 120\nTi\n0 0 0", "the lattice parameters do not form a cell"),
         ("0.1 0.1 0.1\n90 90 90\nTi\n0 0 0", "its volume is below 0.1"),
         ("0.50 0.84 435.84\n120 76.03 120\nTi\n0 0 0", "no plausible unit cell"),
         ("1.1 3 400\n90 90 90\nTi\n0 0 0", "no plausible unit cell"),
@@ -233,7 +233,7 @@ def test_what_the_pattern_allows_decodes(data: st.DataObject) -> None:
     pattern = re.compile(TEXT.pattern(elements=["Ti", "O"]), re.ASCII)
     text = data.draw(st.from_regex(pattern, fullmatch=True))
     (reason,) = TEXT.decode([text]).reasons
-    allowed = ("out of range", "close no cell", "no plausible", "are less than", "is below")
+    allowed = ("out of range", "do not form a cell", "no plausible", "are less than", "is below")
     assert reason is None or any(each in reason for each in allowed)
 
 

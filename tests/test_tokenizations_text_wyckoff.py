@@ -101,7 +101,7 @@ def site_read_plainly(line: str, group: int) -> str | None:
 LATER = {
     "a position without freedom twice",
     "a cell length or angle out of range",
-    "the lattice parameters close no cell",
+    "the lattice parameters do not form a cell",
 }
 """Faults that are not of a line alone."""
 
@@ -179,7 +179,7 @@ def test_a_coordinate_that_rounds_to_one() -> None:
         ("136\n4.594 2.959\nO 4f", "position 4f of space group 136: 1 number expected, not ''"),
         ("136\n4.594 2.959\nO 4f 0.3 0.3 0", "position 4f of space group 136: 1 number expected"),
         ("136\n4.594 2.959\nTi 2a\nO 2a", "a position without freedom twice"),
-        ("1\n4 4 4 10 10 170\nTi 1a 0 0 0", "close no cell"),
+        ("1\n4 4 4 10 10 170\nTi 1a 0 0 0", "do not form a cell"),
         ("٣\n4 4 4 90 90 90\nTi 1a 0 0 0", "no space group"),
     ],
 )
@@ -210,7 +210,7 @@ def test_what_the_pattern_allows_decodes(group: int, data: st.DataObject) -> Non
         None,
         "a position without freedom twice",
         "a cell length or angle out of range",
-        "the lattice parameters close no cell",
+        "the lattice parameters do not form a cell",
     )
 
 

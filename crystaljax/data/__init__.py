@@ -1,1 +1,1 @@
-"""Crystals from files and to files: readers, the symmetrised dataset, downloads, writers."""
+"""Files of crystals: readers, symmetrised datasets, downloads, writers."""

@@ -1,4 +1,4 @@
-"""Building a dataset on disk: chunks of a file go through worker processes to shards."""
+"""Builds a dataset on disk: worker processes turn chunks of a file into shards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.tables import tables
 
 CHUNK_ROWS = 2000
-"""Rows a worker takes at a time, and a shard holds: some ten seconds of work."""
+"""Number of rows of a chunk and of its shard: about ten seconds of work."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Settings:
 
 
 def build(path: Path, folder: Path, settings: Settings, workers: int) -> None:
-    """Write the dataset of `path` to `folder`; a build that was killed goes on where it was.
+    """Write the dataset of `path` to `folder`; an interrupted build is continued.
 
-    Finished shards wait in `folder`.partial. ValueError if no row is left.
+    Finished shards are kept in `folder`.partial. ValueError if no row is left.
     """
     partial = make_folder(folder.with_name(f"{folder.name}.partial"))
     source = open_source(path)
@@ -75,13 +75,13 @@ def build(path: Path, folder: Path, settings: Settings, workers: int) -> None:
 
 
 def _chunks(items: Iterator[Item], size: int) -> Iterator[tuple[float, list[Item]]]:
-    """Lists of up to `size` items with the fraction of the file read by then."""
+    """Lists of up to `size` items, each with the fraction of the file that has been read."""
     while chunk := list(islice(items, size)):
         yield chunk[-1].fraction, chunk
 
 
 def _run(jobs: Iterator[tuple[float, tuple[Any, ...]]], workers: int) -> Iterator[float]:
-    """Do the jobs, in this process where one worker or one job makes a pool pointless."""
+    """Run the jobs in worker processes; with one worker or one job, in this process."""
     head = list(islice(jobs, 2)) if workers > 1 else []
     if len(head) < 2:
         for fraction, job in chain(head, jobs):
@@ -93,7 +93,7 @@ def _run(jobs: Iterator[tuple[float, tuple[Any, ...]]], workers: int) -> Iterato
         pending: dict[Future[None], float] = {}
         try:
             for fraction, job in chain(head, jobs):
-                with _without_script():  # a job may start a worker
+                with _without_script():  # starting a job may start a worker
                     pending[pool.submit(_write_shard, *job)] = fraction
                 if len(pending) >= 2 * workers:  # so that the file is not read into memory
                     yield _finish(pending)
@@ -110,9 +110,9 @@ def _run(jobs: Iterator[tuple[float, tuple[Any, ...]]], workers: int) -> Iterato
 
 @contextmanager
 def _without_script() -> Iterator[None]:
-    """Processes that start in the block do not run the user's script again, as they would.
+    """Context in which new processes do not run the user's script again.
 
-    So it need not guard its entry by `if __name__ == "__main__":`, and may come from a pipe.
+    So the script needs no `if __name__ == "__main__":`, and may be read from a pipe.
     """
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -148,7 +148,7 @@ def _write_shard(
 def analyse(
     records: list[Record], settings: Settings
 ) -> tuple[np.ndarray, Crystals, list[str | None]]:
-    """Symmetrise records: (rows kept, their crystals, a reason for each row that is not)."""
+    """Symmetrise records: (rows kept, their crystals, a reason for each other row)."""
     reasons = [record.reason for record in records]
     rows = np.array([i for i, record in enumerate(records) if record.cell is not None], dtype=int)
     cells = [record.cell for record in records if record.cell is not None]

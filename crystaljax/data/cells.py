@@ -1,4 +1,4 @@
-"""Atoms in a cell from the numbers in a file."""
+"""Atomic cells from the numbers in a file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from crystaljax.validity import check_lattice
 
 
 def atomic_cell(matrix: Any, frac: Any, species: Any) -> AtomicCell:
-    """An AtomicCell of nested lists; an error where these are no numbers."""
+    """An AtomicCell from nested lists; an error if they are not numbers."""
     return AtomicCell(
         np.asarray(matrix, float), np.asarray(frac, float).reshape(-1, 3), np.asarray(species, int)
     )
 
 
 def cartesian_cell(matrix: Any, positions: Any, species: Any) -> AtomicCell:
-    """An AtomicCell of positions in Å; an error where these are no numbers or no unit cell."""
+    """An AtomicCell from positions in Å; an error for anything but numbers, or for no unit cell."""
     matrix = np.asarray(matrix, float)
     check_lattice(matrix)
     frac = np.linalg.solve(matrix.T, np.asarray(positions, float).reshape(-1, 3).T).T

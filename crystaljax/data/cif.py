@@ -1,4 +1,4 @@
-"""CIF text -> atoms in a cell, in well under a millisecond for a structure of MP-20's size."""
+"""Parser of CIF texts; it takes less than a millisecond for a structure of MP-20's size."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _MAGNETIC = ("_space_group_symop_magn", "_space_group_magn")
 
 
 def parse(text: str) -> list[tuple[str, AtomicCell | ValueError]]:
-    """Every crystal of a CIF: (block name, cell), or the ValueError that says what is wrong.
+    """Every crystal of a CIF: (block name, cell), or a ValueError with the reason in place of it.
 
-    Blocks without atom sites (publication data and the like) are passed over, and a later block
-    of a name that was there before gets a number. ValueError if the text is no CIF or no block
-    has atom sites; any other fault costs the block that it is in.
+    Blocks without atom sites (publication data and the like) are ignored. Repeated block names get
+    a number. ValueError if the text is no CIF or no block has atom sites; any other error affects
+    only its block.
     """
     crystals: list[tuple[str, AtomicCell | ValueError]] = []
     seen: Counter[str] = Counter()
@@ -67,7 +67,7 @@ def parse(text: str) -> list[tuple[str, AtomicCell | ValueError]]:
 
 
 def parse_one(text: str) -> AtomicCell:
-    """The first crystal of a CIF; ValueError that says what is wrong with it."""
+    """The first crystal of a CIF; ValueError with the reason if it cannot be read."""
     crystal = parse(text)[0][1]
     if isinstance(crystal, ValueError):
         raise crystal
@@ -75,7 +75,7 @@ def parse_one(text: str) -> AtomicCell:
 
 
 def _blocks(text: str) -> list[tuple[str, gemmi.cif.Block | ValueError]]:
-    """The data blocks; where the text as a whole is no CIF, each block for itself."""
+    """The data blocks; if the text as a whole is no CIF, each block is parsed by itself."""
     try:
         return [(block.name, block) for block in _read(text)]
     except ValueError:
@@ -93,7 +93,7 @@ def _blocks(text: str) -> list[tuple[str, gemmi.cif.Block | ValueError]]:
 
 def _read(text: str) -> gemmi.cif.Document:
     try:
-        # Level 0: what is there twice in one block must not cost the others.
+        # Level 0: a duplicate in one block must not make the others unreadable.
         return gemmi.cif.read_string(text.removeprefix("\ufeff").encode("utf-8", "replace"), 0)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"not a CIF: {error}") from None
@@ -135,7 +135,7 @@ def _says_nothing(values: Sequence[str]) -> bool:
 
 
 def _said(columns: Columns, tags: tuple[str, ...]) -> list[str]:
-    """The distinct texts of some tags, without those that say nothing."""
+    """The distinct values of some tags, without unknown ones ("?", ".")."""
     texts: dict[str, None] = {}
     for tag in tags:
         for value in columns.get(tag, ()):
@@ -146,7 +146,7 @@ def _said(columns: Columns, tags: tuple[str, ...]) -> list[str]:
 
 
 def _one(columns: Columns, tags: tuple[str, ...]) -> str | None:
-    """The one text of some tags, None if there is none; ValueError if there are several."""
+    """The value of equivalent tags, None if there is none; ValueError if they have several."""
     texts = _said(columns, tags)
     if len(texts) > 1:
         raise ValueError(f"{tags[0]} and its equivalents have several values: {', '.join(texts)}")
@@ -154,7 +154,7 @@ def _one(columns: Columns, tags: tuple[str, ...]) -> str | None:
 
 
 def _crystal(columns: Columns) -> AtomicCell:
-    """The atoms of a block; ValueError if they, or what else it states, make no crystal."""
+    """The atoms of a block; ValueError if they or other data of the block are not a crystal's."""
     matrix = _matrix(columns)
     sites = read_sites(columns)
     listed = [tuple(texts) for tag in _OPERATIONS if (texts := _said(columns, (tag,)))]
@@ -189,7 +189,7 @@ def _crystal(columns: Columns) -> AtomicCell:
 
 
 def _matrix(columns: Columns) -> np.ndarray:
-    """Lattice vectors float64 [3, 3] Å, one a row: a along x, b in the plane of x and y."""
+    """Lattice vectors float64 [3, 3] Å, one per row: a along x, b in the plane of x and y."""
     values = []
     for name in _CELL:
         texts = columns.get(f"_cell_{name}", ())
@@ -213,7 +213,7 @@ def _matrix(columns: Columns) -> np.ndarray:
 
 
 def _listed(lists: list[tuple[str, ...]], matrix: np.ndarray) -> Operations:
-    """The listed operations, checked to be a group that keeps the lattice."""
+    """The listed operations; ValueError unless they are a group that keeps the lattice."""
     operations = parse_operations(lists[0])
     if any(parse_operations(others).key != operations.key for others in lists[1:]):
         raise ValueError("the CIF's two lists of symmetry operations differ")
@@ -226,7 +226,7 @@ def _listed(lists: list[tuple[str, ...]], matrix: np.ndarray) -> Operations:
 
 
 def _names(columns: Columns) -> Names:
-    """The names of the space group; ValueError for a number that there is not."""
+    """The names of the space group; ValueError for a number that does not exist."""
     text = _one(columns, _NUMBER)
     if text is not None and not (text.isdigit() and int(text) <= 230):
         raise ValueError(f"there is no space group of number {text}")
@@ -235,12 +235,11 @@ def _names(columns: Columns) -> Names:
 
 
 def _check_names(columns: Columns, crystal: AtomicCell, operations: Operations) -> None:
-    """ValueError where the group that is named has more atoms than the listed operations give.
+    """ValueError if the named group gives more atoms than the listed operations.
 
-    The operations are trusted. Another group beside them is harmless if it is of the same type in
-    another setting, if it is not that of this cell (a primitive one), or if the atoms have its
-    symmetry (all of them listed, in P 1); otherwise operations are missing. Names that cannot be
-    read say nothing.
+    The operations are trusted. It is no error if the named group is of the same type in another
+    setting, is not that of this cell (a primitive one), or is a symmetry of the atoms (all of them
+    listed, in P 1). Otherwise operations are missing. Unreadable names are ignored.
     """
     try:
         names = _names(columns)
@@ -263,7 +262,7 @@ def _check_names(columns: Columns, crystal: AtomicCell, operations: Operations) 
 def _atoms(
     columns: Columns, sites: Sites, matrix: np.ndarray, operations: Operations
 ) -> AtomicCell:
-    """The atoms by some operations; ValueError if the CIF states other contents of the cell."""
+    """The atoms under some operations; ValueError if the CIF states other contents of the cell."""
     frac, site = expand(sites, matrix, operations)
     species = sites.species[site]
     z = _one(columns, ("_cell_formula_units_z",))

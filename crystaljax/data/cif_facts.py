@@ -1,4 +1,4 @@
-"""Statements of a CIF beside its atoms, compared with the atoms that were read."""
+"""Checks of a CIF's volume, formula and Z against the atoms that were read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from crystaljax.composition import N_SPECIES, formula, parse_formula
 from crystaljax.data.cif_sites import number
 
 ROUNDING = 0.7
-"""Units of the last decimal of a formula that an amount may be off, if it has two or more."""
+"""Tolerance of amounts in a formula with two decimals or more, in units of the last decimal."""
 
 VOLUME_TOLERANCE = 0.005
-"""Relative difference of a stated volume: cell parameters and volumes are rounded."""
+"""Relative tolerance of a stated volume: cell parameters and volumes are rounded."""
 
 
 def check_volume(volume: float, stated: str) -> None:
-    """ValueError unless a cell's volume (Å³) is the one stated, to the precision of that."""
+    """ValueError unless a cell's volume (Å³) equals the stated one within its precision."""
     value = number(stated)
     decimals = len(stated.partition("(")[0].partition(".")[2])
     if abs(volume - value) > VOLUME_TOLERANCE * volume + 10.0**-decimals:
@@ -29,12 +29,12 @@ def check_volume(volume: float, stated: str) -> None:
 
 
 def check_composition(species: np.ndarray, stated: str, z: float) -> None:
-    """ValueError unless the atoms are formula units, and Z of them.
+    """ValueError unless the atoms are Z formula units.
 
     Args:
       species: int [N], the atoms of the cell.
-      stated: the formula, "" if there is none; one that cannot be read is passed over. It may be
-        that of the cell, of a formula unit, reduced or rounded; deuterium counts as hydrogen.
+      stated: the formula, "" if there is none; an unreadable one is ignored. It may be that of the
+        cell or of a formula unit, reduced or rounded; deuterium counts as hydrogen.
       z: formula units in the cell, nan if not stated. The unit is the formula or a whole fraction
         of it: files give the contents of the cell beside Z of the reduced formula.
     """
@@ -66,7 +66,7 @@ def check_composition(species: np.ndarray, stated: str, z: float) -> None:
 
 @lru_cache(maxsize=4096)
 def _readings(text: str) -> list[tuple[np.ndarray, float]]:
-    """Amounts [119] that a formula can mean, and how far each is off by rounding."""
+    """Possible amounts [119] of a formula, each with its rounding errors."""
     text = re.sub(r"(?<=\d)\(\d+\)", "", text)  # an uncertainty
     texts = [re.sub(r"[DT](?![a-z])", "H", text)]
     if text.upper() == text:  # NA1 CL1
@@ -83,7 +83,7 @@ def _readings(text: str) -> list[tuple[np.ndarray, float]]:
 
 
 def _units(counts: np.ndarray, amounts: np.ndarray, error: float) -> tuple[float, float] | None:
-    """Fewest and most formula units that the counts [119] can be; None if they are none."""
+    """Smallest and largest possible number of formula units in the counts [119]; None if none."""
     there = np.flatnonzero(counts)
     counts, stated = counts[there], amounts[there]
     if not stated.all() or amounts.sum() > stated.sum() + error:
@@ -94,6 +94,6 @@ def _units(counts: np.ndarray, amounts: np.ndarray, error: float) -> tuple[float
 
 
 def _is_units(z: float, amounts: np.ndarray, units: tuple[float, float]) -> bool:
-    """Whether the cell can hold z units, of these amounts [119] or of a whole fraction of them."""
+    """Whether the cell can be z units, each of these amounts [119] or a whole fraction of them."""
     part = max(round(z / units[1]), 1)
     return units[0] <= z / part <= units[1] and (part == 1 or not (amounts % part).any())

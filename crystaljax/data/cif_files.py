@@ -1,4 +1,4 @@
-"""CIF files, folders and zip archives of them."""
+"""Readers of CIF files, and of folders and zip archives of them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from crystaljax.data.records import Entry, Item, Properties, Source, Unreadable,
 from crystaljax.data.text_files import decode_text, number
 
 MAX_BYTES = 1 << 28
-"""Longer files are no CIF of a crystal, and a small archive can hold them."""
+"""Largest size of a CIF file: a small archive may hold huge files."""
 
 TABLE = "properties.csv"
 """The table in an archive (see `writers`) with the id and the properties of each of its files."""
 
 
 def open_folder(path: Path) -> Source:
-    """Every .cif in a folder and below it, named by its path in the folder."""
+    """Every .cif in a folder and its subfolders, named by its path in the folder."""
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".cif")
     if not files:
         raise ValueError(f"the folder {path} holds no .cif and no .parquet file")
@@ -34,7 +34,7 @@ def open_folder(path: Path) -> Source:
 
 
 def open_cif(path: Path) -> Source:
-    """A CIF of one block or more."""
+    """A CIF of one or more blocks."""
     return Source(path, [Item(1.0, path.stem, (path, {}))], _decode)
 
 

@@ -1,4 +1,4 @@
-"""Sites of an asymmetric unit and their orbits: which atoms a cell holds."""
+"""Sites of an asymmetric unit, and the atoms of their orbits in the cell."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ if TYPE_CHECKING:
     from scipy.spatial import cKDTree
 
 SAME_SITE = 0.01
-"""Å: distinct sites closer than this are one site listed twice, or a disordered one, and are
-refused. The atoms of one orbit are kept however close they are."""
+"""Å: distinct sites closer than this are an error: a site listed twice, or a disordered one. The
+atoms of one orbit may be closer."""
 
 ROUNDING = 0.7
-"""Units of the last decimal by which a coordinate may be off (0.5 rounded, 0.67 in 0.66)."""
+"""Rounding error of a coordinate, in units of its last decimal (0.5: rounded; 0.66 for 2/3: 0.67).
+"""
 
 MIN_ROUNDING = 1e-5
-"""Fractional: what a coordinate may be off however many decimals it has (float32, 5 decimals)."""
+"""Smallest rounding error of a fractional coordinate, for any number of decimals (float32)."""
 
 SITE_TOLERANCE = 0.05
-"""Å: how far a site may be from a special position if the file states its multiplicity."""
+"""Å: largest distance of a site from a special position if the file states its multiplicity."""
 
 SAME_ATOM = 0.25
-"""Å: a symmetry that the cell is only said to have may move an atom this far from another."""
+"""Å: tolerance for the images of atoms under a symmetry that only the file's names state."""
 
 _EXACT = 1e-9  # fractional: the rounding error of coordinates in double precision
 
@@ -43,7 +44,7 @@ _TYPE = re.compile(r"([A-Za-z]{1,2})(?![A-Za-z])[0-9+.()-]*")
 
 
 class Sites(NamedTuple):
-    """The S sites that a CIF block lists."""
+    """The S sites of a CIF block."""
 
     labels: list[str]
     species: np.ndarray
@@ -59,7 +60,7 @@ class Sites(NamedTuple):
 
 
 def read_sites(columns: Columns) -> Sites:
-    """The fully occupied sites of a block; ValueError naming one that is not an atom."""
+    """The fully occupied sites of a block; ValueError naming a site that is not one whole atom."""
     axes = [columns.get(f"_atom_site_fract_{axis}", ()) for axis in "xyz"]
     n = max(len(axis) for axis in axes)
     if not n:
@@ -92,7 +93,7 @@ def number(text: str) -> float:
 
 
 def _values(columns: Columns, name: str, n: int) -> Sequence[str]:
-    """The n values of a column as written; none where the column is not there."""
+    """The n values of a column as written; empty if there is no such column."""
     values = columns.get(f"_atom_site_{name}", ())
     if values and len(values) != n:
         raise ValueError(f"_atom_site_{name} has {len(values)} values for {n} sites")
@@ -106,7 +107,7 @@ def _texts(columns: Columns, name: str, n: int) -> list[str]:
 
 
 def _check_whole_atoms(columns: Columns, labels: list[str]) -> None:
-    """ValueError for a site that is partly occupied or stands for more than its atom."""
+    """ValueError for a site that is partly occupied or stands for several atoms."""
     occupancies = _values(columns, "occupancy", len(labels))
     for text in set(occupancies) - {"1", "?", "."}:
         if not abs(number(text) - 1) <= 1e-3:
@@ -150,9 +151,9 @@ def _element_of_label(label: str) -> str:
 
 
 def _rounding(written: tuple[str, ...]) -> list[float]:
-    """Largest errors of the three coordinates of a site, from their decimals.
+    """Rounding errors of the three coordinates of a site, from their decimals.
 
-    Zeros at the end count as decimals only as far as another coordinate of the site has some.
+    Trailing zeros count as decimals up to the number of decimals of another coordinate of the site.
     """
     decimals = [text.partition("(")[0].partition(".")[2] for text in written]
     longest = max(len(text.rstrip("0")) for text in decimals)
@@ -165,12 +166,11 @@ def expand(
 ) -> tuple[np.ndarray, np.ndarray]:
     """All atoms of the cell: float [N, 3] in [0, 1), and int [N] the site of each.
 
-    The site symmetry of each site is decided once: it is on a special position if it cannot be
-    told from it at the precision of its coordinates. Where the file states another multiplicity,
-    that decides between it, a position within `SITE_TOLERANCE` and the general one. The site is
-    moved onto its position, and the operations that keep it give one atom. No other images are
-    merged. ValueError where two sites share an atom, or where no site symmetry gives the
-    multiplicity that is stated.
+    A site is on a special position if its distance from it is within the precision of its
+    coordinates. If the file states another multiplicity, this decides between that position, a
+    position within `SITE_TOLERANCE`, and the general one. The site is moved onto its position, and
+    images under operations that keep it are merged; no others are. ValueError if two sites share an
+    atom, or if no site symmetry gives the stated multiplicity.
     """
     if len(operations.rotation) == 1:
         frac, site = wrapped(sites.frac), np.arange(len(sites.frac))
@@ -198,7 +198,7 @@ def _orbits(frac: np.ndarray, rounding: np.ndarray, operations: Operations) -> l
     offset -= np.round(offset)
     may_stay = (np.abs(offset) <= rounding @ np.abs(turn) + _EXACT).all(axis=2, keepdims=True)
     shift = (offset * may_stay).sum(axis=0) / may_stay.sum(axis=0)
-    # Not all of these operations may have points in common: those stay that keep the mean.
+    # These operations may have no common fixed point: keep those that fix the mean.
     stays = may_stay & (np.abs(offset + shift @ turn) <= _EXACT).all(axis=2, keepdims=True)
     shift = (offset * stays).sum(axis=0) / stays.sum(axis=0)
     frac = frac + shift * (np.abs(shift) <= rounding + _EXACT).all(axis=1, keepdims=True)
@@ -213,9 +213,9 @@ def _orbits(frac: np.ndarray, rounding: np.ndarray, operations: Operations) -> l
 
 
 def _check_multiplicities(sites: Sites, counts: np.ndarray, order: int) -> None:
-    """ValueError unless the multiplicities stated are those of the orbits.
+    """ValueError unless the stated multiplicities are those of the orbits.
 
-    SHELXL writes the orders of the site symmetries in that column, and no Wyckoff letters.
+    SHELXL writes the orders of the site symmetries into that column, without Wyckoff letters.
     `counts` [S]: atoms of each orbit; `order`: the number of operations.
     """
     differs = sites.multiplicity != counts

@@ -14,19 +14,19 @@ from crystaljax.conditions import Condition, chemical_system
 FIELDS = tuple(field.name for field in fields(Condition))
 
 SYSTEM = "chemical_system"
-"""Column of elements of which crystals are to have all and no other."""
+"""Column of exactly the elements that crystals must have."""
 
 PROPERTY = "properties."
-"""Beginning of columns of properties, such as properties.band_gap."""
+"""Prefix of columns of properties, such as properties.band_gap."""
 
 
 def read_conditions(path: str | Path) -> list[Condition]:
-    """Conditions of a file: .csv, or .jsonl of an object a line.
+    """Conditions of a file: .csv, or .jsonl with one object per line.
 
-    Columns are the fields of `Condition`, properties.NAME, and chemical_system (exactly its
-    elements, as in Li-Fe-O); empty ones leave it free. Several elements, letters or space groups
-    stand in one cell with spaces between them, or in a list.
-    ValueError naming the line of what cannot be read or met; FileNotFoundError.
+    Columns are the fields of `Condition`, properties.NAME, and chemical_system (exactly these
+    elements, as in Li-Fe-O); empty cells are free. Several elements, letters or space groups are
+    separated by spaces, or a list. FileNotFoundError; ValueError naming the line that cannot be
+    read, or whose condition cannot be met.
     """
     path = Path(path)
     found = []
@@ -36,7 +36,7 @@ def read_conditions(path: str | Path) -> list[Condition]:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {line}: {error}") from error
     if not found:
-        raise ValueError(f"{path} has no conditions: give one a line")
+        raise ValueError(f"{path} has no conditions: give one per line")
     return found
 
 

@@ -22,14 +22,14 @@ from crystaljax.data.text_files import number, open_text, unique
 
 
 class _Row(NamedTuple):
-    """A row of a table, and the lines of the file that it fills."""
+    """A row of a table, and its lines in the file."""
 
     fraction: float
     first_line: int
     last_line: int
     values: list[str]
     is_whole: bool = True
-    """False for a last row in which a quote is not closed: the file ends inside it."""
+    """False for a last row with an unclosed quote: the file ends inside it."""
 
 
 def open_csv(path: Path) -> Source:
@@ -122,4 +122,4 @@ def _parse_text(text: str) -> AtomicCell:
 
 
 _PARSERS = {"cif": _parse_text, "structure": _parse_text, "poscar": parse_poscar}
-"""By the name of the column; the first that a table has is read."""
+"""Parsers by name of the column; the first column that a table has is read."""

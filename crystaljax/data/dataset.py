@@ -1,4 +1,4 @@
-"""Symmetrised datasets: built once from a file, kept on disk, memory-mapped when used."""
+"""Symmetrised datasets: built once from a file, cached on disk, and memory-mapped."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def load(
     cache_dir: str | Path | None = None,
     workers: int | None = None,
 ) -> Dataset:
-    """A symmetrised dataset from a file, a folder or a name; built on first use, then cached.
+    """A symmetrised dataset from a file, a folder or a name; built on first use and cached.
 
     Args:
       source: a path in one of `readers.FORMATS`, "prototypes" (the embedded set, which takes no
         other argument), or a registered name (`registry.RESOURCES`), downloaded on first use.
       symprec: Å, tolerance of the symmetry search.
-      max_sites: crystals with more Wyckoff sites are skipped; None keeps all. The site slots
-        are as many as the largest crystal kept needs.
+      max_sites: crystals with more Wyckoff sites are skipped; None keeps all. The number of site
+        slots is that of the largest crystal kept.
       max_atoms: likewise for the atoms of the primitive cell.
-      cache_dir: where datasets are kept; `files.cache_dir()` by default.
+      cache_dir: folder of the cached datasets; `files.cache_dir()` by default.
       workers: processes that build (all processors by default; 1 builds in this process). A
         script that lets more than one start must guard its entry: `if __name__ == "__main__":`.
 
-    One process at a time builds a dataset; others that want the same one wait for it. Rows that
-    cannot be used are skipped, counted, listed in the folder's skipped.csv and warned
-    of. Errors: those of `readers.read`, and ValueError if no row can be used.
+    One process at a time builds a dataset; others wait for it. Rows that cannot be used are
+    skipped, counted, and listed in the folder's skipped.csv, with a warning. Errors: those of
+    `readers.read`, and ValueError if no row can be used.
     """
     if source == PROTOTYPES:
         return prototypes()
@@ -83,7 +83,7 @@ def load(
 
 
 def _settings(symprec: float, max_sites: int | None, max_atoms: int | None) -> Settings:
-    """The settings of a build; ValueError for one that no crystal can meet."""
+    """The settings of a build; ValueError for a setting that no crystal can meet."""
     if not 0 < symprec < float("inf"):
         raise ValueError(f"symprec is a distance in Å and must be positive, not {symprec}")
     for name, limit in {"max_sites": max_sites, "max_atoms": max_atoms}.items():
@@ -93,7 +93,7 @@ def _settings(symprec: float, max_sites: int | None, max_atoms: int | None) -> S
 
 
 def _key(path: Path, settings: Settings) -> str:
-    """A digest of all that the dataset depends on: file contents, settings, code, tables."""
+    """A digest of everything that the dataset depends on: file contents, settings, code, tables."""
     digest = hashlib.blake2b(_code(), digest_size=8)
     digest.update(repr(settings).encode())
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
@@ -104,7 +104,7 @@ def _key(path: Path, settings: Settings) -> str:
 
 @cache
 def _code() -> bytes:
-    """A digest of the code that reads and symmetrises: our sources, and the libraries' versions."""
+    """A digest of the code that reads and symmetrises: these sources, and versions of libraries."""
     digest = hashlib.blake2b()
     package = Path(__file__).parents[1]
     sources = [*package.glob("data/*.py"), *package.glob("symmetry/*.py"), package / "crystal.py"]
@@ -124,7 +124,7 @@ def _content(file: Path) -> bytes:
 
 
 def _open(folder: Path) -> Dataset | None:
-    """The dataset in a folder; None if it is not there, or not whole."""
+    """The dataset in a folder; None if it is missing or incomplete."""
     try:
         return _read(folder)
     except (OSError, ValueError, KeyError, EOFError):

@@ -1,4 +1,4 @@
-"""Reader of extended XYZ: frames of a count, a comment with the cell, and one line an atom."""
+"""Reader of extended XYZ: frames of a count, a comment with the cell, and one line per atom."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from crystaljax.validity import MAX_ATOMS, require_few
 
 class _Frame(NamedTuple):
     announced: str
-    """The count of atoms as the frame has it."""
+    """The count of atoms as written in the frame."""
     comment: str
     lines: list[str]
-    """The lines of atoms, at most one more than a cell may have."""
+    """Number of lines of atoms, at most one more than a cell may have."""
     n_lines: int
     """Number of them."""
 
@@ -38,10 +38,10 @@ def open_extxyz(path: Path) -> Source:
 
 
 def _frames(path: Path, text: Iterator[str]) -> Iterator[_Frame]:
-    """The frames of a file. A line that holds one number, of whatever kind, and no more starts one.
+    """The frames of a file; a line with a single number starts a frame.
 
-    So a frame with too few or too many lines costs itself alone, whatever its count says, and
-    nothing has to be believed before it is read.
+    So a frame with too few or too many lines does not affect the others, as its count is not needed
+    to find its end.
     """
     count = next((line.strip() for line in text if line.strip()), "")
     if not _is_count(count):
@@ -79,7 +79,7 @@ def _decode(index: str, frame: _Frame) -> Iterator[Entry]:
 
 
 def _parse(data: tuple[_Frame, dict[str, Any]]) -> AtomicCell:
-    """The atoms of a frame, given what its comment says of its form and that alone."""
+    """The atoms of a frame, read with only the format information of its comment."""
     from ase.io.extxyz import read_xyz
 
     frame, form = data

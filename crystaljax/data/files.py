@@ -1,4 +1,4 @@
-"""The folder of crystaljax's files, and writing files whole or not at all."""
+"""The cache folder, locks, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """The folder of datasets and downloads: `$CRYSTALJAX_CACHE`, or the platform's cache."""
+    """Folder of cached datasets and downloads: `$CRYSTALJAX_CACHE`, or the platform's cache."""
     if chosen := os.environ.get("CRYSTALJAX_CACHE"):
         return Path(chosen).expanduser()
     if sys.platform == "darwin":
@@ -30,7 +30,7 @@ def cache_dir() -> Path:
 
 
 def make_folder(folder: Path) -> Path:
-    """Create a folder that can be written to; PermissionError or another OSError saying why not."""
+    """Create a folder that can be written to; OSError (such as PermissionError) with the reason."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -47,8 +47,8 @@ def make_folder(folder: Path) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
-    Write a file there, or create a folder. If the block fails, `path` is as it was and nothing
-    is left behind. A folder does not replace one that another process put there meanwhile.
+    Write a file there, or create a folder. If the block fails, `path` is unchanged and the
+    temporary path is removed. A folder does not replace one that another process made meanwhile.
     """
     import shutil
 
@@ -68,11 +68,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a path while the block runs; one process at a time has it, others wait.
+    """Hold the lock of a path while the block runs; other processes wait for it.
 
-    The lock is a file beside `path`, and gone with the process that holds it. A child of that
-    process would wait for ever and gets a ChildProcessError. Where the file system has no locks,
-    the block runs all the same, after a warning.
+    The lock is a file beside `path`; it is released when its process ends. A child of that process
+    would wait forever and gets a ChildProcessError. If the file system has no locks, the block runs
+    after a warning.
     """
     lock = path.with_name(f".{path.name}.lock")
     while True:
@@ -94,7 +94,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _acquire(file: IO[bytes], path: Path) -> bool:
-    """Wait for the lock; False where there are none."""
+    """Wait for the lock; False if the file system has no locks."""
     try:
         if not _try_lock(file):
             log.warning("another process makes %s: waiting for it", path)
@@ -117,7 +117,7 @@ def _process(number: int) -> bytes:
 
 
 def _try_lock(file: IO[bytes]) -> bool:
-    """Take the lock unless another has it; OSError where there are none."""
+    """Take the lock if it is free; OSError if the file system has no locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -141,10 +141,10 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 def file_names(ids: Iterable[str]) -> list[str]:
-    """A name for the file of each id: safe on every system, and unique also where case is lost.
+    """A file name for each id: valid on every system, and unique even without case.
 
-    Separators and other marks become "_", names that a system keeps for itself get one in front,
-    long ones are cut, and one that was there before gets a number.
+    Separators and other marks become "_", reserved names get a "_" in front, long ones are cut, and
+    repeated ones get a number.
     """
     taken: set[str] = set()
     counts: dict[str, int] = {}
@@ -170,14 +170,14 @@ def _without_case(name: str) -> str:
 
 
 MAX_NAME = 100
-"""Bytes of an id that go into a file's name; file systems allow 255 in all."""
+"""Largest number of bytes of an id in a file name; file systems allow 255 in total."""
 
 _RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{x}{i}" for x in ("COM", "LPT") for i in "0123456789"}
 """File names that Windows reserves."""
 
 
 def require_absent(*paths: Path) -> None:
-    """FileExistsError for the first of the paths where something is that would be lost."""
+    """FileExistsError for the first of the paths that exists and would be overwritten."""
     for path in paths:
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             raise FileExistsError(f"{path} exists: choose another target, or move it away")

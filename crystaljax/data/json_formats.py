@@ -1,4 +1,4 @@
-"""Readers of pymatgen's JSON, without pymatgen."""
+"""Readers of pymatgen's JSON that do not import pymatgen."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_json(path: Path) -> Source:
 
 
 def _whole_text(path: Path) -> tuple[str, Exception | None]:
-    """The text of a file as far as it can be read, and what stopped it."""
+    """The text of a file as far as it can be read, and the error that ended it, if any."""
     parts = []
     try:
         with open_text(path) as (text, _):
@@ -58,7 +58,7 @@ def _whole_text(path: Path) -> tuple[str, Exception | None]:
 
 
 def _list_items(text: str, place: int, damage: Exception | None) -> Iterator[Item]:
-    """The entries of the list that begins before `place`; an error where it breaks off."""
+    """The entries of the list that begins before `place`; an error if it is truncated."""
     decoder = json.JSONDecoder()
     index = 0
     place = _after_space(text, place)
@@ -90,7 +90,7 @@ _SPACE = re.compile(r"[ \t\r\n]+")
 
 
 def open_jsonl(path: Path) -> Source:
-    """A file with the JSON of one entry a line, streamed."""
+    """A file with the JSON of one entry per line, streamed."""
 
     def items() -> Iterator[Item]:
         with open_text(path) as (text, fraction):
@@ -102,7 +102,7 @@ def open_jsonl(path: Path) -> Source:
 
 
 def _rows(data: Any) -> list[tuple[str, Any]]:
-    """(id, entry) pairs of the shapes in use: dict by id, Alexandria's, pandas' tables."""
+    """(id, entry) pairs of the supported shapes: dict by id, Alexandria's, pandas' tables."""
     if not isinstance(data, dict):
         return []
     if isinstance(data.get("entries"), list):  # Alexandria's files
@@ -130,11 +130,11 @@ _SITES = {"lattice", "sites"}
 """Keys that mark a Structure's dict."""
 
 _COLUMNS = {"structure", "entry", "computed_structure_entry"}
-"""Names of columns, where an id would stand in a dict by id."""
+"""Keys that are names of columns and not ids."""
 
 
 def _find_structure(row: Row, depth: int = 2) -> Row | None:
-    """The Structure's dict in an entry: the entry itself, or what its values hold."""
+    """The Structure's dict in an entry: the entry itself, or one of its values."""
     if row.keys() >= _SITES:
         return row
     inner = [value for value in row.values() if isinstance(value, dict)] if depth else []
@@ -166,7 +166,7 @@ def _parts(row: Row, is_object: bool = True, depth: int = 4) -> Iterator[Row]:
 
 
 _IDS = ("material_id", "mat_id", "entry_id")
-"""Keys under which an id is looked for; the others, if there are any, remain properties."""
+"""Keys of ids; the first one is used, others are kept as properties."""
 
 
 def _parse(row: Row) -> AtomicCell:

@@ -24,9 +24,9 @@ _STRUCTURE = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
 
 
 def open_parquet(path: Path) -> Source:
-    """A parquet file or a folder of them, one after the other.
+    """A parquet file or a folder of them.
 
-    A file of a folder, or a row group of a file, that cannot be read costs itself alone.
+    A file of a folder, or a row group of a file, that cannot be read is skipped with its reason.
     """
     paths = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     counts = [attempt(partial(_n_rows, one)) for one in paths]
@@ -51,7 +51,7 @@ def open_parquet(path: Path) -> Source:
 
 
 def _n_rows(path: Path) -> int:
-    """Number of rows of a file; ValueError if it is none of this kind."""
+    """Number of rows of a file; ValueError for a file of another kind."""
     from pyarrow import ArrowException, parquet
 
     try:
@@ -69,7 +69,7 @@ def _n_rows(path: Path) -> int:
 
 
 def _batches(path: Path) -> Iterator[tuple[int, Any]]:
-    """(rows, table of them), or (rows, why they cannot be read), of the row groups of a file."""
+    """(rows, their table), or (rows, the reason that they cannot be read), of each row group."""
     from pyarrow import parquet, types
 
     with parquet.ParquetFile(path) as file:

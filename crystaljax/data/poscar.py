@@ -1,4 +1,4 @@
-"""POSCAR text -> atoms in a cell."""
+"""Parser of POSCAR texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crystaljax.validity import check_lattice, require_few
 def parse_poscar(text: str) -> AtomicCell:
     """The crystal of a POSCAR of VASP 5 or later (its sixth line names the elements).
 
-    https://www.vasp.at/wiki/POSCAR. ValueError that says what is wrong with it.
+    https://www.vasp.at/wiki/POSCAR. ValueError with the reason if it cannot be read.
     """
     lines = text.strip("\r\n").splitlines()
     try:

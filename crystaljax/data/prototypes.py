@@ -1,9 +1,9 @@
 """The embedded dataset: AFLOW prototypes, and variants of them with similar elements.
 
 The structures are the AFLOW Library of Crystallographic Prototypes (Mehl et al., Comput. Mater.
-Sci. 136, S1 (2017); Hicks et al., Comput. Mater. Sci. 161, S1 (2019)) as pymatgen ships it. They
-are real crystals; the variants are guesses, made to have something to learn from and to test on
-with no network, and nothing to draw conclusions about materials from.
+Sci. 136, S1 (2017); Hicks et al., Comput. Mater. Sci. 161, S1 (2019)) as shipped with pymatgen.
+They are real crystals. The variants are hypothetical, made for training and tests without network;
+do not draw conclusions about materials from them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ FAMILIES = tuple(
         "F Cl Br I",
     )
 )
-"""Elements that stand in for each other: one column of the periodic table, the rare earths, or
+"""Families of elements that replace each other: a column of the periodic table, the rare earths, or
 groups 8-10. Elements in no family (H, the noble gases, the actinides, Po, At, ...) are kept."""
 
 
@@ -56,15 +56,16 @@ groups 8-10. Elements in no family (H, the noble gases, the actinides, Po, At, .
 def prototypes(n_per_prototype: int = 8, seed: int = 0) -> Dataset:
     """The AFLOW prototypes of up to 20 sites, each with `n_per_prototype` - 1 variants at most.
 
-    A variant has each element replaced by one of its family, two never by the same, and its cell
-    scaled so that lengths follow the mean covalent radius of its atoms. (Cordero et al., Dalton
-    Trans. 2008, 2832. Over pairs of such Materials Project crystals, cube roots of volumes
-    predicted so differ from the true ratio by 1.2 % in the median and 2.8 % rms.)
+    In a variant each element is replaced by one of its family, different elements by different
+    ones. The cell is scaled so that lengths are proportional to the mean covalent radius of the
+    atoms (Cordero et al., Dalton Trans. 2008, 2832). For pairs of such Materials Project crystals,
+    cube roots of volumes predicted in this way differ from the true ratio by 1.2 % in the median
+    and 2.8 % rms.
 
     Args:
-      n_per_prototype: structures of each prototype, the original included; fewer where its
-        elements allow fewer.
-      seed: the same seed gives the same variants of a prototype, whatever the others are.
+      n_per_prototype: structures of each prototype, the original included; fewer if its elements
+        have fewer replacements.
+      seed: the same seed gives the same variants of a prototype, independent of the others.
 
     Returns:
       A dataset with the ids "aflow-<number>-<variant>-<formula>" (variant 0 is the original) and
@@ -117,7 +118,7 @@ def substitutions(elements: np.ndarray, n: int, rng: np.random.Generator) -> lis
     identity = np.arange(len(SYMBOLS) + 1)
     maps = [identity]
     seen = {tuple(elements)}
-    for _ in range(50 * n):  # enough draws to find all maps where there are fewer than n
+    for _ in range(50 * n):  # enough draws to find all maps if there are fewer than n
         if len(maps) >= n:
             break
         drawn = tuple(rng.choice(_family(int(z))) for z in elements)

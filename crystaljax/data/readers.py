@@ -1,7 +1,7 @@
-"""Structures from files: CDVAE-style CSV, CIF, extxyz, pymatgen JSON, LeMat-Bulk parquet.
+"""Readers of structures: CDVAE-style CSV, CIF, extxyz, pymatgen JSON, LeMat-Bulk parquet.
 
-`read` goes through a file in this process; the dataset builder streams its items to worker
-processes and decodes there.
+`read` reads a file in this process; the dataset builder streams its items to worker processes,
+which decode them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FORMATS = (
 def read(path: str | Path) -> Iterator[Record]:
     """Records of a file or folder, in order, one by one; formats as in `FORMATS`.
 
-    An entry that cannot be read is a record with a reason, and so is the rest of a file that
-    breaks off. Errors: FileNotFoundError for a missing file, ValueError for an unknown extension,
-    an empty file, a missing column, or a file of which nothing can be read.
+    An entry that cannot be read is a record with a reason, and so is the unreadable rest of a
+    truncated file. Errors: FileNotFoundError for a missing file, ValueError for an unknown
+    extension, an empty file, a missing column, or a file of which nothing can be read.
     """
     source = open_source(path)
     for item in stream(source):

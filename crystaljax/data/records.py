@@ -1,8 +1,8 @@
-"""From a file's items to records: what all formats share, and the one guard around each entry.
+"""Records of files: the parts that all formats share, with a guard around each entry.
 
-A format is a function `path -> Source`. Its items cost only input; its `decode` makes entries of
-an item, and an entry's `parse` its atoms. Whatever any library raises on the way, of whatever
-class, is the reason of one record and ends nothing.
+A format is a function `path -> Source`. Making its items only reads input. `decode` makes entries
+of an item, and an entry's `parse` its atoms. Any exception of any library in these steps becomes
+the reason of one record; the other records are not affected.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from crystaljax.data.text_files import clean
 from crystaljax.validity import check_cell
 
 MAX_REASON = 500
-"""Characters of a reason that are kept."""
+"""Largest number of characters of a reason."""
 
 MAX_ID = 200
-"""Characters of an id that are kept."""
+"""Largest number of characters of an id."""
 
 Properties = dict[str, float | str]
 
 
 class Record(NamedTuple):
-    """One entry of a file: a structure, or the reason why there is none."""
+    """One entry of a file: a structure, or the reason that there is none."""
 
     id: str
     cell: AtomicCell | None
     reason: str | None
     """Reason that `cell` is None; None for a good record."""
     properties: Properties
-    """The entry's other columns: float where the text is a number or missing (nan)."""
+    """The entry's other columns: float if the text is a number or missing (nan), else str."""
 
 
 class Unreadable(NamedTuple):
@@ -48,23 +48,23 @@ class Unreadable(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A piece of a file, not decoded yet; picklable."""
+    """A part of a file, not decoded yet; picklable."""
 
     fraction: float
-    """Share of the file that is read by then."""
+    """Fraction of the file that has been read, 0 to 1."""
     id: str
-    """Its name, for the record of an item that cannot be decoded."""
+    """Its name in the record if it cannot be decoded."""
     data: Any
     """Input of `Source.decode`, or `Unreadable`."""
 
 
 class Entry(NamedTuple):
-    """A structure of a file that is not parsed yet."""
+    """A structure of a file, not parsed yet."""
 
     id: str
     properties: Properties
     parse: Callable[[Any], AtomicCell]
-    """The atoms of `data`; may raise anything."""
+    """Parses `data` to atoms; may raise anything."""
     data: Any
 
 
@@ -75,15 +75,15 @@ class Source:
     path: Path
     items: Iterable[Item]
     decode: Callable[[str, Any], Iterable[Entry]]
-    """The entries of an item's id and data; picklable. May raise anything."""
+    """Decodes an item's id and data to entries; picklable; may raise anything."""
     rows_per_item: int = 1
 
 
 def stream(source: Source) -> Iterator[Item]:
     """The items of a source, as far as it can be read.
 
-    Where a file breaks off (a truncated archive, a damaged block), what came before is kept, the
-    last item says so, and there is a warning. ValueError if not even the first item can be read.
+    If a file ends early (a truncated archive, a damaged block), the items before are kept, the last
+    item is the error, and there is a warning. ValueError if the first item cannot be read.
     """
     last = None
     try:
@@ -105,13 +105,13 @@ def unreadable(path: Path, error: Exception) -> Exception:
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | ImportError):
         return error
     reason = reason_of(error)
-    if isinstance(error, ValueError) and str(path) in reason:  # it says all there is to say
+    if isinstance(error, ValueError) and str(path) in reason:  # its message is complete
         return error
     return ValueError(f"{path} is damaged, or not of the format that its name says: {reason}")
 
 
 def attempt(read: Callable[[], Any]) -> Any:
-    """`read()`, or `Unreadable` for whatever it raises: for parts that fail alone."""
+    """`read()`, or `Unreadable` with the exception that it raises."""
     try:
         return read()
     except Exception as error:  # noqa: BLE001 (any library's)
@@ -119,7 +119,7 @@ def attempt(read: Callable[[], Any]) -> Any:
 
 
 def records(decode: Callable[[str, Any], Iterable[Entry]], item: Item) -> Iterator[Record]:
-    """The records of an item. No exception leaves: it is the reason of the record it belongs to."""
+    """The records of an item; an exception becomes the reason of the record that it belongs to."""
     entries = item.data
     if not isinstance(entries, Unreadable):
         entries = attempt(lambda: list(decode(item.id, item.data)))
@@ -141,12 +141,12 @@ def _cell(entry: Entry) -> AtomicCell:
 
 
 def reason_of(error: Exception) -> str:
-    """Message of an error for somebody who has the file and not the traceback."""
+    """Message of an error for a user who does not see the traceback."""
     match error:
         case RecursionError():
             return "nested too deeply"
         case MemoryError():
-            return "more than the memory holds"
+            return "it does not fit into memory"
         case LookupError() | TypeError() | AttributeError() | ArithmeticError() | AssertionError():
             return f"its data lack something or have an odd shape ({error!r})"
         case _:

@@ -1,8 +1,8 @@
 """Public datasets, convex hulls and weights by name, downloaded once and checked.
 
-A checksum comes from the publisher or from a public record of the same download, or is None: then
-the first download is trusted and its checksum recorded beside the file, so that a later copy that
-differs is noticed. Nothing here is needed to install, test or try crystaljax.
+A checksum comes from the publisher or from a public record of the same download. If it is None, the
+first download is trusted and its checksum is stored beside the file, so that a different later copy
+is detected. None of these files is needed to install, test or try crystaljax.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Resource:
     filename: str
     description: str
     checksum: str | None = None
-    """'sha256:...' or 'md5:...'; None where no public source gives one."""
+    """'sha256:...' or 'md5:...'; None if no public source gives one."""
     size: int | None = None
     """Bytes, where known."""
 
@@ -140,9 +140,9 @@ RESOURCES = {
 def fetch(resource: str | Resource, folder: Path | None = None) -> Path:
     """The local path of a registered file, downloaded on first use into `folder`.
 
-    A file put there by hand under the name the error message gives is checked and used. Errors:
-    ValueError for an unknown name or a wrong checksum, ConnectionError (with the way out) when
-    the server cannot be reached, OSError when the folder cannot be written.
+    A file that is put there by hand, under the name in the error message, is checked and used.
+    Errors: ValueError for an unknown name or a wrong checksum, ConnectionError (with instructions)
+    if the server cannot be reached, OSError if the folder cannot be written.
     """
     if isinstance(resource, str):
         if resource not in RESOURCES:

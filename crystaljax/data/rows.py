@@ -1,4 +1,4 @@
-"""Crystals in the rows of a table: with a name and properties each."""
+"""Crystals as rows of a table, each with a name and properties."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Dataset:
     n_skipped: int = 0
     """Rows of the source that could not be used."""
     folder: Path | None = None
-    """The cache folder, with skipped.csv: the id of each skipped row and the reason."""
+    """Folder in the cache; its skipped.csv has the id and the reason of each skipped row."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,12 +42,12 @@ class Dataset:
 
     @property
     def space_group_counts(self) -> np.ndarray:
-        """int [230]: how many crystals each space group has; group g stands at g - 1."""
+        """int [230]: number of crystals of each space group; group g is at index g - 1."""
         return np.bincount(self.crystals.space_group, minlength=231)[1:]
 
     @property
     def element_counts(self) -> np.ndarray:
-        """int [119]: how many crystals have each element, by atomic number."""
+        """int [119]: number of crystals with each element, by atomic number."""
         return (element_counts(self.crystals) > 0).sum(axis=0)
 
     @property

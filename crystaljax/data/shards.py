@@ -1,4 +1,4 @@
-"""Pieces of a dataset on disk, and the memory-mappable arrays that they are joined to."""
+"""Shards of a dataset on disk, and the memory-mapped arrays that they are joined to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from crystaljax.data.files import replacing
 from crystaljax.data.records import Record
 
 MAX_TEXT = 128
-"""Columns with longer text are not kept: text is stored at the width of its longest entry."""
+"""Columns with longer text are dropped: text is stored at the width of its longest entry."""
 
 ARRAYS = [field.name for field in fields(Crystals)]
 
@@ -41,7 +41,7 @@ def write_shard(
     """Write one shard: the records `kept` as `crystals`, and the others with their reasons."""
     names = list(dict.fromkeys(name for i in kept for name in records[i].properties))
     arrays = {name: getattr(crystals, name) for name in ARRAYS}
-    arrays["names"] = np.array(json.dumps(names))  # any text, which names in an archive are not
+    arrays["names"] = np.array(json.dumps(names))  # valid text; names in an archive may not be
     for k, name in enumerate(names):
         values = [records[i].properties.get(name, np.nan) for i in kept]
         arrays[f"column {k}"] = _column(values)
@@ -54,7 +54,7 @@ def write_shard(
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a shard is there and can be read: the disk may have filled while it was written."""
+    """Whether a shard exists and can be read (the disk may have been full when it was written)."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
@@ -63,10 +63,9 @@ def is_whole(path: Path) -> bool:
 
 
 def _column(values: list[float | str]) -> np.ndarray:
-    """float64 where every value is a number, else str with missing values empty.
+    """float64 if every value is a number, else str with empty missing values.
 
-    Of text too long to be kept, as much is stored as says so: the array is as wide as its
-    longest entry.
+    Text is cut one character above the limit, so that the merge sees that it is too long.
     """
     if all(isinstance(value, float) for value in values):
         return np.array(values, dtype=np.float64)
@@ -92,7 +91,7 @@ def _skipped(shards: list[Path]) -> Iterator[tuple[str, str]]:
 
 
 class _Schema:
-    """The shapes and types of the joined arrays, found in one pass over the shards."""
+    """Shapes and types of the joined arrays, found in one pass over the shards."""
 
     def __init__(self, shards: list[Path]) -> None:
         self.n_rows = self.n_skipped = self.n_slots = 0
@@ -108,7 +107,7 @@ class _Schema:
                     width = column.itemsize // 4 if column.dtype.kind == "U" else 0
                     widths[name] = max(widths.get(name, 0), width)
         self.omitted = [name for name, width in widths.items() if width > MAX_TEXT]
-        # Numbers beside text are written out, in at most 24 characters.
+        # Numbers in a column of text become text of at most 24 characters.
         self.dtypes = {
             name: f"<U{max(width, 24)}" if width else "<f8"
             for name, width in widths.items()
@@ -117,9 +116,9 @@ class _Schema:
 
 
 def merge(shards: list[Path], folder: Path, meta: dict[str, Any]) -> Merged:
-    """Join shards to `folder`: an .npy file an array, meta.json, and skipped.csv.
+    """Join shards to `folder`: one .npy file per array, meta.json, and skipped.csv.
 
-    The folder appears whole or not at all. ValueError if the shards hold no usable row.
+    The folder is written atomically. ValueError if the shards have no usable row.
     """
     schema = _Schema(shards)
     if not schema.n_rows:
@@ -148,7 +147,7 @@ def merge(shards: list[Path], folder: Path, meta: dict[str, Any]) -> Merged:
 
 
 def _join(shards: list[Path], schema: _Schema, files: dict[str, str], folder: Path) -> None:
-    """Fill one memory-mapped array a column, shard by shard."""
+    """Fill one memory-mapped array per column, shard by shard."""
 
     def create(file: str, dtype: str, *shape: int) -> np.ndarray:
         path = folder / f"{file}.npy"

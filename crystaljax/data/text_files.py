@@ -1,4 +1,4 @@
-"""Text out of files: packed or not, with or without a byte order mark."""
+"""Text of files, compressed or not, with or without a byte order mark."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any, TextIO
 def open_text(path: Path) -> Iterator[tuple[TextIO, Callable[[], float]]]:
     """The text of a file (plain, .gz or .bz2), and the fraction of the file read so far.
 
-    A byte order mark says UTF-16, else the text is UTF-8; bytes that are neither become the
-    replacement character and cost only the field that they stand in. Line ends are kept.
+    The text is UTF-16 if it has that byte order mark, else UTF-8. Invalid bytes become the
+    replacement character, so that they affect only their field. Line ends are kept.
     """
     size = max(path.stat().st_size, 1)
     with path.open("rb") as raw:
@@ -32,7 +32,7 @@ def open_text(path: Path) -> Iterator[tuple[TextIO, Callable[[], float]]]:
 
 
 def encoding(start: bytes) -> str:
-    """The encoding that a file's first bytes ask for."""
+    """The encoding according to a file's first bytes."""
     return "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
 
 
@@ -42,14 +42,14 @@ def decode_text(data: bytes) -> str:
 
 
 def clean(text: str) -> str:
-    """Text that every file can hold: without NUL and halves of surrogate pairs."""
+    """Text without NUL and lone surrogates, which files cannot hold."""
     if text.isascii():
         return text.replace("\0", "") if "\0" in text else text
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
 
 
 def number(text: str) -> float | str:
-    """A float where the text is written like one, nan where it is empty; else the text itself.
+    """A float if the text is written like one, nan if it is empty; else the text itself.
 
     Stricter than float(): the formulas InF and NaN, and 1_2, stay text.
     """
@@ -63,7 +63,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|-?inf")
 
 
 def unique(names: list[str]) -> list[str]:
-    """The names, each that stood before with a number behind it: "gap", "gap (2)"."""
+    """The names, with a number after repeated ones: "gap", "gap (2)"."""
     seen: set[str] = set()
     result = []
     for name in names:

@@ -1,4 +1,4 @@
-"""Crystals to files that other programs read: CIF archives, CSV, extxyz, pymatgen JSON."""
+"""Writers of crystals: CIF archives, CSV, extxyz, pymatgen JSON."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Properties = Mapping[str, Any]
 
 
 def write(crystals: Crystals, path: str | Path, properties: Properties | None = None) -> Path:
-    """Write crystals in the format of the file's extension; the file appears whole or not at all.
+    """Write crystals in the format of the file's extension; the file is written atomically.
 
-    .zip: one CIF a crystal with its symmetry operations and Wyckoff letters, and properties.csv
+    .zip: one CIF per crystal with its symmetry operations and Wyckoff letters, and properties.csv
     with the id and the properties of each file. .csv, .csv.gz: the columns of CDVAE (material_id,
     formula, spacegroup.number, the properties, cif). .extxyz: conventional cells. .json,
     .json.gz: a list of pymatgen Structure dicts. A property named material_id gives the ids;
-    otherwise they count from 0. One with the name of a column of ours is called source_... where
-    it says something else.
+    otherwise they count from 0. A property with the name of one of these columns is renamed to
+    source_..., or left out if it has the same values.
 
     Errors: ValueError for an unknown extension, a row that is no crystal, or a property of
     another length; OSError (PermissionError) when the file cannot be written.
@@ -60,7 +60,7 @@ def write(crystals: Crystals, path: str | Path, properties: Properties | None = 
 
 
 def check_target(path: str | Path) -> None:
-    """The error that `write` would end with, if any: ask before hours of work.
+    """Raise the error that `write` would raise; for a check before long computations.
 
     ValueError for an unknown extension, IsADirectoryError for a folder, OSError where the folder
     of the file cannot be made or written in.
@@ -84,7 +84,7 @@ def to_cif(crystals: Crystals, names: list[str] | None = None) -> Iterator[str]:
     """CIF text of each crystal: asymmetric unit, Wyckoff letters, symmetry operations."""
     crystals = crystals.to_numpy()
     multiplicity = tables().multiplicity
-    # The full orbit is generated from the site, which must therefore lie on its position.
+    # Readers generate the orbit from the site, which must therefore lie exactly on its position.
     frac = np.asarray(project(crystals.space_group[:, None], crystals.wyckoff, crystals.frac))
     for i, formula in enumerate(names or formulas(crystals)):
         group = int(crystals.space_group[i])
@@ -145,10 +145,10 @@ def _triplet(rotation: np.ndarray, translation: np.ndarray) -> str:
 def _beside(
     own: Mapping[str, Any], columns: Properties, taken: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Our own columns, then the source's, which never take the place of ours.
+    """The writer's own columns, then those of the source.
 
-    A column that has the name of ours is left out if it says the same, else renamed, and so is
-    one that has a name in `taken`.
+    A source column with the name of one of our columns is left out if its values are the same, and
+    else renamed. One with a name in `taken` is renamed.
     """
     table = dict(own)
     for name, values in columns.items():
@@ -205,11 +205,11 @@ def _write_extxyz(path: Path, crystals: Crystals, ids: list[str], columns: Prope
 
 
 _EXTXYZ_TAKEN = {"Lattice", "Properties", "pbc", "virial", "stress", "uid"}
-"""Keys to which the format, or ASE, gives a meaning that a column of that name would not have."""
+"""Keys that have a meaning in the format or in ASE, and so cannot be names of columns."""
 
 
 def _extxyz_value(value: Any) -> str:
-    """A value as ASE reads it back: text that can be taken for something else is put in JSON."""
+    """A value as ASE reads it back: text that looks like another type is written as JSON."""
     if not isinstance(value, str):
         return json.dumps(value)
     plain = re.fullmatch(r"[A-Za-z][\w.:/+-]*( [A-Za-z][\w.:/+-]*)*", value, re.ASCII)
@@ -222,7 +222,7 @@ _MEANS_MORE = re.compile(r"\b(T|F|true|false|nan|inf|infinity)\b", re.IGNORECASE
 
 
 def _extxyz_text(text: str) -> str:
-    """Text in the quotes of the format, if it needs them."""
+    """Text with the quotes of the format where needed."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return escaped if re.fullmatch(r"[\w.-]+", escaped, re.ASCII) else f'"{escaped}"'
 
@@ -248,7 +248,7 @@ def _write_json(path: Path, crystals: Crystals, ids: list[str], columns: Propert
 
 
 def _json_value(value: Any) -> Any:
-    """A value in the JSON that all programs read, which know no nan."""
+    """A value in standard JSON, which has no nan."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

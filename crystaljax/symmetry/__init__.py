@@ -1,1 +1,1 @@
-"""Space groups, Wyckoff positions, and the way between full cells and `Crystals`."""
+"""Space groups, Wyckoff positions, and conversion between full cells and `Crystals`."""

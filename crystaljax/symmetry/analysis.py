@@ -1,4 +1,4 @@
-"""From atoms in a cell to `Crystals`: symmetry search, representatives, canonical choice."""
+"""Conversion of atoms in a cell to `Crystals`: symmetry search and canonical representatives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from crystaljax.symmetry.tables import letter_index, tables
 from crystaljax.validity import search_problem
 
 MAX_RESIDUAL = 1e-3
-"""Fractional distance of a point from its Wyckoff position above which they do not belong."""
+"""Largest fractional distance of an atom from its Wyckoff position."""
 
 
 class _Found(NamedTuple):
@@ -37,13 +37,12 @@ class _Found(NamedTuple):
 def symmetrize(
     cells: Sequence[AtomicCell], symprec: float = 0.01
 ) -> tuple[Crystals, list[str | None]]:
-    """Canonical `Crystals` of B structures, and for each the reason why it failed, or None.
+    """Canonical `Crystals` of B structures, and for each the reason that it failed, or None.
 
-    `symprec`: tolerance of the symmetry search in Å (moyo's). Positions and lattice are those
-    of the symmetrised structure. What the search would not end for is left out (see
-    `search_problem`). Rows that failed are all zero; there are as many site slots as
-    the largest crystal needs. No structure raises; a `symprec` that is not positive does
-    (ValueError).
+    `symprec`: tolerance of the symmetry search in Å (moyo's). Positions and lattice are those of
+    the symmetrised structure. Structures for which the search would not end fail (see
+    `search_problem`). Rows that failed are all zero. The number of site slots is that of the
+    largest crystal. ValueError only for a `symprec` that is not positive.
     """
     if not symprec > 0:
         raise ValueError(f"symprec is a distance in Å and must be positive, not {symprec}")
@@ -92,7 +91,7 @@ def symmetrize(
 
 
 def _unfit(cell: AtomicCell) -> str | None:
-    """The reason why no symmetry of a structure can be searched, or None."""
+    """The reason that the symmetry of a structure cannot be searched, or None."""
     species = np.asarray(cell.species)
     if not len(species):
         return "the structure has no atoms"
@@ -103,7 +102,7 @@ def _unfit(cell: AtomicCell) -> str | None:
 
 
 def _search(cell: AtomicCell, symprec: float) -> _Found | str:
-    """The symmetry of one structure, or the reason why there is none."""
+    """The symmetry of one structure, or the reason that it was not found."""
     frac, matrix = np.asarray(cell.frac, float), np.asarray(cell.matrix, float)
     species = np.asarray(cell.species)
     try:
@@ -112,7 +111,7 @@ def _search(cell: AtomicCell, symprec: float) -> _Found | str:
             symprec=symprec,
             setting=moyopy.Setting.standard(),
         )
-    except Exception as error:  # noqa: BLE001 (one structure costs no batch)
+    except Exception as error:  # noqa: BLE001 (one structure must not end the batch)
         return f"no symmetry found at symprec {symprec:g}: {error}"
     except BaseException as error:
         # a panic of the Rust code: its class derives from BaseException and is not importable
@@ -121,7 +120,7 @@ def _search(cell: AtomicCell, symprec: float) -> _Found | str:
         return f"no symmetry found at symprec {symprec:g}: the search broke off ({error})"
     n_centering = int(tables().n_centering[dataset.number - 1])
     if not _same_content(matrix, species, dataset.std_cell, n_centering):
-        return f"atoms coincide: at symprec {symprec:g} the symmetry search makes one of several"
+        return f"atoms coincide: at symprec {symprec:g} the symmetry search merges them"
     firsts = [atom for atom, orbit in enumerate(dataset.orbits) if atom == orbit]
     letters, mapping, standard = dataset.wyckoffs, dataset.mapping_std_prim, dataset.std_cell
     # the standard cell lists each atom of its primitive cell with its centring translates
@@ -140,7 +139,7 @@ def _search(cell: AtomicCell, symprec: float) -> _Found | str:
 def _same_content(
     matrix: np.ndarray, species: np.ndarray, standard: moyopy.Cell, n_centering: int
 ) -> bool:
-    """Whether a standard cell has as many atoms of each element, for its volume, as the cell."""
+    """Whether a standard cell has the same number of atoms of each element per volume."""
     ratio = abs(np.linalg.det(matrix) / np.linalg.det(standard.basis))
     n_primitive = round(ratio * n_centering)  # primitive cells in the cell
     before, after = (
@@ -154,8 +153,8 @@ def _representatives(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A point of each orbit that has the form of the position's first operation.
 
-    Takes any point [n, 3] of each orbit. Returns float32 [n, 3] in [0, 1), and [n] how far the
-    point was from having that form (largest fractional coordinate).
+    Takes any point [n, 3] of each orbit. Returns float32 [n, 3] in [0, 1), and [n] the distance of
+    the point from that form (the largest difference of a fractional coordinate).
     """
     general = tables().n_letters[group]
     site, rank = ragged(tables().multiplicity[group, general])
@@ -175,7 +174,7 @@ def _apply(operation: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _lattices(group: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Lattice parameters [n, 6] (Å, degrees) of cells [n, 3, 3], exact in their system."""
+    """Lattice parameters [n, 6] (Å, degrees) of cells [n, 3, 3], exact for the crystal system."""
     system = tables().crystal_system[group]
     lengths = np.linalg.norm(basis, axis=-1)
     unit = basis / lengths[..., None]
@@ -188,7 +187,7 @@ def _lattices(group: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _quiet_moyo() -> Iterator[None]:
-    """Hold back moyo's remark on supercells: the search handles them, and one a row is noise."""
+    """Silence moyo's warning about supercells: the search handles them."""
     logger = logging.getLogger("moyo")
     level = logger.level
     logger.setLevel(logging.ERROR)

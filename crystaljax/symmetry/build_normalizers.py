@@ -35,11 +35,11 @@ class Position:
 
 @dataclass(frozen=True)
 class Element:
-    """One coset, as what it does to each Wyckoff position and to the lattice.
+    """The action of one coset on each Wyckoff position and on the lattice.
 
-    `letter[w]` is the index of the position that position w becomes, and `rotation[w]`,
-    `translation[w]` (24ths) take representatives of the one to representatives of the other,
-    index 0 standing for no position; new lattice lengths are lengths[axes].
+    Position w becomes position `letter[w]`; `rotation[w]` and `translation[w]` (24ths) map
+    representatives of w to representatives of it. Index 0 stands for no position. The new lattice
+    lengths are lengths[axes].
     """
 
     letter: np.ndarray
@@ -49,7 +49,7 @@ class Element:
 
 
 def polar_axes(general: Position) -> np.ndarray:
-    """bool [3]: coordinates that every operation only shifts, so that their origin is free."""
+    """bool [3]: axes along which the origin is free, as every operation only shifts them."""
     identity = np.eye(3)
     rows = (general.rotation == identity).all(axis=(0, 2))
     columns = (general.rotation == identity).all(axis=(0, 1))
@@ -99,7 +99,7 @@ def _contains(centring: np.ndarray, shifts: np.ndarray) -> np.ndarray:
 
 
 def _same(rotation: np.ndarray, rotations: np.ndarray) -> np.ndarray:
-    """bool [n]: which of rotations [n, 3, 3] are this one."""
+    """bool [n]: which of rotations [n, 3, 3] equal this one."""
     return (rotations == rotation).all(axis=(1, 2))
 
 
@@ -147,7 +147,7 @@ def _shifts(general: Position, centring: np.ndarray, linear: np.ndarray) -> np.n
 
 
 def _element(positions: list[Position], linear: np.ndarray, shift: np.ndarray) -> Element:
-    """Image of each position under x -> linear x + shift; ValueError if it normalises nothing."""
+    """Image of each position under x -> linear x + shift; ValueError if it does not normalise."""
     general = positions[-1]
     # the map followed by every operation of the group: [N, 3, 3] and [N, 3]
     rotation = general.rotation.astype(int) @ linear

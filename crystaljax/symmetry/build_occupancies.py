@@ -1,10 +1,10 @@
-"""Make the table of how often Wyckoff positions are occupied, `occupancies.npz`, from a dataset.
+"""Make `occupancies.npz`, the frequencies of occupied Wyckoff positions in a dataset.
 
     python -m crystaljax.symmetry.build_occupancies mp20_bt/train.csv.gz
 
-It guides sampling under demands (`occupations`), which is exact whatever it says. The file that is
-here: the 11,443 training crystals of the unary to ternary subset of MP-20 (Materials Project,
-CC BY 4.0), symmetrised at 0.01 Å.
+The table guides sampling under conditions (`occupations`); it affects the efficiency, not the
+distribution of the samples. The file in this folder is from the 11,443 training crystals of the
+unary to ternary subset of MP-20 (Materials Project, CC BY 4.0), symmetrised at 0.01 Å.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crystaljax.symmetry.placements import PATH
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 
 PRIOR = 2.0
-"""Crystals that the average over positions with as many free coordinates counts for."""
+"""Weight, in crystals, of the average over positions with the same number of free coordinates."""
 
 
 def occupancies(crystals: Crystals) -> dict[str, np.ndarray]:

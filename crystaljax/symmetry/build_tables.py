@@ -2,9 +2,9 @@
 
     python -m crystaljax.symmetry.build_tables
 
-takes a minute and writes the file beside this module. What the rest of the package relies
-on (orders, idempotent first operations, exact translations) is checked here, once, so that
-nothing has to be checked at run time.
+takes a minute and writes the file beside this module. The properties that the rest of the package
+relies on (orders, idempotent first operations, exact translations) are checked here, so that they
+need not be checked at run time.
 """
 
 from __future__ import annotations

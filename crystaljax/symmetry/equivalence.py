@@ -1,12 +1,12 @@
 """Equivalent descriptions of a crystal: a canonical one, and random ones for training.
 
-The same crystal can be described from another origin, with axes exchanged or mirrored, and with
+The same crystal can be described with another origin, with axes exchanged or mirrored, and with
 another point of each orbit as its representative. The elements of the Euclidean normaliser
-(ITA, chapter 3.5) go from one description to another; those that exchange axes take the
-lattice along, and improper ones give the mirror image, of the same energy. The group itself
-never changes: a crystal of P4_1 does not become one of P4_3.
+(ITA, chapter 3.5) map one description to another. Those that exchange axes also change the
+lattice, and improper ones give the mirror image, which has the same energy. The group itself never
+changes: a crystal of P4_1 does not become one of P4_3.
 
-Choices among different cells of monoclinic and triclinic crystals are not made here.
+The choice among different cells of monoclinic and triclinic crystals is not treated here.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ CHUNK_SLOTS = 100 * CHUNK
 """Site slots handled at a time."""
 
 MANY_SITES = 1 << 12
-"""Descriptions of a crystal times its sites, above which most are ruled out one by one."""
+"""Descriptions times sites of a crystal, above which `_by_first_sites` rules most of them out."""
 
 MAX_POINTS = 1 << 19
-"""Sites of descriptions handled at a time where there are many, which bounds memory."""
+"""Sites handled at a time in `_by_first_sites`, which bounds memory."""
 
 CODE_BASE = 256
 """(letter, species) pairs are compared as letter * CODE_BASE + species."""
 
 
 class Sites(NamedTuple):
-    """The sites of many descriptions in one list, in the order of their descriptions."""
+    """The sites of many descriptions in one list, sorted by description."""
 
     row: np.ndarray
     """int [n]: the description."""
@@ -59,7 +59,7 @@ class Sites(NamedTuple):
     """float64 [n, 3]: representative."""
 
     def take(self, index: np.ndarray) -> Sites:
-        """The sites at these places of the list."""
+        """The sites at these indices of the list."""
         return Sites(*(field[index] for field in self))
 
     def dense(self, field: np.ndarray, n_rows: int, n_slots: int) -> np.ndarray:
@@ -119,7 +119,7 @@ def _canonical(crystals: Crystals) -> Crystals:
     crystal, rank = ragged(tables().n_equivalents[group])
     element = tables().equivalent_start[group][crystal] + rank
 
-    # 1. The choices of the smallest letters and species, then lengths: no coordinates needed.
+    # 1. The descriptions of the smallest letters and species, then lengths, without coordinates.
     letter = tables().equivalent_letter[element[:, None], crystals.wyckoff[crystal]]
     code = letter.astype(int) * CODE_BASE + crystals.species[crystal]
     code[letter == 0] = np.iinfo(int).max  # empty slots last
@@ -167,9 +167,9 @@ def _promising(
 ) -> np.ndarray:
     """Indices of the descriptions [D] that may be the smallest of their crystal.
 
-    `description` names the rows of `sites`, whose normaliser elements are `element`. With an
-    origin on every site, the sites of all descriptions are as many as sites squared: where that
-    is much, all but few are ruled out by their first sites.
+    `description` names the rows of `sites`, whose normaliser elements are `element`. With an origin
+    on every site, all descriptions together have the square of the number of sites. Where that is
+    large, most descriptions are ruled out by their first sites.
     """
     n_sites = np.bincount(sites.row)
     start = np.cumsum(n_sites) - n_sites
@@ -183,9 +183,9 @@ def _promising(
 
 
 def _by_first_sites(sites: Sites, element: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """Indices of those shifts [D, 3] of one crystal whose first sites are smallest.
+    """Indices of the shifts [D, 3] of one crystal whose first sites are smallest.
 
-    More and more of the first sites are compared, until few shifts are left.
+    The number of compared sites grows until few shifts are left.
     """
     letter = tables().equivalent_letter[element, sites.letter]
     leading = sites.take(np.flatnonzero(letter == letter.min()))
@@ -210,7 +210,7 @@ class _FirstSites(NamedTuple):
     """Finds the first sites of a crystal in its descriptions from other origins."""
 
     sites: Sites
-    """Those of the letter that comes first."""
+    """Sites of the first letter."""
     element: np.ndarray
     """The normaliser element."""
     x: np.ndarray
@@ -229,7 +229,7 @@ class _FirstSites(NamedTuple):
     def first(self, shift: np.ndarray, n_images: int) -> tuple[np.ndarray, np.ndarray]:
         """Species [D, K] and coordinates [D, K, 3] of the first sites after each shift [D, 3].
 
-        K is what the first `n_images` points suffice for, in every description.
+        K is the number of sites that the first `n_images` points determine in every description.
         """
         blocks = []
         size = max(1, MAX_POINTS // min(n_images, len(self.x)))
@@ -320,7 +320,7 @@ def _assemble(crystals: Crystals, sites: Sites, element: np.ndarray) -> Crystals
 
 
 def _by_chunks(crystals: Crystals, describe: Callable[[Crystals], Crystals]) -> Crystals:
-    """Apply `describe` to those rows that are crystals, some at a time."""
+    """Apply `describe` to the rows that are crystals, in chunks."""
     batch = crystals.to_numpy()
     in_range = (batch.space_group >= 1) & (batch.space_group <= N_GROUPS)
     n_letters = tables().n_letters[np.where(in_range, batch.space_group, 1) - 1]
@@ -345,7 +345,7 @@ def _by_chunks(crystals: Crystals, describe: Callable[[Crystals], Crystals]) -> 
 
 
 def _chunks(rows: np.ndarray, n_sites: np.ndarray) -> Iterator[np.ndarray]:
-    """Rows in their order, some at a time: fewer where one has very many sites."""
+    """Chunks of the rows in order, smaller ones for crystals of very many sites."""
     start = 0
     while start < len(rows):
         end = min(start + CHUNK, len(rows))

@@ -26,7 +26,7 @@ def minkowski_reduce(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     `matrix` [B, 3, 3] has lattice vectors as rows. Returns the reduced vectors (float64
     [B, 3, 3]) and the integer unimodular `change` [B, 3, 3], reduced = change @ matrix. In three
     dimensions the lengths of a Minkowski basis are the lattice's successive minima. Singular or
-    non-finite lattices come back as they stand in the round that could do no more.
+    non-finite lattices are returned as they are when no further reduction is possible.
 
     Greedy reduction: I. Semaev, CaLC 2001; P. Nguyen and D. Stehlé, ACM Trans. Algorithms 5
     (2009), 46.
@@ -57,7 +57,7 @@ def _round(basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n = np.rint(_dot(a, b) / _dot(a, a))[:, None]
     b = b - n * a
     steps[:, 1] -= n * steps[:, 0]
-    # The lattice point of the plane of a and b closest to c is a neighbour of c's projection.
+    # The point of the lattice plane of a and b closest to c is a neighbour of c's projection.
     aa, ab, bb, ac, bc = _dot(a, a), _dot(a, b), _dot(b, b), _dot(a, c), _dot(b, c)
     determinant = np.maximum(aa * bb - ab**2, np.finfo(float).tiny)
     x = np.rint((ac * bb - bc * ab) / determinant)

@@ -12,7 +12,7 @@ from crystaljax.symmetry.tables import N_GROUPS, tables
 
 TOLERANCE = 1e-6
 """Scalar products of lattice vectors are equal if they differ by less than this times the longest
-vector's square: some times what float32 leaves open."""
+vector's square: a small multiple of the rounding error of float32."""
 
 
 def niggli_cells(crystals: Crystals) -> list[AtomicCell]:
@@ -27,7 +27,7 @@ def niggli_cells(crystals: Crystals) -> list[AtomicCell]:
 
 
 def matrix_of(lattice: np.ndarray) -> np.ndarray:
-    """Lattice vectors (float64 [3, 3], Å, rows) of a, b, c, α, β, γ [6]; nan where none close."""
+    """Lattice vectors (float64 [3, 3], Å, rows) of a, b, c, α, β, γ [6]; nan if there is none."""
     return np.array(gemmi.UnitCell(*np.asarray(lattice, float).tolist()).orth.mat.tolist()).T
 
 
@@ -45,7 +45,7 @@ def _reduced(cell: AtomicCell, batch: Crystals, i: int) -> AtomicCell:
     group, lattice = int(batch.space_group[i]), batch.lattice[i]
     if not len(cell.species) or not 1 <= group <= N_GROUPS:
         raise ValueError(f"crystal {i} has no atoms or no space group")
-    # in double precision: rounding is not to decide between axes that are equal by symmetry
+    # in double precision, so that rounding does not decide between axes equal by symmetry
     matrix = tables().primitive[group - 1] @ matrix_of(lattice)
     reduced = reduced_matrix(matrix)
     if reduced is None:

@@ -1,8 +1,9 @@
 """Tables of the ways to put the atoms of a composition on the Wyckoff positions of space groups.
 
-For every place of a sequence of sites and every rest of the composition: the fewest sites on which
-the rest fits, and how likely a crystal goes on with just this rest (`placements`). Those made last
-are kept.
+A table has an entry for each place in a sequence of sites and each remainder of the composition
+(atoms that are not placed yet): the fewest sites that hold the remainder, and the estimated
+probability that a crystal continues with exactly this remainder (`placements`). The most recent
+tables are cached.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from crystaljax.symmetry.placements import (
 from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 
 MAX_PARTS = 65536
-"""Parts of a composition that can be told apart, at most."""
+"""Largest number of remainders of a composition."""
 
 CACHE_BYTES = 256 * 2**20
-"""Tables that are kept, at most."""
+"""Largest number of cached tables."""
 
 OVERHEAD = 1024
-"""Bytes of what is kept beside its large arrays, about."""
+"""Approximate size in bytes of a cached object without its large arrays."""
 
 
 @dataclass(frozen=True, eq=False)
 class Occupations:
-    """Tables of a composition over places of a sequence of sites.
+    """Tables of a composition, by place in a sequence of sites (rows) and remainder (columns).
 
-    The rest is m_k atoms of each of K elements in the primitive cell; its column is the sum of
-    m_k `stride`_k. A group's rows are: before any site, and after a site on letter 1, 2 ...; with a
-    template, after its first site, its second ...
+    A remainder is m_k atoms of each of K elements in the primitive cell; its column is the sum of
+    m_k `stride`_k. A group has a row for the start, and one each for after a site on letter
+    1, 2 ...; with a template: after its first site, its second ...
     """
 
     atoms: np.ndarray
@@ -49,16 +50,16 @@ class Occupations:
     stride: np.ndarray
     """int32 [K]"""
     first: np.ndarray
-    """int32 [230]: the group's first row; -1 for groups that were not asked for."""
+    """int32 [230]: the group's first row; -1 for groups without a table."""
     n_rows: np.ndarray
-    """int32 [230]: rows of each group."""
+    """int32 [230]: number of rows of each group."""
     fewest: np.ndarray
-    """uint8 [rows, columns]: sites that the rest takes at least; `IMPOSSIBLE` if it does not fit.
-    Exact: a position without free coordinates is occupied once at most, whichever element needs
-    it."""
+    """uint8 [rows, columns]: fewest sites that hold the remainder; `IMPOSSIBLE` if none do. It is
+    exact: a position without free coordinates is occupied at most once, by any element."""
     log_ways: np.ndarray
-    """float16 [rows, columns]: ln of how likely sequences go on with this rest and then end, up to
-    a constant, by how often positions are occupied in known crystals; -inf where none does."""
+    """float16 [rows, columns]: ln of the probability that a sequence continues with this remainder
+    and then ends, up to a constant, estimated from the occupancies of known crystals; -inf where it
+    is impossible."""
 
     @property
     def whole(self) -> int:
@@ -68,9 +69,9 @@ class Occupations:
 
 @dataclass(frozen=True, eq=False)
 class Outlook:
-    """What the tables of a composition say before and after the first site, which is little.
+    """The small part of a composition's tables that concerns the first site.
 
-    Rows of a group: one for each first letter 1, 2 ...; with a template one, for its first letter.
+    A group has a row for each first letter 1, 2 ...; with a template one row, for its first letter.
     """
 
     atoms: np.ndarray
@@ -78,21 +79,21 @@ class Outlook:
     stride: np.ndarray
     """int32 [K]: as of `Occupations`."""
     fewest: np.ndarray
-    """uint8 [230]: sites that the whole composition takes at least; `IMPOSSIBLE` if it does not
-    fit, or the group was not asked for."""
+    """uint8 [230]: fewest sites that hold the whole composition; `IMPOSSIBLE` if none do, or the
+    group has no table."""
     first: np.ndarray
     """int32 [230]: the group's first row."""
     log_ways: np.ndarray
     """float16 [rows, K]: `Occupations.log_ways` after a first site with each element; -inf for
-    those of which there are fewer atoms than the site takes."""
+    elements with fewer atoms than the site has."""
 
     def fits(self, max_sites: int) -> np.ndarray:
-        """bool [230]: the whole composition fits the group, on so many sites at most."""
+        """bool [230]: whether at most `max_sites` sites of the group hold the composition."""
         return self.fewest <= max_sites
 
 
 class GroupTable(NamedTuple):
-    """The rows of `Occupations` that are of one group."""
+    """The rows of `Occupations` of one group."""
 
     fewest: np.ndarray
     """uint8 [rows, columns]"""
@@ -101,7 +102,7 @@ class GroupTable(NamedTuple):
 
 
 class _Kept:
-    """The tables and outlooks made last, of `CACHE_BYTES` in all."""
+    """Cache of the most recent tables and outlooks, up to `CACHE_BYTES` in total."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[object, GroupTable | Outlook] = OrderedDict()
@@ -127,13 +128,13 @@ class _Kept:
         found = self._get(key)
         if not isinstance(found, Outlook):
             made = occupations(atoms, template, groups)
-            self._split(made, atoms, template)  # some group of it is likely to be sampled next
+            self._split(made, atoms, template)  # one of its groups will probably be sampled next
             found = _look_out(made, template, groups)
             self._put(key, found)
         return found
 
     def _split(self, made: Occupations, atoms: Atoms, template: Template) -> dict[int, GroupTable]:
-        """Tables by group, which are kept."""
+        """Tables by group, put into the cache."""
         found = {}
         for group in np.flatnonzero(made.first >= 0).tolist():
             mine = slice(made.first[group], made.first[group] + made.n_rows[group])
@@ -169,9 +170,9 @@ def occupations(
 ) -> Occupations:
     """The tables of a composition, from the atoms of K elements in the primitive cell.
 
-    With a template, the letter indices of all sites, every site must be occupied. `groups` bool
-    [230] is what they are made for, all by default. They do not depend on the elements' names.
-    ValueError if the composition has too many parts to tell apart.
+    With a template (the letter indices of all sites) every site must be occupied. `groups`, bool
+    [230]: groups to make tables of, all by default. Tables do not depend on the elements' names.
+    ValueError if the composition has too many remainders.
     """
     _check_parts(atoms)
     return _make(atoms, template, _chosen(groups))
@@ -180,14 +181,14 @@ def occupations(
 def group_tables(atoms: Atoms, template: Template, groups: np.ndarray) -> dict[int, GroupTable]:
     """The tables of each of some groups, bool [230], by its index from 0.
 
-    They are kept (`CACHE_BYTES`). Arguments and errors as of `occupations`.
+    They are cached (`CACHE_BYTES`). Arguments and errors as in `occupations`.
     """
     _check_parts(atoms)
     return _kept().group_tables(atoms, template, _chosen(groups))
 
 
 def outlook(atoms: Atoms, template: Template = None, groups: np.ndarray | None = None) -> Outlook:
-    """The outlook on a composition, which is kept; arguments and errors as of `occupations`."""
+    """The outlook of a composition, cached; arguments and errors as in `occupations`."""
     _check_parts(atoms)
     return _kept().outlook(atoms, template, _chosen(groups))
 
@@ -197,7 +198,7 @@ def _chosen(groups: np.ndarray | None) -> np.ndarray:
 
 
 def table_size(atoms: Atoms, template: Template, group: int) -> int:
-    """Entries of the tables of a composition that are of a group, index from 0."""
+    """Number of entries of a group (index from 0) in the tables of a composition."""
     n_rows = int(tables().n_letters[group]) if template is None else len(template)
     return (n_rows + 1) * math.prod(n + 1 for n in atoms)
 

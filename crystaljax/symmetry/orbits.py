@@ -1,7 +1,7 @@
-"""From `Crystals` to full cells, and the constraints that symmetry puts on them, in JAX.
+"""Full cells of `Crystals`, and the constraints of symmetry on coordinates and lattices, in JAX.
 
-Every function is jitted and takes mixed space groups in one batch. Empty slots, rows of zeros
-and letters that a group lacks give no atoms, never an error.
+Every function is jitted and takes mixed space groups in one batch. Empty slots, rows of zeros and
+letters that a group lacks give no atoms; they are not errors.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FREE_LATTICE = np.array(
 """Mask of the independent ones of a, b, c, α, β, γ, by crystal system."""
 
 LENGTH_SOURCE = np.array([[0, 1, 2]] * 3 + [[0, 0, 2]] * 3 + [[0, 0, 0]])
-"""Index of the length in a, b, c that each is equal to, by crystal system."""
+"""Index of the length that each of a, b, c is equal to, by crystal system."""
 
 FIXED_ANGLES = np.array([[90, 90, 90]] * 4 + [[90, 90, 120]] * 2 + [[90, 90, 90]], np.float32)
 """α, β, γ in degrees where they are not free, by crystal system."""
@@ -46,8 +46,8 @@ def wrap(frac: Array) -> Array:
 def _apply(operation: Array, frac: Array) -> Array:
     """Apply operations, given by their index in the tables [...], to points [..., 3].
 
-    Multiply and add in place of a matrix product: accelerators may do products of matrices in
-    fewer bits than coordinates need.
+    It multiplies and adds instead of using a matrix product, which accelerators may compute in
+    lower precision than coordinates need.
     """
     rotation = jnp.asarray(tables().rotation)[operation].astype(frac.dtype)
     translation = jnp.asarray(tables().translation)[operation].astype(frac.dtype)
@@ -70,20 +70,20 @@ def n_atoms(crystals: Crystals, primitive: bool = False) -> Array:
 
 
 class Orbits(NamedTuple):
-    """Site and operation that the N atoms of B crystals come from."""
+    """Site and operation that generate each of the N atoms of B crystals."""
 
     filled: Array
-    """bool [B, N]: there is an atom."""
+    """bool [B, N]: whether the slot has an atom."""
     site: Array
     """int32 [B, N]: its site slot."""
     operation: Array
-    """int32 [B, N]: index in the tables of the operation that makes it from the site's
-    representative; 0 where there is no atom."""
+    """int32 [B, N]: index in the tables of the operation that generates it from the site's
+    representative; 0 in empty slots."""
 
 
 @partial(jax.jit, static_argnames=("max_atoms", "primitive"))
 def orbits(crystals: Crystals, max_atoms: int, primitive: bool = False) -> Orbits:
-    """The origin of each atom of `expand`, with the same arguments and in the same order."""
+    """Site and operation of each atom of `expand`, with the same arguments and order of atoms."""
     group = jnp.asarray(crystals.space_group) - 1
     end = jnp.cumsum(_multiplicity(crystals, primitive), axis=1)
     slot = jnp.arange(max_atoms)
@@ -103,9 +103,9 @@ def orbits(crystals: Crystals, max_atoms: int, primitive: bool = False) -> Orbit
 def expand(crystals: Crystals, max_atoms: int, primitive: bool = False) -> Cells:
     """Full cells of B crystals, with N = `max_atoms` slots each.
 
-    Atoms stand in the order of their sites, each orbit in the order of the tables' operations;
-    the representatives need satisfy their first operation only in the free coordinates. A
-    crystal of more than `max_atoms` atoms (see `n_atoms`) comes back with no atoms.
+    Atoms are in the order of their sites, each orbit in the order of the tables' operations. Only
+    the free coordinates of representatives are used. A crystal of more than `max_atoms` atoms (see
+    `n_atoms`) is returned without atoms.
     """
     filled, site, operation = orbits(crystals, max_atoms, primitive)
     representative = jnp.take_along_axis(
@@ -168,7 +168,7 @@ def constrain_lattice(space_group: Array, lattice: Array) -> Array:
 def lattice_matrix(lattice: Array) -> Array:
     """Lattice vectors [..., 3, 3] in Å (rows) of lattices [..., 6] (Å, degrees).
 
-    a lies along x, b in the xy plane with positive y, c has positive z. Angles that close no
+    a lies along x, b in the xy plane with positive y, c has positive z. Angles that do not form a
     cell give a flat one: its volume is zero.
     """
     lattice = jnp.asarray(lattice)

@@ -1,7 +1,8 @@
-"""Recursions over the positions of a space group, from the last one back, for a composition.
+"""Recursions over the Wyckoff positions of a space group, from the last to the first.
 
-For every rest of it: the fewest sites on which it fits (exact), and how likely a crystal goes on
-with just this rest (an estimate). `occupations` makes tables of them.
+They compute, for every remainder of a composition (atoms not placed yet), the fewest sites that
+hold it (exact), and the probability that a crystal continues with exactly this remainder (an
+estimate). `occupations` makes tables of them.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ Template = tuple[int, ...] | None
 """Letter indices of all sites, if they are given."""
 
 IMPOSSIBLE = 200
-"""Stands for the fewest sites where no number of them will do; more than a crystal has."""
+"""Fewest sites where no number of sites is possible; larger than any crystal's."""
 
 PATH = Path(__file__).with_name("occupancies.npz")
 
 SAME = 0.3, 0.9
-"""Probability that a site has a particular one of the elements that there already are, about as in
-known crystals: the lesser of the first and of the second over the number of elements."""
+"""Probability that a site has a particular one of the elements already present, roughly as in known
+crystals: the smaller of the first number, and of the second over the number of elements."""
 
 NEW = 0.05
-"""Probability that it has a particular other element of the composition, likewise."""
+"""Probability that a site has a particular element that is not present yet, likewise."""
 
 
 def strides(atoms: Atoms) -> np.ndarray:
-    """int32 [K]: of a rest of m_k atoms the sum of m_k `strides` tells it from all others."""
+    """int32 [K]: strides; the sum of m_k `strides`_k is the unique column of a remainder m_k."""
     shape = [n + 1 for n in atoms]
     return np.array([math.prod(shape[k + 1 :]) for k in range(len(shape))], np.int32)
 
 
 class Parts:
-    """The parts of a composition, and what is left of them after one more site."""
+    """The n remainders of a composition, and the transitions between them by one site."""
 
     def __init__(self, atoms: tuple[int, ...]) -> None:
         self.atoms = atoms
@@ -53,8 +54,9 @@ class Parts:
         self._moves: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}
 
     def moves(self, step: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """For each element that may take `step` atoms: the shift of columns, and for the columns
-        from there on `IMPOSSIBLE` where it has not as many left (uint8, else 0), and the weight."""
+        """For each element with at least `step` atoms: the shift of columns, and two arrays for the
+        columns from there on: `IMPOSSIBLE` where fewer atoms are left (uint8, else 0), and the
+        weight."""
         if step not in self._moves:
             self._moves[step] = []
             for left, n, stride in zip(self._left, self.atoms, self.stride, strict=True):
@@ -91,28 +93,28 @@ class Parts:
 
 
 class Occupancies(NamedTuple):
-    """Shares of known crystals, by group and letter; they guide sampling and need not be right."""
+    """Occupancies in known crystals, by group and letter; they need not be exact."""
 
     occupied: np.ndarray
-    """float32 [230, 28]: of those that have a site on the position."""
+    """float32 [230, 28]: share of crystals with a site on the position."""
     again: np.ndarray
-    """float32 [230, 28]: of their sites there that are followed by one more there."""
+    """float32 [230, 28]: share of the sites on the position that another one follows."""
 
 
 @cache
 def occupancies() -> Occupancies:
-    """The shares of `build_occupancies`, read once."""
+    """The table of `build_occupancies`, read once."""
     with np.load(PATH, allow_pickle=False) as archive:
         return Occupancies(archive["occupied"], archive["again"])
 
 
 def by_letter(parts: Parts, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tables of some groups, all from the last position down."""
+    """Tables of some groups, by a recursion from the last position to the first."""
     n_rows = np.where(groups, tables().n_letters.astype(int) + 1, 0)
     first = np.cumsum(n_rows) - n_rows
-    place = np.cumsum(groups) - 1  # among the groups asked for
+    place = np.cumsum(groups) - 1  # index among the chosen groups
     fewest, ways = parts.nothing(int(n_rows.sum()))  # after a site on each letter
-    fewest_from, ways_from = parts.nothing(int(groups.sum()))  # from the letter on, or without it
+    fewest_from, ways_from = parts.nothing(int(groups.sum()))  # with the letter or a later one
     turns, has_turn = _positions()
     for turn in np.flatnonzero(has_turn[:, groups].any(axis=1)).tolist():
         step, again, alike, letters = turns[turn]
@@ -126,7 +128,7 @@ def by_letter(parts: Parts, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         fewest[first[group] + letter], ways[first[group] + letter] = least, total
         share = occupancies().occupied[group, letter, None]
         skipped = (1 - share) * ways_from[mine]
-        if parts.moves(step):  # some element has atoms enough for the position
+        if parts.moves(step):  # an element has enough atoms for the position
             skipped += share * parts.sum(total, step)
             fewest_from[mine] = np.minimum(fewest_from[mine], parts.least(least, step))
         ways_from[mine] = skipped
@@ -135,12 +137,12 @@ def by_letter(parts: Parts, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 class _Turn(NamedTuple):
-    """Positions that are worked on together, one of each of n groups."""
+    """Positions that are processed together, one from each of n groups."""
 
     step: int
     """Atoms of a site in the primitive cell."""
     again: bool
-    """There may be several sites."""
+    """Whether the position may be occupied several times."""
     group: np.ndarray
     """int [n]: rows of group tables."""
     letter: np.ndarray
@@ -149,10 +151,10 @@ class _Turn(NamedTuple):
 
 @cache
 def _positions() -> tuple[list[_Turn], np.ndarray]:
-    """Turns through all positions, of each group its last one first; bool [turns, 230]: has one.
+    """Turns that process all positions, from each group's last; bool [turns, 230]: has one.
 
-    At every turn it is the largest position that any group has next: sizes fall from letter to
-    letter, so that few turns do.
+    Each turn takes the positions of the largest multiplicity that any group has next. As
+    multiplicities fall from letter to letter, few turns are enough.
     """
     steps = tables().multiplicity.astype(int) // tables().n_centering[:, None].astype(int)
     repeats = tables().n_free > 0
@@ -173,7 +175,7 @@ def _positions() -> tuple[list[_Turn], np.ndarray]:
 def _repeated(
     parts: Parts, fewest: np.ndarray, ways: np.ndarray, step: int, again: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tables after a site on a position that may be occupied any number of times more."""
+    """Tables after a site on a position that may be occupied any number of times."""
     added, total, least = (1 - again) * ways, (1 - again) * ways, fewest
     while parts.moves(step) and added.any():
         added = again * parts.sum(added, step)
@@ -185,7 +187,7 @@ def _repeated(
 def by_site(
     parts: Parts, template: tuple[int, ...], groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tables of some groups over the sites of a template, from the last one up."""
+    """Tables of some groups for a template, by a recursion from its last site to the first."""
     chosen = np.flatnonzero(groups)
     fewest, ways = parts.nothing(len(chosen))
     rows = [(fewest, ways)]

@@ -1,4 +1,4 @@
-"""Numpy for lists of unequal length laid end to end, and comparisons that rounding cannot sway.
+"""Numpy functions for concatenated lists of unequal length, and comparisons robust to rounding.
 
 `segment` arrays are int [n], sorted, and name every segment 0 ... n_segments - 1.
 """
@@ -22,7 +22,7 @@ def ragged(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def firsts(segment: np.ndarray) -> np.ndarray:
-    """int [n_segments]: where each segment begins."""
+    """int [n_segments]: index of the first item of each segment."""
     return np.flatnonzero(np.diff(segment, prepend=-1))
 
 
@@ -51,8 +51,8 @@ def first_smallest(segment: np.ndarray, columns: Iterable[np.ndarray]) -> np.nda
 def tolerant_order(columns: Iterable[np.ndarray]) -> np.ndarray:
     """Indices that sort items by `columns` [n], the most significant first.
 
-    Within equal values of the columns before, values in a chain of steps within the tolerance
-    count as equal.
+    Among items that are equal in the columns before, sorted values count as equal if each differs
+    from the next by less than the tolerance.
     """
     columns = list(columns)
     rank = np.zeros(len(columns[0]), int)

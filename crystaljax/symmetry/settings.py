@@ -1,9 +1,9 @@
-"""Space-group settings: from the names that files give a space group to its operations.
+"""Space-group settings: operations of a space group from its names in a file.
 
 A space-group type (a number from 1 to 230) is described in many settings: other axes, another
-cell, another origin. Hall symbols and listed operations tell the setting. Hermann-Mauguin symbols
-tell it but for the origin, the axes of R lattices and, in their short monoclinic forms, the
-unique axis; the number alone stands for the standard axes. The 530 settings of ITA are those of
+cell, another origin. Hall symbols and listed operations determine the setting. Hermann-Mauguin
+symbols leave open the origin, the axes of R lattices and, in their short monoclinic forms, the
+unique axis. The number alone stands for the standard axes. The 530 settings of ITA are those of
 spglib; gemmi adds unusual centrings.
 """
 
@@ -49,7 +49,7 @@ class Operations(NamedTuple):
     translation: np.ndarray
     """float64 [n, 3] in [0, 1)."""
     key: bytes
-    """The operations in order, equal for equal settings."""
+    """The sorted operations: equal for equal settings."""
 
 
 class Setting(NamedTuple):
@@ -63,7 +63,7 @@ class Setting(NamedTuple):
 
 
 class Names(NamedTuple):
-    """Names and numbers of a space group in a file, beside operations."""
+    """Names and numbers of a space group in a file (not its operations)."""
 
     hall: str | None = None
     symbols: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Names(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def parse_operations(triplets: tuple[str, ...]) -> Operations:
-    """Operations written like 'x+1/2, -y, z'; the identity goes without saying.
+    """Operations written like 'x+1/2, -y, z'; the identity is added if it is not listed.
 
     ValueError if one cannot be read, is no symmetry of any lattice, or if they form no group.
     """
@@ -120,11 +120,11 @@ def misfit(operations: Operations, matrix: np.ndarray) -> float:
 
 @lru_cache(maxsize=1024)
 def settings_of(names: Names) -> tuple[Setting, ...]:
-    """The settings that the names leave open: one where they tell the setting, never none.
+    """The settings that agree with the names: one if they determine the setting, never none.
 
-    Trusted most is the Hall symbol, then Hermann-Mauguin symbols with what they say of the setting,
-    then the number. ValueError for names that contradict one another, and for an unknown name
-    that would have to be trusted.
+    The Hall symbol is trusted most, then Hermann-Mauguin symbols with their information on the
+    setting, then the number. ValueError for names that contradict one another, and if the most
+    trusted name is unknown.
     """
     pool = list(_tabulated()) if names.hall is None else _of_hall(names.hall)
     for symbol in names.symbols:
@@ -133,8 +133,8 @@ def settings_of(names: Names) -> tuple[Setting, ...]:
             raise ValueError(f"the space group {symbol!r} is unknown")
         numbers: set[int] = set()
         if names.hall is not None or names.code is not None:
-            # The setting is told, so that the short symbol may be that of its type.
-            own = pool[:1] and pool[0].key not in _numbers()  # a setting that no symbol tells
+            # The setting is known, so the short symbol may be that of the space-group type.
+            own = pool[:1] and pool[0].key not in _numbers()  # a setting that no symbol determines
             numbers = {s.number for s in exact if own or _is_of_type(symbol, s)}
         if exact:
             pool = [s for s in pool if s in exact or s.number in numbers]
@@ -150,8 +150,8 @@ def settings_of(names: Names) -> tuple[Setting, ...]:
 def choose(names: Names, matrix: np.ndarray) -> tuple[Setting, ...]:
     """The settings of the names that a lattice [3, 3] (Å) fits best, () if it fits none.
 
-    Where that leaves the axes open, a number alone stands for the standard ones, and the unique
-    axis of a monoclinic symbol is b. ValueError as `settings_of`.
+    If the axes remain open, a number alone stands for the standard ones, and the unique axis of a
+    monoclinic symbol is b. ValueError as in `settings_of`.
     """
     settings = settings_of(names)
     errors = [misfit(from_hall(setting.hall), matrix) for setting in settings]
@@ -167,7 +167,7 @@ def choose(names: Names, matrix: np.ndarray) -> tuple[Setting, ...]:
 
 
 def number_of(operations: Operations) -> int | None:
-    """The number of the space-group type of operations in any setting, None if it has none."""
+    """Number of the space-group type of operations in any setting; None if it is not found."""
     return _numbers().get(operations.key) or _number_by_search(operations)
 
 
@@ -183,7 +183,7 @@ def _number_by_search(operations: Operations) -> int | None:
 
 
 def _operations(parsed: Sequence[gemmi.Op], triplets: Sequence[str]) -> Operations:
-    """Distinct operations modulo the lattice; ValueError if one is no symmetry of any."""
+    """Distinct operations modulo the lattice; ValueError if one is no symmetry of any lattice."""
     rotation = np.array([np.eye(3, dtype=int) * _DENOMINATOR, *(op.rot for op in parsed)])
     translation = np.array([[0, 0, 0], *(op.tran for op in parsed)]) % _DENOMINATOR
     whole = (rotation % _DENOMINATOR == 0).all((1, 2))
@@ -203,7 +203,7 @@ def _operations(parsed: Sequence[gemmi.Op], triplets: Sequence[str]) -> Operatio
 
 
 def _check_group(operations: Operations) -> None:
-    """ValueError unless the product of each two operations is one of them, modulo the lattice."""
+    """ValueError unless the product of any two operations is among them, modulo the lattice."""
     rotation = operations.rotation.astype(int)
     translation = np.rint(operations.translation * _DENOMINATOR).astype(int)
     product = (rotation[:, None] @ rotation).reshape(-1, 9)
@@ -225,7 +225,7 @@ def _kinds() -> tuple[spglib.SpaceGroupType, ...]:
 
 @contextmanager
 def _quiet_spglib() -> Iterator[None]:
-    """Hold back spglib's remark at every call that its errors will be exceptions some day."""
+    """Silence spglib's warning at every call about future exceptions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
@@ -245,7 +245,7 @@ def _tabulated() -> tuple[Setting, ...]:
 
 
 def _own_code(group: gemmi.SpaceGroup) -> str:
-    """A code for a setting that ITA has not tabulated, which no file will ask for."""
+    """A code for a setting that is not tabulated in ITA; it matches no code in files."""
     return f"gemmi {group.xhm()}"
 
 
@@ -320,7 +320,7 @@ def _plain(symbol: str) -> str:
 
 
 def _with_code(settings: list[Setting], code: str) -> list[Setting]:
-    """Those of the settings that have a coordinate system code, in full or for the origin alone."""
+    """The settings with a coordinate system code, given in full or for the origin alone."""
     code = re.sub(r"^([12]?)abc$", r"\1", code.strip().lower())
     codes = (code, code[:-1]) if code[-1:] == "1" and len(code) > 1 else (code,)  # b1 or b
     exact = [setting for setting in settings if setting.code in codes]

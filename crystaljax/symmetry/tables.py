@@ -96,7 +96,7 @@ class Tables:
     equivalent_translation: np.ndarray
     """float32 [E, 28, 3]: translation of that map, a multiple of 1/24 in [0, 1)."""
     equivalent_axes: np.ndarray
-    """int8 [E, 3]: where the new a, b, c (and α, β, γ) come from among the old."""
+    """int8 [E, 3]: for each of the new a, b, c (and α, β, γ) the index of the old one."""
 
     @property
     def n_free(self) -> np.ndarray:
@@ -140,7 +140,7 @@ def tables() -> Tables:
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:
-    """int32, shaped like `counts`: where each one's run begins when all stand in a row."""
+    """int32, shaped like `counts`: start of each run in the concatenation of all runs."""
     flat = counts.ravel().astype(np.int32)
     return (np.cumsum(flat) - flat).reshape(counts.shape).astype(np.int32)
 
@@ -148,7 +148,7 @@ def _starts(counts: np.ndarray) -> np.ndarray:
 def _keeps_form(
     rotation: np.ndarray, translation: np.ndarray, multiplicity: np.ndarray
 ) -> np.ndarray:
-    """bool [n_ops]: first operation after operation = operation, modulo 1 (24ths)."""
+    """bool [n_ops]: whether first operation · operation = operation, modulo 1 (24ths)."""
     counts = multiplicity.ravel()
     first = np.repeat(_starts(counts), counts)
     rotates = (rotation[first] @ rotation == rotation).all(axis=(1, 2))

@@ -1,9 +1,9 @@
-"""Deterministic automata of bytes from regular expressions.
+"""Deterministic finite automata over bytes, compiled from regular expressions.
 
-Python's own parser reads an expression, so its syntax and its classes of characters are those of
-`re`. Equal parts with equal continuations are one state (as the suffixes of a trie), so that the
-subset construction has little to do where a text's future depends on little of its past; its cost
-is then linear in the number of states.
+Python's own parser reads an expression, so its syntax and its character classes are those of `re`.
+Equal parts with equal continuations share one state, like the suffixes of a trie. So the subset
+construction is cheap (linear in the number of states) for expressions in which what may follow
+depends on little of the text before it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 MAX_STATES = 500_000
-"""States of an automaton at most."""
+"""Largest number of states of an automaton."""
 
 ByteSet = int
-"""A set of bytes, a bit each."""
+"""A set of bytes: bit b is set if byte b is in it."""
 
 _ACCEPT = 0
 """The state of a `_Machine` at the end of a text."""
@@ -32,14 +32,14 @@ class Automaton:
     """N states, the first before any byte; a text matches if it leads to an accepting one."""
 
     symbol: np.ndarray
-    """int [256]: the class of each byte; bytes in the same sets of the expression share it."""
+    """int [256]: class of each byte; bytes that the expression never tells apart share one."""
     next_state: np.ndarray
-    """int32 [N, C]: the state after a byte of each class, −1 where there is none."""
+    """int32 [N, C]: next state for a byte of each class, −1 where there is none."""
     accepting: np.ndarray
-    """bool [N]: a text may end here."""
+    """bool [N]: a text may end in this state."""
 
     def matches(self, text: bytes) -> bool:
-        """Whether the whole text is one of the automaton's."""
+        """Whether the automaton accepts the whole text."""
         state = 0
         for symbol in self.symbol[list(text)]:
             state = self.next_state[state, symbol]
@@ -49,7 +49,7 @@ class Automaton:
 
 
 def compile_pattern(pattern: str, max_states: int = MAX_STATES) -> Automaton:
-    """The automaton of the UTF-8 texts that match a regular expression wholly.
+    """The automaton of the UTF-8 texts that match a regular expression as a whole (fullmatch).
 
     ValueError saying what is wrong with the pattern: its syntax, something that no automaton has
     (look-around, anchors, back-references), or more states than `max_states`.
@@ -65,7 +65,7 @@ def compile_pattern(pattern: str, max_states: int = MAX_STATES) -> Automaton:
 
 
 class _Nodes:
-    """The parts of an expression, each distinct one once.
+    """Syntax tree of an expression; equal parts are stored once.
 
     ("set", *sequences of byte sets), ("sequence", *parts), ("choice", *parts), ("repeat", least,
     most, part), with parts as numbers.
@@ -76,7 +76,7 @@ class _Nodes:
         self._numbers: dict[tuple[Any, ...], int] = {}
 
     def sequence(self, items: Iterable[tuple[Any, Any]], flags: int) -> int:
-        """The part for what Python's parser found."""
+        """Number of the node for a sequence of items from Python's parser."""
         parts = [self._part(kind, argument, flags) for kind, argument in items]
         return parts[0] if len(parts) == 1 else self._number("sequence", *parts)
 
@@ -116,12 +116,12 @@ _NAMES = {
 
 
 _SAME_LENGTH = (0, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, 0x10FFFF)
-"""Code points with as many bytes of UTF-8, without the surrogates."""
+"""Ranges of code points with equally many bytes in UTF-8, without the surrogates."""
 
 
 @lru_cache(1024)
 def _byte_sequences(kind: Any, argument: Any, flags: int) -> tuple[tuple[ByteSet, ...], ...]:
-    """The UTF-8 of the characters of one item of an expression: a byte set for each byte."""
+    """UTF-8 of the characters of an item of an expression, as sequences of byte sets."""
     found: dict[tuple[ByteSet, ...], ByteSet] = {}
     for first, last in _code_points(kind, argument, flags):
         for *head, tail in _utf8(first, last):
@@ -131,7 +131,7 @@ def _byte_sequences(kind: Any, argument: Any, flags: int) -> tuple[tuple[ByteSet
 
 
 def _code_points(kind: Any, argument: Any, flags: int) -> list[tuple[int, int]]:
-    """The first and last of each range of characters that an item stands for, as `re` sees it."""
+    """First and last of each range of characters that an item matches in `re`."""
     items = argument if str(kind) == "IN" else ((kind, argument),)
     if not flags & re.IGNORECASE and all(str(x) in ("LITERAL", "RANGE") for x, _ in items):
         return [x if isinstance(x, tuple) else (x, x) for _, x in items]
@@ -143,7 +143,7 @@ def _code_points(kind: Any, argument: Any, flags: int) -> list[tuple[int, int]]:
 
 
 def _utf8(first: int, last: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """The range of each byte, for parts of a range of code points; surrogates have no UTF-8."""
+    """Byte ranges of a range of code points, split into parts; surrogates have no UTF-8."""
     for low, high in _SAME_LENGTH:
         if first <= high and low <= last:
             step = 64 ** (len(chr(high).encode()) - 1)
@@ -151,7 +151,7 @@ def _utf8(first: int, last: int) -> Iterator[tuple[tuple[int, int], ...]]:
 
 
 def _blocks(first: int, last: int, step: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """The same for code points whose bytes are as many, and equal up to the one worth `step`."""
+    """The same for code points of equally many bytes that agree before the byte worth `step`."""
     if step > 1 and first // step == last // step:
         yield from _blocks(first, last, step // 64)
         return
@@ -165,15 +165,15 @@ def _blocks(first: int, last: int, step: int) -> Iterator[tuple[tuple[int, int],
 
 
 def _byte_set(ends: tuple[int, int]) -> ByteSet:
-    """The bytes from one to another."""
+    """Set of the bytes from the first to the last of `ends`."""
     return (1 << ends[1] + 1) - (1 << ends[0])
 
 
 class _Machine:
-    """A nondeterministic automaton, each distinct state once.
+    """A nondeterministic automaton; equal states are stored once.
 
-    State s is a choice of others, `choices[s]`, or reads a byte of the set `reads[s]` and goes on
-    to `goes_to[s]`.
+    State s is either a choice of other states, `choices[s]`, or reads a byte of the set `reads[s]`
+    and continues in state `goes_to[s]`.
     """
 
     def __init__(self, nodes: Sequence[tuple[Any, ...]], max_states: int) -> None:
@@ -184,7 +184,7 @@ class _Machine:
         self._numbers: dict[tuple[Any, ...], int] = {}
 
     def before(self, node: int, after: int) -> int:
-        """The state from which what the node describes leads to the state `after`."""
+        """State that reads what the node describes and continues in the state `after`."""
         key = (node, after, "node")
         if key not in self._numbers:
             self._numbers[key] = self._made(self.nodes[node], after)
@@ -201,7 +201,7 @@ class _Machine:
                 after = self.before(part, after)
             return after
         least, most, part = rest
-        if most is None:  # of what may follow it, one is to begin again
+        if most is None:  # a loop: after the part it may begin again
             state = self._new((), 0, -1)
             self.choices[state] = self.before(part, state), after
             after = state
@@ -214,13 +214,13 @@ class _Machine:
         return after
 
     def _reading(self, sequence: Sequence[ByteSet], after: int) -> int:
-        """The state that reads a byte of each set, one after another."""
+        """State that reads one byte of each set in turn and continues in the state `after`."""
         for byte_set in reversed(sequence):
             after = self._once((), byte_set, after)
         return after
 
     def _choice(self, states: Iterable[int]) -> int:
-        """The state that is any of those."""
+        """State that is a choice of the given ones."""
         distinct = tuple(dict.fromkeys(states))
         return distinct[0] if len(distinct) == 1 else self._once(distinct, 0, -1)
 
@@ -238,7 +238,7 @@ class _Machine:
         return len(self.reads) - 1
 
     def closure(self, states: Iterable[int]) -> frozenset[int]:
-        """The states that read or accept, of some states and what they are a choice of."""
+        """The reading and accepting states that some states lead to without reading a byte."""
         seen, new = set(states), list(states)
         while new:
             for state in self.choices[new.pop()]:
@@ -267,7 +267,7 @@ def _determinised(machine: _Machine, start: int) -> Automaton:
 
     number(frozenset([start]))
     sources, symbols, targets = [], [], []
-    for source, subset in enumerate(subsets):  # grows meanwhile
+    for source, subset in enumerate(subsets):  # grows in the loop
         after: dict[int, set[int]] = {}
         for state in subset:
             for each in members[machine.reads[state]]:
@@ -282,7 +282,7 @@ def _determinised(machine: _Machine, start: int) -> Automaton:
 
 
 def _symbols(sets: set[ByteSet]) -> tuple[np.ndarray, dict[ByteSet, list[int]]]:
-    """Classes of bytes that are in the same sets: int [256], and those that make up each set."""
+    """Class of each byte, int [256] (same class: in the same sets), and the classes of each set."""
     order = sorted(sets)
     packed = np.array([list(each.to_bytes(32, "little")) for each in order], np.uint8)
     inside = np.unpackbits(packed, axis=1, bitorder="little")

@@ -29,20 +29,20 @@ Group = Sequence[TokenSequence]
 
 
 class TextBatches:
-    """An endless stream of packed training batches: every epoch all its groups, in a new order.
+    """An endless stream of packed training batches; each epoch has all groups in a new order.
 
-    A batch is A micro-batches of equally many groups, each packed into the same rows. Micro-batches
-    are much alike in length, so all fit the same rows, with little room left over. Sequence
-    `g * s + i` of a micro-batch is the i-th of the s in its g-th group.
+    A batch is A micro-batches of equally many groups, each packed into rows of the same shape.
+    Micro-batches have similar total lengths, so little of the rows is padding. Sequence `g * s + i`
+    of a micro-batch is the i-th of the s sequences in its g-th group.
 
     Args:
       groups: each of s sequences (1 for texts, 2 for pairs).
       batch_size: groups in every batch; an epoch leaves out what is left over.
       width: of the network that reads them; see `plan_rows`.
-      micro_batches: A, in how many parts the gradient of a batch is added up.
+      micro_batches: A, the number of parts whose gradients are added up.
       mesh: devices that the rows are spread over; one if not given.
-      n_epochs: `groups` are those of so many epochs, one after the other, equally many each; they
-        are taken in turns.
+      n_epochs: `groups` holds the groups of this number of epochs, one epoch after another, equally
+        many each; training cycles through these epochs.
 
     ValueError if there are fewer groups than a batch has, if A does not divide `batch_size`, if
     groups differ in s, or naming a sequence that cannot be packed.
@@ -88,7 +88,7 @@ class TextBatches:
         return self.batch_size // self.micro_batches * self._lengths.shape[1]
 
     def chosen(self, step: int) -> np.ndarray:
-        """int [A, groups of a micro-batch]: the groups of a step, the same whenever asked for."""
+        """int [A, groups of a micro-batch]: the groups of a step, a function of the step alone."""
         epoch, part = divmod(step, self.steps_per_epoch)
         return self._batches(epoch)[part]
 
@@ -101,7 +101,7 @@ class TextBatches:
         return pack_micro_batches(micro_batches, self.plan)
 
     def stream(self, first: int, last: int) -> Iterator[tuple[int, PackedTexts]]:
-        """(step, batch on the devices) for steps first ... last − 1; the next is made meanwhile."""
+        """(step, batch on the devices) for steps first ... last − 1, prepared one step ahead."""
         put = jax.device_put
         return prefetched(lambda step: put(self.packed(step), self.sharding), first, last)
 
@@ -143,7 +143,7 @@ class TextBatches:
 
 
 def _lengths(groups: Sequence[Group]) -> np.ndarray:
-    """int [N, s]: numbers of tokens; ValueError naming a group that will not do."""
+    """int [N, s]: numbers of tokens; ValueError naming a group of another size."""
     size = len(groups[0])
     for i, group in enumerate(groups):
         if len(group) != size:
@@ -158,7 +158,7 @@ def _lengths(groups: Sequence[Group]) -> np.ndarray:
 def fixed_batches(
     sequences: Sequence[TokenSequence], batch_size: int, width: int, multiple: int = 1
 ) -> Iterator[tuple[PackedTexts, Array]]:
-    """All sequences in order: packed batches of one shape, and which (int [n]) they hold.
+    """All sequences in order: packed batches of one shape, and the numbers (int [n]) in each.
 
     `width` and `multiple` are as in `plan_rows`. All are packed as `batch_size` sequences, the
     last batch too.

@@ -1,4 +1,4 @@
-"""Ways to cut texts into the tokens of a model from scratch."""
+"""Methods to split texts into tokens, for models trained from scratch."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def make_tokenizer(
     pattern: str = "",
     added: Sequence[str] = (),
 ) -> Tokenizer:
-    """A tokenizer that cuts texts in one of the ways.
+    """A tokenizer that splits texts by one of the methods.
 
     Args:
-      texts: what it learns from: prompts and completions.
+      texts: its training texts: prompts and completions.
       format: the text format of the completions. Its `vocabulary` is used with "own", its
         `symbols`, a regular expression for tokens, with "symbols", if it has them.
-      n_vocabulary: tokens at most; by default `N_BPE` with "bpe", else as many as there are.
-      pattern: the regular expression for tokens with "symbols", instead.
+      n_vocabulary: largest number of tokens; by default `N_BPE` with "bpe", else no limit.
+      pattern: with "symbols": a regular expression for tokens, instead of the format's `symbols`.
       added: texts that are one token each, e.g. tags.
 
-    ValueError for texts that are none, a format without a vocabulary, and a vocabulary that is
-    too small for the format's words.
+    ValueError if there are no texts, for a format without a vocabulary, and for a vocabulary that
+    is too small for the format's words.
     """
     if cutting == "bpe":
         return train_bpe(texts, N_BPE if n_vocabulary is None else n_vocabulary, added)

@@ -1,4 +1,4 @@
-"""KL divergence between two states of a language model at every token of texts."""
+"""KL divergence between two states of a language model, token by token."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from crystaljax.text.packing import PackedTexts, TokenSequence, per_sequence
 from crystaljax.text.tokenizer import Tokenizer
 
 END, OTHER = "end", "other"
-"""Kinds of tokens that add nothing to a text, and of those that no pattern describes."""
+"""Kinds of tokens: special ones (no text), and those that no pattern describes."""
 
 
 @dataclass(frozen=True)
 class TokenDivergence:
-    """Forward KL(p ‖ q) where each of K completion tokens of N texts stands."""
+    """Forward KL(p ‖ q) at the position of each of the K completion tokens of N texts."""
 
     n: int
     """N."""
     divergence: np.ndarray
-    """float64 [K]: nats, of the whole distributions of the token, given those before it."""
+    """float64 [K]: nats, between the distributions of the token given the tokens before it."""
     sample: np.ndarray
-    """int [K]: the text that the token is of; ascending."""
+    """int [K]: number of the token's text; ascending."""
     token: np.ndarray
-    """str [K]: what the token adds to the text."""
+    """str [K]: text of the token."""
     kind: np.ndarray
-    """str [K]: what most of its bytes are part of: a group of the pattern, "other" or "end"."""
+    """str [K]: kind of most of its bytes: a named group of the pattern, "other" or "end"."""
     span: np.ndarray
-    """str [K]: the whole that it is part of, such as the "Ni" of a token "i"; "" of others."""
+    """str [K]: the match that the token is part of, e.g. "Ni" for a token "i"; "" for others."""
 
     def by_kind(self) -> list[Measure]:
-        """Nats that each kind adds to the divergence of a text, and "all": means of N texts."""
+        """Nats per text that each kind adds to the divergence, and "all": means of N texts."""
         words = "KL divergence summed over a completion's tokens of this kind"
         chosen = {name: self.kind == name for name in dict.fromkeys(self.kind.tolist())}
         chosen["all"] = np.ones(len(self.kind), bool)
@@ -66,10 +66,10 @@ def token_divergence(
 ) -> TokenDivergence:
     """KL(p ‖ q) at every completion token of N texts, for two states of a policy's parameters.
 
-    Summed over a text drawn from p it estimates the divergence of the two distributions of texts
-    with less noise than log p − log q does. The named groups of `kinds` say what tokens are; it is
-    searched in each completion. ValueError if the tokens of the tokenizer stand for no bytes, or
-    naming a sequence that cannot be packed, or if there is none.
+    Summed over a text drawn from p, it estimates the divergence of the two distributions of texts
+    with less noise than log p − log q. `kinds` is searched in each completion, and its named groups
+    are the kinds of tokens. ValueError if the tokenizer's tokens do not stand for bytes, naming a
+    sequence that cannot be packed, or if there is none.
     """
     if not sequences:
         raise ValueError("no texts to compare the models on")
@@ -103,7 +103,7 @@ def token_divergence(
 
 
 def _pieces(tokenizer: Tokenizer, completions: Sequence[np.ndarray]) -> list[list[bytes]]:
-    """Bytes that each token adds to its text; nothing if it is special."""
+    """Bytes of each token's text; empty for special tokens."""
     table = tokenizer.token_bytes()
     return [[table[i] or b"" for i in tokens.tolist()] for tokens in completions]
 
@@ -119,7 +119,7 @@ def _labels(pieces: Sequence[bytes], kinds: re.Pattern[bytes]) -> list[tuple[str
     found, start = [], 0
     for piece in pieces:
         end = start + len(piece)
-        # Of equally many bytes the first count.
+        # With equally many bytes the first kind counts.
         kind, span = Counter(of_byte[start:end]).most_common(1)[0][0] if piece else (END, "")
         found.append((piece.decode(errors="replace"), kind, span))
         start = end

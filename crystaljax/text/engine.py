@@ -1,4 +1,4 @@
-"""The batch that samples completions: rows that end are refilled from a queue of prompts."""
+"""Batched sampling of completions: rows that end are refilled from a queue of prompts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ STEPS_TO_STOP = 16
 
 @dataclass(frozen=True)
 class Generation:
-    """N completions, those of a prompt together; numpy arrays."""
+    """N completions, grouped by prompt; numpy arrays."""
 
     prompt: np.ndarray
     """int [N]: number of the prompt."""
@@ -53,12 +53,12 @@ class Generation:
     length: np.ndarray
     """int32 [N]: number of tokens."""
     logp: np.ndarray
-    """float32 [N, max_new_tokens]: ln p of each token under the distribution that was sampled,
-    with its temperature, top-k, top-p and grammar (0 at temperature 0)."""
+    """float32 [N, max_new_tokens]: ln p of each token under the sampling distribution, with
+    temperature, top-k, top-p and grammar (0 at temperature 0)."""
     logp_model: np.ndarray
-    """float32 [N, max_new_tokens]: ln p under the model itself, as `token_log_probs` has it."""
+    """float32 [N, max_new_tokens]: ln p under the model itself, equal to `token_log_probs`."""
     reason: np.ndarray
-    """str [N]: what ended it: "end" token, "stop" string, "length"."""
+    """str [N]: reason that it ended: "end" (token), "stop" (string) or "length"."""
     text: list[str]
     """Completions as text, without end token and stop string (and what follows it in its last
     token); empty without a tokenizer."""
@@ -99,11 +99,11 @@ class Prompts:
     tokens: Sequence[np.ndarray]
     """int32 [length] each."""
     limits: np.ndarray
-    """int32 [len(tokens)]: tokens of each one's completions at most."""
+    """int32 [len(tokens)]: largest number of tokens of each prompt's completions."""
     n: int
     """Completions of each; sample i is of prompt i // n."""
     numbers: np.ndarray
-    """int [len(tokens) · n]: the number of each sample, which its random numbers depend on."""
+    """int [len(tokens) · n]: number of each sample, which seeds its random numbers."""
 
     @property
     def n_samples(self) -> int:
@@ -112,24 +112,24 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Prefilled:
-    """Some prompts, one after another, with their keys and values."""
+    """Consecutive prompts with their attention keys and values."""
 
     cache: Cache | None
     """[P, KV, T, D]"""
     first: int
     """Number of the first prompt."""
     last: int
-    """Number of the last one, and 1."""
+    """Number of the last prompt plus 1."""
 
 
 class Engine:
-    """A batch of rows at work on some prompts.
+    """A batch of rows that samples completions of prompts.
 
     Args:
       weights: of the network.
       settings: how to draw.
       result: filled as completions end.
-      batch_size: rows at most, rounded up to as many as can be spread over the devices.
+      batch_size: largest number of rows, rounded up to a multiple of the number of devices.
       sharding: of the rows.
     """
 
@@ -153,7 +153,7 @@ class Engine:
         slots = bucket(int((lengths + prompts.limits).max(initial=1)))
         self.state = start(network, weights, size, slots, sharding)
         self.owner = np.full(size, -1)  # the sample in each row
-        self.next = 0  # the first sample that has not entered
+        self.next = 0  # the next sample to start
         self.prefilled = Prefilled(None, 0, 0)
         self.end_tokens = np.asarray(settings.end_tokens)
         self.steps = np.int32(STEPS_TO_STOP if stops.stops else MAX_STEPS)
@@ -180,14 +180,14 @@ class Engine:
         return self.prompts.n_samples - self.next
 
     def _until(self) -> np.int32:
-        """Rows in use at which decoding pauses: some can be refilled, or the batch be smaller."""
+        """Number of active rows at which decoding pauses, to refill rows or to shrink the batch."""
         size = len(self.owner)
         if self._waiting:
             return np.int32(size - min(max(size // REFILL, 1), self._waiting))
         return np.int32(max((s for s in self.sizes if s < size), default=0))
 
     def _refill(self) -> None:
-        """Waiting samples enter free rows, from the prompts that are prefilled, in order."""
+        """Start waiting samples, in order, in free rows, from prefilled prompts."""
         while self._waiting and (self.owner < 0).any():
             n = self.prompts.n
             free = np.flatnonzero(self.owner < 0)
@@ -202,7 +202,7 @@ class Engine:
             self.state = insert(self.state, self.prefilled.cache, fresh, self.sharding)
 
     def _fresh(self, rows: np.ndarray, samples: np.ndarray) -> Fresh:
-        """Samples for rows, padded to one of few sizes."""
+        """Initial state of samples in rows, padded to one of few sizes."""
         prompts = samples // self.prompts.n
         tokens = [self.prompts.tokens[i] for i in prompts]
         size = _smallest(self.sizes, len(rows))
@@ -223,7 +223,7 @@ class Engine:
         )
 
     def _prefill(self, needed: int) -> None:
-        """The next prompts, `needed` of them or more, in a batch of few sizes."""
+        """Prefill the next prompts, at least `needed`, in a batch of one of few sizes."""
         first = self.prefilled.last
         size = _smallest(self.sizes, needed)
         chosen = self.prompts.tokens[first : first + size]
@@ -237,7 +237,7 @@ class Engine:
         self.prefilled = Prefilled(cache, first, first + len(chosen))
 
     def _shrink(self) -> None:
-        """A smaller batch, once nothing waits and few rows are in use."""
+        """Make the batch smaller if no sample waits and few rows are active."""
         live = np.flatnonzero(self.owner >= 0)
         size = _smallest(self.sizes, len(live))
         if self._waiting or size == len(self.owner):
@@ -248,7 +248,7 @@ class Engine:
         self.owner = self.owner[rows]
 
     def _record(self, chunk: Chunk) -> None:
-        """Tokens into the result; rows that ended become free."""
+        """Copy new tokens into the result, and free the rows that ended."""
         rows = np.flatnonzero(self.owner >= 0)
         samples, result = self.owner[rows], self.result
         before = result.length[samples]
@@ -282,7 +282,7 @@ def batch_sizes(largest: int, multiple: int = 1) -> list[int]:
 
 
 def _smallest(sizes: Sequence[int], n: int) -> int:
-    """The smallest of the sizes that holds n."""
+    """The smallest of the sizes that is at least n."""
     return min((size for size in sizes if size >= n), default=max(sizes))
 
 

@@ -1,4 +1,4 @@
-"""Examples to learn from, in JSONL files: one JSON object a line."""
+"""Training examples in JSONL files, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ E = TypeVar("E")
 
 @dataclass(frozen=True)
 class Chat:
-    """A chat to learn: the last message is the assistant's, and is what is learnt."""
+    """A chat to train on: the last message, the assistant's, is the completion."""
 
     messages: tuple[dict[str, str], ...]
     """Each has a "role", one of `ROLES`, and a "content"."""
@@ -30,7 +30,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class Example:
-    """A text to learn: a prompt and its completion."""
+    """A text to train on: a prompt and its completion."""
 
     prompt: str
     completion: str
@@ -41,26 +41,26 @@ class Example:
         return self.prompt
 
     def chat(self) -> Chat:
-        """The same for a model that chats: the user asks, the assistant answers."""
+        """The same as a chat: the prompt is the user's message, the completion the assistant's."""
         return Chat((_message("user", self.prompt), _message("assistant", self.completion)))
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two completions of a prompt, a better and a worse one."""
+    """Two completions of a prompt, the preferred and the rejected one."""
 
     prompt: str
     chosen: str
     rejected: str
 
     def examples(self) -> tuple[Example, Example]:
-        """The prompt with the better completion, and with the other."""
+        """The prompt with the preferred completion, and with the rejected one."""
         return Example(self.prompt, self.chosen), Example(self.prompt, self.rejected)
 
 
 @dataclass(frozen=True)
 class ChatPair:
-    """Two answers of the assistant in a chat, a better and a worse one."""
+    """Two answers of the assistant in a chat, the preferred and the rejected one."""
 
     messages: tuple[dict[str, str], ...]
     """The chat before them."""
@@ -68,7 +68,7 @@ class ChatPair:
     rejected: str
 
     def examples(self) -> tuple[Chat, Chat]:
-        """The chat with the better answer, and with the other."""
+        """The chat with the preferred answer, and with the rejected one."""
         chosen, rejected = (
             Chat((*self.messages, _message("assistant", answer)))
             for answer in (self.chosen, self.rejected)
@@ -77,11 +77,11 @@ class ChatPair:
 
 
 def read_examples(path: Path) -> list[Example | Chat]:
-    """Lines with "prompt" and "completion", or with "messages"; other fields are passed over.
+    """Examples from lines with "prompt" and "completion", or with "messages".
 
-    In the order of the file, duplicates kept; empty lines are passed over. FileNotFoundError for
-    no such file; ValueError naming the file and the line for what is no JSON object, a field that
-    is missing or of the wrong type, and for a file without examples.
+    Other fields and empty lines are ignored. Examples are in the order of the file, with
+    duplicates. FileNotFoundError; ValueError for a file without examples, and, naming file and
+    line, for a line that is no JSON object and for a field that is missing or of the wrong type.
     """
     return list(_read(path, _example))
 
@@ -89,15 +89,15 @@ def read_examples(path: Path) -> list[Example | Chat]:
 def read_pairs(path: Path) -> list[Pair | ChatPair]:
     """Lines with "prompt", "chosen" and "rejected"; else as `read_examples`.
 
-    All three are texts, or lists of messages: the answers alone after those of the prompt (which
-    may also be called "messages"), or whole chats that differ in their last message. An answer to
-    a prompt of messages may be a text.
+    All three are texts or lists of messages. With messages, the prompt may also be called
+    "messages"; "chosen" and "rejected" are the answers alone (an answer may be a text), or whole
+    chats that differ in their last message.
     """
     return list(_read(path, _pair))
 
 
 def write_examples(path: Path, examples: Iterable[Example | Chat | Pair | ChatPair]) -> None:
-    """Write what `read_examples` or `read_pairs` reads."""
+    """Write a file that `read_examples` or `read_pairs` reads."""
     with path.open("w", encoding="utf-8") as file:
         for example in examples:
             file.write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
@@ -109,7 +109,7 @@ def _example(line: dict[str, Any]) -> Example | Chat:
         return Example(*_texts(line, "prompt", "completion"))
     messages = _messages(line, "messages")
     if messages[-1]["role"] != "assistant":
-        raise ValueError("the last message must be the assistant's, as this one is learnt")
+        raise ValueError("the last message must be the assistant's: it is the completion")
     return Chat(messages)
 
 

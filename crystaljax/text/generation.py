@@ -67,11 +67,10 @@ class Generator:
       graph: of the `LanguageModel`, as `nnx.split` gives it.
       end_tokens: tokens that end a completion.
       tokenizer: for stop strings and texts.
-      grammar: completions are prefixes of what it describes, and whole unless their length ends
-        them.
+      grammar: completions match it, or, if the limit of tokens ends them, are prefixes of matches.
       mesh: completions are spread over all its devices.
 
-    ValueError: stop strings without a tokenizer; a grammar that runs into a dead end.
+    ValueError for stop strings without a tokenizer, and a grammar with a dead end.
     """
 
     def __init__(
@@ -114,11 +113,11 @@ class Generator:
         """n completions of each prompt (int [length]).
 
         weights: the states that `nnx.split` gave with the graph.
-        limits: int [len(prompts)], tokens of each prompt's completions at most, if fewer than
-          `max_new_tokens`.
+        limits: int [len(prompts)], largest number of tokens of each prompt's completions, if fewer
+          than `max_new_tokens`.
         numbers: int [len(prompts) · n], of the completions; 0, 1, 2 ... if not given.
 
-        A completion depends on the seed, its number, its prompt and the weights alone (up to
+        A completion depends only on the seed, its number, its prompt and the weights (up to
         rounding).
         ValueError naming a prompt that is empty, has tokens that the model does not know, or is,
         with what is to be sampled, longer than the model's context.
@@ -149,7 +148,7 @@ class Generator:
         return result
 
     def _check_vocabulary(self, size: int) -> None:
-        """ValueError if the grammar or the end tokens are of another vocabulary than the model."""
+        """ValueError if the grammar or the end tokens have another vocabulary than the model."""
         if self.grammar is not None and self.grammar.n_vocabulary != size:
             raise ValueError(
                 f"the grammar is of {self.grammar.n_vocabulary} tokens, and the model has "
@@ -201,7 +200,7 @@ def _check(prompts: Sequence[np.ndarray], limits: np.ndarray, model: LlmConfig) 
 
 
 def _checked(grammar: TokenGrammar, end_tokens: np.ndarray) -> TokenGrammar:
-    """The grammar in numpy, padded; ValueError for a state without a next token that is no end."""
+    """The grammar in numpy, padded; ValueError for a dead end (no token fits, no end allowed)."""
     if len(end_tokens) == 0:
         raise ValueError("a grammar needs end tokens: give them")
     grammar = jax.tree.map(np.asarray, grammar)

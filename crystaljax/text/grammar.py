@@ -1,7 +1,7 @@
-"""Grammars that samples are held to: the tokens that may follow, and where a text may end.
+"""Grammars for constrained sampling: the tokens allowed next, and whether a text may end.
 
-While sampling, a step is `allowed = grammar.allowed(state)`, a draw among the allowed (and the end
-tokens, where `grammar.accepting[state]`), and `state = grammar.after(state, token)`.
+A sampling step takes `allowed = grammar.allowed(state)`, draws one of the allowed tokens (or an end
+token, if `grammar.accepting[state]`), and sets `state = grammar.after(state, token)`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ KEPT_SECONDS = 1.0
 """Grammars that take longer than this to build are kept on disk."""
 
 _VERSION = 1
-"""Of what is kept on disk."""
+"""Version of the files on disk."""
 
 
 def from_regex(pattern: str, tokenizer: Tokenizer, n_vocabulary: int) -> TokenGrammar:
-    r"""The grammar (numpy) of the texts that match a regular expression wholly.
+    r"""The grammar (numpy) of the texts that match a regular expression as a whole (fullmatch).
 
     If it takes long to build it is kept in the cache (see `data.files.cache_dir`).
 
@@ -38,8 +38,8 @@ def from_regex(pattern: str, tokenizer: Tokenizer, n_vocabulary: int) -> TokenGr
         Unicode's; write [0-9] and [A-Za-z] for small tables.
       n_vocabulary: V, the number of logits, at least the tokenizer's; tokens beyond are forbidden.
 
-    ValueError for a pattern that is none or that no sequence of tokens can match, and if its
-    automaton would be too large.
+    ValueError for an invalid pattern, one that no sequence of tokens can match, and one whose
+    automaton is too large.
     """
     tokens = tokenizer.token_bytes()
     _check_size(n_vocabulary, len(tokens))
@@ -62,7 +62,7 @@ def from_regex(pattern: str, tokenizer: Tokenizer, n_vocabulary: int) -> TokenGr
 
 
 def from_texts(texts: Iterable[str], tokenizer: Tokenizer, n_vocabulary: int) -> TokenGrammar:
-    """The grammar (numpy) of the given texts alone, each in the tokens the tokenizer gives it.
+    """The grammar (numpy) of exactly the given texts, tokenised as by the tokenizer.
 
     Args as for `from_regex`. ValueError if there is no text.
     """
@@ -91,7 +91,7 @@ def from_texts(texts: Iterable[str], tokenizer: Tokenizer, n_vocabulary: int) ->
 
 
 def accepts(grammar: TokenGrammar, tokens: Sequence[int] | np.ndarray) -> bool:
-    """Whether a sequence (numpy, without end token) is a whole text of the grammar."""
+    """Whether the grammar accepts a whole sequence (numpy, without end token)."""
     state = START_STATE
     for token in tokens:
         state = int(grammar.after(np.int32(state), np.int32(token)))
@@ -113,7 +113,7 @@ def _check_size(n_vocabulary: int, n_tokens: int) -> None:
 
 
 def _path(pattern: str, tokens: Sequence[bytes | None], n_vocabulary: int) -> Path:
-    """File that keeps the grammar: a name for all that it depends on."""
+    """Cache file of the grammar, named by a hash of everything that it depends on."""
     digest = hashlib.blake2b(digest_size=16)
     lengths = [-1 if token is None else len(token) for token in tokens]
     digest.update(repr((_VERSION, n_vocabulary, pattern, lengths)).encode())
@@ -122,7 +122,7 @@ def _path(pattern: str, tokens: Sequence[bytes | None], n_vocabulary: int) -> Pa
 
 
 def _read(path: Path) -> TokenGrammar | None:
-    """A grammar that was kept; None if there is none, or it cannot be read."""
+    """A grammar from the cache; None if it is not there or cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return TokenGrammar(
@@ -133,7 +133,7 @@ def _read(path: Path) -> TokenGrammar | None:
 
 
 def _write(path: Path, grammar: TokenGrammar) -> None:
-    """Keep a grammar; without a cache that can be written to it is built again each time."""
+    """Write a grammar to the cache; if that is not writable, the grammar is rebuilt each time."""
     arrays = {field.name: getattr(grammar, field.name) for field in fields(TokenGrammar)}
     try:
         with replacing(path) as temporary:

@@ -1,4 +1,4 @@
-"""Sequences of many lengths in few rows of one fixed shape: little is computed on padding."""
+"""Packs sequences of different lengths into rows of fixed shapes, with little padding."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ LENGTHS = tuple(2**power * quarter // 4 for power in range(5, 18) for quarter in
 """The row lengths to choose from: 32, 40, 48, 56, 64, 80, ... 131072, ... 229376."""
 
 EVEN_LENGTH_PER_WIDTH = 3
-"""Tokens of a row at which its attention takes as long as everything else, over the width of the
-network: measured on a CPU, where the scores' way through memory costs more than their products."""
+"""Length of a row, divided by the network's width, at which attention takes as long as everything
+else. Measured on a CPU, where memory traffic of the scores costs more than their products."""
 
 
 class TokenSequence(NamedTuple):
@@ -26,7 +26,7 @@ class TokenSequence(NamedTuple):
     tokens: np.ndarray
     """int [n]"""
     n_prompt: int
-    """Number of tokens, from the first, that are given and not trained on."""
+    """Number of prompt tokens at the start, which are not trained on."""
 
 
 class Rows(NamedTuple):
@@ -39,8 +39,8 @@ class Rows(NamedTuple):
 
 
 RowPlan = tuple[Rows, ...]
-"""The blocks that every batch of a run is packed into, the longest rows first. Attention costs the
-square of a row's length, so most texts, which are short, go into short rows."""
+"""Shapes of the blocks that every batch of a run is packed into, the longest rows first. The cost
+of attention grows with the square of a row's length, so short texts go into short rows."""
 
 
 @jax.tree_util.register_dataclass
@@ -51,13 +51,13 @@ class TextRows:
     tokens: Array
     """int32 [R, T]: 0 in padding."""
     position: Array
-    """int32 [R, T]: place within its sequence, from 0."""
+    """int32 [R, T]: position in its sequence, from 0."""
     segment: Array
-    """int32 [R, T]: 0 padding, 1.. which sequence of the row."""
+    """int32 [R, T]: number of the sequence within the row, from 1; 0 in padding."""
     sequence: Array
-    """int32 [R, T]: which of the B sequences; B in padding."""
+    """int32 [R, T]: number of the sequence among the B; B in padding."""
     trained: Array
-    """bool [R, T]: tokens whose own log-probability counts; never a sequence's first token."""
+    """bool [R, T]: tokens whose log-probability is trained; never a sequence's first token."""
 
 
 PackedTexts = tuple[TextRows, ...]
@@ -71,11 +71,11 @@ def pack_texts(
 ) -> PackedTexts:
     """Pack sequences into the rows of a plan (numpy, on the host), first-fit decreasing.
 
-    The rare batch that the plan has no room for gets its first block lengthened by as many rows
-    again, and again until it fits; each such number is compiled once.
+    If a batch does not fit into the plan (rarely), rows are added to the first block, as many as it
+    has in the plan at a time, until it fits; each such shape is compiled once.
 
     Args:
-      sequences: tokens and number of prompt tokens of each; a sequence stays in one row.
+      sequences: tokens and number of prompt tokens of each; a sequence is not split over rows.
       n_sequences: B where it is more than the sequences given (the last batch of a data set).
 
     ValueError naming a sequence that is empty, longer than a row, or has more prompt than tokens.
@@ -85,7 +85,7 @@ def pack_texts(
     check_sequences(lengths, n_prompt, plan[0].length, "sequence {}")
     n_sequences = len(sequences) if n_sequences is None else n_sequences
     if n_sequences < len(sequences):
-        raise ValueError(f"{len(sequences)} sequences where {n_sequences} are announced")
+        raise ValueError(f"{len(sequences)} sequences, but n_sequences is {n_sequences}")
     place = _place(lengths, plan)
     extra = plan[0].n_rows
     while not place.complete:
@@ -142,7 +142,7 @@ def check_sequences(lengths: np.ndarray, n_prompt: np.ndarray, length: int, name
 
 
 def per_sequence(values: Sequence[Array], packed: PackedTexts, n_sequences: int) -> jax.Array:
-    """[B, T]: values of tokens ([R, T] of each block) by sequence and position in it; else 0.
+    """[B, T]: values of tokens ([R, T] of each block), by sequence and position; 0 in padding.
 
     `n_sequences` is the B that the texts were packed with; T is that of the longest rows.
     """
@@ -153,12 +153,12 @@ def per_sequence(values: Sequence[Array], packed: PackedTexts, n_sequences: int)
 
 
 def n_trained(packed: PackedTexts) -> jax.Array:
-    """int []: the tokens whose log-probabilities count."""
+    """int []: number of tokens whose log-probabilities are trained."""
     return sum((jnp.sum(rows.trained) for rows in packed), jnp.zeros((), int))
 
 
 def padding_share(packed: PackedTexts) -> float:
-    """The share of all tokens (of any number of rows) that are padding, 0 to 1."""
+    """Share of all tokens that are padding, 0 to 1."""
     unused = sum(int(np.sum(np.asarray(rows.segment) == 0)) for rows in packed)
     return unused / sum(rows.segment.size for rows in packed)
 
@@ -166,9 +166,9 @@ def padding_share(packed: PackedTexts) -> float:
 def pack_micro_batches(
     micro_batches: Sequence[Sequence[TokenSequence]], plan: RowPlan
 ) -> PackedTexts:
-    """[A, R, T] of each block: A lists of B sequences, each packed by itself in the same rows.
+    """[A, R, T] of each block: A lists of B sequences, each packed into blocks of the same shape.
 
-    All have as many rows as the most demanding one needs. ValueError as from `pack_texts`, and if
+    The number of rows is that of the list that needs most. ValueError as from `pack_texts`, and if
     the lists are not equally long.
     """
     sizes = {len(sequences) for sequences in micro_batches}
@@ -188,7 +188,7 @@ def plan_rows(batches: Sequence[np.ndarray], width: int, multiple: int = 1) -> R
 
     Args:
       batches: number of tokens (int [n]) of every sequence, for some batches; none empty.
-      width: of the network that reads them; the wider, the less attention weighs.
+      width: of the network that reads them; the wider, the smaller is the share of attention.
       multiple: the numbers of rows are multiples of this, to be split evenly among devices.
     """
     lengths = np.concatenate(batches)
@@ -210,13 +210,13 @@ QUANTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 
 def plan_completions(shortest: int, longest: int, n: int, width: int, multiple: int = 1) -> RowPlan:
-    """Rows for n texts of between `shortest` and `longest` tokens, before they are there."""
+    """Plan for n texts of unknown lengths between `shortest` and `longest` tokens."""
     lengths = np.linspace(shortest, longest, max(n, 2)).astype(int)
     return plan_rows([lengths], width, multiple)
 
 
 def _plan(batches: Sequence[np.ndarray], lengths: tuple[int, ...], multiple: int) -> RowPlan:
-    """Long and perhaps short rows, no more than the most demanding batch needs."""
+    """Plan of long (and short) rows, as many as the batch that needs most."""
     most = max(map(len, batches))
     plan: RowPlan = tuple(Rows(most, length) for length in lengths)
 
@@ -237,11 +237,11 @@ def _cost(plan: RowPlan, even_length: float) -> float:
 
 
 def _too_long(name: str, n_tokens: int, length: int) -> str:
-    return f"{name} has {n_tokens} tokens, and rows {length}: shorten it or take longer rows"
+    return f"{name} has {n_tokens} tokens, and rows have {length}: shorten it or take longer rows"
 
 
 class _Places(NamedTuple):
-    """Block, row and offset of each of n sequences (int [n]); -1 in `block` without room."""
+    """Block, row and offset of each of n sequences (int [n]); block -1: it did not fit."""
 
     block: np.ndarray
     row: np.ndarray

@@ -1,4 +1,4 @@
-"""Prompt templates: texts with {fields}, kept as data."""
+"""Prompt templates: texts with {fields}, stored as data."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ CLAUSES = "clauses"
 class PromptTemplate:
     """Template of prompts and of their answers.
 
-    In `system`, `user`, `completion` and clauses, {name} stands for the value of a field,
-    {name:.1f} for it formatted as Python does; {{ and }} are braces. A template with clauses stands
-    for many prompts, each of which has some of the clauses, in their order, in place of {clauses}
-    in `user`; see `saying`. ValueError for a text that is not of this form.
+    In `system`, `user`, `completion` and clauses, {name} stands for the value of a field, and
+    {name:.1f} for the value formatted as in Python; {{ and }} are braces. A template with clauses
+    makes many prompts: each has some of the clauses, in their order, in place of {clauses} in
+    `user`; see `saying`. ValueError for a text that is not of this form.
     """
 
     name: str
@@ -73,19 +73,19 @@ class PromptTemplate:
 
     @property
     def n_clauses_min(self) -> int:
-        """Clauses of a prompt at least: one, if else nothing were asked for."""
+        """Smallest number of clauses: one if the prompt asks for nothing without them, else 0."""
         return int(bool(self.clauses) and not self.prompt_fields)
 
     @property
     def content(self) -> dict[str, Any]:
-        """Its fields as data; without clauses if it has none."""
+        """Its fields as a dictionary; without clauses if it has none."""
         found = asdict(self)
         if not self.clauses:
             del found[CLAUSES]
         return found
 
     def saying(self, which: Iterable[int]) -> PromptTemplate:
-        """The template of the prompts that have the clauses with these indices, and no others."""
+        """The template whose prompts have exactly the clauses with these indices."""
         return _saying(self, tuple(sorted(which))) if self.clauses else self
 
     @property
@@ -94,12 +94,12 @@ class PromptTemplate:
         return self.prompt_fields.union(_field_names(self.completion))
 
     def prompt(self, values: Mapping[str, object]) -> str:
-        """The prompt for a model that goes on with a text. ValueError naming a missing field."""
+        """The prompt for a model that continues a text. ValueError naming a missing field."""
         parts = [self._filled(part, values) for part in (self.system, self.user) if part]
         return "\n\n".join(parts) + "\n"
 
     def messages(self, values: Mapping[str, object]) -> tuple[dict[str, str], ...]:
-        """The prompt for a model that chats, as a system message, if any, and the user's."""
+        """The prompt for a chat model: a system message, if any, and the user's message."""
         parts = {"system": self.system, "user": self.user}
         return tuple(
             {"role": role, "content": self._filled(part, values)}
@@ -108,16 +108,19 @@ class PromptTemplate:
         )
 
     def example(self, values: Mapping[str, object]) -> Example:
-        """A prompt with its completion, to learn from."""
+        """A training example: a prompt with its completion."""
         return Example(self.prompt(values), self._filled(self.completion, values))
 
     def chat(self, values: Mapping[str, object]) -> Chat:
-        """A chat with the completion as the assistant's message, to learn from."""
+        """A training chat, with the completion as the assistant's message."""
         answer = {"role": "assistant", "content": self._filled(self.completion, values)}
         return Chat((*self.messages(values), answer))
 
     def _filled(self, text: str, values: Mapping[str, object]) -> str:
-        """ValueError naming a missing field, or one whose value cannot be formatted so."""
+        """A text with its fields filled in.
+
+        ValueError naming a missing field, or one whose value cannot be formatted as asked.
+        """
         if self.clauses:
             raise self._error("its clauses are not chosen yet: PromptTemplate.saying does")
         for name in _field_names(text):
@@ -134,11 +137,11 @@ class PromptTemplate:
 
 
 def load_template(name: str | Path) -> PromptTemplate:
-    """A shipped template by its name, or one of the user's by the path of its TOML file.
+    """A shipped template by its name, or a template of one's own by the path of its TOML file.
 
-    The file has the texts `user`, `completion` and, if wanted, `system`, and `clauses`, a list of
-    texts; its name is the template's. ValueError for an unknown name or a malformed file,
-    FileNotFoundError for no such file.
+    The file has the texts `user`, `completion` and, optionally, `system`, and `clauses`, a list of
+    texts. The template's name is that of the file. ValueError for an unknown name or a malformed
+    file, FileNotFoundError.
     """
     path = Path(name)
     if path.suffix != ".toml":

@@ -1,4 +1,4 @@
-"""Strings that end a text, found among tokens."""
+"""Stop strings: strings that end a text, found in sequences of tokens."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Decode = Callable[[Sequence[np.ndarray]], list[str]]
 """The text of each of some sequences of tokens."""
 
 MARGIN = 4
-"""Tokens more that are looked at, where a character may have been cut in two (in UTF-8)."""
+"""Extra tokens that are decoded, since a UTF-8 character may be split between tokens."""
 
 
 class Cut(NamedTuple):
     """End of a text."""
 
     n_tokens: int
-    """Tokens up to the one that completes the stop string: a model that is trained on them learns
-    to stop."""
+    """Number of tokens up to the one that completes the stop string, so that a model that is
+    trained on them learns to stop."""
     text: str
     """Text before the stop string."""
 
 
 class StopStrings:
-    """Finds where a text first has one of some strings, which may span tokens.
+    """Finds the first stop string of a text; it may span several tokens.
 
     Args:
       stops: strings; ValueError if one is empty.
@@ -44,7 +44,7 @@ class StopStrings:
     def cuts(self, sequences: Sequence[np.ndarray], checked: Sequence[int]) -> list[Cut | None]:
         """End of each sequence; None if it has no stop string.
 
-        checked: how many tokens of each are known to have no stop string.
+        checked: number of tokens of each that are known to have no stop string.
         """
         if not self.stops:
             return [None] * len(sequences)
@@ -58,14 +58,14 @@ class StopStrings:
         ]
 
     def _cut(self, tokens: np.ndarray) -> Cut | None:
-        """The fewest tokens whose text has a stop string, and what is before it; None for none."""
+        """The fewest tokens whose text has a stop string, and the text before it; or None."""
 
         def place(n: int) -> int:
             """Position of the first stop string in the text of n tokens; -1 for none."""
             text = self.decode([tokens[:n]])[0]
             return min((at for stop in self.stops if (at := text.find(stop)) >= 0), default=-1)
 
-        if place(len(tokens)) < 0:  # a text may begin another way than a part of it
+        if place(len(tokens)) < 0:  # a part may decode differently from the whole text
             return None
         n = bisect_left(range(len(tokens)), True, key=lambda n: place(n) >= 0)
         return Cut(n, self.decode([tokens[:n]])[0][: place(n)])

@@ -1,7 +1,7 @@
-"""Transitions of an automaton of bytes by whole tokens.
+"""Transitions of an automaton over bytes by whole tokens.
 
-All states walk down the trie of the tokens at once, level by level, so that beginnings which tokens
-share are walked once, and what no state can begin is not walked at all.
+All states walk down the trie of the tokens at once, level by level. So prefixes that tokens share
+are walked once, and prefixes that no state allows are not walked.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from scipy.sparse.csgraph import breadth_first_order
 from crystaljax.text.automata import Automaton
 
 MAX_TRANSITIONS = 50_000_000
-"""Transitions at most; each takes some 40 bytes while a grammar is built."""
+"""Largest number of transitions; each takes about 40 bytes while a grammar is built."""
 
 _AT_ONCE = 4_000_000
-"""Steps to children of the trie that are tried at a time."""
+"""Number of steps to children in the trie that are computed at a time."""
 
 
 class Transitions(NamedTuple):
-    """From state by label to the following state, int32 [T] each."""
+    """Transitions from a state by a label to the next state, int32 [T] each."""
 
     state: np.ndarray
     label: np.ndarray
@@ -36,14 +36,14 @@ class Transitions(NamedTuple):
 
 
 class _Level(NamedTuple):
-    """The nodes of a trie that are equally deep, one parent's after another's."""
+    """The nodes of one depth in a trie, sorted by parent."""
 
     first: np.ndarray
     """int [parents]: the first child of each node of the level above."""
     n_children: np.ndarray
-    """int [parents]: how many children it has."""
+    """int [parents]: its number of children."""
     symbol: np.ndarray
-    """int [nodes]: what leads to a node."""
+    """int [nodes]: the symbol that leads to a node."""
     label: np.ndarray
     """int [nodes]: the sequence that ends there, −1 if none does."""
 
@@ -51,10 +51,10 @@ class _Level(NamedTuple):
 def columns_and_transitions(
     automaton: Automaton, tokens: Sequence[bytes | None]
 ) -> tuple[np.ndarray, Transitions]:
-    """The transitions by tokens, and the label of each token; None and b"" stand nowhere.
+    """The transitions by tokens, and the label of each token, int [V].
 
-    Tokens of the same classes of bytes have the same label, int [V], −1 for those that no text has.
-    ValueError for more than `MAX_TRANSITIONS`.
+    Tokens of the same classes of bytes share a label. It is −1 for tokens that are in no text,
+    among them None and b"". ValueError for more than `MAX_TRANSITIONS`.
     """
     lives = automaton.next_state.max(axis=0) >= 0
     classes = bytes(automaton.symbol.astype(np.uint8))
@@ -68,7 +68,7 @@ def columns_and_transitions(
 
 
 def _trie(sequences: Sequence[bytes], n_symbols: int) -> Iterator[_Level]:
-    """The levels of the trie of sequences of symbols, from below the root."""
+    """The levels of the trie of sequences of symbols, starting below the root."""
     length = np.array([len(x) for x in sequences], np.int64)
     start = np.cumsum(length) - length
     flat = np.frombuffer(b"".join(sequences), np.uint8).astype(np.int64)
@@ -89,9 +89,9 @@ def _trie(sequences: Sequence[bytes], n_symbols: int) -> Iterator[_Level]:
 
 
 def _walked(automaton: Automaton, levels: Iterator[_Level]) -> Transitions:
-    """The transitions from each state by each label that can stand there."""
+    """The transitions from each state by each label that it allows."""
     states = np.arange(len(automaton.accepting), dtype=np.int32)
-    walks = Transitions(states, np.zeros_like(states), states)  # labels are nodes meanwhile
+    walks = Transitions(states, np.zeros_like(states), states)  # labels: nodes of the trie
     found: list[Transitions] = []
     for level in levels:
         further: list[Transitions] = []
@@ -109,7 +109,7 @@ def _walked(automaton: Automaton, levels: Iterator[_Level]) -> Transitions:
 
 
 def _parts(level: _Level, walks: Transitions) -> Iterator[Transitions]:
-    """The walks that go on, few enough at a time."""
+    """The walks that continue, in chunks."""
     walks = walks.where(level.n_children[walks.label] > 0)
     steps = np.cumsum(level.n_children[walks.label])
     cuts = np.searchsorted(steps, np.arange(_AT_ONCE, steps[-1:].sum(), _AT_ONCE))
@@ -119,7 +119,7 @@ def _parts(level: _Level, walks: Transitions) -> Iterator[Transitions]:
 
 
 def _stepped(automaton: Automaton, level: _Level, walks: Transitions) -> Transitions:
-    """The walks one symbol further, to each child that the automaton allows."""
+    """The walks after one more symbol, to each child that the automaton allows."""
     count = level.n_children[walks.label]
     step = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     child = np.repeat(level.first[walks.label], count) + step
@@ -137,9 +137,9 @@ def _joined(parts: Sequence[Transitions]) -> Transitions:
 def pruned(
     transitions: Transitions, accepting: np.ndarray, start: int = 0
 ) -> tuple[Transitions, np.ndarray]:
-    """The part on a way from the start to an end, with its states numbered anew, the start as 0.
+    """The states on paths from the start to an accepting state, renumbered with the start as 0.
 
-    accepting: bool [N], also of the result. ValueError if no way leads from the start to an end.
+    accepting: bool [N], also of the result. ValueError if there is no such path.
     """
     n = len(accepting)
     state, _, following = transitions
@@ -147,7 +147,7 @@ def pruned(
     to_end = np.concatenate([following, np.full(len(ends), n)]), np.concatenate([state, ends])
     alive = _reached(*to_end, n + 1, n)[:n]
     if not alive[start]:
-        raise ValueError("no sequence of tokens makes one of its texts")
+        raise ValueError("no sequence of tokens makes a text that matches it")
     transitions = transitions.where(alive[state] & alive[following])
     kept = _reached(transitions.state, transitions.following, n, start)
     transitions = transitions.where(kept[transitions.state])
@@ -160,7 +160,7 @@ def pruned(
 
 
 def _reached(source: np.ndarray, target: np.ndarray, n: int, start: int) -> np.ndarray:
-    """bool [n]: the nodes of a graph that ways from one of them lead to."""
+    """bool [n]: the nodes of a graph that can be reached from the start."""
     graph = csr_array((np.ones(len(source), bool), (source, target)), shape=(n, n))
     found = np.zeros(n, bool)
     found[breadth_first_order(graph, start, return_predecessors=False)] = True

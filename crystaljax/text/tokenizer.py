@@ -35,10 +35,10 @@ def transformers_module() -> Any:
 
 
 class Tokenizer:
-    """A fast tokenizer of Hugging Face, with what training and sampling need.
+    """A fast tokenizer of Hugging Face, with the methods that training and sampling need.
 
-    Prompts and completions are always tokenised apart, so that a prompt has the same tokens alone,
-    as a sampler sees it, as in front of its completion.
+    Prompts and completions are always tokenised separately. So a prompt has the same tokens in
+    sampling, where it is alone, and in training, where its completion follows.
 
     Args:
       fast: a `transformers.PreTrainedTokenizerFast`. ValueError if it has no end token.
@@ -56,8 +56,8 @@ class Tokenizer:
     def load(cls, name: str | Path) -> Tokenizer:
         """From a folder, or a name on the Hugging Face hub.
 
-        tokenizer.json alone says how texts are split. (transformers' AutoTokenizer takes the
-        model's type in config.json to know better, and so gives other tokens for some folders.)
+        Only tokenizer.json decides how texts are split. (transformers' AutoTokenizer lets the
+        model's type in config.json override it, and so gives other tokens for some folders.)
 
         FileNotFoundError if there is no tokenizer.json, ValueError if it cannot be read,
         ImportError without the package transformers.
@@ -77,7 +77,7 @@ class Tokenizer:
             raise FileNotFoundError(
                 f"no tokenizer {name!s}: it is no folder here, and the hub gave none: {error}"
             ) from error
-        except Exception as error:  # the Rust library raises Exception itself
+        except Exception as error:  # the Rust library raises plain Exception
             raise ValueError(f"the tokenizer {name!s} cannot be read: {error}") from error
         return cls(loaded)
 
@@ -106,16 +106,16 @@ class Tokenizer:
 
     @cached_property
     def start_tokens(self) -> list[int]:
-        """Beginning of every text: the start token, or nothing."""
+        """Tokens at the start of every text: the start token, or none."""
         return [i for i in self.fast("").input_ids if i == self.fast.bos_token_id]
 
     def n_vocabulary(self, multiple: int = 1) -> int:
-        """Number of embeddings for all tokens, rounded up to a multiple."""
+        """Number of embeddings for all tokens, rounded up to a multiple of `multiple`."""
         largest = max(self.fast.get_vocab().values())
         return (largest // multiple + 1) * multiple
 
     def add_tokens(self, texts: Iterable[str]) -> list[int]:
-        """Make each text one token of its own, kept in decoded texts; the tokens that are new.
+        """Make each text a single token, which decoded texts keep; returns the tokens that are new.
 
         The model then needs `n_vocabulary` embeddings.
         """
@@ -126,7 +126,7 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Tokens (int32 [n]) of each text, without start and end.
 
-        ValueError naming the first text with something that the tokenizer has no token for.
+        ValueError naming the first text with characters that the tokenizer has no token for.
         """
         if not texts:
             return []
@@ -147,7 +147,7 @@ class Tokenizer:
         )
 
     def prompts(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Tokens (int32 [n]) of texts to go on from: the start token, and the text."""
+        """Tokens (int32 [n]) of texts to continue: the start token and the text."""
         start = np.array(self.start_tokens, np.int32)
         return [np.concatenate([start, tokens]) for tokens in self.encode(texts)]
 
@@ -161,7 +161,7 @@ class Tokenizer:
         ]
 
     def chat_prompts(self, chats: Sequence[Sequence[Message]]) -> list[np.ndarray]:
-        """Tokens (int32 [n]) of chats up to where the assistant is to speak.
+        """Tokens (int32 [n]) of chats up to the start of the assistant's next message.
 
         ValueError if there is no chat template, or it refuses the messages.
         """
@@ -192,7 +192,7 @@ class Tokenizer:
         ]
 
     def token_bytes(self) -> list[bytes | None]:
-        """[n_vocabulary]: the bytes that each token adds to a text; None for special tokens.
+        """[n_vocabulary]: bytes of each token in a text; None for special tokens.
 
         ValueError if tokens do not stand for bytes by themselves (e.g. words with spaces put
         between them).
@@ -214,7 +214,7 @@ class Tokenizer:
 
     @cached_property
     def _special(self) -> np.ndarray:
-        """int [n]: tokens that are no text."""
+        """int [n]: special tokens, which are no text."""
         added = self.fast.added_tokens_decoder.items()
         return np.array([*self.fast.all_special_ids, *(i for i, token in added if token.special)])
 
@@ -227,7 +227,7 @@ class Tokenizer:
 
     @cached_property
     def _knows_system(self) -> bool:
-        """The chat template writes what a system message says."""
+        """Whether the chat template supports a system message."""
         from jinja2 import TemplateError
 
         probe = [{"role": "system", "content": "zyx"}, *_PROBE]
@@ -237,10 +237,10 @@ class Tokenizer:
             return False
 
     def _written(self, chat: Sequence[Message], prompt: bool, number: int) -> str:
-        """A chat as text, with the assistant's cue at the end for a prompt.
+        """A chat as text; with `prompt` it ends with the header of the assistant's message.
 
-        Where the template knows no system role, as Gemma's, the user's first message begins with
-        what it says.
+        If the template has no system role, as Gemma's, the system message is put in front of the
+        user's first message.
         """
         if not self.fast.chat_template:
             raise ValueError(
@@ -272,7 +272,7 @@ def _decoder_kinds(decoder: dict[str, Any] | None) -> set[str]:
 
 
 def _bytes_of(token: str, kinds: set[str]) -> bytes:
-    """The bytes that a token of the vocabulary stands for."""
+    """The bytes of a token of the vocabulary."""
     if "ByteLevel" in kinds:
         return bytes(_BYTE_OF.get(character, 0) for character in token)
     if "ByteFallback" in kinds and len(token) == 6 and token.startswith("<0x"):

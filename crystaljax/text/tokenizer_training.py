@@ -1,4 +1,4 @@
-"""Tokenizers for models from scratch: learnt from the texts of a task, or of given words."""
+"""Tokenizers for models trained from scratch: trained on texts, or made of given words."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ CHARACTERS = r"[\s\S]"
 
 
 def train_bpe(texts: Sequence[str], n_vocabulary: int, added: Sequence[str] = ()) -> Tokenizer:
-    """A byte-level BPE tokenizer: it knows any text. The same texts give the same tokenizer.
+    """A byte-level BPE tokenizer: it encodes any text. The same texts give the same tokenizer.
 
     Args:
-      n_vocabulary: tokens at most, at least 259 + those added: the bytes, start, end and padding.
+      n_vocabulary: largest number of tokens, at least 259 (bytes, start, end, padding) + those
+        added.
       added: texts that are one token each, e.g. the tags of a format; kept in decoded texts.
 
     ValueError if there is no text, or `n_vocabulary` is too small.
@@ -44,9 +45,9 @@ def train_bpe(texts: Sequence[str], n_vocabulary: int, added: Sequence[str] = ()
 
 
 def train_words(texts: Sequence[str], pattern: str, added: Sequence[str] = ()) -> Tokenizer:
-    r"""A tokenizer whose tokens are the matches of a regular expression, and what lies between.
+    r"""A tokenizer whose tokens are the matches of a regular expression and the text between.
 
-    It knows only those that occur in the texts. The same texts give the same tokenizer.
+    It knows only tokens that occur in the texts. The same texts give the same tokenizer.
 
     Args:
       pattern: e.g. r"[A-Z][a-z]?|\d|\s" for elements, digits and blanks, or `CHARACTERS`.
@@ -59,7 +60,7 @@ def train_words(texts: Sequence[str], pattern: str, added: Sequence[str] = ()) -
 
 
 def from_vocabulary(vocabulary: Sequence[str], added: Sequence[str] = ()) -> Tokenizer:
-    """A tokenizer whose tokens are the given words, which stand in texts without anything between.
+    """A tokenizer whose tokens are the given words; texts are these words, concatenated.
 
     The longest word that fits is taken. Texts with anything else in them cannot be encoded.
 
@@ -75,7 +76,7 @@ def from_vocabulary(vocabulary: Sequence[str], added: Sequence[str] = ()) -> Tok
 def words_and_more(
     vocabulary: Sequence[str], texts: Sequence[str], added: Sequence[str] = ()
 ) -> Tokenizer:
-    """The same, and what else occurs in the texts, such as prompts, as symbols and characters.
+    """The same; other parts of the texts, such as prompts, are split into symbols and characters.
 
     ValueError as `from_vocabulary`, and if there is no text.
     """
@@ -84,20 +85,20 @@ def words_and_more(
 
 
 def _either(vocabulary: Sequence[str]) -> str:
-    """The longest word of a vocabulary that fits; ValueError if it is none."""
+    """Regular expression for the longest word of a vocabulary; ValueError for a bad vocabulary."""
     if len(set(vocabulary)) < len(vocabulary) or "" in vocabulary:
         raise ValueError("a vocabulary's words must be different and not empty")
     return one_of(vocabulary)
 
 
 def _parts(split: Any, texts: Sequence[str], added: Sequence[str]) -> set[str]:
-    """The different pieces that texts are cut into between the added tokens."""
+    """The distinct pieces of the texts, without the added tokens."""
     parts = _without(texts, added)
     return {word for part in parts for word, _ in split.pre_tokenize_str(part)}
 
 
 def _split(pattern: str) -> Any:
-    """Cuts texts into the matches of a regular expression, and what lies between."""
+    """Pre-tokenizer: splits texts into matches of a regular expression and the text between."""
     from tokenizers import Regex, pre_tokenizers
 
     return pre_tokenizers.Split(Regex(pattern), "isolated")
@@ -126,7 +127,7 @@ def _without(texts: Sequence[str], added: Sequence[str]) -> list[str]:
 
 
 def _finished(backend: Any, added: Sequence[str], **special: str) -> Tokenizer:
-    """The tokenizer with its added tokens, that starts every text with the start token."""
+    """The tokenizer with its added tokens; every text gets the start token first."""
     from tokenizers import processors
 
     backend.post_processor = processors.TemplateProcessing(

@@ -1,4 +1,4 @@
-"""Texts of the same crystals in random equivalent descriptions, to learn from."""
+"""Data augmentation: texts of the same crystals in random equivalent descriptions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from crystaljax.tokenizations.base import TextFormat
 def augmented(format: TextFormat, crystals: Crystals, rng: np.random.Generator) -> list[str]:
     """A text of each of B crystals in a random equivalent description.
 
-    A format that has `augment` says itself which: those of all atoms (P1) write them in random
-    order from a random origin. Of others the description is another one in the same space group
-    (origin, axes, representatives), with the sites in their standard order, as in pretraining of
-    the Wyckoff transformer.
+    A format with an `augment` method uses it: formats of all atoms (P1) choose a random order of
+    atoms and a random origin. Other formats write another description in the same space group
+    (origin, axes, representatives), with the sites in their standard order, as in the pretraining
+    of the Wyckoff transformer.
     """
     own = getattr(format, "augment", None)
     if own is not None:

@@ -1,4 +1,4 @@
-"""The protocols of tokenizations, and the result of decoding."""
+"""Protocols of tokenizations, and the result of decoding."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Decoded:
     """Results of decoding B sequences."""
 
     crystals: Crystals
-    """[B]; rows that are no crystal are all zero."""
+    """[B]; rows without a crystal are all zero."""
     ok: np.ndarray
     """bool [B]: the sequence describes a crystal."""
     reasons: list[str | None]
-    """[B]: why it does not, None where it does."""
+    """[B]: reason that it does not; None where it does."""
 
 
 class Tokenization(Protocol, Generic[TokensT]):
-    """A way to write crystals as sequences; `TokensT` is a batched pytree of arrays.
+    """A representation of crystals as sequences; `TokensT` is a batched pytree of arrays.
 
-    Each tokenization defines its own tokens, and the policies that speak it know their layout.
+    Each tokenization defines its own tokens; the policies that use it know their layout.
     """
 
     def encode(self, crystals: Crystals) -> TokensT:
@@ -36,21 +36,21 @@ class Tokenization(Protocol, Generic[TokensT]):
         ...
 
     def decode(self, tokens: TokensT) -> Decoded:
-        """The crystals that B sequences describe; a bad sequence costs itself alone."""
+        """The crystals that B sequences describe; a bad sequence makes only its own row not ok."""
         ...
 
 
 @runtime_checkable
 class TextFormat(Protocol):
-    """A tokenization whose tokens are texts: what language models read and write.
+    """A tokenization whose tokens are texts, for language models.
 
-    `tokenizations.registry.create_format` makes one by name or from a user's file. Options are
-    best the fields of a dataclass, so that a model's folder can keep them. A format may have more:
+    `tokenizations.registry.create_format` makes one by name or from a user's file. Options should
+    be fields of a dataclass, so that a model's folder can store them. Optional methods:
 
-    - `vocabulary() -> list[str]`: words that its texts are made of, for tokenizers of them;
+    - `vocabulary() -> list[str]`: words that its texts are made of, for tokenizers of words;
     - `symbols: str`: a regular expression for the tokens of its texts (`text.cutting`);
-    - `augment(crystals, rng) -> list[str]`: texts of random descriptions of the same crystals, if
-      they are not those of `tokenizations.augmentation`.
+    - `augment(crystals, rng) -> list[str]`: texts of random descriptions of the same crystals,
+      instead of those of `tokenizations.augmentation`.
     """
 
     def encode(self, crystals: Crystals) -> list[str]:
@@ -58,14 +58,14 @@ class TextFormat(Protocol):
         ...
 
     def decode(self, tokens: Sequence[str]) -> Decoded:
-        """The crystals that B texts describe; a bad text costs itself alone."""
+        """The crystals that B texts describe; a bad text makes only its own row not ok."""
         ...
 
     def pattern(
         self, space_groups: Iterable[int] | None = None, elements: Iterable[str] | None = None
     ) -> str:
-        """A regular expression that the texts of crystals of those groups and elements match.
+        """A regular expression for the texts of crystals of the given space groups and elements.
 
-        All groups and elements by default. In the syntax of `text.grammar.from_regex`.
+        All groups and elements by default. The syntax is that of `text.grammar.from_regex`.
         """
         ...

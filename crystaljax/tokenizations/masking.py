@@ -12,26 +12,27 @@ from crystaljax.composition import atomic_number
 from crystaljax.crystal import Crystals
 
 MASK = "?"
-"""Stands for the symbol of the hidden element."""
+"""Placeholder for the symbol of the hidden element."""
 
 STAND_INS = (("Ts", "Og"), ("Np", "Pu"), ("He", "Ne"), ("Rf", "Rg"))
-"""Pairs of elements that hardly any crystal has and that follow each other, in order of atomic
-number, of electronegativity or of the alphabet, so that they stand in the same place of formulas.
+"""Pairs of rare elements that are neighbours in atomic number, in electronegativity or in the
+alphabet, so that both have the same place in formulas.
 """
 
 
 def masked(
     write: Callable[[Crystals], list[str]], crystals: Crystals, species: np.ndarray
 ) -> list[str]:
-    """The text of each of B crystals with `MASK` wherever the symbol of one element would stand.
+    """The text of each of B crystals with `MASK` in place of the symbol of one element.
 
-    Each crystal is written twice, with two other elements in place of the hidden one: where the
-    texts differ, and in nothing but the symbols of the two, it stood. So no text is searched for
-    symbols, which other words contain, and what a text derives from its elements, such as their
-    order in a formula, does not tell the hidden one.
+    Each crystal is written twice, with two other elements in place of the hidden one. The texts
+    differ only in the symbols of these two, and `MASK` is put there. So texts are not searched for
+    symbols, which other words may contain. And the order of elements, in a formula for example,
+    does not reveal the hidden one.
 
     Args:
-      write: texts of crystals, such as `TextFormat.encode`; a random one must be the same again.
+      write: writes texts of crystals, such as `TextFormat.encode`. A random one must write the same
+        text when it is called again.
       species: int [B], atomic number of the element to hide.
 
     ValueError naming the first crystal that has no such element, or whose texts differ in more.
@@ -71,7 +72,7 @@ def masked(
 
 
 def _compared(texts: Sequence[str], pair: Sequence[str]) -> str | None:
-    """Two texts with `MASK` where they have the two symbols; None if they differ in more."""
+    """The text with `MASK` where two texts have the two symbols; None if they differ in more."""
     one, other = texts
     starts = [m.start() for m in re.finditer(pair[0], one) if other.startswith(pair[1], m.start())]
     ends = [0, *(start + len(pair[0]) for start in starts)]

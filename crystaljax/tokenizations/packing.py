@@ -1,9 +1,9 @@
-"""Many short sequences in few rows of one fixed shape, so that nothing is computed on padding.
+"""Packs many short sequences into rows of fixed shapes, with little padding.
 
-Sites have 5 tokens, and every sequence one more at its end, from which the lattice is predicted.
-A row holds the sites of some crystals in `row_sites` slots and their ends in `row_crystals`
-slots; which tokens see each other is told by `crystal` and the positions, not by their order.
-So the kind of every token is known at compile time.
+Each site has 5 tokens, and each sequence one end token, from which the lattice is predicted. A row
+has separate slots for the sites of some crystals and for their ends. Attention masks follow from
+the sequence numbers and positions, not from the order in the row. So the kind of every token is
+known at compile time.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from crystaljax.crystal import Array
 from crystaljax.tokenizations.wyckoff import TOKENS_PER_SITE, WyckoffTokens
 
 EVEN_WIDTH = 100
-"""Tokens of a row at which its attention takes as long as everything else (measured on a CPU)."""
+"""Length of a row at which attention takes as long as everything else (measured on a CPU)."""
 
 NOWHERE = np.iinfo(np.int32).max
-"""Stands for a sequence in empty slots; JAX drops what is scattered there."""
+"""Sequence number of empty slots; out of range, so that JAX drops what is scattered there."""
 
 
 class Rows(NamedTuple):
@@ -33,12 +33,12 @@ class Rows(NamedTuple):
     sites: int
     """S, site slots of a row."""
     crystals: int
-    """C, crystals in a row at most."""
+    """C, the largest number of crystals in a row."""
 
 
 RowPlan = tuple[Rows, ...]
-"""The blocks that every batch of a run is packed into, the widest rows first. Attention costs the
-square of a row's width, so most crystals, which are small, go into narrow rows."""
+"""Shapes of the blocks that every batch of a run is packed into, the widest rows first. The cost of
+attention grows with the square of a row's width, so small crystals go into narrow rows."""
 
 
 @jax.tree_util.register_dataclass
@@ -47,9 +47,9 @@ class PackedTokens:
     """Some of a batch's B sequences, in R rows of S site slots and C end slots."""
 
     crystal: Array
-    """int32 [R, S]: which of the B sequences the site is of; `NOWHERE` in empty slots."""
+    """int32 [R, S]: number of the site's sequence among the B; `NOWHERE` in empty slots."""
     site: Array
-    """int32 [R, S]: the site's place in its sequence, from 0."""
+    """int32 [R, S]: position of the site in its sequence, from 0."""
     group: Array
     """int32 [R, S]: space group, 1-230 (1 in empty slots)."""
     wyckoff: Array
@@ -61,7 +61,7 @@ class PackedTokens:
     frac: Array
     """float32 [R, S, 3]"""
     end_crystal: Array
-    """int32 [R, C]: which of the B sequences ends here; `NOWHERE` in empty slots."""
+    """int32 [R, C]: number of the sequence that ends here; `NOWHERE` in empty slots."""
     end_site: Array
     """int32 [R, C]: its number of sites."""
     end_group: Array
@@ -73,11 +73,11 @@ class PackedTokens:
 
 
 def plan_rows(batches: Sequence[np.ndarray], widest: int | None = None) -> RowPlan:
-    """The plan that costs least of those that batches like the ones given fit.
+    """The cheapest plan that holds batches like the ones given.
 
     Args:
       batches: number of sites (int [n]) of each crystal, for some batches.
-      widest: sites of wide rows, at least as many as any crystal has; by default just as many.
+      widest: number of sites of wide rows, by default that of the largest crystal.
     """
     sites = np.concatenate(batches)
     widest = widest or int(sites.max())
@@ -86,7 +86,7 @@ def plan_rows(batches: Sequence[np.ndarray], widest: int | None = None) -> RowPl
 
 
 def _plan(batches: Sequence[np.ndarray], narrow: int, widest: int) -> RowPlan:
-    """Wide and narrow rows, no more than the most demanding batch needs."""
+    """Plan of wide and narrow rows, as many as the batch that needs most."""
     mean = np.concatenate(batches).mean()
 
     def rows(sites: int) -> Rows:
@@ -108,9 +108,9 @@ def _cost(plan: RowPlan) -> float:
 def pack(tokens: WyckoffTokens, plan: RowPlan) -> tuple[PackedTokens, ...]:
     """Pack sequences (numpy, on the host): a `PackedTokens` for each block of the plan.
 
-    The rare batch that the plan has no room for gets its first block lengthened by as many rows
-    again, and again until it fits; each such length is compiled once. ValueError if a sequence
-    has more sites than the widest row.
+    If a batch does not fit into the plan (rarely), rows are added to the first block, as many as it
+    has in the plan at a time, until it fits; each such shape is compiled once. ValueError if a
+    sequence has more sites than the widest row.
     """
     n_sites = np.asarray(tokens.n_sites)
     if n_sites.max(initial=0) > plan[0].sites:
@@ -124,7 +124,7 @@ def pack(tokens: WyckoffTokens, plan: RowPlan) -> tuple[PackedTokens, ...]:
 
 
 def pad_rows(packed: PackedTokens, multiple: int) -> PackedTokens:
-    """As many rows as `multiple` divides (numpy); those added are empty and come last."""
+    """Pad with empty rows at the end (numpy) to a number of rows that `multiple` divides."""
     n_rows = len(packed.crystal)
     blank = {"crystal": NOWHERE, "end_crystal": NOWHERE, "group": 1, "end_group": 1}
     padded = {}
@@ -136,7 +136,7 @@ def pad_rows(packed: PackedTokens, multiple: int) -> PackedTokens:
 
 
 class _Places(NamedTuple):
-    """Block and offset of each of n sequences; -1 in `block` where there is no room."""
+    """Block and offset of each of n sequences (int [n]); block -1: it did not fit."""
 
     block: np.ndarray
     row: np.ndarray

@@ -1,4 +1,4 @@
-"""Text formats of users' own, tried on a few crystals: decode and pattern have to fit encode."""
+"""Tests of a user's text format on a few crystals: decode and pattern must agree with encode."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PROBES = (
     "186\n3.823 6.261\nS 2b 0.0000\nZn 2b 0.3748",
     "205\n5.650\nN 8c 0.0557",
 )
-"""Prototypes (AFLOW; one a crystal system) as Wyckoff texts, which a user's format has to write
-and read: high-pressure Cf, baddeleyite, perovskite, rutile, ilmenite, wurtzite, alpha-N2."""
+"""Prototypes (AFLOW; one per crystal system) as Wyckoff texts, which a user's format must encode
+and decode: high-pressure Cf, baddeleyite, perovskite, rutile, ilmenite, wurtzite, alpha-N2."""
 
 
 def check_format(name: str, format: TextFormat) -> None:
-    """ValueError if a format does not bring the probes back, or not as its pattern says.
+    """ValueError if a format does not decode the texts that it encodes, or its pattern fails.
 
-    If it has a vocabulary, the texts have to be made of its words.
+    If it has a vocabulary, the texts must be made of its words.
     """
     crystals = WyckoffText().decode(_PROBES).crystals
     texts = _called(name, "encode", format.encode, crystals)
@@ -68,7 +68,7 @@ def check_format(name: str, format: TextFormat) -> None:
 
 
 def _matches(name: str, pattern: str, text: str) -> bool:
-    """ValueError for a pattern that is none."""
+    """Whether a text matches; ValueError for an invalid pattern."""
     try:
         return re.fullmatch(pattern, text) is not None
     except (re.error, TypeError) as error:
@@ -84,7 +84,7 @@ def _called(name: str, method: str, function: Any, *arguments: Any) -> Any:
 
 
 def _changed(written: Crystals, read: Crystals) -> list[int]:
-    """Crystals that are not the same when read, by pymatgen's matcher as it is."""
+    """Crystals that differ after decoding, by pymatgen's matcher with default tolerances."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     from crystaljax.structures import to_structures

@@ -24,7 +24,7 @@ DEFAULT_FORMAT = "wyckoff-text"
 
 
 class _Entry(NamedTuple):
-    """A tokenization that comes with the package, imported when first asked for."""
+    """A tokenization of the package, imported on first use."""
 
     kind: Kind
     source: str
@@ -46,12 +46,12 @@ _METHODS = ("encode", "decode", "pattern")
 
 
 def tokenization_names(kind: Kind | None = None) -> tuple[str, ...]:
-    """Names that `create_tokenization` knows, of both kinds or of one."""
+    """Names for `create_tokenization`, of both kinds or of one."""
     return tuple(name for name, entry in _TOKENIZATIONS.items() if kind in (None, entry.kind))
 
 
 def kind_of(specification: str) -> Kind:
-    """The hybrid sequence of the Wyckoff transformer, or a text format.
+    """Kind of a tokenization: the Wyckoff transformer's hybrid sequence, or a text format.
 
     ValueError for a name that is not known.
     """
@@ -67,12 +67,12 @@ def kind_of(specification: str) -> Kind:
 def create_tokenization(specification: str, **options: Any) -> Tokenization[Any]:
     """The tokenization of a specification (see the module's docstring).
 
-    `options` go to the class too, over those of the specification. A file is run: load none that
-    you do not trust. A class from a file is tried on a few crystals, and has to bring them back.
+    `options` override those of the specification. A file is run: give only files that you trust. A
+    class from a file is tested on a few crystals, which it must encode and decode again.
 
-    Errors: ValueError for a name that is not known, a file without the class, a class without one
-    of encode, decode and pattern, options that it does not take or of another type, and a class
-    whose decode or pattern contradicts its encode; FileNotFoundError; whatever the file raises.
+    Errors: ValueError for an unknown name, a file without the class, a class without encode, decode
+    or pattern, unknown options or options of another type, and a class whose decode or pattern
+    contradicts its encode; FileNotFoundError; any error that the file raises.
     """
     kind_of(specification)
     name, given = read_specification(specification)
@@ -97,7 +97,7 @@ def create_tokenization(specification: str, **options: Any) -> Tokenization[Any]
 def create_format(specification: str = DEFAULT_FORMAT, **options: Any) -> TextFormat:
     """The text format of a specification; see `create_tokenization`.
 
-    ValueError too for a tokenization that is no text.
+    Also ValueError for a tokenization that is not a text format.
     """
     if kind_of(specification) != "text":
         raise ValueError(
@@ -108,17 +108,18 @@ def create_format(specification: str = DEFAULT_FORMAT, **options: Any) -> TextFo
 
 
 def format_options(tokenization: Any) -> dict[str, Any]:
-    """Its options by name, defaults too; with its name they make it again.
+    """Options of a tokenization by name, defaults included, so that it can be made again.
 
-    ValueError for a user's class that takes options and does not tell them.
+    ValueError for a user's class that takes options but does not have them as attributes.
     """
     made = type(tokenization)
     takes = inspect.signature(made).parameters
     told = {f.name for f in fields(made)} if is_dataclass(made) else set()
     if untold := [name for name in takes if name not in told]:
         raise ValueError(
-            f"{made.__name__} takes options and does not tell them ({', '.join(untold)}): make it"
-            " a dataclass with these fields, so that they can be kept with a model"
+            f"{made.__name__} takes options but does not have them as attributes"
+            f" ({', '.join(untold)}): make it a dataclass with these fields, so that they can be"
+            " stored with a model"
         )
     return {name: getattr(tokenization, name) for name in takes}
 
@@ -141,7 +142,7 @@ def read_specification(specification: str) -> tuple[str, dict[str, Any]]:
 
 
 def _literal(text: str) -> Any:
-    """The value as Python reads it, or the text itself."""
+    """The value of a Python literal; other texts as they are."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -171,7 +172,7 @@ def _made(name: str, made: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """It is of that class, if the hint is one; whole numbers are numbers too, True is none."""
+    """Whether a value fits a type hint: an int is also a float, but a bool is not a number."""
     if hint is Any or not isinstance(hint, type) or get_origin(hint) is not None:
         return True
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The Wyckoff sequence of CrystalFormer: symmetry first, one site after the other, then the cell.
+"""The Wyckoff sequence of CrystalFormer: space group, then site by site, then the lattice.
 
 A crystal is its space group; for each symmetry-distinct site the Wyckoff letter, the element and
 the representative's x, y, z; an end token (the empty letter); and the lattice. Letters and
@@ -37,10 +37,10 @@ class WyckoffTokens(Batch):
     species: Array
     """int32 [B, S]: atomic numbers."""
     frac: Array
-    """float32 [B, S, 3]: representatives, with every dependent coordinate filled in."""
+    """float32 [B, S, 3]: coordinates of the representatives, dependent ones included."""
     lattice: Array
-    """float32 [B, 6]: a, b, c in Å over the cube root of the number of atoms in the conventional
-    cell, which takes out most of their spread; α, β, γ in radians."""
+    """float32 [B, 6]: a, b, c in Å divided by the cube root of the number of atoms in the
+    conventional cell, which removes most of their variance; α, β, γ in radians."""
 
     @property
     def n_sites(self) -> Array:
@@ -85,7 +85,7 @@ class WyckoffTokenization:
         lattice = np.asarray(orbits.constrain_lattice(group, lattice))
         flat = ok & ~(np.asarray(orbits.volume(lattice)) > 0)
         for row in np.flatnonzero(flat):
-            reasons[row] = "the lattice parameters close no cell"
+            reasons[row] = "the lattice parameters do not form a cell"
         ok &= ~flat
         crystals = Crystals(
             batch.space_group, batch.wyckoff, batch.species, np.asarray(frac), lattice
@@ -99,14 +99,14 @@ class WyckoffTokenization:
 
 
 def _length_unit(batch: Crystals | WyckoffTokens) -> np.ndarray:
-    """float32 [B]: cube root of the atoms in the conventional cell, 1 where there are none."""
+    """float32 [B]: cube root of the number of atoms in the conventional cell; 1 for empty rows."""
     group = np.clip(batch.space_group, 1, N_GROUPS) - 1
     atoms = tables().multiplicity[group[:, None], batch.wyckoff].sum(axis=1)
     return np.cbrt(np.maximum(atoms, 1)).astype(np.float32)
 
 
 def _faults(tokens: WyckoffTokens) -> list[str | None]:
-    """Reasons that sequences describe no crystal (before volumes are known), None if they do."""
+    """Reasons that sequences describe no crystal (its volume is checked later); None if they do."""
     group, letter, species = tokens.space_group, tokens.wyckoff, tokens.species
     known_group = (group >= 1) & (group <= N_GROUPS)
     row = np.where(known_group, group, 1) - 1

@@ -27,20 +27,20 @@ class PoolConfig:
     n_workers: int | None = None
     """Number of workers. By default one per core (and per GPU, on a cluster)."""
     chunk: int = 16
-    """Items per task: small for an even load, large for little overhead. Inline, a batch is one
-    task."""
+    """Items per task. Small chunks balance the load, large ones have less overhead. Inline, a batch
+    is one task."""
     timeout: float | None = 600.0
     """Seconds for one task, after which its worker is ended. None: no limit."""
     start_timeout: float = 600.0
     """Seconds for a worker to start and to build its reward."""
     attempts: int = 2
-    """Retries per item: workers that may die over one item before it counts as failed. Also how
-    many starts in a row may fail. After a loss, the items of a larger chunk are tried one by
-    one."""
+    """Attempts per item: an item that has lost this number of workers counts as failed. Also the
+    number of failed starts in a row after which a worker is given up. When a worker is lost, the
+    items of its chunk are tried one by one."""
     threads: int = 1
     """Processor threads of each worker (PyTorch, JAX, BLAS)."""
     gpus: float = 0.0
-    """GPUs that each Ray actor reserves, also in parts; without one it sees none."""
+    """GPUs that each Ray actor reserves; fractions are allowed. 0: the actor sees no GPU."""
     address: str | None = None
     """Ray cluster: "auto" or host:port; None: one on this machine for the life of the pool."""
 
@@ -107,7 +107,7 @@ class Pool:
         return self._scheduler.run(on_host(items))
 
     def close(self) -> None:
-        """End the workers; nothing can be judged any more."""
+        """End the workers; the pool cannot be used again."""
         self._closed = True
         if self._scheduler is not None:
             self._scheduler.close()

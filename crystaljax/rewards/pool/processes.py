@@ -1,4 +1,4 @@
-"""Workers that are processes of this machine."""
+"""Workers as processes of this machine."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from crystaljax.rewards.pool.workers import (
     worker_environment,
 )
 
-_GRACE = 2.0  # seconds for a process that closed its pipe to be gone, so that we learn how it died
+_GRACE = 2.0  # seconds to wait for the exit code of a process that closed its pipe
 
 
 class ProcessWorker:
-    """A process that was started afresh (not forked: JAX and PyTorch do not survive that).
+    """A spawned process (JAX and PyTorch do not survive a fork).
 
     It leads a process group, so that programs the reward starts are ended with it and Ctrl-C
     reaches the parent alone; it ends by itself when the parent is gone. For POSIX systems.
@@ -53,9 +53,9 @@ class ProcessWorker:
             self.connection.send_bytes(payload)
 
     def report(self) -> Event | None:
-        """The event that made the pipe or the end of the process ready; None when it listens.
+        """The next event of the process; None for its first message, which says that it listens.
 
-        Only then it is sent what to build, which may be large and would block the parent before.
+        `make_reward` is sent only then: it may be large, and would block the parent earlier.
         """
         try:
             if self.connection.poll():
@@ -118,12 +118,12 @@ class ProcessCrew:
         return [(worker, event) for worker, event in reports if event is not None]
 
     def close(self) -> None:
-        """Nothing is held beside the workers."""
+        """Nothing to release: the crew holds only its workers."""
 
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Variables that processes started meanwhile inherit."""
+    """Context with environment variables that processes started in it inherit."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -137,12 +137,12 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _work(pipe: Connection) -> None:
-    """The life of a worker process: build the reward, then judge until the pipe is closed."""
+    """Main function of a worker process: build the reward, judge until the pipe is closed."""
     os.setpgrp()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     holder = Holder()
     with suppress(EOFError, BrokenPipeError):
-        pipe.send_bytes(b"")  # it listens
+        pipe.send_bytes(b"")  # says that it listens
         pipe.send_bytes(_answer(holder.build, pipe.recv_bytes()))
         while True:
             pipe.send_bytes(_answer(holder.judge, pipe.recv_bytes()))
@@ -152,12 +152,12 @@ def _answer(action: Callable[[Any], Event], payload: bytes) -> bytes:
     """The pickled result of `action` on what the parent sent, or how it failed."""
     try:
         return pickle.dumps(action(pickle.loads(payload)))
-    except Exception:  # noqa: BLE001 (whatever it is, the parent raises it)
+    except Exception:  # noqa: BLE001 (any exception is sent to the parent, which raises it)
         return pickle.dumps(Failed(traceback.format_exc()))
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of the parent, even in the middle of a task."""
+    """Wait for the parent to end, then end this process group, even in the middle of a task."""
     parent = parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""Workers that are actors of a Ray cluster."""
+"""Workers as actors of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _import() -> Any:
 
 
 class RayWorker:
-    """An actor with a reward of its own; `pending` is the answer that is waited for."""
+    """An actor with a reward of its own; `pending` is the future of its current task."""
 
     def __init__(self, ray: Any, actor: Any, make_reward: Any) -> None:
         self._ray = ray
@@ -42,7 +42,7 @@ class RayWorker:
         self.pending = self._actor.judge.remote(items)
 
     def report(self) -> Event:
-        """The event that `pending` became."""
+        """The result of the current task, as an event."""
         answer, self.pending = self.pending, None
         try:
             return self._ray.get(answer)
@@ -90,7 +90,7 @@ class RayCrew:
         )
 
     def _room(self, threads: int, gpus: float) -> int:
-        """Workers that the cluster's processors and GPUs have room for."""
+        """Number of workers that the cluster's processors and GPUs have room for."""
         resources = self._ray.cluster_resources()
         by_cpus = int(resources.get("CPU", 0) // threads)
         by_gpus = int(resources.get("GPU", 0) // gpus) if gpus else by_cpus

@@ -1,4 +1,4 @@
-"""Deals chunks of a batch to workers that may die, and puts the answers in order."""
+"""Scheduler: gives chunks of a batch to workers that may die, and returns rewards in order."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Chunk:
     rows: np.ndarray
     """int [n]: which items."""
     lost: int = 0
-    """Number of workers that died or were timed out over it, if it is one item."""
+    """If it is one item: number of workers that died or timed out on it."""
 
 
 class Work:
-    """Open and finished items of a batch of n."""
+    """Pending and finished items of a batch of n."""
 
     def __init__(self, n: int, chunk: int, attempts: int) -> None:
         self.queue = deque(Chunk(rows) for rows in np.split(np.arange(n), range(chunk, n, chunk)))
@@ -42,7 +42,7 @@ class Work:
         self._done.append((chunk.rows, batch))
 
     def lose(self, chunk: Chunk, reason: str) -> None:
-        """A worker was lost over the chunk: try its items one by one, at last give one up.
+        """Handle the loss of a worker: queue the chunk's items one by one, or give an item up.
 
         One by one because a new worker costs seconds and a small task milliseconds.
         """
@@ -70,13 +70,13 @@ class Seat(Generic[W]):
 
     worker: W
     deadline: float
-    """Time (of time.monotonic) by which it must have reported."""
+    """Time (of time.monotonic) by which it must report."""
     ready: bool = False
     chunk: Chunk | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Whether it waits for a chunk; nothing else has no deadline."""
+        """Whether it waits for a chunk, and so has no deadline."""
         return self.ready and self.chunk is None
 
 
@@ -105,10 +105,10 @@ class Scheduler(Generic[W]):
             self._listen(work, 0.0)  # what happened to idle workers since the last batch
             while work.queue or self._busy():
                 self._fill_seats(len(work.queue) + len(self._busy()))
-                self._deal(work, items)
+                self._assign_chunks(work, items)
                 self._listen(work, self._until_deadline())
                 self._end_overdue(work)
-        except BaseException:  # Ctrl-C included: nobody waits for what is under way any more
+        except BaseException:  # Ctrl-C included: results of running tasks are not needed
             self._dismiss(seat for seat in self._seats if not seat.is_idle)
             raise
         return work.result()
@@ -131,7 +131,7 @@ class Scheduler(Generic[W]):
             deadline = time.monotonic() + self._start_timeout
             self._seats.append(Seat(self._crew.start(), deadline))
 
-    def _deal(self, work: Work, items: Items) -> None:
+    def _assign_chunks(self, work: Work, items: Items) -> None:
         for seat in self._seats:
             if seat.is_idle and work.queue:
                 seat.chunk = work.queue.popleft()
@@ -172,7 +172,7 @@ class Scheduler(Generic[W]):
                 self._lose(seat, work, f"timed out after {seconds:g} s")
 
     def _lose(self, seat: Seat[W], work: Work, reason: str) -> None:
-        """A worker died or must: its chunk goes back, and a start that failed counts."""
+        """Remove a worker that died or is overdue: requeue its chunk, count a failed start."""
         self._dismiss([seat])
         if seat.chunk is not None:
             work.lose(seat.chunk, reason)
@@ -180,13 +180,13 @@ class Scheduler(Generic[W]):
             self._failed_starts += 1
             if self._failed_starts >= self._attempts:
                 self._give_up_seat(
-                    f"{reason} before the reward was built, {self._failed_starts} times in a row."
-                    " Its own output may say why; a script that makes a pool must do so under"
+                    f"{reason} before the reward was built, {self._failed_starts} times in a row:"
+                    " see the worker's output. A script that makes a pool must do so under"
                     ' if __name__ == "__main__"'
                 )
 
     def _give_up_seat(self, problem: str) -> None:
-        """Go on with the other workers if any could build the reward, else WorkerError."""
+        """Go on with the other workers if one of them has built the reward, else WorkerError."""
         self._failed_starts = 0
         if not any(seat.ready for seat in self._seats):
             raise WorkerError(problem)

@@ -26,7 +26,7 @@ MakeReward = Callable[[], Reward]
 
 
 class WorkerError(RewardError):
-    """A reward that no worker could build, or that returns something else than rewards."""
+    """Error: no worker could build the reward, or it does not return rewards."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class Failed:
-    """The reward could not be built or raised what no item is to blame for."""
+    """The reward could not be built, or raised an error that no single item caused."""
 
     traceback: str
 
 
 @dataclass(frozen=True)
 class Died:
-    """The worker is gone, and its task with it."""
+    """The worker is gone, and the result of its task is lost."""
 
     reason: str
 
@@ -60,7 +60,7 @@ class Worker(Protocol):
         ...
 
     def kill(self) -> None:
-        """End the worker now, whatever it does; nothing is reported any more."""
+        """End the worker now, even during a task; it reports nothing more."""
         ...
 
 
@@ -83,12 +83,12 @@ class Crew(Protocol[W]):
         ...
 
     def close(self) -> None:
-        """Release what the crew itself holds; its workers are gone already."""
+        """Release the crew's own resources; its workers have ended before."""
         ...
 
 
 class Holder:
-    """Inside of a worker: a reward that was built once, and answers to tasks."""
+    """State inside a worker: its reward, built once."""
 
     def __init__(self) -> None:
         self._reward: Reward | None = None

@@ -27,7 +27,7 @@ class Entry(NamedTuple):
     class_name: str
     """In the module of the potential's name, which also has a function `level_of`."""
     options: tuple[str, ...] = ("weights",)
-    """Parameters that the words after the potential's name give, in order."""
+    """Parameters that the parts after the potential's name set, in order."""
     package: str = "numpy"
     """Package that it needs."""
     extra: str = ""
@@ -50,12 +50,12 @@ NEEDED = "name", "level", "elements", "energies", "relax"
 def create_potential(name: str, **options: Any) -> Potential:
     """Make a potential by name, with its model or weights after a colon if not the default ones.
 
-    Such as "chgnet", "nequix", "nequix:nequix-oam-1", "matgl:folder", "orb:model",
-    "orb:model:file" or "sevennet:7net-l3i5"; what can stand there, and the options, say the
-    potentials' classes. The level of theory of weights that are not known by name can follow, as
-    "nequix:file@MP". "ase:FILE.py:FUNCTION" is a calculator of ASE, which the function returns; it
-    takes one structure at a time. A potential of a user's own is FILE.py:CLASS, a class that is
-    made without arguments (see `Potential`). Users' files are run: give none that you do not trust.
+    Examples: "chgnet", "nequix", "nequix:nequix-oam-1", "matgl:folder", "orb:model",
+    "orb:model:file", "sevennet:7net-l3i5". The potentials' classes document these names and the
+    options. Weights that are not known by name need their level of theory, as in "nequix:file@MP".
+    "ase:FILE.py:FUNCTION" is a function that returns a calculator of ASE, which takes one structure
+    at a time. A potential of a user's own is FILE.py:CLASS, a class that is called without
+    arguments (see `Potential`). Users' files are run: give only files that you trust.
 
     Errors: ValueError for no such potential, or a class that is none; ImportError if its package is
     not installed, with the extra to install; whatever a user's file raises.
@@ -80,9 +80,9 @@ def require_package(name: str) -> None:
 
 
 def potential_level(name: str) -> str | None:
-    """Level of theory of a potential's energies, by its name; None if its weights do not tell.
+    """Level of theory of a potential's energies, by its name; None if it is unknown.
 
-    Nothing is loaded, but a user's file. Errors: see `create_potential`.
+    Only a user's file is loaded, no weights. Errors: see `create_potential`.
     """
     if is_file(name):
         return _of_user(name).level
@@ -91,7 +91,7 @@ def potential_level(name: str) -> str | None:
 
 
 def is_file(name: str) -> bool:
-    """Whether it is FILE.py:CLASS, a potential in a user's file."""
+    """Whether a name is FILE.py:CLASS, a potential in a user's file."""
     return name.rpartition(":")[0].endswith(".py") and not name.startswith("ase:")
 
 
@@ -108,7 +108,7 @@ def _of_user(name: str) -> Any:
 
 
 def _find(name: str) -> tuple[Any, str, dict[str, str], str | None]:
-    """The module and the class of a potential, its options, and its level if it is named."""
+    """Module and class of a potential, its options, and its level if the name gives one."""
     rest, level = split_level(name)
     kind, *words = rest.split(":")
     if kind not in POTENTIALS:

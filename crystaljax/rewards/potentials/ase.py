@@ -1,4 +1,4 @@
-"""Calculators of ASE as potentials: any of them, one structure at a time, and so slow."""
+"""Any calculator of ASE as a potential: slow, since it takes one structure at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def level_of(file: str, function: str) -> None:
-    """Nothing: a calculator does not tell its level of theory; it follows the name, as "@MP"."""
+    """None: a calculator's level of theory is unknown; users give it after the name, as "@MP"."""
 
 
 class AsePotential:
@@ -28,7 +28,7 @@ class AsePotential:
     It is called for one structure after the other; a structure for which it raises is not ok.
     """
 
-    cutoff = 1.0  # Å: the calculator finds its own neighbours; these tell atoms that overlap
+    cutoff = 1.0  # Å: for the test of overlapping atoms; the calculator finds its own neighbours
     batch_atoms = 1  # one structure at a time
 
     def __init__(
@@ -120,7 +120,7 @@ class AsePotential:
 
 
 class Results(NamedTuple):
-    """What a calculator finds of one structure of N atoms."""
+    """Results of a calculator for one structure of N atoms."""
 
     energy: float
     """eV/atom."""

@@ -56,7 +56,7 @@ def no_relaxation(reasons: Reasons) -> Relaxed:
 
 
 def put_relaxed(all_items: Relaxed, rows: np.ndarray, some: Relaxed) -> None:
-    """Write the results of the items `rows` int [n] among those of all, in place."""
+    """Write the results of the items `rows` int [n] into those of all items, in place."""
     for row, cell, reason in zip(rows.tolist(), some.cells, some.reasons, strict=True):
         all_items.cells[row], all_items.reasons[row] = cell, reason
     for name in ("energy", "initial_energy", "steps", "converged", "ok"):
@@ -69,7 +69,7 @@ class Potential(Protocol):
     name: str
     """Name in reports, like "CHGNet 0.3.0"."""
     level: str | None
-    """Level of theory of its energies (see `levels.LEVELS`); None if its weights do not tell."""
+    """Level of theory of its energies (see `levels.LEVELS`); None if it is unknown."""
     elements: np.ndarray
     """int [K]: the atomic numbers that it was trained on."""
 
@@ -89,7 +89,7 @@ class Potential(Protocol):
 
 
 def scatter(values: np.ndarray, rows: np.ndarray, reasons: Reasons) -> Energies:
-    """Energies [n] of the screened `rows` among all items; a value not finite costs its item."""
+    """Energies of all items from those [n] of the screened `rows`; not ok where not finite."""
     energy = np.full(len(reasons), np.nan)
     energy[rows] = values
     reasons = [

@@ -36,9 +36,9 @@ def _import() -> Any:
 class CHGNetPotential(TorchPotential):
     """Energies and relaxation with CHGNet, in batches of even size.
 
-    CHGNet was trained on the corrected (MP2020) energies of MPtrj, so its energies go straight
-    against the Materials Project's elemental references. Its network has room for 94 elements, of
-    which MPtrj has 89.
+    CHGNet was trained on the corrected (MP2020) energies of MPtrj, so its energies are compared
+    with the Materials Project's elemental references without further corrections. Its network has
+    room for 94 elements, of which MPtrj has 89.
     """
 
     elements = MPTRJ_ELEMENTS
@@ -66,12 +66,12 @@ class CHGNetPotential(TorchPotential):
         )
         self.name = f"CHGNet {weights}"
         self.level = level or level_of(weights)
-        with contextlib.redirect_stdout(io.StringIO()):  # it announces itself
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its version
             model = chgnet.load(model_name=weights, use_device=self.device, verbose=False)
         self.model = model.eval().requires_grad_(False)
 
     def problem(self, cell: AtomicCell, edges: Neighbors) -> str | None:
-        """An atom without neighbours, which its graph cannot hold."""
+        """Reason for a structure with an isolated atom, which its graph cannot hold; else None."""
         alone = len(cell.species) - len(np.unique(edges.center))
         return f"{alone} atom(s) have no neighbour within {self.cutoff:.0f} Å" if alone else None
 

@@ -1,4 +1,4 @@
-"""CHGNet's batched crystal graph, built from arrays instead of one Python object an edge.
+"""CHGNet's batched crystal graph, built from arrays instead of one Python object per edge.
 
 Deng et al., Nature Machine Intelligence 5, 1031 (2023): an atom graph of all pairs within 6 Å,
 whose undirected bonds carry features, and a bond graph of the angles between bonds up to 3 Å that
@@ -23,7 +23,7 @@ BOND_CUTOFF = 3.0  # Å
 
 
 class Topology(NamedTuple):
-    """Who is bonded to whom in G structures of N atoms in all, with E directed edges."""
+    """Bonds and angles of G structures of N atoms in total, with E directed edges."""
 
     owner: np.ndarray
     """int64 [N]: the structure of each atom."""
@@ -85,7 +85,7 @@ def _slices(neighbor_lists: Sequence[Neighbors]) -> list[slice]:
 def _undirected_key(
     center: np.ndarray, neighbor: np.ndarray, image: np.ndarray, n_atoms: int
 ) -> np.ndarray:
-    """An integer that an edge (i, j, T) and its reverse (j, i, -T) share, and no other edge."""
+    """An integer for each undirected edge, the same for (i, j, T) and its reverse (j, i, -T)."""
     reach = int(np.abs(image).max(initial=0))
     base = np.array([(2 * reach + 1) ** 2, 2 * reach + 1, 1])
 
@@ -110,7 +110,7 @@ def _angles(center: np.ndarray, distance: np.ndarray, n_atoms: int) -> np.ndarra
 
 
 class GraphInputs(NamedTuple):
-    """A batch for the model, and the leaves to differentiate its energy by."""
+    """A batch for the model, with the tensors that its energy is differentiated by."""
 
     graph: Any
     """CHGNet's BatchedGraph."""

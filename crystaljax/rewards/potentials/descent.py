@@ -1,4 +1,4 @@
-"""Relaxation with a potential in JAX: whole batches on the device, finished structures left out."""
+"""Relaxation with a potential in JAX: whole batches on the device, without finished structures."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from crystaljax.rewards.potentials.projection import Symmetry
 from crystaljax.validity import MIN_DISTANCE, has_plausible_shape
 
 STEPS_AT_A_TIME = 20
-"""Steps between two looks at which structures are done."""
+"""Steps on the device between two checks of which structures have finished."""
 
 Model = Callable[[Any, Cells, Room], GroupEnergies]
-"""Weights, G cells and a room -> energies, forces and stresses."""
+"""From weights, G cells and the sizes of a group to energies, forces and stresses."""
 
 
 class Part(NamedTuple):
-    """A group of structures some steps later."""
+    """A group of structures after some steps."""
 
     search: Search
     fits: Array
-    """bool []: no step needed a larger room."""
+    """bool []: the group's lists were long enough in every step."""
 
 
 def relax(
@@ -55,9 +55,9 @@ def relax(
     fmax: float,
     max_steps: int,
 ) -> Relaxed:
-    """Relax those of the cells that have no reason against it.
+    """Relax the cells whose reason (why they cannot be relaxed) is None.
 
-    There may be more cells than reasons; `symmetry`, of as many rows as there are cells, is kept.
+    There may be more cells than reasons (padding). `symmetry`, with a row for each cell, is kept.
     """
     n = len(reasons)
     moving = np.zeros(len(cells), bool)
@@ -98,7 +98,7 @@ def _advance(
     fmax: Array,
     max_steps: Array,
 ) -> Part:
-    """Some steps of G structures; rows of zeros stand for none."""
+    """Take some steps of G structures; rows of zeros are padding."""
     empty = (group.species == 0).all(1)
     group = replace(
         group,
@@ -131,7 +131,7 @@ def _advance(
 
 
 def _forces(part: Search, outcome: GroupEnergies, symmetry: Symmetry | None) -> Array:
-    """Filtered forces [G, N + 3, 3], from the list of all atoms; 0 where there is no atom."""
+    """Filtered forces [G, N + 3, 3] from those of all atoms in one list; 0 in empty slots."""
     assert outcome.forces is not None and outcome.stress is not None
     slot = jnp.arange(part.species.shape[1])
     forces = outcome.forces.at[outcome.start[:, None] + slot].get(mode="fill", fill_value=0)

@@ -1,8 +1,8 @@
 """Periodic neighbour lists of many cells at once, in JAX, with static shapes.
 
-The cells of a group lie end to end: their atoms in one list of A nodes, the pairs of atoms and
-images that may be within the cutoff in one list of candidates, the pairs that are in one list of
-edges. So one compiled shape takes any mix of cells that its three lists have room for.
+The cells of a group are concatenated. One list holds their A atoms (nodes), one the C pairs of
+atoms and images that may be within the cutoff (candidates), and one the E pairs that are (edges).
+So one compiled shape takes any mix of cells that fits into its three lists.
 """
 
 from __future__ import annotations
@@ -17,43 +17,43 @@ from crystaljax.crystal import Array, Cells
 from crystaljax.symmetry.lattices import heights
 
 SMALLER = (-2, -1)
-"""Powers of four of the rooms smaller than the one given."""
+"""Exponents (powers of four) of the sizes smaller than the given one."""
 
 MARGIN = 1.1
-"""Edges that are planned for over those estimated: the estimate is for an even density."""
+"""Factor on the estimated number of edges: the estimate assumes an even density."""
 
 
 class Room(NamedTuple):
-    """The sizes of a group's lists; a group that needs more does not fit."""
+    """Capacities: number of cells of a group and lengths of its lists."""
 
     cells: int
-    """G"""
+    """G."""
     nodes: int
-    """A"""
+    """A."""
     candidates: int
-    """C"""
+    """C."""
     edges: int
-    """E"""
+    """E."""
 
     def scaled(self, exponent: int) -> Room:
-        """Lists 4^exponent times as long, for as many cells."""
+        """Capacities with lists 4^exponent times as long, for the same number of cells."""
         return Room(self.cells, *(int(size * 4.0**exponent) for size in self[1:]))
 
 
 def default_room() -> Room:
-    """Sizes of a group of cells that suit the platform."""
+    """Default capacities for the platform (CPU or accelerator)."""
     if jax.default_backend() == "cpu":
         return Room(64, 256, 2**17, 2**14)
     return Room(512, 4096, 2**21, 2**18)
 
 
 class Needs(NamedTuple):
-    """Lengths that B cells need in a group's lists."""
+    """Lengths that each of B cells takes in a group's lists."""
 
     nodes: Array
     """float32 [B]: atoms."""
     candidates: Array
-    """float32 [B]: pairs of atoms times images in reach; infinite for a flat cell."""
+    """float32 [B]: pairs of atoms times images within the cutoff; infinite for a flat cell."""
     edges: Array
     """float32 [B]: edges, estimated from the density."""
 
@@ -84,9 +84,9 @@ class Graph(NamedTuple):
 
 
 def reach(matrix: Array, cutoff: float) -> Array:
-    """float [..., 3]: images up to this far along each vector can be within the cutoff.
+    """float [..., 3]: largest index of an image, along each vector, that can be within the cutoff.
 
-    A whole number, for differences of fractional coordinates in [−1/2, 1/2); infinite for a flat
+    Whole numbers, for differences of fractional coordinates in [−1/2, 1/2); infinite for a flat
     cell.
     """
     return jnp.floor(cutoff / heights(matrix) + 0.5)
@@ -94,7 +94,7 @@ def reach(matrix: Array, cutoff: float) -> Array:
 
 @jax.jit
 def needs(cells: Cells, cutoff: float) -> Needs:
-    """Lengths that each of B cells needs in a group's lists."""
+    """Lengths that each of B cells takes in a group's lists."""
     n = cells.n_atoms.astype(jnp.float32)
     images = (2 * reach(cells.matrix, cutoff) + 1).prod(-1)
     volume = jnp.abs(jnp.linalg.det(cells.matrix))
@@ -103,10 +103,10 @@ def needs(cells: Cells, cutoff: float) -> Needs:
 
 
 def plan_groups(need: Needs, room: Room) -> list[tuple[Room, np.ndarray]]:
-    """Cells (by their numbers, int [n]) put into groups, and the room that each group needs.
+    """Groups of cells (their numbers, int [n]), each with the smallest capacities that hold it.
 
-    Cells alike in size go together. Rooms are the one given, a power of four times it for large
-    cells, a quarter or a sixteenth for groups that need no more: few shapes. `need` is numpy.
+    Cells of similar size are in one group. To have few shapes, capacities are the given ones,
+    these times a power of four (large cells), or a quarter or a sixteenth. `need` is numpy.
     """
     amounts = _amounts(need)
     share = (amounts[1:] / np.array(room)[1:, None]).max(axis=0)
@@ -123,12 +123,12 @@ def plan_groups(need: Needs, room: Room) -> list[tuple[Room, np.ndarray]]:
 
 
 def _amounts(need: Needs) -> np.ndarray:
-    """float [4, B]: what each cell takes of a room's four sizes."""
+    """float [4, B]: amounts of the four capacities that each cell takes."""
     return np.stack([np.ones(len(need.nodes)), need.nodes, need.candidates, MARGIN * need.edges])
 
 
 def _filled(rows: np.ndarray, amounts: np.ndarray, room: Room) -> list[np.ndarray]:
-    """Rows in order, cut wherever a group would need more than the room."""
+    """Rows in order, split wherever a group would exceed the capacities."""
     limit = np.array(room)[:, None]
     parts = []
     start = 0
@@ -214,8 +214,10 @@ def displacements(graph: Graph, matrix: Array, moved: Array, strain: Array) -> A
 
 
 def _segments(end: Array, size: int) -> tuple[Array, Array]:
-    """For segments that end at `end` int [G]: the segment (G beyond the last) of each of `size`
-    items, and the item's rank in it."""
+    """Segment (G beyond the last) of each of `size` items, and the item's rank in its segment.
+
+    Segments end at `end` int [G].
+    """
     item = jnp.arange(size)
     segment = jnp.searchsorted(end, item, side="right")
     start = jnp.pad(end, (1, 0))[segment]

@@ -1,12 +1,12 @@
 """FIRE in a Fréchet cell filter for many structures at once, with numpy or jax arrays.
 
 FIRE (Bitzek et al., Phys. Rev. Lett. 97, 170201, 2006) moves the atoms of the undeformed cell and
-the logarithm of the deformation, times the number of atoms (as in ASE's `FrechetCellFilter`): the
-same steps as ASE's, of each structure whatever else is in the batch.
+the logarithm of the deformation, times the number of atoms (as in ASE's `FrechetCellFilter`). The
+steps of each structure are those of ASE, and do not depend on the rest of the batch.
 
-TorchSim (0.3) would do it too, but one force of nan, or one structure that joins, makes it skip
-FIRE's mixing for the whole batch; the forces on left-handed cells have the wrong sign; and it
-counts one number of steps for all structures.
+TorchSim (0.3) is not used for three reasons. A force of nan, or a structure that joins, makes it
+skip FIRE's mixing for the whole batch. Its forces on left-handed cells have the wrong sign. It
+counts steps for the batch, not for each structure.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from crystaljax.rewards.potentials.screening import geometry_problem
 
 DT, DT_MAX = 0.1, 1.0
 GROW, SHRINK = 1.1, 0.5
-"""Factors of the time step downhill and at a turn."""
+"""Factors of the time step while the energy falls, and where it rises."""
 MIXING, MIXING_DECAY = 0.1, 0.99
 PATIENCE = 5
-"""Steps downhill before the time step grows."""
+"""Steps of falling energy before the time step grows."""
 MAX_STEP = 0.2
-"""Å: the longest step, over all that moves of a structure."""
+"""Å: the longest step, as the norm over all degrees of freedom of a structure."""
 
 MOVING, CONVERGED, EXHAUSTED, FAILED = range(4)
-"""The states of a search: on its way, forces small enough, out of steps, unphysical."""
+"""Status of a structure: moving, converged, out of steps, unphysical."""
 
 _TINY = 1e-30  # in place of lengths of zero
 
@@ -40,7 +40,7 @@ _TINY = 1e-30  # in place of lengths of zero
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Search(Batch):
-    """B structures of up to N atoms on their way downhill; floats of the precision of the cells."""
+    """State of the optimisation of B structures of up to N atoms, in the cells' precision."""
 
     frac: Array
     """float [B, N, 3]"""
@@ -55,17 +55,17 @@ class Search(Batch):
     dt: Array
     """float [B]"""
     mixing: Array
-    """float [B]: how much of the velocity is turned downhill."""
+    """float [B]: FIRE's α, the share of the velocity that is turned along the forces."""
     downhill: Array
-    """int32 [B]: steps since the last turn."""
+    """int32 [B]: steps since the energy last rose."""
     steps: Array
     """int32 [B]: steps taken."""
     status: Array
     """int32 [B]: see `MOVING`."""
     energy: Array
-    """float [B]: eV, of the whole cell, where the structure is now."""
+    """float [B]: eV, of the whole cell, now."""
     initial: Array
-    """float [B]: eV, where it started."""
+    """float [B]: eV, of the whole cell, at the start."""
 
     @staticmethod
     def start(cells: Cells, moving: Array) -> Search:
@@ -99,12 +99,12 @@ class Search(Batch):
 
 
 def filtered_forces(search: Search, forces: Array, stress: Array) -> Array:
-    """Forces [B, N + 3, 3] (eV/Å) on all that moves, from those on atoms and the stress.
+    """Forces [B, N + 3, 3] (eV/Å) on FIRE's variables, from those on atoms and the stress.
 
-    On the atoms of the undeformed cell, and on the logarithm of the deformation divided by the
-    number of atoms. The force on log F is the adjoint of the Fréchet derivative of exp at log F,
-    which is that at its transpose, applied to the force on F; and that derivative is a block of one
-    exponential (Mathias, SIAM J. Matrix Anal. Appl. 17, 610, 1996).
+    The variables are the atoms of the undeformed cell, and the logarithm of the deformation divided
+    by the number of atoms. The force on log F is the adjoint of the Fréchet derivative of exp at
+    log F, applied to the force on F. The adjoint is the derivative at the transpose of log F, a
+    block of one matrix exponential (Mathias, SIAM J. Matrix Anal. Appl. 17, 610, 1996).
 
     Args:
       forces: [B, N, 3] eV/Å, zero where there is no atom.
@@ -131,7 +131,7 @@ def filtered_forces(search: Search, forces: Array, stress: Array) -> Array:
 def advance(
     search: Search, energy: Array, forces: Array, sane: Array, fmax: Array, max_steps: Array
 ) -> Search:
-    """Note where the moving structures are; those that are not done take a step.
+    """Record energies, update the status of moving structures, and step those not finished.
 
     Args:
       energy: [B] eV, of the whole cells.
@@ -181,7 +181,7 @@ def _step(search: Search, forces: Array) -> Search:
 
 
 def choose(mask: Array, yes: Search, no: Search) -> Search:
-    """Row by row, one or the other."""
+    """Rows of `yes` where `mask` bool [B], else of `no`."""
     xp = mask.__array_namespace__()
     return jax.tree.map(
         lambda a, b: xp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b), yes, no
@@ -189,9 +189,10 @@ def choose(mask: Array, yes: Search, no: Search) -> Search:
 
 
 def relaxed(search: Search, reasons: Reasons) -> Relaxed:
-    """The results on the host of the first structures, with reasons for what went astray.
+    """Results, on the host, with reasons for the structures that failed.
 
-    `reasons` [B]: why there are none of some; there may be more structures.
+    `reasons` [B]: why a structure was not relaxed, or None. Structures after the first B are
+    padding.
     """
     n = len(reasons)
     cells = search.cells.to_numpy()
@@ -224,7 +225,7 @@ def _per_structure(search: Search) -> Array:
 
 
 def _norm(x: Array) -> Array:
-    """[B]: the length of all that is in each row."""
+    """[B]: the Euclidean norm of each row."""
     xp = x.__array_namespace__()
     return xp.sqrt((x**2).sum((1, 2)))
 

@@ -1,6 +1,6 @@
-"""Models in JAX that take groups of cells in few shapes: how batches become groups.
+"""Splits batches into groups of few shapes, for models in JAX.
 
-Groups are gathered outside what is compiled for a model, which so sees no batch sizes.
+Groups are gathered outside the compiled model, which is so independent of the batch size.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class GroupEnergies(NamedTuple):
     start: Array
     """int32 [G]: the first atom of each cell."""
     fits: Array
-    """bool []: the room was large enough; nothing of what is said counts otherwise."""
+    """bool []: the capacities were large enough; otherwise the results are meaningless."""
 
 
 class Fitting(Protocol):
@@ -40,13 +40,13 @@ class Fitting(Protocol):
 
     @property
     def fits(self) -> Array:
-        """bool []: see `edges.Graph`; nothing else of the outcome counts otherwise."""
+        """bool []: see `edges.Graph`; if False, the other results are meaningless."""
         ...
 
 
 F = TypeVar("F", bound=Fitting)
 Start = Callable[[np.ndarray, Room], F]
-"""Starts the computation of some rows, int [G], in a room."""
+"""Starts the computation of some rows, int [G], with given capacities."""
 
 
 @jax.jit
@@ -57,7 +57,7 @@ def take(batch: T, rows: Array) -> T:
 
 @jax.jit
 def take_cells(cells: Cells, rows: Array) -> Cells:
-    """Cells of some rows; those beyond the last have no atoms, and a box of 1 Å."""
+    """Cells of some rows; rows beyond the last become empty boxes of 1 Å."""
     group = take(cells, rows)
     empty = (group.n_atoms == 0)[:, None, None]
     return Cells(group.frac, group.species, jnp.where(empty, jnp.eye(3), group.matrix))
@@ -66,10 +66,10 @@ def take_cells(cells: Cells, rows: Array) -> Cells:
 def in_groups(
     start: Start[F], cells: Cells, rows: np.ndarray, cutoff: float, room: Room
 ) -> list[tuple[np.ndarray, F]]:
-    """Those `rows` of the cells in groups: which ones, and what came of each group.
+    """Compute `rows` of the cells in groups: the rows and the results of each group.
 
-    All groups are started before the first is waited for; one that does not fit is halved, and a
-    single cell that does not fit gets a larger room.
+    All groups are started before the first is waited for. A group that does not fit is halved. A
+    single cell that does not fit gets larger capacities.
     """
     need: Needs = jax.tree.map(lambda x: np.asarray(x)[rows], needs(cells, cutoff))
     done = []
@@ -92,5 +92,5 @@ def in_groups(
 
 
 def _padded(rows: np.ndarray, size: int, beyond: int) -> np.ndarray:
-    """The rows, then rows beyond the last, `size` in all."""
+    """The rows, padded to `size` with the index `beyond` (after the last row)."""
     return np.pad(rows, (0, size - len(rows)), constant_values=beyond)

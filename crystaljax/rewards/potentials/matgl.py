@@ -1,4 +1,4 @@
-"""Potentials of MatGL (Ko et al. 2025): TensorNet trained on MatPES, for one."""
+"""Potentials of MatGL (Ko et al. 2025), such as TensorNet trained on MatPES."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ FILES = ("model.json", "model.pt", "state.pt")
 """Files of a folder of MatGL: the class, its arguments and its weights."""
 
 NETWORKS = ("TensorNet",)
-"""Networks that may be built: those that need the edges of the graph and no more."""
+"""Networks that may be built: those that need only the edges of the graph."""
 
 
 DEFAULT = "TensorNet-MatPES-PBE-v2025.1-PES"
-"""The model that is taken if none is named."""
+"""Default model."""
 
 
 def level_of(weights: str | PathLike = DEFAULT) -> str | None:
@@ -43,9 +43,9 @@ def level_of(weights: str | PathLike = DEFAULT) -> str | None:
 class MatGLPotential(TorchPotential):
     """Energies and relaxation with a TensorNet of MatGL (Simeon and De Fabritiis 2023).
 
-    MatPES (Kaplan et al., arXiv 2503.04070) has settings of its own, no Hubbard U among them: its
-    energies mean nothing against the Materials Project's hull or its elemental references, so a
-    hull has to be of MatPES as well, or be made of this potential's own energies.
+    MatPES (Kaplan et al., arXiv 2503.04070) has its own settings, without a Hubbard U. Its energies
+    cannot be compared with the Materials Project's hull or elemental references: a hull must be of
+    MatPES as well, or be made of this potential's own energies.
     """
 
     def __init__(
@@ -115,9 +115,9 @@ class MatGLPotential(TorchPotential):
 def load_potential(weights: str | PathLike) -> tuple[Any, str]:
     """A potential of MatGL on the CPU, and its name.
 
-    Neither code nor classes other than `NETWORKS` are taken from the files: MatGL itself reads
-    them with PyTorch's unpickler of plain data, but would import and call any class that they
-    name. ImportError without the matgl package, FileNotFoundError, ValueError for other files.
+    No code of the files is run, and only the classes `NETWORKS` are built. (MatGL itself reads
+    files with PyTorch's unpickler of plain data, but imports and calls any class that they name.)
+    ImportError without the matgl package, FileNotFoundError, ValueError for other files.
     """
     try:
         import torch

@@ -1,7 +1,7 @@
 """Nequix (Koker et al., arXiv 2508.16067), an equivariant potential in JAX.
 
 Orbits, neighbour lists, energies, forces and stresses of a group of crystals are computed on the
-device, in a few compiled shapes that serve crystals of every kind.
+device, in a few compiled shapes for crystals of any size.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ NAMES = ("nequix-mp-1", "nequix-oam-1")
 def level_of(weights: str | PathLike = "nequix-mp-1") -> str | None:
     """Level of theory of released weights, by their name; None for others.
 
-    nequix-oam-1 was trained last on MPtrj and Alexandria, which have the Materials Project's
-    settings, after OMat24, which has not.
+    nequix-oam-1 was trained on OMat24, which has other settings than the Materials Project, and
+    then on MPtrj and Alexandria, which have the Materials Project's.
     """
     return MP if Path(weights).name.removesuffix(".nqx") in NAMES else None
 
 
 class Weights(NamedTuple):
-    """A model, and what it needs to know of its input."""
+    """A model, with the cutoff and the elements that it needs."""
 
     model: Any
     cutoff: float
@@ -105,7 +105,7 @@ class NequixPotential:
         """Load the model.
 
         `weights`: a .nqx file, or the name of one that is downloaded once (`NAMES`). `level`: of
-        theory, if not that of `level_of`. `room`: the sizes of a group of cells. `max_atoms`:
+        theory, if not that of `level_of`. `room`: capacities of a group of cells. `max_atoms`:
         larger cells are not taken. Errors: see `load_weights` and `data.registry.fetch`.
         """
         self.level = level or level_of(weights)
@@ -114,7 +114,7 @@ class NequixPotential:
         import equinox
 
         self.elements = np.flatnonzero(np.asarray(self.weights.index) >= 0)
-        # Arrays are arguments of what is compiled, the rest of the model a part of it.
+        # Arrays are arguments of the compiled function, the rest of the model is part of it.
         self._arrays, rest = equinox.partition(self.weights, equinox.is_array)
 
         def model(arrays: Any, group: Cells, room: Room, gradients: bool = True) -> GroupEnergies:
@@ -186,7 +186,7 @@ class NequixPotential:
     def _screened(
         self, crystals: Crystals | Sequence[AtomicCell]
     ) -> tuple[Cells, np.ndarray, Reasons]:
-        """The cells, which of them the model can take, and why not the others."""
+        """The cells, the rows that the model can take, and reasons for the others."""
         cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=self.elements)
         rows = np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
         return cells, rows, reasons
@@ -194,7 +194,7 @@ class NequixPotential:
     def _evaluate(
         self, cells: Cells, rows: np.ndarray, *, gradients: bool = False
     ) -> list[tuple[np.ndarray, GroupEnergies]]:
-        """Some of the cells, in groups: which ones, and the model's outcome for them."""
+        """Evaluate the model on some of the cells, in groups: rows and results of each group."""
 
         def start(part: np.ndarray, room: Room) -> GroupEnergies:
             return self._evaluate_group(self._arrays, take_cells(cells, part), room, gradients)

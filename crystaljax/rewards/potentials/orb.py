@@ -40,13 +40,13 @@ MODELS = {
 }
 """Models for crystals, and the level of theory of their energies.
 
-v2 and "mpa" learned MPtrj and Alexandria, which have the Materials Project's settings; "omat"
-learned OMat24, whose pseudopotentials are newer than the Materials Project's.
+v2 and "mpa" were trained on MPtrj and Alexandria, which have the Materials Project's settings;
+"omat" was trained on OMat24, whose pseudopotentials are newer than the Materials Project's.
 """
 
 
 DEFAULT = "orb-v3-conservative-inf-mpa"
-"""The model that is taken if none is named."""
+"""Default model."""
 
 
 def level_of(model: str = DEFAULT, weights: str | PathLike | None = None) -> str:
@@ -133,7 +133,7 @@ def load_regressor(model: str, weights: str | PathLike | None = None) -> Any:
     Nothing in the file is run: it is read as plain tensors. ImportError without the orb-models
     package, FileNotFoundError, ValueError for an unknown model and for other files.
     """
-    level_of(model)  # is there such a model?
+    level_of(model)  # ValueError for an unknown model
     try:
         import torch
         from orb_models.forcefield.load import load_forcefield_state_dict
@@ -147,7 +147,7 @@ def load_regressor(model: str, weights: str | PathLike | None = None) -> Any:
         options["weights_path"] = str(weights)
     precision = torch.get_float32_matmul_precision()
     try:
-        with warnings.catch_warnings():  # it warns of the precision that it sets
+        with warnings.catch_warnings():  # it warns about the precision that it sets
             warnings.simplefilter("ignore")
             regressor = ORB_PRETRAINED_MODELS[model](**options)
         if weights is not None:  # heads that the file lacks would stay random
@@ -165,9 +165,9 @@ def load_regressor(model: str, weights: str | PathLike | None = None) -> Any:
 
 
 def nearest(edges: Neighbors, limit: int) -> Neighbors:
-    """The `limit` nearest neighbours of each atom; at equal distance in an order of their own.
+    """The `limit` nearest neighbours of each atom, with a fixed order at equal distances.
 
-    Distances count as equal up to 1e-6 Å, so that rounding has no say in the choice.
+    Distances count as equal up to 1e-6 Å, so that rounding does not change the choice.
     """
     order = np.lexsort((*edges.image.T, edges.neighbor, edges.distance.round(6), edges.center))
     center = edges.center[order]

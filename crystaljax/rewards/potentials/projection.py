@@ -1,4 +1,4 @@
-"""Forces and strains projected onto what the space groups of crystals leave free."""
+"""Projections of forces and strains onto the degrees of freedom of a crystal's space group."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Symmetry(NamedTuple):
 
     @staticmethod
     def of(crystals: Crystals, max_atoms: int) -> Symmetry:
-        """Of the primitive cells, as `orbits.expand` makes them."""
+        """Projections for the primitive cells, as `orbits.expand` makes them."""
         crystals = crystals.to_numpy()
         n_sites = crystals.n_slots
         filled, site, operation = map(np.asarray, orbits(crystals, max_atoms, primitive=True))
@@ -58,11 +58,11 @@ class Symmetry(NamedTuple):
         )
 
     def __call__(self, forces: Array) -> Array:
-        """That part [B, N + 3, 3] of forces on atoms and strain that keeps the space groups."""
+        """Part [B, N + 3, 3] of the forces on atoms and strain that keeps the space groups."""
         return jnp.concatenate([self.forces(forces[:, :-3]), self.strain(forces[:, -3:])], axis=1)
 
     def forces(self, forces: Array) -> Array:
-        """That part [B, N, 3] of forces (Cartesian) that keeps every atom on its position."""
+        """Part [B, N, 3] of the Cartesian forces that keeps atoms on their Wyckoff positions."""
         along = jnp.einsum("bic,bnc->bni", self.matrix, forces)
         along = jnp.einsum("bnij,bni->bnj", self.linear, along)
         n, n_sites = self.compliance.shape[:2]
@@ -74,7 +74,7 @@ class Symmetry(NamedTuple):
         return jnp.einsum("bni,bic->bnc", of_atom, self.matrix)
 
     def strain(self, force: Array) -> Array:
-        """That part [B, 3, 3] of the force on a strain that keeps the crystal system."""
+        """Part [B, 3, 3] of the force on a strain that keeps the crystal system."""
         mean = jnp.asarray(STRAIN_MEAN)[self.system]
         diagonal = jnp.einsum("bij,bj->bi", mean, jnp.diagonal(force, axis1=1, axis2=2))
         off = force * jnp.asarray(STRAIN_MASK)[self.system] * (1 - jnp.eye(3))

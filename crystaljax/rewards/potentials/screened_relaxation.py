@@ -1,4 +1,4 @@
-"""Relaxation of many screened structures by a model outside JAX: `fire` with numpy arrays."""
+"""Relaxation of many screened structures with a model outside JAX: `fire` on numpy arrays."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Evaluation:
 
 
 class Model(Protocol):
-    """The part of a potential in PyTorch or of ASE that relaxation needs."""
+    """Protocol: the part of a potential of PyTorch or ASE that relaxation needs."""
 
     cutoff: float
     batch_atoms: int
@@ -77,8 +77,8 @@ def relax(
 
     `keep_symmetry` lets only the free Wyckoff coordinates and lattice parameters of `Crystals`
     move; cells that are given have no symmetry to keep. At most `potential.batch_atoms` atoms are
-    under way; as structures finish, others join. One that becomes unphysical, or whose energy or
-    forces are not finite, leaves with a reason.
+    relaxed at a time; as structures finish, others join. A structure that becomes unphysical, or
+    whose energy or forces are not finite, is given up with a reason.
     """
     screened = potential.screened(crystals)
     symmetry = None
@@ -117,9 +117,9 @@ def relax(
 
 
 def _under_way(search: Search, batch_atoms: int) -> np.ndarray:
-    """Rows of the moving structures that are computed next, the largest (they take longest) first.
+    """Rows of the structures to compute next, the largest first, as they take longest.
 
-    As many as have `batch_atoms` atoms; the first one anyway.
+    At least one, and otherwise at most `batch_atoms` atoms.
     """
     rows = np.argsort(-search.n_atoms, kind="stable")
     rows = rows[search.status[rows] == MOVING]
@@ -129,7 +129,7 @@ def _under_way(search: Search, batch_atoms: int) -> np.ndarray:
 
 
 def _cells(search: Search) -> list[AtomicCell]:
-    """The structures as they stand, one by one."""
+    """The structures as they are now, one by one."""
     cells = search.cells
     return [
         AtomicCell(matrix, frac[:n], species[:n])
@@ -149,7 +149,7 @@ def _neighbors(potential: Model, cell: AtomicCell) -> tuple[Neighbors | None, st
 
 
 def _forces(search: Search, outcome: Evaluation) -> np.ndarray:
-    """Filtered forces [G, N + 3, 3], from the list of all atoms."""
+    """Filtered forces [G, N + 3, 3] from those of all atoms in one list."""
     assert outcome.forces is not None and outcome.stress is not None
     forces = np.zeros_like(search.frac)
     forces[search.species > 0] = outcome.forces
@@ -157,7 +157,10 @@ def _forces(search: Search, outcome: Evaluation) -> np.ndarray:
 
 
 def _symmetric(forces: np.ndarray, rows: np.ndarray, symmetry: Symmetry) -> np.ndarray:
-    """That part of the forces that keeps each space group; of all structures, for few shapes."""
+    """Part of the forces that keeps each space group.
+
+    Computed for all structures, so that there are few shapes.
+    """
     full = np.zeros((len(symmetry.system), *forces.shape[1:]), np.float32)
     full[rows] = forces
     return np.asarray(_projected(symmetry, full))[rows].astype(np.float64)
@@ -169,5 +172,5 @@ def _projected(symmetry: Symmetry, forces: Array) -> Array:
 
 
 def room_for(cells: Sequence[AtomicCell]) -> int:
-    """Atoms that a search of these cells has room for: one of the few sizes of `screening`."""
+    """Number of atom slots for these cells: one of the few sizes of `screening`."""
     return slots_for(max((len(cell.species) for cell in cells), default=1))

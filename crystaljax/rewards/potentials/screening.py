@@ -1,4 +1,4 @@
-"""From a batch of crystals to full cells that are physical enough for a potential."""
+"""Full cells of a batch of crystals, without those too unphysical for a potential."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from crystaljax.crystal import AtomicCell, Cells, Crystals, stack
 from crystaljax.rewards.base import Reasons
 from crystaljax.validity import NOT_FINITE, overlap_problem, shape_problem
 
-SEARCH_DISTANCE = 2.0  # Å; looking for closer atoms with less than that takes longer, not shorter
+SEARCH_DISTANCE = 2.0  # Å; a shorter one makes the search for close atoms slower
 
 
 class Screened(NamedTuple):
-    """Those items of a batch that are physical enough to compute."""
+    """Items of a batch that are physical enough to compute."""
 
     cells: list[AtomicCell]
     """Primitive cells of the items that passed."""
     rows: np.ndarray
-    """int [n]: which items they are."""
+    """int [n]: numbers of these items in the batch."""
     reasons: Reasons
-    """[B]: why the others did not pass; None for those that did."""
+    """[B]: reason that an item did not pass; None if it did."""
 
 
 def screen(
@@ -48,7 +48,7 @@ def screen(
 def primitive_cells(
     crystals: Crystals | Sequence[AtomicCell], max_atoms: int
 ) -> tuple[list[AtomicCell | None], Reasons]:
-    """One cell an item, or None and a reason where there is none within `max_atoms`.
+    """One cell per item, or None and a reason if it has more than `max_atoms` atoms.
 
     Primitive cells of `Crystals`; cells that are given are taken as they are.
     """
@@ -71,10 +71,11 @@ def primitive_cells(
 def stack_cells(
     crystals: Crystals | Sequence[AtomicCell], *, max_atoms: int, elements: np.ndarray
 ) -> tuple[Cells, Reasons]:
-    """The cells of B items as arrays, and why a potential cannot take some, distances aside.
+    """The cells of B items as arrays, and reasons for those that a potential cannot take.
 
-    `elements` int: atomic numbers that the potential knows. There may be more cells than items;
-    those and the cells of items with a reason mean nothing. Reasons are those of `screen`.
+    `elements` int: atomic numbers that the potential knows. Reasons are those of `screen`, except
+    for distances of atoms. Cells beyond the B items (padding) and of items with a reason are
+    meaningless.
     """
     if isinstance(crystals, Crystals):
         cells, n_atoms = _expand(crystals, max_atoms)
@@ -103,7 +104,7 @@ def stack_cells(
 
 
 def _expand(crystals: Crystals, max_atoms: int) -> tuple[Cells, np.ndarray]:
-    """Primitive cells of B crystals or more, on the device, and the numbers of atoms of the B.
+    """Primitive cells of the padded batch, on the device, and numbers of atoms of its B crystals.
 
     The batch is padded to 16, 32, 64, ... and the cells' slots are 32, 128, 512, ...: few shapes
     to compile for.
@@ -117,17 +118,17 @@ def _expand(crystals: Crystals, max_atoms: int) -> tuple[Cells, np.ndarray]:
 
 
 def rows_for(n: int) -> int:
-    """16, 32, 64, ...: enough for n items."""
+    """The smallest of 16, 32, 64, ... that is at least n."""
     return 1 << max(4, (n - 1).bit_length())
 
 
 def _slots(n_atoms: np.ndarray, max_atoms: int) -> int:
-    """`slots_for` the largest of those cells that have no more than `max_atoms`."""
+    """`slots_for` the largest cell that has at most `max_atoms` atoms."""
     return slots_for(int(n_atoms[n_atoms <= max_atoms].max(initial=1)))
 
 
 def slots_for(n_atoms: int) -> int:
-    """32, 128, 512, ...: enough for a cell of n atoms."""
+    """The smallest of 32, 128, 512, ... that is at least n atoms."""
     return next(size for k in count() if (size := 32 * 4**k) >= n_atoms)
 
 
@@ -177,7 +178,7 @@ class Neighbors(NamedTuple):
 
 
 def neighbors(cell: AtomicCell, cutoff: float) -> Neighbors:
-    """All pairs of atoms up to `cutoff` Å apart, but no atom with itself."""
+    """All pairs of atoms up to `cutoff` Å apart, except an atom with itself."""
     from pymatgen.optimization.neighbors import find_points_in_spheres
 
     matrix = np.ascontiguousarray(cell.matrix, np.float64)

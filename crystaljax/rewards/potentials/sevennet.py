@@ -1,4 +1,4 @@
-"""SevenNet (Park et al. 2024): NequIP's network made lean, with weights inside its own package."""
+"""SevenNet (Park et al. 2024), a network based on NequIP; weights come inside its package."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ MODELS: dict[str, dict[str | None, str]] = {
 }
 """Weights that come with the package: the levels of theory of their energies, by fidelity.
 
-They learned MPtrj without corrections; mf-0 learned MPtrj and r2SCAN relaxations of the Materials
-Project together, and has to be told which to give.
+They were trained on MPtrj without corrections. mf-0 was trained on MPtrj and on r2SCAN relaxations
+of the Materials Project, and needs the fidelity to predict.
 """
 
 DEFAULT = "7net-0"
-"""The model that is taken if none is named."""
+"""Default model."""
 
 
 def level_of(weights: str | PathLike = DEFAULT, modal: str | None = None) -> str | None:
@@ -135,8 +135,8 @@ class SevenNetPotential(TorchPotential):
 def load_network(weights: str | PathLike) -> Any:
     """A network of SevenNet on the CPU, from the edges' vectors to the energy of each structure.
 
-    The package would unpickle whatever a checkpoint holds, so that it is given a copy of the
-    numbers and words that are in it. ImportError without the sevenn package, FileNotFoundError,
+    The package would unpickle anything that a checkpoint holds. It is therefore given a copy with
+    only the numbers and strings. ImportError without the sevenn package, FileNotFoundError,
     ValueError for other files.
     """
     try:
@@ -161,7 +161,7 @@ def load_network(weights: str | PathLike) -> Any:
             "model_state_dict": {key: torch.tensor(value) for key, value in state},
         }
         with TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a file lacks, which then is an error
+            warnings.simplefilter("ignore")  # about missing entries, which are an error below
             copy = Path(folder) / "checkpoint.pth"
             torch.save(plain, copy)
             model = SevenNetCheckpoint(copy).build_model()
@@ -182,7 +182,7 @@ def _without_arrays(value: Any) -> Any:
 
 
 def _fidelity(weights: str, modal: str | None, known: Mapping[str | None, Any]) -> str | None:
-    """The fidelity as the model spells it; ValueError if it has no such one, or several."""
+    """The fidelity as the model spells it; ValueError if it is unknown or must be given."""
     found = {str(key).lower(): key for key in known}.get(str(modal).lower(), "")
     if found == "":
         several = ", ".join(f"sevennet:{weights}:{key}" for key in known if key is not None)

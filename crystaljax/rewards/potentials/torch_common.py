@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 BATCH_ATOMS = {"cpu": 100, "cuda": 6000}
-"""Atoms in one pass, by kind of device; more do not make a CPU faster."""
+"""Atoms in one pass, by kind of device; a CPU is no faster with more."""
 
 UNREADABLE = (
     AttributeError,
@@ -34,20 +34,20 @@ UNREADABLE = (
     ValueError,
     pickle.UnpicklingError,
 )
-"""Exceptions of PyTorch on files that are no weights, or another model's."""
+"""Exceptions that PyTorch raises for files without weights, or with another model's."""
 
 
 class TorchPotential(ABC):
-    """A potential that takes a batch of structures as one graph.
+    """Base class of potentials that take a batch of structures as one graph.
 
-    A model adds its own `evaluate`, its cutoff and what it knows.
+    A subclass has its own `evaluate`, cutoff and elements.
     """
 
     name: str
     level: str | None
     elements: np.ndarray
     cutoff: float
-    """Å: how far its neighbour lists reach."""
+    """Å: cutoff of its neighbour lists."""
 
     def __init__(
         self,
@@ -88,8 +88,8 @@ class TorchPotential(ABC):
     def energies(self, crystals: Crystals | Sequence[AtomicCell]) -> Energies:
         """Potential energies of B items (of their primitive cells): see `Energies`.
 
-        Not ok: what `screen` leaves out, elements that the model does not know, what `problem`
-        tells, and energies that are not finite.
+        Not ok: items that `screen` leaves out, elements that the model does not know, structures
+        with a `problem`, and energies that are not finite.
         """
         cells, rows, reasons = self.screened(crystals)
         lists = [neighbors(cell, self.cutoff) for cell in cells]
@@ -99,7 +99,7 @@ class TorchPotential(ABC):
             if reasons[row] is None:
                 usable.append(i)
         energy = np.full(len(cells), np.nan)
-        # similar numbers of edges go together, so that a pass needs about what the last one did
+        # sorted by numbers of edges, so that consecutive passes need similar memory
         for part in self._batches(sorted(usable, key=lambda i: len(lists[i].center)), cells):
             energy[part] = self.evaluate([cells[i] for i in part], [lists[i] for i in part]).energy
         kept = np.array(usable, np.int64)
@@ -127,7 +127,7 @@ class TorchPotential(ABC):
         return screen(crystals, max_atoms=self.max_atoms, elements=self.elements)
 
     def _batches(self, items: Sequence[int], cells: Sequence[AtomicCell]) -> Iterator[list[int]]:
-        """Items in groups of at most `batch_atoms` atoms; one that has more goes alone."""
+        """Items in groups of at most `batch_atoms` atoms; a larger item is a group of its own."""
         part: list[int] = []
         n_atoms = 0
         for i in items:
@@ -141,7 +141,7 @@ class TorchPotential(ABC):
 
 
 class Collated(NamedTuple):
-    """G structures of N atoms in all end to end, with their E directed edges."""
+    """G structures of N atoms in total, concatenated, with their E directed edges."""
 
     n_atoms: np.ndarray
     """int64 [G]"""

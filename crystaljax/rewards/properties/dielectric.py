@@ -1,4 +1,4 @@
-"""Dielectric constants: a Gaussian process on what the band-gap MEGNet reads its gaps from.
+"""Dielectric constants by a Gaussian process on descriptors of the band-gap MEGNet.
 
 The target is log(ε − 1), so that ε > 1 always; the features are MEGNet's descriptors of nodes,
 edges and state, and the logarithm of the volume per atom.
@@ -30,15 +30,15 @@ class Dielectric:
     def __init__(self, process: GaussianProcess, megnet: MEGNet, caution: float = 0.0) -> None:
         """`process`: of log(ε − 1); `megnet`: the band-gap model that describes the crystals.
 
-        `caution`: how many standard deviations below its mean the process is read, so that
-        crystals unlike those it was trained on count for less.
+        `caution`: number of standard deviations that are subtracted from the process's mean, so
+        that crystals unlike the training crystals get lower values.
         """
         self.process = process
         self.megnet = megnet
         self.caution = caution
 
     def predict(self, crystals: Crystals) -> Predictions:
-        """Dielectric constants of B crystals; those not taken are the MEGNet's."""
+        """Dielectric constants of B crystals, except those that the MEGNet cannot take."""
         described = self.megnet.describe(crystals)
         taken = np.array([reason is None for reason in described.reasons], bool)
         value = np.full(len(taken), np.nan)
@@ -61,7 +61,7 @@ def to_constant(value: np.ndarray) -> np.ndarray:
 def train(described: Description, constant: np.ndarray) -> GaussianProcess:
     """The process of dielectric constants [N] above 1; ValueError for others."""
     if not (constant > 1).all():
-        raise ValueError("a dielectric constant to learn from is not above 1")
+        raise ValueError("a dielectric constant in the training data is not above 1: remove it")
     x = features(described)
     group = np.r_[np.zeros(x.shape[1] - 1, int), 1]
     return fit(x, np.log(constant - 1), group)

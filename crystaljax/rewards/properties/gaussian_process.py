@@ -1,7 +1,7 @@
 """Gaussian-process regression on groups of features (Rasmussen & Williams 2006, chapters 2 and 5).
 
-Far from its data its predictions return to the mean of the data and its uncertainty grows: a
-policy that is rewarded by it gains nothing by leaving the crystals it was trained on.
+Far from the training data its predictions return to their mean, and its uncertainty grows. So a
+policy that it rewards gains nothing from crystals far from the training data.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Hyperparameters(NamedTuple):
     amplitude: Array
     """float32 []: standard deviation of the function."""
     noise: Array
-    """float32 []: standard deviation of the data about it."""
+    """float32 []: standard deviation of the noise."""
 
 
 class GaussianProcess(NamedTuple):
-    """A fitted process; N data of F features."""
+    """A fitted process: N data with F features."""
 
     x: Array
     """float32 [N, F]: features, standardised."""
@@ -37,7 +37,7 @@ class GaussianProcess(NamedTuple):
     scale: Array
     """float32 [F]: standardised features are (features − shift) / scale."""
     group: Array
-    """int32 [F]: which group each feature is of."""
+    """int32 [F]: group of each feature."""
     hyperparameters: Hyperparameters
     mean: Array
     """float32 []: of the data."""

@@ -1,8 +1,8 @@
 """The MEGNet network in JAX (Chen et al., Chem. Mater. 31, 3564 (2019)), as matgl trained it.
 
-Edges, nodes and the state of a graph are updated in turn, three times; an attentive sum (Set2Set)
-of the nodes and of the edges, and the state, are what the property is read from. Everything is a
-pure function of arrays: a group of cells is one graph of static shape.
+Edges, nodes and the state of a graph are updated in turn, three times. The property is predicted
+from the state and from attention-weighted sums (Set2Set) of the nodes and of the edges. All
+functions are pure functions of arrays: a group of cells is one graph of static shape.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Network(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A network, what it needs to know of its input, and the scale of its output."""
+    """A network, its cutoff and elements, and the scale of its output."""
 
     network: Network
     cutoff: float
@@ -73,7 +73,7 @@ class NetworkOutput(NamedTuple):
     value: Array
     """float32 [G]: the property."""
     descriptor: Array
-    """float32 [G, 5D]: what it was read from."""
+    """float32 [G, 5D]: descriptors that it was predicted from."""
     volume: Array
     """float32 [G]: Å³ per atom."""
     closest: Array
@@ -86,7 +86,7 @@ class NetworkOutput(NamedTuple):
 
 @partial(jax.jit, static_argnames="room")
 def evaluate(model: Model, cells: Cells, room: Room) -> NetworkOutput:
-    """The model on G cells, of which some may have no atoms (and any unit cell but a flat one)."""
+    """Evaluate the model on G cells; those without atoms are padding (their lattice is not flat)."""
     graph = build_graph(cells, model.cutoff, room)
     edge_cell = jnp.where(graph.is_edge, graph.cell[graph.receiver], room.cells)
     with jax.default_matmul_precision("highest"):
@@ -128,10 +128,10 @@ def _convolve(
     node: Array,
     state: Array,
 ) -> tuple[Array, Array, Array]:
-    """The updates of edges [E, D], nodes [A, D] and states [G, D].
+    """Updates of edges [E, D], nodes [A, D] and states [G, D].
 
-    An edge's message goes to the second of the nodes that it is made of, as in matgl before 2.0,
-    which these weights were trained with (matgl 4 sends it to the first).
+    An edge's message goes to the second of its two nodes, as in matgl before 2.0, with which these
+    weights were trained (matgl 4 sends it to the first).
     """
     edge, node, state = (
         mlp(block[name], x) for name, x in (("edge", edge), ("node", node), ("state", state))
@@ -147,7 +147,7 @@ def _convolve(
 
 
 def mlp(layers: Layers, x: Array, activate_last: bool = True) -> Array:
-    """Dense layers with softplus(x) − log 2 after each, but for the last if so told."""
+    """Dense layers with softplus(x) − log 2 after each; after the last only if `activate_last`."""
     for i, (weight, bias) in enumerate(layers):
         x = x @ weight + bias
         if activate_last or i < len(layers) - 1:
@@ -156,7 +156,7 @@ def mlp(layers: Layers, x: Array, activate_last: bool = True) -> Array:
 
 
 def segment_mean(x: Array, segment: Array, n: int) -> Array:
-    """Means [n, D] of the rows of x [N, D] by segment int [N] (n: of none); 0 of no rows."""
+    """Means [n, D] of rows of x [N, D] by segment int [N] (n: ignored); 0 for empty segments."""
     total = jnp.zeros((n, x.shape[-1])).at[segment].add(x, mode="drop")
     count = jnp.zeros(n).at[segment].add(1.0, mode="drop")
     return total / jnp.maximum(count, 1)[:, None]
@@ -165,8 +165,9 @@ def segment_mean(x: Array, segment: Array, n: int) -> Array:
 def set2set(lstm: LSTM, x: Array, segment: Array, n: int) -> Array:
     """Set2Set (Vinyals et al., arXiv 1511.06391) of x [N, D] by segment int [N]: float32 [n, 2D].
 
-    An LSTM's output [n, D] asks, the softmax over a segment of its products with x weighs x, and
-    the weighted sum goes into the LSTM's next input. Rows of segment n are of none.
+    An LSTM's output [n, D] is the query. The softmax over a segment of its products with x gives
+    the weights of x, and the weighted sum is part of the LSTM's next input. Rows of segment n are
+    ignored.
     """
     width = x.shape[-1]
     hidden = memory = jnp.zeros((n, width))

@@ -1,4 +1,4 @@
-"""MEGNet models that matgl published: band gaps and formation energies."""
+"""MEGNet models published with matgl: band gaps and formation energies."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _NORMALIZER = re.compile(r"Normalizer: Mean=(-?[\d.]+), Std: ([\d.]+)")
 def load_model(folder: str | PathLike, state: int | None = None) -> Model:
     """A MEGNet model from a folder with matgl's `model.json` and `state.pt`.
 
-    `state`: which row of the state embedding to start from, of models that have one. Nothing in
-    the files is run. FileNotFoundError, ValueError for files of another kind.
+    `state`: row of the state embedding to start from, for models that have one. No code in the
+    files is run. FileNotFoundError, ValueError for files of another kind.
     """
     folder = Path(folder)
     for name in ("model.json", "state.pt"):
@@ -89,11 +89,11 @@ class Description(NamedTuple):
     """Predictions of a MEGNet model for B items; nan where there is a reason."""
 
     descriptor: np.ndarray
-    """float64 [B, 160]: what it reads its property from."""
+    """float64 [B, 160]: descriptors that the property is predicted from."""
     volume: np.ndarray
     """float64 [B]: Å³ per atom."""
     value: np.ndarray
-    """float64 [B]: its property."""
+    """float64 [B]: the property."""
     reasons: Reasons
 
 
@@ -101,7 +101,7 @@ class MEGNet:
     """A property by a MEGNet model, in batches on the device."""
 
     def __init__(self, model: Model, *, room: Room | None = None, max_atoms: int = 200) -> None:
-        """`model`: see `load_model`. `room`: the sizes of a group of cells. `max_atoms`: larger
+        """`model`: see `load_model`. `room`: capacities of a group of cells. `max_atoms`: larger
         cells are not taken."""
         self.model = model
         self.room = room or default_room()
@@ -110,14 +110,14 @@ class MEGNet:
     def predict(self, crystals: Crystals | Sequence[AtomicCell]) -> Predictions:
         """The property of B items (of their primitive cells): see `Predictions`.
 
-        Not taken: cells that are no physical ones (see `screening.screen`), elements that the
-        model does not know, and atoms with no other within its cutoff.
+        Not taken: unphysical cells (see `screening.screen`), elements that the model does not
+        know, and atoms without a neighbour within its cutoff.
         """
         described = self.describe(crystals)
         return Predictions(described.value, described.reasons)
 
     def describe(self, crystals: Crystals | Sequence[AtomicCell]) -> Description:
-        """The property of B items and what it was read from; items as in `predict`."""
+        """The property of B items and its descriptors; items as in `predict`."""
         cells, reasons = stack_cells(crystals, max_atoms=self.max_atoms, elements=ELEMENTS)
         rows = np.array([row for row, reason in enumerate(reasons) if reason is None], np.int64)
         n, width = len(reasons), self.model.network.output[0][0].shape[0]
@@ -172,11 +172,10 @@ def formation_energy(folder: str | PathLike | None = None, **options: Any) -> ME
     """Formation energies in eV/atom by the MEGNet of the Materials Project, 2018-06-01.
 
     `folder`: of the model's files (default: downloaded on first use); options as `MEGNet`. The
-    energies carry the Materials Project's corrections of 2018: compared to those of today
-    (MP2020), selenides, tellurides and antimonides lie higher by the corrections that they have
-    since, up to 0.47 eV an anion. On the 2,794 of the same crystals that it takes, the mean
-    absolute error is 0.052 eV/atom, and 0.034 without S, Se, Sb and Te. Errors: those of
-    `load_model` and `fetch`.
+    energies include the Materials Project's corrections of 2018. Those of MP2020 also correct
+    selenides, tellurides and antimonides, which therefore lie higher here, by up to 0.47 eV per
+    anion. On the 2,794 of the same crystals that it takes, the mean absolute error is
+    0.052 eV/atom, and 0.034 without S, Se, Sb and Te. Errors: those of `load_model` and `fetch`.
     """
     return MEGNet(load_model(folder or _fetched(FORMATION_ENERGY)), **options)
 

@@ -1,4 +1,4 @@
-"""Equal bins of numbers, and the word that each is written as."""
+"""Equal bins of numbers, each with the word that stands for it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MAX_DECIMALS = 6
 
 @dataclass(frozen=True)
 class Bins:
-    """Numbers and the words of their bins, which are centred on multiples of the width."""
+    """Bins centred on multiples of their width, and their words."""
 
     low: float
-    """The first bin is the one nearest to this."""
+    """Lower end: the first bin is the one nearest to it."""
     high: float
-    """The last bin is the one nearest to this."""
+    """Upper end: the last bin is the one nearest to it."""
     width: float
     unit: str = ""
     """Ends each word."""
 
     @cached_property
     def decimals(self) -> int:
-        """Decimals that bins are written with, at least one."""
+        """Number of decimals of the words, at least one."""
         exponent = Decimal(repr(float(self.width))).normalize().as_tuple().exponent
         return max(-int(exponent), 1)
 
@@ -44,11 +44,11 @@ class Bins:
         return one_of(self.words)
 
     def rounded(self, numbers: np.ndarray) -> np.ndarray:
-        """The centres (float64) of the bins that numbers lie in, were there enough bins."""
+        """Centres (float64) of the bins that numbers lie in, also beyond the first and last bin."""
         return np.round(np.rint(np.asarray(numbers, float) / self.width) * self.width, MAX_DECIMALS)
 
     def lacks(self, centres: np.ndarray) -> np.ndarray:
-        """bool: there is no such bin."""
+        """bool: whether centres lie beyond the first or last bin."""
         slack = self.width / 4
         first, last = (float(self.rounded(np.array(x))) for x in (self.low, self.high))
         return ~((centres > first - slack) & (centres < last + slack))

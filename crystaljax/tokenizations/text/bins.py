@@ -1,9 +1,9 @@
-r"""Crystals as words of a fixed vocabulary, each number one word: the nearest of equal bins.
+r"""Crystals as words of a fixed vocabulary; each number is one word, that of its bin.
 
 `WyckoffBins` has the fields of the Wyckoff text, `P1Bins` all atoms of the Niggli-reduced cell.
-Words begin with the blank or line end that belongs to them, and follow each other with nothing
-between; `crystaljax.text.tokenizer_training.from_vocabulary` makes a tokenizer of them. None is
-the beginning of another, so that a text has one sequence of words. Rutile:
+Words include the blank or line end before them, and texts are concatenated words;
+`crystaljax.text.tokenizer_training.from_vocabulary` makes a tokenizer of them. No word is a prefix
+of another, so that a text is one sequence of words. Rutile:
 
     136: 4.59Å 2.96Å            P1: 2.96Å 4.59Å 4.59Å 90.0° 90.0° 90.0°
     Ti: 2a                      Ti: 0.000 0.000 0.000
@@ -67,7 +67,7 @@ class WyckoffBins:
     def encode(self, crystals: Crystals) -> list[str]:
         """The text of each of B crystals; ValueError naming the first that cannot be written.
 
-        That is one without space group or sites, or with a length that there is no bin for.
+        It cannot be written without space group or sites, or with a length beyond the bins.
         """
         batch = crystals.to_numpy()
         lattice = self._bins.rounded_lattice(batch.lattice)
@@ -77,7 +77,7 @@ class WyckoffBins:
         return [self._in_words(text) for text in self._text.encode(rounded)]
 
     def decode(self, tokens: Sequence[str]) -> Decoded:
-        """The crystals that B texts describe; a bad text costs itself alone.
+        """The crystals that B texts describe; a bad text makes only its own row not ok.
 
         Sites may stand in any order, and words have any space around them.
         """
@@ -88,8 +88,8 @@ class WyckoffBins:
     ) -> str:
         """A regular expression for the texts of crystals of those groups and elements.
 
-        What matches decodes, unless it has a position without freedom twice, or angles that close
-        no cell. ValueError for a number that is no space group, or an unknown element.
+        Texts that match decode, unless they have a position without freedom twice, or angles that
+        do not form a cell. ValueError for a number that is no space group, or an unknown element.
         """
         groups = range(1, N_GROUPS + 1) if space_groups is None else list(space_groups)
         if unknown := [group for group in groups if not 1 <= group <= N_GROUPS]:
@@ -139,7 +139,7 @@ class WyckoffBins:
         return "\n".join([*lines, *(site.replace(" ", ": ", 1) for site in sites)])
 
     def _in_lines(self, text: str) -> str:
-        """The Wyckoff text of a text in words; ValueError if it has another order of words."""
+        """The Wyckoff text of a text in words; ValueError for words out of order."""
         words, kinds = self._bins.read(text)
         match = _WYCKOFF_ORDER.fullmatch(kinds)
         if not match:
@@ -192,8 +192,7 @@ class P1Bins:
     def encode(self, crystals: Crystals) -> list[str]:
         """The text of each of B crystals, the atoms in the order of their sites.
 
-        ValueError naming the first that cannot be written, as with a length that there is no bin
-        for.
+        ValueError naming the first that cannot be written, e.g. with a length beyond the bins.
         """
         return self._written(reduced_cells(crystals))
 
@@ -202,7 +201,7 @@ class P1Bins:
         return self._written(shuffled(reduced_cells(crystals), self.coordinate_width, rng))
 
     def decode(self, tokens: Sequence[str]) -> Decoded:
-        """The crystals that B texts describe; a bad text costs itself alone.
+        """The crystals that B texts describe; a bad text makes only its own row not ok.
 
         The cell need not be primitive, and words have any space around them.
         """
@@ -213,8 +212,8 @@ class P1Bins:
     ) -> str:
         """A regular expression for the texts of crystals of those elements.
 
-        What matches decodes, unless atoms coincide or the cell is none of a crystal (flat, or a
-        needle). ValueError if space groups are given: the texts do not say theirs.
+        Texts that match decode, unless atoms coincide or the cell is unphysical (flat, or a
+        needle). ValueError if space groups are given: the texts do not state them.
         """
         require_no_group(space_groups)
         atom = f"\n{element_pattern(elements)}:{self._bins.coordinates.pattern * 3}"
@@ -256,7 +255,7 @@ class P1Bins:
         return "\n".join(lines)
 
     def _in_lines(self, text: str) -> str:
-        """The coordinate text of a text in words; ValueError if it has another order of words."""
+        """The coordinate text of a text in words; ValueError for words out of order."""
         words, kinds = self._bins.read(text)
         if not _P1_ORDER.fullmatch(kinds):
             raise ValueError(
@@ -295,7 +294,7 @@ class _Vocabulary:
 
     @property
     def decimals(self) -> tuple[int, int, int]:
-        """Of coordinates, lengths and angles."""
+        """Decimals of coordinates, lengths and angles."""
         return self.coordinates.decimals, self.lengths.decimals, self.angles.decimals
 
     def read(self, text: str) -> tuple[list[str], str]:
@@ -320,7 +319,7 @@ class _Vocabulary:
         return np.round(self.coordinates.rounded(frac) % 1, MAX_DECIMALS) % 1
 
     def require_lattices(self, lattice: np.ndarray) -> None:
-        """ValueError naming the first of lattices [B, 6] that there is no bin for."""
+        """ValueError naming the first of lattices [B, 6] beyond the bins."""
         for axes, bins, name in (("abc", self.lengths, "length"), ("αβγ", self.angles, "angle")):
             parameters = lattice[:, :3] if name == "length" else lattice[:, 3:]
             for i, axis in np.argwhere(bins.lacks(parameters)).tolist():
@@ -339,7 +338,7 @@ class _Vocabulary:
 
 
 def _check_widths(config: WyckoffBins | P1Bins) -> None:
-    """ValueError for widths that make no bins."""
+    """ValueError for invalid widths."""
     names = "coordinate_width", "length_width", "angle_width"
     check(config, max_length=POSITIVE, **dict.fromkeys(names, POSITIVE))
     owner = type(config).__name__
@@ -367,7 +366,7 @@ def _decoded(tokens: Sequence[str], in_lines: Callable[[str], str], text: TextFo
             lines.append(in_lines(words))
             faults.append(None)
         except ValueError as error:
-            lines.append("")  # of no crystal
+            lines.append("")  # not a crystal
             faults.append(str(error))
     decoded = text.decode(lines)
     reasons = [mine or theirs for mine, theirs in zip(faults, decoded.reasons, strict=True)]

@@ -1,8 +1,8 @@
 r"""A symmetrised CIF in the style of CrystaLLM (Antunes et al., Nat. Commun. 15, 10570 (2024)).
 
-The tags of CrystaLLM without tables of elements, operations and cell volume, and with Wyckoff
-letters: other programs read it as the CIF that it is, the space group's name saying the setting.
-Rutile:
+It has the tags of CrystaLLM except the tables of elements and operations and the cell volume, and
+it has Wyckoff letters. Other programs can read it as a CIF; the space group's name gives the
+setting. Rutile:
 
     data_Ti2O4
     _chemical_formula_structural TiO2
@@ -69,8 +69,7 @@ _DIGITS = re.compile(r"[0-9]{1,6}")
 class CifText(RedundantText):
     """Crystals as CIFs of symmetry-distinct sites; lossless up to the decimals.
 
-    When one is read, tags and columns may stand in any order, and tags that are not known are
-    passed over.
+    Tags and columns may be read in any order; unknown tags are ignored.
     """
 
     coordinate_decimals: int = 4
@@ -78,15 +77,15 @@ class CifText(RedundantText):
     angle_decimals: int = 4
 
     symbols: ClassVar[str] = "|".join(_TAGS) + f"|{SYMBOLS_AND_CHARACTERS}"
-    """Tags, and what other texts are cut into."""
+    """Regular expression for tokens: tags, symbols of elements, single characters."""
 
     def pattern(
         self, space_groups: Iterable[int] | None = None, elements: Iterable[str] | None = None
     ) -> str:
         """A regular expression for the texts of crystals of those groups and elements (all).
 
-        What an expression cannot compare may differ in what matches: the formulas and Z, equal
-        lengths, and coordinates that depend on others (see `consistent`).
+        An expression cannot compare parts of a text, so texts that match may contradict themselves
+        in formulas and Z, equal lengths, and dependent coordinates (see `consistent`).
         """
         groups, element = patterns.groups_and_elements(space_groups, elements)
         amount = f"{element}(?:[1-9][0-9]*)?"
@@ -104,7 +103,7 @@ class CifText(RedundantText):
     def vocabulary(self) -> list[str]:
         """Tags, names of space groups (with their tag), elements, Wyckoff letters, digits, marks.
 
-        CrystaLLM's, with line ends and blanks as part of the tags that they belong to.
+        CrystaLLM's vocabulary, with line ends and blanks as parts of the tags.
         """
         names = [f"\n{_NAME} {_name(group)}" for group in range(1, N_GROUPS + 1)]
         tags = [f"\n{tag} " for tag in (_REDUCED, _SUM, _Z, _NUMBER, *_CELL)]
@@ -114,7 +113,7 @@ class CifText(RedundantText):
         return ["data_", *tags, *names, *head, *SYMBOLS, *letters, *string.digits, *marks]
 
     def _tail(self, group: int, element: str) -> str:
-        """The expression of what follows the number of a space group."""
+        """Regular expression for the text after the number of a space group."""
         length = patterns.length(self.length_decimals)
         cell = [length] * 3 + patterns.angles(group, self.angle_decimals)
         lines = patterns.sites(group, self.coordinate_decimals)
@@ -148,7 +147,7 @@ class CifText(RedundantText):
         return "\n".join(lines)
 
     def _read(self, text: str) -> ReadText:
-        """A text read line by line; ValueError saying why it cannot be."""
+        """Parse a text line by line; ValueError with the reason if it is invalid."""
         tags, rows = _tags_and_rows(text)
         number = _stated(tags, _NUMBER)
         if not _DIGITS.fullmatch(number) or not 1 <= int(number) <= N_GROUPS:
@@ -162,15 +161,15 @@ class CifText(RedundantText):
 
 
 def _formula(counts: dict[int, int], units: int) -> str:
-    """Of so many formula units in all."""
+    """Reduced formula of the contents of `units` formula units."""
     amounts = ((SYMBOLS[z - 1], n // units) for z, n in counts.items())
     return "".join(f"{element}{n if n > 1 else ''}" for element, n in amounts)
 
 
 @cache
 def _name(group: int) -> str:
-    """The Hermann-Mauguin symbol of a space group, and which setting is meant where it leaves
-    the origin or the axes open: Fd-3m:2, R-3m:H."""
+    """The Hermann-Mauguin symbol of a space group, with the setting if the symbol leaves the origin
+    or the axes open: Fd-3m:2, R-3m:H."""
     import gemmi
 
     setting = gemmi.get_spacegroup_reference_setting(group)
@@ -183,7 +182,7 @@ def _tags_and_rows(text: str) -> tuple[dict[str, str], list[dict[str, str]]]:
     """The values of single tags, and the rows of the loop of sites by column."""
     tags: dict[str, str] = {}
     rows: list[dict[str, str]] = []
-    columns: list[str] | None = None  # of the loop that a line may belong to
+    columns: list[str] | None = None  # columns of the current loop_
     in_head = False
     for line in filter(None, map(str.strip, text.split("\n"))):
         if line == "loop_":
@@ -207,7 +206,7 @@ def _tags_and_rows(text: str) -> tuple[dict[str, str], list[dict[str, str]]]:
 
 
 def _tag_and_value(line: str) -> tuple[str, str]:
-    """The name of the block counts as the value of data_."""
+    """Tag and value of a line; the block's name is the value of data_."""
     if line.startswith("data_"):
         return "data_", line[5:]
     tag, _, value = line.partition(" ")
@@ -215,7 +214,7 @@ def _tag_and_value(line: str) -> tuple[str, str]:
 
 
 def _row(line: str, columns: list[str]) -> dict[str, str]:
-    """ValueError if it has another number of values."""
+    """Values of a row by column; ValueError if their number is wrong."""
     values = line.split()
     if len(values) != len(columns):
         raise ValueError(f"{line[:40]!r} is no site of {len(columns)} columns")
@@ -223,14 +222,14 @@ def _row(line: str, columns: list[str]) -> dict[str, str]:
 
 
 def _stated(tags: dict[str, str], tag: str) -> str:
-    """ValueError if it is absent."""
+    """Value of a tag; ValueError if it is missing."""
     if tag not in tags:
         raise ValueError(f"{tag} is missing")
     return tags[tag]
 
 
 def _site(row: dict[str, str], group: int) -> ReadSite:
-    """ValueError if it is no site of the space group."""
+    """Parse a site; ValueError if the space group has no such site."""
     element, _, multiplicity, name, *place = (_stated(row, column) for column in _SITE)
     if len(name) != 1:
         raise ValueError(f"{name[:20]!r} is no Wyckoff letter")
@@ -241,7 +240,7 @@ def _site(row: dict[str, str], group: int) -> ReadSite:
 
 
 def _compare(tags: dict[str, str], group: int, found: list[ReadSite]) -> None:
-    """ValueError if the sites are not of the formulas and Z, or the name not of the number."""
+    """ValueError if sites contradict the formulas or Z, or the name contradicts the number."""
     if _stated(tags, _NAME) != _name(group):
         raise ValueError(f"space group {group} is {_name(group)}, not {tags[_NAME][:20]!r}")
     contents = sites.contents(group, found)

@@ -1,10 +1,11 @@
 r"""Crystals as text, by their atoms: the format of crystal-text-llm (Gruver et al., 2402.04379).
 
 The lengths a, b, c and the angles α, β, γ of the Niggli-reduced primitive cell, and for each atom
-a line with its element and one with its fractional coordinates. Nothing says what the symmetry
-is; it is searched when a text is read. Numbers are rounded (the original truncates angles: 119°
-for 119.999°), and coordinates have a decimal more by default: with 2 decimals, the tolerance that
-finds the symmetry again also finds some that was not there. Rutile:
+a line with its element and one with its fractional coordinates. The text does not state the
+symmetry; a symmetry search finds it when a text is decoded. Numbers are rounded (the original
+truncates angles: 119° for 119.999°), and coordinates have one more decimal by default: with 2
+decimals, the tolerance needed to find the symmetry again also finds symmetry that was not there.
+Rutile:
 
     2.96 4.59 4.59
     90.00 90.00 90.00
@@ -39,7 +40,7 @@ from crystaljax.tokenizations.text.p1 import (
 )
 
 LONGEST = 1000
-"""Å: cells as long as this are not written."""
+"""Å: cells of this length or longer are not written."""
 
 _NUMBER = re.compile(r"-?[0-9]{1,6}(?:\.[0-9]{1,9})?")
 
@@ -88,10 +89,9 @@ class CoordinatesText:
         return self.written(shuffled(reduced_cells(crystals), 10.0**-self.coordinate_decimals, rng))
 
     def decode(self, tokens: Sequence[str]) -> Decoded:
-        """The crystals that B texts describe; a bad text costs itself alone.
+        """The crystals that B texts describe; a bad text makes only its own row not ok.
 
-        The cell need not be reduced or primitive, and lines and numbers have any space around
-        them.
+        The cell need not be reduced or primitive; white space around lines and numbers is ignored.
         """
         return crystals_of([_parse(text) for text in tokens], self.tolerance)
 
@@ -100,8 +100,8 @@ class CoordinatesText:
     ) -> str:
         """A regular expression for the texts of crystals of those elements.
 
-        What matches decodes, unless atoms coincide or the cell is none of a crystal (flat, or a
-        needle). ValueError if space groups are given: the texts do not say theirs.
+        Texts that match decode, unless atoms coincide or the cell is unphysical (flat, or a
+        needle). ValueError if space groups are given: the texts do not state them.
         """
         require_no_group(space_groups)
         species = element_pattern(elements)
@@ -145,7 +145,7 @@ def element_pattern(elements: Iterable[str] | None) -> str:
 
 
 def require_no_group(space_groups: Iterable[int] | None) -> None:
-    """ValueError if texts without symmetry are to be held to space groups."""
+    """ValueError if space groups are given for texts that do not state them."""
     if space_groups is not None:
         raise ValueError(
             "texts of all atoms (P1) cannot be held to space groups: they do not say theirs. Take "
@@ -154,7 +154,7 @@ def require_no_group(space_groups: Iterable[int] | None) -> None:
 
 
 def _parse(text: str) -> P1Cell | str:
-    """A text read line by line, or the reason why it cannot be."""
+    """Parse a text line by line; the reason if it is invalid."""
     lines = [line.split() for line in text.strip().split("\n")]
     try:
         if len(lines) < 4:
@@ -170,14 +170,14 @@ def _parse(text: str) -> P1Cell | str:
 
 
 def _element(words: list[str]) -> int:
-    """ValueError if it is none."""
+    """Atomic number of a symbol; ValueError if it is none."""
     if len(words) != 1:
         raise ValueError(f"{_shown(words)} is no element")
     return atomic_number(words[0][:20])
 
 
 def _numbers(words: list[str], of: str) -> list[float]:
-    """ValueError if there are not three numbers."""
+    """Three numbers; ValueError for anything else."""
     if len(words) != 3 or not all(map(_NUMBER.fullmatch, words)):
         raise ValueError(f"{of} are 3 numbers, not {_shown(words)}")
     return list(map(float, words))

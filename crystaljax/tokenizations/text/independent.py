@@ -1,4 +1,4 @@
-"""Texts of what symmetry leaves independent: the parts that such formats share."""
+"""Base of text formats that write only the parameters that symmetry leaves free."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crystaljax.tokenizations.text.sites import Position, ReadText
 class IndependentText(ABC):
     """Base of formats that write only free numbers; lossless up to the decimals.
 
-    A format of this kind adds a pattern, and `_written` and `_read`.
+    Subclasses define the pattern, `_written` and `_read`.
     """
 
     coordinate_decimals: int = 4
@@ -36,10 +36,10 @@ class IndependentText(ABC):
         return [self._written(batch, i) for i in range(len(batch))]
 
     def decode(self, tokens: Sequence[str]) -> Decoded:
-        """The crystals that B texts describe; a bad text costs itself alone.
+        """The crystals that B texts describe; a bad text makes only its own row not ok.
 
-        Sites may stand in any order, coordinates be any that are equivalent by translation, and
-        lines and numbers have any space around them.
+        Sites may be in any order and coordinates may be shifted by lattice translations; white
+        space around lines and numbers is ignored.
         """
         return sites.decoded(tokens, self._read)
 
@@ -50,7 +50,7 @@ class IndependentText(ABC):
     @staticmethod
     @abstractmethod
     def _read(text: str) -> ReadText:
-        """A text read; ValueError saying why it cannot be."""
+        """Parse a text; ValueError with the reason if it is invalid."""
 
     def _parameters(self, batch: Crystals, i: int) -> list[str]:
         """Free lattice parameters of crystal i."""
@@ -64,13 +64,13 @@ class IndependentText(ABC):
         return [sites.coordinate(frac[j], self.coordinate_decimals) for j in position.free]
 
     def _lattice_pattern(self, group: int) -> str:
-        """The expression of a space group's free lattice parameters."""
+        """Regular expression for a space group's free lattice parameters."""
         forms = [patterns.length(self.length_decimals)] * 3
         forms += [patterns.angle(self.angle_decimals)] * 3
         return " ".join(forms[axis] for axis in sites.free_parameters(group))
 
     def _sites_pattern(self, positions: Mapping[str, Position]) -> str:
-        """The expression of one of the positions, by its name, and its free coordinates."""
+        """Regular expression for the name of one of the positions, and its free coordinates."""
         coordinate = f" {patterns.any_coordinate(self.coordinate_decimals)}"
         of_freedom: dict[int, list[str]] = {}
         for name, position in positions.items():

@@ -1,7 +1,7 @@
-"""Crystals as all atoms of their Niggli-reduced cells, the symmetry left out and found again.
+"""Text formats without symmetry (P1): all atoms of the Niggli-reduced cells.
 
-What the text formats without symmetry (P1) share: the cells that they write, the crystals of the
-cells that they read, and the augmentation by order and origin.
+Shared parts: the cells to write, the crystals of the cells that were read (by symmetry search),
+and the augmentation by order of atoms and origin.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ REDUCED_ANGLES = 60, 120
 """Degrees: the angles of Niggli-reduced cells lie between these."""
 
 TYPICAL_LENGTH = 10.0
-"""Å: the cell that `rounding_tolerance` reckons with."""
+"""Å: length of the cell that `rounding_tolerance` assumes."""
 
 
 class P1Cell(NamedTuple):
-    """All atoms of a cell, as they stand in a text."""
+    """All atoms of a cell, in the order of a text."""
 
     lattice: np.ndarray
     """float64 [6]: a, b, c in Å, α, β, γ in degrees."""
@@ -54,8 +54,8 @@ def reduced_cells(crystals: Crystals) -> list[P1Cell]:
 def shuffled(cells: Sequence[P1Cell], step: float, rng: np.random.Generator) -> list[P1Cell]:
     """The same crystals with their atoms in random order and their origins at random places.
 
-    Origins move by whole steps (fractional coordinates), the steps that coordinates are rounded
-    to, so that rounding moves the atoms relative to each other no more than without.
+    Origins move by multiples of `step`, to which fractional coordinates are rounded. So rounding
+    displaces the atoms relative to each other no more than without the shift.
     """
     moved = []
     for lattice, frac, species in cells:
@@ -66,9 +66,9 @@ def shuffled(cells: Sequence[P1Cell], step: float, rng: np.random.Generator) -> 
 
 
 def rounding_tolerance(coordinate: float, length: float, angle: float) -> float:
-    """Å: how far rounding to these steps moves atoms of a cell of 10 Å, as a tolerance of symmetry.
+    """Å: largest displacement by rounding in a cell of 10 Å, as tolerance of the symmetry search.
 
-    Lengths and angles change by up to half a step, and the coordinates between two atoms by one.
+    Lengths and angles change by up to half a step, and differences of coordinates by one step.
 
     Args:
       coordinate: of fractional coordinates.
@@ -79,7 +79,7 @@ def rounding_tolerance(coordinate: float, length: float, angle: float) -> float:
 
 
 def crystals_of(cells: Sequence[P1Cell | str], symprec: float) -> Decoded:
-    """The crystals of B cells, or of the reasons why there is none.
+    """The crystals of B cells; in place of a cell there may be the reason that it is missing.
 
     Args:
       symprec: tolerance of the symmetry search in Å; atoms closer than this are an error.
@@ -101,7 +101,7 @@ def crystals_of(cells: Sequence[P1Cell | str], symprec: float) -> Decoded:
 
 
 def _atoms(cell: P1Cell | str, symprec: float) -> AtomicCell | str:
-    """Atoms in a cell, or the reason why there are none."""
+    """Atoms in a cell, or the reason that there are none."""
     if isinstance(cell, str):
         return cell
     try:
@@ -113,10 +113,10 @@ def _atoms(cell: P1Cell | str, symprec: float) -> AtomicCell | str:
 
 
 def _matrix(lattice: np.ndarray) -> np.ndarray:
-    """Lattice vectors of a, b, c, α, β, γ [6]; ValueError if they are no crystal's."""
+    """Lattice vectors of a, b, c, α, β, γ [6]; ValueError if they are unphysical."""
     if not ((lattice > 0).all() and (lattice[3:] < 180).all()):
         raise ValueError("a cell length or angle out of range")
     cosines = np.cos(np.deg2rad(lattice[3:]))
     if not 1 - (cosines**2).sum() + 2 * cosines.prod() > 0:
-        raise ValueError("the lattice parameters close no cell")
+        raise ValueError("the lattice parameters do not form a cell")
     return matrix_of(lattice)

@@ -1,4 +1,4 @@
-"""Regular expressions that the patterns of text formats are put together from."""
+"""Building blocks (regular expressions) of the patterns of text formats."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from crystaljax.tokenizations.text.sites import coordinate, fixed_angles, positi
 def groups_and_elements(
     space_groups: Iterable[int] | None, elements: Iterable[str] | None
 ) -> tuple[list[int], str]:
-    """The groups a pattern is for, all by default, and the expression for one of the elements.
+    """The space groups of a pattern, all by default, and the expression for one of its elements.
 
-    ValueError for a number that is no space group, a symbol that is no element, or none of them.
+    ValueError for an unknown space group or element, and for an empty list.
     """
     groups = sorted(set(range(1, N_GROUPS + 1) if space_groups is None else space_groups))
     symbols = sorted(set(SYMBOLS if elements is None else elements))
@@ -31,7 +31,7 @@ def groups_and_elements(
 
 
 def by_tail(groups: Iterable[int], head: Callable[[int], str], tail: Callable[[int], str]) -> str:
-    """An expression for the texts of some groups: a head each, and what follows it.
+    """An expression for the texts of some groups, each a head and a tail.
 
     Groups with the same tail share it, which keeps the expression small.
     """
@@ -42,29 +42,29 @@ def by_tail(groups: Iterable[int], head: Callable[[int], str], tail: Callable[[i
 
 
 def length(decimals: int) -> str:
-    """Of a length in Å, 1 to 1000."""
+    """Expression for a length in Å, 1 to 1000."""
     return rf"[1-9][0-9]{{0,2}}{fraction(decimals)}"
 
 
 def angle(decimals: int) -> str:
-    """Of an angle in degrees."""
+    """Expression for an angle in degrees."""
     return rf"1?[0-9]{{2}}{fraction(decimals)}"
 
 
 def any_coordinate(decimals: int) -> str:
-    """Of a coordinate in [0, 1)."""
+    """Expression for a coordinate in [0, 1)."""
     return f"0{fraction(decimals)}"
 
 
 def fraction(decimals: int) -> str:
-    """Of the point and so many digits; nothing for none."""
+    """Expression for the decimal point and `decimals` digits; empty for 0."""
     return rf"\.[0-9]{{{decimals}}}" if decimals else ""
 
 
 def sites(group: int, decimals: int) -> dict[str, list[str]]:
-    """Expressions of x, y, z, and the positions of a space group that have places so written.
+    """Expressions for x, y, z, each with the positions of a space group that share them.
 
-    Constants are themselves, every other coordinate is any.
+    Constant coordinates are literal; the others may be any number.
     """
     anything = any_coordinate(decimals)
     found: dict[str, list[str]] = {}
@@ -81,7 +81,7 @@ def sites(group: int, decimals: int) -> dict[str, list[str]]:
 
 
 def angles(group: int, decimals: int) -> list[str]:
-    """Of α, β, γ of a space group; those that it fixes are themselves."""
+    """Expressions for α, β, γ of a space group; fixed angles are literal."""
     fixed = fixed_angles(group)
     return [
         re.escape(f"{fixed[axis]:.{decimals}f}") if axis in fixed else angle(decimals)

@@ -46,15 +46,15 @@ class PlaidText(RedundantText):
     angle_decimals: int = 2
 
     symbols: ClassVar[str] = rf"Spacegroup: |abc: |angles: |Sites \(|{SYMBOLS_AND_CHARACTERS}"
-    """The words that begin lines, and what other texts are cut into."""
+    """Regular expression for tokens: the words that begin lines, symbols, single characters."""
 
     def pattern(
         self, space_groups: Iterable[int] | None = None, elements: Iterable[str] | None = None
     ) -> str:
         """A regular expression for the texts of crystals of those groups and elements (all).
 
-        What an expression cannot compare may differ in what matches: the formula, the number of
-        atoms, equal lengths, and coordinates that depend on others (see `consistent`).
+        An expression cannot compare parts of a text, so texts that match may contradict themselves
+        in formula, number of atoms, equal lengths, and dependent coordinates (see `consistent`).
         """
         groups, element = patterns.groups_and_elements(space_groups, elements)
         body = patterns.by_tail(
@@ -63,7 +63,7 @@ class PlaidText(RedundantText):
         return rf"(?:{element}(?:[1-9][0-9]*)?)+\nSpacegroup: (?:{body})"
 
     def _tail(self, group: int, element: str) -> str:
-        """The expression of what follows the symbol of a space group."""
+        """Regular expression for the text after the symbol of a space group."""
         length = patterns.length(self.length_decimals)
         angles = patterns.angles(group, self.angle_decimals)
         lines = patterns.sites(group, self.coordinate_decimals)
@@ -89,7 +89,7 @@ class PlaidText(RedundantText):
         return "\n".join(lines)
 
     def _read(self, text: str) -> ReadText:
-        """A text read line by line; ValueError saying why it cannot be."""
+        """Parse a text line by line; ValueError with the reason if it is invalid."""
         lines = [line for line in map(str.strip, text.split("\n")) if line]
         if len(lines) < 6:
             raise ValueError("a formula, a space group, lengths, angles, sites need six lines")
@@ -117,7 +117,7 @@ def _numbers_of_symbols() -> dict[str, int]:
 
 
 def _group(symbol: str) -> int:
-    """ValueError if it is no symbol of a space group."""
+    """Space group of a symbol; ValueError if it is none."""
     found = _numbers_of_symbols().get(symbol)
     if found is None:
         raise ValueError(f"{symbol[:40]!r} is no symbol of a space group, such as P42/mnm")
@@ -125,14 +125,14 @@ def _group(symbol: str) -> int:
 
 
 def _after(name: str, line: str) -> str:
-    """Text of a line after its name; ValueError if it has another."""
+    """The text of a line after its name; ValueError if it begins with another."""
     if not line.startswith(name):
         raise ValueError(f"{line[:40]!r} does not begin with {name}")
     return line[len(name) :].strip()
 
 
 def _site(words: list[str], group: int) -> ReadSite:
-    """ValueError if it is no site of the space group."""
+    """Parse a site; ValueError if the space group has no such site."""
     if len(words) != 5:
         raise ValueError(f"{sites.shown(words)} is no site: an element, x, y, z and a position")
     position = sites.position(words[4], group)
@@ -141,7 +141,7 @@ def _site(words: list[str], group: int) -> ReadSite:
 
 
 def _compare(formula: str, n_atoms: int, group: int, found: list[ReadSite]) -> None:
-    """ValueError if the sites are not of the formula and the number of atoms."""
+    """ValueError if the sites contradict the formula or the number of atoms."""
     contents = sites.contents(group, found)
     if sites.amounts(formula) != contents:
         raise ValueError(f"the sites do not have the formula {formula[:40]!r}")

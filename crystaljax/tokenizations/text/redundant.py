@@ -1,4 +1,4 @@
-"""Texts that also state what follows from the rest: formulas, dependent coordinates and lengths."""
+"""Base of text formats with redundant parts: formulas, dependent coordinates and lengths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crystaljax.tokenizations.text.sites import ReadText, Rounding
 class RedundantText(ABC):
     """Base of formats that write all numbers of a site; lossless up to the decimals.
 
-    A format of this kind adds a pattern, and `_written` and `_read`.
+    Subclasses define the pattern, `_written` and `_read`.
     """
 
     coordinate_decimals: int
@@ -27,11 +27,11 @@ class RedundantText(ABC):
     angle_decimals: int
     """Decimals of α, β, γ in degrees."""
     consistent: bool = False
-    """A text that contradicts itself (in what it states of the contents, the space group's name,
-    coordinates or lattice parameters that are not those of its space group and its sites) is no
-    crystal, as CrystaLLM judges. By default the space group, the positions and the independent
-    numbers say what the crystal is, and the rest is passed over, as PLaID++'s own reader does: so
-    texts that repeat themselves are judged as those that do not."""
+    """True: a text that contradicts itself is not a crystal, as in CrystaLLM. It does so if its
+    contents, the space group's name, dependent coordinates or lattice parameters do not follow from
+    its space group and sites. False: the space group, the positions and the independent numbers
+    define the crystal and the rest is ignored, as in PLaID++'s own reader, so that formats with and
+    without redundant parts are judged alike."""
 
     def __post_init__(self) -> None:
         sites.check_decimals(self.coordinate_decimals, self.length_decimals, self.angle_decimals)
@@ -43,9 +43,9 @@ class RedundantText(ABC):
         return [self._written(batch, i, counts[i]) for i in range(len(batch))]
 
     def decode(self, tokens: Sequence[str]) -> Decoded:
-        """The crystals that B texts describe; a bad text costs itself alone.
+        """The crystals that B texts describe; a bad text makes only its own row not ok.
 
-        Sites may stand in any order, and empty lines anywhere.
+        Sites may be in any order; empty lines are ignored.
         """
         decimals = (self.coordinate_decimals, self.length_decimals, self.angle_decimals)
         rounding = Rounding(*(10.0**-n for n in decimals)) if self.consistent else None
@@ -53,8 +53,8 @@ class RedundantText(ABC):
 
     @abstractmethod
     def _written(self, batch: Crystals, i: int, counts: dict[int, int]) -> str:
-        """The text of crystal i, of so many atoms of each element in the conventional cell."""
+        """The text of crystal i; `counts`: atoms of each element in the conventional cell."""
 
     @abstractmethod
     def _read(self, text: str) -> ReadText:
-        """A text read line by line; ValueError saying why it cannot be."""
+        """Parse a text line by line; ValueError with the reason if it is invalid."""

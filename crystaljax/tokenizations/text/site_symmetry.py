@@ -1,20 +1,19 @@
-r"""Crystals by the site symmetry of their sites, as WyFormer enumerates them (arXiv 2503.02407).
+r"""Crystals by the site symmetries of their atoms, as enumerated in WyFormer (arXiv 2503.02407).
 
-Sites are an element, the oriented symbol of their site symmetry (ITA), and a number that tells the
-Wyckoff positions of the space group with that symbol apart: 1 for the first by letter. Unlike
-Wyckoff letters, whose meaning changes from group to group, the symbols mean the same in all of
-them: 78 symbols and 8 numbers instead of 27 letters in 230 groups. WyFormer has neither lattice
-nor coordinates and finds them by relaxation; here they stand as in a Wyckoff text, so that nothing
-is lost. Rutile:
+A site is an element, the oriented symbol of its site symmetry (ITA), and the number of its Wyckoff
+position among those of the space group with this symbol, in the order of letters. The meaning of
+Wyckoff letters changes from group to group, that of these symbols does not: 78 symbols and 8
+numbers replace 27 letters in 230 groups. WyFormer has neither lattice nor coordinates and finds
+them by relaxation; here they are written as in a Wyckoff text, so that nothing is lost. Rutile:
 
     136: 4.594 2.959
     Ti@m.mm#1
     O@m.2m#1 0.3048
 
-Of other texts of this kind, SLICES (the package `slices` 2.0.12, LGPL) turns its graphs into cells
-again by relaxation, so not without loss, with a binary of xtb, weights for TensorFlow and
-smact 2.5.5, which excludes the version that this package needs; Mat2Seq is published as a branch
-of CrystaLLM's code, as no package.
+Two other texts of this kind are not included. SLICES (the package `slices` 2.0.12, LGPL) turns its
+graphs into cells by relaxation, so not without loss, and needs a binary of xtb, weights for
+TensorFlow and smact 2.5.5, which conflicts with the version that this package needs. Mat2Seq is
+published as a branch of CrystaLLM's code, not as a package.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ class SiteSymmetryText(IndependentText):
     ) -> str:
         """A regular expression for the texts of crystals of those groups and elements (all).
 
-        What matches decodes, unless it has a position without freedom twice, an angle of zero or
-        above 180°, or angles that close no cell.
+        Texts that match decode, unless they have a position without freedom twice, an angle of zero
+        or above 180°, or angles that do not form a cell.
         """
         groups, element = patterns.groups_and_elements(space_groups, elements)
         return patterns.by_tail(groups, "{}:".format, lambda group: self._tail(group, element))
 
     def vocabulary(self) -> list[str]:
-        """Space groups, elements, site symmetries, their numbers, digits."""
+        """Words: space groups, elements, site symmetries, their numbers, digits."""
         places = [place for group in range(1, N_GROUPS + 1) for place in _places(group)]
         symbols, numbers = zip(*(place.split("#") for place in places), strict=True)
         return [
@@ -60,7 +59,7 @@ class SiteSymmetryText(IndependentText):
         ]
 
     def _tail(self, group: int, element: str) -> str:
-        """The expression of what follows the number of a space group."""
+        """Regular expression for the text after the number of a space group."""
         lines = self._sites_pattern(_places(group))
         return rf" {self._lattice_pattern(group)}(?:\n{element}@(?:{lines}))+"
 
@@ -76,7 +75,7 @@ class SiteSymmetryText(IndependentText):
 
     @staticmethod
     def _read(text: str) -> ReadText:
-        """A text read line by line; ValueError saying why it cannot be."""
+        """Parse a text line by line; ValueError with the reason if it is invalid."""
         head, *lines = [line.split() for line in text.strip().split("\n")]
         if not head or not head[0].endswith(":") or not lines:
             raise ValueError("a space group with a colon, its lattice, and sites need two lines")
@@ -99,7 +98,7 @@ def _places(group: int) -> Mapping[str, Position]:
 
 
 def _site(words: list[str], group: int) -> ReadSite:
-    """ValueError if it is no site of the space group."""
+    """Parse a site; ValueError if the space group has no such site."""
     element, at, place = words[0].partition("@") if words else ("", "", "")
     if not at:
         raise ValueError(f"{sites.shown(words)} is no site: an element, @, a site symmetry")

@@ -1,6 +1,6 @@
-"""Reading and writing that the formats of symmetry-distinct sites share.
+"""Shared parts of the text formats of symmetry-distinct sites.
 
-A format reads each text into a `ReadText`; `decoded` makes crystals of a batch of them.
+A format parses each text into a `ReadText`; `decoded` makes crystals of a batch of them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from crystaljax.tokenizations.base import Decoded
 from crystaljax.tokenizations.wyckoff import WyckoffTokenization
 
 MAX_SITES = 1000
-"""Sites of one crystal; the arrays of a whole batch are as wide as its longest text."""
+"""Largest number of sites of a crystal; arrays of a batch are as wide as its longest text."""
 
 MAX_LINES = 2 * MAX_SITES
-"""Lines of a text that is read; longer ones never ended."""
+"""Largest number of lines that are parsed; longer texts are endless repetitions."""
 
 MAX_DECIMALS = 9
-"""Decimals of a number that is read; float32, which crystals are in, has some 7."""
+"""Largest number of decimals; float32, the type of coordinates, has about 7."""
 
 _NUMBER = re.compile(rf"-?[0-9]{{1,6}}(?:\.[0-9]{{1,{MAX_DECIMALS}}})?")
 _GROUP = re.compile(r"[0-9]{1,3}")
@@ -40,12 +40,12 @@ class ReadSite(NamedTuple):
     wyckoff: int
     """Letter index."""
     coordinates: Sequence[float]
-    """x, y, z; what the position does not leave free is zero, or as the text says."""
+    """x, y, z; dependent coordinates are zero, or as in the text."""
     species: int
 
 
 class ReadText(NamedTuple):
-    """A text read; dependent coordinates and parameters are zero, or as the text says."""
+    """A parsed text; dependent coordinates and parameters are zero, or as in the text."""
 
     space_group: int
     lattice: Sequence[float]
@@ -54,7 +54,7 @@ class ReadText(NamedTuple):
 
 
 class Rounding(NamedTuple):
-    """Units of the last written decimals."""
+    """Size of the last written decimal of each kind of number."""
 
     coordinate: float
     length: float
@@ -89,13 +89,13 @@ def positions(group: int) -> Mapping[str, Position]:
 
 @cache
 def free_parameters(group: int) -> tuple[int, ...]:
-    """Mask of those of a, b, c, α, β, γ that a space group leaves independent."""
+    """Mask of the independent ones of a, b, c, α, β, γ in a space group."""
     return tuple(np.flatnonzero(FREE_LATTICE[tables().crystal_system[group - 1]]).tolist())
 
 
 @cache
 def fixed_angles(group: int) -> Mapping[int, float]:
-    """Degrees of the angles that a space group fixes, by their place in the lattice (3, 4, 5)."""
+    """Angles in degrees that a space group fixes, by their index in the lattice (3, 4, 5)."""
     whole = np.asarray(constrain_lattice(np.array(group), np.zeros(6, np.float32))).tolist()
     return {axis: whole[axis] for axis in range(3, 6) if axis not in free_parameters(group)}
 
@@ -124,7 +124,7 @@ def writable(crystals: Crystals) -> Crystals:
 
 
 def projected(crystals: Crystals) -> Crystals:
-    """The same with all coordinates on their positions."""
+    """The same crystals with all coordinates projected onto their Wyckoff positions."""
     n = len(crystals)
     padded = crystals.padded(_power_of_two(n))
     group = np.maximum(padded.space_group, 1)[:, None]
@@ -146,7 +146,7 @@ def sites_of(batch: Crystals, i: int) -> Iterator[tuple[str, Position, list[floa
 
 
 def check_decimals(*decimals: int) -> None:
-    """ValueError for more than can be read again."""
+    """ValueError for more decimals than can be decoded."""
     for n in decimals:
         if not 0 <= n <= MAX_DECIMALS:
             raise ValueError(f"{n} decimals: choose 0 to {MAX_DECIMALS}")
@@ -162,10 +162,11 @@ def decoded(
     read: Callable[[str], ReadText],
     rounding: Rounding | None = None,
 ) -> Decoded:
-    """The crystals of B texts, by a function that reads one and raises ValueError for a bad one.
+    """The crystals of B texts.
 
-    Sites are put in order of letter, then x, y, z. With `rounding`, a text whose dependent
-    coordinates or lattice parameters contradict the independent ones is no crystal.
+    `read` parses one text and raises ValueError for an invalid one. Sites are sorted by letter,
+    then x, y, z. With `rounding`, a text whose dependent coordinates or lattice parameters
+    contradict the independent ones is not a crystal.
     """
     found = [_read_or_reason(read, text) for text in texts]
     good = [(i, x) for i, x in enumerate(found) if isinstance(x, ReadText)]
@@ -187,7 +188,7 @@ def decoded(
         for i, reason in _contradictions(crystals, whole, rounding):
             if isinstance(found[i], ReadText):
                 found[i] = reason
-    # The sequence's own decoding checks what the lines alone do not tell.
+    # Decoding of the Wyckoff sequence checks what single lines do not show.
     sequences = WyckoffTokenization(crystals.n_slots)
     result = sequences.decode(sequences.encode(_in_order(whole)))
     ok, reasons = result.ok, list(result.reasons)
@@ -199,7 +200,7 @@ def decoded(
 
 
 def _read_or_reason(read: Callable[[str], ReadText], text: str) -> ReadText | str:
-    """A text read, or the reason why it cannot be."""
+    """A parsed text, or the reason that it is invalid."""
     if text.count("\n") > MAX_LINES:
         return f"more than {MAX_LINES} lines"
     try:
@@ -209,7 +210,7 @@ def _read_or_reason(read: Callable[[str], ReadText], text: str) -> ReadText | st
 
 
 def _empty(n: int, n_sites: int) -> Crystals:
-    """Rows and slots of zeros, both powers of two: few shapes to compile for."""
+    """Zeros, with powers of two as numbers of rows and slots, so that few shapes are compiled."""
     rows, slots = _power_of_two(n), _power_of_two(n_sites)
     return Crystals(
         np.zeros(rows, np.int32),
@@ -225,7 +226,7 @@ def _power_of_two(n: int) -> int:
 
 
 def _masked(crystals: Crystals, ok: np.ndarray) -> Crystals:
-    """Zero where not ok."""
+    """The crystals with zeros where not ok."""
     return Crystals(
         np.where(ok, crystals.space_group, 0),
         np.where(ok[:, None], crystals.wyckoff, 0),
@@ -238,9 +239,9 @@ def _masked(crystals: Crystals, ok: np.ndarray) -> Crystals:
 def _contradictions(
     given: Crystals, whole: Crystals, rounding: Rounding
 ) -> Iterator[tuple[int, str]]:
-    """Rows whose dependent values are not those of their independent ones, and why.
+    """Reasons for rows whose dependent values contradict their independent ones.
 
-    A dependent coordinate is a sum of up to two, so it may differ by 1.5 units of the last place.
+    A dependent coordinate is a sum of up to two, so it may be off by 1.5 units of the last decimal.
     """
     moved = np.asarray(given.frac - whole.frac, float)
     off = np.abs(moved - np.round(moved)) > 2 * rounding.coordinate + 1e-6
@@ -255,7 +256,7 @@ def _contradictions(
 
 
 def _in_order(crystals: Crystals) -> Crystals:
-    """The same with the sites by letter, then x, y, z, and else as they were."""
+    """The same crystals with sites sorted by letter, then x, y, z (a stable sort)."""
     letters = np.where(crystals.wyckoff == 0, N_LETTERS, crystals.wyckoff)
     order = np.lexsort((*np.moveaxis(crystals.frac, -1, 0)[::-1], letters))
     return Crystals(
@@ -268,21 +269,21 @@ def _in_order(crystals: Crystals) -> Crystals:
 
 
 def numbers(words: Sequence[str], n: int, of: str) -> list[float]:
-    """The numbers of n words; ValueError if there are not n, or one is no number."""
+    """The numbers that n words stand for; ValueError for another number of words, or no number."""
     if len(words) != n or not all(map(_NUMBER.fullmatch, words)):
         raise ValueError(f"{of}: {n} number{'s' * (n != 1)} expected, not {shown(words)}")
     return list(map(float, words))
 
 
 def space_group(word: str) -> int:
-    """The number that a word is; ValueError if it is no space group's."""
+    """The space group that a word stands for; ValueError if it is none."""
     if not _GROUP.fullmatch(word) or not 1 <= int(word) <= N_GROUPS:
         raise ValueError(f"{word[:40]!r} is no space group: one of 1-{N_GROUPS}")
     return int(word)
 
 
 def placed(values: Sequence[float], places: Sequence[int], n: int) -> list[float]:
-    """n numbers: the values in their places, zeros elsewhere."""
+    """n numbers: the values at the given indices, zeros elsewhere."""
     found = [0.0] * n
     for place, value in zip(places, values, strict=True):
         found[place] = value
@@ -298,7 +299,7 @@ def position(word: str, group: int) -> Position:
 
 
 def amounts(formula: str) -> dict[int, int]:
-    """Atoms by atomic number of a formula without parentheses; ValueError if it is none."""
+    """Numbers of atoms by atomic number, of a formula without parentheses; ValueError otherwise."""
     found: dict[int, int] = {}
     end = 0
     for match in _AMOUNT.finditer(formula):
@@ -323,5 +324,5 @@ def contents(group: int, found: Iterable[ReadSite]) -> dict[int, int]:
 
 
 def shown(words: Sequence[str]) -> str:
-    """A line for a message."""
+    """A line, shortened for a message."""
     return repr(" ".join(words)[:40])

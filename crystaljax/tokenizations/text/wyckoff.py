@@ -1,4 +1,4 @@
-r"""Wyckoff texts: a crystal by its symmetry, without anything that can be derived.
+r"""Wyckoff texts: crystals by their symmetry, without anything that follows from it.
 
 The space group's number, the lattice parameters, and a line for each symmetry-distinct site: the
 element, the Wyckoff position and the representative's coordinates (the format of PLaID++, arXiv
@@ -32,14 +32,14 @@ class WyckoffText(IndependentText):
     ) -> str:
         """A regular expression for the texts of crystals of those groups and elements (all).
 
-        What matches decodes, unless it has a position without freedom twice, an angle of zero or
-        above 180°, or angles that close no cell.
+        Texts that match decode, unless they have a position without freedom twice, an angle of zero
+        or above 180°, or angles that do not form a cell.
         """
         groups, element = patterns.groups_and_elements(space_groups, elements)
         return patterns.by_tail(groups, str, lambda group: self._tail(group, element))
 
     def _tail(self, group: int, element: str) -> str:
-        """The expression of what follows the number of a space group."""
+        """Regular expression for the text after the number of a space group."""
         lines = self._sites_pattern(sites.positions(group))
         return rf"\n{self._lattice_pattern(group)}(?:\n{element} (?:{lines}))+"
 
@@ -52,7 +52,7 @@ class WyckoffText(IndependentText):
 
     @staticmethod
     def _read(text: str) -> ReadText:
-        """A text read line by line; ValueError saying why it cannot be."""
+        """Parse a text line by line; ValueError with the reason if it is invalid."""
         lines = [line.split() for line in text.strip().split("\n")]
         if len(lines) < 3:
             raise ValueError("a space group, a lattice and a site need three lines")
@@ -64,7 +64,7 @@ class WyckoffText(IndependentText):
 
 
 def _site(words: list[str], group: int) -> ReadSite:
-    """ValueError if it is no site of the space group."""
+    """Parse a site; ValueError if the space group has no such site."""
     if len(words) < 2:
         raise ValueError(f"{sites.shown(words)} is no site: an element and a Wyckoff position")
     species = atomic_number(words[0])
