@@ -1,1 +1,1 @@
-"""Networks, and the distributions that they parametrise."""
+"""Neural networks, and the distributions that they parametrise."""

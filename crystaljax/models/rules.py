@@ -1,4 +1,4 @@
-"""Rules of a Wyckoff sequence: masks that make impossible crystals impossible."""
+"""Rules of Wyckoff sequences, as masks that exclude impossible crystals."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ NEVER = -1e10
 def allowed_letters(group: Array, previous: Array, is_first: Array | bool) -> Array:
     """bool [..., 28]: letters that may follow `previous` [...] in a crystal of `group` [...].
 
-    Not below the previous letter; above it if that position has no free coordinate, as it can
-    be occupied only once; none that the group lacks. The first letter is no end.
+    Letters of the group from the previous letter on; only later ones if the previous position has
+    no free coordinate, as it can be occupied only once. The first letter is not the end.
     """
     row = jnp.asarray(group) - 1
     previous = jnp.where(is_first, 0, previous)

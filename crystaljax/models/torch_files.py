@@ -1,9 +1,9 @@
-"""Weights from PyTorch's files as numpy arrays, without PyTorch and without running their code.
+"""Reads PyTorch's files as numpy arrays, without PyTorch and without running their code.
 
-A file of `torch.save` is a zip archive: a pickle of nested containers, whose tensors name members
-of the archive that hold their numbers. Unpickling may call what the pickle names; here it may name
-tensors of plain numbers and ordered dictionaries, in checkpoints arrays of plain numbers and
-devices as well, and anything else is refused.
+A file of `torch.save` is a zip archive. It has a pickle of nested containers, whose tensors name
+the members of the archive with their numbers. Unpickling may call any function that the pickle
+names. Here it may name only tensors of plain numbers and ordered dictionaries (in checkpoints also
+arrays of plain numbers, and devices); anything else is refused.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _rebuild_tensor(
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Finds tensors and ordered dictionaries; refuses all else."""
+    """Unpickler of tensors and ordered dictionaries; refuses anything else."""
 
     def __init__(self, archive: zipfile.ZipFile, member: str) -> None:
         super().__init__(archive.open(member))
@@ -66,7 +66,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 class _CheckpointUnpickler(_TensorUnpickler):
-    """Finds numpy's arrays and PyTorch's devices, too."""
+    """Also unpickles numpy arrays and PyTorch's devices."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch", "device"):
@@ -82,7 +82,7 @@ def _device(kind: str, *index: int) -> str:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Bytes, which old pickles hold as texts."""
+    """Bytes that old pickles store as text."""
     if encoding != "latin1":
         raise ForbiddenContent(f"a text encoded as {encoding}")
     return text.encode("latin1")
@@ -91,8 +91,8 @@ def _encode(text: str, encoding: str) -> bytes:
 def load_tensors(path: str | PathLike) -> dict[str, np.ndarray]:
     """The tensors of a state dictionary that `torch.save` wrote, by name.
 
-    FileNotFoundError if there is none; ValueError naming what the file holds if that is anything
-    but a dictionary of tensors, which is then not run, and if it is damaged or of another kind.
+    FileNotFoundError; ValueError for a damaged file, and naming the content if it is anything but a
+    dictionary of tensors (it is not run).
     """
     content = _load(path, _TensorUnpickler)
     if not isinstance(content, dict) or not all(
@@ -103,11 +103,10 @@ def load_tensors(path: str | PathLike) -> dict[str, np.ndarray]:
 
 
 def load_checkpoint(path: str | PathLike) -> Any:
-    """What `torch.save` wrote, with numpy arrays as tensors, and devices by name.
+    """Content of a file of `torch.save`, with numpy arrays as tensors, and devices by name.
 
-    FileNotFoundError if there is none; ValueError naming what the file holds if that is anything
-    but nested containers of tensors, arrays, numbers, texts and devices, which is then not run,
-    and if it is damaged or of another kind.
+    FileNotFoundError; ValueError for a damaged file, and naming the content if it is anything but
+    nested containers of tensors, arrays, numbers, texts and devices (it is not run).
     """
     return _load(path, _CheckpointUnpickler)
 

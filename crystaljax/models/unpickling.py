@@ -1,9 +1,9 @@
-"""Reading arrays from pickles of others without running their code.
+"""Reads arrays from untrusted pickles without running their code.
 
-Unpickling calls whatever the file names. Here it may name numpy and jax arrays, and the state
-tuples of optimisers, which come out as plain tuples; anything else is refused. Arrays hold plain
-numbers only: numpy's own types take any state from a pickle, and one that claims that objects are
-numbers makes pointers of the file's bytes.
+Unpickling calls any function that the file names. Here it may name only numpy and jax arrays, and
+the state tuples of optimisers, which become plain tuples; anything else is refused. Arrays must
+hold plain numbers: numpy's own types accept any state from a pickle, and a state that declares
+objects would turn the file's bytes into pointers.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ DAMAGE = (
     OverflowError,
     MemoryError,
 )
-"""Exceptions of unpickling on bytes that are no pickle, or not all of it."""
+"""Exceptions of unpickling for bytes that are not a pickle, or a truncated one."""
 
 
 class ForbiddenContent(pickle.UnpicklingError):
-    """A pickle that names what is not read; the message says what."""
+    """Error: a pickle names something that is not allowed; the message says what."""
 
 
 class InertState(tuple):
-    """Stands in for an optimiser's state: keeps what it is made of, does nothing."""
+    """Placeholder for an optimiser's state: a plain tuple of its parts."""
 
     def __new__(cls, *fields: Any) -> InertState:
         return super().__new__(cls, fields)
 
 
 class _Dtype:
-    """Stands in for numpy's dtype, of plain numbers only."""
+    """Placeholder for numpy's dtype, for plain numbers only."""
 
     def __init__(self, name: str, *_: Any) -> None:
         dtype = np.dtype(name) if isinstance(name, str) else None
@@ -54,12 +54,12 @@ class _Dtype:
         self.numpy = dtype
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Of the state (version, byte order, ...) plain numbers need no more."""
+        """Ignore the state (version, byte order, ...) except what plain numbers need."""
         self.numpy = self.numpy.newbyteorder(state[1])
 
 
 class _Array(np.ndarray):
-    """An array whose content comes from a state that is checked first."""
+    """An array whose state is checked before it is used."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         version, shape, dtype, fortran_order, content = state
@@ -106,7 +106,7 @@ for _core in ("numpy.core", "numpy._core"):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Finds the names above, and optimiser states; refuses all others."""
+    """Unpickler of the names above and of optimiser states; refuses all others."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ARRAYS:
@@ -119,8 +119,8 @@ class _ArrayUnpickler(pickle.Unpickler):
 def load_arrays(path: Path) -> Any:
     """The content of a pickle of nested containers of arrays (numpy) and optimiser states.
 
-    FileNotFoundError if there is none; ValueError naming the class if the file holds anything
-    else, which is then not run, and if it is damaged or no pickle.
+    FileNotFoundError; ValueError for a damaged file or none of pickle, and naming the class if the
+    file has anything else (it is not run).
     """
     with path.open("rb") as file:
         try:

@@ -1,6 +1,6 @@
-"""LoRA adapters as PEFT's folders: adapter_model.safetensors and adapter_config.json.
+"""LoRA adapters in PEFT's folders: adapter_model.safetensors and adapter_config.json.
 
-With the rows of tokens that were trained beside them (`trainable_token_indices`).
+They include the embeddings of tokens that were trained with them (`trainable_token_indices`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ PREFIX = "base_model.model."
 
 EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
 ROWS = "token_adapter.trainable_tokens_delta"
-"""PEFT's name of the rows of tokens, after that of their table."""
+"""PEFT's suffix for the trained rows of a table."""
 TABLES = ("weight", "token_adapter.base_layer.weight")
-"""Its names of whole tables, which it keeps where the vocabulary was resized."""
+"""PEFT's names of whole tables, which it saves if the vocabulary was resized."""
 
 READ = {
     "peft_type",
@@ -51,7 +51,7 @@ READ = {
     "init_lora_weights",
     "trainable_token_indices",
 }
-"""Settings that we follow."""
+"""Supported settings."""
 WITHOUT_EFFECT = {
     "task_type",
     "auto_mapping",
@@ -69,7 +69,7 @@ WITHOUT_EFFECT = {
 }
 """Settings that do not change what a trained adapter computes."""
 PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
-"""Initialisations that leave the base as it is; the others (PiSSA ...) change its weights."""
+"""Initialisations that do not change the base's weights, unlike PiSSA and others."""
 
 
 def load_adapter(model: LanguageModel, folder: str | Path, base: str | None = None) -> None:
@@ -204,7 +204,7 @@ def _keys(name: str) -> tuple[str, str]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """The settings, of which those that are set are all supported."""
+    """The settings; ValueError if one that is set is not supported."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -229,7 +229,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _describe(
     model: LanguageModel, names: dict[ModelPath, str], config: dict[str, Any]
 ) -> dict[ModelPath, LoRA]:
-    """The adapters that the settings put on the model, with abstract factors."""
+    """The adapters that the settings describe for the model, with abstract factors."""
     layers, targets = projections(model), config["target_modules"]
 
     def chosen(name: str, target: str) -> bool:
@@ -302,7 +302,7 @@ def _take_tables(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def _drop_tied(arrays: dict[str, Any], file: Path) -> None:
-    """Take out rows of a head that is the embedding; ValueError if they are not the embedding's."""
+    """Remove rows of a tied head; ValueError if they differ from the embedding's."""
     rows = arrays.pop(f"{PREFIX}{HEAD}.{ROWS}", None)
     same = arrays.get(f"{PREFIX}{EMBEDDING}.{ROWS}")
     if rows is not None and (same is None or not np.array_equal(rows, same)):
@@ -310,7 +310,7 @@ def _drop_tied(arrays: dict[str, Any], file: Path) -> None:
 
 
 def _put_tables(model: LanguageModel, tables: dict[str, Any]) -> None:
-    """Put whole tables in place of the base's; a head that is the embedding has none."""
+    """Replace the base's tables by whole tables; a tied head has none."""
     model.tables_of_adapter = bool(tables)
     if EMBEDDING in tables:
         old = model.embed.embedding

@@ -1,4 +1,4 @@
-"""Attention of language models: over packed rows, and over a cache of what was seen before."""
+"""Attention of language models, over packed rows and over a cache of earlier tokens."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from crystaljax.models.llm.rotary import Turn, rotate
 from crystaljax.models.rules import NEVER
 
 BLOCK = 128
-"""Queries whose scores are computed together in a row: of those with keys after them all are 0, so
-that long rows take little more than half the time and memory."""
+"""Size of a block of queries in a row. Scores with keys after the block are not computed, so that
+long rows take little more than half the time and memory."""
 
 
 class LayerCache(NamedTuple):
@@ -31,15 +31,15 @@ class LayerCache(NamedTuple):
 
 
 Attend = Callable[[Array, Array, Array], tuple[Array, LayerCache | None]]
-"""Queries [N, H, D], keys and values [N, KV, D] of N tokens -> what they attend to [N, H, D], and
-what to keep. The queries are scaled."""
+"""From queries [N, H, D], keys and values [N, KV, D] of N tokens to attention outputs [N, H, D] and
+a cache (or None). The queries are scaled."""
 
 
 def row_mask(position: Array, segment: Array, window: int) -> Array:
-    """bool [R, T, T], query by key: which tokens of packed rows see which.
+    """bool [R, T, T], query by key: attention mask of packed rows.
 
-    position, segment: int [R, T]. A token sees its own segment up to itself, not farther back
-    than `window` tokens, itself included (0: all the way).
+    position, segment: int [R, T]. A token attends to the last `window` tokens of its segment,
+    itself included (0: all).
     """
     back = position[:, :, None] - position[:, None, :]
     seen = (segment[:, :, None] == segment[:, None, :]) & (back >= 0)
@@ -47,7 +47,7 @@ def row_mask(position: Array, segment: Array, window: int) -> Array:
 
 
 def cache_mask(position: Array, slot_position: Array, window: int) -> Array:
-    """bool [B, S]: which slots tokens at `position` int [B] see.
+    """bool [B, S]: cache slots that tokens at `position` int [B] attend to.
 
     slot_position: int [B, S], the position of the token that a slot holds, -1 for none.
     """
@@ -60,7 +60,7 @@ def attend(query: Array, key: Array, value: Array, mask: Array, cap: float | Non
     """Softmax attention [B, KV, G, T, D] of scaled queries; G heads of them share keys and values.
 
     query [B, KV, G, T, D]; key, value [B, KV, S, D]; mask bool [B, T, S]; scores s are capped to
-    c tanh(s / c). Heads stand in front: on CPU several times faster than
+    c tanh(s / c). With heads as the leading axes it is several times faster on CPU than
     `jax.nn.dot_product_attention`.
     """
     scores = jnp.einsum("bkgtd,bksd->bkgts", query, key, preferred_element_type=jnp.float32)
@@ -71,7 +71,7 @@ def attend(query: Array, key: Array, value: Array, mask: Array, cap: float | Non
 
 
 def _causal(query: Array, key: Array, value: Array, mask: Array, cap: float | None) -> Array:
-    """`attend` of tokens that see none after them: block by block, without the keys after each."""
+    """Causal `attend`: in blocks of queries, without the keys after each block."""
     parts = [
         attend(
             *(query[..., start : start + BLOCK, :], key[:, :, : start + BLOCK]),
@@ -85,7 +85,7 @@ def _causal(query: Array, key: Array, value: Array, mask: Array, cap: float | No
 def over_rows(mask: Array, cap: float | None, keep: bool) -> Attend:
     """Attention of the tokens of R rows of T to each other; mask bool [R, T, T].
 
-    Keys and values are kept if so asked, [R, KV, T, D].
+    With `keep`, also keys and values [R, KV, T, D].
     """
     rows, length = mask.shape[:2]
 
@@ -105,7 +105,7 @@ def over_rows(mask: Array, cap: float | None, keep: bool) -> Attend:
 def over_cache(mask: Array, cap: float | None, cache: LayerCache, slot: Array) -> Attend:
     """Attention of B new tokens, put into `slot` (int []), to a cache; mask bool [B, S].
 
-    They are put in before the cache is read, so that XLA need not copy it.
+    They are written before the cache is read, so that XLA need not copy it.
     """
 
     def run(query: Array, key: Array, value: Array) -> tuple[Array, LayerCache]:
@@ -146,7 +146,7 @@ class Attention(nnx.Module):
     def __call__(
         self, x: Array, turn: Turn, attend: Attend, dropout_keys: list[Array | None]
     ) -> tuple[Array, LayerCache | None]:
-        """[N, width] from x [N, width]; what `attend` keeps.
+        """Outputs [N, width] from x [N, width]; the cache from `attend`.
 
         `turn` is the `rotation` of the tokens' positions; one key for each of q, k, v, o.
         """

@@ -1,4 +1,4 @@
-"""The shape of a language model, as its Hugging Face `config.json` has it, and of adapters."""
+"""Configuration of language models, as in Hugging Face's `config.json`, and of adapters."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Activation = Literal["silu", "gelu", "gelu_pytorch_tanh"]
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3.1's stretching of rotary angles to longer texts."""
+    """Llama 3.1's scaling of rotary frequencies for longer contexts."""
 
     factor: float = 8.0
-    """Slow angles are divided by this."""
+    """Low frequencies are divided by this factor."""
     low_freq_factor: float = 1.0
-    """Angles with fewer turns than this in the length below are slow."""
+    """Frequencies with fewer turns than this in the original context are low."""
     high_freq_factor: float = 4.0
-    """Angles with more turns are left as they are; those between change gradually."""
+    """Frequencies with more turns are unchanged; those between are interpolated."""
     original_max_position_embeddings: int = 8192
-    """Tokens of the texts before stretching."""
+    """Length of the original context in tokens."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Family:
     architecture: str
     """Class of transformers."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Values of fields that its `config.json` may leave out, where not those of `DEFAULTS`."""
+    """Defaults of fields that its `config.json` may leave out, if they differ from `DEFAULTS`."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `LlmConfig` that have one value in all its models."""
+    """Fields of `LlmConfig` with the same value in all its models."""
     pre_norm: bool = True
     """Attention and feed-forward layers have a norm before them."""
     post_norm: bool = False
@@ -65,7 +65,7 @@ DEFAULTS: dict[str, Any] = {
     "attn_logit_softcapping": 50.0,
     "final_logit_softcapping": 30.0,
 }
-"""Values of fields that a `config.json` may leave out."""
+"""Defaults of fields that a `config.json` may leave out."""
 
 UNCAPPED = {"query_scale": None, "attention_cap": None, "logit_cap": None}
 
@@ -122,10 +122,10 @@ FIELDS = {
 """Fields of `LlmConfig` that `config.json` has under another name."""
 
 REPLACED = ("rope_parameters", "rope_scaling", "rope_theta", "layer_types", "dtype", "torch_dtype")
-"""Fields of a former `config.json` that are written anew or not at all."""
+"""Fields of the source's `config.json` that are not copied."""
 
 UNSUPPORTED = {"partial_rotary_factor": 1.0, "use_bidirectional_attention": False}
-"""Fields that change the network in ways that are not built here unless they have these values."""
+"""Fields that must have these values, as the other values are not implemented."""
 
 
 @dataclass(frozen=True)
@@ -222,8 +222,7 @@ class LlmConfig:
     def from_hf(cls, fields: Mapping[str, Any]) -> LlmConfig:
         """The configuration that a `config.json` describes, written by transformers 4 or 5.
 
-        ValueError: the architecture, or something asked of it, is not among those known, or a
-        size is missing.
+        ValueError for an unknown architecture, an unsupported setting, or a missing size.
         """
         kind = fields.get("model_type")
         if kind not in FAMILIES:
@@ -255,7 +254,7 @@ class LlmConfig:
     def to_hf(self, other: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Fields of a `config.json` that transformers 4 and 5 read.
 
-        Fields of `other`, a former `config.json`, that do not describe the network are kept.
+        Fields of `other`, the source's `config.json`, that do not describe the network are copied.
         """
         family = self.traits
         kept = {name: x for name, x in (other or {}).items() if name not in REPLACED}
@@ -305,7 +304,7 @@ def _windows(family: str, given: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 
 def _rope(given: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
-    """Base and stretching of the rotary angles, from where transformers 4 or 5 writes them."""
+    """Base and scaling of the rotary angles, from the fields of transformers 4 or 5."""
     new = given.get("rope_parameters") or {}
     scaling = new or given.get("rope_scaling") or {}
     theta = new.get("rope_theta") or given["rope_theta"]

@@ -1,8 +1,8 @@
-"""Sampling a batch of sequences of different length and age: prefill, insertion, decoding.
+"""Sampling of a batch of sequences at different positions: prefill, insertion, decoding.
 
-All rows of the ring cache write to the same slot at a time, so that nothing is scattered. A prompt
-is prefilled in a batch of its own, all tokens but its last, and put in the slots just before the
-clock; its last token is the first that is decoded.
+All rows of the ring cache write to the same slot in a step, so that no scatter is needed. A prompt
+without its last token is prefilled in a separate batch, and its keys and values are put into the
+slots just before the clock. Its last token is the first one to be decoded.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Graph = Any  # of a LanguageModel, as `nnx.split` gives it
 Weights = Sequence[Any]  # the states that `nnx.split` gave with it
 
 MAX_STEPS = 64
-"""Tokens that are decoded at once, at most."""
+"""Largest number of tokens that one call decodes."""
 
 
 class Network:
-    """Graph of `nnx.split`, hashed once: for many layers it takes a while."""
+    """Graph of `nnx.split`, hashed only once, as this is slow for many layers."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -45,52 +45,52 @@ class Network:
         return isinstance(other, Network) and self.graph == other.graph
 
     def model(self, weights: Weights) -> LanguageModel:
-        """The model with some weights."""
+        """The model with the given weights."""
         return nnx.merge(self.graph, *weights)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DecodeState:
-    """B rows, each with a sequence or unused, and their cache of S slots."""
+    """State of B rows, each with a sequence or unused, and their cache of S slots."""
 
     cache: Cache
     """keys and values [B, KV, S, D] of every layer"""
     slot_position: Array
     """int32 [B, S]: position of the token in a slot; -1 for none."""
     clock: Array
-    """int32 []: tokens that each row has written; the next one goes to slot clock % S."""
+    """int32 []: number of steps so far; the next token goes to slot clock % S."""
     token: Array
     """int32 [B]: the last token, not in the cache yet."""
     position: Array
-    """int32 [B]: where it stands; -1 in a row not in use."""
+    """int32 [B]: position of that token; -1 in an unused row."""
     sample: Array
     """int32 [B]: number of the sample, for its random numbers."""
     drawn: Array
-    """int32 [B]: tokens drawn so far."""
+    """int32 [B]: number of tokens drawn so far."""
     limit: Array
-    """int32 [B]: tokens to be drawn at most."""
+    """int32 [B]: largest number of tokens to draw."""
     grammar_state: Array
     """int32 [B]"""
 
 
 class Fresh(NamedTuple):
-    """F sequences that enter rows; arrays int32 [F]."""
+    """F sequences to insert into rows; arrays int32 [F]."""
 
     row: Array
-    """Row to write to; B (one past the last) for none."""
+    """Row of the sequence; B (one past the last) for padding."""
     source: Array
     """Row of the prefilled batch that has the prompt."""
     cached: Array
-    """Tokens of the prompt but the last."""
+    """Number of tokens of the prompt without the last one."""
     token: Array
     """The last token of the prompt."""
     sample: Array
     """Number of the sample."""
     limit: Array
-    """Tokens to be drawn at most."""
+    """Largest number of tokens to draw."""
     grammar_state: Array
-    """State of the grammar to begin in."""
+    """Initial state of the grammar."""
 
 
 @jax.tree_util.register_dataclass
@@ -109,7 +109,7 @@ class DecodeSettings:
 
 
 class Chunk(NamedTuple):
-    """Tokens drawn in one go, K at most for each of B rows."""
+    """Tokens drawn by one call, at most K for each of B rows."""
 
     token: Array
     """int32 [K, B]; 0 after a row's last."""
@@ -118,9 +118,9 @@ class Chunk(NamedTuple):
     logp_model: Array
     """float32 [K, B]: under the model."""
     n: Array
-    """int32 [B]: how many of K each row drew."""
+    """int32 [B]: number of tokens that each row drew."""
     active: Array
-    """bool [B]: rows that go on."""
+    """bool [B]: rows that have not ended."""
 
 
 @partial(jax.jit, static_argnames=("network", "size", "slots", "sharding"))
@@ -160,7 +160,7 @@ def prefill(
 def insert(
     state: DecodeState, prefilled: Cache, fresh: Fresh, sharding: NamedSharding | None
 ) -> DecodeState:
-    """The state with F sequences in rows of theirs, `prefilled` ones, whatever was there before."""
+    """The state with F prefilled sequences inserted into their rows, which are overwritten."""
     slots = state.slot_position.shape[1]
     first = state.clock - fresh.cached
     place = (jnp.arange(slots) - first[:, None]) % slots
@@ -207,8 +207,8 @@ def decode(
 ) -> tuple[DecodeState, Chunk]:
     """Draw up to `steps` tokens (int [], `MAX_STEPS` at most) for each row in use.
 
-    active: bool [B], rows that are still wanted. The chunk ends early when only `until` (int [])
-    rows are in use, so that others can enter, or the batch be made smaller. A row ends with an end
+    active: bool [B], rows to continue. The call ends early when only `until` (int []) rows are in
+    use, so that new sequences can be inserted, or the batch be made smaller. A row ends with an end
     token or at its limit. Token t of sample i is drawn with fold_in(fold_in(key, i), t).
     """
     model = network.model(weights)
@@ -231,7 +231,7 @@ def decode(
     _, state, drawn = jax.lax.while_loop(goes_on, go_on, (jnp.int32(0), state, drawn))
     chunk = Chunk(*drawn, state.drawn - before, state.position >= 0)
     if sharding is not None:
-        # Every host reads all of it.
+        # Replicated, as every host reads all of it.
         everywhere = replicated(sharding.mesh)
         chunk = jax.lax.with_sharding_constraint(chunk, everywhere)
     return _pinned(state, sharding), chunk
@@ -270,7 +270,7 @@ def _step(
 
 
 def _allowed(grammar: TokenGrammar, state: DecodeState, end_tokens: Array) -> Array:
-    """bool [B, V]: tokens that the grammar leaves; end tokens where it may end."""
+    """bool [B, V]: tokens that the grammar allows; end tokens where the text may end."""
     allowed = grammar.allowed(state.grammar_state)
     is_end = jnp.zeros(allowed.shape[1], bool).at[end_tokens].set(True)
     return jnp.where(is_end, grammar.accepting[state.grammar_state][:, None], allowed)
@@ -295,7 +295,7 @@ def _rolled(prefilled: Array, source: Array, first: Array, slots: int) -> Array:
 
 
 def _pinned(state: DecodeState, sharding: NamedSharding | None) -> DecodeState:
-    """The state with its rows spread over the devices, if there is a mesh of them."""
+    """The state with its rows sharded over the devices, if there is a mesh."""
     if sharding is None:
         return state
     everywhere = replicated(sharding.mesh)

@@ -1,4 +1,4 @@
-"""The decoder of the Hugging Face families: blocks, and the language model made of them."""
+"""Decoder-only language models of the Hugging Face families: blocks and the whole model."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Cache = tuple[LayerCache, ...]
 """Keys and values of every layer."""
 
 Remat = Literal["none", "products", "all"]
-"""Activations computed again for the gradient rather than kept: none, all but products of matrices
-with weights, or everything inside the blocks."""
+"""Activations that are recomputed for the gradient: none, all except matrix products with weights,
+or everything inside the blocks."""
 
 POLICIES = {
     "products": jax.checkpoint_policies.save_from_both_policies(
@@ -44,18 +44,18 @@ N_LINEAR = 7
 
 
 class Dropout(NamedTuple):
-    """Dropping out, in training."""
+    """Dropout in training."""
 
     key: Array
     residual: float = 0.0
-    """Share of the outputs of attention and feed-forward layers; adapters have their own rates."""
+    """Rate on the outputs of attention and feed-forward layers; adapters have their own rates."""
 
     def layer(self, i: int) -> Dropout:
         """That of the i-th block."""
         return self._replace(key=jax.random.fold_in(self.key, i))
 
     def __call__(self, x: Array, i: int) -> Array:
-        """x without that share, the rest made larger to make up for it; the i-th of a block."""
+        """Dropout of x, with the rest scaled up; `i` numbers the dropouts of a block."""
         if not self.residual:
             return x
         key = jax.random.fold_in(self.key, N_LINEAR + i)
@@ -89,7 +89,7 @@ class Mlp(nnx.Module):
 class Block(nnx.Module):
     """Attention and feed-forward layer, each with its norms and a residual around.
 
-    It takes tokens in one flat list, as matrix products like it on CPU.
+    It takes tokens as one flat list, for which matrix products are faster on CPU.
     """
 
     def __init__(self, config: LlmConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
@@ -107,7 +107,7 @@ class Block(nnx.Module):
     def __call__(
         self, x: Array, turn: Turn, attend: Attend, dropout: Dropout | None
     ) -> tuple[Array, LayerCache | None]:
-        """New residual stream [N, width] from x [N, width]; what `attend` keeps."""
+        """New residual stream [N, width] from x [N, width]; the cache from `attend`."""
         keys: list[Array | None] = [None] * N_LINEAR
         if dropout is not None:
             keys = list(jax.random.split(dropout.key, N_LINEAR))
@@ -125,13 +125,13 @@ class Block(nnx.Module):
 
 
 class TokenRows(nnx.Module):
-    """Rows of some tokens, trained in place of those that the frozen embedding, or head, has.
+    """Trained rows of some tokens, which replace those of the frozen embedding or head.
 
     PEFT's `trainable_token_indices`.
 
     Args:
       tokens: the K tokens, each once.
-      rows: float [K, width], what they start as.
+      rows: float [K, width], their initial values.
     """
 
     def __init__(self, tokens: tuple[int, ...], rows: Array) -> None:
@@ -151,7 +151,7 @@ class TokenRows(nnx.Module):
         return logits.at[..., jnp.asarray(self.tokens)].set(own)
 
     def put(self, table: Array) -> Array:
-        """The base's table [V, width] with the rows in it."""
+        """The base's table [V, width] with these rows replaced."""
         return table.at[jnp.asarray(self.tokens)].set(self.rows[...].astype(table.dtype))
 
 
@@ -183,14 +183,14 @@ class LanguageModel(nnx.Module):
             head = Linear(config.width, config.vocabulary, dtype=self.dtype, rngs=rngs)
         self.head = nnx.data(head)
         self.embed_rows: TokenRows | None = nnx.data(None)
-        # Where the head is the embedding's transpose, it has the embedding's rows.
+        # A tied head has the embedding's rows.
         self.head_rows: TokenRows | None = nnx.data(None)
         self.tables_of_adapter = False
-        """Embedding and head came with an adapter, in place of the base's, and are kept with it."""
+        """Whether embedding and head came with an adapter; they are saved with it."""
 
     @property
     def head_kernel(self) -> nnx.Param | None:
-        """Kernel [width, V] of a head of its own, which of all matrices is never quantised."""
+        """Kernel [width, V] of a head that is not tied; it is never quantised."""
         return None if self.head is None else cast(nnx.Param, self.head.kernel)
 
     def hidden(
@@ -204,7 +204,7 @@ class LanguageModel(nnx.Module):
         """Outputs [R, T, width] of tokens int [R, T] in packed rows.
 
         `position` int [R, T] counts within each segment; `segment` int [R, T] is 0 for padding
-        and 1, 2, ... for the texts of a row, which do not see each other.
+        and 1, 2, ... for the texts of a row, which do not attend to each other.
         """
         return self._over_rows(tokens, position, segment, dropout, remat, keep=False)[0]
 
@@ -233,7 +233,7 @@ class LanguageModel(nnx.Module):
         return x, tuple(layer for layer in kept if layer is not None)
 
     def empty_cache(self, size: int, slots: int) -> Cache:
-        """A cache of `slots` for `size` sequences, with nothing in it."""
+        """An empty cache of `slots` slots for `size` sequences."""
         config = self.config
         shape = size, config.n_kv_heads, slots, config.head_size
         return tuple(
@@ -283,7 +283,7 @@ class LanguageModel(nnx.Module):
         dropout: Dropout | None,
         remat: Remat,
     ) -> tuple[Array, list[LayerCache | None]]:
-        """Outputs [N, width] of N tokens, int [N], and what each layer's attention keeps."""
+        """Outputs [N, width] of N tokens, int [N], and each layer's cache."""
         x = self.embed(tokens)
         if self.embed_rows is not None:
             x = self.embed_rows.embedded(tokens, x)

@@ -1,4 +1,4 @@
-"""Hugging Face folders: language models from them, and back."""
+"""Import and export of language models as Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-"""Tensors that may be one."""
+"""Names of embedding and head, which may be one tensor (tied)."""
 
 COMPARED = 4096
-"""Rows of the two that are compared at a time."""
+"""Number of rows that are compared at a time."""
 
 TEXT_FILES = (
     "tokenizer.json",
@@ -51,7 +51,7 @@ TEXT_FILES = (
     "chat_template.json",
     "generation_config.json",
 )
-"""Files of a tokenizer, and of how to generate, that go with a model."""
+"""Files of the tokenizer and of the generation settings, which are copied with a model."""
 
 Placement = Callable[[tuple[int, ...]], Sharding]
 """The sharding of a parameter, from its shape."""
@@ -87,9 +87,9 @@ def load_config(folder: str | Path) -> LlmConfig:
 
 
 class Tensors:
-    """The tensors of a folder's safetensors files, read one by one or in part.
+    """The tensors of a folder's safetensors files, read one by one or in parts.
 
-    FileNotFoundError: a file is missing. ValueError: a file is broken.
+    FileNotFoundError if a file is missing, ValueError if one is damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -107,11 +107,11 @@ class Tensors:
 
     @property
     def names(self) -> set[str]:
-        """Of all tensors."""
+        """Names of all tensors."""
         return set(self._owner)
 
     def slices(self, name: str) -> Any:
-        """A tensor that has `get_shape` and is read where indexed.
+        """A lazy tensor: it has `get_shape`, and indexing reads its data.
 
         ValueError if there is none of this name.
         """
@@ -176,14 +176,14 @@ def load_model(
       placement: sharding of each parameter; all on the first device if not given.
       quantized, tile: format of the blocks' projections, as in `quantize`; plain if not given.
 
-    Every tensor goes on its own from the file to its devices, a host reading only what its devices
-    hold, and is quantised there before the next one is read. A head that stands beside the
-    embedding it should be the transpose of, and differs, is used, with a warning, as transformers
-    5 does.
+    Tensors are read one at a time from the file to their devices, and quantised there before the
+    next one is read; a host reads only the parts of its own devices. If the configuration says that
+    head and embedding are tied, but the file has a different head, this is used, with a warning, as
+    in transformers 5.
 
-    FileNotFoundError: folder, configuration or a shard is missing. ValueError: unknown
-    architecture, a tile that does not fit, or tensors that are missing, of other shapes than the
-    configuration says, or unknown to it.
+    FileNotFoundError if folder, configuration or a shard is missing. ValueError for an unknown
+    architecture, a tile that does not fit, and tensors that are missing, unknown, or not of the
+    shape in the configuration.
     """
     config = load_config(folder)
     with Tensors(folder) as tensors:
@@ -217,7 +217,7 @@ def load_model(
 
 
 def _is_tied(tensors: Tensors) -> bool:
-    """There is no head, or it is the embedding once more."""
+    """Whether there is no head, or it equals the embedding."""
     if not {EMBEDDING, HEAD} <= tensors.names:
         return True
     one, other = tensors.slices(EMBEDDING), tensors.slices(HEAD)
@@ -233,10 +233,10 @@ def _first_device() -> Sharding:
 
 
 def _check_unknown(tensors: Tensors, known: set[str], config: LlmConfig) -> None:
-    """ValueError if there are tensors that the model has no place for."""
+    """ValueError for tensors that the model does not have."""
     unknown = {name for name in tensors.names - known if not name.endswith("rotary_emb.inv_freq")}
     if config.tied:
-        unknown -= {HEAD}  # the embedding once more
+        unknown -= {HEAD}  # equal to the embedding
     if unknown:
         some = ", ".join(sorted(unknown)[:3])
         raise ValueError(
@@ -258,7 +258,7 @@ def _read(
             f"{list(expected)}: the one or the other is not of this model; fetch the folder again"
         )
 
-    parts: dict[str, np.ndarray] = {}  # devices with the same one would have it read again
+    parts: dict[str, np.ndarray] = {}  # several devices may need the same one
 
     def part(index: Any) -> np.ndarray:
         if str(index) not in parts:
@@ -278,11 +278,11 @@ def export_model(
     """Write a model as a Hugging Face folder, which transformers loads.
 
     Args:
-      source: folder whose tokenizer files, and further fields of `config.json`, are copied.
-      max_shard_bytes: tensors are spread over files of this size at most (or of one tensor).
+      source: folder whose tokenizer files, and other fields of `config.json`, are copied.
+      max_shard_bytes: largest size of a file, unless a single tensor is larger.
 
-    In a run of many processes all have to call it; the first one writes. FileExistsError: the
-    folder has weights already. ValueError: a parameter has no name in transformers, as those of
+    In a run of many processes all must call it; the first one writes. FileExistsError if the folder
+    has weights already. ValueError for a parameter without a name in transformers, such as those of
     adapters.
     """
     folder = Path(folder)
@@ -343,7 +343,7 @@ def _shards(tensors: dict[str, tuple[Array, bool]], limit: int) -> Iterator[list
 
 
 def on_host(x: jax.Array, transposed: bool) -> np.ndarray:
-    """A parameter as numpy, whole; in a run of many processes all have to call it."""
+    """A whole parameter in numpy; in a run of many processes all must call it."""
     if not x.is_fully_addressable:
         x = multihost_utils.process_allgather(x, tiled=True)
     value = np.asarray(x)

@@ -12,11 +12,11 @@ from crystaljax.crystal import Array
 from crystaljax.models.llm.decoder import Dropout, LanguageModel, Remat
 
 CHUNK = 128
-"""Tokens of every row whose logits exist at a time."""
+"""Number of tokens of every row whose logits are in memory at a time."""
 
 
 class Rows(Protocol):
-    """Texts in packed rows, as `text.packing.TextRows` has them; arrays [R, T]."""
+    """Protocol of texts in packed rows (see `text.packing.TextRows`); arrays [R, T]."""
 
     @property
     def tokens(self) -> Array: ...
@@ -35,9 +35,9 @@ def token_log_probs(
     remat: Remat = "none",
     chunk: int = CHUNK,
 ) -> Array:
-    """float32 [R, T]: log p of each trained token given those before it in its text; 0 of others.
+    """float32 [R, T]: log p of each trained token given those before it in its text; 0 elsewhere.
 
-    The logits of `chunk` tokens of every row exist at a time, for the gradient too.
+    The logits of only `chunk` tokens of every row are in memory at a time, also for the gradient.
     """
 
     @jax.checkpoint
@@ -53,9 +53,9 @@ def token_log_probs(
 def token_divergences(
     model: LanguageModel, other: LanguageModel, rows: Rows, chunk: int = CHUNK
 ) -> Array:
-    """float32 [R, T]: KL(model ‖ other) in nats, where each trained token stands; 0 elsewhere.
+    """float32 [R, T]: KL(model ‖ other) in nats at each trained token; 0 elsewhere.
 
-    Of the whole distributions of the token that may stand there, given those before it.
+    Between the two distributions of the token given those before it.
     """
 
     def score(hidden: Array, other_hidden: Array, _: Array) -> Array:
@@ -67,9 +67,9 @@ def token_divergences(
 
 
 def _of_trained(score: Callable[..., Array], rows: Rows, chunk: int, *hidden: Array) -> Array:
-    """float32 [R, T]: scores of trained tokens by what is known before them, 0 of others.
+    """float32 [R, T]: scores of trained tokens given those before them; 0 elsewhere.
 
-    `score` maps hidden states [R, C, width] and the tokens that follow [R, C] to [R, C], for
+    `score` maps hidden states [R, C, width] and the next tokens [R, C] to scores [R, C], for C =
     `chunk` tokens of every row at a time.
     """
     n_rows, length = rows.tokens.shape

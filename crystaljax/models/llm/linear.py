@@ -1,7 +1,7 @@
-"""Matrices of a language model: a product, a bias where the family has one, an adapter on top.
+"""Linear layers of a language model: kernel, optional bias, optional adapter.
 
-The kernel is plain, or quantised and frozen; a LoRA adapter (arXiv 2106.09685) adds a trained
-product of low rank to either.
+The kernel is plain, or quantised and frozen. A LoRA adapter (arXiv 2106.09685) adds a trained
+low-rank product to either.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ Format = Literal["int8", "nf4"]
 
 
 PRODUCT = "product"
-"""Name of the products with quantised kernels, for policies of `jax.checkpoint`: what is inside a
-function with a gradient of its own they do not see as products."""
+"""Name of the products with quantised kernels, for policies of `jax.checkpoint`, which do not see
+matrix products inside a function with a custom gradient."""
 
 
 class QuantizedParam(nnx.Variable):
-    """Part of a quantised kernel; no `nnx.Param`, because it is never trained."""
+    """Part of a quantised kernel; not an `nnx.Param`, as it is never trained."""
 
 
 class AdapterParam(nnx.Param):
-    """Part of an adapter, which a filter tells from the weights of the base."""
+    """Part of an adapter; a type of its own, so that filters can select adapters."""
 
 
 @partial(jax.jit, static_argnames=("format", "tile"))
 def _encode(kernel: Array, format: Format, tile: int) -> tuple[Array, Array]:
-    """Codes and float32 scales of a kernel; two NF4 codes of neighbouring rows share a byte."""
+    """Codes and float32 scales of a kernel; a byte holds two NF4 codes, of neighbouring rows."""
     import qwix
 
     axes = {"tiled_axes": {0: tile}} if tile != len(kernel) else {}
@@ -70,8 +70,8 @@ def _forward(x: Array, codes: Array, scale: Array, format: Format) -> tuple[Arra
 
 
 def _backward(format: Format, kept: tuple, cotangent: Array) -> tuple[Array, None, None]:
-    # The kernel is decoded again: kept, all of them would be a full copy of the model. The barrier
-    # stops XLA from seeing that it is the same array.
+    # The kernel is decoded again: kept kernels would be a full copy of the model. The barrier
+    # stops XLA from merging the two computations.
     (codes, scale), cotangent = jax.lax.optimization_barrier((kept, cotangent))
     return cotangent @ _decode(codes, scale, format, cotangent.dtype).T, None, None
 
@@ -80,14 +80,14 @@ _product.defvjp(_forward, _backward)
 
 
 def tile_rows(shape: tuple[int, ...], format: Format, tile: int = 0) -> int:
-    """Rows that share a scale in a kernel of this shape: 0 stands for all in int8, 64 in NF4.
+    """Number of rows that share a scale in a kernel; 0 stands for all in int8, for 64 in NF4.
 
-    ValueError if they do not divide the rows there are.
+    ValueError if it does not divide the number of rows.
     """
     rows = tile or (shape[0] if format == "int8" else 64)
     if rows < 1 or shape[0] % rows:
         raise ValueError(
-            f"a tile of {rows} rows does not divide the {shape[0]} of a kernel {shape}: "
+            f"a tile of {rows} rows does not divide the {shape[0]} rows of a kernel {shape}: "
             "choose a divisor of every width that is contracted"
         )
     if format == "nf4" and shape[0] % 2:
@@ -96,7 +96,7 @@ def tile_rows(shape: tuple[int, ...], format: Format, tile: int = 0) -> int:
 
 
 class QuantizedKernel(nnx.Module):
-    """A frozen kernel [n_in, n_out] of few bits.
+    """A frozen quantised kernel [n_in, n_out].
 
     Args:
       kernel: float [n_in, n_out].
@@ -129,7 +129,7 @@ class QuantizedKernel(nnx.Module):
 
 
 class LoRA(nnx.Module):
-    """x @ a @ b α/r: at first zero, since b is.
+    """x @ a @ b α/r; b, and so the output, is zero at the start.
 
     Args:
       n_in, n_out: widths.
@@ -153,7 +153,7 @@ class LoRA(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.alpha, self.rank_stabilized, self.dropout = alpha, rank_stabilized, dropout
-        # Kaiming's uniform distribution with a = √5, as PEFT and PyTorch's linear layers have it.
+        # Kaiming's uniform distribution with a = √5, as in PEFT and PyTorch's linear layers.
         bound = n_in**-0.5
         a = jax.random.uniform(rngs.params(), (n_in, rank), dtype, -bound, bound)
         self.a, self.b = AdapterParam(a), AdapterParam(jnp.zeros((rank, n_out), dtype))
@@ -169,7 +169,7 @@ class LoRA(nnx.Module):
         return self.alpha / (self.rank**0.5 if self.rank_stabilized else self.rank)
 
     def product(self) -> Array:
-        """a @ b times the scale: what the adapter adds to a kernel [n_in, n_out]."""
+        """The adapter's contribution to a kernel [n_in, n_out]: a @ b times the scale."""
         return self.a[...] @ (self.b[...] * self.scale)
 
     def __call__(self, x: Array, dropout_key: Array | None = None) -> Array:
@@ -187,7 +187,7 @@ class Linear(nnx.Module):
 
     Args:
       n_in, n_out: widths; `kernel` is [n_in, n_out], the transpose of PyTorch's `weight`.
-      dtype: type the parameters are kept in.
+      dtype: type of the parameters.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Adapters (LoRA, arXiv 2106.09685) on the projections of a language model.
 
-With them the rows of tokens that are new to the model can be trained.
+The embeddings of new tokens can be trained with them.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ def adapters(model: LanguageModel) -> dict[Path, LoRA]:
 def add_lora(
     model: LanguageModel, config: LoraConfig, rngs: nnx.Rngs, tokens: Sequence[int] = ()
 ) -> None:
-    """Put a new adapter on every target, which does not change what the model computes.
+    """Put a new adapter on every target; the model's outputs do not change.
 
     Args:
-      tokens: those whose rows of the embedding, and of the head, are trained too; a model learns
-        tokens that were added to it in no other way.
+      tokens: tokens whose rows of the embedding and of the head are trained too. New tokens must
+        be among them, or they are not learnt.
 
-    The base may be quantised, before or after. ValueError for a rank below one, a target that is
-    no projection, a token that the model does not have, and a model that has adapters.
+    The base may be quantised before or after. ValueError for a rank below one, a target that is no
+    projection, a token that the model does not have, and a model that has adapters.
     """
     layers = projections(model)
     names = {str(path[-1]) for path in layers}
@@ -77,7 +77,7 @@ def add_lora(
 
 
 def check_tokens(model: LanguageModel, tokens: Sequence[int]) -> None:
-    """ValueError for a token that is there twice, or that the model does not have."""
+    """ValueError for a repeated token, or one that the model does not have."""
     if len(set(tokens)) < len(tokens):
         raise ValueError(f"tokens to train: {list(tokens)} has one more than once")
     if wrong := [token for token in tokens if not 0 <= token < model.config.vocabulary]:
@@ -90,7 +90,7 @@ def check_tokens(model: LanguageModel, tokens: Sequence[int]) -> None:
 def _token_rows(
     model: LanguageModel, tokens: tuple[int, ...], dtype: str
 ) -> tuple[TokenRows, TokenRows | None]:
-    """Rows of the embedding, and of a head of its own, that start as those they stand for."""
+    """Trainable rows of the embedding, and of a head that is not tied, copied from the base."""
 
     def rows(table: Array) -> TokenRows:
         return TokenRows(tokens, table[jnp.asarray(tokens)].astype(dtype))
@@ -100,17 +100,17 @@ def _token_rows(
 
 
 def remove_lora(model: LanguageModel) -> None:
-    """Take the adapters off: the base again, such as the reference of DPO."""
+    """Remove the adapters; the base remains, for example as the reference of DPO."""
     for path in adapters(model):
         projections(model)[path].lora = None
     model.embed_rows = model.head_rows = None
 
 
 def merge_lora(model: LanguageModel) -> None:
-    """Fold the adapters into the kernels, and rows of tokens into their tables; take them off.
+    """Merge the adapters into the kernels, and rows of tokens into their tables; remove them.
 
-    A quantised kernel with an adapter becomes a plain one in the type it was quantised from, and
-    a warning says so: quantising it again would round the adapter away.
+    A quantised kernel with an adapter becomes a plain one, in the type that it was quantised from,
+    with a warning: quantising it again would round the adapter away.
     """
     quantized = 0
     for layer in projections(model).values():
@@ -137,9 +137,9 @@ def merge_lora(model: LanguageModel) -> None:
 
 
 def trained_filter(model: LanguageModel) -> Any:
-    """The nnx filter of what is trained: adapters if there are any, else all parameters.
+    """The nnx filter of the trained parameters: adapters if there are any, else all.
 
-    ValueError for a quantised base without adapters, of which little could be trained.
+    ValueError for a quantised base without adapters, since quantised kernels cannot be trained.
     """
     if adapters(model):
         return AdapterParam
@@ -149,9 +149,10 @@ def trained_filter(model: LanguageModel) -> Any:
 
 
 def count_parameters(model: LanguageModel) -> tuple[int, int]:
-    """(trained, all) parameters; the model may be abstract. Scales of a quantised base are none.
+    """Numbers of (trained, all) parameters; the model may be abstract.
 
-    Their ratio is the trainable fraction as PEFT prints it, adapters counted in both.
+    Scales of a quantised base do not count. The ratio is the trainable fraction that PEFT prints,
+    with adapters counted in both.
     """
     every = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
     kernels = (layer.kernel for layer in projections(model).values())

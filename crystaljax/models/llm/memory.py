@@ -1,4 +1,4 @@
-"""Memory that a language model needs, from the shapes of its arrays alone."""
+"""Estimates of a language model's memory, from the shapes of its arrays."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from crystaljax.models.llm.lora import (
 )
 
 SCORES = 2
-"""Arrays of the attention scores of `attention.BLOCK` queries, in float32, that exist at a time
-for the gradient of one layer, beside the weights of all queries."""
+"""Number of float32 arrays of attention scores, of `attention.BLOCK` queries each, that are in
+memory for the gradient of one layer, beside the weights of all queries."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +33,26 @@ class MemoryReport:
     """Bytes by purpose, and parameters."""
 
     weights: dict[str, int]
-    """Of the base, by type; the scales of quantised kernels on their own. In training of all
-    parameters this is the model as it started, the reference of DPO and of rewards."""
+    """The base's weights, by type; scales of quantised kernels separately. If all parameters are
+    trained, this is the initial model, the reference of DPO and of rewards."""
     adapters: int
-    """Of LoRA's factors and rows of tokens, as they started."""
+    """Initial LoRA factors and rows of tokens."""
     masters: int
-    """Of what is trained, in float32; twice if an average of it is kept."""
+    """Trained parameters in float32; twice if their average is kept."""
     working: int
-    """Of what is trained in the network's own types, which a step makes where they are others."""
+    """Copy of the trained parameters in the network's types, if these are not float32."""
     gradients: int
-    """Of what is trained, in float32; those of a micro-batch, in the network's types, beside them
-    where there are several."""
+    """Gradients in float32, and of one micro-batch in the network's types if there are several."""
     optimizer: int
-    """Of the optimiser's state."""
+    """State of the optimiser."""
     cache: int
-    """Of keys and values in sampling, with the positions of their slots."""
+    """Keys and values in sampling, with the positions of their slots."""
     activations: int
-    """In a training step: an estimate, the others are exact."""
+    """Activations in a training step (an estimate; the others are exact)."""
     trained: int
-    """Parameters that are trained."""
+    """Number of trained parameters."""
     parameters: int
-    """All parameters, adapters included."""
+    """Number of all parameters, adapters included."""
 
     @property
     def total(self) -> int:
@@ -106,8 +105,8 @@ def memory_report(
     """Memory of training the model, or of sampling from it.
 
     Args:
-      model: with arrays or, as of `nnx.eval_shape`, with their shapes: nothing is allocated.
-      optimizer: of a training run; all that training needs is zero without it.
+      model: with arrays, or with their shapes as from `nnx.eval_shape`; nothing is allocated.
+      optimizer: of a training run; without it the memory of training is zero.
       averaged: an average of the weights is kept.
       n_parts: micro-batches of a training step.
       rows, length, remat: of the packed texts of a micro-batch.
@@ -161,10 +160,10 @@ def _weights(model: LanguageModel) -> dict[str, int]:
 def _activations(model: LanguageModel, rows: int, length: int, remat: Remat) -> int:
     """Estimate of the bytes that one step's gradient needs beside parameters.
 
-    Kept of every block: its input; with "products" what its matrices give too; with "none" all.
-    Of one block, when its gradient is taken: all, with the cotangents, the attention weights and
-    some scores of all heads in float32, and two decoded kernels. Beside them the logits of a chunk
-    of each row.
+    Every block keeps its input; with "products" also the matrix products, with "none" everything.
+    The block whose gradient is computed needs all its activations with their cotangents, the
+    attention weights and some scores of all heads in float32, and two decoded kernels. The logits
+    of a chunk of each row are added.
     """
     config, size, n = model.config, model.dtype.itemsize, rows * length
     layers = {p: layer for p, layer in projections(model).items() if p[1] == 0}

@@ -7,7 +7,7 @@ from typing import Any
 from crystaljax.models.llm.config import LlmConfig
 
 Path = tuple[Any, ...]
-"""Of a parameter in the model's state, such as ("blocks", 0, "mlp", "up_proj", "kernel")."""
+"""Path of a parameter in the model's state: ("blocks", 0, "mlp", "up_proj", "kernel")."""
 
 TOP = {
     ("embed", "embedding"): "model.embed_tokens.weight",
@@ -41,5 +41,5 @@ def tensor_name(path: Path, config: LlmConfig) -> str:
         return f"{prefix}.{PARTS[part]}.{module}.{WEIGHTS[weight]}"
     norm = AROUND[part]
     if part == "before_mlp" and not config.traits.post_norm:
-        norm = "post_attention_layernorm"  # named for its place where nothing else stands there
+        norm = "post_attention_layernorm"  # its name depends on the family's other norms
     return f"{prefix}.{norm}.weight"

@@ -1,4 +1,4 @@
-"""A language model whose blocks hold kernels of few bits."""
+"""Quantisation of a language model's blocks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from crystaljax.models.llm.lora import projections
 
 
 def quantize(model: LanguageModel, format: Format, tile: int = 0) -> None:
-    """Quantise the projections of the blocks; embeddings, norms, biases and head stay.
+    """Quantise the projections of the blocks; embeddings, norms, biases and head are unchanged.
 
-    One kernel at a time, so that no second copy of the model is made. `tile` is the number of
-    input rows that share a scale: 0 for 64 in NF4, and for all of them (one scale an output) in
-    int8. Adapters are kept. ValueError if a kernel is quantised already or `tile` does not divide
+    One kernel at a time, so that no second copy of the model is made. `tile` is the number of input
+    rows that share a scale; 0 means 64 in NF4, and all rows (one scale per output) in int8.
+    Adapters are kept. ValueError if a kernel is quantised already or `tile` does not divide
     its inputs.
     """
     plain = {}
@@ -32,7 +32,7 @@ def quantize(model: LanguageModel, format: Format, tile: int = 0) -> None:
 
 
 def dequantize(model: LanguageModel) -> None:
-    """Make plain kernels of the quantised ones, in the type they were quantised from."""
+    """Replace quantised kernels by plain ones, in the type that they were quantised from."""
     for layer in projections(model).values():
         if isinstance(layer.kernel, QuantizedKernel):
             layer.kernel = nnx.Param(layer.kernel.dense())

@@ -1,4 +1,4 @@
-"""Rotary positions (arXiv 2104.09864), stretched as in Llama 3.1."""
+"""Rotary position embeddings (arXiv 2104.09864), with the scaling of Llama 3.1."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Turn = tuple[Array, Array]
 def frequencies(config: LlmConfig) -> np.ndarray:
     """float32 [D/2]: radians per token.
 
-    Llama 3.1 divides those of long waves by a factor, leaves those of short waves, and
-    interpolates between (arXiv 2407.21783).
+    Llama 3.1 divides low frequencies by a factor, keeps high ones, and interpolates between
+    (arXiv 2407.21783).
     """
     plain = config.rope_theta ** (-np.arange(0, config.head_size, 2) / config.head_size)
     scaling = config.rope_scaling
@@ -37,7 +37,7 @@ def rotation(position: Array, config: LlmConfig) -> Turn:
 
 
 def rotate(x: Array, turn: Turn) -> Array:
-    """float32 [N, H, D]: x turned by a `rotation`, component i together with i + D/2."""
+    """float32 [N, H, D]: x rotated by a `rotation`, which pairs components i and i + D/2."""
     cosine, sine = turn
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)

@@ -1,11 +1,11 @@
-"""Files of safetensors. Without the extra `llm` the import of this module tells what to install."""
+"""Files of safetensors. Importing this module without the extra `llm` is an ImportError."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
 PACKAGES = ("huggingface_hub", "transformers", "safetensors")
-"""Packages of the extra, one of which whoever reads or writes language models needs next."""
+"""Packages of the extra `llm` that reading and writing language models needs."""
 
 _absent = [package for package in PACKAGES if find_spec(package) is None]
 if _absent:

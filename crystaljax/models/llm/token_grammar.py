@@ -1,4 +1,4 @@
-"""Tables of the tokens that may follow, small enough for large vocabularies and many states."""
+"""Compact tables of allowed next tokens, for large vocabularies and many states."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ START_STATE = 0
 class TokenGrammar:
     """An automaton of N states over V tokens, in numpy or on the devices.
 
-    Tokens that no state tells apart are of one class, and states that allow the same classes share
-    a row of one table; only what comes next is kept for each state by itself.
+    Tokens that are equivalent in every state form a class, and states that allow the same classes
+    share a row of one table. Only the next states are stored for each state separately.
     """
 
     token_class: Array
-    """int32 [V]: the class of each token, of C; class 0 may stand nowhere."""
+    """int32 [V]: class of each token, among C; class 0 is never allowed."""
     rank: Array
-    """int32 [R, C]: place of a class among those that a row allows; −1 where it is forbidden."""
+    """int32 [R, C]: rank of a class among those that a row allows; −1 where it is forbidden."""
     row: Array
-    """int32 [N]: the row of each state."""
+    """int32 [N]: row of each state."""
     first: Array
-    """int32 [N]: where a state's own part of `following` begins."""
+    """int32 [N]: start of a state's part of `following`."""
     following: Array
-    """int32 [M]: the next states by rank, those of one state after another's."""
+    """int32 [M]: next states by rank, concatenated over states."""
     accepting: Array
-    """bool [N]: the text may end here. End tokens themselves have no class but 0."""
+    """bool [N]: whether the text may end in a state. End tokens themselves have class 0."""
 
     @property
     def n_states(self) -> int:
@@ -47,19 +47,19 @@ class TokenGrammar:
         return len(self.token_class)
 
     def allowed(self, state: Array) -> Array:
-        """bool [..., V]: the tokens that may stand in some states, int [...]."""
+        """bool [..., V]: the tokens allowed in some states, int [...]."""
         return (self.rank[self.row[state]] >= 0)[..., self.token_class]
 
     def after(self, state: Array, token: Array) -> Array:
-        """int [...]: the states after tokens, int [...]; −1 where they may not stand."""
+        """int [...]: the states after tokens, int [...]; −1 where they are not allowed."""
         rank = self.rank[self.row[state], self.token_class[token]]
         following = self.following[(self.first[state] + rank) * (rank >= 0)]
         return (following + 1) * (rank >= 0) - 1
 
     def padded(self) -> TokenGrammar:
-        """The same grammar (numpy) with sizes that are powers of two but V: few are compiled for.
+        """The same grammar (numpy) with sizes (except V) padded to powers of two: few are compiled.
 
-        What is added is not reached, and allows and accepts nothing. All arrays are copies.
+        Added states are unreachable, and allow and accept nothing. All arrays are copies.
         """
         return TokenGrammar(
             self.token_class.copy(),
@@ -71,7 +71,7 @@ class TokenGrammar:
         )
 
     def stuck(self) -> np.ndarray:
-        """int [...]: the states (numpy) where nothing may follow, nor the text end."""
+        """int [...]: the dead ends (numpy): states that allow no token and no end."""
         can_go_on = np.asarray(self.rank).max(axis=1)[np.asarray(self.row)] >= 0
         return np.flatnonzero(~(can_go_on | np.asarray(self.accepting)))
 
@@ -93,7 +93,7 @@ def from_transitions(
     """The grammar (numpy) of T transitions, each of one state and label once.
 
     Args:
-      column: int [V], the label of each token; −1 for tokens that may stand nowhere.
+      column: int [V], the label of each token; −1 for tokens that are never allowed.
       state, label, following: int [T], the next state after any token of a label.
       accepting: bool [N].
     """
@@ -101,7 +101,7 @@ def from_transitions(
     state, label, following = (x[order].astype(np.int32) for x in (state, label, following))
     labels = _grouped(label, state, following)
     of_label = np.zeros(max(column.max(initial=-1), label.max(initial=-1)) + 2, np.int32)
-    of_label[labels.key] = labels.group + 1  # no other label, nor −1, may stand anywhere
+    of_label[labels.key] = labels.group + 1  # other labels, and −1, are never allowed
     kept = np.repeat(labels.is_first, labels.size)
     state, label, following = state[kept], of_label[label[kept]], following[kept]
 
@@ -109,7 +109,7 @@ def from_transitions(
     state, label, following = state[order], label[order], following[order]
     states = _grouped(state, label)
     n_states, n_rows = len(accepting), states.group.max(initial=-1) + 1
-    # the last row, of states where nothing may follow, allows nothing
+    # the last row is for states without a next token, and allows nothing
     rank = np.full((n_rows + 1, labels.group.max(initial=-1) + 2), -1, np.int32)
     place = np.arange(len(state)) - np.repeat(states.start, states.size)
     rank[np.repeat(states.group, states.size), label] = place
@@ -127,18 +127,18 @@ def _enlarged(x: np.ndarray, axis: int, blank: int) -> np.ndarray:
 
 
 class _Runs(NamedTuple):
-    """Runs of the same key, and which of them have the same values."""
+    """Runs of equal keys, grouped by their values."""
 
     key: np.ndarray
     """int [K]: the key of each run."""
     start: np.ndarray
-    """int [K]: where it begins."""
+    """int [K]: start of the run."""
     size: np.ndarray
-    """int [K]: how many it has."""
+    """int [K]: length of the run."""
     group: np.ndarray
-    """int [K]: runs with the same values have the same number."""
+    """int [K]: number of its group; runs with the same values are in one group."""
     is_first: np.ndarray
-    """bool [K]: it is the first of its group."""
+    """bool [K]: whether it is the first of its group."""
 
 
 def _grouped(key: np.ndarray, *values: np.ndarray) -> _Runs:

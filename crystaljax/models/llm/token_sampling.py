@@ -1,8 +1,8 @@
-"""Drawing tokens from logits: temperature, top-k, top-p, grammar; with log-probabilities.
+"""Draws tokens from logits with temperature, top-k, top-p and grammar; with log-probabilities.
 
-A vocabulary is never sorted. A radix search, of one sum over the vocabulary a bit, finds the
-threshold that the tokens of a given total weight lie above; it serves all three of top-k (weights
-1), top-p (probabilities) and the draw itself (the order is the tokens' own).
+The vocabulary is never sorted. A radix search, with one sum over the vocabulary per bit, finds the
+threshold above which tokens have a given total weight. It is used for top-k (weights 1), top-p
+(probabilities) and the draw itself (ordered by token).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class LogitsWarper:
     """Changes of the model's distribution for sampling, in this order."""
 
     temperature: Array | None
-    """[]: logits are divided by it; the likeliest token is taken if None."""
+    """[]: logits are divided by it; None: the most likely token is taken."""
     top_k: Array | None
-    """int []: only the likeliest k tokens (and what is as likely as the last of them) are drawn."""
+    """int []: only the k most likely tokens (and those as likely as the last of them) are drawn."""
     top_p: Array | None
-    """[]: only the fewest tokens are drawn whose probability reaches this; the first ones of
-    several that are equally likely."""
+    """[]: only the fewest tokens whose total probability reaches this are drawn; of equally likely
+    tokens the first."""
 
 
 class TokenDraw(NamedTuple):
@@ -37,7 +37,7 @@ class TokenDraw(NamedTuple):
     token: Array
     """int32 [B]"""
     logp: Array
-    """float32 [B]: ln p under the distribution drawn from; 0 where the likeliest is taken."""
+    """float32 [B]: ln p under the sampling distribution; 0 if the most likely token is taken."""
     logp_model: Array
     """float32 [B]: ln p under the model itself."""
 
@@ -47,7 +47,7 @@ def draw_tokens(
 ) -> TokenDraw:
     """A token for each row of float32 logits [B, V].
 
-    uniform: [B] in [0, 1), what decides. allowed: bool [B, V], what a grammar leaves of it.
+    uniform: [B] in [0, 1), random numbers. allowed: bool [B, V], tokens that a grammar allows.
     """
     wanted = logits if allowed is None else exclude(logits, allowed)
     normaliser = jax.nn.logsumexp(logits, axis=-1)
@@ -64,7 +64,7 @@ def draw_tokens(
 
 
 def keep_likely(logits: Array, weight: Array, warper: LogitsWarper) -> Array:
-    """Weights [B, V], proportional to probabilities, with 0 where top-k or top-p excludes."""
+    """Weights [B, V], proportional to probabilities; 0 for tokens that top-k or top-p excludes."""
     if warper.top_k is None and warper.top_p is None:
         return weight
     order = _ordered(logits)
@@ -94,8 +94,8 @@ def _threshold(order: Array, weight: Array, target: Array, bits: int) -> Array:
     """uint32 [B]: the highest t for which the weights of all with order >= t reach the target.
 
     order uint32 [B, V] below 2**bits; weight [B, V], not negative; target [B]; 0 if not reached.
-    The sums do not grow with t, rounding included, so an entry of weight 0 is never the t found
-    for a positive target.
+    The sums never grow with t, rounding included, so t is never an entry of weight 0 for a positive
+    target.
     """
 
     def try_bit(i: Array, found: Array) -> Array:
@@ -108,13 +108,13 @@ def _threshold(order: Array, weight: Array, target: Array, bits: int) -> Array:
 
 def _ordered(x: Array) -> Array:
     """uint32 with the order of float32 numbers (-0 as 0)."""
-    # Not x + 0: XLA takes that for x.
+    # Not x + 0, which XLA simplifies to x.
     bits = jax.lax.bitcast_convert_type(jnp.where(x == 0, 0.0, x), jnp.uint32)
     return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
 
 
 def _first_first(size: int) -> Array:
-    """uint32 [V]: the higher, the earlier, down to 1."""
+    """uint32 [V]: V, V − 1, ..., 1, so that earlier tokens are higher."""
     return size - jnp.arange(size, dtype=jnp.uint32)
 
 

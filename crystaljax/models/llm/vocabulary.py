@@ -1,4 +1,4 @@
-"""Room for added tokens in a language model."""
+"""Resizing a language model's vocabulary for added tokens."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from crystaljax.models.llm.decoder import LanguageModel
 def resize_vocabulary(model: LanguageModel, n_tokens: int, multiple: int = 1) -> None:
     """Give the model embeddings, and logits, of at least `n_tokens` tokens.
 
-    New rows of the embedding are the mean of the old ones, and so are new columns of a head of its
-    own; what the old tokens have stays. `multiple` rounds the number of rows up, as sharding may
-    need it. A table with rows enough is left alone: many models come with more than their
-    tokenizer has tokens. ValueError for n_tokens or multiple below one.
+    New rows of the embedding, and new columns of a head that is not tied, are the mean of the old
+    ones, which do not change. The number of rows is rounded up to a multiple of `multiple`, for
+    sharding. A table with enough rows is not changed: many models have more rows than tokens.
+    ValueError for n_tokens or multiple below one.
     """
     if n_tokens < 1 or multiple < 1:
         raise ValueError(f"{n_tokens} tokens in multiples of {multiple}: both must be positive")

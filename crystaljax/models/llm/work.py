@@ -1,4 +1,4 @@
-"""Products of matrices that a language model takes, from the shapes of its arrays alone."""
+"""Matrix products of a language model's steps, from the shapes of its arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crystaljax.roofline import Work, count
 
 
 def decoding_step(graph: Any, params: Any, frozen: Any, rows: int, slots: int) -> Work:
-    """One token of each row, with a cache of so many slots: weights and the whole cache are read.
+    """Work of decoding one token per row: all weights and a cache of `slots` slots are read.
 
     graph, params, frozen: the model as `nnx.split` gives it.
     """

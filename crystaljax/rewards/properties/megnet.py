@@ -86,7 +86,7 @@ class NetworkOutput(NamedTuple):
 
 @partial(jax.jit, static_argnames="room")
 def evaluate(model: Model, cells: Cells, room: Room) -> NetworkOutput:
-    """Evaluate the model on G cells; those without atoms are padding (their lattice is not flat)."""
+    """Evaluate the model on G cells; those without atoms (in any box) are padding."""
     graph = build_graph(cells, model.cutoff, room)
     edge_cell = jnp.where(graph.is_edge, graph.cell[graph.receiver], room.cells)
     with jax.default_matmul_precision("highest"):
