@@ -165,7 +165,7 @@ def test_a_server_that_fails_always_is_left_alone() -> None:
     with stub_endpoint(lambda *_: 500) as stub:
         replies = Endpoint(config(stub.url, retries=0, most_failures=3)).replies(prompts(9))
     assert len(stub.bodies) == 3
-    assert replies[-1].reason == "3 requests failed one after the other"
+    assert replies[-1].reason == "3 requests in a row failed"
 
 
 def test_no_server() -> None:

@@ -98,7 +98,7 @@ def test_names_that_are_not_thermo_calc_s(tmp_path: Path) -> None:
     one = Equilibria.from_points([{"Cr": 1.0}], [500.0], [[point]])
     write_phase_table(path, [candidate], one)
     assert "BCC_B2#1" in path.read_text()
-    with pytest.raises(ValueError, match="1 candidates, and 2 equilibria"):
+    with pytest.raises(ValueError, match="1 candidates, but 2 equilibria"):
         write_phase_table(path, [candidate], table([point], [point]))
 
 

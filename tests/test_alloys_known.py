@@ -90,7 +90,7 @@ def test_what_is_no_table(entries: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no energy is from 0 to -1 eV/atom"):
         KnownConfig(most=-1.0)
     entries.write_text(ENTRIES.splitlines()[0] + "\n1,Nb,0,229,1\n")
-    with pytest.raises(ValueError, match="1 known BCC and 0 known B2 phases tell no roles"):
+    with pytest.raises(ValueError, match="1 known BCC and 0 known B2 phases determine no roles"):
         estimated_roles(known_phases(entries))
 
 

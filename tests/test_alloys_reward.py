@@ -300,7 +300,7 @@ def test_configurations_that_cannot_be(changes: dict[str, Any], message: str) ->
 def test_options_of_other_engines_are_refused() -> None:
     with pytest.raises(ValueError, match="table cannot leave out phases"):
         create_engine(EngineConfig("t.npz", "table", exclude=("SIGMA",)))
-    with pytest.raises(ValueError, match="a table has the elements that it has"):
+    with pytest.raises(ValueError, match="the elements of a table are fixed"):
         create_engine(EngineConfig("t.npz", "table", elements=("Al",)))
 
 

@@ -1,1 +1,1 @@
-"""Alloys of a BCC matrix and B2 precipitates: compositions, CALPHAD, rewards."""
+"""Alloys of a matrix with precipitates: compositions, CALPHAD, rewards."""

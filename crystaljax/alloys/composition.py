@@ -1,4 +1,4 @@
-"""Compositions of alloys: formulas, candidates of a BCC, a B2 and its volume, and their mixture."""
+"""Compositions of alloys: formulas, candidates (BCC, B2 and its volume), and their mixture."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ PAPER_ELEMENTS = tuple("Al Ti V Cr Mn Fe Co Ni Zn Y Zr Nb Mo Ru Rh Hf Ta W Ir".s
 """The elements of arXiv 2511.12036."""
 
 Amounts = Mapping[str, float]
-"""Element symbol -> amount above zero, in the order of the formula."""
+"""Amounts above zero by element symbol, in the order of the formula."""
 
-_AMOUNT = r"[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+"  # with a point or, as some languages, a comma
+_AMOUNT = r"[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+"  # with a decimal point or comma
 _PART = re.compile(rf"([A-Z][a-z]?)\s*(?:_?\{{({_AMOUNT})\}}|_?({_AMOUNT}))?\s*")
 _PLAIN = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _THOUSANDS = re.compile(r"[1-9][0-9]{0,2},[0-9]{3}")  # 1.234 or 1234
-_LONGEST = 400  # characters of a formula or a number: the least float has 344
-_DIGITS = 6  # of a percentage that is no whole number
-_MOST_ELEMENTS = 4  # of a formula that is sampled: two on each site of a B2
-_DENOMINATOR = 100  # amounts are written as whole numbers of at most this sum, if they are such
-_CLOSE = 1e-6  # of mole fractions that count as the same
+_LONGEST = 400  # longest formula or number in characters: the smallest float has 344
+_DIGITS = 6  # decimals of a percentage that is no whole number
+_MOST_ELEMENTS = 4  # largest number of elements of a sampled formula: two on each site of a B2
+_DENOMINATOR = 100  # amounts are written as whole numbers if their sum is at most this
+_CLOSE = 1e-6  # tolerance of equal mole fractions
 _PERCENTAGE = re.compile(rf"([+-]?(?:{_AMOUNT}))\s*(?:(?:vol\.?)?\s*%)?", re.IGNORECASE)
 
 
@@ -39,7 +39,7 @@ class Tags(NamedTuple):
     matrix: str = "BCC"
     precipitate: str = "B2"
     volume: str = "B2_Volume"
-    """A blank may stand for an underscore in what is read."""
+    """In texts that are read, a blank may replace an underscore."""
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -48,11 +48,11 @@ class Tags(NamedTuple):
 
 
 TAGS = Tags()
-"""Those of BCC and B2."""
+"""Tags of BCC and B2."""
 
 
 class CompositionError(ValueError):
-    """A text that is no composition or no candidate; the message says why."""
+    """Error: a text is no composition or no candidate; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ class Candidate:
     b2: Amounts
     """Composition of the precipitate."""
     b2_volume: float
-    """Percentage of the volume (or of the moles, see `master`) that is precipitate, between 0 and
-    100."""
+    """Percentage of precipitate by volume (or by mole, see `master`), between 0 and 100."""
 
     def __post_init__(self) -> None:
         if not 0 < self.b2_volume < 100:
@@ -77,7 +76,7 @@ class Candidate:
             )
 
     def __str__(self) -> str:
-        """The candidate as the paper writes it, with an underscore in the last tag."""
+        """The candidate as written in the paper, with an underscore in the last tag."""
         return write_candidate(self)
 
 
@@ -143,10 +142,10 @@ def fractions(amounts: Amounts) -> dict[str, float]:
 
 
 def write_formula(amounts: Amounts) -> str:
-    """A formula in the least whole numbers of at most 100 in sum: "Cr33Fe67", "TiV".
+    """A formula in the smallest whole numbers, whose sum is at most 100: "Cr33Fe67", "TiV".
 
-    What they cannot give is written in per cent with decimals: "Cr33.3Fe66.7".
-    `read_formula` reads the same mole fractions from it, up to rounding in the sixth digit.
+    Other compositions are written in per cent with decimals: "Cr33.3Fe66.7". `read_formula` reads
+    the same mole fractions from it, up to rounding in the sixth digit.
     CompositionError: an amount is not above zero.
     """
     shares = fractions(amounts)
@@ -158,9 +157,9 @@ def write_formula(amounts: Amounts) -> str:
 
 
 def write_percentages(amounts: Amounts) -> str:
-    """A formula in atomic per cent, as the paper writes BCC phases: "Cr33Fe67", "Cr35Fe65".
+    """A formula in atomic per cent, as for BCC phases in the paper: "Cr33Fe67", "Cr35Fe65".
 
-    As `write_formula` for equal amounts ("TiV") and where whole per cents are not the composition.
+    The same as `write_formula` for equal amounts ("TiV") and for per cents that are not whole.
     """
     percentages = {element: 100 * share for element, share in fractions(amounts).items()}
     whole = {element: round(percentage) for element, percentage in percentages.items()}
@@ -171,9 +170,9 @@ def write_percentages(amounts: Amounts) -> str:
 
 
 def write_volume(percentage: float, decimals: int = 0) -> str:
-    """A percentage in as few digits as give the same float: "45", "50.6", "0.00004".
+    """A percentage in the fewest digits that give the same float: "45", "50.6", "0.00004".
 
-    `decimals`: how many there are at least: "45.0" with one.
+    `decimals`: smallest number of decimals: "45.0" with one.
     """
     return str(
         np.format_float_positional(
@@ -196,7 +195,7 @@ def _decimal(value: float) -> str:
 
 
 def _whole_numbers(shares: list[float]) -> list[int] | None:
-    """The least whole numbers in proportion to shares that sum to 1, if they are small."""
+    """The smallest whole numbers proportional to shares that sum to 1; None if they are large."""
     parts = [Fraction(share).limit_denominator(_DENOMINATOR) for share in shares]
     close = all(part > 0 and abs(part - s) < _CLOSE for part, s in zip(parts, shares, strict=True))
     common = lcm(*(part.denominator for part in parts))
@@ -208,9 +207,9 @@ def _whole_numbers(shares: list[float]) -> list[int] | None:
 def read_candidate(
     text: str, elements: Collection[str] | None = None, tags: Tags = TAGS
 ) -> tuple[Candidate | None, str | None]:
-    """The candidate in a model's text and None, or None and the reason why there is none.
+    """The candidate in a model's text and None, or None and the reason that there is none.
 
-    Each tag must occur exactly once; what stands around them does not matter.
+    Each tag must occur exactly once; other text is ignored.
     """
     try:
         matrix, precipitate, volume = (_tagged(text, tag) for tag in tags)
@@ -224,10 +223,10 @@ def read_candidate(
 
 
 def candidate_pattern(elements: Collection[str], tags: Tags = TAGS) -> str:
-    """A regular expression for candidates of some elements, which a model's texts are held to.
+    """A regular expression for candidates of some elements, for constrained sampling.
 
-    Formulas of one to four elements with whole amounts below 100, B2 volumes from 10 to 99.9 %.
-    An element may come again, as in "AlCrAl": its amounts are summed.
+    Formulas have one to four elements with whole amounts below 100, B2 volumes are 10 to 99.9 %.
+    An element may be repeated, as in "AlCrAl": its amounts are summed.
     """
     formula = f"(?:(?:{'|'.join(elements)})(?:[1-9][0-9]?)?){{1,{_MOST_ELEMENTS}}}"
     volume = r"[1-9][0-9](?:\.[0-9])?"
@@ -270,9 +269,9 @@ def master(
 ) -> dict[str, float]:
     """Mole fractions of the whole alloy, by element in alphabetical order.
 
-    `by`: whether the precipitate's percentage is of volume at room temperature, by the lattices of
-    the disordered and the ordered phase (`lattice.atomic_volume`), or of moles of atoms.
-    CompositionError: an element whose volume is not known, or an ordered phase of too many.
+    `by`: whether the precipitate's percentage is by volume at room temperature, with the volumes of
+    the disordered and the ordered phase (`lattice.atomic_volume`), or by moles of atoms.
+    CompositionError for an element of unknown volume, and an ordered phase of too many elements.
     """
     parts = [
         (1 - candidate.b2_volume / 100, candidate.bcc, False),

@@ -1,4 +1,4 @@
-"""Curation of the phases on a grid that an engine finds single: A.2 of arXiv 2511.12036."""
+"""Selects compositions on a grid that an engine finds single-phase (A.2, arXiv 2511.12036)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PURITY = 0.99
 """Smallest mole fraction of a single phase, at any of the temperatures."""
 
 Judge = Callable[[Items], RewardBatch]
-"""Compositions as `composition_key` writes them -> what `PhasePurity` tells."""
+"""From compositions, written as by `composition_key`, to the results of `PhasePurity`."""
 
 
 class PhasePurity:
@@ -49,8 +49,8 @@ class PhasePurity:
     def __call__(self, keys: Items, /) -> RewardBatch:
         """Fractions in `info`, "bcc" and "b2", and the larger one as the value.
 
-        `keys`: B texts such as "Al:0.25 Cr:0.75". Not ok is what has no temperature that could be
-        computed; "failed_points" counts those that could not.
+        `keys`: B texts such as "Al:0.25 Cr:0.75". An item is not ok if no temperature could be
+        computed; "failed_points" counts the temperatures that could not.
         """
         if not len(keys):
             return RewardBatch.from_values(np.zeros(0))
@@ -76,7 +76,7 @@ class PurityConfig:
     temperatures: tuple[float, ...] = tuple(TEMPERATURES.tolist())
     """K, in any order."""
     cache: Path | None = None
-    """File that keeps results, so that a run that was stopped can be continued. Not given: none."""
+    """File of results, so that an interrupted run can be continued. Not given: none."""
     pool: PoolConfig = field(default_factory=PoolConfig)
     """Workers that compute equilibria."""
     family: str = DEFAULT
@@ -88,16 +88,16 @@ class PurityConfig:
 
 
 class ServedPurity(ServedReward):
-    """`PhasePurity` in this process or in workers, its results kept or not: see `served`.
+    """`PhasePurity` in this process or in workers, with or without a cache.
 
-    Use it as a context manager, or `close` it, so that workers end. Errors: see `create_engine`,
-    `Pool`.
+    Call its attribute `served`. Use it as a context manager, or `close` it, so that workers end.
+    Errors: see `create_engine`, `Pool`.
     """
 
     def __init__(self, config: PurityConfig = PurityConfig()) -> None:
         self.config = config
         family = load_family(config.family)
-        # Also this process needs the engine: for its elements and for what caches depend on.
+        # This process needs the engine, too: for its elements and its identity in caches.
         self.engine, parts = create_engine(config.engine, family.lattice), family.parts
         super().__init__(
             lambda: PhasePurity(self.engine, np.array(config.temperatures), parts),
@@ -126,18 +126,18 @@ class Curated(NamedTuple):
     bcc: list[dict[str, float]]
     """BCC compositions (amounts) that are single-phase."""
     b2: list[dict[str, float]]
-    """B2 compositions that are."""
+    """B2 compositions that are single-phase."""
     n_tried: dict[str, int]
-    """Number of candidates of "bcc" and of "b2" that were tried."""
+    """Number of candidates for "bcc" and for "b2" that were tried."""
     failed: dict[str, str]
-    """Formula -> reason, of candidates that may be single where an equilibrium failed."""
+    """Reason by formula, for candidates that may be single-phase where an equilibrium failed."""
 
 
 def curate(judge: Judge, config: GridConfig, purity: float = PURITY) -> Curated:
-    """The candidates of both phases that the engine finds single at some temperature.
+    """The candidates for both phases that are single-phase at some temperature.
 
     `judge`: a `PhasePurity`, or `ServedPurity(...).served`; `purity`: the fraction above which a
-    phase is single.
+    phase counts as single.
     """
     tried = {"bcc": bcc_candidates(config), "b2": b2_candidates(config)}
     judged = _judged(judge, {composition_key(one) for ones in tried.values() for one in ones})
@@ -158,7 +158,7 @@ def curate(judge: Judge, config: GridConfig, purity: float = PURITY) -> Curated:
 
 def _judged(judge: Judge, keys: Iterable[str]) -> dict[str, Mapping[str, float] | str]:
     """Result of each composition, or the reason that there is none."""
-    # The phases of a set of elements take seconds to compile: its compositions come together.
+    # Sorted by set of elements, as its phases take seconds to compile.
     ordered = sorted(keys, key=lambda key: (sorted(read_key(key)), key))
     found: dict[str, Mapping[str, float] | str] = {}
     for start in range(0, len(ordered), AT_ONCE):

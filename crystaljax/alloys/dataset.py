@@ -1,7 +1,7 @@
-"""Training data for models that propose alloys: phases paired, and written as texts.
+"""Training data for models that propose alloys: pairs of phases, written as texts.
 
-After appendix A.2 of arXiv 2511.12036: candidates of BCC and of B2 are made on a `grid`, kept where
-an engine finds one phase (`curation`), and paired with several B2 volumes each.
+After appendix A.2 of arXiv 2511.12036: candidates for BCC and B2 are made on a `grid`, kept if an
+engine finds a single phase (`curation`), and paired, each pair with several B2 volumes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from crystaljax.text.examples import Chat, Example
 from crystaljax.text.prompts import PromptTemplate
 
 NORMAL_MEAN = 0.45
-"""Mean of the B2 volume fractions, where they are drawn from a normal distribution."""
+"""Mean of normally distributed B2 volume fractions."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class PairsConfig:
 
     def __post_init__(self) -> None:
         low, high = self.volume_range
-        least = 10.0**-self.decimals / 100  # what rounds to no volume is no candidate
+        least = 10.0**-self.decimals / 100  # a volume must not round to zero
         wrong = {
             f"volume_range {self.volume_range}: it must lie between 0 and 1": not (
                 least <= low <= high <= 1 - least
@@ -67,9 +67,9 @@ def candidates(
     b2: Sequence[Mapping[str, float]],
     config: PairsConfig = PairsConfig(),
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """All pairs of phases with their volumes, for training and for validation.
+    """Candidates of all pairs of phases and volumes, for training and for validation.
 
-    All volumes of a pair are on the same side of the split.
+    All volumes of a pair are in the same part of the split.
     """
     random = np.random.default_rng(config.seed)
     pairs = list(product(bcc, b2))
@@ -92,7 +92,7 @@ def candidates(
 def all_pairs(
     bcc: Sequence[Mapping[str, float]], b2: Sequence[Mapping[str, float]]
 ) -> list[Candidate]:
-    """Every pair of phases once, at the mean B2 volume: the whole space, for coverage of it.
+    """Every pair of phases once, at the mean B2 volume, to measure coverage of the whole space.
 
     18,216 in arXiv 2511.12036, which does not say at which volume: 45 %, the mean of its data.
     """
@@ -120,9 +120,9 @@ def alloy_examples(
     *,
     chat: bool = False,
 ) -> list[Example | Chat]:
-    """Examples to learn from, or chats for models that chat, one of each candidate.
+    """Training examples, or chats for chat models, one for each candidate.
 
-    `elements`: those that the prompt allows. ValueError: the template needs another field.
+    `elements`: the elements that the prompt allows. ValueError if the template needs another field.
     """
     asked = alloy_prompt_fields(elements)
     make = template.chat if chat else template.example

@@ -1,4 +1,4 @@
-"""Doubts about rewards: interactions that a database lacks, other databases, the lattice model."""
+"""Uncertainty of rewards: missing interactions, other databases, error of the lattice model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from crystaljax.alloys.family import AlloyFamily
 from crystaljax.rewards.base import RewardBatch
 
 Lack = Literal["pairs", "triples"]
-"""Interactions without which a database is not trusted: of pairs, or of triples, too."""
+"""Interactions that a database must have: of pairs, or also of triples."""
 
 _LACKING = ((2, "pairs", "mix ideally"), (3, "triples", "mix as their pairs tell"))
-_N_NAMED = 6  # of what is missing, in a sentence
+_N_NAMED = 6  # number of missing interactions that a sentence names
 
 
 def with_bound(
@@ -28,11 +28,11 @@ def with_bound(
     family: AlloyFamily,
     lack: Lack,
 ) -> RewardBatch:
-    """Rewards of B mixtures with what is not known of them in `info`.
+    """Rewards of B mixtures, with measures of their uncertainty in `info`.
 
     "missing" and "extrapolated" count the pairs and the triples of a mixture's elements in
-    `missing`. "bound" is what the reward is at least: the mismatch is larger by the error of the
-    lattice model, and all rules are broken where a pair is missing, or a triple by `lack`.
+    `missing`. "bound" is a lower bound of the reward: the mismatch is increased by the error of the
+    lattice model, and all rules count as broken if a pair (with `lack`, or a triple) is missing.
     """
     elements = [read_key(key).keys() for key in keys]
     pairs, triples = (
@@ -57,10 +57,10 @@ def knows(engine: Thermodynamics, key: str) -> bool:
 def with_others(
     judged: RewardBatch, others: Sequence[tuple[np.ndarray, RewardBatch]]
 ) -> RewardBatch:
-    """Rewards of B mixtures with those by other databases in `info`: for each rows and rewards.
+    """Rewards of B mixtures, with results of other databases (rows and rewards of each) in `info`.
 
-    "databases" counts those that could judge, "spread" is the largest of their rewards less the
-    least (nan of a single one), and "bound" the least of their bounds.
+    "databases" is the number of databases that could judge, "spread" the range of their rewards
+    (nan for a single one), and "bound" the smallest of their bounds.
     """
     values, bounds = (np.full((1 + len(others), len(judged)), np.nan) for _ in range(2))
     values[0], bounds[0] = judged.value, judged.info["bound"]
@@ -79,9 +79,9 @@ def with_others(
 
 
 def limits(engines: Mapping[str, Thermodynamics], family: AlloyFamily, lack: Lack) -> list[str]:
-    """Sentences on what rewards by some databases, the first and others, do not know.
+    """Sentences on the limits of rewards by some databases, for reports.
 
-    `engines`: by the databases' names or files.
+    `engines`: by name or file of the database, the main one first.
     """
     sentences = []
     for path, engine in engines.items():

@@ -1,6 +1,6 @@
-"""Families of alloys: two phases, how they are recognised and written, rules, roles, prompts.
+"""Families of alloys: two phases, their recognition and tags, rules, roles, prompts.
 
-A family of one's own, or a rule more, is a function in a Python file that returns an
+A family of one's own, or an additional rule, is a function in a Python file that returns an
 `AlloyFamily`:
 
     from crystaljax.alloys.family import BCC_B2, AlloyRule
@@ -11,8 +11,8 @@ A family of one's own, or a rule more, is a function in a Python file that retur
     def family():
         return BCC_B2.with_rule("much_b2", AlloyRule(much_b2, 1.0, "30 % of B2 when cold"))
 
-It is named as FILE.py:family in `AlloyConfig.family`. Shipped are `BCC_B2` and, of another lattice,
-`FCC_L12`.
+Its name in `AlloyConfig.family` is FILE.py:family. `BCC_B2` and, for another lattice, `FCC_L12` are
+shipped.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ DEFAULT = "bcc-b2"
 
 @dataclass(frozen=True)
 class AlloyRule:
-    """A rule, what breaking it costs, and its words. ValueError: the cost is negative."""
+    """A rule, the cost of breaking it, and its wording. ValueError for a negative cost."""
 
     check: Rule
     cost: float
     says: str
-    """What it asks for, for reports."""
+    """The requirement, for reports."""
     broken: str = ""
-    """What is wrong where it is broken, for a model to read; made of `says` if empty."""
+    """Statement that the rule is broken, for prompts; if empty it is made of `says`."""
     lowest: str = ""
-    """Field of `RulesConfig` with the lowest temperature that it looks at; all are if empty."""
+    """Field of `RulesConfig` with the lowest temperature of the rule; if empty, there is none."""
 
     def __post_init__(self) -> None:
         if not self.cost >= 0:
@@ -70,7 +70,7 @@ class Prompts:
     """Prompt templates: names of shipped ones, or .toml files."""
 
     training: str = "alloy_short"
-    """What models learn to answer, with {elements}; the answer has {bcc}, {b2} and {volume}."""
+    """Prompt that models are trained on, with {elements}; answers have {bcc}, {b2} and {volume}."""
     zero_shot: str = "alloy_zero_shot"
     few_shot: str = "alloy_few_shot"
     ranked_shots: str = "alloy_ranked_shots"
@@ -93,16 +93,16 @@ class AlloyFamily:
     tags: Tags
     """Tags of a candidate's text."""
     rules: Mapping[str, AlloyRule]
-    """By name, the most important first; a name is a column of `RewardBatch.info`."""
+    """Rules by name, the most important first; each name is a column of `RewardBatch.info`."""
     roles: Mapping[str, Roles] = field(default_factory=dict)
     """Elements of each phase, by the name of a set."""
     prompts: Prompts = Prompts()
     lattice: Lattice = BCC
-    """Lattice on which the precipitate orders: by it engines tell the phases of the database (their
-    `kind`) and compute lattice parameters and volumes."""
+    """Lattice on which the precipitate orders. Engines use it to recognise phases of the database
+    (their `kind`) and to compute lattice parameters and volumes."""
 
     def with_rule(self, name: str, rule: AlloyRule) -> AlloyFamily:
-        """The family with a rule more. ValueError: the name is taken."""
+        """The family with an additional rule. ValueError if the name is taken."""
         if name in self.rules or name in NOT_RULES:
             raise ValueError(f"the name {name!r} of a rule is taken")
         return replace(self, rules=MappingProxyType({**self.rules, name: rule}))
@@ -196,14 +196,14 @@ FCC_L12 = AlloyFamily(
 """γ/γ′: FCC with L1₂, as in nickel's superalloys, by rules of the same form."""
 
 FAMILIES: Mapping[str, AlloyFamily] = MappingProxyType({DEFAULT: BCC_B2, "fcc-l12": FCC_L12})
-"""Those that are shipped, by name."""
+"""Shipped families by name."""
 
 
 def load_family(source: str = DEFAULT) -> AlloyFamily:
-    """A family that is shipped, such as "bcc-b2", or one of a file, as "path/to/file.py:function".
+    """A shipped family, such as "bcc-b2", or one of a file, "path/to/file.py:function".
 
-    The file is run: load none that you do not trust. FileNotFoundError; ValueError for an unknown
-    name, or a function that returns something else; whatever the file raises.
+    The file is run: give only files that you trust. FileNotFoundError; ValueError for an unknown
+    name, or a function that returns something else; any error that the file raises.
     """
     if source in FAMILIES:
         return FAMILIES[source]
@@ -219,9 +219,9 @@ def load_family(source: str = DEFAULT) -> AlloyFamily:
 
 
 def family_identity(source: str) -> str:
-    """What rewards depend on by a family: "" of the paper's, else its name, and a file's digest.
+    """Identity of a family in caches: "" for the paper's, else its name, and the file's digest.
 
-    Of the file's text, not of what it imports. Errors as `load_family`.
+    The digest is that of the file's text, without its imports. Errors as in `load_family`.
     """
     if source in FAMILIES:
         return "" if source == DEFAULT else f" {source}"

@@ -1,6 +1,6 @@
-"""The grid of phases that curation tries and that searches look through.
+"""The grid of phases for curation and searches.
 
-After appendices A.1.1 and A.2 of arXiv 2511.12036, whose steps are options here.
+After appendices A.1.1 and A.2 of arXiv 2511.12036, with step sizes as options.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from crystaljax.alloys.engines.table import composition_key
 from crystaljax.composition import atomic_number
 
 Shares = tuple[tuple[tuple[float, ...], ...], ...]
-"""Shares of one element, of two, ...: for each number of elements the points of the grid."""
+"""Points of the grid (shares of the elements) for one element, for two, ..."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,17 @@ ROLES: Mapping[str, Roles] = MappingProxyType(
 )
 """Sets of roles by name.
 
-In "alcocrni" (of alcocrni.tdb) and "al-fe-mn-ti" (whose binaries COST507.tdb has all, though
-FeTi as a phase of its own and not as B2) every element may be anywhere. These are the two open
-spaces with B2 that pycalphad brings: in its mc_fecocrnbti.tdb BCC_B2 has parameters of Co-Fe alone,
-and with BCC_A2 named as its disordered part order raises the energy of CoFe at 373 K and above, so
-that nothing orders. "paper" has the 19 elements
-of arXiv 2511.12036; who is where is inferred, from the paper's examples (MnAl2Fe, ZrTiRu2,
-Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
+In "alcocrni" (of alcocrni.tdb) and "al-fe-mn-ti" every element may have every role. COST507.tdb has
+all binaries of the latter, though FeTi as a phase of its own and not as B2. These are the two
+spaces with B2 among pycalphad's databases. (In its mc_fecocrnbti.tdb BCC_B2 has only parameters of
+Co-Fe. With BCC_A2 as its disordered part, order raises the energy of CoFe at 373 K and above, so
+that nothing orders.) "paper" has the 19 elements of arXiv 2511.12036; their roles are inferred from
+the paper's examples (MnAl2Fe, ZrTiRu2, Nb67Mo33, Cr33Fe67) and from known CsCl compounds.
 """
 
 
 PAPER_LEVELS = (20, 25, 33, 40, 50, 67, 75)
-"""Per cents of the elements of BCC candidates in arXiv 2511.12036 (A.2)."""
+"""Percentages of the elements of BCC candidates in arXiv 2511.12036 (A.2)."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class GridConfig:
 
     @cached_property
     def bcc_shares(self) -> Shares:
-        """In whole per cent."""
+        """Shares of BCC compositions, in whole per cent."""
         most = min(self.most_bcc, len(self.roles.bcc))
         return tuple(
             tuple(dict.fromkeys(map(_per_cent, filter(self._allowed, _divisions(n, self.parts)))))
@@ -113,17 +112,17 @@ class GridConfig:
         )
 
     def _allowed(self, shares: Sequence[float]) -> bool:
-        """Whether the shares of a BCC are among the levels."""
+        """Whether the shares of a BCC are allowed percentages."""
         return not self.levels or all(round(100 * share) in self.levels for share in shares)
 
     @cached_property
     def first_shares(self) -> Shares:
-        """Of the first sublattice; they sum to 1."""
+        """Shares of the first sublattice; they sum to 1."""
         return self._site_shares(len(self.roles.first_site))
 
     @cached_property
     def second_shares(self) -> Shares:
-        """Of the second."""
+        """Shares of the second sublattice."""
         return self._site_shares(len(self.roles.second_site))
 
     def occupied(self, first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
@@ -136,20 +135,20 @@ class GridConfig:
 
 
 def paper_grid(roles: Roles) -> GridConfig:
-    """The grid of A.2: BCC of two or three elements at `PAPER_LEVELS`, B2 of one or two a site.
+    """The grid of A.2: BCC of two or three elements at `PAPER_LEVELS`, B2 of one or two per site.
 
-    Each element of a BCC has one of these per cents, so that the fifths, quarters, thirds and
-    halves that sum to 100 are there; the elements of a site have equal shares (25 or 50 % of all).
-    From the roles in `ROLES["paper"]` it has 1430 BCC and 675 B2 candidates, where the paper has
-    2413 and 1101. It leaves open which elements have which role, which of their combinations were
-    tried, and whether the known phases that it began with (24 and 57) count. Of n elements that all
-    combine there are 5 C(n, 2) + 7 C(n, 3) BCC candidates of two or three elements, with n more of
-    one, 5 C(n, 4) of four and C(n, 5) of five. No n makes 2413; nearest is 2392 of two or three of
-    13 elements, to which the single elements among the 24 known may have come, if they were 21. Nor
-    do stable elements with each other and with metastable ones make it, in any numbers up to 26. Of
-    B2 candidates no numbers of elements of the first, the second and both sites (26 in all) make
-    1101, each composition counted once or once for each occupation of the sites, but for 3, 14 and
-    3 where a B2 has three elements at most.
+    Each element of a BCC has one of these percentages, so that fifths, quarters, thirds and halves
+    that sum to 100 are included; the elements of a site have equal shares (25 or 50 % of all). With
+    the roles of `ROLES["paper"]` it has 1430 BCC and 675 B2 candidates; the paper has 2413 and
+    1101. The paper does not say which elements have which role, which combinations were tried, and
+    whether the known phases at the start (24 and 57) are counted. If n elements all combine, there
+    are 5 C(n, 2) + 7 C(n, 3) BCC candidates of two or three elements, n of one, 5 C(n, 4) of four
+    and C(n, 5) of five. No n gives 2413. The nearest is 2392, for two or three of 13 elements; the
+    difference would be the single elements among the 24 known phases, if they were 21.
+    Combinations of stable elements with each other and with metastable ones do not give it either,
+    for any numbers up to 26. For B2, no numbers of elements of the first, the second and both sites
+    (26 in total) give 1101, with each composition counted once or once per occupation of the sites,
+    except 3, 14 and 3 if a B2 has at most three elements.
     """
     return GridConfig(roles, parts=(2, 3, 4, 5), site_parts=(2,), levels=PAPER_LEVELS)
 
@@ -163,7 +162,7 @@ def bcc_candidates(config: GridConfig) -> list[dict[str, float]]:
 
 
 def b2_candidates(config: GridConfig) -> list[dict[str, float]]:
-    """B2 compositions with one to `most_site` elements on each site, none on both, each once."""
+    """B2 compositions of one to `most_site` elements on each site (no element on both), each once."""
     found: dict[str, dict[str, float]] = {}
     firsts = _occupations(config.roles.first_site, config.first_shares)
     seconds = list(_occupations(config.roles.second_site, config.second_shares))
@@ -194,7 +193,7 @@ def _divisions(n: int, parts: Sequence[int]) -> Iterator[tuple[float, ...]]:
 
 
 def _per_cent(shares: Sequence[float]) -> tuple[float, ...]:
-    """Shares in whole per cent that sum to 100: by largest remainder, of equal ones the last."""
+    """Shares in whole per cent that sum to 100, by largest remainder (the last of equal ones)."""
     exact = 100 * np.array(shares)
     numbers = np.floor(exact + 1e-9)
     left = round(100 - numbers.sum())

@@ -1,4 +1,4 @@
-"""Lines of JSON that a run adds to as it goes, and goes on from after an interruption."""
+"""Journals: files of JSON lines that a run appends to, and resumes from."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Entry = dict[str, Any]
 
 
 class Journal:
-    """A JSONL file of what was done so far, under a first line that says of what.
+    """A JSONL file of finished work; its first line, the header, identifies the work.
 
-    Every entry is on disk when `add` returns. A line that a killed run left unfinished is dropped.
+    Every entry is on disk when `add` returns. An incomplete last line of a killed run is dropped.
     """
 
     def __init__(self, path: Path | None, header: Mapping[str, Any]) -> None:
-        """Go on with the file, made if absent; None keeps nothing on disk.
+        """Open the file, or create it; with None nothing is written to disk.
 
-        ValueError: the file is no journal, or one of something else.
+        ValueError if the file is no journal, or has another header.
         """
         self.path = path
         self.entries: list[Entry] = []
@@ -54,7 +54,7 @@ class Journal:
 
 
 def _lines(path: Path) -> list[Entry]:
-    """The objects in a file; what follows the last line end is cut off the file."""
+    """The objects in a file; text after the last line end is removed from the file."""
     if not path.exists():
         return []
     content = path.read_bytes()
@@ -72,7 +72,7 @@ def _lines(path: Path) -> list[Entry]:
 
 
 def _check(path: Path, found: Entry, header: Entry) -> None:
-    """ValueError naming what is different."""
+    """ValueError naming the first difference of the headers."""
     for key in {**header, **found}:
         if found.get(key) != header.get(key):
             raise ValueError(
@@ -82,7 +82,7 @@ def _check(path: Path, found: Entry, header: Entry) -> None:
 
 
 def reward_entries(texts: Sequence[str], rewards: RewardBatch) -> list[Entry]:
-    """Texts and their rewards as lines; numbers that are not finite are null."""
+    """Lines of texts and their rewards; numbers that are not finite become null."""
     columns = {name: np.asarray(column, float) for name, column in rewards.info.items()}
     return [
         {
@@ -98,7 +98,7 @@ def reward_entries(texts: Sequence[str], rewards: RewardBatch) -> list[Entry]:
 
 
 def read_rewards(entries: Sequence[Entry]) -> tuple[list[str], RewardBatch]:
-    """Texts and rewards from lines; a null is nan. Info columns are numbers."""
+    """Texts and rewards from lines; null becomes nan. Info columns are numbers."""
     names = dict.fromkeys(name for entry in entries for name in entry["info"])
     return [entry["text"] for entry in entries], RewardBatch(
         np.array([entry["value"] for entry in entries], float),  # None becomes nan

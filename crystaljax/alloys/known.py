@@ -1,4 +1,4 @@
-"""Known phases and alloys from tables of entries, and the roles of elements that they tell."""
+"""Known phases and alloys from tables of entries, and roles of elements estimated from them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _GROUP = ("space_group", "spacegroup", "space_group_number", "spacegroup.number"
 _SITES = ("nsites", "n_sites", "num_sites")
 _NAMES = {"bcc": "bcc", "a2": "bcc", "b2": "b2", "cscl": "b2"}
 _BCC_GROUP, _B2_GROUP = 229, 221
-_SHARE = 0.25  # of an element's compounds, from which on a site is one of its
+_SHARE = 0.25  # share of an element's compounds from which a site counts as one of its roles
 
 
 class EntriesError(ValueError):
-    """A file that is no table of entries; the message names the column or line."""
+    """Error: a file is not a table of entries; the message names the column or line."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,17 @@ class Known(NamedTuple):
     b2: list[dict[str, float]]
     """B2 compositions."""
     left_out: dict[str, int]
-    """Reason -> number of entries that are neither."""
+    """Numbers of other entries by reason."""
 
 
 def known_phases(path: str | PathLike[str], config: KnownConfig = KnownConfig()) -> Known:
     """The BCC and B2 phases in a CSV table of entries, such as the Materials Project's.
 
-    It may be packed (.gz, .bz2). Columns, by the names that are usual: the formula, the energy
-    above hull in eV/atom, and either the phase (BCC or A2, B2 or CsCl) or the number of the space
-    group and, if there is one, of the sites of the cell. Of these, BCC is an element in space group
-    229 with one site, or two; B2 is an AB compound in 221 with two sites. EntriesError: a column is
-    missing; FileNotFoundError.
+    It may be compressed (.gz, .bz2). Columns, with the usual names: the formula, the energy above
+    hull in eV/atom, and either the phase (BCC or A2, B2 or CsCl) or the space-group number and
+    optionally the number of sites in the cell. With these, BCC is an element in space group 229
+    with one or two sites, and B2 is an AB compound in 221 with two sites. EntriesError for a
+    missing column; FileNotFoundError.
     """
     found: dict[str, dict[str, dict[str, float]]] = {"bcc": {}, "b2": {}}
     left_out: Counter[str] = Counter()
@@ -116,11 +116,11 @@ def _phase(line: Mapping[str, str], amounts: Mapping[str, float]) -> str | None:
 
 
 def estimated_roles(known: Known) -> Roles:
-    """Roles that known phases tell: an estimate of ours, where A.2 has them by expert judgement.
+    """Roles estimated from known phases; in A.2 they are expert judgement.
 
     BCC: elements of known BCC phases. In a B2 compound the less electronegative element (Pauling)
-    is on the first site; an element belongs to each site on which it is in a quarter of its
-    compounds at least. ValueError: there are no phases of one kind.
+    is on the first site. An element has the role of each site that it occupies in at least a
+    quarter of its compounds. ValueError if there are no phases of one kind.
     """
     from pymatgen.core import Element
 
@@ -132,7 +132,7 @@ def estimated_roles(known: Known) -> Roles:
         on_second[second] += 1
     if not known.bcc or not known.b2:
         raise ValueError(
-            f"{len(known.bcc)} known BCC and {len(known.b2)} known B2 phases tell no roles"
+            f"{len(known.bcc)} known BCC and {len(known.b2)} known B2 phases determine no roles"
         )
     sites = [
         tuple(e for e in sorted(on_first | on_second) if one[e] >= _SHARE * (one[e] + other[e]))
@@ -142,9 +142,9 @@ def estimated_roles(known: Known) -> Roles:
 
 
 def read_compositions(path: str | PathLike[str]) -> list[dict[str, float] | None]:
-    """Amounts of each formula in a file: a CSV (.gz, .bz2) with a column of them, or one a line.
+    """Amounts of each formula in a file: a CSV (.gz, .bz2) with a column of them, or one per line.
 
-    None for what is no formula. EntriesError: no such column; FileNotFoundError.
+    None for an invalid formula. EntriesError without such a column; FileNotFoundError.
     """
     path = Path(path)
     if ".csv" in path.suffixes:
@@ -164,10 +164,10 @@ def _amounts(formula: str) -> dict[str, float] | None:
 def known_alloys(
     path: str | PathLike[str], elements: Collection[str], least: int = 2
 ) -> list[dict[str, float]]:
-    """Alloys of a file that have at least so many of some elements, each composition once.
+    """Alloys of a file with at least `least` of some elements, each composition once.
 
-    "Known (existing) alloys containing two or more TCHEA elements" of arXiv 2511.12036, from which
-    novelty is measured. Errors as `read_compositions`; EntriesError too if there is none.
+    "Known (existing) alloys containing two or more TCHEA elements" of arXiv 2511.12036, relative to
+    which novelty is measured. Errors as in `read_compositions`; also EntriesError if there is none.
     """
     found: dict[str, dict[str, float]] = {}
     for amounts in read_compositions(path):
@@ -184,7 +184,7 @@ def formulas(compositions: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
 
 
 def _lines(path: Path, *columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Lines of a CSV file that has one of each of some columns, with lower-case names."""
+    """Lines of a CSV file with lower-case column names; it must have one column of each group."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # tables with structures in them
     with open_text(path) as (file, _):
         reader = csv.DictReader(file)
@@ -199,5 +199,5 @@ def _lines(path: Path, *columns: Sequence[str]) -> Iterator[dict[str, str]]:
 
 
 def _value(line: Mapping[str, str], names: Sequence[str]) -> str:
-    """The first of some columns that has something; "" if none has."""
+    """The first value of some columns that is not empty; "" if all are."""
     return next((line[name] for name in names if line.get(name)), "")

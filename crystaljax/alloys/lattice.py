@@ -1,4 +1,4 @@
-"""Lattices that order, and the lattice parameters of their solutions: a model of pair volumes."""
+"""Lattices of ordering phases, and a pair-volume model of their lattice parameters."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from crystaljax.alloys.volumes import (
 )
 
 ROOM = 298.15
-"""K: where the tables hold."""
+"""K: temperature of the tables."""
 
 CONTRACTION = 0.134
 """Å by which B2 compounds of aluminium are smaller than the mean of their elements."""
 
 MOST_ELEMENTS = 8
-"""Of an ordered phase whose best order is looked for."""
+"""Largest number of elements of an ordered phase whose smallest order is searched."""
 
 ERROR = 0.03
-"""Å: the model's error. Left out one by one, the tabulated compounds of aluminium with metals of
-groups 8 to 10 are met within 0.03 Å and the others within 0.12 Å; both parts of an alloy share
-elements, so their difference is known better. Expansion is linear with the coefficient at 25 °C:
-at 1000 K 0.01 Å too little."""
+"""Å: the model's error. In leave-one-out tests, tabulated compounds of aluminium with metals of
+groups 8 to 10 are predicted within 0.03 Å and the others within 0.12 Å. Both phases of an alloy
+share elements, so that the error of their difference is smaller. Thermal expansion is linear with
+the coefficient at 25 °C, which gives 0.01 Å too little at 1000 K."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,7 @@ class Lattice:
     """A cubic lattice whose phase may order on two sublattices, and the sizes of its atoms."""
 
     kind: str
-    """Name that engines give the kind of its phases, such as "bcc"."""
+    """Name of the kind of its phases in engines, such as "bcc"."""
     ordered: str
     """Name of the ordered structure, for messages."""
     names: tuple[str, ...]
@@ -47,7 +47,7 @@ class Lattice:
     marks: tuple[str, ...]
     """Parts of the name of its disordered phase in a TDB."""
     interstitials: float
-    """Interstitial sites an atom, by which a disordered phase is told whose name is another."""
+    """Interstitial sites per atom, which identify a disordered phase with another name."""
     volumes: Mapping[str, float]
     """Å³ of an atom of the elements in the disordered phase at 298 K."""
     compounds: Mapping[tuple[str, str], float]
@@ -56,13 +56,13 @@ class Lattice:
     error: float = ERROR
     """Å: of lattice parameters by the model."""
     contraction: float = 0.0
-    """Å by which pairs of aluminium with another metal are smaller than the mean of the two."""
+    """Å: difference of the mean of two elements and the pair, for aluminium with another metal."""
     ratio: int = 1
     """Sites of the first sublattice for each of the second."""
     atoms: int = 2
     """Atoms of the cubic cell."""
     between: float = 1.0
-    """Share of nearest neighbours that are of different sublattices; others are of the first."""
+    """Share of nearest-neighbour pairs between sublattices; the others are within the first."""
 
     def holds(self, phase: str) -> bool:
         """Whether a phase is of this lattice, by its name in Thermo-Calc's databases."""
@@ -107,9 +107,9 @@ def lattice_parameter(
 
     `first`, `second`: site fractions [..., E] of the two sublattices, equal if it is disordered;
     `temperature` [...] in K. The cell's volume is a mean over pairs of neighbours, Σ y'ᵢ y''ⱼ aᵢⱼ³
-    of those between the sublattices (all of BCC's) and Σ y'ᵢ y'ⱼ aᵢⱼ³ of those in the first, times
-    exp(3 Σ xᵢ αᵢ (T - 298 K)); aᵢᵢ is the metal's, aᵢⱼ such that a tabulated compound is met, else
-    the mean of the elements, less the `contraction` with aluminium.
+    for pairs between the sublattices (all pairs of BCC) and Σ y'ᵢ y'ⱼ aᵢⱼ³ for pairs within the
+    first, times exp(3 Σ xᵢ αᵢ (T - 298 K)). aᵢᵢ is that of the metal. aᵢⱼ reproduces a tabulated
+    compound; without one it is the mean of the elements, minus the `contraction` for aluminium.
     """
     volumes, expansion = _tables(tuple(elements), lattice)
     first, second = _normalised(first), _normalised(second)
@@ -127,9 +127,9 @@ def atomic_volume(
 ) -> float:
     """Mean volume of an atom in Å³ at room temperature, of mole fractions [E] above zero.
 
-    Of a disordered phase, or of one ordered in the way that makes it smallest, as compounds are
-    smaller than their elements: MnAl2Fe has Al on one sublattice. ValueError: an ordered phase of
-    more than `MOST_ELEMENTS`, whose ways are too many.
+    For a disordered phase, or for the order with the smallest volume, since compounds are smaller
+    than their elements: MnAl2Fe has Al on one sublattice. ValueError for an ordered phase of more
+    than `MOST_ELEMENTS` elements, which has too many orders.
     """
     x = _normalised(x)
     first, second = _orders(x, lattice) if ordered else (x, x)
@@ -138,15 +138,16 @@ def atomic_volume(
 
 
 def _orders(x: np.ndarray, lattice: Lattice) -> tuple[np.ndarray, np.ndarray]:
-    """Site fractions [W, E] of both sublattices in all ways to order mole fractions [E].
+    """Site fractions [W, E] of both sublattices in all W orders of mole fractions [E].
 
-    Of those that split one element at most between the sublattices: where pairs are smaller than
-    the mean of their elements, exchanging two elements is concave, and the least is among them.
+    Only orders that split at most one element between the sublattices: if pairs are smaller than
+    the mean of their elements, the volume is concave in an exchange of two elements, so that the
+    minimum is among them.
     """
     n = len(x)
     if n > MOST_ELEMENTS:
         raise ValueError(f"a {lattice.ordered} of {n} elements: {MOST_ELEMENTS} at most")
-    share = lattice.ratio / (lattice.ratio + 1)  # of sites in the first sublattice
+    share = lattice.ratio / (lattice.ratio + 1)  # share of sites in the first sublattice
     whole = np.array(list(product((0.0, 1.0), repeat=n)))  # which are on the first sublattice
     split = np.repeat(np.arange(n), len(whole))
     first = np.tile(whole * x / share, (n, 1))

@@ -1,4 +1,4 @@
-"""Lists of single phases in JSON files, with what they come from; some are shipped."""
+"""Lists of single phases in JSON files, with their provenance; some are shipped."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ FOLDER = Path(__file__).with_name("lists")
 """The lists that crystaljax ships, one JSON file each."""
 
 VERSION = 1
-"""Of the files' form."""
+"""Version of the files' layout."""
 
 
 class ListError(ValueError):
-    """No list of phases, or a damaged one."""
+    """Error: a file is not a list of phases, or is damaged."""
 
 
 @dataclass(frozen=True)
 class PhaseLists:
-    """Phases that an engine found single, and how they were found."""
+    """Compositions that an engine found single-phase, with the settings of the search."""
 
     bcc: tuple[dict[str, float], ...]
     """Compositions of the matrix (amounts)."""
@@ -46,28 +46,28 @@ class PhaseLists:
     engine: EngineConfig
     """Engine that computed the equilibria."""
     grid: GridConfig
-    """Grid that was tried."""
+    """Grid of the candidates."""
     purity: float
-    """Fraction of the phase that was asked for."""
+    """Smallest fraction of a single phase."""
     temperatures: tuple[float, ...]
-    """K, at one of which it was asked for."""
+    """Temperatures in K, at one of which it must be reached."""
     lattice: str
     """Kind of the lattice of the family: "bcc"."""
     provenance: Mapping[str, Any]
-    """For people: the engine's identity with the database's digest, pycalphad's version, the date,
-    how many candidates were tried, and which failed."""
+    """Provenance, for readers: the engine's identity with the database's digest, pycalphad's
+    version, the date, the number of candidates, and those that failed."""
 
     @property
     def elements(self) -> tuple[str, ...]:
-        """Those that were tried, in alphabetical order."""
+        """Elements of the grid, in alphabetical order."""
         return grid_elements(self.grid)
 
     def check(self, reward: AlloyReward) -> None:
-        """See that a reward can judge candidates of these phases.
+        """Check that a reward can judge candidates of these phases.
 
-        Warns if another database found them single. ValueError: they are of another lattice than
-        its family, its engine lacks elements, or it mixes by volume and the volumes of some are not
-        known.
+        Warns if they are from another database. ValueError if their lattice is not that of the
+        reward's family, its engine lacks elements, or it mixes by volume and some volumes are
+        unknown.
         """
         lattice = reward.family.lattice
         if self.lattice != lattice.kind:
@@ -91,9 +91,9 @@ class PhaseLists:
 
 
 def curate_lists(config: PurityConfig, grid: GridConfig, purity: float = PURITY) -> PhaseLists:
-    """The single phases on a grid; errors as `ServedPurity`.
+    """The single phases on a grid; errors as in `ServedPurity`.
 
-    ValueError: the grid has an element that the engine has not.
+    ValueError if the grid has an element that the engine lacks.
     """
     with ServedPurity(config) as judge:
         _require_elements(grid_elements(grid), config.engine, judge.engine)
@@ -140,7 +140,7 @@ def _pycalphad(engine: EngineConfig) -> str | None:
 
 
 def write_lists(path: str | PathLike, lists: PhaseLists) -> None:
-    """Write what `load_lists` reads."""
+    """Write a file that `load_lists` reads."""
     content = {
         "version": VERSION,
         "bcc": [write_percentages(one) for one in lists.bcc],
@@ -157,10 +157,9 @@ def write_lists(path: str | PathLike, lists: PhaseLists) -> None:
 
 
 def load_lists(name: str | PathLike) -> PhaseLists:
-    """Lists that are shipped, by their name, or those in a JSON file, by its path.
+    """Shipped lists by their name, or lists of a JSON file by its path.
 
-    ListError for an unknown name and for a file that is no list of phases; FileNotFoundError for
-    no such file.
+    ListError for an unknown name and for a file that is no list of phases; FileNotFoundError.
     """
     path = Path(name)
     if path.suffix != ".json":
@@ -182,7 +181,7 @@ def load_lists(name: str | PathLike) -> PhaseLists:
             GridConfig(**grid | {"roles": Roles(**_tuples(grid["roles"]))}),
             float(content["purity"]),
             tuple(content["temperatures"]),
-            content.get("lattice", BCC.kind),  # in files from before there were others
+            content.get("lattice", BCC.kind),  # missing in older files
             content["provenance"],
         )
     except ListError:

@@ -1,4 +1,4 @@
-"""The reward of superalloys, BCC/B2 or others (arXiv 2511.12036, Eq. 1): texts to numbers."""
+"""The reward of superalloys, BCC/B2 or others (arXiv 2511.12036, Eq. 1), for texts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from crystaljax.rewards.serving import ServedReward
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64
-"""Compositions after which results are kept: each takes a second or so."""
+"""Number of compositions after which results are saved; each takes about a second."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class RulesConfig:
     """K: the mismatch is computed at and above this temperature."""
     max_failed: int = 2
     """Number of temperatures that may fail. With more, the candidate counts as failed."""
-    # Not shown: caches and journals of rewards from before it was an option are of the default.
+    # Not in the repr, so that caches and journals from before it was an option remain valid.
     crossing: bool = field(default=True, repr=False)
     """The mismatch is zero where the lattices cross between two temperatures; if not, it is the
     least at the temperatures themselves, as in the paper."""
@@ -76,7 +76,7 @@ class RulesConfig:
             raise ValueError(f"max_failed must not be negative, and is {self.max_failed}")
 
     def check(self, temperatures: np.ndarray) -> None:
-        """ValueError: a rule looks above all of the temperatures (K)."""
+        """ValueError if a rule's lowest temperature is above all temperatures (K)."""
         for name in _FROM:
             if getattr(self, name) > temperatures[-1]:
                 raise ValueError(
@@ -96,10 +96,10 @@ def rule_rewards(
     """Eq. 1: minus the cost of each broken rule, minus the smallest lattice mismatch in Å.
 
     `info` has each rule (1 kept, 0 broken, nan unknown), "mismatch" (Å; nan where there is none)
-    and "failed_points". Where the phases never coexist nothing is taken off for the mismatch, and
-    where they do, but not from `mismatch_from` on, `rules.NO_MISMATCH`. Not ok is a candidate with
-    too many failed temperatures, one of which a rule is unknown, and one whose mismatch is unknown
-    for want of lattice parameters. ValueError: a rule does not tell a number for each.
+    and "failed_points". Nothing is subtracted for the mismatch if the phases never coexist, and
+    `rules.NO_MISMATCH` if they coexist only below `mismatch_from`. A candidate is not ok with too
+    many failed temperatures, an unknown rule, or an unknown lattice parameter that its mismatch
+    needs. ValueError if a rule does not return a number for each candidate.
     """
     kept = {
         name: _kept(name, rule, equilibria, config, family) for name, rule in family.rules.items()
@@ -137,7 +137,7 @@ def rule_rewards(
 def _kept(
     name: str, rule: AlloyRule, equilibria: Equilibria, config: RulesConfig, family: AlloyFamily
 ) -> np.ndarray:
-    """float64 [C]: what a rule tells; nan where it raises."""
+    """float64 [C]: results of a rule; nan where it raises."""
     lowest = getattr(config, rule.lowest) if rule.lowest else 0.0
     try:
         kept = np.asarray(rule.check(equilibria, lowest, family.parts), float)
@@ -158,7 +158,7 @@ def _kept(
 
 
 class MixtureReward:
-    """Judges compositions, written as `composition_key` does ("Al:0.25 Cr:0.75")."""
+    """Reward of compositions, written as by `composition_key` ("Al:0.25 Cr:0.75")."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class MixtureReward:
         temperatures: np.ndarray = TEMPERATURES,
         family: AlloyFamily = BCC_B2,
     ) -> None:
-        """ValueError: see `ascending`, `RulesConfig.check`."""
+        """Errors: see `ascending`, `RulesConfig.check`."""
         self.engine = engine
         self._rules, self._family = rules, family
         self._temperatures = ascending(temperatures)
@@ -229,20 +229,20 @@ class AlloyConfig:
 
 
 class AlloyReward(ServedReward):
-    """Judges texts that should be candidates, <BCC>..</BCC> <B2>..</B2> <B2_Volume>..</B2_Volume>.
+    """Reward of texts of candidates, <BCC>..</BCC> <B2>..</B2> <B2_Volume>..</B2_Volume>.
 
-    Or those of another family. Use it as a context manager, or `close` it, so that workers end.
-    What is not ok has a value too (`invalid`, `failed`) and a reason, and `RewardBatch.failures`
-    counts them. Equal mixtures are computed once.
+    Or candidates of another family. Use it as a context manager, or `close` it, so that workers
+    end. Items that are not ok have a value (`invalid`, `failed`) and a reason, and
+    `RewardBatch.failures` counts them. Equal mixtures are computed once.
 
-    What the reward does not know is in `info`: "missing" and "extrapolated" count the pairs and
-    the triples of elements of a candidate whose interaction the engine lacks; "bound" is what the
-    reward is at least, by the error of the lattice model, with all rules broken where the database
-    is thin (`AlloyConfig.lack`), and by the least of `others`, which have "databases" and "spread".
-    See `doubt`.
+    The reward's uncertainty is in `info` (see `doubt`). "missing" and "extrapolated" count the
+    pairs and the triples of a candidate's elements without interaction parameters. "bound" is a
+    lower bound of the reward: with the error of the lattice model, all rules broken where the
+    database lacks interactions (`AlloyConfig.lack`), and the smallest one of all databases.
+    "databases" is the number of databases that judge, and "spread" the range of their rewards.
 
-    Errors: see `create_engine`, `load_family`,
-    `Pool`; ValueError: to mix another family by volume.
+    Errors: see `create_engine`, `load_family`, `Pool`; ValueError for mixing another family by
+    volume.
     """
 
     def __init__(self, config: AlloyConfig = AlloyConfig()) -> None:
@@ -251,7 +251,7 @@ class AlloyReward(ServedReward):
         kind = family.lattice.kind
         if {part.kind for part in family.parts} != {kind} and config.mix_by == "volume":
             raise ValueError(f"volumes are known of {kind} alone: mix other families by mole")
-        # Also this process needs the engine: for its elements and for what caches depend on.
+        # This process needs the engine, too: for its elements and its identity in caches.
         self.engine = create_engine(config.engine, family.lattice)
         temperatures = ascending(config.temperatures)
         settings = config.engine, config.rules, config.temperatures, config.family
@@ -269,17 +269,17 @@ class AlloyReward(ServedReward):
         ]
 
     def close(self) -> None:
-        """End the workers and close the cache, those of other databases, too."""
+        """End the workers and close the cache, including those of other databases."""
         super().close()
         for other in self._others:
             other.close()
 
     def __call__(self, answers: Sequence[Completion], /) -> RewardBatch:
-        """Rewards of B answers; `info` has "read" and what `rule_rewards` tells."""
+        """Rewards of B answers; `info` has "read" and the columns of `rule_rewards`."""
         return self.judge_texts([answer.text for answer in answers])
 
     def judge_texts(self, texts: Sequence[str]) -> RewardBatch:
-        """Rewards of B texts, as of answers."""
+        """Rewards of B texts."""
         read = [self._read(text) for text in texts]
         keys = list(dict.fromkeys(key for key, reason in read if reason is None))
         judged = self._judge(keys)
@@ -298,7 +298,7 @@ class AlloyReward(ServedReward):
             for name, column in info.items():
                 column[n] = judged.info[name][place]
         info["read"] = np.array([reason is None for _, reason in read])
-        # What failed has its value for a bound.
+        # The bound of a failure is its value.
         info["bound"] = np.where(np.isnan(info["bound"]), value, info["bound"])
         if self.config.cautious:
             value = info["bound"]
@@ -306,9 +306,9 @@ class AlloyReward(ServedReward):
         return replace(batch, value=value)
 
     def _judge(self, keys: Sequence[str]) -> RewardBatch:
-        """Rewards of different mixtures, with what is not known of them."""
+        """Rewards of different mixtures, with their uncertainty."""
         judged = self.served(keys)  # type: ignore[arg-type]  # mixtures, not crystals
-        # A batch of failures, or of nothing, has no columns.
+        # An empty batch, or one of failures only, has no columns.
         names = *self.family.rules, "mismatch", "failed_points"
         unknown = {name: np.full(len(keys), np.nan) for name in names}
         judged = replace(judged, info=unknown | dict(judged.info))
@@ -326,12 +326,12 @@ class AlloyReward(ServedReward):
 
     @property
     def limits(self) -> list[str]:
-        """Sentences on what is not known, for reports."""
+        """Sentences on the limits of the reward, for reports."""
         engines = {one.config.engine.database: one.engine for one in (self, *self._others)}
         return limits(engines, self.family, self.config.lack)
 
     def _read(self, text: str) -> tuple[str, str | None]:
-        """The mixture's key and None, or "" and the reason why there is none."""
+        """The mixture's key and None, or "" and the reason that there is none."""
         candidate, reason = read_candidate(text, self.engine.elements, self.family.tags)
         if candidate is None:
             return "", reason
@@ -343,7 +343,7 @@ class AlloyReward(ServedReward):
 
     @property
     def identity(self) -> str:
-        """All that rewards depend on besides the text, for journals of them."""
+        """Everything that rewards depend on besides the text, for journals."""
         config = self.config
         cautious = " cautious" if config.cautious else ""
         cautious += " of triples" if config.lack == "triples" else ""
@@ -352,7 +352,7 @@ class AlloyReward(ServedReward):
         return f"{self._identity()} {settings}{cautious}{others}"
 
     def _identity(self) -> str:
-        """All that rewards depend on besides the mixture."""
+        """Everything that rewards depend on besides the mixture."""
         config = self.config
         costs = [rule.cost for rule in self.family.rules.values()]
         temperatures = ascending(config.temperatures).tolist()

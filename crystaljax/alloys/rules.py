@@ -15,14 +15,14 @@ from scipy.optimize import linear_sum_assignment
 from crystaljax.alloys.engines.thermodynamics import Equilibria, Kind
 
 PRESENT = 1e-3
-"""Mole fraction above which a phase is there."""
+"""Mole fraction above which a phase counts as present."""
 
 OTHERS = 0.10
-"""Mole fraction of phases other than the two and liquid that is still allowed."""
+"""Largest allowed mole fraction of phases other than the two and liquid."""
 
 NO_MISMATCH = 1.0
-"""Å taken off where the phases coexist, but nowhere that the mismatch is looked for: more than any
-mismatch of two metals, and as much as the least rule costs."""
+"""Å: mismatch if the phases coexist only at temperatures where it is not computed. It is larger
+than any mismatch of two metals, and equal to the smallest cost of a rule."""
 
 VERSION = 2
 """Changes when the same equilibria may get another reward."""
@@ -36,11 +36,11 @@ class Part:
     """
 
     kind: Kind | None = None
-    """Kind that engines give it; any if None."""
+    """Its kind in engines; any if None."""
     ordered: bool | None = None
-    """Whether it is ordered, as engines tell from site fractions; None for either."""
+    """Whether it is ordered, by site fractions; None for either."""
     names: tuple[str, ...] = ()
-    """Beginnings of its names in the database, such as "FCC_L12"; any if there are none."""
+    """Beginnings of its names in the database, such as "FCC_L12"; any name if empty."""
 
     def rows(self, equilibria: Equilibria) -> np.ndarray:
         """bool [R]: rows of a table that are this phase."""
@@ -55,7 +55,7 @@ class Part:
         return rows
 
     def amount(self, equilibria: Equilibria) -> np.ndarray:
-        """float64 [C, T]: its fraction; nan at points that failed."""
+        """float64 [C, T]: its fraction; nan at failed points."""
         return equilibria.amount_of(self.rows(equilibria))
 
 
@@ -73,14 +73,14 @@ FCC_AND_L12 = Parts(Part("fcc", ordered=False), Part("fcc", ordered=True))
 """γ and γ′: disordered FCC with ordered FCC."""
 
 Rule = Callable[[Equilibria, float, Parts], np.ndarray]
-"""Equilibria of C compositions, the lowest temperature (K) to be looked at and the two phases ->
+"""From equilibria of C compositions, the lowest temperature (K) of the rule, and the two phases, to
 float64 [C]: 1 where the rule is kept, 0 where it is broken, nan where that is unknown.
 
-A point that failed makes the grid of temperatures coarser, no more, unless the rule is about that
-temperature.
+Failed points are ignored, so that the grid of temperatures is coarser, unless the rule is about
+that temperature.
 """
 
-_Rows = tuple[np.ndarray, np.ndarray]  # rows of a table: of matrix and precipitate, for one
+_Rows = tuple[np.ndarray, np.ndarray]  # rows of a table, for example of matrix and precipitate
 
 _SAME_PHASE = 0.2  # largest difference of mole fractions of a phase at neighbouring temperatures
 
@@ -96,8 +96,9 @@ def matrix_first(
 ) -> np.ndarray:
     """The first solid on cooling is the matrix; see `Rule`.
 
-    That is, at the highest temperature with a solid there is more of it than of the precipitate and
-    than of all other solids: at steps of 100 K several phases may appear in one step.
+    That is, at the highest temperature with a solid its fraction is larger than that of the
+    precipitate and than that of all other solids: with steps of 100 K several phases may appear in
+    one step.
     """
     matrix, precipitate, others = _solids(equilibria, parts)
     looked_at = _looked_at(equilibria, lowest)
@@ -111,7 +112,7 @@ def matrix_first(
 def precipitate_when_cold(
     equilibria: Equilibria, lowest: float = 0.0, parts: Parts = BCC_AND_B2
 ) -> np.ndarray:
-    """There is precipitate at the lowest temperature that is looked at; see `Rule`.
+    """There is precipitate at the lowest temperature of the rule; see `Rule`.
 
     373 K in the paper.
     """
@@ -138,10 +139,10 @@ def smallest_mismatch(
     *,
     crossing: bool = True,
 ) -> np.ndarray:
-    """float64 [C]: least difference of the lattice parameters of the phases where both are, in Å.
+    """float64 [C]: smallest difference in Å of the lattice parameters of the coexisting phases.
 
-    Over all temperatures and composition sets; zero, with `crossing`, where the difference changes
-    its sign between neighbouring temperatures. nan where they never coexist, or where a lattice
+    Over all temperatures and composition sets. With `crossing` it is zero if the difference changes
+    its sign between neighbouring temperatures. nan if the phases never coexist, or if a lattice
     parameter that it may depend on is unknown.
     """
     looked_at = _looked_at(equilibria, lowest)
@@ -154,7 +155,7 @@ def smallest_mismatch(
     for n in np.flatnonzero(both.any(axis=1)):
         found, before = [], None
         for step in np.flatnonzero(looked_at[n]):
-            # A point that failed is not among these: its neighbours become each other's.
+            # Without failed points, whose neighbours become neighbours of each other.
             here = n * both.shape[1] + step
             first, second = (
                 rows[slice(*np.searchsorted(cell[rows], [here, here + 1]))] for rows in sides
@@ -170,12 +171,12 @@ def smallest_mismatch(
 
 
 def _differences(equilibria: Equilibria, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Å [rows of one phase, rows of the other]: by how much the other's lattice is larger."""
+    """Å [rows of one phase, rows of the other]: the other's lattice parameter minus the one's."""
     return np.asarray(equilibria.lattice[second] - equilibria.lattice[first][:, None])
 
 
 def _crosses(equilibria: Equilibria, before: _Rows, now: _Rows) -> bool:
-    """Whether two phases that are there at two temperatures have the same lattice between."""
+    """Whether two phases have equal lattice parameters somewhere between two temperatures."""
     (first, first_now), (second, second_now) = (
         _followed(equilibria, *rows) for rows in zip(before, now, strict=True)
     )
@@ -185,7 +186,7 @@ def _crosses(equilibria: Equilibria, before: _Rows, now: _Rows) -> bool:
 
 
 def _followed(equilibria: Equilibria, before: np.ndarray, now: np.ndarray) -> _Rows:
-    """Rows of one temperature and, in the same order, those that are the same phases at another."""
+    """Rows of one temperature and, in the same order, rows of the same phases at another."""
     apart = np.abs(equilibria.contents[before][:, None] - equilibria.contents[now]).max(axis=-1)
     first, second = linear_sum_assignment(apart)
     same = apart[first, second] < _SAME_PHASE
@@ -193,7 +194,7 @@ def _followed(equilibria: Equilibria, before: np.ndarray, now: np.ndarray) -> _R
 
 
 def _solids(equilibria: Equilibria, parts: Parts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fractions [C, T] of matrix, precipitate and other solids; nan at points that failed."""
+    """Fractions [C, T] of matrix, precipitate and other solids; nan at failed points."""
     matrix, precipitate = (part.rows(equilibria) for part in parts)
     others = ~(matrix | precipitate | equilibria.rows_of("liquid"))
     first, second, third = map(equilibria.amount_of, (matrix, precipitate, others))
@@ -201,16 +202,16 @@ def _solids(equilibria: Equilibria, parts: Parts) -> tuple[np.ndarray, np.ndarra
 
 
 def _both(equilibria: Equilibria, parts: Parts) -> np.ndarray:
-    """bool [C, T]: matrix and precipitate are both there."""
+    """bool [C, T]: whether matrix and precipitate are both present."""
     matrix, precipitate, _ = _solids(equilibria, parts)
     return np.asarray((matrix > PRESENT) & (precipitate > PRESENT))
 
 
 def _looked_at(equilibria: Equilibria, lowest: float) -> np.ndarray:
-    """bool [C, T]: points that are known and not below a temperature."""
+    """bool [C, T]: points that did not fail and are not below a temperature."""
     return np.asarray(equilibria.solved & (equilibria.temperatures >= lowest))
 
 
 def _told(looked_at: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """float64 [C]: whether a rule is kept; nan where no point was looked at."""
+    """float64 [C]: whether a rule is kept; nan without a point that it applies to."""
     return np.where(looked_at.any(axis=1), kept, np.nan)

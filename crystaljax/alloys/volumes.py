@@ -19,13 +19,13 @@ _NOT_BCC = ("Ni", "Co", "Mn", "Ru", "Rh", "Ir", "Hf", "Zn", "Y")
 ATOMIC_VOLUME = {element: a**3 / 2 for element, a in _BCC_LATTICE.items()} | {
     element: float(Element(element).molar_volume) / AVOGADRO * 1e24 for element in _NOT_BCC
 }
-"""Å³ of an atom of BCC metal at 298 K."""
+"""Å³ per atom of BCC metals at 298 K."""
 
 THERMAL_EXPANSION = {
     element: float(Element(element).coefficient_of_linear_thermal_expansion)
     for element in ATOMIC_VOLUME
 }
-"""Linear, in 1/K at 25 °C, of the elements: pymatgen's."""
+"""Linear thermal expansion of the elements, in 1/K at 25 °C, from pymatgen."""
 
 _USUAL = {
     ("Al", "Co"): 2.862, ("Al", "Fe"): 2.909, ("Al", "Ni"): 2.887, ("Al", "Ru"): 2.99,
@@ -46,14 +46,17 @@ _RELAXED = {
 # Relaxed by DFT (PBE): the Materials Project's CsCl cells, as they are in MP-20 (CC BY 4.0).
 
 B2_LATTICE = _USUAL | _RELAXED
-"""Å of B2 compounds near room temperature, by elements in alphabetical order."""
+"""Lattice parameters in Å of B2 compounds near room temperature, by elements in alphabetical order.
+"""
 
 _FCC_LATTICE = {"Al": 3.703, "Co": 3.544, "Cr": 3.634, "Ni": 3.524}
 # Å at 298 K of FCC nickel, and with so much more for a mole fraction of 1 as the others add to γ:
 # Al 0.179, Co 0.020, Cr 0.110: P. Caron, Superalloys 2000 (TMS), 737. Aluminium itself has 4.05.
 
 FCC_VOLUME = ATOMIC_VOLUME | {element: a**3 / 4 for element, a in _FCC_LATTICE.items()}
-"""Å³ of an atom in FCC nickel at 298 K; of most the volume of another structure, as above."""
+"""Å³ per atom in FCC nickel at 298 K; for most elements the volume in another structure, as above.
+"""
 
 L12_LATTICE = {("Ni", "Al"): 3.570}
-"""Å of L1₂ compounds A₃B near room temperature, by A and B: Ni3Al's, P. Caron, Superalloys 2000."""
+"""Lattice parameters in Å of L1₂ compounds A₃B near room temperature, by A and B. Ni3Al: P. Caron,
+Superalloys 2000."""

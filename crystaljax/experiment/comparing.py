@@ -31,7 +31,7 @@ CURVES = {
     "train/nll": "training loss (nats)",
     "validation/nll": "validation loss (nats)",
 }
-"""Curves that are drawn where runs have them, and their axes."""
+"""Metrics whose curves are drawn if a run has them, and their axes."""
 
 HEADER = (
     *("run", "evaluation", "metric", "value", "standard error", "count", "total", "unit"),
@@ -42,7 +42,7 @@ HEADER = (
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run has left in its folder."""
+    """Results of a run, read from its folder."""
 
     label: str
     evaluations: Mapping[str, MetricSet]
@@ -54,18 +54,18 @@ class FinishedRun:
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[FinishedRun]:
-    """Runs from their folders, or LABEL=FOLDER; by default labelled by what tells folders apart.
+    """Runs from their folders, or LABEL=FOLDER; by default labelled by their distinct paths.
 
     ValueError for no run, equal labels, and a folder that holds neither report nor metrics.
     """
     if not folders:
-        raise ValueError("no run to compare: give the folders of some")
+        raise ValueError("no run to compare: give their folders")
     given = [_named(str(folder)) for folder in folders]
     short = _told_apart([path for _, path in given])
     labels = [label or path for (label, _), path in zip(given, short, strict=True)]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise ValueError(f"two runs are called {twice[0]}: call them otherwise, as NAME=FOLDER")
+        raise ValueError(f"two runs are called {twice[0]}: rename them with NAME=FOLDER")
     return [read_run(label, path) for label, (_, path) in zip(labels, given, strict=True)]
 
 
@@ -74,7 +74,7 @@ def read_run(label: str, folder: Path) -> FinishedRun:
     report, metrics = folder / "report.json", folder / METRICS_FILE
     if not report.is_file() and not metrics.is_file():
         raise ValueError(
-            f"{folder} is no folder of a run: it has neither {report.name} nor {metrics.name}"
+            f"{folder} is not the folder of a run: it has neither {report.name} nor {metrics.name}"
         )
     settings = folder / SETTINGS_FILE
     found = _json(report).get("evaluations", {}) if report.is_file() else {}
@@ -110,7 +110,7 @@ def compare(runs: Sequence[FinishedRun], folder: str | Path) -> Path:
 
 
 def results(runs: Sequence[FinishedRun]) -> Iterator[list[Any]]:
-    """Rows of `HEADER`; a number that is not known is empty."""
+    """Rows of `HEADER`; unknown numbers are empty."""
     for run in runs:
         for name, evaluation in run.evaluations.items():
             for metric in evaluation.metrics:
@@ -124,7 +124,7 @@ def results(runs: Sequence[FinishedRun]) -> Iterator[list[Any]]:
 
 
 def figures(runs: Sequence[FinishedRun]) -> dict[str, tuple[Figure, str]]:
-    """Curves of the metrics of `CURVES` that are known of any run, with captions."""
+    """Curves of the metrics of `CURVES` that any run has, with captions."""
     found = {}
     for name, axis in CURVES.items():
         curves = {run.label: run.curves[name] for run in runs if name in run.curves}
@@ -134,14 +134,23 @@ def figures(runs: Sequence[FinishedRun]) -> dict[str, tuple[Figure, str]]:
 
 
 def differing(runs: Sequence[FinishedRun]) -> Table:
-    """The settings that are not the same in all runs."""
+    """The settings that are not the same in all runs; those not given or empty are shown as "—"."""
     names = dict.fromkeys(name for run in runs for name in run.settings)
     rows = [["setting", *(run.label for run in runs)]]
     for name in names:
-        values = [json.dumps(run.settings.get(name)) for run in runs]
+        values = [_shown(run.settings.get(name)) for run in runs]
         if len(set(values)) > 1:
             rows.append([name, *values])
     return Table("Settings that differ", rows)
+
+
+def _shown(value: Any) -> str:
+    """A setting as text, the same for values of equal meaning: none and empty, 1 and 1.0."""
+    if value is None or value in ("", []):
+        return "—"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _named(folder: str) -> tuple[str, Path]:
@@ -153,7 +162,7 @@ def _named(folder: str) -> tuple[str, Path]:
 
 
 def _told_apart(folders: Sequence[Path]) -> list[str]:
-    """The last parts of paths, as many as tell all of them apart."""
+    """The shortest last parts of paths that make all of them different."""
     parts = [folder.resolve().parts for folder in folders]
     for n in range(1, max(map(len, parts)) + 1):
         names = ["/".join(each[-n:]) for each in parts]

@@ -1,1 +1,1 @@
-"""Baselines of trained models: random draws, search, prompted models."""
+"""Baselines for trained models: random draws, search, prompted models."""

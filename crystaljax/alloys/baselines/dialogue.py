@@ -1,6 +1,6 @@
 """Dialogues: a generator proposes, CALPHAD judges, an evaluator advises, the generator revises.
 
-The loop of appendix A.1.4 of arXiv 2511.12036; its words are our own.
+The loop of appendix A.1.4 of arXiv 2511.12036, with prompts of our own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from crystaljax.rewards.base import RewardBatch
 from crystaljax.text.prompts import load_template
 
 Ask = Callable[[Sequence[Messages]], Sequence[str | None]]
-"""B chats -> their answers, None where there is none; such as an `Endpoint`."""
+"""From B chats to their answers, None where there is none; for example an `Endpoint`."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Round(NamedTuple):
     """One proposal of each dialogue that got an answer."""
 
     dialogues: list[int]
-    """[N] which of the first prompts each goes back to."""
+    """[N]: number of the dialogue, that is, of its first prompt."""
     texts: list[str]
-    """[N] what was proposed."""
+    """[N]: proposed texts."""
     rewards: RewardBatch
-    """Of the N texts."""
+    """Rewards of the N texts."""
     advice: list[str | None]
-    """[N] what the evaluator had said before; None in the first round or without an answer."""
+    """[N]: the evaluator's advice before; None in the first round or without an answer."""
 
 
 def dialogue(
@@ -61,12 +61,12 @@ def dialogue(
     identity: str = "",
     family: AlloyFamily = BCC_B2,
 ) -> list[Round]:
-    """One dialogue for each prompt; the rounds, fewer where nobody answers any more.
+    """Run one dialogue for each prompt; returns the rounds, fewer if there are no more answers.
 
-    The generator sees its first prompt, its last proposal, the verdict and the advice. It is asked
-    anew where it gave no answer, and hears the verdict alone where the evaluator gave none.
-    `identity`: what the judge's rewards depend on, such as `AlloyReward.identity`. ValueError: the
-    journal of other prompts, templates or rewards.
+    The generator gets its first prompt, its last proposal, the verdict and the advice. If it gave
+    no answer it is asked again; if the evaluator gave none, it gets the verdict alone. `identity`:
+    identifies the judge's rewards, as `AlloyReward.identity` does. ValueError for the journal of
+    other prompts, templates or rewards.
     """
     journal = Journal(config.journal, _header(prompts, config) | {"reward": identity})
     rounds = [_read(entry) for entry in journal.entries[: config.revisions + 1]]
@@ -87,7 +87,7 @@ def dialogue(
 
 
 def verdicts(rewards: RewardBatch, family: AlloyFamily = BCC_B2) -> list[str]:
-    """Rewards of B candidates in words: why one is none, the rules it breaks, its mismatch."""
+    """Rewards of B candidates in words: reason of a failure, broken rules, mismatch."""
     return [_verdict(rewards, n, family) for n in range(len(rewards))]
 
 

@@ -1,4 +1,4 @@
-"""Candidates as parameters of a search: slots of elements and amounts, the closest of a grid."""
+"""Encoding of candidates as search parameters: slots with an element and an amount each."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from crystaljax.alloys.grid import GridConfig, Shares
 
 
 class Place(NamedTuple):
-    """Part that is chosen: the matrix, or a site of the precipitate."""
+    """Part of a candidate with its own composition: the matrix, or a site of the precipitate."""
 
     name: str
     elements: tuple[str, ...]
     shares: Shares
     most: int
-    """The largest amount in a slot."""
+    """Largest amount in a slot."""
 
 
 def places(grid: GridConfig) -> list[Place]:
@@ -33,7 +33,7 @@ def places(grid: GridConfig) -> list[Place]:
 
 
 def distributions(space: Space, of: Any) -> dict[str, Any]:
-    """Distributions of the parameters of a candidate; `of`: optuna's module of them."""
+    """Distributions of the parameters of a candidate; `of`: optuna's module `distributions`."""
     found: dict[str, Any] = {}
     for name, elements, shares, most in places(space.grid):
         for n in range(len(shares)):
@@ -58,10 +58,10 @@ def candidate_at(space: Space, parameters: Mapping[str, Any]) -> Candidate | Non
 
 
 def parameters_of(space: Space, candidate: Candidate) -> dict[str, Any] | None:
-    """Parameters whose candidate is near one, as a model may write it; None if there are none.
+    """Parameters whose candidate is close to a given one; None if there are none.
 
-    That is, if the candidate has more elements than slots, elements of other roles, or one that is
-    of both sites and of which it cannot be told where it is.
+    There are none if the candidate has more elements than slots, elements with other roles, or an
+    element of both sites whose site is ambiguous.
     """
     matrix, first, second = places(space.grid)
     b2 = fractions(candidate.b2)
@@ -91,7 +91,7 @@ def parameters_of(space: Space, candidate: Candidate) -> dict[str, Any] | None:
 def _sites(
     amounts: Mapping[str, float], first: Sequence[str], second: Sequence[str], ratio: int
 ) -> tuple[dict[str, float], dict[str, float]] | None:
-    """Elements of both sublattices, so that the first holds its share of the atoms."""
+    """Elements of both sublattices, such that the first one has its share of the atoms."""
     share = ratio / (ratio + 1)
     best: tuple[float, tuple[dict[str, float], dict[str, float]] | None] = (np.inf, None)
     elements = list(amounts)

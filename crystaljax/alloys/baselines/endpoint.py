@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 Messages = Sequence[Message]
 """A chat to answer."""
 
-_CHARACTERS = 3  # of a token, where a server does not count tokens
+_CHARACTERS = 3  # characters of a token, if a server does not count tokens
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class EndpointConfig:
 
 
 class Reply(NamedTuple):
-    """Result of a prompt."""
+    """Reply to a prompt."""
 
     text: str | None
     """The answer."""
@@ -71,11 +71,14 @@ class Reply(NamedTuple):
 
 
 class Endpoint:
-    """A model behind an endpoint. An item that fails has no answer, and is asked again when the run
-    is repeated."""
+    """A model behind an endpoint; requests that failed are made again when the run is repeated."""
 
     def __init__(self, config: EndpointConfig) -> None:
-        """ImportError without openai; ValueError: no model or key, numbers, another's journal."""
+        """ImportError without openai.
+
+        ValueError for a missing model or key, numbers out of range, and the journal of another
+        endpoint.
+        """
         openai = openai_module()
         if not config.model:
             raise ValueError("the endpoint needs the name of a model")
@@ -105,7 +108,7 @@ class Endpoint:
             if entry["text"] is not None
         }
         self._asked: Counter[str] = Counter()
-        self._row = 0  # failures one after the other
+        self._row = 0  # consecutive failures
 
     def __call__(self, prompts: Sequence[Messages], /) -> list[str | None]:
         """Answers to B chats, None where there is none; see `replies`."""
@@ -124,8 +127,8 @@ class Endpoint:
     def replies(self, prompts: Sequence[Messages]) -> list[Reply]:
         """Answers to B chats; a chat that occurs several times is asked several times.
 
-        ValueError: the server refuses the key, or knows no such model; what was answered before is
-        in the journal.
+        ValueError if the server refuses the key or does not have the model; earlier answers are in
+        the journal.
         """
         names = []
         for prompt in prompts:
@@ -166,7 +169,7 @@ class Endpoint:
         return [replies.get(n, Reply(None, self._over(0))) for n in range(len(prompts))]
 
     def _keep(self, name: tuple[str, int], entry: Entry) -> Reply:
-        """A reply, which is in the journal from now on."""
+        """Write a reply to the journal and return it."""
         self._journal.add([{"prompt": name[0], "time": name[1], **entry}])
         if entry["text"] is None:
             self._row += 1
@@ -177,18 +180,18 @@ class Endpoint:
         return Reply(entry["text"], entry["reason"])
 
     def _over(self, running: int) -> str | None:
-        """Reason to make no more requests, with so many that run; None if there is none."""
+        """Reason to make no more requests, given the number of running ones; None to go on."""
         config = self.config
         if config.max_requests is not None and self.requests + running >= config.max_requests:
             return f"the budget of {config.max_requests} requests is used up"
         if config.max_total_tokens is not None and self.tokens >= config.max_total_tokens:
             return f"the budget of {config.max_total_tokens} tokens is used up"
         if self._row >= config.most_failures:
-            return f"{self._row} requests failed one after the other"
+            return f"{self._row} requests in a row failed"
         return None
 
     def _request(self, prompt: Messages) -> Entry:
-        """The answer to one chat, or why there is none, with the tokens that it took."""
+        """The answer to one chat, or the reason that there is none, with the tokens used."""
         config = self.config
         options: dict[str, Any] = {config.limit_name: config.max_tokens}
         if config.temperature is not None:
@@ -215,7 +218,7 @@ class Endpoint:
 
 
 def _refusals(openai: Any) -> tuple[type[Exception], ...]:
-    """Errors that every further request would meet."""
+    """Errors that every further request would raise, too."""
     return (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
 
 

@@ -1,4 +1,4 @@
-"""Search by CMA-ES (N. Hansen, arXiv 1604.00772), for which shares of elements are numbers."""
+"""Search by CMA-ES (N. Hansen, arXiv 1604.00772) on continuous shares of elements."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from crystaljax.alloys.baselines.space import Space, new_candidates
 from crystaljax.alloys.composition import TAGS, Candidate, Tags, write_candidate
 from crystaljax.alloys.journal import Entry
 
-_SIGMA = 1.0  # of the first generation
-_STEEP = 2.0  # exp of so many times a coordinate is an amount
-_IDLE = 4  # generations without a new candidate, after which the search starts elsewhere ...
-_STARTS = 8  # ... so many times, before candidates are drawn at random
-_WORST = 1e12  # cost of a point without a candidate: ranks alone count
+_SIGMA = 1.0  # standard deviation of the first generation
+_STEEP = 2.0  # an amount is exp of this factor times a coordinate
+_IDLE = 4  # generations without a new candidate, after which the search restarts elsewhere ...
+_STARTS = 8  # ... and restarts, after which candidates are drawn at random
+_WORST = 1e12  # cost of a point without a candidate: CMA-ES uses only ranks
 
 
 class Generation(NamedTuple):
-    """Points that are judged together."""
+    """A generation of points."""
 
     number: int
     start: int | None
-    """Seed of a new start before it, if there is one."""
+    """Seed of the restart before it, if any."""
     points: list[list[float]]
 
 
@@ -33,9 +33,9 @@ class Evolution:
     """Proposes candidates by CMA-ES of the package cmaes.
 
     A point has a coordinate for each element of the matrix and of each site, whose exponentials are
-    amounts, and one for the volume; its candidate is the closest of the grid. A candidate that was
-    judged before is not judged again: its reward is known. Where nothing new comes up the search
-    starts at another point.
+    the amounts, and one for the volume. Its candidate is the closest one on the grid. Rewards of
+    known candidates are reused. If there are no new candidates, the search restarts at another
+    point.
     """
 
     def __init__(self, space: Space, population: int, seed: int, tags: Tags = TAGS) -> None:
@@ -45,7 +45,7 @@ class Evolution:
         self._population, self._seed = max(population, 2), seed
         self._cost: dict[str, float] = {"": _WORST}
         self._current: tuple[Generation, list[str]] | None = None
-        self._new: list[Generation] = []  # those not yet in a note
+        self._new: list[Generation] = []  # generations that no proposal carries yet
         self._count = 0
         self._search: Any = None
         self._begin(seed)
@@ -66,10 +66,10 @@ class Evolution:
         return [Proposal(write_candidate(one, self._tags), {}) for one in found]
 
     def learn(self, entries: Sequence[Entry]) -> None:
-        """Take in rewards; what failed by accident counts as the worst."""
+        """Record rewards; accidental failures count as the worst."""
         for entry in entries:
             for noted in entry["note"].get("generations", ()):
-                if noted["number"] == self._count:  # of a search that goes on
+                if noted["number"] == self._count:  # of a resumed search
                     self._adopt(Generation(**noted))
             failed = entry["value"] is None or entry["transient"]
             self._cost[entry["text"]] = _WORST if failed else -entry["value"]
@@ -99,7 +99,7 @@ class Evolution:
         self._settle()
 
     def _settle(self) -> None:
-        """Learn from the current generation if all of it is known."""
+        """Update CMA-ES with the current generation if all its rewards are known."""
         if self._current is None or not all(text in self._cost for text in self._current[1]):
             return
         generation, texts = self._current
@@ -109,7 +109,7 @@ class Evolution:
         self._current = None
 
     def _begin(self, seed: int) -> None:
-        """Start at a point."""
+        """Start (again) at the point of a seed."""
         size = sum(len(place.elements) for place in places(self._space.grid)) + 1
         mean = np.random.default_rng(seed).normal(0, 0.5, size)
         self._search = cmaes_module().CMA(mean, _SIGMA, population_size=self._population, seed=seed)
@@ -122,7 +122,7 @@ class Evolution:
             shares = np.exp(_STEEP * (here - here.max()))
             amounts.append(dict(zip(place.elements, (shares / shares.sum()).tolist(), strict=True)))
         matrix, first, second = amounts
-        for element in [*first]:  # an element is on one site, where there is more of it
+        for element in [*first]:  # an element is put on the site with more of it
             if element in second:
                 del (second if first[element] >= second[element] else first)[element]
         if not first or not second:

@@ -20,7 +20,7 @@ from crystaljax.alloys.journal import Entry, Journal, read_rewards, reward_entri
 from crystaljax.rewards.base import RewardBatch
 
 Judge = Callable[[Sequence[str]], RewardBatch]
-"""B texts of candidates -> their rewards, such as `AlloyReward.judge_texts`."""
+"""From B texts of candidates to their rewards, as `AlloyReward.judge_texts`."""
 
 Method = Literal["random", "tpe", "nsga2", "cma"]
 
@@ -64,11 +64,10 @@ def search(
 ) -> Searched:
     """Judge `config.calls` different candidates of a space, fewer if it has no more.
 
-    A candidate that was judged is not judged again. `identity`: what the judge's rewards depend
-    on, such as `AlloyReward.identity`; `start`: candidates whose rewards the search knows before
-    it begins, such as a model's samples, of which those that are no candidates of the space count
-    for nothing (tpe and nsga2). ImportError without optuna or cmaes, ValueError for the journal of
-    another search or judge.
+    No candidate is judged twice. `identity`: identifies the judge's rewards, as
+    `AlloyReward.identity` does. `start`: candidates with known rewards for tpe and nsga2 to begin
+    with, such as a model's samples; those outside the space are ignored. ImportError without optuna
+    or cmaes, ValueError for the journal of another search or judge.
     """
     if config.calls < 1 or config.batch < 1:
         raise ValueError(f"calls and batch must be at least 1, not {config.calls}, {config.batch}")
@@ -101,13 +100,13 @@ def _header(space: Space, config: SearchConfig) -> dict[str, Any]:
     names = ("method", "batch", "population", "seed")
     searched = asdict(space)
     for name, default in (("levels", ()), ("site_ratio", 1)):
-        if searched["grid"][name] == default:  # as in journals from before they were options
+        if searched["grid"][name] == default:  # omitted if unset, as in older journals
             del searched["grid"][name]
     return {"search": {name: getattr(config, name) for name in names}, "space": searched}
 
 
 def _given(space: Space, start: Searched, tags: Tags) -> list[Entry]:
-    """Lines of candidates that were judged elsewhere, as of proposals of optuna's samplers."""
+    """Journal lines of candidates that were judged before, in the form of optuna's proposals."""
     found = []
     for entry in reward_entries(*start):
         candidate, _ = read_candidate(entry["text"], tags=tags)
@@ -128,8 +127,8 @@ def _proposer(space: Space, config: SearchConfig, tags: Tags) -> Proposer:
 class Study:
     """Proposes candidates by a sampler of optuna.
 
-    Its parameters are slots: each an element and an amount, of which those of one element add up,
-    and the closest shares of the grid are taken.
+    Its parameters are slots, each with an element and an amount. Amounts of one element are added
+    up, and the closest shares on the grid are used.
     """
 
     def __init__(self, space: Space, config: SearchConfig, tags: Tags = TAGS) -> None:
@@ -143,7 +142,7 @@ class Study:
         self._study = self._optuna.create_study(direction="maximize")
 
     def propose(self, n: int, known: set[str]) -> list[Proposal]:
-        """See `Proposer`; where the sampler proposes little that is new, random points fill up."""
+        """See `Proposer`; if the sampler proposes too few new candidates, random ones are added."""
         found: dict[str, Any] = {}
         failed = self._optuna.trial.TrialState.FAIL
         seed = int(np.random.default_rng([self._config.seed, len(known)]).integers(2**31))
@@ -163,14 +162,14 @@ class Study:
                 else:
                     found[text] = trial
         proposals = []
-        for text, trial in found.items():  # they come back with their rewards, through `learn`
+        for text, trial in found.items():  # `learn` gets them with their rewards
             told = self._study.tell(trial, state=failed)
             note = {"params": told.params, "attributes": told.system_attrs}
             proposals.append(Proposal(text, note))
         return proposals
 
     def learn(self, entries: Sequence[Entry]) -> None:
-        """Take in rewards; those that are not finite or failed by accident teach nothing."""
+        """Record rewards; those that are not finite, and accidental failures, are ignored."""
         for entry in entries:
             if entry["value"] is not None and not entry["transient"]:
                 self._study.add_trial(
@@ -186,7 +185,7 @@ class Study:
         samplers = self._optuna.samplers
         if self._config.method == "nsga2":
             return samplers.NSGAIISampler(population_size=self._config.population, seed=seed)
-        with warnings.catch_warnings():  # options that optuna calls experimental
+        with warnings.catch_warnings():  # experimental options of optuna
             warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
             return samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
 

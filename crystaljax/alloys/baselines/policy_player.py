@@ -1,4 +1,4 @@
-"""A language model of one's own in the place of an endpoint."""
+"""A local language model in place of an endpoint."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from crystaljax.text.generation import GenerationConfig
 
 
 class PolicyPlayer:
-    """Answers chats with samples of a policy; the same calls in a row give the same answers.
+    """Answers chats with samples of a policy; the same sequence of calls gives the same answers.
 
-    A model without a chat template is given the messages one after the other, as
-    `PromptTemplate.prompt` writes them.
+    A model without a chat template gets the concatenated messages, as in `PromptTemplate.prompt`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Proposals of candidates by an optimiser, and the simplest optimiser: draws at random."""
+"""Proposals of candidates by an optimiser, and the simplest optimiser: random search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crystaljax.alloys.journal import Entry
 
 
 class Proposal(NamedTuple):
-    """A candidate, and what its proposer must know of it later."""
+    """A candidate, with data that its proposer needs when it learns the reward."""
 
     text: str
     note: dict[str, Any]
@@ -25,13 +25,13 @@ class Proposer(Protocol):
     def propose(self, n: int, known: set[str]) -> list[Proposal]:
         """Up to n different candidates that are not among the texts `known`; none if none is left.
 
-        Its draws depend on the seed and on how many are known, so that a search that was stopped
-        goes on as if it had not been.
+        The draws depend on the seed and on the number of known candidates, so that a resumed search
+        gives the same results.
         """
         ...
 
     def learn(self, entries: Sequence[Entry]) -> None:
-        """Take in the rewards of proposals, as lines of the journal."""
+        """Record the rewards of proposals, given as lines of the journal."""
         ...
 
 
@@ -49,4 +49,4 @@ class RandomProposer:
         return [Proposal(write_candidate(one, self._tags), {}) for one in found]
 
     def learn(self, entries: Sequence[Entry]) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -1,7 +1,7 @@
 """A generator proposes, an evaluator accepts or rejects: the loop of A.1.4 of arXiv 2511.12036.
 
-The evaluator is a model, as in the paper, or CALPHAD. Nothing is kept on disk: an `Endpoint` keeps
-its answers, so that a loop that is run again goes the same way, and on.
+The evaluator is a model, as in the paper, or CALPHAD. Nothing is stored here; as an `Endpoint`
+stores its answers, an interrupted loop can be run again and continues.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from crystaljax.alloys.baselines.shots import final_answer
 from crystaljax.alloys.family import BCC_B2, AlloyFamily
 from crystaljax.text.prompts import load_template
 
-_SILENCE = 3  # rounds in a row without an answer, after which none is expected any more
+_SILENCE = 3  # rounds in a row without an answer, after which the loop stops
 _VERDICT = re.compile(r"\b(in)?valid\b", re.IGNORECASE)
 
 
@@ -33,11 +33,11 @@ class Verdict(NamedTuple):
 
 
 Evaluator = Callable[[Sequence[str]], Sequence[Verdict | None]]
-"""B proposals -> verdicts, None where there is none."""
+"""From B proposals to verdicts, None where there is none."""
 
 
 class ModelEvaluator:
-    """A model that is asked whether proposals are valid, and why not.
+    """A model as the evaluator: it is asked whether proposals are valid, and why not.
 
     `template`: a name or a .toml file; its fields are {elements} and {candidate}.
     """
@@ -60,7 +60,7 @@ def _read(answer: str) -> Verdict:
 
 
 class RuleEvaluator:
-    """CALPHAD as the evaluator: valid is what keeps all rules, and the reasons are those broken."""
+    """CALPHAD as the evaluator: proposals that keep all rules are valid."""
 
     def __init__(self, judge: Judge, family: AlloyFamily = BCC_B2) -> None:
         self._judge, self._family = judge, family
@@ -97,17 +97,17 @@ class Reviewed:
     """Results of the loop."""
 
     texts: list[str]
-    """Accepted candidates, in the order in which they were."""
+    """Accepted candidates, in the order of acceptance."""
     rounds: list[int]
-    """Proposals that each of them took."""
+    """Number of proposals for each of them."""
     loops: int = 0
-    """Loops that were begun."""
+    """Number of loops."""
     given_up: int = 0
-    """Loops all of whose proposals were rejected."""
+    """Number of loops whose proposals were all rejected."""
     proposals: int = 0
-    """Proposals of the generator."""
+    """Number of the generator's proposals."""
     unanswered: int = 0
-    """Rounds without a proposal or a verdict."""
+    """Number of rounds without a proposal or a verdict."""
 
 
 @dataclass
@@ -127,11 +127,11 @@ def review(
     config: ReviewConfig = ReviewConfig(),
     family: AlloyFamily = BCC_B2,
 ) -> Reviewed:
-    """Run loops until n candidates are accepted; fewer where nobody answers any more.
+    """Run loops until n candidates are accepted; fewer if there are no more answers.
 
-    `first`: the number of a loop -> its first prompt. A generator that is rejected sees its first
-    prompt, its last proposal and the evaluator's words, by the family's template `rejected`, whose
-    field is {reason}. A round without a proposal or a verdict is one of the loop's, too.
+    `first`: gives the first prompt of a loop by its number. After a rejection the generator gets
+    its first prompt, its last proposal, and the family's template `rejected`, with the evaluator's
+    words as {reason}. A round without a proposal or a verdict also counts as one of the loop's.
     """
     template = load_template(family.prompts.rejected)
     found = Reviewed([], [])

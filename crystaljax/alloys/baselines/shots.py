@@ -1,4 +1,4 @@
-"""Prompts for models that were never taught alloys: zero-, one- and few-shot, or ranked shots."""
+"""Prompts for models without training on alloys: zero-, one- and few-shot, or ranked examples."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from crystaljax.text.prompts import load_template
 class ShotsConfig:
     """Settings of prompts with examples.
 
-    Templates are names or .toml files. Their fields are {elements}, and the examples of their kind;
-    a template may have them in clauses, and the lists of known phases, {known_bcc} and {known_b2}.
+    Templates are names or .toml files. Their fields are {elements} and the examples of their kind.
+    A template may have clauses with these, and with lists of known phases, {known_bcc} and
+    {known_b2}.
     """
 
     elements: tuple[str, ...] = ("Al", "Co", "Cr", "Ni")
@@ -50,7 +51,7 @@ class ShotsConfig:
         *,
         plain: bool = False,
     ) -> ShotsConfig:
-        """With a family's templates; `plain` ones do not state the rules, as those of the paper."""
+        """Settings with a family's templates; `plain`: those without the rules, as in the paper."""
         names = (prompts.zero_shot, prompts.few_shot, prompts.ranked_shots)
         return ShotsConfig(elements, shots, *((prompts.plain,) * 3 if plain else names), seed)
 
@@ -69,10 +70,10 @@ def shot_prompts(
     config: ShotsConfig = ShotsConfig(),
     known: KnownPhases | None = None,
 ) -> list[Messages]:
-    """n prompts, each with `config.shots` of the candidates `examples`, drawn anew for each.
+    """n prompts, each with `config.shots` candidates that are drawn from `examples` for it.
 
-    After figures 5 and 6 of arXiv 2511.12036, in words of our own. ValueError: fewer examples than
-    are to be shown, or known phases that the template has no clause for.
+    After figures 5 and 6 of arXiv 2511.12036, in words of our own. ValueError for too few examples,
+    and for known phases without a clause in the template.
     """
     if config.shots == 0:
         return [_asked(config.zero_shot, config, known)] * n
@@ -95,9 +96,9 @@ def ranked_prompts(
 ) -> list[Messages]:
     """n equal prompts, with the best and the worst of a model's candidates by their rewards.
 
-    Of equal texts one counts, and none that is no candidate or could not be judged. The paper shows
-    the 10 best and the 10 worst samples of SFT. ValueError: fewer than twice `config.shots`; and as
-    `shot_prompts`.
+    Equal texts count once; texts that are no candidates or could not be judged are left out. The
+    paper shows the 10 best and the 10 worst samples of SFT. ValueError for fewer candidates than
+    twice `config.shots`, and as in `shot_prompts`.
     """
     first = {text: i for i, text in reversed([*enumerate(texts)]) if rewards.ok[i]}
     ranked = sorted(first, key=lambda text: (-rewards.value[first[text]], first[text]))
@@ -114,7 +115,7 @@ def ranked_prompts(
 def _asked(
     template: str, config: ShotsConfig, known: KnownPhases | None, **examples: Sequence[str]
 ) -> Messages:
-    """A prompt with the clauses that there are values for."""
+    """A prompt with the clauses whose values are given."""
     values: dict[str, object] = {name: "\n".join(texts) for name, texts in examples.items()}
     values["elements"] = ", ".join(config.elements)
     if known is not None:
@@ -130,9 +131,9 @@ def _asked(
 
 
 def with_uuid(prompt: Messages, *key: int) -> Messages:
-    """A prompt with an identifier (UUID) at its end, random but the same for the same numbers.
+    """A prompt with a random identifier (UUID) at its end, the same for the same numbers.
 
-    So that a model whose answers hardly vary does not repeat itself (A.1.3 of arXiv 2511.12036).
+    It makes answers vary of a model that repeats itself (A.1.3 of arXiv 2511.12036).
     """
     *before, last = prompt
     name = uuid.UUID(bytes=np.random.default_rng(key).bytes(16), version=4)

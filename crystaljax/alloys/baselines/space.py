@@ -1,4 +1,4 @@
-"""The grid of candidates that searches without a model look through, and random draws from it."""
+"""The grid of candidates for searches without a model, and random draws from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from crystaljax.alloys.composition import TAGS, Candidate, Tags, write_candidate
 from crystaljax.alloys.grid import GridConfig, Shares
 
-_PATIENCE = 10_000  # draws in a row that bring nothing new, after which none is thought to be left
+_PATIENCE = 10_000  # draws in a row without a new candidate before giving up
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def new_candidates(
     """As `random_candidates`, none of them among the texts `known`, which have these tags."""
     grid, roles = space.grid, space.grid.roles
     found: dict[str, Candidate] = {}
-    seen = set()  # points that were drawn before: to write a candidate takes longer than a draw
+    seen = set()  # points drawn before: a draw is cheaper than writing a candidate
     idle = 0
     while len(found) < n and idle < _PATIENCE:
         idle += 1

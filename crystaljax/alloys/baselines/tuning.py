@@ -43,13 +43,13 @@ def tuned_prompt(
     config: TuningConfig = TuningConfig(),
     tags: Tags = TAGS,
 ) -> Messages:
-    """A prompt whose answers have more elements; it is asked like any other, without DSPy.
+    """A prompt tuned for answers with more elements; it can be used without DSPy.
 
-    `examples`: candidates, different ones, of which the first fifth may be shown and the others
-    say how many answers a prompt is measured by. Of `endpoint` the model, address, key, temperature
-    and length of answers count, its journal and limits do not: MIPROv2 decides how often it asks.
-    The answers of the prompt have DSPy's marks around the candidate, which `final_answer` and
-    `read_candidate` pass over. ImportError without dspy; ValueError: too few examples, no key.
+    `examples`: different candidates. The first fifth may be shown in the prompt; the number of the
+    others is the number of answers that a prompt is measured by. Model, address, key, temperature
+    and length of answers of `endpoint` are used, not its journal and limits: MIPROv2 decides on the
+    number of requests. Answers have DSPy's marks around the candidate, which `final_answer` and
+    `read_candidate` ignore. ImportError without dspy; ValueError for too few examples or no key.
     """
     dspy = dspy_module()
     if len(examples) < 5:

@@ -1,1 +1,1 @@
-"""Engines that compute phase equilibria, and the table of what they find."""
+"""Engines that compute phase equilibria, and the table of their results."""

@@ -1,4 +1,4 @@
-"""The choice of an engine."""
+"""Engines by configuration."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class EngineConfig:
 
 
 def create_engine(config: EngineConfig, lattice: Lattice = BCC) -> Thermodynamics:
-    """The engine of a configuration, which tells the phases of a lattice; errors as its class.
+    """The engine of a configuration, for the phases of a lattice.
 
-    ValueError: an option it has not.
+    Errors: those of its class, and ValueError for an option that it does not have.
     """
     if config.exclude and config.kind != "calphad":
         raise ValueError(f"the engine {config.kind} cannot leave out phases {config.exclude}")
     if config.partition and config.kind != "calphad":
         raise ValueError(f"the engine {config.kind} needs no partition {config.partition}")
     if config.elements and config.kind == "table":
-        raise ValueError("a table has the elements that it has: give no others")
+        raise ValueError("the elements of a table are fixed: leave elements out")
     if config.kind == "table":
         return TableEngine.read(config.database, lattice)
     if config.kind == "tc-python":
@@ -59,9 +59,9 @@ def create_engine(config: EngineConfig, lattice: Lattice = BCC) -> Thermodynamic
 
 
 def other_engine(name: str, engine: EngineConfig) -> EngineConfig:
-    """The engine of another database, of the same kind unless its name is that of a file.
+    """The engine of another database, of the same kind unless its name is that of a table's file.
 
-    With all elements and phases that it has.
+    It has all elements and phases of that database.
     """
     suffix = Path(name).suffix.lower()
     if suffix in (".npz", ".csv"):

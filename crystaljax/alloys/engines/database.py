@@ -1,4 +1,4 @@
-"""Thermodynamic databases: TDB files read for a set of elements, and checked."""
+"""Thermodynamic databases: reads and checks TDB files for a set of elements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 VACANCY = "VA"
 
-_SAME_RATIO = 1e-6  # of sites of sublattices
+_SAME_RATIO = 1e-6  # tolerance of numbers of sites
 
 _PARAMETER = re.compile(r"^\s*PAR[A-Z]*\s+\w+\(\s*([\w-]+)[^,]*,([^;)]*)", re.IGNORECASE)
 _ELEMENT = re.compile(r"^\s*EL[A-Z]*\s+(\S+)", re.IGNORECASE)
@@ -44,7 +44,7 @@ _HOW_TO_ATTACH = (
 
 
 class DatabaseError(ValueError):
-    """A TDB that cannot be read, or that cannot describe the phases that are asked for."""
+    """Error: a TDB cannot be read, or cannot describe the requested phases."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +59,26 @@ class OrderedPhase:
 
 @dataclass(frozen=True)
 class AlloyDatabase:
-    """A TDB as pycalphad reads it, for a set of elements."""
+    """A TDB read by pycalphad for a set of elements."""
 
     source: Any
     """`pycalphad.Database`."""
     elements: tuple[str, ...]
-    """Symbols that are wanted, as "Al"; a subset of the file's."""
+    """Symbols of the chosen elements, as "Al"; a subset of the file's."""
     lattice: Lattice
-    """Lattice of the phases that are looked for."""
+    """Lattice of the alloy's phases."""
     ordered: OrderedPhase
-    """The phase that orders on it."""
+    """The phase that orders on this lattice."""
     liquids: tuple[str, ...]
     """Names of the liquids: LIQUID, or IONIC_LIQ, or both."""
     missing: tuple[str, ...]
     """Binaries without interaction parameters, such as "Cr-Fe (BCC)": ideal mixing there."""
     extrapolated: tuple[str, ...]
-    """Ternaries without, such as "Al-Cr-Fe (liquid)": they mix as their binaries tell."""
+    """Ternaries without them, such as "Al-Cr-Fe (liquid)": extrapolated from their binaries."""
     excluded: tuple[str, ...]
     """Names of the phases that were left out."""
     digest: str
-    """Of the file's text."""
+    """Digest of the file's text."""
 
     def kind(self, phase: str) -> Kind:
         """Kind of a phase."""
@@ -99,7 +99,7 @@ class AlloyDatabase:
 
 
 def database_path(name: str | PathLike) -> Path:
-    """A file's path, or that of a database inside pycalphad's wheel, such as "alcocrni.tdb".
+    """A file's path, or that of a database in pycalphad's package, such as "alcocrni.tdb".
 
     DatabaseError if there is none; ImportError without pycalphad.
     """
@@ -128,11 +128,11 @@ def load_database(
     """Read a TDB for some elements (by default all of the paper's that it has) and check it.
 
     `exclude`: phases to leave out; see `_leave_out`. `lattice`: that of the phase which orders.
-    `partition`: names of an ordered phase and its disordered part, of a file that does not say so.
-    Warns of binaries whose disordered phase or liquid has no interaction parameters and of
-    functions that are used but not defined. DatabaseError: the file cannot be read, lacks an
-    element or a phase that is named, has a phase that pycalphad cannot model, or no ordered phase
-    or no liquid; ImportError without pycalphad.
+    `partition`: names of an ordered phase and its disordered part, if the file does not relate
+    them. Warns of binaries without interaction parameters in the disordered phase or a liquid, and
+    of functions that are used but not defined. DatabaseError if the file cannot be read, lacks a
+    named element or phase, an ordered phase or a liquid, or has a phase that pycalphad cannot
+    model; ImportError without pycalphad.
     """
     path = database_path(name)
     text = path.read_bytes().decode("utf-8-sig", errors="replace")
@@ -174,9 +174,9 @@ def load_database(
 
 
 def _commands(text: str) -> list[str]:
-    """A TDB's commands, without comments: what follows a "$", or the "!" that ends a command.
+    """A TDB's commands, without comments (text after "$", or after the "!" that ends a command).
 
-    As pycalphad reads them, but that a command may follow another on the same line.
+    As in pycalphad, except that a line may have several commands.
     """
     lines = []
     for line in text.splitlines():
@@ -189,9 +189,9 @@ def _commands(text: str) -> list[str]:
 
 
 def _restrict(commands: list[str], held: set[str], elements: tuple[str, ...]) -> str:
-    """The TDB without parameters of elements that are not wanted: reading takes most of its time.
+    """The TDB without parameters of other elements, which would take most of the reading time.
 
-    Other commands stay as they are.
+    Other commands are not changed.
     """
     unwanted = held - {element.upper() for element in elements} - {VACANCY, "/-"}
 
@@ -210,7 +210,7 @@ def _parse(path: Path, text: str) -> Any:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the file's unused definitions
+            warnings.simplefilter("ignore")  # about unused definitions in the file
             return Database.from_string(text, fmt="tdb")
     except Exception as error:
         hint = f"; needed is {_HOW_TO_ATTACH}" if _ATTACHED.search(text) else ""
@@ -218,11 +218,11 @@ def _parse(path: Path, text: str) -> Any:
 
 
 def _leave_out(path: Path, source: Any, names: Sequence[str]) -> tuple[str, ...]:
-    """Take phases out of a database; their names as it has them.
+    """Remove phases from a database; returns their names in it.
 
-    Of a pair of an ordered phase and its disordered part the ordered one may go alone: the
-    disordered part stays as a phase of its own (unless it never is one). DatabaseError: no such
-    phase, or a disordered part that a phase which stays needs.
+    If only the ordered phase of a pair is removed, its disordered part remains as a phase of its
+    own (if it can be one). DatabaseError for an unknown phase, and for a disordered part that a
+    remaining phase needs.
     """
     found = {name.upper() for name in names}
     if unknown := sorted(found - set(source.phases)):
@@ -249,7 +249,7 @@ def _leave_out(path: Path, source: Any, names: Sequence[str]) -> tuple[str, ...]
         del source.phases[name]
     for ordered, part in pairs.items():
         if ordered in found and part in source.phases:
-            # pycalphad drops a disordered part whose ordered phase it does not find.
+            # pycalphad drops a disordered part if its ordered phase is missing.
             hints = source.phases[part].model_hints
             for hint in ("ordered_phase", "disordered_phase", "never_disorder"):
                 hints.pop(hint, None)
@@ -261,7 +261,7 @@ def _leave_out(path: Path, source: Any, names: Sequence[str]) -> tuple[str, ...]
 def _check_models(path: Path, source: Any, elements: tuple[str, ...]) -> tuple[str, ...]:
     """Undefined functions in the phases' models, such as "ALTAB2 (BCC_B2)".
 
-    DatabaseError naming the phases of which pycalphad makes no model.
+    DatabaseError naming the phases that pycalphad cannot model.
     """
     from pycalphad import Model
     from pycalphad import variables as v
@@ -282,7 +282,7 @@ def _check_models(path: Path, source: Any, elements: tuple[str, ...]) -> tuple[s
     for phase in phases:
         try:
             symbols = Model(source, names, phase).GM.free_symbols
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is this phase's)
+        except Exception as error:  # noqa: BLE001 (any error concerns this phase)
             broken.append(f"{phase} ({type(error).__name__}: {error})")
             continue
         undefined += sorted(
@@ -297,7 +297,7 @@ def _check_models(path: Path, source: Any, elements: tuple[str, ...]) -> tuple[s
 
 
 def usable_phases(source: Any, names: Sequence[str]) -> list[str]:
-    """Phases that can be of some components ("AL", "VA" ...), a gas excepted."""
+    """Phases that can form from some components ("AL", "VA" ...), except a gas."""
     from pycalphad.core.utils import filter_phases, unpack_species
 
     phases = filter_phases(source, unpack_species(source, names))
@@ -323,7 +323,7 @@ def _ordered_phase(path: Path, source: Any, lattice: Lattice) -> OrderedPhase:
 
 
 def _declare(path: Path, source: Any, partition: tuple[str, ...]) -> None:
-    """Let a phase be the ordered one of another, as DIS_PART in a TDB does."""
+    """Declare a phase as the ordered one of another, as DIS_PART does in a TDB."""
     names = tuple(name.upper() for name in partition)
     unknown = [name for name in names if name not in source.phases]
     if unknown or len(names) != 2:
@@ -336,7 +336,7 @@ def _declare(path: Path, source: Any, partition: tuple[str, ...]) -> None:
 
 
 def substitutional_pair(phase: Any) -> tuple[int, int] | None:
-    """The two sublattices of a phase with all its elements, if just two have them all.
+    """The two sublattices of a phase that hold all its elements, if there are exactly two.
 
     The one with more sites first.
     """
@@ -350,7 +350,7 @@ def substitutional_pair(phase: Any) -> tuple[int, int] | None:
 
 
 def _is_of(lattice: Lattice, phase: Any) -> bool:
-    """Whether a disordered phase is of a lattice: by its name, or its interstitial sites."""
+    """Whether a disordered phase has a lattice, by its name or its interstitial sites."""
     if any(mark in phase.name for mark in lattice.marks):
         return True
     ratios = phase.sublattices
@@ -368,7 +368,7 @@ def _liquids(path: Path, source: Any) -> tuple[str, ...]:
 
 
 def _search(source: Any, phases: set[str], kinds: set[str]) -> list[Any]:
-    """Parameters of some phases and kinds."""
+    """Parameters of the given phases and kinds."""
     from tinydb import where
 
     return source.search(
@@ -379,7 +379,7 @@ def _search(source: Any, phases: set[str], kinds: set[str]) -> list[Any]:
 def _without_parameters(
     source: Any, elements: tuple[str, ...], places: Mapping[str, Collection[str]], n: int
 ) -> tuple[str, ...]:
-    """Sets of n elements that have no interaction parameter in the phases of a place."""
+    """Sets of n elements without an interaction parameter in the phases of a place."""
     missing = []
     for label, names in places.items():
         known = set()

@@ -1,4 +1,4 @@
-"""Tables of phases as CSV, in the form of figure 9 of arXiv 2511.12036: written and read."""
+"""Reads and writes tables of phases as CSV, in the form of figure 9 of arXiv 2511.12036."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ORDER = {"0": False, "1": True, "false": False, "true": True, "": False}
 
 
 class PhaseTableError(ValueError):
-    """A file that is no table of phases; the message names the line."""
+    """Error: a file is not a table of phases; the message names the line."""
 
 
 def write_phase_table(
@@ -47,15 +47,15 @@ def write_phase_table(
 ) -> None:
     """Write a CSV file of `COLUMNS`: a line for each composition set, by candidate and temperature.
 
-    `equilibria`: of the C candidates' mixtures, in order. Sets of a phase are numbered #1, #2, ...:
-    the disordered ones first, the ordered ones from the largest number of disordered ones on, so
-    that a number means the same at all temperatures unless a set of its kind appears beside it.
-    Phases of the lattice are called by its first name, as BCC_B2, where theirs is none of its. A
-    point that failed is a line without a phase. ValueError: the numbers of candidates and
+    `equilibria`: of the C candidates' mixtures, in order. Composition sets of a phase are numbered
+    #1, #2, ...: first the disordered ones, then, after their largest number at any temperature, the
+    ordered ones. So a number has the same meaning at all temperatures, unless there are several
+    sets of its kind. A phase of the lattice with another name gets the lattice's first one, such as
+    BCC_B2. A failed point is a line without a phase. ValueError if the numbers of candidates and
     equilibria differ.
     """
     if len(candidates) != len(equilibria):
-        raise ValueError(f"{len(candidates)} candidates, and {len(equilibria)} equilibria")
+        raise ValueError(f"{len(candidates)} candidates, but {len(equilibria)} equilibria")
     with (
         replacing(Path(path)) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
@@ -76,7 +76,7 @@ def _lines(
         write_formula(candidate.b2),
         write_volume(candidate.b2_volume),
     ]
-    disordered: Counter[str] = Counter()  # most sets of each phase at a temperature
+    disordered: Counter[str] = Counter()  # largest number of sets of each phase at a temperature
     for point in points:
         if not isinstance(point, str):
             disordered |= Counter(_name(row, lattice) for row in point if not row.ordered)
@@ -97,7 +97,7 @@ def _lines(
 
 
 def _name(row: Row, lattice: Lattice) -> str:
-    """The phase without the number of a composition set."""
+    """Name of the phase without the number of the composition set."""
     name = row.phase.partition("#")[0]
     return lattice.names[0] if row.kind == lattice.kind and not lattice.holds(name) else name
 
@@ -109,11 +109,11 @@ def read_phase_table(
 ) -> tuple[list[Candidate], Equilibria]:
     """C candidates and the equilibria of their mixtures, from a file that has `COLUMNS`.
 
-    Phases are told by their names (`kind_of_name`). The table has no compositions of phases: each
-    has the whole alloy's here, so that `rules.smallest_mismatch` follows sets of a kind from one
-    temperature to the next in the order of their lines. A candidate's temperatures without lines
-    are points that failed. `mix_by`: see `composition.master`. PhaseTableError: a column is
-    missing, or a line has no candidate or number.
+    Kinds of phases follow from their names (`kind_of_name`). The table has no compositions of
+    phases. Each phase gets that of the whole alloy, so that `rules.smallest_mismatch` matches sets
+    of a kind between temperatures by the order of their lines. Temperatures without lines count as
+    failed points. `mix_by`: see `composition.master`. PhaseTableError for a missing column, and a
+    line without a candidate or number.
     """
     path = Path(path)
     found: dict[tuple[str, str, str], dict[float, list[Row]]] = {}

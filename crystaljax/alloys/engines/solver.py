@@ -1,8 +1,8 @@
-"""pycalphad's solver, which gives up sooner.
+"""pycalphad's solver with a smaller limit of steps.
 
-Where it does not converge it goes on for 1000 steps, some forty times as many as a solve takes. Of
-3,323 solves in Al-Co-Cr-Ni that converged 15 took more than 100; such points are found from the
-phases of neighbouring temperatures instead.
+Without convergence it takes 1000 steps, about forty times as many as a usual solve. Of 3,323
+converged solves in Al-Co-Cr-Ni, 15 took more than 100. Such points are instead solved from the
+phases of neighbouring temperatures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MOST_STEPS = 100
 
 
 class BoundedSolver(Solver):
-    """Takes `MOST_STEPS` at most."""
+    """Solver that takes at most `MOST_STEPS` steps."""
 
     def get_system_spec(self, composition_sets: list[Any], conditions: Any) -> SystemSpecification:
         """System to be solved."""

@@ -1,4 +1,4 @@
-"""Equilibria that were computed before, in one file: an engine that only looks up."""
+"""Engine that looks equilibria up in a file of computed ones."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from crystaljax.alloys.lattice import BCC, Lattice
 from crystaljax.data.files import replacing
 
 VERSION = 1
-"""Of the file's layout."""
+"""Version of the file's layout."""
 
 _TEXTS = ("elements", "reasons", "phase", "kind")
-_STEPS = 1e6  # mole fractions are the same if they agree when rounded to one part in so many
+_STEPS = 1e6  # mole fractions are compared after rounding to multiples of 1 / this number
 
 
 class TableError(ValueError):
-    """A file that is no table of equilibria, or a damaged one."""
+    """Error: a file is not a table of equilibria, or is damaged."""
 
 
 def composition_key(mixture: Mapping[str, float]) -> str:
-    """A text that names a composition to a millionth: "Al:0.25 Cr:0.75"; absent elements left out.
+    """Text of a composition to a millionth, without absent elements: "Al:0.25 Cr:0.75".
 
-    Works for amounts on any scale. The millionths sum to one, so that the key of what a key says
-    is the same key. ValueError: amounts that are negative, not finite or all zero.
+    Amounts may be on any scale. The rounded fractions sum to one, so that the key of a read key is
+    the same key. ValueError for amounts that are negative, not finite, or all zero.
     """
     elements = sorted(mixture)
     exact = np.array([mixture[element] for element in elements], float)
@@ -72,7 +72,7 @@ def write_table(path: str | PathLike, equilibria: Equilibria) -> None:
 
 
 def read_table(path: str | PathLike) -> Equilibria:
-    """Read what `write_table` wrote; TableError naming the file if it is anything else."""
+    """Read a file of `write_table`; TableError naming the file if it is anything else."""
     try:
         with np.load(Path(path), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -95,10 +95,10 @@ def read_table(path: str | PathLike) -> Equilibria:
 
 
 class TableEngine:
-    """Equilibria by composition from a table; what is not in it fails with a reason."""
+    """Equilibria by composition from a table; compositions not in it fail with a reason."""
 
     def __init__(self, equilibria: Equilibria, identity: str = "table") -> None:
-        """`identity`: what the results depend on, such as the file's digest."""
+        """`identity`: identifies the results, for example by the file's digest."""
         self._equilibria = equilibria
         self.identity = identity
         mixtures = (dict(zip(equilibria.elements, x, strict=True)) for x in equilibria.compositions)
@@ -109,8 +109,8 @@ class TableEngine:
     def read(cls, path: str | PathLike, lattice: Lattice = BCC) -> TableEngine:
         """The table in a file; see `read_table`, and `read_phase_table` for one that is .csv.
 
-        A CSV's candidates are found by their mixtures by volume and by mole. `lattice`: that of the
-        family's phases.
+        Candidates of a CSV are found both by their mixtures by volume and by those by mole.
+        `lattice`: that of the family's phases.
         """
         from hashlib import sha256
 
@@ -127,7 +127,7 @@ class TableEngine:
 
     @property
     def missing(self) -> frozenset[frozenset[str]]:
-        """None: a table does not tell."""
+        """None: a table has no interaction parameters."""
         return frozenset()
 
     @property
@@ -138,7 +138,7 @@ class TableEngine:
     def equilibria(
         self, compositions: Sequence[Mapping[str, float]], temperatures: np.ndarray
     ) -> Equilibria:
-        """Equilibria of C compositions at T temperatures (K); only those of the table are known."""
+        """Equilibria of C compositions at T temperatures (K), as far as they are in the table."""
         temperatures = ascending(temperatures)
         points = [self._find(mixture, temperatures) for mixture in compositions]
         return Equilibria.from_points(compositions, temperatures, points)

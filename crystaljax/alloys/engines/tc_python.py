@@ -1,4 +1,4 @@
-"""Equilibria by Thermo-Calc through TC-Python, for holders of a licence."""
+"""Equilibria by Thermo-Calc through TC-Python; it needs a licence."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from crystaljax.alloys.lattice import BCC, Lattice, lattice_from_molar_volume
 class ThermoCalc:
     """Equilibria by Thermo-Calc's global minimisation; see the TC-Python documentation.
 
-    Phases are told by the beginning of their names (LIQUID, BCC_B2), and order by site fractions:
-    the numbers of composition sets, as in BCC_B2#2, change from point to point. Use it as a context
-    manager, or `close` it, to end the session and give the licence back.
+    Kinds of phases follow from the beginning of their names (LIQUID, BCC_B2), and order from site
+    fractions, as the numbers of composition sets (BCC_B2#2) change from point to point. Use it as a
+    context manager, or `close` it, to end the session and release the licence.
     """
 
     def __init__(
@@ -39,11 +39,10 @@ class ThermoCalc:
         lattice: Lattice = BCC,
         cache_folder: str | PathLike | None = None,
     ) -> None:
-        """Start a session. ImportError without TC-Python; without a licence what it raises.
+        """Start a session. ImportError without TC-Python; its own error without a licence.
 
-        `database`: Thermo-Calc's name of it; `elements`: by default those of the paper; `lattice`:
-        that of the family's phases;
-        `cache_folder`: where Thermo-Calc keeps what it has computed.
+        `database`: its name in Thermo-Calc; `elements`: by default those of the paper; `lattice`:
+        that of the family's phases; `cache_folder`: Thermo-Calc's cache of results.
         """
         try:
             import tc_python
@@ -68,12 +67,12 @@ class ThermoCalc:
 
     @property
     def missing(self) -> frozenset[frozenset[str]]:
-        """None: Thermo-Calc does not tell."""
+        """None: unknown for Thermo-Calc."""
         return frozenset()
 
     @property
     def identity(self) -> str:
-        """All that its results depend on, the programme's version excepted."""
+        """Everything that its results depend on, except the program's version."""
         phases = "" if self._lattice is BCC else f" {self._lattice.kind}"
         return f"thermo-calc {self._database} {' '.join(self._elements)}{phases}"
 

@@ -1,4 +1,4 @@
-"""Equilibria of alloys: what engines compute, and the interface they share."""
+"""Interface of engines, and the table of the equilibria that they compute."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ ORDERED = 0.05
 """Difference of site fractions between sublattices, above which a phase is ordered."""
 
 ABSENT = 1e-6
-"""Mole fraction below which an element is left out."""
+"""Mole fraction below which an element counts as absent."""
 
 SAME_TEMPERATURE = 0.01
-"""K within which temperatures are the same."""
+"""K: temperatures that differ by less are the same."""
 
-_BALANCE = 0.05  # by which the phases of a point may differ from one mole: tables are rounded
+_BALANCE = 0.05  # tolerance of the sum of phase fractions: tables are rounded
 
 
 class Row(NamedTuple):
     """One composition set of a phase at one temperature."""
 
     phase: str
-    """The engine's name of it."""
+    """Name of the phase in the engine."""
     kind: Kind
     ordered: bool
-    """Told from site fractions."""
+    """Whether it is ordered, by its site fractions."""
     fraction: float
-    """Moles of atoms in it, of one mole."""
+    """Moles of atoms in the phase, per mole of alloy."""
     composition: Mapping[str, float]
-    """Element -> mole fraction."""
+    """Mole fractions by element."""
     lattice: float = float("nan")
     """Lattice parameter a in Å of a phase of the family's lattice, else nan."""
 
 
 Point = Sequence[Row] | str
-"""The phases at one temperature, or why they are unknown."""
+"""The phases at one temperature, or the reason that they are unknown."""
 
 
 @dataclass(frozen=True)
 class Equilibria:
     """Phases of C compositions of E elements at T temperatures, as a table of R rows.
 
-    A point that could not be computed has no rows but a reason. Engines make it by `from_points`,
-    and a table that comes from elsewhere is to be `checked`.
+    A point that could not be computed has a reason and no rows. Engines make tables by
+    `from_points`; tables from elsewhere must be `checked`.
     """
 
     elements: tuple[str, ...]
@@ -65,19 +65,19 @@ class Equilibria:
     temperatures: np.ndarray
     """float64 [T] in K, ascending."""
     reasons: np.ndarray
-    """object [C, T]: why a point failed, None where it did not."""
+    """object [C, T]: reason that a point failed; None where it did not."""
     composition: np.ndarray
-    """int [R]: which composition."""
+    """int [R]: index of the composition."""
     step: np.ndarray
-    """int [R]: which temperature."""
+    """int [R]: index of the temperature."""
     phase: np.ndarray
-    """str [R]: the engine's name of the phase."""
+    """str [R]: name of the phase in the engine."""
     kind: np.ndarray
     """str [R]: see `Kind`."""
     ordered: np.ndarray
     """bool [R]."""
     fraction: np.ndarray
-    """float64 [R]: moles of atoms in the phase, of one mole."""
+    """float64 [R]: moles of atoms in the phase, per mole of alloy."""
     contents: np.ndarray
     """float64 [R, E]: mole fractions of the phase."""
     lattice: np.ndarray
@@ -92,16 +92,16 @@ class Equilibria:
         return np.array(self.reasons == None)  # noqa: E711 (one by one)
 
     def rows_of(self, kind: Kind, ordered: bool | None = None) -> np.ndarray:
-        """bool [R]: rows of a kind, only the ordered or only the disordered ones if asked for."""
+        """bool [R]: rows of a kind, with `ordered` only the ordered or only the disordered ones."""
         rows = self.kind == kind
         return rows if ordered is None else rows & (self.ordered == ordered)
 
     def amount(self, kind: Kind, ordered: bool | None = None) -> np.ndarray:
-        """float64 [C, T]: fraction of all phases of a kind; nan at points that failed."""
+        """float64 [C, T]: fraction of all phases of a kind; nan at failed points."""
         return self.amount_of(self.rows_of(kind, ordered))
 
     def amount_of(self, rows: np.ndarray) -> np.ndarray:
-        """float64 [C, T]: fraction of some rows, bool [R]; nan at points that failed."""
+        """float64 [C, T]: fraction of some rows, bool [R]; nan at failed points."""
         cells = self.composition[rows] * len(self.temperatures) + self.step[rows]
         size = self.solved.size
         sums = np.bincount(cells, self.fraction[rows], minlength=size).reshape(self.solved.shape)
@@ -122,7 +122,7 @@ class Equilibria:
         )
 
     def points(self, n: int) -> list[Point]:
-        """Rows or reason at each temperature of the composition at `n`."""
+        """Rows or reason at each temperature, of composition n."""
         points: list[Point] = []
         for step, reason in enumerate(self.reasons[n]):
             rows = np.flatnonzero((self.composition == n) & (self.step == step))
@@ -141,7 +141,7 @@ class Equilibria:
         )
 
     def checked(self) -> Self:
-        """The table, with points as failed ones that are not of one mole, or not of numbers.
+        """The table; points whose fractions do not sum to 1 or are not numbers become failed ones.
 
         ValueError: temperatures that are not ascending, or columns that do not fit together.
         """
@@ -173,10 +173,10 @@ class Equilibria:
         temperatures: Sequence[float] | np.ndarray,
         points: Sequence[Sequence[Point]],
     ) -> Self:
-        """A table from what is at each temperature, in any order, of each composition.
+        """A table from the points of each composition at each temperature, in any order.
 
-        Points that are not of one mole, or not of numbers, count as failed. ValueError: the
-        numbers of compositions, temperatures and points disagree; see also `ascending`.
+        Points whose fractions do not sum to 1, or are not numbers, count as failed. ValueError if
+        the numbers of compositions, temperatures and points disagree; see also `ascending`.
         """
         if len(points) != len(compositions) or any(len(p) != len(temperatures) for p in points):
             raise ValueError(
@@ -222,7 +222,7 @@ def _matrix(mixtures: Sequence[Mapping[str, float]], elements: Sequence[str]) ->
 
 
 class Thermodynamics(Protocol):
-    """An engine that computes equilibria; a point it cannot compute gets a reason, no exception."""
+    """Protocol of engines; a point that cannot be computed gets a reason, not an exception."""
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -231,14 +231,14 @@ class Thermodynamics(Protocol):
 
     @property
     def identity(self) -> str:
-        """All that its results depend on, for caches."""
+        """Everything that its results depend on, for caches."""
         ...
 
     @property
     def missing(self) -> Collection[frozenset[str]]:
-        """Sets of elements whose interaction it does not know.
+        """Sets of elements without interaction parameters.
 
-        Pairs mix ideally; triples as their pairs tell, which is usual of triples.
+        Such pairs mix ideally. Such triples are extrapolated from their pairs, as is usual.
         """
         ...
 
@@ -247,7 +247,7 @@ class Thermodynamics(Protocol):
     ) -> Equilibria:
         """Equilibria at 1 bar of C compositions (element -> mole fraction) at T temperatures, K.
 
-        Temperatures come in any order and are ascending in what is returned; see `ascending`.
+        Temperatures may be in any order and are ascending in the result; see `ascending`.
         """
         ...
 
@@ -255,7 +255,7 @@ class Thermodynamics(Protocol):
 def ascending(temperatures: Sequence[float] | np.ndarray) -> np.ndarray:
     """float64 [T]: temperatures in K from low to high.
 
-    ValueError: there are none, or some are not finite, not above zero or twice the same.
+    ValueError if there are none, or some are not finite, not above zero, or equal.
     """
     values = np.sort(np.asarray(temperatures, float).ravel())
     finite = bool(len(values)) and bool(np.isfinite(values).all())
@@ -286,7 +286,7 @@ def kind_of_name(phase: str, lattice: Lattice = BCC) -> Kind:
 
 
 def present(mixture: Mapping[str, float]) -> dict[str, float]:
-    """Mole fractions of the elements that are there, in alphabetical order."""
+    """Mole fractions of the elements present, in alphabetical order."""
     return fractions({e: x for e, x in sorted(mixture.items()) if x > ABSENT})
 
 

@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 _PART_COLOURS = (COLOURS[2], COLOURS[1])  # of matrix and precipitate
 _LIQUID = COLOURS[3]
 _OTHER_COLOURS = ("#66a182", "#8a94a6", "#9c7fb5", "#b08968", "#5f9ea0", "#c0c6d0")
-_LEAST_COST = 1e-3  # Å: mismatches below are drawn in the outermost bar
+_LEAST_COST = 1e-3  # Å: smaller mismatches are in the outermost bar
 _MAP = "magma_r"
 
 
 def phase_fractions(
     equilibria: Equilibria, n: int = 0, title: str = "", family: AlloyFamily = BCC_B2
 ) -> Figure:
-    """Phases of the n-th composition against temperature, over lattice parameters of its two.
+    """Phase fractions of composition n, and lattice parameters of its two phases, by temperature.
 
-    As figure 9 of arXiv 2511.12036: mole fractions, stacked; other phases by their names in the
-    database. The largest composition set of each phase gives its lattice parameter. Temperatures
-    that failed are left white.
+    As in figure 9 of arXiv 2511.12036: stacked mole fractions; other phases have their names in the
+    database. Lattice parameters are those of the largest composition set of each phase. Failed
+    temperatures are white.
     """
     from matplotlib.figure import Figure
 
@@ -97,11 +97,11 @@ def reward_histogram(
     n_bins: int = 42,
     rules: Mapping[str, AlloyRule] = BCC_B2.rules,
 ) -> Figure:
-    """Histograms of rewards (Eq. 1) by label, before and after, on a logarithmic scale of cost.
+    """Histograms of rewards (Eq. 1) by label, on a logarithmic scale of cost.
 
-    Better is to the right; the last bar holds all that cost less, as its tick says. Bars are
-    fractions of all samples. The costs of the rules are powers of ten, so that each height of the
-    staircase is one rule that is broken.
+    Better rewards are to the right; the last bar includes all smaller costs, as its tick says. Bars
+    are fractions of all samples. As the costs of the rules are powers of ten, each step of the
+    staircase is one broken rule.
     """
     figure, axes = chart((6.8, 3.9))
     most = max((float(-np.min(v)) for v in values.values() if len(v)), default=1.0)
@@ -130,7 +130,7 @@ def reward_histogram(
 
 
 def _cost_text(cost: float, _: object = None) -> str:
-    """A power of ten; of the least cost with a sign that its bar holds smaller ones, too."""
+    """A cost as a power of ten; the smallest one with "≤", as its bar includes smaller costs."""
     sign = r"\leq" if math.isclose(cost, _LEAST_COST) else ""
     return f"${sign} 10^{{{round(math.log10(cost))}}}$"
 
@@ -140,7 +140,7 @@ def reward_against_diversity(
     reward: str = "mean reward",
     diversity: str = "unique pairs @100",
 ) -> Figure:
-    """Each run's reward against its diversity, by label, with their means; metrics by name.
+    """Reward against diversity of each run, by label, with means; `reward`, `diversity`: metrics.
 
     Rates are in per cent.
     """
@@ -165,7 +165,7 @@ def reward_against_diversity(
 
 
 def token_heat_map(divergence: TokenDivergence, texts: Sequence[int] = range(8)) -> Figure:
-    """Some texts, a row each, every token shaded by the KL divergence where it stands (nats)."""
+    """Some texts, one per row, with every token shaded by its KL divergence (nats)."""
     found = (np.flatnonzero(divergence.sample == text) for text in texts)
     rows = [row for row in found if len(row)]
     words = [[token.strip() or "·" for token in divergence.token[row]] for row in rows]
@@ -198,7 +198,7 @@ def element_heat_map(divergence: TokenDivergence, tags: Tags = TAGS) -> Figure:
 
 
 def _shades(figure: Figure, axes: Axes, values: np.ndarray, label: str) -> ScalarMappable:
-    """Colours of values from 0 to the largest, with their bar; the axes without frame and ticks."""
+    """Colours of values from 0 to the largest, with a colour bar; hides frame and ticks."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -214,6 +214,6 @@ def _shades(figure: Figure, axes: Axes, values: np.ndarray, label: str) -> Scala
 def _write(
     axes: Axes, x: float, y: float, text: str, value: float, colours: ScalarMappable, size: float
 ) -> None:
-    """Text on a cell, white on dark ones."""
+    """Write text on a cell, in white on dark cells."""
     ink = "white" if value > 0.55 * (colours.get_clim()[1] or 0.0) else "0.1"
     axes.annotate(text, (x, y), fontsize=size, color=ink, ha="center", va="center")

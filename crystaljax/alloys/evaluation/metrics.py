@@ -48,9 +48,9 @@ class AlloyEvaluationConfig:
     novelty: float = NOVELTY
     """Distance beyond which a sample is new."""
     features: Features = "master"
-    """What is compared: the whole alloy, or its two phases. The paper does not say which."""
+    """Features of the whole alloy, or of its two phases. The paper does not say which."""
     mix_by: Literal["volume", "mole"] = "volume"
-    """Whether B2 percentages are of volume or of moles."""
+    """Whether B2 percentages are by volume or by mole."""
     draw: int = 100
     """Number of samples among which distinct pairs of BCC and B2 are counted."""
 
@@ -59,14 +59,14 @@ class KnownAlloys(NamedTuple):
     """Known alloys, by their whole compositions."""
 
     space: FeatureSpace
-    """Scaled by the training candidates."""
+    """Feature space, scaled by the training candidates."""
     points: np.ndarray
     """float64 [A, F]: their points."""
 
 
 @dataclass(frozen=True)
 class AlloyReference:
-    """The training candidates, and what samples should cover; make one with `of` and keep it."""
+    """The training candidates, and the candidates that samples should cover (see `of`)."""
 
     name: str
     """Name, such as "alcocrni/train"."""
@@ -81,7 +81,7 @@ class AlloyReference:
     config: AlloyEvaluationConfig = field(default_factory=AlloyEvaluationConfig)
     """Definitions of the metrics."""
     known: KnownAlloys | None = None
-    """Alloys to which samples should be new, too."""
+    """Known alloys, for which novelty is measured, too."""
     family: AlloyFamily = BCC_B2
     """Family of the candidates."""
 
@@ -94,9 +94,9 @@ class AlloyReference:
         known: Sequence[Mapping[str, float]] = (),
         family: AlloyFamily = BCC_B2,
     ) -> AlloyReference:
-        """From candidates; coverage is of the training ones if none are held out.
+        """Reference from candidates; without held-out ones, coverage is that of the training ones.
 
-        For the paper's coverage give all pairs of phases for those held out (`dataset.all_pairs`).
+        For the paper's coverage give all pairs of phases (`dataset.all_pairs`) as held-out ones.
         `known`: compositions of known alloys (`known.known_alloys`). ValueError if there are no
         training candidates.
         """
@@ -105,7 +105,7 @@ class AlloyReference:
         covered = space(held_out) if len(held_out) else points
         found = None
         if len(known):
-            # A known alloy has no phases: it is compared with whole alloys.
+            # Known alloys have no phases: they are compared with whole alloys.
             whole = space
             if config.features != "master":
                 whole = FeatureSpace.of(training, "master", config.mix_by, family.lattice)
@@ -116,23 +116,22 @@ class AlloyReference:
 
 @dataclass(frozen=True)
 class AlloyEvaluation(MetricSet):
-    """The metrics of N sampled texts; per sample text, value, ok, distance, each rule."""
+    """Metrics of N sampled texts; by sample: text, value, ok, distance, each rule."""
 
     candidates: tuple[Candidate | None, ...]
-    """Candidates in the texts, None where there is none."""
+    """Candidates in the texts; None for texts without one."""
     elements: np.ndarray
     """float64 [119]: fraction of candidates with each element, by atomic number."""
     rules: tuple[str, ...] = ()
-    """Names of the rates of rules, that of all of them included."""
+    """Names of the rates of rules, including that of all rules."""
 
 
 def evaluate_alloys(
     texts: Sequence[str], judged: RewardBatch, reference: AlloyReference
 ) -> AlloyEvaluation:
-    """Judge N sampled texts, of which `judged` are the rewards (`AlloyReward.judge_texts`).
+    """Evaluate N sampled texts; `judged`: their rewards (`AlloyReward.judge_texts`).
 
-    Texts that are no candidates count in every rate, as failures. ValueError if the lengths
-    differ.
+    Texts without a candidate count as failures in every rate. ValueError if the lengths differ.
     """
     if len(texts) != len(judged):
         raise ValueError(f"{len(texts)} texts, and {len(judged)} rewards")
@@ -183,10 +182,10 @@ def evaluate_alloys(
 def evaluate_mixtures(
     mixtures: Sequence[Mapping[str, float] | None], reference: AlloyReference
 ) -> AlloyEvaluation:
-    """Judge N compositions that are no candidates, such as those of crystals (CDVAE, Crystal-LLM).
+    """Evaluate N compositions without phases, such as those of crystals (CDVAE, Crystal-LLM).
 
-    There are validity, coverage and novelty, as of whole alloys, but no rewards. None counts as a
-    failure. ValueError: the reference's candidates are described by their phases.
+    Metrics are validity, coverage and novelty of whole alloys; there are no rewards. None counts as
+    a failure. ValueError if the reference uses features of the phases.
     """
     config = reference.config
     points = reference.space.of_mixtures(mixtures)
@@ -248,7 +247,7 @@ def _element_distance(elements: np.ndarray, reference: AlloyReference, n: int) -
 def _reward_metrics(judged: RewardBatch) -> list[Measure]:
     valid = judged.value[judged.ok]
     best = float(valid.max()) if len(valid) else math.nan
-    unknown = np.full(len(judged), np.nan)  # of samples that were judged before it was told
+    unknown = np.full(len(judged), np.nan)  # missing in journals from before it existed
     told = {name: judged.info.get(name, unknown) for name in ("bound", "missing", "extrapolated")}
     thin, extrapolated = (
         np.where(np.isnan(told[name]), np.nan, 100.0 * (told[name] > 0))
@@ -292,7 +291,7 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
 
 
 def _spread(judged: RewardBatch) -> list[Measure]:
-    """Disagreement of other databases, if there are others."""
+    """Disagreement between databases, if there are several."""
     if "spread" not in judged.info:
         return []
     several = "candidates that several databases judge"
@@ -317,16 +316,16 @@ def _rule_rates(judged: RewardBatch, family: AlloyFamily) -> list[Rate]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One model's samples against another's, such as DPO's against SFT's."""
+    """Comparison of two models' samples, such as DPO's with SFT's."""
 
     win: Measure
-    """Share of pairs in which the one's sample has the larger reward than the other's."""
+    """Share of pairs in which the sample of `after` has the larger reward."""
     draw: Measure
-    """Share of pairs that differ by no more than the tolerance."""
+    """Share of pairs whose rewards differ by no more than the tolerance."""
     loss: Measure
-    """Share of pairs in which it has the smaller one."""
+    """Share of pairs in which the sample of `after` has the smaller reward."""
     rules: Mapping[str, Difference]
-    """Change of the satisfaction of each rule."""
+    """Change of the share of samples that keep each rule."""
 
     def table(self, caption: str) -> Table:
         """As a table of a report."""
@@ -339,7 +338,8 @@ class Comparison:
 def compare(after: AlloyEvaluation, before: AlloyEvaluation, tolerance: float = 1e-3) -> Comparison:
     """Win, draw and loss over all pairs of a sample of `after` and one of `before`.
 
-    `tolerance` is of rewards, so in Å where the same rules are kept; the paper leaves it open.
+    `tolerance`: of rewards, that is, in Å for samples that keep the same rules; the paper gives
+    none.
     """
     win, draw, loss = duels(after.columns[VALUE], before.columns[VALUE], tolerance)
     changes = {name: Difference(before[name], after[name]) for name in before.rules}

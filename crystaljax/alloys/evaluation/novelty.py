@@ -35,19 +35,19 @@ PROPERTIES = (
 )  # fmt: skip
 """Of elements, from pymatgen. Those of Ward et al. (2016) but for the ground state's volume, band
 gap, magnetic moment and space group; molar volume and atomic radius are other tables than theirs.
-Electrons are those outside a noble gas; holes are what shells that were begun have room for."""
+Electrons are those outside the noble-gas core; holes are unoccupied places in open shells."""
 
 _CAPACITY = {"s": 2, "p": 6, "d": 10, "f": 14}
 
 Features = Literal["master", "phases"]
-"""Whether candidates are described by the whole alloy or by each of the two phases."""
+"""Features of the whole alloy, or of each of the two phases."""
 
 
 def magpie_features(mixtures: Sequence[Mapping[str, float]]) -> np.ndarray:
     """float64 [N, 114]: each of `STATISTICS` of each of `PROPERTIES`, over mole fractions.
 
-    Amounts may be on any scale. The mode is the property of the most abundant element, the least
-    of several that are equally abundant. nan where pymatgen does not know a property.
+    Amounts may be on any scale. The mode is the property of the most abundant element, or the
+    smallest one of several equally abundant elements. nan if pymatgen lacks a property.
     L. Ward et al., npj Comput. Mater. 2 (2016), 16028.
     """
     elements = sorted({element for mixture in mixtures for element in mixture})
@@ -74,7 +74,7 @@ def _properties(symbol: str) -> tuple[float, ...]:
     from pymatgen.core import Element
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen tells of what it does not know
+        warnings.simplefilter("ignore")  # pymatgen warns about unknown values
         element = Element(symbol)
         names = ["Z", "mendeleev_no", "atomic_mass", "melting_point", "group", "row"]
         names += ["atomic_radius", "X", "molar_volume"]
@@ -90,13 +90,13 @@ def _properties(symbol: str) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """Candidates as points whose distance is the root mean square over scaled features."""
+    """Space of scaled features, with their root mean square difference as the distance."""
 
     centre: np.ndarray
     """float64 [F]: means of the candidates it was made from."""
     weight: np.ndarray
-    """float64 [F]: one over the standard deviation and over the root of the number of features
-    that vary; 0 for the others, of which the candidates say no scale."""
+    """float64 [F]: 1 / (standard deviation · √(number of features that vary)); 0 for features that
+    do not vary."""
     features: Features = "master"
     mix_by: Literal["volume", "mole"] = "volume"
     """Basis of B2 percentages."""
@@ -110,7 +110,7 @@ class FeatureSpace:
         mix_by: Literal["volume", "mole"] = "volume",
         lattice: Lattice = BCC,
     ) -> FeatureSpace:
-        """The space in which these candidates have unit variance. ValueError if there are none."""
+        """Space in which the given candidates have unit variance. ValueError if there are none."""
         if not candidates:
             raise ValueError("no training candidates: features cannot be scaled")
         values = _candidate_features(candidates, features, mix_by, lattice)
@@ -122,14 +122,14 @@ class FeatureSpace:
         return FeatureSpace(values.mean(axis=0), weight, features, mix_by, lattice)
 
     def __call__(self, candidates: Sequence[Candidate | None]) -> np.ndarray:
-        """float64 [N, F]: points; nan for None and for what cannot be described."""
+        """float64 [N, F]: points; nan for None and for unknown features."""
         values = _candidate_features(candidates, self.features, self.mix_by, self.lattice)
         return (values - self.centre) * self.weight
 
     def of_mixtures(self, mixtures: Sequence[Mapping[str, float] | None]) -> np.ndarray:
         """float64 [N, F]: points of whole alloys (amounts); nan for None.
 
-        ValueError: candidates are described by their phases here.
+        ValueError if the features are those of the phases.
         """
         if self.features != "master":
             raise ValueError("compositions of whole alloys are compared by features of the master")
@@ -171,8 +171,7 @@ def _candidate_features(
 def nearest(points: np.ndarray, others: np.ndarray, at_once: int = 512) -> np.ndarray:
     """float64 [N]: distance of each point [N, F] to the nearest of others [M, F].
 
-    nan for points that are nan; others that are nan are passed over, and inf is the distance where
-    none is left.
+    nan for points that are nan. Others that are nan are ignored; inf if none is left.
     """
     others = others[np.isfinite(others).all(axis=1)]
     if not len(others):
@@ -191,7 +190,7 @@ def coverage_rates(
 ) -> tuple[Rate, Rate]:
     """Recall and precision of coverage (CDVAE's COV-R and COV-P), of points [N, F] and [M, F].
 
-    `name` is the reference's.
+    `name`: that of the reference.
     """
     within = f"within {threshold:.3g} (rms of scaled Magpie features)"
     recall = nearest(reference, samples) <= threshold

@@ -1,4 +1,4 @@
-"""Outputs of other models from files: candidates as texts, formulas, or crystals."""
+"""Reads outputs of other models: candidates as texts, formulas, or crystals."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Mixture = Mapping[str, float] | None
 
 @dataclass(frozen=True)
 class Outputs:
-    """Samples of a model: candidates to be judged, or compositions alone."""
+    """Samples of a model: texts of candidates, or compositions."""
 
     texts: list[str] | None
-    """N texts that should be candidates; None if they are compositions."""
+    """N texts of candidates; None if the samples are compositions."""
     mixtures: list[Mixture] | None
-    """N compositions (amounts), None where there is none; None if they are texts."""
+    """N compositions (amounts), None where there is none; None if the samples are texts."""
 
     def of_elements(self, elements: Collection[str]) -> tuple[Outputs, int]:
-        """Without compositions that have other elements, and how many those were.
+        """The outputs without compositions of other elements, and the number of these.
 
-        As arXiv 2511.12036 does with crystals of general models; texts are left as they are.
+        As in arXiv 2511.12036 for crystals of general models; texts are not changed.
         """
         if self.mixtures is None:
             return self, 0
@@ -42,11 +42,11 @@ class Outputs:
 def read_outputs(path: str | PathLike[str], tags: Tags = TAGS) -> Outputs:
     """Samples in a file.
 
-    Texts: JSONL with a "text" in each line (as journals of samples have), or lines with the tag of
-    the matrix (<BCC>) in them; of a model that thinks aloud the last candidate counts.
-    Compositions: a CSV with a column of formulas, or lines of formulas. Crystals: any file or
-    folder that `data.readers.read` reads; what it cannot read is no composition. ValueError:
-    nothing is in it; FileNotFoundError.
+    Texts: JSONL with a "text" in each line (as in journals of samples), or lines with the tag of
+    the matrix (<BCC>); if a text has reasoning, its last candidate counts. Compositions: a CSV with
+    a column of formulas, or lines of formulas. Crystals: any file or folder that
+    `data.readers.read` reads; unreadable ones are None. ValueError for an empty file;
+    FileNotFoundError.
     """
     path = Path(path)
     if path.suffix in (".jsonl", ".txt") and (texts := _texts(path, tags)):
@@ -55,7 +55,7 @@ def read_outputs(path: str | PathLike[str], tags: Tags = TAGS) -> Outputs:
     if path.suffix == ".txt" or ".csv" in path.suffixes:
         try:
             mixtures = [*read_compositions(path)]
-        except EntriesError:  # it has structures alone
+        except EntriesError:  # it has only structures
             mixtures = _crystals(path)
     else:
         mixtures = _crystals(path)
@@ -65,7 +65,7 @@ def read_outputs(path: str | PathLike[str], tags: Tags = TAGS) -> Outputs:
 
 
 def _texts(path: Path, tags: Tags) -> list[str]:
-    """Texts of candidates in a file of lines; none if it has something else."""
+    """Texts of candidates in a file of lines; empty for another kind of file."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if path.suffix == ".txt":
         return lines if any(f"<{tags.matrix}>" in line for line in lines) else []

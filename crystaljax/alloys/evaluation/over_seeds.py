@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Seeds = Sequence[AlloyEvaluation]
-"""Evaluations of one model, one for each seed."""
+"""Evaluations of one model, one per seed."""
 
 _OUTCOMES = {"win": COLOURS[4], "draw": COLOURS[0], "loss": COLOURS[1]}
-_N_ELEMENTS = 20  # shown at most
+_N_ELEMENTS = 20  # largest number shown
 
 
 def element_set_shares(found: Seeds, n: int = 5, phase: Phase = "bcc") -> list[Measure]:
@@ -53,7 +53,7 @@ def element_set_shares(found: Seeds, n: int = 5, phase: Phase = "bcc") -> list[M
 
 
 def element_set_table(found: Mapping[str, Seeds], n: int = 5, phase: Phase = "bcc") -> Table:
-    """Table 2: the commonest sets of elements of each model's BCC, with errors over seeds."""
+    """Table 2: the most frequent sets of elements of each model's BCC, with errors over seeds."""
     rows = [["", *(f"{i}." for i in range(1, n + 1))]]
     for label, seeds in found.items():
         cells = [
@@ -111,10 +111,11 @@ def outcome_bars(found: Mapping[str, Seeds], baseline: str) -> Figure:
 def rule_changes(
     found: Mapping[str, Seeds], baseline: str
 ) -> dict[str, dict[str, tuple[Measure, Measure]]]:
-    """Model -> rule -> change of the share of samples that keep it, from the same seed's baseline.
+    """Change, by model and rule, of the share of samples that keep the rule, from the baseline.
 
-    In per cent of the baseline's share, as figure 3 of the paper, and in percentage points; errors
-    are over seeds, or of the two shares of a single seed. nan where the baseline never keeps it.
+    The baseline is that of the same seed. In per cent of its share, as in figure 3 of the paper,
+    and in percentage points. Errors are over seeds, or of the two shares of a single seed. nan if
+    the baseline never keeps the rule.
     """
     changes: dict[str, dict[str, tuple[Measure, Measure]]] = {}
     for label, seeds in found.items():
@@ -182,7 +183,7 @@ def rule_change_bars(found: Mapping[str, Seeds], baseline: str) -> Figure:
 
 
 def element_share_bars(found: Mapping[str, Seeds], training: np.ndarray) -> Figure:
-    """Figure 4: share of candidates with each element beside the training data's, over seeds.
+    """Figure 4: share of candidates with each element, and that of the training data, over seeds.
 
     `training`: float64 [119], by atomic number.
     """
@@ -196,7 +197,7 @@ def element_share_bars(found: Mapping[str, Seeds], training: np.ndarray) -> Figu
 
 
 def element_divergence_table(tables: Mapping[str, ElementTable]) -> Table:
-    """Table 3: KL(model ‖ SFT) at each element in SFT's samples, with the number of its places."""
+    """Table 3: KL(model ‖ SFT) at each element in SFT's samples, with its number of occurrences."""
     symbols, counts = _places(tables)
     rows = [["", "count", *(f"KL ({label})" for label in tables)]]
     for symbol in symbols:
@@ -207,7 +208,7 @@ def element_divergence_table(tables: Mapping[str, ElementTable]) -> Table:
 
 
 def _places(tables: Mapping[str, ElementTable]) -> tuple[list[str], dict[str, int]]:
-    """Elements in the order of the first model, then others; how often each is in their texts."""
+    """Elements, in the order of the first model, then others, with their numbers of occurrences."""
     counts: dict[str, int] = {}
     for symbols, places, _ in tables.values():
         for symbol, n in zip(symbols, places.tolist(), strict=True):
@@ -216,9 +217,9 @@ def _places(tables: Mapping[str, ElementTable]) -> tuple[list[str], dict[str, in
 
 
 def divergence_change_bars(tables: Mapping[str, ElementTable], one: str, other: str) -> Figure:
-    """Figure 11, left: KL of a model less that of another, at each element.
+    """Figure 11, left: difference of the KL of two models, at each element.
 
-    The commonest of `one`'s texts first, with how often it is there.
+    Elements are sorted by frequency in the texts of `one`, and shown with their occurrences.
     """
     first, second = tables[one].values(), tables[other].values()
     shown = [symbol for symbol in tables[one].symbols if symbol in second]

@@ -1,4 +1,4 @@
-"""Table 1 of arXiv 2511.12036 as it was published, with the rows of one's own runs in it."""
+"""Table 1 of arXiv 2511.12036 as published, combined with the rows of one's own runs."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def published(table: TableOne, family: AlloyFamily) -> list[Table]:
 
 
 def beside_published(table: TableOne) -> Table:
-    """The published rows, each kind of model followed by ours of that kind, then our others.
+    """The published rows, each followed by our runs of that kind of model; other runs at the end.
 
-    A label of ours is of a kind if the published name has its words: "SFT", "Llama DPO", "random".
+    A run is of a kind if the published name has the words of its label: "SFT", "Llama DPO".
     """
     places: dict[str, list[str]] = {}
     for label in table.models:
@@ -96,11 +96,11 @@ def _cell(row: Published, field: str) -> str:
 
 
 def _ours(label: str, metrics: Mapping[str, Measure]) -> list[str]:
-    """A row of ours, in the paper's units."""
+    """A row of our run, in the paper's units."""
     cells = [label]
     for column, (_, names) in _COLUMNS.items():
         measure = next((metrics[name] for name in names if name in metrics), None)
-        scale = 1.0 if column == "mean reward" else 0.01  # of per cent, and of 100 pairs
+        scale = 1.0 if column == "mean reward" else 0.01  # per cent, and 100 pairs
         cells.append("–" if measure is None else plus_minus(_scaled(measure, scale)))
     return cells
 

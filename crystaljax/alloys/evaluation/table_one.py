@@ -17,7 +17,7 @@ from crystaljax.evaluation.rates import Measure, Metric, Rate
 from crystaljax.evaluation.report import Table
 
 Runs = Mapping[str, AlloyEvaluation | Sequence[AlloyEvaluation]]
-"""Label of a model -> its evaluation, or those of several seeds."""
+"""Evaluations by label of the model: one, or several of different seeds."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class TableOne:
 
     caption: str
     models: Mapping[str, Mapping[str, Measure]]
-    """Label -> name -> number with its standard error."""
+    """Numbers with standard errors, by label and by name."""
 
     @property
     def columns(self) -> dict[str, list[str | float]]:
-        """One row a model: its label, each metric and, where it has one, its standard error.
+        """Columns with one row per model: label, each metric and its standard error, if any.
 
-        For `Tracker.log_table` and for CSV; nan where a model lacks a metric.
+        For `Tracker.log_table` and CSV; nan if a model lacks a metric.
         """
         found: dict[str, list[str | float]] = {"model": list(self.models)}
         for name in self._names():
@@ -45,7 +45,7 @@ class TableOne:
 
     @property
     def table(self) -> Table:
-        """For a report and for people: a row for each metric, a column for each model."""
+        """Table for a report: one row per metric, one column per model."""
         rows = [["", *self.models]]
         for name in self._names():
             of_all = [metrics.get(name) for metrics in self.models.values()]
@@ -69,15 +69,15 @@ class TableOne:
         return path
 
     def _names(self) -> list[str]:
-        """Of all metrics, in the order they first occur."""
+        """Names of all metrics, in the order of their first occurrence."""
         return list(dict.fromkeys(name for of_one in self.models.values() for name in of_one))
 
 
 def table_one(runs: Runs, baseline: str | None = None, tolerance: float = 1e-3) -> TableOne:
     """The metrics of every model, and win, draw and loss against all samples of the baseline.
 
-    Of a model with several evaluations the mean over them with its standard error; of one with a
-    single evaluation the standard error over its samples. ValueError if `baseline` is no label.
+    For a model with several evaluations: their mean with its standard error. With a single one: the
+    standard error over its samples. ValueError if `baseline` is no label.
     """
     several = {
         label: (found,) if isinstance(found, AlloyEvaluation) else tuple(found)
@@ -88,7 +88,7 @@ def table_one(runs: Runs, baseline: str | None = None, tolerance: float = 1e-3) 
     models = {}
     for label, found in several.items():
         metrics: list[tuple[Metric, ...]] = [*zip(*(run.metrics for run in found), strict=True)]
-        judged = all(VALUE in run.columns for run in found)  # compositions alone have no rewards
+        judged = all(VALUE in run.columns for run in found)  # compositions have no rewards
         if baseline is not None and label != baseline and judged:
             values = np.concatenate([run.columns[VALUE] for run in several[baseline]])
             metrics += zip(
@@ -102,9 +102,9 @@ def table_one(runs: Runs, baseline: str | None = None, tolerance: float = 1e-3) 
 
 
 def summary(same: Sequence[Metric]) -> Measure:
-    """One metric over several runs: the mean and its standard error, or a single run's own.
+    """One metric over several runs: the mean with its standard error; of a single run its own.
 
-    Rates are then in per cent, and their names say so. Runs where it is nan are left out.
+    Rates are in per cent, as their names say. Runs where it is nan are left out.
     """
     first = same[0]
     rate = isinstance(first, Rate) or first.name in ("win", "draw", "loss")
@@ -118,7 +118,7 @@ def summary(same: Sequence[Metric]) -> Measure:
 
 
 def plus_minus(measure: Measure) -> str:
-    """Like "12.3 ± 1.1": an error of two digits and the value to its precision."""
+    """Text like "12.3 ± 1.1": the error with two digits, the value to the same decimals."""
     value, error = measure.value, measure.standard_error
     if not math.isfinite(value):
         return "–"

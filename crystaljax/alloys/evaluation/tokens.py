@@ -1,4 +1,4 @@
-"""Roles of the tokens of candidates, and a model's changes by role (A.6 of arXiv 2511.12036)."""
+"""Roles of tokens in candidates, and KL divergence by role (A.6 of arXiv 2511.12036)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import numpy as np
 from crystaljax.alloys.composition import TAGS, Tags
 from crystaljax.data.files import replacing
 
-if TYPE_CHECKING:  # it needs the extra llm, and a divergence at hand does not
+if TYPE_CHECKING:  # importing it needs the extra llm
     from crystaljax.text.divergence import TokenDivergence
 
 ALLOY_TOKENS = re.compile(
     rb"(?P<tag></?\w[\w ]*>)|(?P<element>[A-Z][a-z]?)|(?P<number>\d+\.?\d*|\.\d+)"
 )
-"""Kinds of tokens of a candidate as it is written."""
+"""Regular expression whose named groups are the kinds of tokens of a candidate."""
 
 COLUMNS = ("BCC element", "BCC amount", "B2 element", "B2 amount")
 """Positions of a symbol, or of the amount after it."""
@@ -29,20 +29,20 @@ _PLACES = {(0, "element"): 0, (0, "number"): 1, (1, "element"): 2, (1, "number")
 
 
 class ElementDivergence(NamedTuple):
-    """Means over all places where an element, or its amount, is written."""
+    """Mean divergences over all occurrences of an element, or of its amount."""
 
     symbols: tuple[str, ...]
     """E elements, in alphabetical order."""
     mean: np.ndarray
-    """float64 [E, 4]: nats at one place, by `COLUMNS`; nan where there is none."""
+    """float64 [E, 4]: nats per occurrence, by `COLUMNS`; nan without one."""
     places: np.ndarray
-    """int [E, 4]: how many there are."""
+    """int [E, 4]: numbers of occurrences."""
 
 
 def by_element(divergence: TokenDivergence, tags: Tags = TAGS) -> ElementDivergence:
-    """Divergence by element, of tokens that `ALLOY_TOKENS` told the kinds of.
+    """Divergence by element, for tokens with the kinds of `ALLOY_TOKENS`.
 
-    A symbol or number of several tokens is one place, with the sum over them.
+    A symbol or number of several tokens is one occurrence, with the sum over its tokens.
     """
     sums: dict[tuple[str, int], list[float]] = {}
     before = (-1, "", "")
@@ -79,28 +79,28 @@ _TABLE = ("model", "element", "count", "KL")
 
 
 class ElementTable(NamedTuple):
-    """KL(model ‖ SFT) at the tokens that carry a candidate's meaning: table 3 of the paper.
+    """KL(model ‖ SFT) at tokens of elements and numerals: table 3 of the paper.
 
-    Over texts that SFT has sampled (teacher-forced), up to their end tokens, which do not count.
+    Over texts sampled from SFT (teacher-forced), without their end tokens.
     """
 
     symbols: tuple[str, ...]
-    """S elements, the commonest first, and `NUMERALS` at the end if there are any."""
+    """S elements, the most frequent first, and `NUMERALS` at the end if there are any."""
     places: np.ndarray
-    """int [S]: how often each is written."""
+    """int [S]: number of occurrences."""
     mean: np.ndarray
-    """float64 [S]: nats, the mean over its tokens."""
+    """float64 [S]: nats, mean over its tokens."""
 
     def values(self) -> dict[str, float]:
-        """Symbol -> nats."""
+        """Nats by symbol."""
         return dict(zip(self.symbols, self.mean.tolist(), strict=True))
 
 
 def element_table(divergence: TokenDivergence) -> ElementTable:
-    """Divergence by element, whichever phase it is in; see `ElementTable`.
+    """Divergence by element, in both phases together; see `ElementTable`.
 
-    Of SFT's texts, whose tokens `ALLOY_TOKENS` told the kinds of. Unlike in `by_element`, the
-    tokens of a symbol count one by one, as in the paper.
+    For SFT's texts, with the kinds of `ALLOY_TOKENS`. Unlike in `by_element`, the tokens of a
+    symbol are counted one by one, as in the paper.
     """
     nats: dict[str, list[float]] = {}
     count: dict[str, int] = {}
@@ -135,7 +135,7 @@ def write_element_tables(path: str | PathLike[str], tables: Mapping[str, Element
 
 
 def read_element_tables(path: str | PathLike[str]) -> dict[str, ElementTable]:
-    """Tables that `write_element_tables` wrote, by model. ValueError: another file."""
+    """Tables of `write_element_tables`, by model. ValueError for another file."""
     with Path(path).open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != _TABLE:

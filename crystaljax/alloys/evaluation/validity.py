@@ -1,4 +1,4 @@
-"""Chemical plausibility of candidates: SMACT's test, and Pauling's without its waiver."""
+"""Chemical validity of candidates: SMACT's test, with and without its exception for metals."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def validity_rates(
 ) -> Validity:
     """Rates of candidates whose two phases both pass.
 
-    None, a text that was no candidate, fails. SMACT lets every alloy of metals pass, so that it
-    rejects only what has a non-metal; the Pauling test is the stricter of the two. The paper
-    (arXiv 2511.12036) does not say which alloys it lets pass. The test of electronegativities
-    without the balance of charges (SMACT's `pauling_test`) would be no test of alloys: positive
-    states alone agree with all electronegativities.
+    None, a text without a candidate, fails. SMACT lets every alloy of metals pass, so that it
+    rejects only candidates with a non-metal. The Pauling test is stricter: it has no exception for
+    alloys. The paper (arXiv 2511.12036) does not say whether it has one. The test of
+    electronegativities without charge balance (SMACT's `pauling_test`) cannot reject any alloy:
+    positive states alone agree with all electronegativities.
     """
     parts = [None if one is None else (one.bcc, one.b2) for one in candidates]
     return _rates(parts, "in both phases ", table)
@@ -40,7 +40,7 @@ def validity_rates(
 def mixture_validity_rates(
     mixtures: Sequence[Amounts | None], table: OxidationTable = "smact14"
 ) -> Validity:
-    """The same of whole compositions, such as those of crystals."""
+    """The same for whole compositions, such as those of crystals."""
     return _rates([None if one is None else (one,) for one in mixtures], "", table)
 
 
@@ -69,7 +69,7 @@ def _valid(parts: tuple[Amounts, ...] | None, table: OxidationTable, alloys: boo
 def _part_valid(
     amounts: tuple[tuple[str, float], ...], table: OxidationTable, alloys: bool
 ) -> bool:
-    """Of one composition; models write the same ones often."""
+    """Validity of one composition; cached, as models often repeat compositions."""
     return formula_valid(_formula(amounts), table, alloys)
 
 
