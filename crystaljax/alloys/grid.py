@@ -162,7 +162,7 @@ def bcc_candidates(config: GridConfig) -> list[dict[str, float]]:
 
 
 def b2_candidates(config: GridConfig) -> list[dict[str, float]]:
-    """B2 compositions of one to `most_site` elements on each site (no element on both), each once."""
+    """B2 compositions of one to `most_site` elements per site (none on both sites), each once."""
     found: dict[str, dict[str, float]] = {}
     firsts = _occupations(config.roles.first_site, config.first_shares)
     seconds = list(_occupations(config.roles.second_site, config.second_shares))

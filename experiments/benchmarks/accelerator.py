@@ -2,18 +2,18 @@
 
     PYTHONPATH=. python experiments/benchmarks/accelerator.py --minutes 8
 
-It compares every compiled step with results that a CPU gave, then times training, sampling, a
-PPO step, a language model and, with --nequix FILE.nqx, a potential: rates, shares of what the
-device can do (a product of matrices and a copy, timed first), and what limits each. The time,
-compilation included, is shared out among the sections; what does not fit is skipped with a line.
-A row is printed and kept in --output as soon as it is known; the last line printed is all of it as
-one JSON. Something that differs or fails makes the exit status 1. Peaks are of one device: with
-several, choose one (CUDA_VISIBLE_DEVICES=0).
+It compares every compiled step with stored results of a CPU. Then it times training, sampling, a
+PPO step, a language model and, with --nequix FILE.nqx, a potential. It reports rates, shares of the
+device's peaks (a matrix product and a copy, timed first), and the limiting resource. The time,
+compilation included, is divided among the sections; measurements that do not fit are skipped, with
+a line. Each row is printed and written to --output at once; the last line printed is the whole
+report as JSON. The exit status is 1 if a comparison or a measurement fails. Peaks are those of one
+device: with several, choose one (CUDA_VISIBLE_DEVICES=0).
 
-jax, flax, optax and numpy are enough; what else is absent (qwix for quantised models, nequix) costs
-its own rows. --encode, on a machine where the package is installed, turns a data set into a small
-file for --crystals; --pretrain trains the published size on it in the time that is left and keeps
-the model in one file, which --unpack makes a folder that `load_policy` reads.
+jax, flax, optax and numpy are enough. Without other packages (qwix for quantised models, nequix)
+their rows are skipped. --encode, on a machine with the whole package, turns a data set into a small
+file for --crystals. --pretrain trains the published size on it in the remaining time and writes the
+model to one file; --unpack turns that into a folder that `load_policy` reads.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from accelerator_sections.sizes import SIZES, Size  # noqa: E402
 from crystaljax.hardware import hardware  # noqa: E402
 
 MARGIN_S = 3.0
-"""Left for writing the report."""
+"""Seconds reserved for writing the report."""
 
 WEIGHTS = {
     "peaks": 2.0,
@@ -48,10 +48,10 @@ WEIGHTS = {
     "potential": 6.0,
     "llm": 12.0,
 }
-"""Of the sections in sharing out the time."""
+"""Weights of the sections for dividing the time."""
 
 PRETRAINED = 0.6
-"""Share of the time that --pretrain gets."""
+"""Share of the time for --pretrain."""
 
 
 def arguments() -> argparse.Namespace:
@@ -127,7 +127,7 @@ def about(size: str, minutes: float) -> dict[str, object]:
 def sections(
     size: Size, split: crystals.Split, asked: argparse.Namespace
 ) -> dict[str, tuple[float, Section]]:
-    """Those that are asked for, in order, with their weights."""
+    """The chosen sections, in order, with their weights."""
     given, nequix = split.train, asked.nequix
     every: dict[str, Section] = {
         "peaks": partial(peaks.peaks, size=size),

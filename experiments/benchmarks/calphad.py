@@ -1,11 +1,11 @@
-"""Candidates an hour and core by the equilibrium engine, against pycalphad's own `Workspace`.
+"""Speed of the equilibrium engine (candidates per hour and core), and of pycalphad's `Workspace`.
 
     python experiments/benchmarks/calphad.py
 
-Cost: some three minutes on one core. Random mixtures of a BCC and a B2 of the same elements, at 20
-temperatures; pycalphad solves each point once, in a `Workspace` that is kept. The engine tests and
-improves its solutions: where its energy is the lower one, the single solve was wrong, and the share
-of such points is printed beside the ratio. The last line printed is one JSON object.
+Cost: about three minutes on one core. Random mixtures of a BCC and a B2 of the same elements, at 20
+temperatures; pycalphad solves each point once, in one `Workspace`. The engine tests and improves
+its solutions. Where its energy is lower, the single solve was wrong; the share of such points is
+printed with the ratio of speeds. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from crystaljax.experiment.main import run
 from crystaljax.hardware import hardware
 
 WRONG = 10.0
-"""J/mol above the engine's energy, from which a minimum is wrong."""
+"""J/mol: a minimum this far above the engine's energy is wrong."""
 
 
 @dataclass(frozen=True)
 class Config:
     database: str = "alcocrni.tdb"
-    """A TDB, or one that pycalphad brings."""
+    """A TDB file, or one of pycalphad's."""
     elements: tuple[str, ...] = ("Al", "Co", "Cr", "Ni")
     """Of all candidates."""
     candidates: int = 40
-    """That the engine judges."""
+    """Number of candidates for the engine."""
     peer_candidates: int = 4
-    """Number of them that pycalphad solves."""
+    """Number of these candidates that pycalphad solves."""
     seed: int = 0
     """Random seed for the candidates."""
 
@@ -51,7 +51,7 @@ def mixtures(n: int, n_elements: int, seed: int) -> np.ndarray:
 
 
 def by_pycalphad(engine: Calphad, system: System, rows: np.ndarray) -> tuple[np.ndarray, float]:
-    """Energies J/mol [n, T] of single solves of a `Workspace` that is kept, and their seconds."""
+    """Energies [n, T] in J/mol of single solves in one `Workspace`, and their seconds."""
     from pycalphad import Workspace
     from pycalphad import variables as v
 
@@ -87,7 +87,7 @@ def main(config: Config) -> None:
     seconds = (time.perf_counter() - start) / len(rows)
     once, peer = by_pycalphad(engine, system, rows[: config.peer_candidates])
     peer /= len(once)
-    # A point that did not converge is wrong too.
+    # A point that did not converge counts as wrong, too.
     wrong = ~(once <= found[: len(once)] + WRONG)
     lower = found[: len(once)] > once + WRONG
     report = {

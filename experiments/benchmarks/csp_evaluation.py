@@ -1,13 +1,13 @@
-"""Attempts judged a second in crystal structure prediction, on one core, and the direct loop.
+"""Speed of the evaluation of crystal structure prediction on one core, against a direct loop.
 
     taskset -c 0 python experiments/benchmarks/csp_evaluation.py
 
-Cost: about a minute on one core. The attempts are made of the crystals: each is strained and its
-atoms displaced, by so much that some do not match; every third is another crystal of the set. They
-are written to a table and read again, so that reading counts; with validity, charge balance and
-features the time is that of `crystaljax evaluate`. The direct loop reads the same
-table with pymatgen and calls `StructureMatcher.get_rms_dist` for every attempt, and nothing else.
-The last line printed is one JSON object; `value` is attempts a second (CPU time).
+Cost: about a minute on one core. Attempts are crystals that are strained and whose atoms are
+displaced, so that some do not match; every third is another crystal of the set. They are written to
+a table and read again, which is included in the time. With validity, charge balance and features
+the time is that of `crystaljax evaluate`. The direct loop reads the same table with pymatgen and
+only calls `StructureMatcher.get_rms_dist` for every attempt. The last line printed is one JSON
+object; `value` is the number of attempts per second of CPU time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Config:
     truth: str = field(default_factory=lambda: shared_table("test"))
     """The test crystals."""
     n_crystals: int = 150
-    """How many of them have attempts."""
+    """Number of crystals with attempts."""
     k: int = 4
     """Attempts at each."""
     strain: float = 0.1
@@ -68,7 +68,7 @@ def write_attempts(path: Path, truth: Known, config: Config) -> None:
 
 
 def direct(path: Path, truth: Known) -> np.ndarray:
-    """Displacements by pymatgen alone: float64 [A]."""
+    """RMS displacements by pymatgen, float64 [A]."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
 
@@ -85,7 +85,7 @@ def direct(path: Path, truth: Known) -> np.ndarray:
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of CPU time, and the result."""
+    """Seconds of CPU time of some work, and its result."""
     start = time.process_time()
     result = work()
     return time.process_time() - start, result

@@ -2,12 +2,12 @@
 
     python experiments/benchmarks/grammars.py
 
-Cost: some five minutes on one core. Vocabularies: digits and symbols of the format's texts, two of
-BPE learnt from them, and one as large as those of pretrained models: the bytes, all numbers of one
-to three digits, and the commonest words and marks of the Python files on this machine, with and
-without a blank in front. Each grammar is built in a process of its own, of which `peak_MB` is the
-whole memory, JAX and the vocabulary included (`base_MB` before the grammar), and read from disk
-once more. The last line printed is one JSON object; `value` is the slowest to build.
+Cost: about five minutes on one core. Vocabularies: digits and symbols of the format's texts, two of
+BPE trained on them, and one as large as those of pretrained models: the bytes, all numbers of one
+to three digits, and the most frequent words and marks of the Python files on this machine, with and
+without a blank in front. Each grammar is built in a process of its own, and read from disk again.
+`peak_MB` is the whole memory of the process, with JAX and the vocabulary; `base_MB` is that before
+the grammar. The last line printed is one JSON object; `value` is the longest time to build one.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Config:
     source: str = field(default_factory=lambda: shared_table("val"))
     """A file of structures, or "prototypes": vocabularies are of their texts."""
     bpe: tuple[int, ...] = (512, 4000)
-    """Tokens of the vocabularies learnt from a format's texts."""
+    """Sizes of the vocabularies trained on a format's texts."""
     large: int = 150_000
-    """Tokens of the large vocabulary."""
+    """Size of the large vocabulary."""
 
 
 def large_vocabulary(n: int) -> Tokenizer:
-    """n tokens as those of a pretrained model (without merges: it is not to split texts)."""
+    """n tokens like those of a pretrained model (without merges, as it need not split texts)."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -80,12 +80,12 @@ def large_vocabulary(n: int) -> Tokenizer:
 
 
 def megabytes() -> int:
-    """The most memory that the process has had."""
+    """Peak memory of the process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
-    """Of one format and vocabulary."""
+    """Measurements of one format and vocabulary."""
     grammars.KEPT_SECONDS = 0.0
     os.environ["CRYSTALJAX_CACHE"] = str(folder / "cache")
     format, tokenizer = create_format(name), Tokenizer.load(folder)

@@ -2,10 +2,10 @@
 
     python experiments/benchmarks/hull.py --hull ../shared/data/mp20_bt
 
-Cost: under a minute on one core. Expect, on one core with the 14,258 entries of mp20_bt: some
-2,400 queries/s when nearly every query is of a chemical system not seen before, 45,000 when
-systems repeat, 50 for pymatgen (which also keeps the diagram of each system), and the same
-energies to 1e-9 eV/atom. The last line printed is one JSON object.
+Cost: under a minute on one core. Expect, on one core with the 14,258 entries of mp20_bt: about
+2,400 queries/s if nearly every query has a new chemical system, 45,000 if systems repeat, 50 for
+pymatgen (with cached diagrams of the systems), and the same energies to 1e-9 eV/atom. The last line
+printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class Config:
     hull: Path = Path("demonstration")
     """A table of formulas and formation energies (or a folder of them), or "demonstration"."""
     queries: int = 1000
-    """Compositions to ask for, drawn from those of the hull's entries."""
+    """Number of compositions, drawn from those of the hull's entries."""
     peer_queries: int = 300
-    """Number of them that pymatgen is asked for."""
+    """Number of these that pymatgen computes."""
     repeats: int = 20
-    """Times every query stands in the batch of repeated chemical systems."""
+    """Number of times that the batch of repeated chemical systems has each query."""
     seed: int = 0
     """Random seed for the draw."""
 
 
 def draw_queries(hull: Hull, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`n` compositions [n, 119] of entries, with energies [n] around theirs (eV/atom)."""
+    """`n` compositions [n, 119] of entries, with energies [n] close to theirs (eV/atom)."""
     rng = np.random.default_rng(seed)
     counts, energies = [], []
     for system, (fractions, formation) in hull.entries.items():
@@ -61,13 +61,13 @@ def seconds_of(hull: Hull, counts: np.ndarray, energies: np.ndarray) -> float:
 
 
 def by_pymatgen(hull: Hull, counts: np.ndarray, energies: np.ndarray) -> np.ndarray:
-    """The same energies above hull by PhaseDiagram, one kept for each chemical system."""
+    """The same energies above hull by PhaseDiagram, cached by chemical system."""
     from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
     from pymatgen.core import Composition, Element
 
     def entry(system: tuple[int, ...], fractions: np.ndarray, energy: float) -> Any:
         atoms = {Element.from_Z(z): x for z, x in zip(system, fractions, strict=True)}
-        return PDEntry(Composition(atoms), energy)  # of one atom in all
+        return PDEntry(Composition(atoms), energy)  # of one atom in total
 
     diagrams: dict[tuple[int, ...], Any] = {}
     known: dict[tuple[int, ...], list[Any]] = defaultdict(list)

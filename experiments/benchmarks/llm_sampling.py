@@ -4,9 +4,9 @@
     python experiments/benchmarks/llm_sampling.py --size 7b --dtype bfloat16 --batch-size 64 \
         --peer none --uneven 0                                             # on a GPU
 
-Both sample from the same random Llama, all tokens at temperature 1, and are timed in CPU-seconds,
-compiling apart, in turns; the median counts. For the share of a GPU's memory bandwidth, weights
-and the cache up to the last token are reckoned to be read once a step.
+Both sample from the same random Llama, all tokens at temperature 1. They are timed in turns, in
+CPU-seconds without compilation, and the median is reported. For the share of a GPU's memory
+bandwidth, weights and the cache up to the last token are assumed to be read once per step.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class Config:
     peer: Literal["transformers", "none"] = "transformers"
     """Samplers to compare with."""
     uneven: int = 64
-    """Sequences of 8 to 128 tokens, as many of each magnitude, to compare sampling with refill to
-    sampling batch by batch; 0 leaves it out."""
+    """Number of sequences of 8 to 128 tokens (log-uniform), to compare sampling with refilled rows
+    to sampling batch by batch. 0: no comparison."""
     repeats: int = 3
-    """Times that each is timed."""
+    """Number of timed runs of each."""
 
 
 def main(config: Config) -> None:
@@ -138,7 +138,7 @@ def main(config: Config) -> None:
 
 
 def consume(_: object) -> None:
-    """The timed work gives numpy arrays: nothing is left to wait for."""
+    """Do nothing: the timed work gives numpy arrays, so there is nothing to wait for."""
 
 
 def on_cpu() -> bool:
@@ -146,7 +146,7 @@ def on_cpu() -> bool:
 
 
 def timed(tasks: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Median seconds of each task, done in turns after once for compiling."""
+    """Median seconds of each task; tasks run in turns, after one run for compiling."""
     clock = time.process_time if on_cpu() else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(repeats + 1):
@@ -159,7 +159,7 @@ def timed(tasks: dict[str, Callable[[], None]], repeats: int) -> dict[str, float
 
 
 def peer(model: LanguageModel, prompts: np.ndarray, config: Config) -> Callable[[], None]:
-    """The same by transformers, from the same weights."""
+    """The same sampling by transformers, with the same weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -185,7 +185,7 @@ def peer(model: LanguageModel, prompts: np.ndarray, config: Config) -> Callable[
 
 
 def bytes_read(config: Config, weights: Any) -> int:
-    """Bytes of weights and cache that sampling a batch reads at the least; prefill left out."""
+    """Least number of bytes of weights and cache that sampling a batch reads, without prefill."""
     shape, size = SIZES[config.size], jnp.dtype(config.dtype).itemsize
     embedding = 0 if shape.tied else shape.vocabulary * shape.width * size  # a row of it is read
     matrices = sum(x.nbytes for x in jax.tree.leaves(weights)) - embedding

@@ -7,8 +7,8 @@ data the first time. Expect, for 1000 samples against the 11,443 training crysta
 13 s, and the same verdicts as plain comparison. The last line printed is one JSON object; `value`
 is the time of uniqueness and novelty together, the training set's preparation included.
 
-The samples stand for generated ones: a third are training crystals, a third others, all slightly
-deformed, and a third are training crystals with elements replaced by similar ones.
+The samples imitate generated ones: a third are training crystals, a third other crystals, all
+slightly deformed, and a third are training crystals with elements replaced by similar ones.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Config:
     reference: str = field(default_factory=lambda: shared_table("train"))
     """The training set."""
     others: str = field(default_factory=lambda: shared_table("test"))
-    """Crystals outside it, of which a third of the samples are made."""
+    """Other crystals, for a third of the samples."""
     n_samples: int = 1000
     """Number of samples to judge."""
     strain: float = 0.03
@@ -47,7 +47,7 @@ class Config:
     noise: float = 0.01
     """Largest change of a fractional coordinate, where it is free."""
     plain_samples: int = 150
-    """Of how many samples novelty is also found by plain StructureMatcher.fit."""
+    """Number of samples whose novelty is also computed by plain StructureMatcher.fit."""
     seed: int = 0
     """Random seed for the draw."""
 
@@ -74,7 +74,7 @@ def stand_ins(config: Config, reference: Crystals, others: Crystals) -> Crystals
 
 
 def decorated(crystals: Crystals, rng: np.random.Generator) -> Crystals:
-    """The crystals with each element replaced by one of its family, where that can be."""
+    """The crystals with each element replaced by one of its family, if possible."""
     maps = []
     for species in crystals.species:
         maps.append(substitutions(np.unique(species[species > 0]), 2, rng)[-1])

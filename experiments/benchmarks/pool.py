@@ -1,10 +1,10 @@
-"""Cost of a pool of processes for each item, and its gain with CHGNet.
+"""Overhead of a pool of processes per item, and its speed-up with CHGNet.
 
     python experiments/benchmarks/pool.py --workers 1 2
 
-Cost: two minutes on two cores. Expect, on two 2.5 GHz cores: 0.05 ms an item in chunks of 16 for a
+Cost: two minutes on two cores. Expect, on two 2.5 GHz cores: 0.05 ms per item in chunks of 16 for a
 reward that does nothing, 40 crystals per second with one worker and 1.9 times that with two, and
-the rewards computed inline to 1e-6 eV/atom. The last line printed is one JSON object.
+the same rewards as inline to 1e-6 eV/atom. The last line printed is one JSON object.
 """
 
 from __future__ import annotations

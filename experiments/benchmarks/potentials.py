@@ -3,9 +3,9 @@
     python experiments/benchmarks/potentials.py --source mp20_bt/test.csv.gz \\
         --potentials chgnet nequix:nequix-mp-1.nqx
 
-Cost: a few minutes on one core. The first potential is the one that the others are compared with.
-Every potential first sees as many other crystals, which is when it compiles; what is compiled
-after that is counted. The last line printed is one JSON object.
+Cost: a few minutes on one core. The others are compared with the first potential. Each potential
+first gets the same number of other crystals, for compilation; later compilations are counted. The
+last line printed is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class Config:
     potentials: tuple[str, ...] = ("chgnet", "nequix")
     """Potentials, with weights after a colon."""
     n: int = 100
-    """Crystals in the timed batch, and as many before it."""
+    """Number of crystals in the timed batch, and in the batch before it."""
     n_forces: int = 50
-    """Crystals with forces and stresses, and as many before them."""
+    """Number of crystals with forces and stresses, likewise."""
     seed: int = 0
     """Random seed for the draw."""
 
 
 class Compilations:
-    """Counts what JAX compiles."""
+    """Counts JAX's compilations."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -82,7 +82,7 @@ def main(config: Config) -> None:
         potential = create_potential(name)
 
         def forces(crystals: Crystals, potential: Any = potential) -> None:
-            potential.relax(crystals, max_steps=0)  # one look at the forces
+            potential.relax(crystals, max_steps=0)  # one evaluation of the forces
 
         found[potential.name] = {
             "energies": speed(

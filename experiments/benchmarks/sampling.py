@@ -4,11 +4,11 @@
     taskset -c 0 python experiments/benchmarks/sampling.py --model checkpoints/wyckoff-mp20bt \\
         --conditions
 
-The model has random weights, with crystals of about 3 sites; give a trained one with --model.
-The peer's speeds are measurements of its public code on one core of an Intel Xeon at 2.5 GHz, batch
-100, n_max 21 (it computes all 105 tokens of every sample): the ratio holds for that processor.
-With --conditions, one sample for each of many different conditions, which are what samples of the
-model are: their space groups, Wyckoff templates, formulas and elements.
+The model has random weights and makes crystals of about 3 sites; --model takes a trained one. The
+peer's speeds were measured with its public code on one core of an Intel Xeon at 2.5 GHz, batch 100,
+n_max 21 (it computes all 105 tokens of every sample), so the ratio holds for that processor. With
+--conditions, one sample is drawn for each of many different conditions: the space groups, Wyckoff
+templates, formulas and elements of the model's own samples.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ PEER: dict[Preset, float] = {"two-layer": 0.67, "published": 0.1}
 
 @dataclass(frozen=True)
 class Config:
-    """Seconds of sampling, with the cost of compiling apart."""
+    """Seconds of sampling, with compilation timed separately."""
 
     preset: Preset = "two-layer"
     """Size of the model."""
     model: Path | None = None
     """A trained model, in place of random weights of the preset's size."""
     n: int = 1000
-    """Samples that are timed."""
+    """Number of timed samples."""
     batch_size: int = 250
-    """Samples made at a time."""
+    """Number of samples per batch."""
     conditions: bool = False
-    """Also time samples under as many different conditions of each kind."""
+    """Also time this number of samples under different conditions of each kind."""
 
 
 def main(config: Config) -> None:
@@ -67,7 +67,7 @@ def main(config: Config) -> None:
     start = time.perf_counter()
     sample(free[: config.batch_size], 0)
     first = time.perf_counter() - start
-    sample(free, 1)  # compiles what rare long samples need
+    sample(free, 1)  # compiles the sizes of rare long samples
     seconds, rollout = timed(sample, free, 1)
     speed = config.n / seconds
     report = {
@@ -104,7 +104,7 @@ def under_conditions(
     config: Config,
     rollout: TokenRollout,
 ) -> dict[str, object]:
-    """Speed with a different condition for each sample, and free before and after it."""
+    """Speed with a different condition for each sample, and without conditions before and after."""
     free = [Condition()] * config.n
     other = sample(free, 2)
     others = [KINDS[kind](other, i) for i in range(config.n)]

@@ -1,4 +1,4 @@
-"""Crystals that benchmarks run on: the shared Materials Project tables or, without, prototypes."""
+"""Crystals for the benchmarks: shared tables of the Materials Project, or else prototypes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from crystaljax.data.dataset import PROTOTYPES
 
 
 def shared_table(part: str) -> str:
-    """The table of mp20_bt called `part`, or the name of the embedded set where it is absent.
+    """Path of the table `part` of mp20_bt, or the name of the embedded set if it is absent.
 
-    It is looked for in the folder `$CRYSTALJAX_SHARED` (default ../shared).
+    It is searched in the folder `$CRYSTALJAX_SHARED` (default ../shared).
     """
     folder = Path(os.environ.get("CRYSTALJAX_SHARED", "../shared"))
     path = folder / "data" / "mp20_bt" / f"{part}.csv.gz"

@@ -1,10 +1,10 @@
-"""Stable, unique, novel: a whole evaluation of many samples, not relaxed, phase by phase.
+"""Time of a whole S.U.N. evaluation (stable, unique, novel) of unrelaxed samples, by phase.
 
     python experiments/benchmarks/sun.py --reference mp20_bt/train.csv.gz --hull mp20_bt
 
-Samples of checkpoints/wyckoff-mp20bt are drawn, get energies from CHGNet in worker processes, and
-are compared with each other and with the reference. Cost: some ten minutes on two cores. The last
-line printed is one JSON object.
+Samples of checkpoints/wyckoff-mp20bt get energies from CHGNet in worker processes, and are compared
+with each other and with the reference. Cost: about ten minutes on two cores. The last line printed
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Config:
     reference: str = "prototypes"
     """Crystals that do not count as new."""
     hull: str = "demonstration"
-    """Hull to measure against."""
+    """Convex hull."""
     n: int = 10_000
     """Samples."""
     n_workers: int = usable_cores()
-    """Processes that compute energies."""
+    """Number of processes that compute energies."""
     seed: int = 0
     """Random seed for the samples."""
 

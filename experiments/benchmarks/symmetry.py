@@ -1,9 +1,9 @@
-"""CIF text to symmetrised crystals and back to full cells, against pymatgen with pyxtal.
+"""Speed from CIF texts to symmetrised crystals and back to full cells, against pymatgen and pyxtal.
 
     taskset -c 0 python experiments/benchmarks/symmetry.py
 
-Cost: about a minute on one core. Expect, on one core with 1361 Materials Project crystals:
-some 550 structures/s from text, 750 for the symmetry search alone (pymatgen with pyxtal: 9), and
+Cost: about a minute on one core. Expect, on one core with 1361 Materials Project crystals: about
+550 structures/s from text, 750 for the symmetry search alone (pymatgen with pyxtal: 9), and
 42,000 cells/s back. The last line printed is one JSON object; `value` is the speed from text to
 `Crystals`.
 """
@@ -38,13 +38,13 @@ class Config:
     source: str = field(default_factory=lambda: shared_table("test"))
     """A file of structures, or "prototypes"."""
     n: int = 2000
-    """Structures to read and symmetrise, fewer where the source holds fewer."""
+    """Number of structures to read and symmetrise; fewer if the source has fewer."""
     peer_n: int = 40
-    """Number of them, evenly spread, that the peer symmetrises."""
+    """Number of these, evenly spread, that the peer symmetrises."""
     batch_size: int = 1000
-    """Crystals expanded at a time."""
+    """Number of crystals expanded at a time."""
     repeats: int = 20
-    """Expansions that are timed; the median counts."""
+    """Number of timed expansions; the median is reported."""
     symprec: float = 0.01
     """Å, tolerance of the symmetry search."""
 
@@ -63,7 +63,7 @@ def read_cells(source: str, n: int) -> tuple[list[AtomicCell], float]:
 
 
 def by_peer(cells: Sequence[AtomicCell], symprec: float) -> tuple[list[int], float]:
-    """Space groups by the usual route, and the seconds of it: structure to Wyckoff sites."""
+    """Space groups by pymatgen and pyxtal (structure to Wyckoff sites), and their seconds."""
     from pymatgen.core import Structure
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
     from pyxtal import pyxtal
@@ -82,7 +82,7 @@ def by_peer(cells: Sequence[AtomicCell], symprec: float) -> tuple[list[int], flo
 
 
 def seconds_to_expand(crystals: Crystals, batch_size: int, repeats: int) -> tuple[float, float]:
-    """Of one batch, in conventional cells: the first time (with compiling) and the median."""
+    """Seconds to expand one batch to conventional cells: the first (with compiling), the median."""
     batch = crystals[np.resize(np.arange(len(crystals)), batch_size)]
     max_atoms = int(n_atoms(batch).max())
     batch = jax.device_put(batch)

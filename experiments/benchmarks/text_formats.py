@@ -1,14 +1,14 @@
-"""Tokenizations of crystals: speed, length, and what comes back.
+"""Tokenizations of crystals: speed, length, and accuracy of the round trip.
 
     taskset -c 0 python experiments/benchmarks/text_formats.py
 
-Cost: a minute a format on one core. The last line printed is one JSON object; `value` is the
-speed of decoding of the first tokenization. `tokens` are those of a crystal, mean and 95th
-percentile: of the hybrid sequence its own, of texts by each way of cutting them (BPE is learnt
-from `learnt`; `pretrained` are tokenizers of models). `ceiling` is the share of crystals that are
-the same after encoding and decoding: by StructureMatcher as it is (`matched`), at ltol 0.05, stol
-0.05 and an angle of 1 degree (`matched_closely`), and in the space group that a search finds
-(`space_group`). Without the extra `llm` texts are not cut into tokens.
+Cost: a minute per format on one core. The last line printed is one JSON object; `value` is the
+speed of decoding of the first tokenization. `tokens` is the number of tokens per crystal, mean and
+95th percentile: of the hybrid sequence, or of texts with each tokenizer (BPE is trained on
+`learnt`; `pretrained` are tokenizers of models). `ceiling` is the share of crystals that are the
+same after encoding and decoding: by StructureMatcher with default tolerances (`matched`), with ltol
+0.05, stol 0.05 and an angle of 1 degree (`matched_closely`), and by the space group of a symmetry
+search (`space_group`). Without the extra `llm` texts are not tokenised.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ class Config:
     source: str = field(default_factory=lambda: shared_table("test"))
     """A file of structures, or "prototypes"."""
     learnt: str = field(default_factory=lambda: shared_table("train"))
-    """The same, for BPE to learn from."""
+    """The same, to train BPE on."""
     n_bpe: int = N_BPE
     """Tokens of BPE."""
     pretrained: tuple[str, ...] = ()
     """Tokenizers of models: folders, or names on the hub."""
     n_matched: int = 300
-    """Number of the crystals, evenly spread, that are matched."""
+    """Number of crystals, evenly spread, that are matched."""
     repeats: int = 5
-    """Timed runs; the median counts."""
+    """Number of timed runs; the median is reported."""
     symprec: float = 0.01
-    """Å, tolerance of the search for the space group of what is read."""
+    """Å, tolerance of the symmetry search for decoded crystals."""
 
 
 def median_seconds(run: Callable[[], T], repeats: int) -> tuple[T, float]:
-    """A result, and the median time it takes to get it after a first time."""
+    """The result of a run, and the median time of the runs after the first."""
     result, seconds = run(), []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -71,7 +71,7 @@ def median_seconds(run: Callable[[], T], repeats: int) -> tuple[T, float]:
 
 
 def ceiling(written: Crystals, read: Crystals, symprec: float) -> dict[str, float]:
-    """Shares of the crystals that are the same when read."""
+    """Shares of the crystals that are the same after decoding."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     matchers = {
@@ -98,7 +98,7 @@ def lengths(tokens: Sequence[Sized]) -> dict[str, float]:
 def token_lengths(
     format: TextFormat, texts: list[str], learnt: Crystals, config: Config
 ) -> dict[str, Any]:
-    """Tokens of a text by each way of cutting that the format has, and the vocabularies' sizes."""
+    """Numbers of tokens of a text with each tokenizer of the format, and sizes of vocabularies."""
     found: dict[str, Any] = {}
     cuttings: tuple[Cutting, ...] = get_args(Cutting)
     for cutting in cuttings:
@@ -115,7 +115,7 @@ def token_lengths(
 
 
 def measure(name: str, crystals: Crystals, learnt: Crystals, config: Config) -> dict[str, Any]:
-    """Of one tokenization."""
+    """Measurements of one tokenization."""
     made: Any = create_tokenization(name)
     if kind_of(name) == "hybrid":
         made = replace(made, max_sites=int(crystals.n_sites.max()))
@@ -141,7 +141,7 @@ def measure(name: str, crystals: Crystals, learnt: Crystals, config: Config) -> 
 
 
 def crystals_of(source: str) -> Crystals:
-    """On the host."""
+    """Crystals of a source, on the host."""
     return load(Path(source) if Path(source).exists() else source).crystals.to_numpy()
 
 

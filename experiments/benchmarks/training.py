@@ -2,8 +2,8 @@
 
     taskset -c 0 python experiments/benchmarks/training.py --preset two-layer
 
-The peer's speeds are measurements of its public code on one core of an Intel Xeon at 2.5 GHz, batch
-100, n_max 21: the ratio holds for that processor.
+The peer's speeds were measured with its public code on one core of an Intel Xeon at 2.5 GHz, batch
+100, n_max 21, so the ratio holds for that processor.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Config:
     preset: Preset = "two-layer"
     """Size of the model."""
     data: str = "prototypes"
-    """Crystals to train on: their numbers of sites decide the speed."""
+    """Training crystals; the speed depends on their numbers of sites."""
     batch_size: int = 100
-    """Crystals in a step."""
+    """Number of crystals in a step."""
     steps: int = 8
-    """Steps that are timed; the median counts."""
+    """Number of timed steps; the median is reported."""
 
 
 def main(config: Config) -> None:

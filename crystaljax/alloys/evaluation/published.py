@@ -56,7 +56,7 @@ _COLUMNS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "mean reward": ("reward", ("mean reward",)),
     "unique pairs @100": ("unique", ("unique pairs @100",)),
 }
-# Column -> field of the published row, and metrics of ours, the first that there is.
+# By column: field of the published row, and names of our metric (the first that exists).
 
 CAPTION = (
     "Table 1 of arXiv 2511.12036 as published (p), with the rows of these runs: shares. Databases,"

@@ -1,4 +1,4 @@
-"""Candidates for samples under demands: how many are drawn, from where, and which are taken."""
+"""Weighted candidates for conditional samples: their number, their proposal, and the selection."""
 
 from __future__ import annotations
 
@@ -12,40 +12,39 @@ from crystaljax.models.wyckoff.lookahead import Begun, Start
 from crystaljax.models.wyckoff.rollout import TokenRollout
 
 ENOUGH = 0.9
-"""No more candidates are drawn once the effective size is this share of the samples."""
+"""Drawing stops when the effective sample size reaches this share of the number of samples."""
 
 FEW = 8
-"""Of fewer samples than this, the weights say too little to draw more candidates by: more are drawn
-only where the demand is not met."""
+"""Fewer samples than this give no reliable effective size: then more candidates are drawn only if
+the demand is not met."""
 
 FUNNEL = 3
-"""Candidates that are begun, up to the second element, for each that is finished."""
+"""Number of candidates that are started (up to the second element) for each finished one."""
 
 POOL = 32
-"""Candidates that are finished of a common pool, at most."""
+"""Largest number of finished candidates of a pool."""
 
 EXPLORE = 0.2
-"""Share of later candidates that start as the first ones did, not where these were found to weigh
-most."""
+"""Share of later candidates that are drawn from the first proposal instead of the improved one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Samples that are wanted of one demand."""
+    """Number of samples wanted for one demand."""
 
     demand: int
     start: Start
     wanted: int
     """Number of them."""
     binding: bool
-    """Candidates do not all have the same weight."""
+    """Whether candidates have different weights."""
 
 
 class Pool:
-    """Weighted candidates of T targets, M in all.
+    """Weighted candidates of T targets, M in total.
 
     Args:
-      most: candidates for each sample that is wanted, at most.
+      most: largest number of candidates for each wanted sample.
     """
 
     def __init__(self, targets: list[Target], most: int) -> None:
@@ -60,7 +59,7 @@ class Pool:
     def propose(
         self, open_targets: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, Begun]:
-        """Targets and starts of new candidates, `FUNNEL` for each that will be finished."""
+        """Targets and starts of new candidates, `FUNNEL` of them for each that will be finished."""
         sizes, options, pools, n_pools = [], [], [], 0
         for t in open_targets:
             target, proposal = self._targets[t], self._proposals[t]
@@ -96,7 +95,7 @@ class Pool:
         )
 
     def add(self, target: np.ndarray, option: np.ndarray, found: TokenRollout) -> None:
-        """Candidates that were proposed; all are weighed anew."""
+        """Add proposed candidates, and compute the weights of all candidates again."""
         self._rounds.append(found)
         self._target = np.concatenate([self._target, target])
         self._option = np.concatenate([self._option, option])
@@ -107,7 +106,7 @@ class Pool:
         self._weight = _relative(log_weight, self._target, len(self._targets))
 
     def lacking(self, open_targets: np.ndarray) -> np.ndarray:
-        """Those of some targets that need more candidates; proposals for these are improved."""
+        """The targets that need more candidates; their proposals are improved."""
         left = []
         for t in open_targets:
             target, mine = self._targets[t], self._target == t
@@ -123,7 +122,7 @@ class Pool:
         return np.array(left, int)
 
     def select(self, rng: np.random.Generator) -> TokenRollout:
-        """The samples of each target, with the weights that are left."""
+        """The samples of each target, with their remaining weights."""
         rows, kept = [], []
         by_target = np.argsort(self._target, kind="stable")
         uniform = rng.random(len(self._targets))
@@ -141,10 +140,10 @@ class Pool:
 def narrow(
     begin: Begun, log_weight: np.ndarray, uniform: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates that are kept, int [K], and what their log-weights change by.
+    """Candidates that are kept, int [K], and the changes of their log-weights.
 
-    `log_weight` [N] is what sampling and look-ahead add to the weights of starting so; `uniform`
-    numbers, one for each pool.
+    `log_weight` [N]: contribution of sampling and look-ahead to the weights. `uniform`: a random
+    number for each pool.
     """
     log_weight = begin.log_weight + log_weight
     weight = _relative(log_weight.astype(np.float64), begin.pool, len(uniform))
@@ -162,9 +161,9 @@ def narrow(
 
 
 def _select(weight: np.ndarray, n: int, uniform: float) -> tuple[np.ndarray, np.ndarray]:
-    """Just n candidates of [M] and their weights, see `select`.
+    """Exactly n candidates of [M] and their weights, see `select`.
 
-    Where fewer have a weight, others stand for them, which count for nothing.
+    If fewer have a positive weight, others with weight 0 are added.
     """
     if n == 1:
         share = np.cumsum(weight)
@@ -178,20 +177,20 @@ def _select(weight: np.ndarray, n: int, uniform: float) -> tuple[np.ndarray, np.
 
 
 def _of_options(target: np.ndarray, option: np.ndarray, values: list[np.ndarray]) -> np.ndarray:
-    """[M]: values of the options of each target that candidates were drawn from."""
+    """[M]: value of the option that each candidate was drawn from."""
     sizes = np.array([len(x) for x in values])
     return np.concatenate(values)[(np.cumsum(sizes) - sizes)[target] + option]
 
 
 def _enough(weight: np.ndarray, wanted: int) -> bool:
-    """Candidates of these weights are enough to choose samples from."""
+    """Whether candidates with these weights are enough to select the samples."""
     if wanted < FEW:
         return bool(np.count_nonzero(weight) >= wanted)
     return effective_size(kept_weights(weight, wanted)) >= ENOUGH * wanted
 
 
 def _relative(log_weight: np.ndarray, target: np.ndarray, n_targets: int) -> np.ndarray:
-    """float64 [M]: weights, the largest of each target 1; 0 where none of a target's is any."""
+    """float64 [M]: weights, scaled so that the largest of each target is 1 (or all are 0)."""
     largest = np.full(n_targets, -np.inf)
     np.maximum.at(largest, target, log_weight)
     return np.exp(log_weight - np.where(np.isfinite(largest), largest, 0)[target])
@@ -202,8 +201,8 @@ def _better_proposal(
 ) -> np.ndarray:
     """float64 [M]: probabilities of the starts of further candidates.
 
-    In proportion to the proposal times the root mean square of the weight as it was found (the
-    allocation of least variance), known the better the more candidates a start had.
+    Proportional to the proposal times the root mean square of the observed weights (the allocation
+    of smallest variance), with more trust in starts that had more candidates.
     """
     proposal = start.proposal
     square = (weight * expected[option] / proposal[option]) ** 2

@@ -1,8 +1,8 @@
-"""Demands on sampled crystals, each sample's own: elements, a Wyckoff template, a composition.
+"""Demands on sampled crystals, for each sample: elements, a Wyckoff template, a composition.
 
-The masks here leave no dead end where the space group can meet the demands. What they leave is
-sampled step by step with a look-ahead, which is not yet the model's distribution of crystals that
-meet the demands: `crystaljax.models.wyckoff.importance` weighs and selects samples for that.
+The masks leave no dead end if the space group can meet the demands. Among the allowed choices,
+sampling uses a look-ahead. The result is not yet the model's distribution of crystals that meet the
+demands: `crystaljax.models.wyckoff.importance` selects samples by importance weights for that.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from crystaljax.symmetry.tables import N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 
 LATER = 0.34, 0.73, 0.36
-"""Log-odds that an element that this site does not have comes at a later one: slopes of its
-log-odds at this site and of those that a crystal has it, and intercept. A rough rule, fitted to
-samples of checkpoints/wyckoff-mp20bt, that decides how many candidates are needed, not what is
-sampled."""
+"""Estimate of the log-odds that an element that is not on this site is on a later one: slopes for
+its log-odds at this site and for those that a crystal has it, and intercept. A rough rule, fitted
+to samples of checkpoints/wyckoff-mp20bt. It affects the number of candidates, not the distribution
+of samples."""
 
 
 URGENCY = 0.7
-"""Fall of the log-odds of coming later at each site after the second, likewise."""
+"""Decrease of these log-odds for each site after the second, likewise."""
 
 
 class Places(NamedTuple):
-    """Tables of `Occupations` that a batch refers to, row after row in one piece [n]."""
+    """Tables of `Occupations` for a batch, with all rows concatenated to [n]."""
 
     fewest: Array
     """uint8 [n]"""
@@ -56,7 +56,7 @@ class Progress(Batch):
         return Progress(jnp.zeros((batch, N_SPECIES), jnp.int32))
 
     def after(self, group: Array, letter: Array, species: Array) -> Progress:
-        """One more site each (none where the letter is 0)."""
+        """Progress after one more site each (none where the letter is 0)."""
         added = _multiplicity(group, letter)
         return Progress(self.atoms.at[jnp.arange(len(group)), species].add(added))
 
@@ -64,22 +64,22 @@ class Progress(Batch):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Composition(Batch):
-    """Contents of B primitive cells, as K elements and their atoms (0 of element 0 as padding)."""
+    """Contents of B primitive cells: K elements and their atoms (padding: 0 atoms of element 0)."""
 
     species: Array
-    """int32 [B, K]; all 0 where no composition is demanded."""
+    """int32 [B, K]; all 0 without a demanded composition."""
     atoms: Array
     """int32 [B, K]"""
     stride: Array
     """int32 [B, K]: see `Occupations`."""
     first: Array
-    """int32 [B]: entry of the tables at which the rows of the sample's group start."""
+    """int32 [B]: index in the tables of the first entry of the sample's group."""
     columns: Array
-    """int32 [B]: entries of a row."""
+    """int32 [B]: number of entries of a row."""
 
     @property
     def absent(self) -> Array:
-        """bool [B]: none is demanded."""
+        """bool [B]: whether no composition is demanded."""
         return self.species[:, 0] == 0
 
     def missing(self, progress: Progress, group: Array) -> Array:
@@ -97,10 +97,10 @@ class Composition(Batch):
         row: Array,
         sites_left: Array,
     ) -> tuple[Array, Array]:
-        """Whether the rest can be completed with the element on a letter, and log-weights of it.
+        """Whether each element on each letter leaves a composition that fits, and its log-weight.
 
-        bool and float32 [B, L, K]. `letter` int [B, L], and `row` int [B, L] the group's row after
-        a site on it; `sites_left` int [B] or []: sites there may be, with this one.
+        bool and float32 [B, L, K]. `letter` int [B, L]; `row` int [B, L]: the group's row after a
+        site on it; `sites_left` int [B] or []: largest number of further sites, with this one.
         """
         n_cells = jnp.asarray(tables().n_centering, jnp.int32)[group - 1]
         step = (_multiplicity(group[:, None], letter) // n_cells[:, None])[..., None]
@@ -114,24 +114,24 @@ class Composition(Batch):
         return possible, log_ways
 
     def placed_none(self, progress: Progress, group: Array) -> Array:
-        """bool [B, K]: no atom of the element is there yet."""
+        """bool [B, K]: whether no atom of the element has been placed."""
         return self.missing(progress, group) == self.atoms
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Demanded(Batch):
-    """Demands on B samples beside the elements that may occur."""
+    """Demands on B samples, except for the allowed elements."""
 
     required: Array
     """bool [B, 119]: elements that must occur."""
     frequency: Array
     """float32 [B, 119]: log-odds that crystals have each element."""
     first: Array
-    """float32 [B, 28]: ln of how likely the demands are met after each first letter, up to a
-    constant."""
+    """float32 [B, 28]: ln of the probability that the demands are met after each first letter, up
+    to a constant."""
     template: Array
-    """int32 [B, S + 1]: the letters of all sites, then zeros; zeros alone where none is asked."""
+    """int32 [B, S + 1]: letters of all sites, then zeros; only zeros without a template."""
     composition: Composition
 
     def _row(self, letter: Array, site: Array) -> Array:
@@ -150,10 +150,10 @@ class Demanded(Batch):
         possible: Array,
         sites_left: Array,
     ) -> tuple[Array, Array]:
-        """Letters of the `site`-th site that suit, among `possible`, and the look-ahead.
+        """Allowed letters of the `site`-th site, among `possible`, and the look-ahead.
 
-        bool and float32 [B, 28], 0 for the end. A sequence that lacks a required element goes on
-        if there are letters left. `sites_left` int [] is how many sites there may still be, with
+        bool and float32 [B, 28], index 0 for the end. A sequence that lacks a required element
+        continues if letters are left. `sites_left` int []: largest number of further sites, with
         this one.
         """
         every = jnp.broadcast_to(jnp.arange(N_LETTERS), possible.shape)
@@ -186,9 +186,9 @@ class Demanded(Batch):
         sites_left: Array,
         logits: Array,
     ) -> tuple[Array, Array]:
-        """Elements that suit on `letter` int [B], and the look-ahead: bool and float32 [B, 119].
+        """Allowed elements on `letter` int [B], and the look-ahead: bool and float32 [B, 119].
 
-        `logits` [B, 119] are those they are drawn by; the rest as in `letters`.
+        `logits` [B, 119] are those of the draw; the other arguments are as in `letters`.
         """
         lacking = self._lacking(progress)
         given = self.template[:, 0] > 0
@@ -213,15 +213,15 @@ class Demanded(Batch):
         )
 
     def ahead_after_letter(self, before: Array, look_ahead: Array, letter: Array) -> Array:
-        """float32 [B]: ln of how likely the demands are met after a letter int [B].
+        """float32 [B]: ln of the probability that the demands are met after a letter int [B].
 
-        `look_ahead` is that of `letters`, `before` what `ahead_after_species` gave.
+        `look_ahead` is that of `letters`, `before` the last result of `ahead_after_species`.
         """
         of_letter = jnp.take_along_axis(look_ahead, letter[:, None], axis=1)[:, 0]
         return jnp.where(self.composition.absent, before, of_letter)
 
     def ahead_after_species(self, look_ahead: Array, species: Array) -> Array:
-        """float32 [B]: ln of how likely the demands are met after an element int [B].
+        """float32 [B]: ln of the probability that the demands are met after an element int [B].
 
         `look_ahead` is that of `species`.
         """
@@ -237,15 +237,15 @@ class Demanded(Batch):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Constraints(Batch):
-    """Constraints on B samples, each its own."""
+    """Constraints on B samples, different for each."""
 
     known: Array
-    """bool [B, 119]: elements that are sampled without constraints: those of the training data,
-    and others that were asked for."""
+    """bool [B, 119]: elements that are sampled without constraints: those of the training data and
+    those that the condition names."""
     allowed: Array
     """bool [B, 119]: elements that may occur."""
     demanded: Demanded | None = None
-    """All else; None if nothing is demanded of any sample."""
+    """Other demands; None if no sample has any."""
 
     def satisfied(self, group: Array, progress: Progress) -> Array:
         """bool [B]: finished sequences do what is demanded."""
@@ -254,7 +254,7 @@ class Constraints(Batch):
 
 
 def log_later(logits: Array, frequency: Array) -> Array:
-    """ln of the probability that elements come at a later site, if not at this one: [..., 119]."""
+    """[..., 119]: ln of the probability that elements are on a later site, if not on this one."""
     logp = jax.nn.log_softmax(logits, axis=-1)
     odds = logp - jnp.log1p(-jnp.minimum(jnp.exp(logp), 1 - 1e-6))
     return jax.nn.log_sigmoid(LATER[0] * odds + LATER[1] * frequency + LATER[2])

@@ -1,4 +1,4 @@
-"""Weights of CrystalFormer checkpoints as our parameters, and back.
+"""Import and export of CrystalFormer checkpoints.
 
 The names and shapes are those of the public code (github.com/deepmodeling/CrystalFormer), whose
 modules are numbered in the order of their use.
@@ -33,7 +33,7 @@ CONFIG_FIELDS = {
     "sigmamin": "sigma_min",
     "n_max": "max_sites",
 }
-"""CrystalFormer's name of each of our settings."""
+"""CrystalFormer's names of our settings."""
 
 Params = dict[str, dict[str, np.ndarray]]
 
@@ -41,8 +41,8 @@ Params = dict[str, dict[str, np.ndarray]]
 def read_config(path: str | Path) -> ModelConfig:
     """The model configuration in a CrystalFormer JSON of hyper-parameters.
 
-    Settings it does not give have the published values. ValueError for other element or letter
-    counts than 119 and 28, and for a file that is no JSON object.
+    Missing settings have the published values. ValueError for other numbers of elements or letters
+    than 119 and 28, and for a file that is no JSON object.
     """
     path = Path(path)
     try:
@@ -160,7 +160,7 @@ def _numbered(name: str, number: int) -> str:
 
 
 def _names(names: set[tuple[str, str]]) -> str:
-    """A few of the names, readably."""
+    """Text with a few of the names."""
     listed = ["/".join(name) for name in sorted(names)]
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "") or (
         "nothing"

@@ -3,8 +3,8 @@
 All sequences of a batch are at the same token. The random numbers come from the sample's own key
 and the site, so a sample does not depend on its batch.
 
-Each function is compiled on its own, and one block of the network serves all layers and tokens:
-what is compiled stays small, and no cache is copied, as it would be in a scan over the layers.
+Each function is compiled separately, and one compiled block of the network is used for all layers
+and tokens. So compilation is fast, and no cache is copied, as it would be in a scan over layers.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES, TOKENS_PER_SITE
 
 FIRST_TOKENS = 256
-"""First letters that are passed through the network at a time."""
+"""Number of first letters that are passed through the network at a time."""
 
 Graph = Any  # of the network, as `nnx.split` gives it
 
 
 class Structure:
-    """The graph of a network as an argument that is compiled for: hashed once, not at every call.
+    """The graph of a network as a static argument, hashed only once.
 
-    Of equal graphs there is one (`structure`).
+    Equal graphs are the same object (`structure`).
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -60,31 +60,31 @@ class Structure:
 
 @cache
 def structure(graph: Graph) -> Structure:
-    """That of a graph."""
+    """The `Structure` of a graph."""
     return Structure(graph)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DecodeState:
-    """B sequences after some tokens, all but the cache."""
+    """State of B sequences after some tokens, without the cache."""
 
     rollout: TokenRollout
     """The sampled sequences."""
     constraints: Constraints
     """Demands on each sample."""
     places: Places | None
-    """Tables that the constraints refer to, if they demand anything; not passed through what does
-    not need them, which would copy them."""
+    """Tables that the constraints refer to, if any; passed only to functions that need them, since
+    they would be copied."""
     progress: Progress
     """Progress of the sites so far towards the demands."""
     ahead: Array
-    """float32 [B]: ln of how likely it still is to be met, where all of a demand's sequences are at
-    the same site; up to a constant."""
+    """float32 [B]: ln of the probability that the demand will be met, up to a constant (all
+    sequences of a demand are at the same site)."""
     key: Array
-    """key [B]: each sample's own."""
+    """key [B]: random key of each sample."""
     alive: Array
-    """bool [B]: not ended yet."""
+    """bool [B]: whether the sequence has not ended."""
     letter: Array
     """int32 [B]: letter of the last site; 0 = the end."""
     uniform: Uniforms
@@ -137,7 +137,7 @@ class Decoder:
     def letters(
         self, state: DecodeState, caches: list[Cache], site: int
     ) -> tuple[DecodeState, list[Cache]]:
-        """Sample the letter of the `site`-th site (from 0), and the lattice where none follows."""
+        """Sample the letter of the `site`-th site (from 0), and the lattice if a sequence ends."""
         was_alive, places = state.alive, state.places
         state = replace(state, uniform=draw_uniforms(state.key, np.int32(site)), places=None)
         state = _letter(*self._model, state, places, np.int32(site), self.tempering)
@@ -167,7 +167,7 @@ class Decoder:
     def _advance(
         self, state: DecodeState, caches: list[Cache], place: int
     ) -> tuple[DecodeState, list[Cache]]:
-        """The last token, which is at `place`, through all blocks."""
+        """Pass the last token, at position `place`, through all blocks."""
         hidden, longer = state.hidden, []
         for weights, before in zip(self._layers, caches, strict=True):
             hidden, kept = _advance(

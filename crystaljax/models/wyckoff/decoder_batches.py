@@ -1,4 +1,4 @@
-"""Batches of unfinished sequences: some of them, of several batches, with longer caches."""
+"""Operations on batches of unfinished sequences: select, gather, and enlarge caches."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def _take(batch: Any, rows: Array) -> Any:
 def gather(
     batches: list[tuple[DecodeState, list[Cache]]], batch: np.ndarray, row: np.ndarray
 ) -> tuple[DecodeState, list[Cache]]:
-    """Sequence `row` of `batch` (int [B] both) of batches that refer to the same tables.
+    """Sequences `row` of `batch` (both int [B]), for batches that refer to the same tables.
 
-    From one batch after the other: what is compiled does not depend on how many there are.
+    Batches are processed one by one, so that compilation does not depend on their number.
     """
     places = batches[0][0].places
     bare = [(replace(state, places=None), caches) for state, caches in batches]
@@ -47,7 +47,7 @@ def gather(
 
 @jax.jit
 def _put(batch: Any, other: Any, rows: Array, here: Array) -> Any:
-    """A tree of arrays, with rows of another in the places that are `here` (bool [B])."""
+    """A tree of arrays, with rows of another tree where `here` (bool [B])."""
 
     def put(mine: Array, theirs: Array) -> Array:
         return jnp.where(here.reshape(-1, *[1] * (mine.ndim - 1)), theirs[rows], mine)

@@ -16,24 +16,24 @@ from crystaljax.symmetry.placements import Atoms, Template
 from crystaljax.symmetry.tables import N_GROUPS, tables
 
 OPEN_UNITS = 1, 2, 3, 4, 5, 6, 8, 10, 12, 16
-"""Formula units in the primitive cell that are tried where their number is left open."""
+"""Numbers of formula units in the primitive cell that are tried if none is given."""
 
 OPEN_PARTS = 400
-"""Parts of a composition at most (see `Occupations`) where the number of formula units is open;
-one formula unit may have more."""
+"""Largest number of remainders of a composition (see `Occupations`) if the number of formula units
+is open; one formula unit may have more."""
 
 
 UNKNOWN = 0.03
-"""Share of crystals that are supposed to have an element where training data are not known."""
+"""Assumed share of crystals with an element if the training data are unknown."""
 
 
 class TrainingCounts(NamedTuple):
-    """What is known of the training data."""
+    """Statistics of the training data."""
 
     space_groups: np.ndarray
-    """int [230]: crystals of each space group (or how often each is to be drawn, relative)."""
+    """int [230]: number of crystals of each space group (or relative frequency to draw it)."""
     elements: np.ndarray | None = None
-    """int [119]: crystals with each element."""
+    """int [119]: number of crystals with each element."""
     of_formula: Callable[[np.ndarray], np.ndarray] | None = None
     """float64 [230] p(space group | formula), from atoms int [119]."""
 
@@ -43,7 +43,7 @@ class Demand:
     """Demands of one condition on sequences, as arrays."""
 
     known: np.ndarray
-    """bool [119]: elements that are sampled unless other ones are demanded."""
+    """bool [119]: elements that are sampled by default."""
     allowed: np.ndarray
     """bool [119]: elements that may occur."""
     required: np.ndarray
@@ -63,12 +63,12 @@ class Demand:
 
     @property
     def binding(self) -> bool:
-        """Some samples of the model in these space groups would not meet it."""
+        """Whether some samples of the model in these space groups would not meet it."""
         return self.asks_elements or self.template is not None
 
     @property
     def asks_elements(self) -> bool:
-        """Not all elements that the model samples suit."""
+        """Whether some elements that the model samples are not allowed."""
         return bool((self.known & ~self.allowed).any() or self.required.any())
 
     @property
@@ -81,7 +81,7 @@ class Demand:
         return outlook(self.atoms[unit], self.letters, self.groups)
 
     def contents(self, unit: int) -> tuple[Atoms, Template]:
-        """What the tables of one of the contents are of: arguments of `occupations`."""
+        """Arguments of `occupations` for one of the contents."""
         return self.atoms[unit], self.letters
 
 
@@ -90,10 +90,10 @@ def make_demands(
     max_sites: int,
     training: TrainingCounts,
 ) -> list[Demand]:
-    """The demand of each condition; ValueError naming the first that cannot be asked, and why.
+    """The demand of each condition; ValueError naming the first impossible one, with the reason.
 
-    Space groups are as frequent as in the training data; groups asked for that it lacks count once.
-    Elements that it lacks are sampled only if elements or a formula name them.
+    Space groups have their frequencies in the training data; requested groups that it lacks count
+    once. Elements that it lacks are sampled only if the condition's elements or formula name them.
     """
     made: dict[Condition, Demand] = {}
     for i, condition in enumerate(conditions):
@@ -163,9 +163,9 @@ def with_groups(
 ) -> list[Condition]:
     """Conditions of formulas with a space group each, drawn by p(space group | formula).
 
-    Of groups that cannot hold the formula none is drawn, and tables are made of those alone that
-    are looked at. Other conditions, those of one group, and those that no group can meet stay as
-    they are, and so do all where p(space group | formula) is not known.
+    Groups that cannot hold the formula are not drawn; tables are made only for groups that are
+    tried. Conditions without a formula, with one group, or that no group can meet are not changed,
+    and none is if p(space group | formula) is unknown.
     """
     found = list(conditions)
     if training.of_formula is None:
@@ -184,9 +184,9 @@ def with_groups(
 
 
 def _weights_of_formula(condition: Condition, training: TrainingCounts) -> np.ndarray:
-    """float64 [230]: how often groups that a condition allows are drawn for its formula.
+    """float64 [230]: weights of the groups that a condition allows, for its formula.
 
-    Groups that training data lack, and that were asked for, are as rare as the rarest.
+    Requested groups that the training data lack have the smallest weight of the others.
     """
     assert training.of_formula is not None and condition.content is not None
     allowed = _group_weights(condition, training.space_groups) > 0
@@ -198,9 +198,9 @@ def _weights_of_formula(condition: Condition, training: TrainingCounts) -> np.nd
 def _fitting(
     condition: Condition, weight: np.ndarray, n: int, max_sites: int, rng: np.random.Generator
 ) -> list[int]:
-    """n rows of group tables, drawn by weights [230] among those that hold a formula.
+    """n rows of group tables, drawn by weights [230] among groups that can hold a formula.
 
-    Empty if none does, or the formula is too large to tell.
+    Empty if none can, or the formula is too large for a test.
     """
     drawn, fits = np.full(n, -1), np.zeros(N_GROUPS, bool)
     while (left := drawn < 0).any():
@@ -222,7 +222,7 @@ def _fitting(
 
 
 def _log_odds(element_counts: np.ndarray | None, n_crystals: int) -> np.ndarray:
-    """float32 [119]: log-odds that crystals have each element; all alike if it is not known."""
+    """float32 [119]: log-odds that crystals have each element; all equal if unknown."""
     if element_counts is None:
         return np.full(N_SPECIES, math.log(UNKNOWN / (1 - UNKNOWN)), np.float32)
     share = (np.asarray(element_counts, float) + 1) / (n_crystals + 2)
@@ -231,7 +231,7 @@ def _log_odds(element_counts: np.ndarray | None, n_crystals: int) -> np.ndarray:
 
 
 def _group_weights(condition: Condition, counts: np.ndarray) -> np.ndarray:
-    """float64 [230]: how often groups are drawn that the condition allows, by their positions."""
+    """float64 [230]: weights of the groups that the condition allows, by their positions."""
     weight = np.asarray(counts, float)
     if condition.space_groups is not None:
         chosen = np.isin(np.arange(1, N_GROUPS + 1), condition.space_groups)
@@ -245,7 +245,7 @@ def _group_weights(condition: Condition, counts: np.ndarray) -> np.ndarray:
 
 
 def _sorted_species(content: np.ndarray) -> np.ndarray:
-    """int [K]: elements of a formula, [119] atoms of each, the least first."""
+    """int [K]: elements of a formula (int [119] atoms of each), by increasing amount."""
     species = np.flatnonzero(content)
     return species[np.argsort(content[species], kind="stable")]
 
@@ -253,9 +253,9 @@ def _sorted_species(content: np.ndarray) -> np.ndarray:
 def _units(
     condition: Condition, groups: np.ndarray, max_sites: int
 ) -> tuple[tuple[tuple[int, ...], ...], np.ndarray]:
-    """Contents of the primitive cell that fit some of the groups, and which these are: bool [230].
+    """Contents of the primitive cell that fit some groups, and these groups: bool [230].
 
-    ValueError for a formula that has too many parts to tell apart.
+    ValueError for a formula with too many remainders.
     """
     content = condition.content
     assert content is not None

@@ -16,17 +16,17 @@ from crystaljax.crystal import Array
 from crystaljax.models.rules import exclude
 
 N_PROPOSALS = 16
-"""Proposals for a von Mises sample. At least 0.65 of them are accepted whatever κ, so that none
-is in one sample of 3e7; the first one is taken then."""
+"""Number of proposals for a von Mises sample. At least 0.65 of them are accepted for any κ, so that
+all are rejected in one of 3e7 samples; then the first one is used."""
 
 N_VON_MISES = 1 + 3 * N_PROPOSALS
-"""Uniform numbers that a von Mises sample takes."""
+"""Number of uniform numbers for a von Mises sample."""
 
 NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(8)
 """Gauss-Legendre quadrature on [-1, 1] for bins no wider than a component."""
 
 TINY = 1e-7
-"""Stands for a uniform number that is zero where its logarithm or quantile is taken."""
+"""Smallest uniform number of which the logarithm or quantile is taken."""
 
 
 class Mixture(NamedTuple):
@@ -64,9 +64,9 @@ def gaussian_logp(x: Array, mixture: Mixture) -> Array:
 def von_mises_bin_logp(angle: Array, width: Array | float, mixture: Mixture) -> Array:
     """Log-probability [...] of bins of `width` radians around angles [...] under a mixture.
 
-    Bins no wider than a component are integrated by quadrature. For narrower components, with
-    z = 2 √κ sin(θ/2) the density is a Gaussian one in z over cos(θ/2), which hardly changes where
-    such a component has weight.
+    Bins no wider than a component are integrated by quadrature. For narrower components, the
+    density is, with z = 2 √κ sin(θ/2), a Gaussian in z divided by cos(θ/2), which is nearly
+    constant where such a component has weight.
     """
     kappa = mixture.concentration
     offset = (angle[..., None] - mixture.loc + jnp.pi) % (2 * jnp.pi) - jnp.pi
@@ -127,7 +127,7 @@ def temper_gaussian(mixture: Mixture, temperature: Array) -> Mixture:
 
 
 def sample_categorical(uniform: Array, logits: Array) -> Array:
-    """int32 [...]: the choice that uniform numbers [...] in [0, 1) make from logits [..., n].
+    """int32 [...]: choices from logits [..., n] by uniform numbers [...] in [0, 1).
 
     By inversion of the cumulative distribution; choices of probability zero are never made.
     """
@@ -137,11 +137,11 @@ def sample_categorical(uniform: Array, logits: Array) -> Array:
 
 
 def sample_among(uniform: Array, logits: Array, allowed: Array) -> Array:
-    """int32 [...]: as `sample_categorical`, only what is allowed, bool [..., n].
+    """int32 [...]: as `sample_categorical`, restricted to allowed choices, bool [..., n].
 
-    Where all of `logits` would choose something allowed, that is the choice: masks change few
-    samples of a seed. Elsewhere the place within the refused choice's interval is a uniform number
-    again, and chooses among the allowed ones.
+    If the choice from all `logits` is allowed, it is taken, so that masks change few samples of a
+    seed. Otherwise the position within the refused choice's interval is a uniform number, which
+    chooses among the allowed ones.
     """
     probability = jax.nn.softmax(logits, axis=-1)
     cumulative = jnp.cumsum(probability, axis=-1)
@@ -172,7 +172,7 @@ def sample_von_mises(uniform: Array, mixture: Mixture) -> Array:
 
 
 def _component(uniform: Array, mixture: Mixture) -> tuple[Array, Array]:
-    """Mean and concentration [...] of a component drawn by its weight."""
+    """Mean and concentration [...] of a component that is drawn by its weight."""
     k = sample_categorical(uniform, mixture.logits)[..., None]
     loc, concentration = (
         jnp.take_along_axis(x, k, axis=-1)[..., 0] for x in (mixture.loc, mixture.concentration)
@@ -184,9 +184,9 @@ def _von_mises(uniform: Array, kappa: Array) -> Array:
     """Angles [...] around zero, by rejection from a wrapped Cauchy density.
 
     D. J. Best and N. I. Fisher, Applied Statistics 28, 152 (1979), with their ρ and
-    r = (1 + ρ²)/2ρ rearranged so that float32 is accurate from κ = 0 (uniform angles) to 1e6 and
-    beyond. All proposals, made of uniform numbers [..., proposals, 3], are computed at once, and
-    the first that is accepted is taken: without a loop, every sample costs the same.
+    r = (1 + ρ²)/2ρ rearranged so that float32 is accurate from κ = 0 (uniform angles) to above 1e6.
+    All proposals, from uniform numbers [..., proposals, 3], are computed at once, and the first
+    accepted one is taken, without a loop.
     """
     kappa = jnp.maximum(kappa, 1e-4)[..., None]
     root = jnp.sqrt(1 + 4 * kappa**2)

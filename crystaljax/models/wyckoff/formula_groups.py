@@ -1,11 +1,11 @@
-"""p(space group | formula) from the formulas of a training set: its crystals of like formulas.
+"""p(space group | formula), estimated from training crystals of similar formulas.
 
-Crystals of the same anonymous formula (AB2, ABC3) count the more, the more alike their elements
-are to those in the same roles; few or unlike ones leave it to all crystals of the anonymous
-formula, and these to the whole training set (Dirichlet priors around the next coarser
-distribution). Mean ln p of the crystals of mp20_bt/val by those of mp20_bt/train: -3.86 by the
-training set's space groups alone, -2.98 by those of the anonymous formula, -2.09 so
-(of mp20_bt/test -3.91, -2.98 and -2.14).
+Crystals of the same anonymous formula (AB2, ABC3) are weighted by the similarity of their elements
+to those in the same roles. The prior of this distribution is that of all crystals of the anonymous
+formula, whose prior is that of the whole training set (Dirichlet priors). Mean ln p of the crystals
+of mp20_bt/val, estimated from mp20_bt/train: -3.86 with the space groups of the training set, -2.98
+with those of the anonymous formula, and -2.09 with this estimate (mp20_bt/test: -3.91, -2.98 and
+-2.14).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ SCALE = 2.0
 """Sum of the differences of Mendeleev numbers over the elements at which a crystal counts 1/e."""
 
 ANONYMOUS = 0.3
-"""Crystals that the distribution of the anonymous formula counts for."""
+"""Weight of the prior by the anonymous formula, in crystals."""
 
 MARGINAL = 10.0
-"""Crystals that the training set's counts for within that of the anonymous formula."""
+"""Weight, in crystals, of the training set's distribution in that of the anonymous formula."""
 
 MAX_ARRANGEMENTS = 720
-"""Ways to give elements of equal amounts each other's roles that are tried, at most."""
+"""Largest number of permutations of elements of equal amounts that are tried."""
 
 Anonymous = tuple[int, ...]
-"""Amounts of the elements, the least first."""
+"""Amounts of the elements, in increasing order."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class _Known:
     """Crystals of one anonymous formula."""
 
     elements: np.ndarray
-    """int [R, K]: by amount, the least first."""
+    """int [R, K]: elements, by increasing amount."""
     group: np.ndarray
     """int [R]: rows of group tables."""
 
@@ -92,7 +92,7 @@ def _anonymous(content: np.ndarray) -> tuple[Anonymous, np.ndarray]:
 
 
 def _arrangements(amounts: Anonymous) -> list[list[int]]:
-    """Orders of the elements in which amounts stay as they are."""
+    """Permutations of the elements that do not change the amounts."""
     blocks = [
         permutations([i for i, n in enumerate(amounts) if n == amount])
         for amount in dict.fromkeys(amounts)

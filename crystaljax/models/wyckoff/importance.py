@@ -1,8 +1,8 @@
-"""Selection of weighted candidates: samples whose weights are as equal as their number allows.
+"""Selection of samples from weighted candidates, with weights as equal as possible.
 
 Rejection control (Liu, Chen and Wong, J. Am. Stat. Assoc. 93, 1022, 1998): a candidate of weight w
 is kept with probability min(1, w/c) and then has the weight max(w, c). No candidate is selected
-twice, and weights differ only where even c was exceeded.
+twice, and only weights above c differ.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def effective_size(weight: np.ndarray) -> float:
-    """Samples of equal weight that are worth as much as these: (Σw)²/Σw², 0 if all weights are 0.
+    """Effective sample size (Σw)²/Σw²; 0 if all weights are 0.
 
     A. Kong, J. S. Liu and W. H. Wong, J. Am. Stat. Assoc. 89, 278 (1994).
     """
@@ -22,7 +22,7 @@ def effective_size(weight: np.ndarray) -> float:
 def threshold(weight: np.ndarray, n: int) -> float:
     """The c for which n candidates are kept on average, from weights float64 [M] ≥ 0.
 
-    The least positive weight if no more than n are positive; then all of these are kept.
+    If at most n weights are positive, the smallest positive one, so that all of them are kept.
     """
     positive = np.sort(weight[weight > 0])[::-1]
     if len(positive) <= n:
@@ -33,7 +33,7 @@ def threshold(weight: np.ndarray, n: int) -> float:
 
 
 def kept_weights(weight: np.ndarray, n: int) -> np.ndarray:
-    """float64 [n or fewer]: the weights that n of the candidates will have, in no order."""
+    """float64 [n or fewer]: the weights of n selected candidates, in no particular order."""
     c = threshold(weight, n)
     above = np.sort(weight[weight > c])
     n_kept = min(n, int(np.count_nonzero(weight)))
@@ -43,8 +43,8 @@ def kept_weights(weight: np.ndarray, n: int) -> np.ndarray:
 def select(weight: np.ndarray, n: int, uniform: float) -> tuple[np.ndarray, np.ndarray]:
     """Rows of up to n candidates, in order, and their weights, from weights float64 [M] ≥ 0.
 
-    Fewer than n only where fewer weights are positive. Each is kept with probability min(1, w/c),
-    by systematic sampling from a `uniform` number in [0, 1).
+    Fewer than n only if fewer weights are positive. Each is kept with probability min(1, w/c), by
+    systematic sampling with a `uniform` number in [0, 1).
     """
     c = threshold(weight, n)
     certain = (weight >= c) & (weight > 0)

@@ -42,7 +42,7 @@ class LogProb(NamedTuple):
 
 
 class BinWidths(NamedTuple):
-    """Widths of the bins whose probabilities are asked for, rather than densities."""
+    """Widths of bins, for probabilities of bins instead of densities."""
 
     coordinate: Array | float
     """[]: of fractional coordinates."""
@@ -90,7 +90,7 @@ def _block_parts(
     counted: Array,
     bins: BinWidths | None,
 ) -> LogProb:
-    """`log_prob` for those crystals that are in one block, zero for the others."""
+    """`log_prob` of the crystals in one block; zero for the others."""
     output, end_output = _outputs(model, packed, key)
     parts = _site_parts(model, packed, output, counted, bins)
 

@@ -1,7 +1,8 @@
-"""Space groups, formula units and first letters by how likely a demand is met from them.
+"""Look-ahead: space groups, formula units and first letters by the probability to meet a demand.
 
-The network says exactly what the first letter and the first element are; what follows is estimated
-(`Occupations.log_ways`, `constraints.log_later`). Importance weights correct the estimate.
+The distribution of the first letter and element is exact, from the network. The probability of the
+remaining sites is estimated (`Occupations.log_ways`, `constraints.log_later`); importance weights
+correct the estimate.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from crystaljax.symmetry.tables import N_GROUPS, N_LETTERS, tables
 from crystaljax.tokenizations.wyckoff import N_SPECIES
 
 K_STEP = 8
-"""Elements of compositions are padded to a multiple of it, so that nothing is compiled anew."""
+"""The number of elements of compositions is padded to a multiple of this, for few compilations."""
 
 PLACES = 2**22, 2**26
-"""Entries of a batch's tables: few sizes, for the same reason."""
+"""Sizes of a batch's tables: few, for the same reason."""
 
 EXPLORE = 0.02
-"""Share of candidates that start as often as without look-ahead."""
+"""Share of candidates whose start is drawn without look-ahead."""
 
 
 class FirstSites:
-    """The network's first letters and elements, of some space groups.
+    """The network's distributions of first letters and elements, for some space groups.
 
     Args:
       decoder: the network.
       groups: bool [230].
-      of_elements: bool [230], those of them of which elements are needed.
+      of_elements: bool [230], the groups for which elements are needed.
     """
 
     def __init__(self, decoder: Decoder, groups: np.ndarray, of_elements: np.ndarray) -> None:
@@ -61,13 +62,13 @@ class FirstSites:
         return self._totals[key]
 
     def of_groups(self, groups: np.ndarray) -> np.ndarray:
-        """int [R]: the first letters, among the P, of groups bool [230], by group."""
+        """int [R]: indices among the P first letters of those of groups bool [230], by group."""
         return np.flatnonzero(groups[self.group])
 
     def scores(self, rows: np.ndarray, ahead: np.ndarray) -> np.ndarray:
         """float64 [230]: ln of the mean of exp(`ahead`), [R], over a group's first letters `rows`.
 
-        -inf for groups that have none of them.
+        -inf for groups without any of them.
         """
         found = np.full(N_GROUPS, -np.inf)
         group = self.group[rows]
@@ -83,7 +84,7 @@ class FirstSites:
         return found
 
     def ahead(self, demand: Demand, unit: int, rows: np.ndarray) -> np.ndarray:
-        """float64 [R]: ln of how likely the demand is met after each first letter of `rows`."""
+        """float64 [R]: ln of the probability to meet the demand, by first letter of `rows`."""
         value = np.zeros(len(rows))
         if demand.atoms:
             value = self._composition(demand, demand.outlook(unit), rows)
@@ -98,7 +99,7 @@ class FirstSites:
         return value
 
     def _elements(self, demand: Demand, rows: np.ndarray) -> np.ndarray:
-        """float64 [R]: allowed elements now, and required ones now or later."""
+        """float64 [R]: `ahead` for allowed elements (now) and required ones (now or later)."""
         required = np.flatnonzero(demand.required)
         rest = demand.allowed & ~demand.required
         terms = [self.total(rest)[rows] if rest.any() else np.full(len(rows), -np.inf)]
@@ -108,7 +109,7 @@ class FirstSites:
         return _logsumexp(np.stack(terms, axis=-1)) + sum(later)
 
     def _composition(self, demand: Demand, outlook: Outlook, rows: np.ndarray) -> np.ndarray:
-        """float64 [R]: an element of the formula now, the rest after it.
+        """float64 [R]: `ahead` for a formula: one of its elements now, the remainder later.
 
         The composition fits all of the groups.
         """
@@ -121,7 +122,7 @@ class FirstSites:
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Ways to start a sequence for one demand, M of them: a space group and formula units."""
+    """M starts of a sequence for one demand: space group and number of formula units."""
 
     unit: np.ndarray
     """int [M]"""
@@ -133,7 +134,7 @@ class Start:
     """float64 [M]: probabilities with which candidates start."""
 
     def of_group(self, group: int) -> Start:
-        """Those of one group."""
+        """The starts in one group."""
         mine = self.group == group
         share = self.proposal[mine]
         return Start(self.unit[mine], self.group[mine], self.prior[mine], share / share.sum())
@@ -142,7 +143,7 @@ class Start:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Begun(Batch):
-    """N candidates of several demands before their first site."""
+    """N candidates for several demands, before their first site."""
 
     demand: np.ndarray
     """int [N]"""
@@ -151,18 +152,18 @@ class Begun(Batch):
     group: np.ndarray
     """int [N]: rows of group tables."""
     log_weight: np.ndarray
-    """float64 [N]: of starting so."""
+    """float64 [N]: ln of the weight of the start."""
     pool: np.ndarray
-    """int [N]: which are selected from together after the first site."""
+    """int [N]: pool; candidates of a pool are narrowed together after the first sites."""
     narrows: np.ndarray
-    """bool [N]: not all of the pool are finished."""
+    """bool [N]: whether only a part of the pool will be finished."""
 
 
 class Starts:
-    """Starts of several demands, and constraints on sequences that begin with one.
+    """Starts for several demands, and constraints on sequences that begin with them.
 
     Args:
-      demands: what is demanded.
+      demands: the demands.
       decoder: the network that will be sampled.
     """
 
@@ -208,7 +209,7 @@ class Starts:
         return Start(unit[at], group[at], prior[at], proposal)
 
     def length(self, begun: Begun) -> np.ndarray:
-        """int [N]: sites of sequences that start so, at least."""
+        """int [N]: smallest number of sites of sequences with these starts."""
         variants, variant = np.unique(self._variant[begun.demand] + begun.unit, return_inverse=True)
         sites = np.zeros((len(variants), N_GROUPS), int)
         for row, place in enumerate(variants.tolist()):
@@ -221,9 +222,9 @@ class Starts:
         return sites[variant.ravel(), begun.group]
 
     def chunks(self, begun: Begun, most: int) -> Iterator[np.ndarray]:
-        """Rows of whole pools, int [n] with n ≤ `most` if pools are not larger.
+        """Chunks (rows, int [n]) of whole pools, with n ≤ `most` unless a pool is larger.
 
-        Pools of short sequences first; the tables of a chunk have a limited size.
+        Pools of short sequences come first; the tables of a chunk have a limited size.
         """
         n = np.bincount(begun.pool)
         length = np.bincount(begun.pool, self.length(begun)) / n
@@ -243,7 +244,7 @@ class Starts:
         yield np.concatenate(chunk)
 
     def _entries(self, begun: Begun) -> Iterator[tuple[object, int]]:
-        """Tables of space groups that are referred to, and their sizes."""
+        """Tables of space groups that the candidates need, and their sizes."""
         starts = zip(begun.demand.tolist(), begun.unit.tolist(), begun.group.tolist(), strict=True)
         for i, u, g in {*starts}:
             if self.demands[i].atoms:
@@ -251,7 +252,7 @@ class Starts:
                 yield (atoms, letters, g), table_size(atoms, letters, g)
 
     def constraints(self, begun: Begun) -> tuple[Constraints, Places]:
-        """Constraints on sequences that start so, and the tables they refer to."""
+        """Constraints on sequences with these starts, and the tables that they refer to."""
         demand = begun.demand
         asked = [self.demands[i] for i in demand]
         composition, places = self._compositions(demand, begun.unit, begun.group)
@@ -296,7 +297,7 @@ class Starts:
 
 
 def _template(letters: np.ndarray) -> np.ndarray:
-    """float64 [230]: ln of how likely sequences go on with a template after its first site."""
+    """float64 [230]: ln of the probability of following a template after its first site."""
     occupied, again = occupancies()
     skipped = np.cumsum(np.log1p(-occupied), axis=1)
     total = np.zeros(N_GROUPS)
@@ -311,13 +312,13 @@ def _template(letters: np.ndarray) -> np.ndarray:
 
 
 def _log_later(logp: np.ndarray, frequency: float) -> np.ndarray:
-    """`constraints.log_later`, of log-probabilities of one element."""
+    """`constraints.log_later` for log-probabilities of one element."""
     odds = logp - np.log1p(-np.minimum(np.exp(logp), 1 - 1e-6))
     return -np.logaddexp(0, -(LATER[0] * odds + LATER[1] * frequency + LATER[2]))
 
 
 def _logsumexp(x: np.ndarray) -> np.ndarray:
-    """ln Σ exp(x) over the last axis; -inf where all are."""
+    """ln Σ exp(x) over the last axis; -inf if all are -inf."""
     largest = x.max(axis=-1, keepdims=True)
     largest = np.where(np.isfinite(largest), largest, 0)
     with np.errstate(divide="ignore"):

@@ -1,4 +1,4 @@
-"""Sequences that were sampled from a Wyckoff transformer, with their log-probabilities."""
+"""Sequences sampled from a Wyckoff transformer, with their log-probabilities."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class TokenRollout(Batch):
     tokens: WyckoffTokens
     """[N]"""
     logp: Array
-    """float32 [N]: ln of the probability (density) under the distribution that it was drawn from,
-    token by token, with its temperature, top-p, masks and look-ahead. Under constraints samples
-    are selected from such draws: this is the proposal's, not that of the selected ones."""
+    """float32 [N]: ln of the probability (density) under the sampling distribution of the tokens,
+    with temperature, top-p, masks and look-ahead. Under constraints, samples are selected from such
+    draws; this is the log-probability of the proposal, not of the selected samples."""
     logp_model: Array
-    """float32 [N]: ln p under the model itself; `log_prob` of the tokens gives the same."""
+    """float32 [N]: ln p under the model itself, equal to `log_prob` of the tokens."""
     log_weight: Array
-    """float32 [N]: ln of the weight that the sample should have in averages, up to a constant; all
-    equal where samples are exact, −inf where the demands are not met."""
+    """float32 [N]: ln of the sample's weight in averages, up to a constant; all equal if samples
+    are exact, −inf where the demands are not met."""
     satisfied: Array
-    """bool [N]: the sample does what the constraints demand."""
+    """bool [N]: whether the sample meets the constraints."""
 
     @property
     def weight(self) -> np.ndarray:
-        """float64 [N]: what samples count for in averages, 1 on average; all 0 if none is met."""
+        """float64 [N]: weights of samples in averages, with mean 1; all 0 if no demand is met."""
         log_weight = np.asarray(self.log_weight, np.float64)
         if not np.isfinite(log_weight).any():
             return np.zeros(len(log_weight))
@@ -44,7 +44,7 @@ class TokenRollout(Batch):
 
     @property
     def effective_size(self) -> float:
-        """Samples of equal weight that are worth as much: (Σw)²/Σw² (Kong, JASA 89, 278, 1994)."""
+        """Effective sample size (Σw)²/Σw² (Kong, JASA 89, 278, 1994)."""
         return effective_size(self.weight)
 
     @staticmethod
@@ -62,13 +62,13 @@ class TokenRollout(Batch):
         return TokenRollout(tokens, zeros, zeros.copy(), zeros.copy(), np.zeros(n, bool))
 
     def with_choice(self, where: Array, choice: Choice) -> TokenRollout:
-        """One more letter or element `where` (bool [N])."""
+        """The rollout with one more letter or element `where` (bool [N])."""
         rollout = self.with_logp(where, choice.logp, choice.logp_model)
         log_weight = rollout.log_weight + jnp.where(where, choice.log_weight, 0)
         return replace(rollout, log_weight=log_weight)
 
     def with_logp(self, where: Array, logp: Array, logp_model: Array) -> TokenRollout:
-        """Log-probabilities [N] of one more part `where` (bool [N])."""
+        """The rollout with log-probabilities [N] of one more part added `where` (bool [N])."""
         return replace(
             self,
             logp=self.logp + jnp.where(where, logp, 0),

@@ -1,10 +1,10 @@
-"""Samples of a Wyckoff transformer: the loop over sites, and the choice among candidates.
+"""Sampling of a Wyckoff transformer: the loop over sites, and the selection among candidates.
 
-Under demands (elements, template, formula) sequences are drawn with masks and a look-ahead, which
-is not the model's distribution of crystals that meet the demands. So candidates are drawn in
-rounds, with importance weights, and samples are selected from them until their weights are nearly
-equal. Candidates of all demands of a call, and of all their space groups and formula units, are
-drawn together.
+Under demands (elements, template, formula) sequences are drawn with masks and a look-ahead. This is
+not the model's distribution of crystals that meet the demands. So candidates are drawn in rounds,
+with importance weights, until samples with nearly equal weights can be selected from them. The
+candidates of all demands of a call, and of all their space groups and formula units, are drawn
+together.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SMALLEST_BATCH = 16
 """Batches are not made smaller than this."""
 
 ANY = -1
-"""Stands for any space group."""
+"""Row of group tables that stands for any space group."""
 
 CACHE_SITES = (2, 4, 7, 12)
 """Cache lengths, in sites, before the longest: attention reads no more of it than needed."""
@@ -53,7 +53,7 @@ class Sampler:
     Args:
       graph, params: the network, as `nnx.split` gives it.
       seed, sampling: how to sample.
-      training: what samples take from the training data.
+      training: statistics of the training data.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Sampler:
         far as `max_candidates` allows."""
 
     def sample(self, conditions: Sequence[Condition], repeat: int = 1) -> TokenRollout:
-        """`repeat` samples in a row, of the same space group, for each condition: [N · repeat].
+        """`repeat` consecutive samples, of the same space group, for each condition: [N · repeat].
 
-        Arrays are numpy's. Space group (and formula units, where they are open) and crystal are
-        distributed as they are given that the condition is met; but groups of formulas by
-        p(space group | formula), if that is known, and the crystal as it is given the group, too.
-        Samples that do not meet it, where too few candidates did, are not `satisfied`. ValueError
-        naming the condition that cannot be asked.
+        Arrays are numpy's. Samples (space group, number of formula units if open, crystal) follow
+        the model's distribution given that the condition is met. Space groups of formulas follow
+        p(space group | formula) instead, if it is known, and the crystal the model's distribution
+        given the group. If too few candidates meet the condition, the other samples are not
+        `satisfied`. ValueError naming a condition that is impossible.
         """
         size = self.decoder.config.max_sites
         conditions = with_groups(conditions, size, self._training, self._rng)
@@ -102,7 +102,7 @@ class Sampler:
         first = self._of_groups(starts, which, np.full(len(which), ANY))
         if repeat == 1:
             return first
-        # The others of a row have the first one's group, which is thus distributed as it should be.
+        # The other samples have the first one's group, which has the right distribution.
         others = self._of_groups(starts, np.repeat(which, repeat - 1), _repeated(first, repeat - 1))
         rows = np.zeros((len(which), repeat), int)
         rows[:, 0] = np.arange(len(which))
@@ -111,10 +111,10 @@ class Sampler:
         return both[rows.ravel()]
 
     def _of_groups(self, starts: Starts, which: np.ndarray, group: np.ndarray) -> TokenRollout:
-        """A sample of each of the demands `which` int [N], in space group `group` int [N].
+        """A sample for each of the demands `which` int [N], in space group `group` int [N].
 
-        Groups are rows of group tables, or `ANY`. Samples of one demand and group are chosen from
-        common candidates.
+        Groups are rows of group tables, or `ANY`. Samples of one demand and group are selected from
+        the same candidates.
         """
         pairs = np.stack([which, group], axis=1)
         unique, pair = np.unique(pairs, axis=0, return_inverse=True)
@@ -123,11 +123,11 @@ class Sampler:
             start = starts.starts[i] if at == ANY else starts.starts[i].of_group(at)
             targets.append(Target(i, start, n, starts.demands[i].binding))
         found = self._choose(starts, targets)
-        # Target by target; back to the order that was asked for.
+        # Sorted by target; restore the original order.
         return found[np.argsort(np.argsort(pair.ravel(), kind="stable"), kind="stable")]
 
     def _decode(self, groups: np.ndarray, constraints: Constraints) -> TokenRollout:
-        """The next sample for each of N space groups, int32 [N], without demands."""
+        """A new sample for each of N space groups, int32 [N], without demands."""
         result = TokenRollout.empty(groups, self.decoder.config.max_sites)
         size = self._sampling.batch_size
         for first in range(0, len(groups), size):
@@ -149,8 +149,8 @@ class Sampler:
     def draw(self, starts: Starts, begun: Begun) -> tuple[np.ndarray, TokenRollout]:
         """Finish one in `FUNNEL` of N candidates; which (int [K]), with their own weights.
 
-        Of each pool those that look best after the second element are likelier to be kept, with
-        weights that make up for it (rejection control).
+        Candidates with larger weights after the second element are more likely to be kept, and the
+        weights are corrected for it (rejection control).
         """
         size = self._sampling.batch_size
         most = FUNNEL * max(size, POOL)
@@ -181,9 +181,9 @@ class Sampler:
     def _begin(
         self, starts: Starts, begin: Begun, numbers: np.ndarray
     ) -> list[tuple[DecodeState, list[Cache]]]:
-        """Batches of candidates up to the second element; the last one has some left over.
+        """Batches of candidates up to the second element; the last batch may have unused rows.
 
-        `numbers` int [N] count them from the first that is not drawn yet.
+        `numbers` int [N] count the candidates from the first that has not been drawn.
         """
         constraints, places = starts.constraints(begin)
         group = (begin.group + 1).astype(np.int32)
@@ -201,7 +201,7 @@ class Sampler:
         return batches
 
     def _choose(self, starts: Starts, targets: list[Target]) -> TokenRollout:
-        """Samples of T targets, target by target."""
+        """Samples of T targets, sorted by target."""
         pool = Pool(targets, self._sampling.max_candidates)
         open_targets = np.arange(len(targets))
         while len(open_targets):
@@ -257,9 +257,9 @@ def _finish(
     site: int,
     has_element: bool = False,
 ) -> Iterator[tuple[np.ndarray, TokenRollout]]:
-    """The first n sequences of a batch, which end with the letter, or the element, of a site.
+    """Finish the first n sequences of a batch, whose last token is the letter or element of a site.
 
-    Yields some of them, finished, at a time, with their rows.
+    Yields finished sequences in parts, with their rows.
     """
     first = True
     rows, size = np.arange(n), len(state.key)
@@ -288,13 +288,13 @@ def _finish(
 
 
 def _lengths(decoder: Decoder) -> list[int]:
-    """Tokens that caches have room for, as they grow."""
+    """Lengths of the growing caches, in tokens."""
     most = decoder.config.max_sites
     return [_length(n) for n in (*CACHE_SITES, most) if n <= most]
 
 
 def _length(sites: int) -> int:
-    """Tokens of so many sites and of the end."""
+    """Number of tokens of a number of sites and the end."""
     return sites * TOKENS_PER_SITE + 1
 
 

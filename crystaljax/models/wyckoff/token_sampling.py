@@ -1,7 +1,7 @@
-"""Drawing a token from what the network predicts, with its log-probability.
+"""Draws tokens from the network's predictions, with log-probabilities.
 
-Each draw gives two: under the distribution that was sampled, which a user may have sharpened or
-constrained, and under the model itself.
+Each draw gives two log-probabilities: under the sampling distribution (with temperature, top-p and
+constraints), and under the model itself.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Tempering:
     """Changes of the model's distributions for sampling."""
 
     temperature: Array
-    """[]: logits are divided by it, continuous densities narrowed accordingly."""
+    """[]: logits are divided by it, and continuous densities are narrowed accordingly."""
     top_p: Array | None
-    """[]: only the likeliest letters and elements that make up this probability are drawn."""
+    """[]: only the most likely letters and elements with this total probability are drawn."""
 
 
 class Uniforms(NamedTuple):
@@ -44,7 +44,7 @@ class Uniforms(NamedTuple):
 
 @jax.jit
 def draw_uniforms(key: Array, site: Array) -> Uniforms:
-    """All from one call for each sample: faster, and faster to compile, than one a choice."""
+    """All numbers of a step by one call per sample: faster, and faster to compile."""
     n_lattice, n_coordinate = 6 * 2, 3 * dist.N_VON_MISES
 
     def draw(key: Array) -> Array:
@@ -65,11 +65,11 @@ class Choice(NamedTuple):
     index: Array
     """int32 [B]"""
     logp: Array
-    """[B]: under the distribution that was sampled."""
+    """[B]: ln p under the sampling distribution."""
     logp_model: Array
-    """[B]: under the model's own."""
+    """[B]: ln p under the model."""
     log_weight: Array
-    """[B]: ln of its probability without constraints over that with which it was sampled."""
+    """[B]: ln of the ratio of its probabilities without constraints and in sampling."""
 
 
 def draw_choice(
@@ -83,9 +83,9 @@ def draw_choice(
 ) -> Choice:
     """Choices from logits [B, n] by uniform numbers [B].
 
-    `possible` is what the model's own rules allow, `known` what is sampled of it without
-    constraints, and `wanted` what these leave; `favour` [B, n] is added to the logits. Top-p
-    applies to what is wanted.
+    `possible`: choices that the model's own rules allow. `known`: those of them that are sampled
+    without constraints. `wanted`: those that the constraints allow, to which top-p applies.
+    `favour` [B, n] is added to the logits.
     """
     own = exclude(logits, possible)
     tempered = own / tempering.temperature
@@ -119,7 +119,7 @@ def draw_coordinate(
     """Coordinates [B] in [0, 1), and their log-densities: as sampled, the model's."""
     tempered = dist.temper_von_mises(mixture, tempering.temperature)
     x = dist.sample_von_mises(uniform, tempered) / (2 * jnp.pi) + 0.5
-    x = jnp.where((x < 0) | (x >= 1), 0.0, x)  # the same angle, where rounding left the interval
+    x = jnp.where((x < 0) | (x >= 1), 0.0, x)  # the same angle, if rounding left the interval
     angle = 2 * jnp.pi * (x - 0.5)
     return x, dist.von_mises_logp(angle, tempered), dist.von_mises_logp(angle, mixture)
 

@@ -6,8 +6,8 @@ site. The output at a token parametrises the distribution of the next one:
   space group -> first letter;  letter -> element;  element -> x;  x -> y;  y -> z;
   z -> next letter or end;  end (the empty letter) -> lattice.
 
-Here is the network alone; `likelihood` scores whole crystals with it, `decoder`
-samples them.
+This module has only the network; `likelihood` scores whole crystals with it, and `decoder` samples
+them.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Cache(NamedTuple):
 
 
 Attend = Callable[[Array, Array, Array], tuple[Array, Any]]
-"""Queries, keys and values [N, H, D] of N tokens -> what they attend to [N, H, D], what to keep."""
+"""From queries, keys and values [N, H, D] of N tokens to outputs [N, H, D] and a cache or None."""
 
 
 @cache
@@ -96,8 +96,8 @@ def _rotary_table(length: int, head_size: int) -> tuple[np.ndarray, np.ndarray]:
 def rotation(position: Array, config: ModelConfig) -> tuple[Array, Array]:
     """Cosines and sines [N, 1, D/2] of the rotary angles at the places int [N] of N tokens.
 
-    Looked up: XLA would compute the trigonometry of every head and token again, which took
-    longer than the attention.
+    From a table: XLA would compute the trigonometric functions again for every head and token,
+    which took longer than the attention.
     """
     length = TOKENS_PER_SITE * (config.max_sites + 1)
     cosine, sine = _rotary_table(length, config.head_size)
@@ -105,7 +105,7 @@ def rotation(position: Array, config: ModelConfig) -> tuple[Array, Array]:
 
 
 def rotate(x: Array, turn: tuple[Array, Array]) -> Array:
-    """x [N, H, D] turned by a `rotation`: component i together with component i + D/2."""
+    """x [N, H, D] rotated by a `rotation`, which pairs components i and i + D/2."""
     cosine, sine = (part.astype(x.dtype) for part in turn)
     first, second = jnp.split(x, 2, axis=-1)
     return jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
@@ -114,8 +114,8 @@ def rotate(x: Array, turn: tuple[Array, Array]) -> Array:
 def attend_heads(query: Array, key: Array, value: Array, mask: Array) -> Array:
     """Softmax attention [B, H, T, D]; mask bool broadcasting to [B, H, T, S], query by key.
 
-    What `jax.nn.dot_product_attention` computes, with the heads in front: on CPU several times
-    faster.
+    The same as `jax.nn.dot_product_attention`, with heads as leading axes: several times faster on
+    CPU.
     """
     scores = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32)
     scores = jnp.where(mask, scores / query.shape[-1] ** 0.5, NEVER)
@@ -126,9 +126,9 @@ def attend_heads(query: Array, key: Array, value: Array, mask: Array) -> Array:
 def attend_cache(
     query: Array, key: Array, value: Array, cache: Cache, position: Array
 ) -> tuple[Array, Cache]:
-    """Attention [B, H, D] of one new token, at place `position` (int []), and the longer cache.
+    """Attention [B, H, D] of one new token, at `position` (int []), and the extended cache.
 
-    The new token is put into the cache before the cache is read, so that XLA need not copy it.
+    The new token is written to the cache before the cache is read, so that XLA need not copy it.
     """
     at = (0, 0, position, 0)
     cache = Cache(
@@ -146,8 +146,8 @@ def attend_cache(
 class Block(nnx.Module):
     """Attention and feed-forward layer, each with a LayerNorm before it and a residual around.
 
-    It takes tokens in one flat list: matrix products with one row per token, and their
-    gradients, are several times faster on CPU than with [rows, tokens].
+    It takes tokens as one flat list: matrix products with one row per token, and their gradients,
+    are several times faster on CPU than with [rows, tokens].
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
@@ -171,7 +171,7 @@ class Block(nnx.Module):
     def __call__(
         self, x: Array, turn: tuple[Array, Array], attend: Attend, dropout_key: Array | None
     ) -> tuple[Array, Any]:
-        """New residual stream [N, width] from x [N, width]; what `attend` keeps.
+        """New residual stream [N, width] from x [N, width]; the cache from `attend`.
 
         `turn` is the `rotation` of the tokens' positions.
         """
@@ -257,7 +257,7 @@ class WyckoffTransformer(nnx.Module):
         return layer(jnp.concatenate([self.group(group - 1), waves], axis=-1))
 
     def transform(self, x: Array, position: Array, mask: Array, key: Array | None = None) -> Array:
-        """Outputs [R, T, output size] for tokens x [R, T, width] that are all given.
+        """Outputs [R, T, output size] for given tokens x [R, T, width] (teacher forcing).
 
         `position` int [R, T] within each sequence; `mask` bool [R, T, T], query by key; `key`
         switches dropout on.
@@ -281,8 +281,8 @@ class WyckoffTransformer(nnx.Module):
             block: Block = nnx.merge(graph, layer[0])
             return block(x, turn, attend, layer[1])[0], None
 
-        # Only products of matrices are kept for the gradient, the rest is computed again: writing
-        # it to memory and reading it takes longer.
+        # Only matrix products are kept for the gradient. The rest is recomputed, which is faster
+        # than writing it to memory and reading it.
         run = jax.checkpoint(
             run, prevent_cse=False, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         )
@@ -311,7 +311,7 @@ class WyckoffTransformer(nnx.Module):
     def lattice_mixture(self, output: Array) -> Mixture:
         """Gaussian mixtures [..., 6, K] of the scaled lattice parameters, from end tokens.
 
-        The six share their weights.
+        The six parameters share the components' weights.
         """
         k = self.config.n_gaussians
         output = output[..., N_SPECIES : N_SPECIES + k * (1 + 2 * N_LATTICE)]

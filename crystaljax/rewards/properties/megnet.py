@@ -45,7 +45,7 @@ class Network(NamedTuple):
     width: Array
     """float32 []: factor of the squared distance to a centre in their exponent, 1/Å²."""
     encoders: dict[str, Layers]
-    """"edge", "node" and "state" to D features."""
+    """Layers from "edge", "node" and "state" to D features."""
     blocks: list[dict[str, Layers]]
     """Each with "edge", "node" and "state" (empty in the first), and the same after "conv_"."""
     node_set2set: LSTM

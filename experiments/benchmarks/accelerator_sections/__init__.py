@@ -1,4 +1,4 @@
-"""The sections of `accelerator.py`: what each measures or compares, one module a section.
+"""The sections of `accelerator.py`: measurements and comparisons, one module per section.
 
-They import what they measure and nothing else: jax, flax, optax and numpy suffice for the networks.
+They import only what they measure: jax, flax, optax and numpy are enough for the networks.
 """

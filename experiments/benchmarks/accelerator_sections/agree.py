@@ -1,4 +1,4 @@
-"""Agreement of every compiled step with the CPU, or of two ways to the same on the device."""
+"""Compares every compiled step with the CPU, or two computations of the same on the device."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from accelerator_sections.run import Budget, Found, Measurement, Run
 from crystaljax.crystal import Crystals
 
 EXPECTED = Path(__file__).with_name("expected.npz")
-"""Results of a CPU, in float32."""
+"""Stored results of a CPU, in float32."""
 
 DEFAULT_TOO = ("likelihood", "Llama logits")
-"""Checks that run as JAX multiplies float32 by default as well, which differs on GPUs alone."""
+"""Checks that also run with JAX's default precision of float32 products (lower only on GPUs)."""
 
 FLOAT32_ONLY = ("crystals to cells", "sampling", "decoding with a cache", "GRPO update")
-"""Checks of what has one type, whose tokens change with the rounding, or that compile much the
-same as others."""
+"""Checks not made in bfloat16: results of one type, tokens that change with rounding, or steps much
+like others."""
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 POTENTIAL = "Nequix"
-"""Begins the names of checks of weights, one a file."""
+"""Prefix of the names of checks of weights, one per file."""
 
 
 class Checks(NamedTuple):
-    """Sections that can be compared here."""
+    """Checks that can be made on this machine."""
 
     steps: Mapping[str, Check]
     pairs: Mapping[str, Pair]
     absent: Mapping[str, ImportError]
-    """Reasons that others cannot."""
+    """Reasons that the others cannot."""
 
 
 def agree(run: Run, budget: Budget, potential: Path | None = None) -> Iterator[Measurement]:
@@ -60,7 +60,7 @@ def agree(run: Run, budget: Budget, potential: Path | None = None) -> Iterator[M
 
 
 def checks_of(potential: Path | None) -> Checks:
-    """The checks that can be made here."""
+    """The checks that can be made on this machine."""
     steps, pairs, absent = dict(CHECKS), dict(PAIRS), dict[str, ImportError]()
     try:
         from accelerator_sections.text_checks import TEXT_CHECKS, TEXT_PAIRS
@@ -113,7 +113,7 @@ def _found(found: Results, expected: Results, mode: Mode) -> Found:
 
 
 def read_expected() -> dict[str, Results]:
-    """Stored results by check; none where there is no file."""
+    """Stored results by check; empty without a file."""
     if not EXPECTED.is_file():
         return {}
     stored: dict[str, dict[str, np.ndarray]] = {}
@@ -125,9 +125,9 @@ def read_expected() -> dict[str, Results]:
 
 
 def write_expected(potential: Path | None) -> list[str]:
-    """Store what this device, which has to be a CPU, finds in full precision; names of checks.
+    """Store this CPU's results in full precision; returns the names of the checks.
 
-    Results of potentials that are not given now stay. ValueError on another device.
+    Stored results of potentials that are not given are kept. ValueError if this is no CPU.
     """
     if jax.default_backend() != "cpu":
         raise ValueError("expected results are a CPU's: run with JAX_PLATFORMS=cpu")

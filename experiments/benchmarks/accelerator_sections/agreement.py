@@ -1,8 +1,8 @@
 """Agreement of a device's results with those of a CPU in full precision.
 
-Rounding errors are proportional to the unit roundoff of the factors of products, 2⁻²⁴ in float32,
-2⁻¹¹ in TF32 (what GPUs make of float32 products by default), 2⁻⁹ in bfloat16, and grow with the
-depth of a network and the length of sums.
+Rounding errors are proportional to the unit roundoff of the factors of products: 2⁻²⁴ in float32,
+2⁻¹¹ in TF32 (the default of GPUs for float32 products), 2⁻⁹ in bfloat16. They grow with the depth
+of a network and the length of sums.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 Mode = Literal["full", "bfloat16", "default"]
-"""Precision of a device: float32 in full precision, bfloat16, or float32 as JAX does it by default
-(TF32 in products of matrices on GPUs)."""
+"""Precision of a device: float32 in full precision, bfloat16, or float32 with JAX's default (TF32
+in matrix products on GPUs)."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Tolerance:
     """Tolerances of a device's results, compared with a CPU's."""
 
     error: float
-    """Of numbers: norm of the difference over the norm."""
+    """For numbers: norm of the difference over the norm."""
     changed: float
-    """Of tokens that were drawn: share of the samples that are other ones."""
+    """For sampled tokens: share of the samples that differ."""
 
 
 TOLERANCES: dict[Mode, Tolerance] = {
@@ -33,14 +33,14 @@ TOLERANCES: dict[Mode, Tolerance] = {
     "bfloat16": Tolerance(2e-2, 1.0),
     "default": Tolerance(5e-3, 0.25),
 }
-"""In bfloat16 three times the largest error that a CPU was seen to make (6e-3, the norm of a
-gradient), in the others that by the unit roundoff or more. A sample changes when a number that
-decides it lies within the error of an edge; in bfloat16 that happens to most, and only the others
-are compared."""
+"""In bfloat16 three times the largest error observed on a CPU (6e-3, the norm of a gradient); in
+the others at least this error scaled by the unit roundoff. A sample changes if a number that
+decides it is within the error of a threshold. In bfloat16 most samples change, and only the others are
+compared."""
 
 
 Results = Mapping[str, np.ndarray]
-"""Named arrays of a check. Those of whole numbers are [N, ...] of N samples."""
+"""Arrays of a check by name. Integer arrays are [N, ...], of N samples."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Comparison:
 
 
 def compare(found: Results, expected: Results) -> Comparison:
-    """Results against those of the CPU.
+    """Compare results with those of the CPU.
 
-    Numbers [N, ...] of samples with other tokens are left out, since they follow from them.
-    ValueError if arrays are missing or have other shapes: what was stored is of another version.
+    Numbers [N, ...] of samples with different tokens are left out, since they differ, too.
+    ValueError if arrays are missing or have other shapes: the stored ones are of another version.
     """
     shapes = {name: x.shape for name, x in found.items()}
     stored = {name: x.shape for name, x in expected.items()}

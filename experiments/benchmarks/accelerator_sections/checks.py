@@ -26,10 +26,10 @@ from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.pretrain import PretrainConfig, make_update
 
 CHECKPOINT = Path(__file__).parents[3] / "checkpoints" / "wyckoff-mp20bt"
-"""The model that ships: trained weights say more about errors than random ones."""
+"""The shipped model: its trained weights show errors better than random ones."""
 
 N = 48
-"""Crystals of a check."""
+"""Number of crystals of a check."""
 
 QUICK = OptimizerConfig(
     learning_rate=1e-4, schedule="constant", warmup_steps=0, weight_decay=0.0, ema_decay=0.0
@@ -41,7 +41,7 @@ Check = Callable[[Crystals, DType], Results]
 """Results of a step, to be compared with those on a CPU."""
 
 Pair = Callable[[Crystals, DType], tuple[Results, Results]]
-"""Two ways to the same, to be compared on one device."""
+"""Two computations of the same results, to be compared on one device."""
 
 
 def _policy(dtype: DType) -> tuple[WyckoffPolicy, Params]:
@@ -128,7 +128,7 @@ def dpo_update(crystals: Crystals, dtype: DType) -> Results:
 
 
 def cells(crystals: Crystals, dtype: DType) -> Results:
-    """Full cells; coordinates as sines and cosines, which have no edge."""
+    """Full cells; coordinates as sines and cosines, which are continuous at 0 and 1."""
     del dtype
     found = expand(crystals[:N], 64, primitive=True)
     angle = 2 * jnp.pi * found.frac
@@ -154,7 +154,7 @@ def _by_reward(crystals: Crystals, dtype: DType, config: reinforce.ReinforceConf
 def _two_models(
     crystals: Crystals, dtype: DType
 ) -> tuple[WyckoffPolicy, Params, Params, Packed, reinforce.LogProbs]:
-    """The policy, its weights and others near them, crystals as one micro-batch, `LogProbs`."""
+    """The policy, its weights and slightly changed ones, crystals as one micro-batch, `LogProbs`."""
     policy, base = _policy(dtype)
     moved = jax.tree.map(lambda x: 1.01 * x, base)
     packed = _packed(policy, policy.codec.encode(crystals[:N]))

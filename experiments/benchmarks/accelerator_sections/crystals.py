@@ -16,20 +16,20 @@ DEFAULT = Path(__file__).with_name("crystals.npz")
 """The embedded prototypes, encoded."""
 
 HELD_OUT = 10
-"""Every so many crystals one is for validation, where no file has those."""
+"""One of this number of crystals is for validation, if there is no file for it."""
 
 SETS = ("train", "validation")
 
 
 class Split(NamedTuple):
-    """Crystals to train on, and others."""
+    """Crystals for training, and for validation."""
 
     train: Crystals
     validation: Crystals
 
 
 def encode(sources: Sequence[str], to: Path) -> Split:
-    """Read training data and, if they are apart, validation data; write them to one file.
+    """Read training data and, if they are separate, validation data; write them to one file.
 
     Sources are what `data.dataset.load` takes.
     """
@@ -66,7 +66,7 @@ def read(path: Path) -> Split:
 
 
 def _narrow(crystals: Crystals) -> Crystals:
-    """Whole numbers in a byte each, none of which is above 255."""
+    """The crystals with integers stored in one byte each; none is above 255."""
     return jax.tree.map(
         lambda x: x.astype(np.uint8 if x.dtype.kind == "i" else np.float32), crystals.to_numpy()
     )

@@ -27,10 +27,10 @@ from crystaljax.training.optimizer import TrainState
 from crystaljax.training.sft import SftConfig, make_update
 
 USABLE = 0.85
-"""Share of the device's memory that a model may need by the estimate."""
+"""Largest share of the device's memory that a model may need by the estimate."""
 
 SHORT = 32
-"""Tokens of the prompts that are completed."""
+"""Length of the prompts in tokens."""
 
 
 def llm(run: Run, budget: Budget, size: Size) -> Iterator[Measurement]:
@@ -75,7 +75,7 @@ def _needs(each: LlmSize, size: Size) -> int:
 
 
 def _model(config: LlmConfig, dtype: jnp.dtype) -> LanguageModel:
-    """Random weights, of which each shape is compiled once."""
+    """A model with random weights; the draw is compiled once per shape."""
     graph, shapes = nnx.split(nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0), dtype)))
 
     @partial(jax.jit, static_argnames=("shape", "dtype"))

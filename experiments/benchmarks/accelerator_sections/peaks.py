@@ -1,4 +1,4 @@
-"""Peaks of the device: a product of matrices in each type, and a copy."""
+"""Peaks of the device: a matrix product in each type, and a copy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from accelerator_sections.sizes import Size
 from crystaljax.roofline import FULL, Peak
 
 REPEATS = 8
-"""Products and copies that are started before the last one is waited for."""
+"""Number of products or copies that are started before waiting for the last one."""
 
 
 def peaks(run: Run, budget: Budget, size: Size) -> Iterator[Measurement]:
-    """Operations and bytes per second, kept as the run's peaks: all or none."""
+    """Operations and bytes per second, stored as the run's peaks if all could be measured."""
     yield "peaks", partial(_peaks, run, budget, size)
 
 
@@ -42,14 +42,14 @@ def _peaks(run: Run, budget: Budget, size: Size) -> dict[str, Found]:
 
 
 def _timed_products(n: int, dtype: str, precision: str | None, budget: Budget) -> Timing:
-    """Of one product, of several that wait for nothing between them."""
+    """Seconds of one product, of several that are started without waiting."""
     x = jax.random.uniform(jax.random.key(0), (n, n), dtype)
     product = jax.jit(partial(jnp.matmul, precision=precision))
     return _each(lambda: jax.block_until_ready([product(x, x) for _ in range(REPEATS)]), budget)
 
 
 def _timed_copies(size: int, budget: Budget) -> Timing:
-    """Of reading and writing so many bytes in place: new memory would take its own time."""
+    """Seconds of reading and writing bytes in place (allocating new memory would take longer)."""
     x = jnp.ones(size // 4, jnp.float32)
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
 

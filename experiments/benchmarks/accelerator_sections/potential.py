@@ -1,4 +1,4 @@
-"""Nequix: energies and relaxations, if its package and a file of weights are there."""
+"""Nequix: energies and relaxations, if its package and a file of weights are available."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ class _Counted:
     work: Work
     n_groups: int
     filled: float
-    """Share of the room for atoms that atoms are in."""
+    """Share of the atom slots that have an atom."""
 
 
 def _work(nequix: NequixPotential, crystals: Crystals, gradients: bool) -> _Counted:
-    """Work of the potential for some crystals, by the groups that it makes of them."""
+    """Work of the potential for some crystals, summed over its groups."""
     cells, reasons = stack_cells(crystals, max_atoms=nequix.max_atoms, elements=nequix.elements)
     rows = np.flatnonzero([reason is None for reason in reasons])
     rooms: list[Room] = []

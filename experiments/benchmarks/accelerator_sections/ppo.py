@@ -27,7 +27,7 @@ from crystaljax.training.reinforce import LogProbs, ReinforceConfig, ReinforceSt
 from crystaljax.training.rollouts import Clock, RewardBounds, judge
 
 STEPS = 3
-"""Steps that are timed, after one that compiles."""
+"""Number of timed steps, after one that compiles."""
 
 NOTES = {
     "sample": "see the section sampling; decoded too",
@@ -40,7 +40,7 @@ NOTES = {
 
 
 def density(crystals: Crystals) -> RewardBatch:
-    """Minus the deviation of the volume per atom from 15 Å³, over 15 Å³: costs next to nothing."""
+    """Minus the deviation of the volume per atom from 15 Å³, over 15 Å³: a very cheap reward."""
     atoms = np.asarray(n_atoms(crystals))
     per_atom = np.asarray(volume(crystals.lattice)) / np.maximum(atoms, 1)
     return RewardBatch.from_values(-np.abs(per_atom / 15 - 1))
@@ -61,7 +61,7 @@ def _reward(weights: Path | None) -> tuple[str, Reward]:
 
 
 def ppo(run: Run, budget: Budget, size: Size, weights: Path | None) -> Iterator[Measurement]:
-    """Seconds of each phase, of rollouts of the model that ships."""
+    """Seconds of each phase, with rollouts of the shipped model."""
     try:
         name, reward = _reward(weights)
     except ImportError:
@@ -71,7 +71,7 @@ def ppo(run: Run, budget: Budget, size: Size, weights: Path | None) -> Iterator[
 
 
 def _step(run: Run, budget: Budget, n: int, name: str, reward: Reward) -> dict[str, Found]:
-    """One step that compiles, and some that are timed: the whole, and each phase."""
+    """One step for compilation, then timed steps: the whole, and each phase."""
     policy, base = load_policy(CHECKPOINT)
     sampling, config = SamplingConfig(batch_size=n), ReinforceConfig(batch_size=n)
     task = CrystalTask(policy, base, reward, sampling=sampling)
@@ -108,10 +108,10 @@ def _step(run: Run, budget: Budget, n: int, name: str, reward: Reward) -> dict[s
 def _rows(
     run: Run, n: int, name: str, clocks: list[dict[str, float]], work: dict[str, Work]
 ) -> dict[str, Found]:
-    """The first step's seconds are of compiling; medians of the others."""
+    """Seconds of the first step (mostly compiling), and medians of the others."""
     first, *later = clocks
     seconds = {phase: float(np.median([x[phase] for x in later])) for phase in first}
-    # The update scores the samples itself, which the phase "advantage" times apart.
+    # The update also scores the samples, which the phase "advantage" times separately.
     total = sum(seconds.values()) - seconds["advantage"]
     longest = max(seconds, key=lambda phase: seconds[phase])
     note = f"{total:.3g} s, of which {seconds[longest] / total:.0%} {longest}"

@@ -1,4 +1,4 @@
-"""Pretraining for as long as there is time, and the model in one small file."""
+"""Pretraining for a given time, with the model written to one small file."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from crystaljax.training.optimizer import OptimizerConfig, TrainState
 from crystaljax.training.pretrain import PretrainConfig, make_update
 
 USED = 0.8
-"""Share of the time that is planned for: the learning rate has to come down before the end."""
+"""Share of the time that is planned for, so that the learning rate has decayed before the end."""
 
 AFTERWARDS_S = 30.0
-"""Left for keeping the model and for validation; as much for compiling before."""
+"""Seconds reserved for validation and writing the model; and as many for compiling before."""
 
 CHANGED = 0.05
-"""Nats per crystal that rounding the weights to 16 bits may cost."""
+"""Largest increase of the NLL, in nats per crystal, by rounding the weights to 16 bits."""
 
 
 def pretraining(
     run: Run, budget: Budget, size: Size, split: Split, to: Path
 ) -> Iterator[Measurement]:
-    """The published size on a data set, as many epochs as there is time for."""
+    """Train the published size on a data set, for as many epochs as fit into the time."""
     if run.step_seconds is None:
         raise FileNotFoundError("the speed is not known: the section training has to come before")
     n = len(split.train)

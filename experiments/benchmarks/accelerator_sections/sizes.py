@@ -1,4 +1,4 @@
-"""Problem sizes: enough for an accelerator, or little enough for a check on a CPU."""
+"""Problem sizes: large for an accelerator, tiny for a check on a CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LlmSize:
 
     config: LlmConfig
     seconds: float
-    """An estimate of what it needs at the least: its depth is compiled three times."""
+    """Estimate of the least time in seconds: its depth is compiled three times."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Size:
     """Problem sizes of the sections."""
 
     product: int
-    """Rows and columns of the matrices that are multiplied."""
+    """Numbers of rows and columns of the multiplied matrices."""
     copied: int
-    """Bytes that are copied."""
+    """Number of copied bytes."""
     models: Mapping[str, ModelConfig]
     """Wyckoff transformers."""
     batches: tuple[int, ...]
@@ -40,19 +40,19 @@ class Size:
     """Structures for a potential."""
     relaxation_steps: int
     llms: Mapping[str, LlmSize]
-    """Language models, the largest first: the first that fits is timed."""
+    """Language models, the largest first; the first one that fits is timed."""
     sequences: int
-    """Texts at a time."""
+    """Number of texts at a time."""
     prompt: int
-    """Tokens that are prefilled, and of the texts that are trained on."""
+    """Length in tokens of prefilled texts and of training texts."""
     new: int
-    """Tokens sampled after a short prompt."""
+    """Number of tokens sampled after a short prompt."""
     dtype: str = field(default="bfloat16")
     """Of the language model."""
 
 
 def _llama(width: int, mlp: int, layers: int, heads: int, head_size: int, tied: bool) -> LlmConfig:
-    """The shapes of Llama 3 (its own vocabulary, 8 heads of keys and values)."""
+    """Configuration with Llama 3's design (its vocabulary, 8 heads of keys and values)."""
     return LlmConfig(
         vocabulary=128256,
         width=width,

@@ -47,14 +47,14 @@ SMALL = {
         logit_cap=30.0,
     ),
 }
-"""Grouped queries in both; windows, caps and norms after the layers in one."""
+"""Both have grouped queries; one has windows, caps and norms after the layers."""
 
 WIDENED = 4.0
-"""New weights are multiplied by it, so that layers pass on what they get."""
+"""Factor on new weights, so that the layers' outputs are not negligible."""
 
 
 def _model(family: str, dtype: DType) -> LanguageModel:
-    """Random weights, the same in both types but for rounding."""
+    """A model with random weights, equal in both types up to rounding."""
     config = SMALL[family]
     graph, shapes = nnx.split(
         nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0), jnp.dtype(dtype)))
@@ -90,7 +90,7 @@ def llama_logits(crystals: Crystals, dtype: DType) -> Results:
 
 
 def gemma_logits(crystals: Crystals, dtype: DType) -> Results:
-    """The same of the family with windows and caps."""
+    """The same for the family with windows and caps."""
     del crystals
     return {
         "logp": np.asarray(_score(_model("gemma2", dtype), pack_texts(_texts(8), SHORT_ROWS))[0])
@@ -104,7 +104,7 @@ def decoding(crystals: Crystals, dtype: DType) -> Results:
 
 
 def decoded_and_scored(crystals: Crystals, dtype: DType) -> tuple[Results, Results]:
-    """Log-probabilities of tokens drawn with a cache, and of the same ones all at once."""
+    """Log-probabilities of tokens sampled with a cache, and of the same tokens scored at once."""
     del crystals
     model = _model("gemma2", dtype)
     drawn, texts = _drawn(model)
@@ -127,7 +127,7 @@ def _drawn(model: LanguageModel) -> tuple[Results, list[TokenSequence]]:
 
 
 def lora_step(crystals: Crystals, dtype: DType) -> Results:
-    """Two steps of fine-tuning of adapters, whose gradients vanish in half of them at first."""
+    """Two steps of fine-tuning adapters; in the first, half of the gradients are zero."""
     del crystals
     return _fine_tuned(_model("llama", dtype))
 

@@ -1,4 +1,4 @@
-"""Language models without texts: tokens are drawn at random."""
+"""Placeholder tokenizer for language models on random tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from crystaljax.text.tokenizer import Tokenizer
 
 
 class _NoTexts:
-    """Tokenizer of a `TextPolicy` where nothing is ever tokenised."""
+    """Tokenizer of a `TextPolicy` that never tokenises."""
 
     end_ids = ()
 

@@ -26,11 +26,11 @@ from crystaljax.training.optimizer import TrainState
 from crystaljax.training.pretrain import PretrainConfig, make_update
 
 HOST_LIMITS = 1.3
-"""A loop that takes so many times what its steps take on the device waits for the host."""
+"""Ratio of a loop's time to that of its steps on the device above which the host limits it."""
 
 
 def training(run: Run, budget: Budget, size: Size, crystals: Crystals) -> Iterator[Measurement]:
-    """Steps of pretraining, as `crystaljax.training.fit` makes them."""
+    """Steps of pretraining, as in `crystaljax.training.fit`."""
     *others, largest = size.models
     first, *more = size.batches
     cases: list[tuple[str, int, DType]] = [(largest, first, "float32")]
@@ -90,12 +90,12 @@ def _training(
 
 
 def _computed_tokens(plan: RowPlan) -> int:
-    """Tokens that a step computes, empty slots included."""
+    """Number of tokens of a step, empty slots included."""
     return sum(rows.n_rows * (TOKENS_PER_SITE * rows.sites + rows.crystals) for rows in plan)
 
 
 def sampling(run: Run, budget: Budget, size: Size) -> Iterator[Measurement]:
-    """Batches of samples, from random weights of several sizes and from the model that ships."""
+    """Batches of samples, from random weights of several sizes and from the shipped model."""
     counts = np.ones(230, int)
     cases = {
         f"{name}, random weights": partial(_random, config, counts)
@@ -134,9 +134,9 @@ def _sampling(run: Run, budget: Budget, size: Size, make: partial) -> Found:
 
 
 def _sampling_work(policy: WyckoffPolicy, params: Params, rollout: Rollout) -> tuple[Work, int]:
-    """Products for the samples' tokens, each computed once, weights read for every place; calls.
+    """Work of sampling: products for each token once, weights read at every position; calls.
 
-    Operations are those of the likelihood of the samples, in rows without room to spare.
+    Operations are those of the likelihood of the samples, packed without padding.
     """
     n_sites = np.asarray(rollout.sequences.tokens.n_sites)
     places = TOKENS_PER_SITE * int(n_sites.max()) + 1
