@@ -35,8 +35,9 @@ TOLERANCES: dict[Mode, Tolerance] = {
 }
 """In bfloat16 three times the largest error observed on a CPU (6e-3, the norm of a gradient); in
 the others at least this error scaled by the unit roundoff. A sample changes if a number that
-decides it is within the error of a threshold. In bfloat16 most samples change, and only the others are
-compared."""
+decides it is within the error of a threshold. In bfloat16 most samples change, and only the others
+are compared.
+"""
 
 
 Results = Mapping[str, np.ndarray]

@@ -154,7 +154,7 @@ def _by_reward(crystals: Crystals, dtype: DType, config: reinforce.ReinforceConf
 def _two_models(
     crystals: Crystals, dtype: DType
 ) -> tuple[WyckoffPolicy, Params, Params, Packed, reinforce.LogProbs]:
-    """The policy, its weights and slightly changed ones, crystals as one micro-batch, `LogProbs`."""
+    """The policy, its weights and slightly changed ones, a micro-batch of crystals, `LogProbs`."""
     policy, base = _policy(dtype)
     moved = jax.tree.map(lambda x: 1.01 * x, base)
     packed = _packed(policy, policy.codec.encode(crystals[:N]))
