@@ -44,12 +44,17 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments == ["--version"]:
         Console(highlight=False).print(f"crystaljax {version('crystaljax')}")
         return
-    command: Command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="crystaljax",
-        description="Propose crystals, judge them, learn from the verdict.",
-        args=arguments,
-    )
+    name, *options = arguments or [""]
+    command: Command
+    if name in COMMANDS:  # so that errors name the command's own help
+        command = tyro.cli(COMMANDS[name], prog=f"crystaljax {name}", args=options)
+    else:
+        command = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="crystaljax",
+            description="Propose crystals, judge them, learn from the verdict.",
+            args=arguments,
+        )
     from crystaljax.runtime import prepare
 
     prepare()

@@ -283,6 +283,12 @@ def test_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.startswith("crystaljax ")
 
 
+def test_an_unknown_option_names_the_help_of_its_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "crystaljax compare --help" in refused(capsys, "compare", "runs/a", "--outptu", "x")
+
+
 def test_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = []
     for name in ("one", "two"):
@@ -295,4 +301,4 @@ def test_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (tmp_path / "both" / "reward_mean.png").is_file()
     with pytest.raises(SystemExit):
         main(["compare", str(tmp_path), "--output", str(tmp_path / "both")])
-    assert "is no folder of a run" in capsys.readouterr().err
+    assert "is not the folder of a run" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 
 from crystaljax.evaluation.rates import Measure, MetricSet, Rate
 from crystaljax.evaluation.report import Report
-from crystaljax.experiment.comparing import compare, differing, figures, read_runs
+from crystaljax.experiment.comparing import FinishedRun, compare, differing, figures, read_runs
 from crystaljax.tracking import METRICS_FILE
 
 
@@ -70,6 +70,16 @@ def test_curves_and_settings(folders: list[Path]) -> None:
     lines = found["reward/mean"][0].axes[0].lines
     assert [len(line.get_xdata()) for line in lines] == [4, 8]  # type: ignore[arg-type]
     assert list(differing(runs).rows[1:]) == [["rl.tau", "0.1", "0.2"], ["rl.n_steps", "4", "8"]]
+
+
+def test_settings_of_equal_meaning_do_not_differ() -> None:
+    settings = (
+        {"texts": [], "lora": None, "tau": 1, "name": "", "n": 0, "flag": False},
+        {"texts": None, "tau": 1.0, "n": None, "flag": True, "names": ["é"]},
+    )
+    runs = [FinishedRun(str(i), {}, {}, each) for i, each in enumerate(settings)]
+    rows = [["n", "0", "—"], ["flag", "false", "true"], ["names", "—", '["é"]']]
+    assert list(differing(runs).rows[1:]) == rows
 
 
 def test_a_run_that_is_under_way(folders: list[Path], tmp_path: Path) -> None:

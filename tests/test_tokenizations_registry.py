@@ -126,7 +126,7 @@ def test_options_that_are_not_told(tmp_path: Path) -> None:
     path.write_text(WRAPPED.format(method=start))
     mine = create_format(f"{path}:Mine:decimals=3")
     assert mine.encode(mine.decode(["221\n4.0\nPo 1a"]).crystals) == ["221\n4.000\nPo 1a"]
-    with pytest.raises(ValueError, match=r"Mine takes options .* not tell them \(decimals\): make"):
+    with pytest.raises(ValueError, match=r"Mine takes options .*attributes \(decimals\): make"):
         format_options(mine)
 
 

@@ -16,7 +16,7 @@ from crystaljax.commands.base import Command
 class Compare(Command):
     """Put the results of several runs, their curves and their settings side by side."""
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")]
     """Output folders of runs, finished or under way. NAME=FOLDER gives a run another name."""
     output: Path = Path("comparison")
     """Folder of the report and of results.csv."""

@@ -62,6 +62,7 @@ class Learning(Command):
             self._language_model()
         else:
             self._wyckoff()
+        console.print(_losses(self.output))
         console.print(f"The model is in {self.output / 'model'}")
 
     def _writes_texts(self) -> bool:
@@ -193,3 +194,15 @@ class Learning(Command):
                 usual = option.default_factory()
             if option.name in names and getattr(self, option.name) != usual:
                 raise ValueError(f"--{option.name.replace('_', '-')} {why}: leave it out")
+
+
+def _losses(folder: Path) -> str:
+    """The validation losses of a run in words."""
+    from crystaljax.tracking import read_metrics
+
+    losses = read_metrics(folder)["validation/nll"]
+    step, lowest = losses[losses[:, 1].argmin()]
+    return (
+        f"Validation loss: {losses[0, 1]:.3f} nats at step {losses[0, 0]:.0f}, at its lowest"
+        f" {lowest:.3f} at step {step:.0f} of {losses[-1, 0]:.0f}, whose weights the model has"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import warnings
 from dataclasses import fields
 from functools import cache
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,9 @@ from crystaljax.symmetry.tables import PATH as TABLES_PATH
 
 PROTOTYPES = "prototypes"
 """The name of the embedded dataset."""
+
+N_SHOWN = 3
+"""Number of skipped rows whose reasons the warning has."""
 
 
 def load(
@@ -74,12 +79,20 @@ def load(
                 build(path, folder, settings, workers or os.cpu_count() or 1)
                 dataset = _read(folder)
     if dataset.n_skipped:  # Python shows a warning of the same words once
-        warnings.warn(
-            f"{dataset.n_skipped} of {len(dataset) + dataset.n_skipped} structures of {path} were"
-            f" skipped; the reasons are in {folder / 'skipped.csv'}",
-            stacklevel=1,
-        )
+        warnings.warn(_about_skipped(dataset, path, folder / "skipped.csv"), stacklevel=1)
     return dataset
+
+
+def _about_skipped(dataset: Dataset, path: Path, file: Path) -> str:
+    """Warning of the skipped rows of a dataset, with the reasons of the first `N_SHOWN`."""
+    with file.open(encoding="utf-8", newline="") as rows:
+        first = [f"{id}: {reason}" for id, reason in islice(csv.reader(rows), 1, N_SHOWN + 1)]
+    total = len(dataset) + dataset.n_skipped
+    more = "; ..." if dataset.n_skipped > len(first) else ""
+    return (
+        f"{dataset.n_skipped} of {total} structures of {path} were skipped ({'; '.join(first)}"
+        f"{more}); all reasons are in {file}"
+    )
 
 
 def _settings(symprec: float, max_sites: int | None, max_atoms: int | None) -> Settings:
