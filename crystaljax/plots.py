@@ -173,7 +173,7 @@ def training_curves(
         every = max(1, len(curve) // 12)
         how: dict[str, Any] = {"color": colour, "ls": line, "marker": marker, "markevery": every}
         axes.plot(*curve.T, lw=1.8, ms=4, label=label, **how)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if log_y:
         axes.set_yscale("log")
     axes.set_xlabel(x_label)
@@ -203,7 +203,7 @@ def rates_at_k(first: Mapping[str, np.ndarray], most: int) -> Figure:
         text = f"{label} ({found[-1].fraction})"
         axes.plot(at, values, color=colour, marker=marker, ls=line, ms=4, lw=1.6, label=text)
         axes.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("attempts k")
     axes.set_ylabel("match rate @k (%)")

@@ -176,7 +176,8 @@ def test_results_over_seeds(tmp_path: Path) -> None:
         "match rate @1 (formula-disjoint)",
     ]
     assert matches.rows[3][:2] == ["mine + RL", "20.0 ± 5.8 %"]
-    assert stability.rows[3][1:] == ["20.0 ± 5.8 %", "0.200 ± 0.058 eV/atom"]
+    assert stability.rows[0][2] == "median energy above hull (eV/atom)"
+    assert stability.rows[3][1:] == ["20.0 ± 5.8 %", "0.200 ± 0.058"]
     assert variety.rows[1][1].startswith("90.0")
     assert set(figures_of(lines, 2)) == {"matches", "rewards"}
     best = headline(lines, 2)

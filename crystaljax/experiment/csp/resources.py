@@ -1,4 +1,4 @@
-"""Memory of full fine-tuning by reward, and the devices that it takes."""
+"""Memory of full fine-tuning by RL, and the number of devices that it needs."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ MAX_DEVICES = 512
 
 @dataclass(frozen=True)
 class TuningMemory:
-    """Bytes that training all parameters of a language model by reward takes.
+    """Memory of training all parameters of a language model by RL.
 
-    Parameters, their float32 copy, gradients and the optimiser's state are shared by the devices;
-    so is the model as it started, the reference, which is a second full copy. The keys and values
-    of sampling and the activations are of each device's own sequences: where these do not suffice
-    for all devices, a device has one.
+    Parameters, their float32 copy, gradients, the optimiser's state and the reference (the initial
+    model) are sharded over the devices. Keys and values of sampling and activations are those of
+    each device's own sequences, of which it has at least one.
     """
 
     config: LlmConfig
     rl: ReinforceConfig
     n_parts: int
-    """Micro-batches of a rollout."""
+    """Number of micro-batches of a rollout."""
     tokens: int
-    """Of a prompt with its response at most."""
+    """Largest number of tokens of a prompt with its response."""
     sampled: int
-    """Sequences that are sampled at a time."""
+    """Number of sequences sampled at a time."""
     dtype: str = "bfloat16"
 
     def per_device(self, devices: int) -> dict[str, float]:
-        """Bytes on each of so many devices by purpose, and their "total"."""
+        """Bytes per device by purpose, and their "total"."""
         # Only here: the rows without a language model do without its packages.
         from crystaljax.models.llm.memory import memory_report
 
@@ -67,7 +66,7 @@ class TuningMemory:
         return found | {"total": sum(found.values())}
 
     def devices(self, memory: float = 80e9) -> int | None:
-        """The least power of 2 of devices of so many bytes that suffice; None if none does."""
+        """Smallest number of devices (a power of 2) of `memory` bytes; None above `MAX_DEVICES`."""
         n = 1
         while n <= MAX_DEVICES:
             if self.per_device(n)["total"] <= USABLE * memory:
@@ -77,19 +76,19 @@ class TuningMemory:
 
     def table(self, devices: int) -> Table:
         """Gigabytes on each device, for the report."""
-        rows = [[name, f"{size / 1e9:.1f}"] for name, size in self.per_device(devices).items()]
+        rows = [[name, f"{size / 1e9:.3g}"] for name, size in self.per_device(devices).items()]
         least = self.devices()
-        said = "more than there may be" if least is None else str(least)
+        needed = f"more than {MAX_DEVICES}" if least is None else str(least)
         return Table(
-            f"Memory of RL of all parameters, GB (10⁹ bytes) on each of {devices} devices that"
-            f" share them; devices of 80 GB needed: {said}",
+            f"Memory of RL of all parameters, in GB (10⁹ bytes) per device, on {devices} device(s);"
+            f" number of devices of 80 GB needed: {needed}",
             [["", "GB"], *rows],
         )
 
 
 @cache
 def _shapes(config: LlmConfig, dtype: str) -> Any:
-    """The model with the shapes of its arrays, which are not made."""
+    """The model with shapes in place of arrays."""
     from crystaljax.models.llm.decoder import LanguageModel
 
     return nnx.eval_shape(lambda: LanguageModel(config, nnx.Rngs(0), jnp.dtype(dtype)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,12 +67,12 @@ class Line:
         return Measure(name, float(values.mean()), error, unit, total, about)
 
     def text(self, name: str) -> str:
-        """A metric for a table; a dash if there is none."""
+        """A metric without its unit, for a table; a dash if there is none."""
         found = self.number(name)
         if found is None:
             return "–"
         if found.unit or not self._is_rate(name):
-            return found.text
+            return replace(found, unit="").text
         error = f" ± {100 * found.standard_error:.1f}" if np.isfinite(found.standard_error) else ""
         return f"{100 * found.value:.1f}{error} %"
 
@@ -113,9 +113,16 @@ def all_tables(lines: Sequence[Line], k: int, relaxed: bool) -> list[Table]:
         there = [x for x in names if any(line.number(x) is not None for line in lines)]
         rows = [[line.label, *map(line.text, there)] for line in lines]
         if there:
-            tables.append(Table(caption, [["", *there], *rows]))
+            tables.append(Table(caption, [["", *(_header(x, lines) for x in there)], *rows]))
     memories = (x["memory"] for line in lines for x in line.results if x.get("memory"))
     return [*tables, *read_tables(memories)]
+
+
+def _header(name: str, lines: Sequence[Line]) -> str:
+    """Name of a metric with its unit, if it has one."""
+    units = (found.unit for line in lines if (found := line.number(name)) is not None)
+    unit = next(filter(None, units), "")
+    return f"{name} ({unit})" if unit else name
 
 
 def figures_of(lines: Sequence[Line], k: int) -> dict[str, tuple[Figure, str]]:
@@ -144,9 +151,12 @@ def _matches(lines: Sequence[Line], k: int) -> Figure:
         at = np.arange(len(lines)) + (i - (len(names) - 1) / 2) * width
         colour = plots.COLOURS[i % len(plots.COLOURS)]
         axes.bar(at, values, width, yerr=np.nan_to_num(errors), color=colour, label=name)
-    axes.set_xticks(np.arange(len(lines)), [line.label for line in lines], rotation=20)
+    axes.set_xticks(np.arange(len(lines)), [line.label for line in lines])
+    axes.tick_params("x", rotation=20)
+    for label in axes.get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
     axes.set_ylabel("test crystals found (%)")
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 
