@@ -135,10 +135,9 @@ def chosen(conditions: Sequence[Condition], n: int, seed: int) -> list[Condition
 
 
 def unmet(crystals: Crystals, conditions: Sequence[Condition]) -> list[str | None]:
-    """For each of B crystals the part of its condition [B] that it does not meet; None if it meets
-    all.
+    """Part of its condition [B] that each of B crystals does not meet; None if it meets all.
 
-    Properties are not checked: that takes a model of them.
+    Properties are not checked, as that needs a model of them.
     """
     batch = crystals.to_numpy()
     found: list[str | None] = [None] * len(batch)

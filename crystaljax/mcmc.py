@@ -75,9 +75,9 @@ class Moves:
     coordinate: float = 0.03
     """Standard deviation of the change of a free fractional coordinate."""
     length: float = 0.05
-    """Of a free cell length over the cube root of the number of atoms, in Å."""
+    """The same for a free cell length over the cube root of the number of atoms, in Å."""
     angle: float = 0.03
-    """Of a free cell angle, in radians."""
+    """The same for a free cell angle, in radians."""
 
     def __post_init__(self) -> None:
         check(self, coordinate=NOT_NEGATIVE, length=NOT_NEGATIVE, angle=NOT_NEGATIVE)
@@ -245,5 +245,5 @@ def log_density(
 
 
 def _mean(values: np.ndarray) -> float:
-    """Of those that are finite."""
+    """Mean of the finite values; -inf without any."""
     return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else -np.inf

@@ -15,7 +15,7 @@ from crystaljax.ranges import DECAY, NOT_NEGATIVE, POSITIVE, Range, at_least, re
 Metrics = dict[str, Array]
 
 BELOW_HALF = Range(0, 0.5, with_high=False)
-"""Of the share of preferences that are the wrong way round: at a half they would say nothing."""
+"""Range of the share of inverted preferences: at one half they would have no information."""
 
 
 def negative_log_likelihood(logp: Array) -> Array:

@@ -26,15 +26,15 @@ PACKAGES = (
     *("torch", "chgnet", "matgl", "orb-models", "nequix", "transformers"),
     *("pycalphad", "wandb"),
 )
-"""Whose versions are recorded, where they are installed."""
+"""Packages whose versions are recorded if they are installed."""
 
 LARGEST_DIGEST = 1_000_000_000
-"""Bytes of an input that are read for its digest."""
+"""Largest number of bytes of an input that are read for its digest."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Of the results of one run of a program; begin it when the program begins."""
+    """Provenance of the results of one run of a program; create it at the program's start."""
 
     config: Mapping[str, Any]
     """All settings, as JSON."""
@@ -46,12 +46,12 @@ class Provenance:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the start."""
         return time.perf_counter() - self.clock
 
     @property
     def sentence(self) -> str:
-        """For readers of a report."""
+        """Sentence for a report."""
         commit = f", commit {found}" if (found := git_commit()) else ""
         return (
             f"{self.seconds:.0f} s on {hardware()}, with crystaljax {versions()['crystaljax']}"
@@ -96,7 +96,7 @@ def seeds(config: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def versions() -> Mapping[str, str]:
-    """Of Python and of those of `PACKAGES` that are installed."""
+    """Versions of Python and of the installed ones of `PACKAGES`."""
     found = {"python": python_version()}
     for name in PACKAGES:
         try:

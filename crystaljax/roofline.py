@@ -26,14 +26,14 @@ NEAR = 0.5
 
 @dataclass(frozen=True)
 class Work:
-    """Operations and bytes of a computation's products of matrices; convolutions have none here."""
+    """Operations and bytes of a computation's matrix products; convolutions are not counted."""
 
     flops: Mapping[str, float]
     """Additions and multiplications, by the type of the factors: "bfloat16", "float32" (on GPUs
     rounded to TF32 by default), or "float32" + `FULL`."""
     bytes: float
-    """Of all factors and products, each counted as read or written once. What lies between
-    products (sums, softmax, random numbers) is reckoned to be fused with them."""
+    """Bytes of all factors and products, each counted as read or written once. Operations between
+    products (sums, softmax, random numbers) are assumed to be fused with them."""
 
     def __mul__(self, times: float) -> Work:
         return Work({kind: n * times for kind, n in self.flops.items()}, self.bytes * times)
@@ -67,9 +67,9 @@ class Share:
     """Rates of a computation as shares of the peaks of its device."""
 
     compute: float
-    """Of the operations per second."""
+    """Share of the operations per second."""
     memory: float
-    """Of the bytes per second."""
+    """Share of the bytes per second."""
 
     @property
     def bound(self) -> Literal["compute", "memory"]:

@@ -61,7 +61,7 @@ def to_cells(crystals: Crystals, primitive: bool = False) -> Iterator[AtomicCell
 
 
 def _n_atoms(batch: Crystals, primitive: bool) -> np.ndarray:
-    """As `orbits.n_atoms`, on the host: nothing is compiled for the length of a batch."""
+    """The same as `orbits.n_atoms`, on the host, without compilation for each batch size."""
     group = np.clip(batch.space_group, 1, 230)[:, None] - 1
     letter = np.clip(batch.wyckoff, 0, tables().multiplicity.shape[1] - 1)
     counts = tables().multiplicity[group, letter].astype(int).sum(axis=1)

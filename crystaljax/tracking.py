@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 METRICS_FILE = "metrics.jsonl"
 
 WANDB_FOLDER = "wandb"
-"""Of a run's folder: what W&B keeps there."""
+"""Subfolder of a run's folder for W&B's files."""
 
 RUN_ID_FILE = "run-id.txt"
-"""In it: the id of the W&B run, for a run that is gone on with."""
+"""File in this subfolder with the id of the W&B run, to continue it."""
 
 LARGEST_COPY = 1_000_000_000
-"""Bytes of an artifact; of a larger one W&B gets the place alone."""
+"""Largest size of an uploaded artifact in bytes; for a larger one W&B gets only its path."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Tags(NamedTuple):
     matrix: str = "BCC"
     precipitate: str = "B2"
     volume: str = "B2_Volume"
-    """In texts that are read, a blank may replace an underscore."""
+    """Tag of the volume; in texts that are read, a blank may replace the underscore."""
 
     @property
     def tokens(self) -> tuple[str, ...]:

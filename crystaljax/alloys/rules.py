@@ -112,7 +112,7 @@ def matrix_first(
 def precipitate_when_cold(
     equilibria: Equilibria, lowest: float = 0.0, parts: Parts = BCC_AND_B2
 ) -> np.ndarray:
-    """There is precipitate at the lowest temperature of the rule; see `Rule`.
+    """Precipitate is present at the lowest temperature of the rule; see `Rule`.
 
     373 K in the paper.
     """

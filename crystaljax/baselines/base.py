@@ -24,7 +24,10 @@ class Proposals:
 
     @staticmethod
     def of(found: Sequence[Crystals], k: int, reasons: Sequence[str]) -> Proposals:
-        """From up to k crystals of each of n conditions; `reasons` [n] of those that lack."""
+        """Proposals from up to k crystals of each of n conditions.
+
+        `reasons` [n]: why a condition has fewer than k.
+        """
         padded = Crystals.concatenate([crystals.padded(k) for crystals in found])
         missing = np.concatenate([np.arange(k) >= len(crystals) for crystals in found])
         said = [reason for reason in reasons for _ in range(k)]
@@ -37,7 +40,7 @@ class Baseline(Protocol):
     """Structures for formulas."""
 
     name: str
-    """In reports."""
+    """Name in reports."""
 
     def propose(self, conditions: Sequence[Condition], k: int, seed: int = 0) -> Proposals:
         """k structures for each condition, of which each needs a formula."""

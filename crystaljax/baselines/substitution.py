@@ -98,7 +98,7 @@ def _arrangements(content: np.ndarray) -> np.ndarray:
 
 
 def _turns(crystals: Crystals, template: np.ndarray) -> np.ndarray:
-    """How many crystals of the same prototype come before each: int [B].
+    """int [B]: number of crystals of the same prototype before each crystal.
 
     -1 of one that comes of the same template `template` int [B] as another before it and is the
     same: elements change places that are alike.

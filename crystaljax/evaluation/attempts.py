@@ -31,7 +31,7 @@ class Known:
     """Crystals that are known: the test crystals, or a training set."""
 
     name: str
-    """In reports, like "mp20_bt/test"."""
+    """Name in reports, like "mp20_bt/test"."""
     ids: list[str]
     """[T]"""
     cells: list[AtomicCell]
@@ -99,7 +99,7 @@ class Attempts:
 
 
 def ranks(target: np.ndarray) -> np.ndarray:
-    """How many earlier entries have the same value: int [P] of values int [P]."""
+    """int [P]: number of earlier entries with the same value, for values int [P]."""
     order = np.argsort(target, kind="stable")
     _, starts, counts = np.unique(target[order], return_index=True, return_counts=True)
     found = np.empty(len(target), int)

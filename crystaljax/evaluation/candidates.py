@@ -27,11 +27,11 @@ class Column(NamedTuple):
 
     name: str
     values: Sequence[Value]
-    """Texts, numbers (nan: not known) or truth values, one a candidate."""
+    """Texts, numbers (nan: not known) or truth values, one per candidate."""
 
     @property
     def kind(self) -> Kind:
-        """What the values are."""
+        """Kind of the values."""
         first = self.values[0]
         if isinstance(first, bool):
             return "flag"

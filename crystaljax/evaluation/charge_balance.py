@@ -67,7 +67,7 @@ class _Ion(NamedTuple):
     states: tuple[int, ...]
     """Oxidation states."""
     electronegativity: float | None
-    """By Pauling."""
+    """Pauling electronegativity; None if unknown."""
 
 
 @cache
@@ -97,7 +97,7 @@ def _icsd24() -> dict[str, tuple[int, ...]]:
 
 
 def _balances(counts: Sequence[int], ions: Sequence[_Ion]) -> bool:
-    """Some states are neutral with all cations less electronegative than all anions.
+    """Whether some states are neutral with all cations less electronegative than all anions.
 
     For each bound between the two, all charges that the elements can have together, one more
     element at a time.

@@ -177,7 +177,7 @@ class _Task:
         self._matches(self.attempts.cells, "", "")
 
     def _matches(self, cells: Sequence[AtomicCell | None], prefix: str, state: str) -> None:
-        """Those of cells [A], under names with a prefix; `state`: of the relaxation."""
+        """Matches of cells [A], under names with a prefix; `state`: relaxed or not, in words."""
         truth, attempts = self.truth, self.attempts
         rms, failures = displacements(truth, attempts, cells, self.config.seconds)
         if failures:

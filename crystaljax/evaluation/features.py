@@ -134,7 +134,7 @@ class FeatureSpace:
     """Features of a reference set of R crystals, scaled to a variance of 1 each."""
 
     name: str
-    """Of the reference set."""
+    """Name of the reference set."""
     composition: np.ndarray
     """float64 [R, 5 P]"""
     structure: np.ndarray

@@ -134,7 +134,7 @@ class StructureSet:
 
 
 def first_matches(samples: StructureSet, reference: StructureSet) -> np.ndarray:
-    """For each sample a row of the reference set that it matches, or -1: int [N].
+    """int [N]: first row of the reference set that each sample matches, or -1.
 
     StructureMatcher with default tolerances, the reference as the first structure.
     """

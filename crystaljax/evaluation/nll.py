@@ -40,11 +40,11 @@ class Resolution:
     """Decimals of numbers; their bins are centred on the rounded numbers."""
 
     coordinate_decimals: int = 3
-    """Of fractional coordinates."""
+    """Decimals of fractional coordinates."""
     length_decimals: int = 2
-    """Of a, b, c in Å."""
+    """Decimals of a, b, c in Å."""
     angle_decimals: int = 1
-    """Of α, β, γ in degrees."""
+    """Decimals of α, β, γ in degrees."""
 
     def __post_init__(self) -> None:
         decimals = Range(1, 6)
@@ -52,7 +52,7 @@ class Resolution:
 
     @property
     def decimals(self) -> dict[str, int]:
-        """By name."""
+        """Decimals by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property

@@ -95,7 +95,7 @@ def read_predictions(source: str | Path, truth: Known) -> Attempts:
 def _asked(
     record: Record, named: bool, by_id: Mapping[str, int], by_formula: Mapping[str, list[int]]
 ) -> tuple[str, float]:
-    """What an attempt is at, and its number (nan if it does not say).
+    """Target of an attempt, and its number (nan if it is not given).
 
     `named`: whether the id of the record is one that the file gives.
     """

@@ -244,7 +244,7 @@ class MetricSet:
 
     @staticmethod
     def from_dict(written: Mapping[str, Any]) -> MetricSet:
-        """What `to_dict` wrote, without the columns. KeyError for what it did not write."""
+        """Metrics from a dictionary of `to_dict`, without columns; KeyError for any other."""
         metrics = tuple(_metric(each) for each in written["metrics"])
         return MetricSet(written["samples"], metrics, tuple(written["context"]), {})
 

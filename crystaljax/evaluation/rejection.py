@@ -36,7 +36,7 @@ class Tolerances(NamedTuple):
 DEFAULT = Tolerances()
 
 SLACK = 1e-6
-"""By how much tolerances are wider here than there, relative; far above rounding errors."""
+"""Relative increase of tolerances over the matcher's, far above rounding errors."""
 
 _REACH = 3
 _POINTS = np.indices(3 * (2 * _REACH + 1,)).reshape(3, -1).T - _REACH

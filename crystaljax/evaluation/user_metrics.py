@@ -13,7 +13,7 @@ from crystaljax.evaluation.rates import Measure, Metric, Rate
 log = logging.getLogger(__name__)
 
 UserMetric = Callable[[Crystals], Any]
-"""Of all N generated crystals, zero where a sample is none, to a `Rate` or `Measure`, or several;
+"""From all N generated crystals (zero where a sample is none) to a `Rate` or `Measure`, or several;
 each describes itself."""
 
 

@@ -232,7 +232,7 @@ def n_systems(samples: Samples, family: AlloyFamily, n: int = BEST) -> int:
 
 
 def measures(entrants: Sequence[Entrant], family: AlloyFamily) -> dict[str, Measure]:
-    """What is compared of a method, as means over seeds with standard errors."""
+    """Metrics by which methods are compared, as means over seeds with standard errors."""
     columns: dict[str, list[float]] = {}
     for proposed, n_judged, seconds in entrants:
         judged, n = proposed.judged, len(proposed.texts)

@@ -30,11 +30,11 @@ from crystaljax.tracking import read_metrics
 
 SFT = "SFT"
 N_SHOWN = 5
-"""Best candidates that are listed."""
+"""Number of best candidates in the table."""
 N_DRAWN = 2
-"""Of which phases are drawn."""
+"""Number of best candidates with a figure of their phases."""
 N_DIVERGENT = 100
-"""Samples whose tokens are looked at."""
+"""Number of samples for the divergence by token."""
 
 
 def finish(experiment: Experiment, judge: AlloyReward, runs: Sequence[Run]) -> Path:
@@ -100,7 +100,7 @@ class Best(NamedTuple):
 
 
 def best_candidates(runs: Sequence[Run]) -> list[Best]:
-    """Of all samples, each text once."""
+    """The best candidates of all samples, each text once."""
     found: dict[str, Best] = {}
     for run in runs:
         for label, (texts, judged, _) in run.samples.items():

@@ -107,7 +107,7 @@ class Samples(NamedTuple):
     """int32 [n]: each as it was sampled, with the end token; none of texts that no model wrote."""
 
     def rows(self, rows: Sequence[int] | np.ndarray) -> Samples:
-        """Some of them, in this order."""
+        """The samples of some rows, in this order."""
         rows = np.asarray(rows, int)
         tokens = [self.tokens[i] for i in rows] if self.tokens else []
         return Samples([self.texts[i] for i in rows], self.judged[rows], tokens)

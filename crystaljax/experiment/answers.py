@@ -171,7 +171,7 @@ def _merged(parts: Sequence[Answers], order: np.ndarray) -> Answers:
 
 
 def evaluations_of(answers: Mapping[str, Answers]) -> dict[str, MetricSet]:
-    """Those that there are, by label."""
+    """The existing evaluations, by label."""
     return {label: x.evaluation for label, x in answers.items() if x.evaluation is not None}
 
 

@@ -48,7 +48,7 @@ ALWAYS = (
 """Columns that every evaluation of a policy with a hull and a reference set has."""
 
 RELAXED = ("rmsd_to_relaxed", "relaxation_steps", "energy_drop")
-"""Those that relaxation adds."""
+"""Columns that relaxation adds."""
 
 HEADINGS = {
     "log_prob": "log-probability (nats)",
@@ -110,7 +110,7 @@ class BestStructures:
         chosen: tuple[str, ...] = (),
         n: int = N_LISTED,
     ) -> BestStructures:
-        """Those of largest score [N] (nan: none), at most n; by default of lowest energy."""
+        """At most n structures of largest score [N] (nan: none); by default of lowest energy."""
         score = np.asarray(-found.e_above_hull if score is None else score, float)
         rows = np.argsort(-score)  # nan comes last
         rows = rows[np.isfinite(score[rows])][:n]
@@ -161,7 +161,7 @@ class BestStructures:
         return values
 
     def candidates(self) -> Candidates | None:
-        """For a report; None if there is no structure."""
+        """Candidates for a report; None if there is no structure."""
         if not len(self.crystals):
             return None
         columns = [Column(name, values) for name, values in self.columns_shown().items()]

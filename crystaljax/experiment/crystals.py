@@ -73,7 +73,7 @@ class Setup:
     are seen-compositions and seen-structures (1/(1 + n) after n times), and copies (1/m each for m
     copies in a group). Or FILE.py:FUNCTION of your own."""
     condition: Condition = field(default_factory=Condition)
-    """What samples are asked to be, in training and in the evaluation."""
+    """Condition on samples, in training and in the evaluation."""
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(batch_size=100))
     """Settings of sampling, in training and in the evaluation."""
     judge: str = AUTO
@@ -146,7 +146,7 @@ class Bench:
         )
 
     def sample(self, params: Params, n: int, seed: int) -> Crystals:
-        """Those of n fresh samples that are crystals as asked for."""
+        """Draw n samples; returns those that are crystals and meet the condition."""
         asked = [self.setup.condition] * n
         samples = self.policy.sample(params, asked, seed, self.setup.sampling)
         return samples.crystals[np.flatnonzero(samples.met)]
@@ -226,7 +226,7 @@ class Bench:
 
     @property
     def aim(self) -> str:
-        """What is rewarded in a word, for titles."""
+        """The reward in a word, for titles."""
         name = "stability" if self.user_reward is None else self.quantity.name
         return name[:1].upper() + name[1:]
 

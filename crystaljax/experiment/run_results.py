@@ -44,9 +44,9 @@ def write_result(path: Path, content: Mapping[str, Any]) -> None:
 
 @contextmanager
 def apart(name: str, failures: list[str], *also: type[Exception]) -> Iterator[None]:
-    """A fault in the block costs this run of a study, not the others: it is told and noted.
+    """Context of one run of a study, whose failure does not end the study: it is logged and noted.
 
-    A fault is a loss that is not finite, samples that cannot be judged, and errors of `also`.
+    Failures are a loss that is not finite, samples that cannot be judged, and errors of `also`.
     """
     faults: tuple[type[Exception], ...] = (FloatingPointError, NothingJudged, *also)
     try:
@@ -57,7 +57,7 @@ def apart(name: str, failures: list[str], *also: type[Exception]) -> Iterator[No
 
 
 def result_of_samples(drawn: Drawn, evaluation: MetricSet) -> dict[str, Any]:
-    """What is kept of fresh samples and their evaluation."""
+    """Dictionary of the stored results of samples and their evaluation."""
     return {
         "metrics": [metric.to_dict() for metric in evaluation.metrics],
         "context": list(evaluation.context),

@@ -191,7 +191,7 @@ class Policy(Protocol):
 
 
 def rows_without_error(attempt: Callable[[np.ndarray], Any], rows: np.ndarray) -> np.ndarray:
-    """Those of some rows (int [n]) for which `attempt` raises no ValueError, tried in halves."""
+    """The rows, of int [n], for which `attempt` raises no ValueError; found by bisection."""
     if not len(rows):
         return rows
     try:
@@ -203,9 +203,9 @@ def rows_without_error(attempt: Callable[[np.ndarray], Any], rows: np.ndarray) -
 
 
 def writable_rows(policy: Policy, crystals: Crystals, rows: np.ndarray) -> np.ndarray:
-    """Those of some rows (int [n]) of B crystals that a policy can write.
+    """The rows, of int [n], of B crystals that a policy can write.
 
-    A policy names only the first that it cannot write: rows are tried in halves.
+    They are found by bisection, since a policy names only the first crystal that it cannot write.
     """
     return rows_without_error(lambda some: policy.encode(crystals[some]), rows)
 
@@ -216,9 +216,9 @@ def encode_writable(
     rows: np.ndarray,
     conditions: Sequence[Condition] | None = None,
 ) -> tuple[Rollout | None, np.ndarray]:
-    """Those of some rows (int [n]) of B crystals that a policy can write, and which these are.
+    """Rollout of the rows, of int [n], of B crystals that a policy can write, and these rows.
 
-    None if there are none. They are tried in halves, as of `writable_rows`.
+    None if there are none. See `writable_rows`.
     """
 
     def encode(rows: np.ndarray) -> Rollout:

@@ -142,7 +142,7 @@ class CrystalTextPolicy:
         grammar: bool | TokenGrammar = False,
         max_candidates: int = 1,
     ) -> Rollout:
-        """As `sample`, with all settings that texts can be drawn with.
+        """The same as `sample`, with all settings for texts.
 
         Args:
           grammar: hold all completions to the format's grammar, or to another one.

@@ -156,7 +156,7 @@ class TextPolicy:
 
     @property
     def vocabulary_digest(self) -> str:
-        """Tells tokenizers of different vocabularies apart."""
+        """Digest of the vocabulary, different for different tokenizers."""
         vocabulary = json.dumps(self.tokenizer.fast.get_vocab(), sort_keys=True)
         return hashlib.sha256(vocabulary.encode()).hexdigest()
 

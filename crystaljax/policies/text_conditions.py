@@ -24,12 +24,12 @@ BY_CHOICE = frozenset({"required", "template"})
 
 
 class Held(NamedTuple):
-    """Demands that a grammar holds samples to."""
+    """Demands that a grammar enforces."""
 
     space_groups: tuple[int, ...] | None
-    """Those allowed; all if None."""
+    """Allowed space groups; all if None."""
     elements: tuple[str, ...] | None
-    """Those allowed; all if None."""
+    """Allowed elements; all if None."""
     around: tuple[str, str]
     """Texts before and after the crystal in completions."""
 
@@ -38,11 +38,11 @@ class Plan(NamedTuple):
     """Plan to meet a condition."""
 
     request: Request
-    """By the prompt."""
+    """The part that the prompt states."""
     held: Held | None
-    """By a grammar."""
+    """The part that a grammar enforces."""
     hard: Condition
-    """The part of the condition that holds, by the grammar or a choice of candidates."""
+    """The part of the condition that is guaranteed, by the grammar or the choice of candidates."""
     redrawn: bool
     """Candidates are drawn until `hard` is met."""
 

@@ -24,7 +24,7 @@ class Question(NamedTuple):
 
 
 def suited(templates: Sequence[PromptTemplate], row: Mapping[str, Any]) -> list[PromptTemplate]:
-    """Those templates for which a crystal with these prompt fields has all values."""
+    """The templates for which a crystal with these prompt fields has all values."""
     return [
         template
         for template in templates

@@ -55,7 +55,7 @@ class PromptValues:
 
     @staticmethod
     def of(rows: Sequence[Mapping[str, Any]]) -> PromptValues:
-        """Those of some crystals; rows have the same fields."""
+        """Values of the prompt fields of some crystals; rows have the same fields."""
         if not rows:
             return PromptValues()
         names = list(rows[0])
@@ -90,7 +90,7 @@ class TextMetadata:
 
     @staticmethod
     def of(specification: str, templates: Iterable[PromptTemplate]) -> TextMetadata:
-        """Of a model that nothing else is known of; see `tokenizations.registry.create_format`."""
+        """Metadata without training data; errors as in `tokenizations.registry.create_format`."""
         name, _ = read_specification(specification)
         options = format_options(create_format(specification))
         return TextMetadata(name, tuple(templates), options)
@@ -125,7 +125,7 @@ class TextMetadata:
 
     @property
     def is_known(self) -> bool:
-        """It says what the training data was."""
+        """Whether the training data are known."""
         return any(self.space_group_counts)
 
     def create_format(self) -> TextFormat:
@@ -141,7 +141,7 @@ class TextMetadata:
 
     @staticmethod
     def read(folder: str | Path) -> TextMetadata:
-        """From the folder of a model.
+        """Read the metadata in a model's folder.
 
         FileNotFoundError if there is none, ValueError if it is of another version or damaged.
         """

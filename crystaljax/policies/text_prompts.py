@@ -80,9 +80,9 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class CrystalPrompts:
-    """Some templates that ask for crystals, and the training data's values of their fields.
+    """Templates of prompts for crystals, and the training data's values of their fields.
 
-    ValueError for a template whose completion is not one {text} with something fixed around it.
+    ValueError for a template whose completion is not one {text} with fixed text around it.
     """
 
     templates: tuple[PromptTemplate, ...]

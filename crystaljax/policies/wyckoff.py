@@ -116,7 +116,7 @@ class WyckoffPolicy:
 
     @cached_property
     def training(self) -> TrainingCounts:
-        """What samples take from the training data."""
+        """Statistics of the training data that samples follow."""
         groups = self.formula_groups
         given = None if groups is None else FormulaGroups(groups, self.space_group_counts)
         return TrainingCounts(self.space_group_counts, self.element_counts, given)

@@ -19,7 +19,7 @@ class Asked:
     """A formula as it was given."""
 
     name: str
-    """As it was written."""
+    """The formula as written by the user."""
     formula: str = ""
     """Reduced, cations first; empty if it cannot be read."""
     condition: Condition | None = None

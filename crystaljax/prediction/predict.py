@@ -29,11 +29,11 @@ class Tally:
     """Samples of one formula, and what became of them."""
 
     asked: int
-    """Samples drawn."""
+    """Number of samples."""
     lost: Counter[str] = field(default_factory=Counter)
-    """Those that are no structure of the list, by reason; duplicates are not among them."""
+    """Number of samples without a structure in the list, by reason (duplicates do not count)."""
     distinct: int = 0
-    """Structures of the list."""
+    """Number of structures in the list."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class _Candidates:
         return _Candidates(rollout.crystals[rows], target[rows], columns)
 
     def take(self, rows: np.ndarray) -> _Candidates:
-        """Some of them."""
+        """The candidates of some rows."""
         columns = {name: values[rows] for name, values in self.columns.items()}
         return _Candidates(self.crystals[rows], self.target[rows], columns)
 
@@ -152,7 +152,7 @@ class _Candidates:
         return np.sort(order[first])
 
     def judged(self, energy: EnergyAboveHull, tallies: Sequence[Tally]) -> tuple[_Candidates, str]:
-        """Those with an energy, relaxed if `energy` relaxes; and what the energies are."""
+        """Candidates with an energy, relaxed if `energy` relaxes, and what the energies are."""
         steps = energy.relax_steps
         cells: Sequence[AtomicCell | None] = list(to_cells(self.crystals, primitive=True))
         nothing: Reasons = [None] * len(cells)

@@ -111,7 +111,7 @@ class Clip(Wrapping):
 
 @dataclass(frozen=True)
 class InvalidPenalty(Wrapping):
-    """A reward whose failed items get the value `penalty` (finite); `ok` still tells them apart."""
+    """A reward whose failed items get the value `penalty` (finite); their `ok` remains False."""
 
     reward: AnyReward
     penalty: float

@@ -144,10 +144,10 @@ class EnergyAboveHull:
         energy: np.ndarray,
         crystals: Crystals | Sequence[AtomicCell | None],
     ) -> AboveHull:
-        """From the potential's energies [B] (eV/atom, nan where there is none) to the hull.
+        """Energies above hull from the potential's energies [B] (eV/atom, nan where there is none).
 
-        `counts` [B, 119] atoms of each element; `crystals` what the energies are of, from which
-        the corrections are told.
+        `counts` [B, 119]: atoms of each element; `crystals`: the structures of the energies, which
+        determine the corrections.
         """
         correction = np.zeros(len(energy))
         rows = np.flatnonzero(np.isfinite(energy))

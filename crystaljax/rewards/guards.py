@@ -63,7 +63,7 @@ class RemembersCrystals(Protocol):
 
     @property
     def memory(self) -> Arrays:
-        """What it has seen, as copies of arrays for checkpoints; none of them is empty."""
+        """Copies of its state as arrays, for checkpoints; none of them is empty."""
 
     def remember(self, memory: Arrays) -> None:
         """Restore what `memory` gave; {} for a guard that has seen nothing."""

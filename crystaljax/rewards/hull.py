@@ -36,7 +36,7 @@ class Hull:
     name: str
     """Name of this hull in reports."""
     entries: Mapping[System, tuple[np.ndarray, np.ndarray]]
-    """For each system of n elements: atomic fractions [M, n], formation energies [M] (eV/atom)."""
+    """Atomic fractions [M, n] and formation energies [M] (eV/atom) by system of n elements."""
     references: np.ndarray
     """float64 [119]: the elemental energies (eV/atom) that the formation energies refer to."""
     level: str = MP2020

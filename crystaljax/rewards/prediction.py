@@ -173,7 +173,7 @@ class Energies:
 
     @property
     def quantity(self) -> Quantity:
-        """That of the one energy there is, or a sum without bounds."""
+        """Quantity of the energy, if there is one, or of a sum without bounds."""
         return _quantity(self.weights)
 
     def __call__(self, crystals: Crystals) -> RewardBatch:

@@ -16,7 +16,7 @@ TOLERANCE = 1e-5
 
 
 def ragged(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For `counts` int [n], the segment of each of counts.sum() items and its rank in it."""
+    """Segment of each of counts.sum() items, and its rank in it, for `counts` int [n]."""
     segment = np.repeat(np.arange(len(counts)), counts)
     return segment, np.arange(len(segment)) - (np.cumsum(counts) - counts)[segment]
 

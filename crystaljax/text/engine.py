@@ -65,7 +65,7 @@ class Generation:
 
     @staticmethod
     def empty(n_prompts: int, n: int, max_new_tokens: int) -> Generation:
-        """Nothing sampled yet, for n completions of each prompt."""
+        """An empty result for n completions of each prompt."""
         size = n_prompts * n
         logp = np.zeros((size, max_new_tokens), np.float32)
         return Generation(

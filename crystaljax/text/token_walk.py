@@ -31,7 +31,7 @@ class Transitions(NamedTuple):
     following: np.ndarray
 
     def where(self, mask: np.ndarray) -> Transitions:
-        """Those of a mask, bool [T]."""
+        """The transitions of a mask, bool [T]."""
         return Transitions(*(x[mask] for x in self))
 
 

@@ -54,7 +54,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, name: str | Path) -> Tokenizer:
-        """From a folder, or a name on the Hugging Face hub.
+        """Load a tokenizer from a folder, or by its name on the Hugging Face hub.
 
         Only tokenizer.json decides how texts are split. (transformers' AutoTokenizer lets the
         model's type in config.json override it, and so gives other tokens for some folders.)

@@ -46,7 +46,7 @@ def balanced_batches(
     """int [n_batches, batch_size]: random batches that are much alike in their sizes.
 
     Of items of given sizes (int [N]), those left over are left out. Sorted by size, each run of as
-    many items as there are batches is dealt out to them.
+    many items as there are batches is distributed over them.
     """
     chosen = rng.permutation(len(sizes))[: n_batches * batch_size]
     by_size = chosen[np.argsort(sizes[chosen], kind="stable")]

@@ -126,9 +126,9 @@ class Method:
     """Function that selects the lessons from the samples of an iteration; iterations count from
     0."""
     temperature_offset: Callable[[int], float]
-    """What is added to the sampling temperature in an iteration."""
+    """Function that gives the offset of the sampling temperature in an iteration."""
     group_size: int = 1
-    """Samples drawn in a row for a prompt."""
+    """Number of consecutive samples for a prompt."""
     fixed_reference: bool = False
     """The reference is the base, instead of the policy that drew the samples."""
     after: Callable[[int, Params], None] = lambda _, __: None

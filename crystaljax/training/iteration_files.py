@@ -16,7 +16,7 @@ from crystaljax.evaluation.matching import once
 from crystaljax.training.tiers import KINDS, METASTABLE, STABLE, TIERS, UNKNOWN
 
 FOLDER = "iterations"
-"""Of the files, in that of the run."""
+"""Subfolder of a run's folder for these files."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Iteration:
     """N samples of an iteration, judged and paired."""
 
     number: int
-    """Iterations before it."""
+    """Number of iterations before it."""
     temperature: float
-    """Of sampling."""
+    """Sampling temperature."""
     crystals: Crystals
     """[N], zero where a sample is no crystal."""
     asked: np.ndarray
@@ -61,7 +61,7 @@ class Iteration:
 
     @staticmethod
     def load(path: Path) -> Iteration:
-        """What `save` wrote."""
+        """Read a file of `save`."""
         with np.load(path) as kept:
             crystals = Crystals(**{f.name: kept[f"crystals.{f.name}"] for f in fields(Crystals)})
             rest: dict[str, Any] = {
@@ -101,7 +101,7 @@ class Iteration:
         return {name: float(x) for name, x in numbers.items()}
 
     def lacks(self, groups: Sequence[int] = ()) -> Iterator[str]:
-        """What there is nothing of, in words: tiers, and crystals of the space groups asked for."""
+        """Names of empty tiers, and of requested space groups without crystals."""
         n = len(self.tier)
         for tier, name in TIERS.items():
             if tier != UNKNOWN and not (self.tier == tier).any():

@@ -66,7 +66,7 @@ class OptimizerConfig:
 
 
 def fine_tuning(learning_rate: float = 3e-5, b2: float = 0.99) -> OptimizerConfig:
-    """For fine-tuning: Adam at a constant rate without decay of the weights, and the last ones."""
+    """Settings for fine-tuning: Adam at a constant rate, without weight decay and averaging."""
     return OptimizerConfig(
         learning_rate,
         schedule="constant",

@@ -79,7 +79,7 @@ class ProgressLines(Progress):
         self._speaker = threading.Thread(target=self._speak, daemon=True)
 
     def add_task(self, description: str, *args: Any, **kwargs: Any) -> TaskID:
-        """As in `rich.progress.Progress`."""
+        """Add a task, as in `rich.progress.Progress`."""
         task = super().add_task(description, *args, **kwargs)
         self._pace[task] = _Pace(self.clock(), self._tasks[task].completed)
         return task
@@ -124,7 +124,7 @@ class _Pace:
         self._seconds: float | None = None
 
     def seconds(self, now: float, done: float) -> float | None:
-        """Of a step; None before the first."""
+        """Seconds of a step; None before the first."""
         if done > self._before:
             self._seconds = (now - self._then) / (done - self._before)
             self._then, self._before = now, done

@@ -24,7 +24,7 @@ from crystaljax.training.tasks import Params, mean_over_parts
 
 
 def adapter_tuning() -> OptimizerConfig:
-    """For adapters: AdamW with warm-up and cosine decay, and the last weights."""
+    """Settings for adapters: AdamW with warm-up and cosine decay, without averaging."""
     return OptimizerConfig(
         learning_rate=2e-4, warmup_steps=20, final_fraction=0.0, weight_decay=0.0, ema_decay=0.0
     )

@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
     add("--pretrain", type=Path, metavar="MODEL.npz", help="train, and keep the model there")
     add("--output", type=Path, help="a JSON file, written again after every row")
     add("--write-expected", action="store_true", help="store this CPU's results to compare with")
-    add("--encode", nargs="+", metavar="DATA", help="training data and, if it is apart, validation")
+    add("--encode", nargs="+", metavar="DATA", help="training data and, if separate, validation")
     add("--unpack", type=Path, metavar="MODEL.npz", help="make a model folder of it")
     add("--to", type=Path, help="where --encode or --unpack writes to")
     chosen = parser.parse_args()

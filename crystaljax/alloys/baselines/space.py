@@ -79,7 +79,7 @@ def random_candidates(space: Space, n: int, rng: np.random.Generator) -> list[Ca
 def new_candidates(
     space: Space, n: int, rng: np.random.Generator, known: set[str], tags: Tags = TAGS
 ) -> list[Candidate]:
-    """As `random_candidates`, none of them among the texts `known`, which have these tags."""
+    """The same as `random_candidates`, without the texts `known`, which have these tags."""
     grid, roles = space.grid, space.grid.roles
     found: dict[str, Candidate] = {}
     seen = set()  # points drawn before: a draw is cheaper than writing a candidate

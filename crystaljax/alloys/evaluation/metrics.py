@@ -328,7 +328,7 @@ class Comparison:
     """Change of the share of samples that keep each rule."""
 
     def table(self, caption: str) -> Table:
-        """As a table of a report."""
+        """Table for a report."""
         rows = [["", "share or change"]]
         rows += [[m.name, m.text] for m in (self.win, self.draw, self.loss)]
         rows += [[name, difference.text] for name, difference in self.rules.items()]

@@ -33,8 +33,8 @@ PROPERTIES = (
     "s electrons", "p electrons", "d electrons", "f electrons", "valence electrons",
     "s holes", "p holes", "d holes", "f holes", "holes",
 )  # fmt: skip
-"""Of elements, from pymatgen. Those of Ward et al. (2016) but for the ground state's volume, band
-gap, magnetic moment and space group; molar volume and atomic radius are other tables than theirs.
+"""Properties of elements, from pymatgen: those of Ward et al. (2016) except ground-state volume,
+band gap, magnetic moment and space group; molar volume and atomic radius are from other tables.
 Electrons are those outside the noble-gas core; holes are unoccupied places in open shells."""
 
 _CAPACITY = {"s": 2, "p": 6, "d": 10, "f": 14}

@@ -26,7 +26,7 @@ class System:
     share: np.ndarray
     """float64 [F]: atoms of the first element among all."""
     energies: Mapping[str, np.ndarray]
-    """By the name of a reward, float64 [F] in eV/atom, of which a reward is the negative."""
+    """float64 [F] in eV/atom by name of the reward, which is minus this energy."""
 
     def preferred(self, name: str) -> np.ndarray:
         """float64 [F]: probabilities of the formulas of least energy, equal where several are."""
@@ -85,7 +85,7 @@ def systems_of(
 
 
 def preference_table(systems: list[System], hull: str = "hull") -> Table:
-    """What each reward prefers, mean over the systems with standard errors.
+    """Preferences of each reward, as means over the systems with standard errors.
 
     `hull`: the name of the reward that is minus the energy above hull.
     """

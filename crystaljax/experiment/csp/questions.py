@@ -1,4 +1,4 @@
-"""What is asked in structure prediction, and the attempts of policies at it."""
+"""Conditions of structure prediction, and the attempts of policies."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def formulas_asked(
 
 
 def _conditions(counts: np.ndarray, crystals: Crystals, fixed_units: bool) -> list[Condition]:
-    """What is asked for each of B crystals, of atoms `counts` [B, 119]."""
+    """Condition for each of B crystals, of atoms `counts` [B, 119]."""
     atoms = np.asarray(n_atoms(crystals, primitive=True))
     found = []
     for row, n in zip(np.asarray(counts), atoms.tolist(), strict=True):
@@ -75,7 +75,7 @@ def _conditions(counts: np.ndarray, crystals: Crystals, fixed_units: bool) -> li
 
 
 def refused(policy: Policy, conditions: Sequence[Condition], sampling: SamplingConfig) -> Reasons:
-    """For each condition the reason why the policy cannot be asked for it, or None."""
+    """Reason that the policy does not support each condition, or None."""
     try:
         policy.check(conditions, sampling)
     except ValueError:

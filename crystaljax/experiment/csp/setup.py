@@ -132,7 +132,7 @@ class ExamConfig:
 
 
 def selected(names: Sequence[str], only: Sequence[str]) -> list[RowName]:
-    """Those of some rows that are among `only`, each once; all if it is empty.
+    """The rows that are among `only`, each once; all if it is empty.
 
     ValueError for a name that none has.
     """

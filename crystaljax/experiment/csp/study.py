@@ -183,7 +183,7 @@ class Study:
         write_result(folder / RESULT_FILE, result)
 
     def _proposer(self, arm: Arm) -> tuple[str, Any, Callable[[], Proposals]]:
-        """What proposes structures in a run, trained if it is to be: title, memory, function."""
+        """Source of a run's structures (trained, if the run trains): title, memory, function."""
         conditions, k = self.questions.conditions, self.exam.k
         seed = int(np.random.SeedSequence([self.setup.seed, arm.seed, 6]).generate_state(1)[0] >> 2)
         if arm.row in BASELINES:
@@ -307,7 +307,7 @@ class Study:
         return list(metrics.values()), context
 
     def notes(self) -> list[str]:
-        """What was asked and rewarded, and what went wrong."""
+        """Notes for the report: conditions, rewards, failures."""
         rl, setup = self.rl, self.setup
         units = "" if setup.fixed_units else "not "
         notes = [

@@ -36,7 +36,7 @@ class Family:
     pre_norm: bool = True
     """Attention and feed-forward layers have a norm before them."""
     post_norm: bool = False
-    """They have a norm after them, before the residual is added."""
+    """Attention and feed-forward layers have a norm after them, before the residual is added."""
     norm_offset: float = 0.0
     """Added to the weights of norms."""
     qk_norm: bool = False
@@ -100,7 +100,7 @@ FAMILIES = {
         output_bias=False,
     ),
 }
-"""By the `model_type` of `config.json`."""
+"""Families by the `model_type` of `config.json`."""
 
 FIELDS = {
     "vocabulary": "vocab_size",

@@ -51,7 +51,7 @@ class Dropout(NamedTuple):
     """Rate on the outputs of attention and feed-forward layers; adapters have their own rates."""
 
     def layer(self, i: int) -> Dropout:
-        """That of the i-th block."""
+        """Dropout of the i-th block."""
         return self._replace(key=jax.random.fold_in(self.key, i))
 
     def __call__(self, x: Array, i: int) -> Array:

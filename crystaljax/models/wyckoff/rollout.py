@@ -49,7 +49,7 @@ class TokenRollout(Batch):
 
     @staticmethod
     def empty(group: Array, max_sites: int) -> TokenRollout:
-        """Nothing sampled yet, for N space groups."""
+        """An empty result for N space groups."""
         n = len(group)
         tokens = WyckoffTokens(
             np.asarray(group, np.int32),

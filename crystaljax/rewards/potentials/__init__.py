@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     """Class of a potential, and its options."""
 
     class_name: str
-    """In the module of the potential's name, which also has a function `level_of`."""
+    """Name of the class; its module has the potential's name, and a function `level_of`."""
     options: tuple[str, ...] = ("weights",)
     """Parameters that the parts after the potential's name set, in order."""
     package: str = "numpy"

@@ -11,7 +11,7 @@ import numpy as np
 from crystaljax.text.expressions import one_of
 
 MAX_DECIMALS = 6
-"""Of bin widths."""
+"""Largest number of decimals of bin widths."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ NOTES = {
     "reward": "the reward's own speed",
     "pack": "on the host",
     "advantage": "scores under both models",
-    "update": "three inner steps, and the scores that the phase before times apart",
+    "update": "three inner steps, and the scores that the phase before times separately",
 }
 """Limits of the phases, or their contents."""
 
