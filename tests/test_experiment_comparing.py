@@ -10,7 +10,14 @@ import pytest
 
 from crystaljax.evaluation.rates import Measure, MetricSet, Rate
 from crystaljax.evaluation.report import Report
-from crystaljax.experiment.comparing import FinishedRun, compare, differing, figures, read_runs
+from crystaljax.experiment.comparing import (
+    FinishedRun,
+    compare,
+    differing,
+    ends,
+    figures,
+    read_runs,
+)
 from crystaljax.tracking import METRICS_FILE
 
 
@@ -82,12 +89,23 @@ def test_settings_of_equal_meaning_do_not_differ() -> None:
     assert list(differing(runs).rows[1:]) == rows
 
 
+def test_ends_of_curves() -> None:
+    losses = np.array([[0, 3.0], [5, 1.0], [9, 2.0]])
+    curves = {"validation/nll": losses, "reward/mean": np.array([[1, np.nan]])}
+    runs = [FinishedRun("a", {}, curves, {}), FinishedRun("b", {}, {}, {})]
+    assert ends(runs).rows == [
+        ["", "a", "b"],
+        ["mean reward", "—", "—"],
+        ["validation loss (nats)", "3.000 → 2.000 (lowest 1.000)", "—"],
+    ]
+
+
 def test_a_run_that_is_under_way(folders: list[Path], tmp_path: Path) -> None:
     """It has metrics, and no report yet."""
     (folders[0] / "report.json").unlink()
     page = compare(read_runs(folders), tmp_path / "compared")
     text = (page.parent / "report.md").read_text()
-    assert "a/rl: no evaluation yet." in text
+    assert "a/rl: no evaluation." in text
     assert "b/rl: before, after. The results are those of after." in text
 
 

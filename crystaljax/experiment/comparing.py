@@ -89,8 +89,8 @@ def read_run(label: str, folder: Path) -> FinishedRun:
 def compare(runs: Sequence[FinishedRun], folder: str | Path) -> Path:
     """Write a report of runs, and results.csv with all their results; returns the report's path.
 
-    The report has the last evaluation of each run, curves of those metrics of `CURVES` that two
-    runs or more have, and the settings that differ.
+    The report has the last evaluation of each run, the metrics of `CURVES` with their first and
+    last values, and the settings that differ.
     """
     folder = writable_folder(folder)
     with replacing(folder / "results.csv") as temporary, temporary.open("w", newline="") as file:
@@ -100,9 +100,10 @@ def compare(runs: Sequence[FinishedRun], folder: str | Path) -> Path:
         for name, (figure, caption) in figures(runs).items()
     ]
     last = {run.label: list(run.evaluations.values())[-1] for run in runs if run.evaluations}
-    tables = [differing(runs)] if len(runs) > 1 else []
+    tables = [ends(runs)] if any(name in run.curves for run in runs for name in CURVES) else []
+    tables += [differing(runs)] if len(runs) > 1 else []
     notes = [
-        f"{run.label}: {', '.join(run.evaluations) or 'no evaluation yet'}."
+        f"{run.label}: {', '.join(run.evaluations) or 'no evaluation'}."
         + (f" The results are those of {list(run.evaluations)[-1]}." if run.evaluations else "")
         for run in runs
     ]
@@ -131,6 +132,23 @@ def figures(runs: Sequence[FinishedRun]) -> dict[str, tuple[Figure, str]]:
         if curves:
             found[name] = plots.training_curves(curves, axis), f"{axis} ({name}) by run"
     return found
+
+
+def ends(runs: Sequence[FinishedRun]) -> Table:
+    """First and last values of the curves of `CURVES`; of losses also the lowest."""
+    rows = [["", *(run.label for run in runs)]]
+    for name, axis in CURVES.items():
+        if any(name in run.curves for run in runs):
+            rows.append([axis, *(_ends(name, run.curves.get(name)) for run in runs)])
+    return Table("First and last values of the curves", rows)
+
+
+def _ends(name: str, curve: np.ndarray | None) -> str:
+    values = np.array([]) if curve is None else curve[np.isfinite(curve[:, 1]), 1]
+    if not len(values):
+        return "—"
+    lowest = f" (lowest {values.min():.3f})" if name.endswith("nll") else ""
+    return f"{values[0]:.3f} → {values[-1]:.3f}{lowest}"
 
 
 def differing(runs: Sequence[FinishedRun]) -> Table:
