@@ -26,7 +26,7 @@ from crystaljax.experiment.csp.preferences import (
 from crystaljax.experiment.csp.questions import formulas_asked, propose, read_questions, refused
 from crystaljax.experiment.csp.resources import TuningMemory
 from crystaljax.experiment.csp.results import all_tables, figures_of, headline, lines_of
-from crystaljax.experiment.csp.setup import CSPSetup, selected
+from crystaljax.experiment.csp.setup import CSPSetup, RowName
 from crystaljax.experiment.csp.study import arms_of
 from crystaljax.experiment.run_results import write_result
 from crystaljax.policies.base import Rollout, SamplingConfig
@@ -122,10 +122,6 @@ def test_the_examples_of_the_prompt_are_rock_salt_and_rutile() -> None:
 
 
 def test_rows_and_settings_by_name() -> None:
-    assert selected(("sft", "model", "sft"), ()) == ["sft", "model"]
-    assert selected(("sft", "model"), ("model", "rl")) == ["model"]
-    with pytest.raises(ValueError, match="no row 'ppo'"):
-        selected(("ppo",), ())
     arms = arms_of(["substitution", "model"], (0, 1))
     assert [arm.name for arm in arms] == ["substitution-seed0", "model-seed0", "model-seed1"]
     with pytest.raises(ValueError, match=r"does not take --setup.reward.*--reward.terms"):
@@ -149,7 +145,7 @@ def finish(arm: Any, output: Path, count: int) -> None:
 
 
 def test_results_over_seeds(tmp_path: Path) -> None:
-    rows = selected(("substitution", "rl", "model", "model-rl"), ())
+    rows: list[RowName] = ["substitution", "rl", "model", "model-rl"]
     arms = arms_of(rows, (0, 1, 2))
     for arm in arms:
         if arm.row not in ("rl",) and (arm.row, arm.seed) != ("model", 2):

@@ -31,7 +31,6 @@ from crystaljax.experiment.rlip.variants import (
     PANELS,
     VARIANTS,
     VariantName,
-    selected,
 )
 from crystaljax.experiment.run_results import write_result
 from crystaljax.settings import flat, plain
@@ -55,15 +54,11 @@ def test_variants_change_what_they_say_and_nothing_else() -> None:
         assert changed["seed"] == 5 and variant.panel in PANELS
 
 
-def test_variants_are_chosen_by_name() -> None:
-    assert selected([BASE, "sft", "sft"], ()) == [BASE, "sft"]
-    assert selected([BASE, "sft"], ("sft", "joint")) == ["sft"]
-    with pytest.raises(ValueError, match="no variant 'ppo'"):
-        selected([BASE], ("ppo",))
-
-
 def test_models_have_names_of_their_own() -> None:
-    assert models_of(Path("a/x"), [Path("b/y"), Path("a/x")]) == [Path("a/x"), Path("b/y")]
+    shipped = Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt"
+    assert models_of(Path("a/x"), [shipped, Path("a/x")]) == [Path("a/x"), shipped]
+    with pytest.raises(FileNotFoundError, match="no model in b/y"):
+        models_of(Path("a/x"), [Path("b/y")])
     with pytest.raises(ValueError, match="the same name"):
         models_of(Path("a/x"), [Path("b/x")])
 
