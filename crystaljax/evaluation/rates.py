@@ -177,11 +177,13 @@ class Measure:
 
     @property
     def text(self) -> str:
-        """Like "0.123 ± 0.004 eV/atom"."""
+        """Like "0.123 ± 0.004 eV/atom", or "12.3 ± 0.4 %"."""
         if not math.isfinite(self.value):
             return "–"
-        error = f" ± {self.standard_error:.3f}" if math.isfinite(self.standard_error) else ""
-        return f"{self.value:.3f}{error} {self.unit}".rstrip()
+        digits = 1 if self.unit == "%" else 3
+        known = math.isfinite(self.standard_error)
+        error = f" ± {self.standard_error:.{digits}f}" if known else ""
+        return f"{self.value:.{digits}f}{error} {self.unit}".rstrip()
 
     @property
     def fraction(self) -> str:
@@ -277,7 +279,8 @@ class Difference:
         if not math.isfinite(self.value):
             return "–"
         rate = isinstance(self.after, Rate)
-        scale, digits, unit = (100, 1, "%") if rate else (1, 3, getattr(self.after, "unit", ""))
+        scale, unit = (100, "%") if rate else (1, getattr(self.after, "unit", ""))
+        digits = 1 if unit == "%" else 3
         error = self.standard_error
         plus_minus = f" ± {scale * error:.{digits}f}" if math.isfinite(error) else ""
         return f"{scale * self.value:+.{digits}f}{plus_minus} {unit}".rstrip()

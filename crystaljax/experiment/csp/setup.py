@@ -23,8 +23,8 @@ BASELINES: tuple[RowName, ...] = ("substitution", "random")
 PRETRAINED: tuple[RowName, ...] = ("zero-shot", "rl")
 """Rows of the pretrained language model as it is."""
 
-TRAINED: tuple[RowName, ...] = ("rl", "sft-rl", "model-rl")
-"""Rows that learn by reward."""
+TRAINED: dict[RowName, RowName] = {"rl": "zero-shot", "sft-rl": "sft", "model-rl": "model"}
+"""Rows that learn by reward, and the rows of the models that they start from."""
 
 
 @dataclass(frozen=True)
