@@ -26,6 +26,8 @@ class Rate:
     """The items that `total` counts."""
     reference: str = ""
     """The reference that items were compared with: a training set, a hull, a table."""
+    over_runs: float = 0.0
+    """Standard error over the runs, such as seeds, that items are from; 0 for a single run."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.count <= self.total:
@@ -50,21 +52,33 @@ class Rate:
 
     @property
     def standard_error(self) -> float:
-        """Half the width of the one-sigma Wilson interval, which does not vanish at 0 of n."""
-        low, high = self.interval(z=1.0)
-        return (high - low) / 2
+        """Half the width of the one-sigma Wilson interval, which does not vanish at 0 of n.
+
+        Of several runs, the standard error over them where it is larger: runs differ by more than
+        the number of their items explains.
+        """
+        low, high = self._wilson(1.0)
+        return max((high - low) / 2, self.over_runs)
 
     def interval(self, z: float = 1.96) -> tuple[float, float]:
-        """Wilson's score interval of the true rate, 95 % by default; nan of nothing.
+        """An interval of the true rate, within [0, 1], 95 % by default; nan of nothing.
 
-        E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927).
+        Wilson's score interval (E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927)), or z standard
+        errors over runs to either side of the rate where these are wider.
         """
+        low, high = self._wilson(z)
+        apart = z * self.over_runs
+        if high - low < 2 * apart:
+            low, high = self.value - apart, self.value + apart
+        return max(0.0, low), min(1.0, high)
+
+    def _wilson(self, z: float) -> tuple[float, float]:
         if not self.total:
             return math.nan, math.nan
         n, p = self.total, self.value
         center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        return max(0.0, center - half), min(1.0, center + half)
+        return center - half, center + half
 
     @property
     def text(self) -> str:
@@ -93,11 +107,15 @@ class Rate:
 
 
 def pooled(metrics: Iterable[Mapping[str, Any]], name: str) -> Rate | None:
-    """A rate over several evaluations, whose metrics `to_dict` wrote; None if it is in none."""
+    """A rate over several runs, whose metrics `to_dict` wrote; None if it is in none.
+
+    Its standard error is that over the runs where this is larger than that of the items.
+    """
     found = [metric for metric in metrics if metric["name"] == name and "count" in metric]
     if not found:
         return None
     first = found[0]
+    values = np.array([x["count"] / x["total"] for x in found if x["total"]])
     return Rate(
         name,
         sum(metric["count"] for metric in found),
@@ -105,6 +123,7 @@ def pooled(metrics: Iterable[Mapping[str, Any]], name: str) -> Rate | None:
         first["description"],
         first.get("denominator", GENERATED),
         first.get("reference", ""),
+        standard_error(values) if len(values) > 1 else 0.0,
     )
 
 
