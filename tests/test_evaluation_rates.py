@@ -45,7 +45,8 @@ def test_rates_of_runs_that_differ_have_the_error_over_runs() -> None:
     assert rate.text == "30.8 ± 6.0 %"
     low, high = rate.interval(z=1)
     assert (high - low) / 2 == pytest.approx(rate.standard_error)
-    assert Rate("", 1, 100, "", over_runs=0.05).interval(z=1) == (0.0, pytest.approx(0.06))
+    unlike = Rate("", 10, 200, "", runs=((0, 100), (10, 100)))
+    assert unlike.interval(z=2) == (0.0, pytest.approx(0.15))
     alike = pooled([Rate("sun", 300, 1000, "").to_dict()] * 3, "sun")
     assert alike is not None
     assert alike.standard_error == Rate("sun", 900, 3000, "").standard_error

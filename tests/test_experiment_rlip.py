@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import sem
 from table_policy import table_crystals
 
 from crystaljax.data.dataset import load
@@ -151,6 +152,9 @@ def test_shares_of_shares() -> None:
     sun, stable = Rate("S.U.N.", 2, 10, "x"), Rate("stable", 4, 10, "x")
     found = over(sun, stable, "stable samples")
     assert found is not None and found.fraction == "2 / 4"
+    seeds = [replace(x, runs=((a, 10), (b, 10))) for x, a, b in ((sun, 1, 3), (stable, 4, 4))]
+    shares = over(*seeds, "stable samples")
+    assert shares and shares.standard_error == pytest.approx(sem([1 / 4, 3 / 4]))
     assert over(None, stable, "") is None and over(sun, None, "") is None
 
 

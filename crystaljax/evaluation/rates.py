@@ -26,8 +26,8 @@ class Rate:
     """The items that `total` counts."""
     reference: str = ""
     """The reference that items were compared with: a training set, a hull, a table."""
-    over_runs: float = 0.0
-    """Standard error over the runs, such as seeds, that items are from; 0 for a single run."""
+    runs: tuple[tuple[int, int], ...] = ()
+    """Count and total of each of several runs, such as seeds, that the items are from."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.count <= self.total:
@@ -58,7 +58,7 @@ class Rate:
         the number of their items explains.
         """
         low, high = self._wilson(1.0)
-        return max((high - low) / 2, self.over_runs)
+        return max((high - low) / 2, self._over_runs)
 
     def interval(self, z: float = 1.96) -> tuple[float, float]:
         """An interval of the true rate, within [0, 1], 95 % by default; nan of nothing.
@@ -67,10 +67,16 @@ class Rate:
         errors over runs to either side of the rate where these are wider.
         """
         low, high = self._wilson(z)
-        apart = z * self.over_runs
+        apart = z * self._over_runs
         if high - low < 2 * apart:
             low, high = self.value - apart, self.value + apart
         return max(0.0, low), min(1.0, high)
+
+    @property
+    def _over_runs(self) -> float:
+        """Standard error of the mean over runs; 0 for a single one."""
+        values = np.array([count / total for count, total in self.runs if total])
+        return standard_error(values) if len(values) > 1 else 0.0
 
     def _wilson(self, z: float) -> tuple[float, float]:
         if not self.total:
@@ -115,15 +121,15 @@ def pooled(metrics: Iterable[Mapping[str, Any]], name: str) -> Rate | None:
     if not found:
         return None
     first = found[0]
-    values = np.array([x["count"] / x["total"] for x in found if x["total"]])
+    runs = tuple((metric["count"], metric["total"]) for metric in found)
     return Rate(
         name,
-        sum(metric["count"] for metric in found),
-        sum(metric["total"] for metric in found),
+        sum(count for count, _ in runs),
+        sum(total for _, total in runs),
         first["description"],
         first.get("denominator", GENERATED),
         first.get("reference", ""),
-        standard_error(values) if len(values) > 1 else 0.0,
+        runs,
     )
 
 
