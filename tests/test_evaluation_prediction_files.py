@@ -124,4 +124,9 @@ def test_what_cannot_be_used(truth: Known, tmp_path: Path) -> None:
     path = table(tmp_path / "c.csv", ("material_id", "cif"), ("x", "broken"))
     with pytest.raises(ValueError, match="no crystal that can be read"):
         read_known(str(path))
+    rows = [("good", CIF), *((f"bad{i}", "broken") for i in range(4))]
+    path = table(tmp_path / "d.csv", ("material_id", "cif"), *rows)
+    left_out = r"4 of 5 crystals .*d\.csv cannot be read.*\(bad0: .*; bad1: .*; bad2: .*; \.\.\.\)"
+    with pytest.warns(UserWarning, match=left_out):
+        assert read_known(str(path)).ids == ["good"]
     assert np.isfinite(truth.counts).all()

@@ -193,7 +193,7 @@ class Evaluate(Command):
             pictures = _saved(figures, folder)
             columns = {name: column[: len(data)] for name, column in result.columns.items()}
             write(data.crystals, folder / "samples.csv", {"material_id": data.ids, **columns})
-            said = "what was found of each sample in samples.csv"
+            said = "results by sample in samples.csv"
             return Written(said, pictures, best.candidates())
 
         return result, write_tables
@@ -219,7 +219,7 @@ class Evaluate(Command):
         def write_tables(folder: Path) -> Written:
             result.write_tables(folder)
             figures = attempt_figures(result, "" if energies is None else energies.potential)
-            said = "what was found of attempts in attempts.csv, of test crystals in targets.csv"
+            said = "results by attempt in attempts.csv, by test crystal in targets.csv"
             return Written(said, _saved(figures, folder))
 
         return result, write_tables

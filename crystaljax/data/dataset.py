@@ -21,15 +21,13 @@ from crystaljax.data.build import Settings, build
 from crystaljax.data.files import cache_dir as default_cache_dir
 from crystaljax.data.files import locked, make_folder
 from crystaljax.data.prototypes import prototypes
+from crystaljax.data.records import first_reasons
 from crystaljax.data.registry import RESOURCES, fetch
 from crystaljax.data.rows import Dataset
 from crystaljax.symmetry.tables import PATH as TABLES_PATH
 
 PROTOTYPES = "prototypes"
 """The name of the embedded dataset."""
-
-N_SHOWN = 3
-"""Number of skipped rows whose reasons the warning has."""
 
 
 def load(
@@ -84,14 +82,14 @@ def load(
 
 
 def _about_skipped(dataset: Dataset, path: Path, file: Path) -> str:
-    """Warning of the skipped rows of a dataset, with the reasons of the first `N_SHOWN`."""
-    with file.open(encoding="utf-8", newline="") as rows:
-        first = [f"{id}: {reason}" for id, reason in islice(csv.reader(rows), 1, N_SHOWN + 1)]
+    """Warning of the skipped rows of a dataset, with the reasons of the first ones."""
+    with file.open(encoding="utf-8", newline="") as text:
+        rows = islice(csv.reader(text), 1, None)
+        first = first_reasons((id, reason) for id, reason in rows)
     total = len(dataset) + dataset.n_skipped
-    more = "; ..." if dataset.n_skipped > len(first) else ""
     return (
-        f"{dataset.n_skipped} of {total} structures of {path} were skipped ({'; '.join(first)}"
-        f"{more}); all reasons are in {file}"
+        f"{dataset.n_skipped} of {total} structures of {path} were skipped ({first}); all reasons"
+        f" are in {file}"
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,9 @@ MAX_REASON = 500
 
 MAX_ID = 200
 """Largest number of characters of an id."""
+
+N_SHOWN = 3
+"""Number of entries that a message names with their reasons."""
 
 Properties = dict[str, float | str]
 
@@ -151,6 +155,12 @@ def reason_of(error: Exception) -> str:
             return f"its data lack something or have an odd shape ({error!r})"
         case _:
             return str(error) or type(error).__name__
+
+
+def first_reasons(rows: Iterable[tuple[str, str | None]]) -> str:
+    """Text of the first `N_SHOWN` of (id, reason) pairs, for a message."""
+    first = [f"{id}: {reason}" for id, reason in islice(rows, N_SHOWN + 1)]
+    return "; ".join([*first[:N_SHOWN], *(["..."] if len(first) > N_SHOWN else [])])
 
 
 def _short(text: str, longest: int) -> str:

@@ -168,7 +168,7 @@ class _Task:
         ]
         if (fewer := int((n_attempts < most).sum())) and most > 1:
             lines.append(
-                f"{fewer} of {len(self.truth)} test crystals have less than {most} attempts"
+                f"{fewer} of {len(self.truth)} test crystals have fewer than {most} attempts"
             )
         if self.train is not None:
             lines.append(f"training set: {self.train}")
@@ -237,7 +237,7 @@ class _Task:
             Rate.of(
                 f"{prefix}match rate @{k}{title}",
                 np.isfinite(rms),
-                f"one of {about} matches the true structure" if k > 1 else f"{about} matches it",
+                f"{'one of ' if k > 1 else ''}{about} matches the true structure",
                 of,
                 reference,
             ),
@@ -245,7 +245,9 @@ class _Task:
                 f"{prefix}RMSE @{k}{title}",
                 rms,
                 unit,
-                f"least RMS displacement of {about} that match",
+                f"smallest RMS displacement of {about} that match"
+                if k > 1
+                else f"RMS displacement of {about}, if it matches",
                 denominator=f"{of} that are matched",
                 reference=reference,
             ),

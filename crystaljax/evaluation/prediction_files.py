@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from crystaljax.composition import formula, parse_formula
 from crystaljax.data.dataset import PROTOTYPES, load
 from crystaljax.data.readers import read
-from crystaljax.data.records import Record
+from crystaljax.data.records import Record, first_reasons
 from crystaljax.data.registry import RESOURCES, fetch
 from crystaljax.evaluation.attempts import Attempts, Known, ranks
 from crystaljax.structures import to_cells
@@ -23,7 +24,8 @@ _NUMBERED = re.compile(r"(?P<name>.+?)[_/-]+(?P<number>\d+)")
 def read_known(source: str) -> Known:
     """Crystals of a file or a registered dataset, in the cells that it gives.
 
-    ValueError if it has none; errors of `readers.read`. Entries that cannot be read are left out.
+    Entries that cannot be read are left out, with a warning. ValueError if none is left; errors of
+    `readers.read`.
     """
     path = Path(source)
     name = f"{path.parent.name}/{path.name.split('.')[0]}".strip("/")
@@ -32,9 +34,16 @@ def read_known(source: str) -> Known:
         return Known(source, data.ids.tolist(), list(to_cells(data.crystals, primitive=True)))
     if not path.exists() and source in RESOURCES:
         name, path = source, fetch(source)
-    found = [record for record in read(path) if record.cell is not None]
+    records = list(read(path))
+    found = [record for record in records if record.cell is not None]
     if not found:
         raise ValueError(f"{source} has no crystal that can be read")
+    if lost := [(record.id, record.reason) for record in records if record.cell is None]:
+        warnings.warn(
+            f"{len(lost)} of {len(records)} crystals of {source} cannot be read, and are left out"
+            f" ({first_reasons(lost)})",
+            stacklevel=1,
+        )
     return Known(name, [r.id for r in found], [r.cell for r in found if r.cell is not None])
 
 

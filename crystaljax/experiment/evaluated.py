@@ -118,7 +118,7 @@ def _displacements(found: CSPEvaluation) -> Figure:
         for k in dict.fromkeys((numbers[0], numbers[-1]))
         if f"{key}rms_{k}" in targets
     }
-    label = "least RMS displacement of matches, (V/N)^(1/3)"
+    label = "smallest RMS displacement of matches, (V/N)^(1/3)"
     return plots.histogram(values, label, of="test crystals", known_as="matched")
 
 
