@@ -60,24 +60,24 @@ def write_predictions(found: Predictions, folder: Path) -> Report:
 
 
 def notes(found: Predictions) -> list[str]:
-    """Sentences on what was found."""
+    """Sentences on the results, for the report."""
     marked = [one for one in found.asked if one.condition is None]
     sampled = sum(tally.asked for tally in found.tallies)
     lost = sum(tally.lost.total() for tally in found.tallies)
     n_formulas = len(np.unique(found.target))
     said = [
-        f"{len(found.target)} different structures of {n_formulas} formulas, from {sampled}"
-        f" samples, of which {lost} were no structure of their formula or got no energy."
+        f"{len(found.target)} different structures of {n_formulas} formula(s), from {sampled}"
+        f" samples; {lost} samples have no structure of their formula or no energy."
         f" Energies: {found.label}."
     ]
     if found.dead_ends:
-        said.append(f"{found.dead_ends} candidates came to a dead end of their formula.")
+        said.append(f"{found.dead_ends} candidates ended without meeting their formula.")
     if marked:
         names = ", ".join(one.name or "an empty one" for one in marked[:N_REASONS])
         more = ", ..." if len(marked) > N_REASONS else ""
         said.append(
-            f"{len(marked)} of {len(found.asked)} formulas were not asked for ({names}{more}):"
-            f" {FORMULAS} says why."
+            f"{len(marked)} of {len(found.asked)} formulas could not be predicted ({names}{more}):"
+            f" the reasons are in {FORMULAS}."
         )
     if "e_above_hull" in found.columns:
         said.append(
@@ -88,7 +88,7 @@ def notes(found: Predictions) -> list[str]:
 
 
 def formula_table(found: Predictions) -> list[list[str]]:
-    """A header, then a row for each formula that was given: what came of it."""
+    """A header, then a row for each formula that was given: with its results."""
     header = ["formula", "formula units", "samples", "structures", "lost", "reasons"]
     header.append("best: space group")
     energies = [name for name in ("energy_per_atom", "e_above_hull") if name in found.columns]
