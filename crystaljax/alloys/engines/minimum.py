@@ -34,6 +34,7 @@ PRESSURE = 101325.0
 _SAME_SET = 2e-3  # largest difference of site fractions within one composition set
 _NEIGHBOURS = 6  # temperatures whose phases a lost one is started from
 _BALANCE = 1e-5  # largest error of the mass balance
+_PACE = 2  # of the first solve
 _SOLVES = 11  # of one point, each with a composition set more than the last
 _LEAST_AMOUNT = 1e-6  # of a composition set that a solve starts from
 _NEW_AMOUNT = 1e-6  # of one that joins
@@ -166,21 +167,26 @@ class System:
             return found if balanced else lost
 
         total = sum(max(amount, _LEAST_AMOUNT) for _, amount, _ in start)
-        sets = [composition_set(n, max(a, _LEAST_AMOUNT) / total, y) for n, a, y in start]
-        solver, best = BoundedSolver(), lost
-        for _ in range(_SOLVES):
-            if not sets:
-                break
-            result = solver.solve(sets, values)
-            if result.converged and sets:
-                best = lower(best, state_of(sets, result))
-            if grid is None:
-                break
-            new = _below(sets, grid, np.array(result.chemical_potentials))
-            if new is None:
-                break
-            sets.append(composition_set(str(grid.names[new]), _NEW_AMOUNT, grid.sites[new]))
-        return best
+
+        def descended(solver: BoundedSolver) -> Minimum:
+            sets = [composition_set(n, max(a, _LEAST_AMOUNT) / total, y) for n, a, y in start]
+            best = lost
+            for _ in range(_SOLVES):
+                if not sets:
+                    break
+                result = solver.solve(sets, values)
+                if result.converged and sets:
+                    best = lower(best, state_of(sets, result))
+                if grid is None:
+                    break
+                new = _below(sets, grid, np.array(result.chemical_potentials))
+                if new is None:
+                    break
+                sets.append(composition_set(str(grid.names[new]), _NEW_AMOUNT, grid.sites[new]))
+            return best
+
+        best = descended(BoundedSolver(pace=_PACE))
+        return descended(BoundedSolver()) if failed(best) else best
 
     def _conditions(self, x: np.ndarray, temperatures: list[float]) -> OrderedDict[Any, Any]:
         """Fixed conditions of the solver; the largest mole fraction follows from others."""

@@ -30,7 +30,7 @@ _WIDTHS = tuple(0.8**n for n in range(14))
 _VARIANTS = 16
 """Draws of each width."""
 
-_HOPELESS = {3: 6000.0, 7: 2000.0}
+_HOPELESS = {3: 3000.0, 5: 1500.0, 7: 600.0, 9: 350.0, 11: 60.0}
 """J/mol above the plane from which a point is given up after the draws of some widths."""
 
 _FILL = 0.1
