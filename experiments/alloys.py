@@ -37,6 +37,7 @@ from crystaljax.experiment.alloy_report import finish
 from crystaljax.experiment.alloys import Bench, BestConfig, DataConfig, Run
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.run_results import check_seeds
 from crystaljax.models.llm.lora import LoraConfig
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.pool import PoolConfig
@@ -151,6 +152,9 @@ class Config:
     """Folder of the runs and the report."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
 
 
 PAPER_OPTIMIZER = OptimizerConfig(

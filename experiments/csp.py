@@ -25,11 +25,11 @@ from crystaljax.experiment.csp.setup import (
     ExamConfig,
     RowName,
     TextRowsConfig,
-    selected,
 )
 from crystaljax.experiment.csp.study import PREDICTIONS, Arm, Study, arms_of
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.run_results import check_seeds, chosen
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.prediction import PredictionRewardConfig
 from crystaljax.training.optimizer import OptimizerConfig, fine_tuning
@@ -86,6 +86,9 @@ class Config:
     """Training formulas that are asked for in RL, drawn by the seed; 0 takes all."""
     exam: ExamConfig = field(default_factory=ExamConfig)
     """The evaluation."""
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
 
 
 SMALL = Config(
@@ -176,15 +179,15 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
-    setup, rows = config.setup, selected(config.rows, ())
+    setup, rows = config.setup, chosen(config.rows, ())
     arms = arms_of(rows, config.seeds)
-    chosen = selected(rows, config.only)
+    now = chosen(rows, config.only)
     with Experiment(config, setup.output, setup.tracking, "CSP", vary=VARY) as experiment:
         for name in ("train", "test"):
             experiment.use(name, getattr(setup, name))
         learning = config.reward, config.rl, config.model_optimizer, config.n_formulas
         with Study(experiment, setup, config.texts, *learning, config.exam) as study:
-            study.work([arm for arm in arms if arm.row in chosen])
+            study.work([arm for arm in arms if arm.row in now])
             report(config, study, arms, rows)
 
 

@@ -27,7 +27,8 @@ from crystaljax.experiment.rlip import tables
 from crystaljax.experiment.rlip.figures import figures_of
 from crystaljax.experiment.rlip.results import lines_of
 from crystaljax.experiment.rlip.study import Arm, ExamConfig, RlipSetup, Study, models_of
-from crystaljax.experiment.rlip.variants import BASE, FLAGSHIP, VariantName, selected
+from crystaljax.experiment.rlip.variants import BASE, FLAGSHIP, VariantName
+from crystaljax.experiment.run_results import check_seeds, chosen
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.stability import StabilityConfig
 from crystaljax.training.optimizer import fine_tuning
@@ -57,6 +58,9 @@ class Config:
     """Variants (or base) to compute now. Not given: all."""
     exam: ExamConfig = field(default_factory=ExamConfig)
     """The evaluation."""
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
 
 
 SMALL = Config(
@@ -120,10 +124,11 @@ def main(config: Config) -> None:
         model: (BASE, *(config.variants if model == setup.model else (FLAGSHIP,)))
         for model in models
     }
+    now = chosen([name for names in variants.values() for name in names], config.only)
     with Experiment(config, setup.output, setup.tracking, "RLIP", vary=VARY) as experiment:
         study = Study(experiment, setup, config.rlip, config.exam)
         for model in models:
-            names = selected(variants[model], config.only)
+            names = [name for name in variants[model] if name in now]
             study.work(model, [Arm(model, name, seed) for seed in config.seeds for name in names])
         report(config, study, models, variants)
 

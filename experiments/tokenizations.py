@@ -34,6 +34,7 @@ from crystaljax.experiment.comparison.stages import Comparison, SamplesConfig
 from crystaljax.experiment.comparison.variants import Order, Variant, selected, variants_of
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.experiment.run_results import check_seeds
 from crystaljax.text.cutting import Cutting
 from crystaljax.tokenizations.registry import tokenization_names
 from crystaljax.tracking import TrackingConfig
@@ -83,6 +84,9 @@ class Config:
     """Folder of the comparison."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Weights & Biases."""
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
 
 
 PRESETS = {

@@ -68,6 +68,11 @@ def test_conditions_of_a_file(
     assert "32 of 32" in said or "that are no crystal" in said
     numbers = re.findall(r"_Int_Tables_number (\d+)", output.read_text(encoding="utf-8"))
     assert numbers and set(numbers) <= {"225", "123"}
+    asked.write_text("formula,formula_units\nNaCl,1\n")
+    run(*sample, "--conditions", asked, "--n", 32)
+    capsys.readouterr()
+    numbers = re.findall(r"_Int_Tables_number (\d+)", output.read_text(encoding="utf-8"))
+    assert len(set(numbers)) > 2, "samples of a line have prompts, and space groups, of their own"
     assert "say all of it in the file" in refused(
         capsys, *sample, "--conditions", asked, "--formula", "NaCl"
     )

@@ -144,6 +144,9 @@ def test_rates_at_k_by_hand() -> None:
     assert counts(result, "crystal") == (6, 7)
     assert counts(result, "as asked") == (5, 7)
     assert result.targets["first_match"].tolist() == [2, 1, 0]
+    assert result.targets["matching_attempts"] == pytest.approx([2 / 3, 1, 0])
+    assert result["matching attempts"].value == pytest.approx(100 * (2 / 3 + 1) / 3)
+    assert result["matching attempts (formula-disjoint)"].text == "33.3 ± 33.3 %"
     assert (
         "formulas that are not in the training set"
         in result["match rate @1 (formula-disjoint)"].denominator

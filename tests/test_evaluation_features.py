@@ -79,3 +79,19 @@ def test_scaled_by_the_reference() -> None:
     np.testing.assert_allclose(space.composition.std(axis=0).max(), 1)
     np.testing.assert_allclose(space.compositions(counts), space.composition)
     np.testing.assert_allclose(novelty(space.structures(cells), space.structure), 0, atol=1e-9)
+
+
+def test_distances_that_the_reference_lacks_do_not_count_by_the_thousand() -> None:
+    """Structures scatter by 1 on average, and one with close neighbours is some scatters away."""
+    rng = np.random.default_rng(0)
+    cells = []
+    for _ in range(12):
+        structure = rocksalt(5.6)
+        structure.perturb(0.4, seed=int(rng.integers(1000)))
+        cells.append(from_structure(structure))
+    space = FeatureSpace.of("perturbed", parse_formulas(["NaCl"] * 12).astype(int), cells)
+    assert space.structure.var(axis=0).mean() == pytest.approx(1)
+    close = rocksalt(5.6)
+    close.translate_sites([0], [0.25, 0, 0])  # 1.4 Å from a neighbour that was at 2.8
+    away = novelty(space.structures([from_structure(close)]), space.structure)
+    assert 1 < away[0] < 60

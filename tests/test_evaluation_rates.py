@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem
 
-from crystaljax.evaluation.rates import Difference, Measure, Rate
+from crystaljax.evaluation.rates import Difference, Measure, Rate, pooled
 
 
 @given(st.integers(1, 5000), st.floats(0, 1))
@@ -34,6 +34,36 @@ def test_standard_error_covers_two_thirds() -> None:
     rates = [Rate("", int(k), 200, "") for k in rng.binomial(200, 0.1, 4000)]
     covered = np.mean([abs(rate.value - 0.1) <= rate.standard_error for rate in rates])
     assert 0.62 < covered < 0.75
+
+
+def test_rates_of_runs_that_differ_have_the_error_over_runs() -> None:
+    counts = [335, 396, 194]
+    metrics = [Rate("sun", count, 1000, "").to_dict() for count in counts]
+    rate = pooled(metrics, "sun")
+    assert rate is not None and (rate.count, rate.total) == (925, 3000)
+    assert rate.standard_error == pytest.approx(sem(np.array(counts) / 1000))
+    assert rate.text == "30.8 ± 6.0 %"
+    low, high = rate.interval(z=1)
+    assert (high - low) / 2 == pytest.approx(rate.standard_error)
+    unlike = Rate("", 10, 200, "", runs=((0, 100), (10, 100)))
+    assert unlike.interval(z=2) == (0.0, pytest.approx(0.15))
+    alike = pooled([Rate("sun", 300, 1000, "").to_dict()] * 3, "sun")
+    assert alike is not None
+    assert alike.standard_error == Rate("sun", 900, 3000, "").standard_error
+    alone = pooled(metrics[:1], "sun")
+    assert alone is not None and alone.standard_error == Rate("sun", 335, 1000, "").standard_error
+
+
+def test_the_error_over_runs_covers_the_mean_of_all_runs() -> None:
+    """Rates of runs scatter by 5 points around 30 %: errors of items alone cover a fifth."""
+    rng = np.random.default_rng(0)
+    true = np.clip(rng.normal(0.3, 0.05, (2000, 3)), 0, 1)
+    counts = rng.binomial(1000, true)
+    found = [pooled([Rate("x", int(k), 1000, "").to_dict() for k in row], "x") for row in counts]
+    covered = np.mean([x is not None and abs(x.value - 0.3) <= x.standard_error for x in found])
+    alone = [Rate("x", int(row.sum()), 3000, "") for row in counts]
+    assert np.mean([abs(x.value - 0.3) <= x.standard_error for x in alone]) < 0.3
+    assert covered > 0.5  # Student's t of two degrees of freedom: 58 %
 
 
 def test_text_and_denominators() -> None:

@@ -31,7 +31,9 @@ def test_unknown_and_none_are_errors() -> None:
     with pytest.raises(ValueError, match="nothing to compare"):
         variants_of(["cif"], [], ["canonical"])
     variants = variants_of(["cif", "wyckoff"], ["own"], ["canonical"])
-    with pytest.raises(ValueError, match="'plaid' is not compared here: choose among cif; wyckoff"):
+    with pytest.raises(
+        ValueError, match="'plaid', which is not compared here: choose among cif; wyckoff"
+    ):
         selected(variants, ["plaid"])
     assert selected(variants, ["cif"]) == variants[:1]
     assert selected(variants, []) == variants

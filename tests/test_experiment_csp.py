@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from scripts import load_script
 from small import SMALL
 from table_policy import TablePolicy
@@ -25,9 +26,9 @@ from crystaljax.experiment.csp.preferences import (
 )
 from crystaljax.experiment.csp.questions import formulas_asked, propose, read_questions, refused
 from crystaljax.experiment.csp.resources import TuningMemory
-from crystaljax.experiment.csp.results import all_tables, figures_of, headline, lines_of
-from crystaljax.experiment.csp.setup import CSPSetup, selected
-from crystaljax.experiment.csp.study import arms_of
+from crystaljax.experiment.csp.results import all_tables, figures_of, gains, headline, lines_of
+from crystaljax.experiment.csp.setup import CSPSetup, RowName
+from crystaljax.experiment.csp.study import Arm, arms_of
 from crystaljax.experiment.run_results import write_result
 from crystaljax.policies.base import Rollout, SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
@@ -122,10 +123,6 @@ def test_the_examples_of_the_prompt_are_rock_salt_and_rutile() -> None:
 
 
 def test_rows_and_settings_by_name() -> None:
-    assert selected(("sft", "model", "sft"), ()) == ["sft", "model"]
-    assert selected(("sft", "model"), ("model", "rl")) == ["model"]
-    with pytest.raises(ValueError, match="no row 'ppo'"):
-        selected(("ppo",), ())
     arms = arms_of(["substitution", "model"], (0, 1))
     assert [arm.name for arm in arms] == ["substitution-seed0", "model-seed0", "model-seed1"]
     with pytest.raises(ValueError, match=r"does not take --setup.reward.*--reward.terms"):
@@ -149,7 +146,7 @@ def finish(arm: Any, output: Path, count: int) -> None:
 
 
 def test_results_over_seeds(tmp_path: Path) -> None:
-    rows = selected(("substitution", "rl", "model", "model-rl"), ())
+    rows: list[RowName] = ["substitution", "rl", "model", "model-rl"]
     arms = arms_of(rows, (0, 1, 2))
     for arm in arms:
         if arm.row not in ("rl",) and (arm.row, arm.seed) != ("model", 2):
@@ -181,6 +178,30 @@ def test_results_over_seeds(tmp_path: Path) -> None:
     assert set(figures_of(lines, 2)) == {"matches", "rewards"}
     best = headline(lines, 2)
     assert best[wandb_name("model-rl", "match rate @1")] == pytest.approx(0.2)
+
+
+def test_changes_by_rl_are_of_the_same_test_crystals(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arms = arms_of(["model", "model-rl"], (0, 1))
+    matched = {arm: 100.0 * rng.integers(0, 2, 30) for arm in arms}
+    for arm in arms:
+        found = {"metrics": [], "percent_by_test_crystal": {"match rate @1": matched[arm].tolist()}}
+        write_result(arm.folder(tmp_path) / "result.json", found)
+
+    def row(seeds: tuple[int, ...]) -> list[str]:
+        some = [arm for arm in arms if arm.seed in seeds]
+        (table,) = gains(lines_of(["model", "model-rl"], {}, some, tmp_path))
+        assert table.rows[0][1:] == ["match rate @1"]
+        return list(table.rows[1])
+
+    before, after = (matched[Arm(row, 0)] for row in ("model", "model-rl"))
+    t = stats.ttest_rel(after, before)
+    error = (after - before).mean() / t.statistic
+    assert row((0,)) == ["model-rl", f"{(after - before).mean():+.1f} ± {error:.1f}"]
+    changes = [(matched[Arm("model-rl", i)] - matched[Arm("model", i)]).mean() for i in (0, 1)]
+    error = stats.sem(changes)
+    assert row((0, 1)) == ["model-rl", f"{np.mean(changes):+.1f} ± {error:.1f}"]
+    assert gains(lines_of(["model-rl"], {}, arms[1:2], tmp_path)) == []
 
 
 @pytest.mark.slow

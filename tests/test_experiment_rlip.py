@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import sem
 from table_policy import table_crystals
 
 from crystaljax.data.dataset import load
@@ -31,7 +32,6 @@ from crystaljax.experiment.rlip.variants import (
     PANELS,
     VARIANTS,
     VariantName,
-    selected,
 )
 from crystaljax.experiment.run_results import write_result
 from crystaljax.settings import flat, plain
@@ -55,15 +55,11 @@ def test_variants_change_what_they_say_and_nothing_else() -> None:
         assert changed["seed"] == 5 and variant.panel in PANELS
 
 
-def test_variants_are_chosen_by_name() -> None:
-    assert selected([BASE, "sft", "sft"], ()) == [BASE, "sft"]
-    assert selected([BASE, "sft"], ("sft", "joint")) == ["sft"]
-    with pytest.raises(ValueError, match="no variant 'ppo'"):
-        selected([BASE], ("ppo",))
-
-
 def test_models_have_names_of_their_own() -> None:
-    assert models_of(Path("a/x"), [Path("b/y"), Path("a/x")]) == [Path("a/x"), Path("b/y")]
+    shipped = Path(__file__).parents[1] / "checkpoints" / "wyckoff-mp20bt"
+    assert models_of(Path("a/x"), [shipped, Path("a/x")]) == [Path("a/x"), shipped]
+    with pytest.raises(FileNotFoundError, match="no model in b/y"):
+        models_of(Path("a/x"), [Path("b/y")])
     with pytest.raises(ValueError, match="the same name"):
         models_of(Path("a/x"), [Path("b/x")])
 
@@ -156,6 +152,9 @@ def test_shares_of_shares() -> None:
     sun, stable = Rate("S.U.N.", 2, 10, "x"), Rate("stable", 4, 10, "x")
     found = over(sun, stable, "stable samples")
     assert found is not None and found.fraction == "2 / 4"
+    seeds = [replace(x, runs=((a, 10), (b, 10))) for x, a, b in ((sun, 1, 3), (stable, 4, 4))]
+    shares = over(*seeds, "stable samples")
+    assert shares and shares.standard_error == pytest.approx(sem([1 / 4, 3 / 4]))
     assert over(None, stable, "") is None and over(sun, None, "") is None
 
 

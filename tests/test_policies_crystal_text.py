@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,6 +23,7 @@ from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.loading import load_policy
 from crystaljax.policies.text_prompts import CrystalPrompts, around
+from crystaljax.text.packing import plan_completions
 from crystaljax.text.prompts import PromptTemplate, load_template
 
 
@@ -35,6 +37,32 @@ def folder(policy: CrystalTextPolicy, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("models") / "model"
     policy.save(folder, policy.texts.start)
     return folder
+
+
+def test_rows_are_for_texts_like_the_typical_ones(policy: CrystalTextPolicy) -> None:
+    """Longer texts than those get more rows, with the same log-probabilities."""
+    params = policy.texts.start
+    every = policy.encode(small_crystals())
+    by_length = np.argsort(every.sequences.lengths, kind="stable")
+    short, long = (policy.encode(small_crystals()[x]) for x in (by_length[:16], by_length[-16:]))
+    assert long.sequences.lengths.sum() > 1.3 * short.sequences.lengths.sum()
+    rng, shapes = np.random.default_rng(0), []
+    for rollout in (short, short, long):
+        rows = rng.permutation(16)
+        parts = policy.parts(rollout, rows, 2, lambda n: short)
+        shapes.append(jax.tree.map(np.shape, parts))
+        for part, some in enumerate(rows.reshape(2, 8)):
+            one = jax.tree.map(lambda x, part=part: x[part], parts)
+            logp, is_action = policy.log_probs(params, policy.frozen, one, 8)
+            expected = policy.log_prob(params, rollout)[some]
+            total = np.where(is_action, logp, 0).sum(axis=-1)
+            np.testing.assert_allclose(total, expected, rtol=1e-4)
+    assert shapes[0] == shapes[1]
+    texts, sizes = short.sequences, (policy.texts.config.width, 1)
+    unknown = plan_completions(int(texts.prompt_lengths.min()), texts.longest, 8, *sizes)
+    blocks = policy.parts(short, np.arange(16), 2, lambda n: short)
+    places = sum(int(x.segment.size) for x in blocks)
+    assert texts.lengths.sum() < places < 2 * sum(rows * length for rows, length in unknown)
 
 
 def prompts(*names: str) -> CrystalPrompts:

@@ -131,7 +131,12 @@ def _radial(distances: np.ndarray, n_atoms: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """Features of a reference set of R crystals, scaled to a variance of 1 each."""
+    """Features of a reference set of R crystals, scaled to a variance of 1.
+
+    Each feature of compositions has a variance of 1. Those of structures, which have the same
+    unit, share one scale, so that their mean variance is 1: distances that no reference crystal
+    has would otherwise be counted by the thousand.
+    """
 
     name: str
     """Of the reference set."""
@@ -147,9 +152,11 @@ class FeatureSpace:
         """The features of crystals: `counts` [R, 119], `cells` [R]."""
         features = composition_features(counts), structure_features(cells)
         features = tuple(x[np.isfinite(x).all(axis=1)] for x in features)
-        scales = tuple(np.maximum(x.std(axis=0), 1e-6) for x in features)
+        apart, together = (x.std(axis=0) for x in features)
+        together = np.full_like(together, np.sqrt(np.mean(together**2)))
+        scales = np.maximum(apart, 1e-6), np.maximum(together, 1e-6)
         composition, structure = (x / s for x, s in zip(features, scales, strict=True))
-        return FeatureSpace(name, composition, structure, (scales[0], scales[1]))
+        return FeatureSpace(name, composition, structure, scales)
 
     def compositions(self, counts: np.ndarray) -> np.ndarray:
         """Scaled features [B, 5 P] of compositions [B, 119]."""

@@ -26,6 +26,8 @@ class Rate:
     """The items that `total` counts."""
     reference: str = ""
     """The reference that items were compared with: a training set, a hull, a table."""
+    runs: tuple[tuple[int, int], ...] = ()
+    """Count and total of each of several runs, such as seeds, that the items are from."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.count <= self.total:
@@ -50,21 +52,39 @@ class Rate:
 
     @property
     def standard_error(self) -> float:
-        """Half the width of the one-sigma Wilson interval, which does not vanish at 0 of n."""
-        low, high = self.interval(z=1.0)
-        return (high - low) / 2
+        """Half the width of the one-sigma Wilson interval, which does not vanish at 0 of n.
+
+        Of several runs, the standard error over them where it is larger: runs differ by more than
+        the number of their items explains.
+        """
+        low, high = self._wilson(1.0)
+        return max((high - low) / 2, self._over_runs)
 
     def interval(self, z: float = 1.96) -> tuple[float, float]:
-        """Wilson's score interval of the true rate, 95 % by default; nan of nothing.
+        """An interval of the true rate, within [0, 1], 95 % by default; nan of nothing.
 
-        E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927).
+        Wilson's score interval (E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927)), or z standard
+        errors over runs to either side of the rate where these are wider.
         """
+        low, high = self._wilson(z)
+        apart = z * self._over_runs
+        if high - low < 2 * apart:
+            low, high = self.value - apart, self.value + apart
+        return max(0.0, low), min(1.0, high)
+
+    @property
+    def _over_runs(self) -> float:
+        """Standard error of the mean over runs; 0 for a single one."""
+        values = np.array([count / total for count, total in self.runs if total])
+        return standard_error(values) if len(values) > 1 else 0.0
+
+    def _wilson(self, z: float) -> tuple[float, float]:
         if not self.total:
             return math.nan, math.nan
         n, p = self.total, self.value
         center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
         half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        return max(0.0, center - half), min(1.0, center + half)
+        return center - half, center + half
 
     @property
     def text(self) -> str:
@@ -93,18 +113,23 @@ class Rate:
 
 
 def pooled(metrics: Iterable[Mapping[str, Any]], name: str) -> Rate | None:
-    """A rate over several evaluations, whose metrics `to_dict` wrote; None if it is in none."""
+    """A rate over several runs, whose metrics `to_dict` wrote; None if it is in none.
+
+    Its standard error is that over the runs where this is larger than that of the items.
+    """
     found = [metric for metric in metrics if metric["name"] == name and "count" in metric]
     if not found:
         return None
     first = found[0]
+    runs = tuple((metric["count"], metric["total"]) for metric in found)
     return Rate(
         name,
-        sum(metric["count"] for metric in found),
-        sum(metric["total"] for metric in found),
+        sum(count for count, _ in runs),
+        sum(total for _, total in runs),
         first["description"],
         first.get("denominator", GENERATED),
         first.get("reference", ""),
+        runs,
     )
 
 
@@ -177,11 +202,13 @@ class Measure:
 
     @property
     def text(self) -> str:
-        """Like "0.123 ± 0.004 eV/atom"."""
+        """Like "0.123 ± 0.004 eV/atom", or "12.3 ± 0.4 %"."""
         if not math.isfinite(self.value):
             return "–"
-        error = f" ± {self.standard_error:.3f}" if math.isfinite(self.standard_error) else ""
-        return f"{self.value:.3f}{error} {self.unit}".rstrip()
+        digits = 1 if self.unit == "%" else 3
+        known = math.isfinite(self.standard_error)
+        error = f" ± {self.standard_error:.{digits}f}" if known else ""
+        return f"{self.value:.{digits}f}{error} {self.unit}".rstrip()
 
     @property
     def fraction(self) -> str:
@@ -277,7 +304,8 @@ class Difference:
         if not math.isfinite(self.value):
             return "–"
         rate = isinstance(self.after, Rate)
-        scale, digits, unit = (100, 1, "%") if rate else (1, 3, getattr(self.after, "unit", ""))
+        scale, unit = (100, "%") if rate else (1, getattr(self.after, "unit", ""))
+        digits = 1 if unit == "%" else 3
         error = self.standard_error
         plus_minus = f" ± {scale * error:.{digits}f}" if math.isfinite(error) else ""
         return f"{scale * self.value:+.{digits}f}{plus_minus} {unit}".rstrip()

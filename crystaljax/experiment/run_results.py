@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from crystaljax.data.files import replacing
 from crystaljax.evaluation.policies import Drawn
@@ -18,10 +18,33 @@ from crystaljax.user_errors import one_line
 
 log = logging.getLogger(__name__)
 
+Name = TypeVar("Name", bound=str)
+
 RESULT_FILE = "result.json"
 
 N_REASONS = 5
 """Commonest reasons why samples are no crystals that are kept."""
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """ValueError for no seed, a negative one, or one given twice, which would shrink the errors."""
+    if not seeds or min(seeds) < 0 or len({*seeds}) < len(seeds):
+        given = " ".join(map(str, seeds)) or "none"
+        raise ValueError(f"--seeds are one or more different whole numbers from 0, not {given}")
+
+
+def chosen(names: Iterable[Name], only: Sequence[str]) -> list[Name]:
+    """The names, each once, that are among `only`; all if it is empty.
+
+    ValueError for one of `only` that is none of the names.
+    """
+    known = list(dict.fromkeys(names))
+    if unknown := [name for name in only if name not in known]:
+        raise ValueError(
+            f"--only has {unknown[0]!r}, which is not compared here: choose among"
+            f" {'; '.join(known)}"
+        )
+    return [name for name in known if not only or name in only]
 
 
 def read_result(path: Path) -> dict[str, Any]:

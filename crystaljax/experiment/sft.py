@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,17 +13,70 @@ from crystaljax.data.rows import Dataset
 from crystaljax.evaluation.adherence import Predict
 from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.answers import Examiner, evaluations_of, shown
-from crystaljax.experiment.experiment import Experiment
+from crystaljax.experiment.experiment import Experiment, TrainingRun
 from crystaljax.experiment.learnt import finish_learning
 from crystaljax.experiment.llm_setup import LlmSetup, chats, record, weights_of, written_as
 from crystaljax.experiment.texts import Texts, crystal_texts, plain, read_texts, sequences, writer
 from crystaljax.policies.base import rows_without_error
+from crystaljax.policies.crystal_text import CrystalTextPolicy
 from crystaljax.policies.text import TextPolicy
 from crystaljax.text.loading import load_text_policy
 from crystaljax.text.packing import TokenSequence
+from crystaljax.training.optimizer import TrainState
 from crystaljax.training.sft import SftConfig, sft
 
 log = logging.getLogger(__name__)
+
+
+class Lesson(NamedTuple):
+    """A language model, and the examples that it is to learn and to be validated with."""
+
+    policy: TextPolicy
+    writer: TextPolicy | CrystalTextPolicy
+    """The policy of crystals that it is, or itself if it writes no crystals."""
+    train: Texts
+    validation: Texts
+    tokens: list[TokenSequence]
+    """Of `train`."""
+    validation_tokens: list[TokenSequence]
+    """Of `validation`."""
+
+    def learn(self, config: SftConfig, run: TrainingRun) -> TrainState:
+        """The state after training, which goes on from the run's last checkpoint."""
+        return sft(
+            self.policy,
+            self.tokens,
+            self.validation_tokens,
+            config,
+            run.folder,
+            run.log,
+            run_id=run.run_id,
+            n_drawn=1 + len(self.train.later),
+        )
+
+
+def make_lesson(
+    setup: LlmSetup, n_epochs: int, data: tuple[Dataset, Dataset] | None = None
+) -> Lesson:
+    """The model and the examples of a setup.
+
+    Args:
+      n_epochs: epochs for which prompts are drawn, if they are drawn anew each epoch.
+      data: crystals to learn and to validate with, instead of those of `setup.texts`.
+
+    Errors: those of `texts.read_texts`, `load_text_policy` and `fitting`.
+    """
+    metadata, chat = written_as(setup, anew=True), chats(setup.model)
+    if data is None:
+        train, validation = read_texts(setup.texts, metadata, chat, n_epochs)
+    else:
+        train, validation = (crystal_texts(setup.texts, metadata, chat, some) for some in data)
+    texts = [*plain(train), *plain(validation)]
+    policy = load_text_policy(setup.model, texts, metadata.create_format())
+    train, tokens = fitting(policy, train, "learn")
+    validation, validation_tokens = fitting(policy, validation, "validate with")
+    whole = writer(policy, metadata, train, tokens)
+    return Lesson(policy, whole, train, validation, tokens, validation_tokens)
 
 
 def learn_texts(
@@ -36,45 +90,25 @@ def learn_texts(
     """Teach a language model texts, have it answer prompts before and after, and report.
 
     Args:
-      data: crystals to learn and to validate with, instead of those of `setup.texts`. A step has
-        all crystals where there are fewer than the batch size.
+      data: see `make_lesson`. A step has all crystals where there are fewer than the batch size.
       predict: properties of answers that were asked for some.
 
-    Returns the model's folder. Errors: those of `texts.read_texts`, `load_text_policy`, `sft`.
+    Returns the model's folder. Errors: those of `make_lesson` and of `training.sft.sft`.
     """
     record(experiment, setup)
-    metadata, chat = written_as(setup, anew=True), chats(setup.model)
-    if data is None:
-        train, validation = read_texts(setup.texts, metadata, chat, config.n_epochs)
-    else:
-        train, validation = (crystal_texts(setup.texts, metadata, chat, some) for some in data)
-    texts = [*plain(train), *plain(validation)]
-    policy = load_text_policy(setup.model, texts, metadata.create_format())
-    train, tokens = fitting(policy, train, "learn")
-    validation, validation_tokens = fitting(policy, validation, "validate with")
+    lesson = make_lesson(setup, config.n_epochs, data)
+    policy, whole = lesson.policy, lesson.writer
     if data is not None:
-        config = replace(config, batch_size=min(config.batch_size, len(train.examples)))
-    whole = writer(policy, metadata, train, tokens)
+        config = replace(config, batch_size=min(config.batch_size, len(lesson.train.examples)))
     answers = {}
     if setup.n_samples:
-        examine = Examiner(setup, whole, validation, predict)
+        examine = Examiner(setup, whole, lesson.validation, predict)
         answers["before SFT"] = examine(policy.start, 0)
-    fit = experiment.main
-    state = sft(
-        policy,
-        tokens,
-        validation_tokens,
-        config,
-        fit.folder,
-        fit.log,
-        run_id=fit.run_id,
-        n_drawn=1 + len(train.later),
-    )
-    params = weights_of(state, setup, policy)
+    params = weights_of(lesson.learn(config, experiment.main), setup, policy)
     if setup.n_samples:
         answers["after SFT"] = examine(params, 1)
     tables = [Table("Answers after SFT", shown(answers["after SFT"]))] if answers else []
-    note = f"{config.n_epochs} epochs of {len(train.examples)} texts."
+    note = f"{config.n_epochs} epochs of {len(lesson.train.examples)} texts."
     return finish_learning(
         experiment,
         whole,

@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,9 +25,6 @@ from crystaljax.text.packing import TokenSequence
 from crystaljax.tokenizations.augmentation import augmented
 from crystaljax.tokenizations.base import TextFormat
 from crystaljax.training.text_task import Prompt
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 

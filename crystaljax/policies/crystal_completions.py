@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crystaljax.policies.text_prompts import stripped
+from crystaljax.text.engine import bucket
 from crystaljax.text.packing import TokenSequence
 from crystaljax.text.prompts import PromptTemplate
 from crystaljax.tokenizations.base import Decoded, TextFormat
@@ -30,6 +31,21 @@ class CrystalTexts:
     """float64 [N]: of the completion, under the model itself."""
     max_new_tokens: int
     """Tokens of a completion at most."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int [N]: tokens, with those of the prompt."""
+        return np.array([len(x.tokens) for x in self.sequences], np.int64)
+
+    @property
+    def prompt_lengths(self) -> np.ndarray:
+        """int [N]: tokens of the prompt."""
+        return np.array([x.n_prompt for x in self.sequences], np.int64)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that completions of such prompts may have at most, with the prompt's (rounded)."""
+        return bucket(int(self.prompt_lengths.max(initial=1))) + self.max_new_tokens
 
     def put(self, rows: np.ndarray, other: CrystalTexts, chosen: np.ndarray) -> None:
         """Put items `chosen` (int [n]) of another batch in `rows` (int [n])."""

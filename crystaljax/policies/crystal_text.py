@@ -22,7 +22,7 @@ from crystaljax.policies.text import TextPolicy
 from crystaljax.policies.text_conditions import Plan, TextConditions
 from crystaljax.policies.text_metadata import TextMetadata
 from crystaljax.policies.text_prompts import around, crystal_fields
-from crystaljax.text.engine import bucket
+from crystaljax.text.batches import plan_like
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.packing import (
     PackedTexts,
@@ -78,6 +78,7 @@ class CrystalTextPolicy:
             self.format, metadata, texts.tokenizer, texts.config.vocabulary
         )
         self._scores = jax.jit(self._completion_scores, static_argnames="n_samples")
+        self._plans: dict[tuple[int, int, Typical], RowPlan] = {}
 
     @property
     def tokenization(self) -> str:
@@ -210,7 +211,9 @@ class CrystalTextPolicy:
         """float64 [N]: ln p of each completion under the model, given its prompt."""
         sequences = rollout.sequences.sequences
         size = min((n for n in SCORED if n >= len(sequences)), default=max(SCORED))
-        plan = self._rows(rollout.sequences, size)
+        prompts = rollout.sequences.prompt_lengths
+        longest, sizes = rollout.sequences.longest, self._row_sizes
+        plan = plan_completions(int(prompts.min(initial=longest)), longest, size, *sizes)
         placement = batch_sharding(self.texts.mesh)
         found = [np.zeros(0)]
         for start in range(0, len(sequences), size):
@@ -234,8 +237,8 @@ class CrystalTextPolicy:
     ) -> PackedTexts:
         """Micro-batches of packed texts; see `base.Policy`.
 
-        Their shape follows from the longest prompt and `max_new_tokens`, not from `typical`.
-        ValueError if the rows cannot be split into A parts of one size.
+        They are packed into rows for texts as long as those of `typical`, once. A batch of much
+        longer ones gets more rows. ValueError if the rows cannot be split into A parts of one size.
         """
         if len(rows) % n_parts:
             raise ValueError(
@@ -243,7 +246,8 @@ class CrystalTextPolicy:
             )
         sequences = rollout.sequences.sequences
         groups = [[sequences[i] for i in part] for part in rows.reshape(n_parts, -1)]
-        packed = pack_micro_batches(groups, self._rows(rollout.sequences, len(groups[0])))
+        plan = self._plan(rollout.sequences, len(groups[0]), typical)
+        packed = pack_micro_batches(groups, plan)
         return jax.device_put(packed, parts_sharding(self.texts.mesh))
 
     def log_probs(
@@ -379,12 +383,20 @@ class CrystalTextPolicy:
             prompt=np.array([number[key] for key in keys], int),
         )
 
-    def _rows(self, texts: CrystalTexts, n: int) -> RowPlan:
-        """Rows for n texts of a rollout; those of the prompts tell, not those of the samples."""
-        prompts = [x.n_prompt for x in texts.sequences]
-        longest = bucket(max(prompts, default=1)) + texts.max_new_tokens
-        width, n_devices = self.texts.config.width, self.texts.mesh.size
-        return plan_completions(min(prompts, default=1), longest, n, width, n_devices)
+    @property
+    def _row_sizes(self) -> tuple[int, int]:
+        """Width of the network and number of devices, for which rows are planned."""
+        return self.texts.config.width, self.texts.mesh.size
+
+    def _plan(self, texts: CrystalTexts, n: int, typical: Typical | None) -> RowPlan:
+        """Rows for n texts like the typical ones, or like all texts if these are not given."""
+        if typical is None:
+            return plan_like(texts.lengths, n, texts.longest, *self._row_sizes)
+        key = n, texts.longest, typical
+        if key not in self._plans:
+            lengths = typical(n).sequences.lengths
+            self._plans[key] = plan_like(lengths, n, texts.longest, *self._row_sizes)
+        return self._plans[key]
 
     def _completion_scores(
         self, params: Params, frozen: Any, packed: PackedTexts, n_samples: int

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystaljax.checkpoints import METADATA_FILE
+from crystaljax.checkpoints import METADATA_FILE, load_metadata
 from crystaljax.policies.base import Params, Policy
 from crystaljax.policies.wyckoff import load_wyckoff
 
@@ -58,6 +58,15 @@ def load_policy(
         return load_wyckoff(path)
     policy = _load_text(path, format, templates, model)
     return policy, policy.texts.start
+
+
+def check_folder(folder: str | Path) -> None:
+    """Errors of `load_policy` that can be told before any weights are read."""
+    path = Path(folder).expanduser()
+    if is_wyckoff(path):
+        load_metadata(path)
+    else:
+        read_metadata(path)
 
 
 def _load_text(

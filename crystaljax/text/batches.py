@@ -155,6 +155,21 @@ def _lengths(groups: Sequence[Group]) -> np.ndarray:
     return lengths
 
 
+SPARE = 1.2
+"""Texts that rows are planned for, over those of a batch: compiling again takes half a minute."""
+
+
+def plan_like(lengths: np.ndarray, n: int, longest: int, width: int, multiple: int = 1) -> RowPlan:
+    """Rows for batches of n texts that are like those of some lengths (int [N] tokens).
+
+    There is room to spare for longer ones, and for a text of `longest` tokens. `width` and
+    `multiple` are as in `plan_rows`.
+    """
+    rng = np.random.default_rng(0)
+    likely = [rng.choice(lengths, round(SPARE * n)) for _ in range(N_PLANNED)]
+    return plan_rows([*likely, np.array([longest])], width, multiple)
+
+
 def fixed_batches(
     sequences: Sequence[TokenSequence], batch_size: int, width: int, multiple: int = 1
 ) -> Iterator[tuple[PackedTexts, Array]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from crystaljax.experiment.run_results import chosen
 from crystaljax.text.cutting import Cutting
 from crystaljax.tokenizations.base import TextFormat
 from crystaljax.tokenizations.registry import kind_of
@@ -77,15 +78,6 @@ def settled(variant: Variant, format: TextFormat) -> Variant:
 
 
 def selected(variants: Sequence[Variant], only: Sequence[str]) -> list[Variant]:
-    """The variants whose labels are in `only`, in that order; all if it is empty.
-
-    ValueError for an unknown label.
-    """
-    if not only:
-        return list(variants)
+    """The variants whose labels are in `only`: see `run_results.chosen`."""
     labels = {variant.label: variant for variant in variants}
-    if unknown := [label for label in only if label not in labels]:
-        raise ValueError(
-            f"{unknown[0]!r} is not compared here: choose among {'; '.join(sorted(labels))}"
-        )
-    return [labels[label] for label in only]
+    return [labels[label] for label in chosen(labels, only)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from crystaljax.conditions import Condition
 from crystaljax.experiment.crystals import Setup
@@ -23,8 +23,8 @@ BASELINES: tuple[RowName, ...] = ("substitution", "random")
 PRETRAINED: tuple[RowName, ...] = ("zero-shot", "rl")
 """Rows of the pretrained language model as it is."""
 
-TRAINED: tuple[RowName, ...] = ("rl", "sft-rl", "model-rl")
-"""Rows that learn by reward."""
+TRAINED: dict[RowName, RowName] = {"rl": "zero-shot", "sft-rl": "sft", "model-rl": "model"}
+"""Rows that learn by reward, and the rows of the models that they start from."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,3 @@ class ExamConfig:
 
     def __post_init__(self) -> None:
         check(self, k=at_least(1), judged=at_least(0), relax_steps=at_least(0))
-
-
-def selected(names: Sequence[str], only: Sequence[str]) -> list[RowName]:
-    """Those of some rows that are among `only`, each once; all if it is empty.
-
-    ValueError for a name that none has.
-    """
-    known = get_args(RowName)
-    if unknown := [name for name in (*names, *only) if name not in known]:
-        raise ValueError(f"no row {unknown[0]!r}: choose among {', '.join(known)}")
-    return [x for x in dict.fromkeys(names) if not only or x in only]  # type: ignore[misc]

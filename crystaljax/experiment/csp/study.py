@@ -69,6 +69,9 @@ log = logging.getLogger(__name__)
 MODEL, PREDICTIONS = "model", "predictions.csv"
 """Files of a run: the folder of a trained model, and the attempts at the test crystals."""
 
+BY_TARGET = "percent_by_test_crystal"
+"""Of a result: percentages of each test crystal, [T] by name."""
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -169,10 +172,11 @@ class Study:
         n = len(proposals.reasons)
         seconds = (time.perf_counter() - start) / n
         write_predictions(folder / PREDICTIONS, proposals, self.questions.truth, self.exam.k)
-        metrics, context = self._examined(proposals)
+        metrics, context, by_target = self._examined(proposals)
         reasons = Counter(reason for reason in proposals.reasons if reason)
         result = {
             "metrics": [metric.to_dict() for metric in metrics],
+            BY_TARGET: {name: values.round(4).tolist() for name, values in by_target.items()},
             "context": context,
             "source": source,
             "n": n,
@@ -204,7 +208,7 @@ class Study:
 
     def _policy(self, arm: Arm) -> tuple[Policy, Params]:
         """The model that a row starts from; the last one stays loaded."""
-        kind = arm.row.removesuffix("-rl").replace("rl", "zero-shot")
+        kind = TRAINED.get(arm.row, arm.row)
         key = kind, arm.seed if kind == "sft" else 0
         if key not in self._loaded:
             self._loaded.clear()
@@ -286,14 +290,22 @@ class Study:
         judge = self.judge or self.stability
         return EnergyAboveHull(judge.energy.potential, judge.hull, self.exam.relax_steps)
 
-    def _examined(self, proposals: Proposals) -> tuple[list[Metric], list[str]]:
-        """Metrics of k attempts at each test crystal: matches of all, energies of the first."""
+    def _examined(
+        self, proposals: Proposals
+    ) -> tuple[list[Metric], list[str], dict[str, np.ndarray]]:
+        """Metrics of k attempts at each test crystal: matches of all, energies of the first.
+
+        With them context, and what is compared crystal by crystal: percentages of each.
+        """
         truth, k, judged = self.questions.truth, self.exam.k, min(self.exam.judged, self.exam.k)
         target = np.repeat(np.arange(len(truth)), k)
         attempts = Attempts.of(proposals.crystals, target, proposals.reasons)
         config = CSPConfig(at=tuple(sorted({1, k})))
         found = evaluate_csp(truth, attempts, self.train, None, config)
         metrics, context = {m.name: m for m in found.metrics}, list(found.context)
+        by_target = {f"match rate @{x}": np.isfinite(found.targets[f"rms_{x}"]) for x in config.at}
+        by_target["matching attempts"] = found.targets["matching_attempts"]
+        by_target["as asked"] = found.columns["as_asked"].reshape(-1, k).mean(axis=1)
         if judged:
             first = np.flatnonzero(np.arange(len(target)) % k < judged)
             some = Attempts.of(
@@ -304,7 +316,9 @@ class Study:
             more = evaluate_csp(truth, some, self.train, energies, config)
             metrics = {m.name: m for m in more.metrics} | metrics
             context += [x for x in more.context if x not in context]
-        return list(metrics.values()), context
+            metastable = more.columns["metastable_as_asked"].reshape(-1, judged)
+            by_target["metastable as asked"] = metastable.mean(axis=1)
+        return list(metrics.values()), context, {k: 100.0 * x for k, x in by_target.items()}
 
     def notes(self) -> list[str]:
         """What was asked and rewarded, and what went wrong."""

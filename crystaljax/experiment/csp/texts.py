@@ -16,14 +16,13 @@ def teach(
 ) -> None:
     """Train on the crystals of `setup.train`, and write a model folder.
 
-    Goes on from the run's last checkpoint. Errors: those of `text.loading.load_text_policy` and of
+    Goes on from the run's last checkpoint. Errors: those of `experiment.sft.make_lesson` and of
     `training.sft.sft`.
     """
     # Only here: the other rows do without the packages of language models.
-    from crystaljax.experiment.llm_setup import LlmSetup, TextsConfig, chats, written_as
-    from crystaljax.experiment.texts import plain, read_texts, sequences, writer
-    from crystaljax.text.loading import TextModelConfig, load_text_policy
-    from crystaljax.training.sft import sft
+    from crystaljax.experiment.llm_setup import LlmSetup, TextsConfig
+    from crystaljax.experiment.sft import make_lesson
+    from crystaljax.text.loading import TextModelConfig
 
     texts = LlmSetup(
         texts=TextsConfig(
@@ -43,20 +42,7 @@ def teach(
             seed=seed,
         ),
     )
-    metadata = written_as(texts, anew=True)
-    train, validation = read_texts(texts.texts, metadata, chats(texts.model))
-    learnt = [*plain(train), *plain(validation)]
-    policy = load_text_policy(texts.model, learnt, metadata.create_format())
-    tokens = sequences(policy, train)
-    whole = writer(policy, metadata, train, tokens)
-    state = sft(
-        policy,
-        tokens,
-        sequences(policy, validation),
-        replace(config.sft, seed=seed),
-        run.folder,
-        run.log,
-        run_id=run.run_id,
-    )
+    lesson = make_lesson(texts, config.sft.n_epochs)
+    state = lesson.learn(replace(config.sft, seed=seed), run)
     with remade(folder) as made:
-        whole.save(made, state.averaged)
+        lesson.writer.save(made, state.averaged)

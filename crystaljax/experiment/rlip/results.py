@@ -153,4 +153,6 @@ def over(part: Rate | None, whole: Rate | None, denominator: str) -> Rate | None
     """The share of what one rate counts among what another one does; None if one is missing."""
     if part is None or whole is None:
         return None
-    return Rate(part.name, part.count, whole.count, part.description, denominator, part.reference)
+    runs = tuple((n, of) for (n, _), (of, _) in zip(part.runs, whole.runs, strict=True))
+    about = part.description, denominator, part.reference
+    return Rate(part.name, part.count, whole.count, *about, runs)

@@ -30,7 +30,7 @@ from crystaljax.experiment.run_results import (
     write_result,
 )
 from crystaljax.policies.base import Params, Policy
-from crystaljax.policies.loading import load_policy
+from crystaljax.policies.loading import check_folder, load_policy
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.training.rlip import GROUPS, RlipConfig, rlip
@@ -265,7 +265,10 @@ class Study:
 
 
 def models_of(model: Path, others: Sequence[Path]) -> list[Path]:
-    """All models, each once; ValueError if two folders have the same name."""
+    """All models, each once; ValueError if two folders have the same name.
+
+    Other models that are not there are told of at once: see `policies.loading.check_folder`.
+    """
     models = list(dict.fromkeys([model, *others]))
     names = [path.name for path in models]
     if twice := [path for path in models if names.count(path.name) > 1]:
@@ -273,6 +276,8 @@ def models_of(model: Path, others: Sequence[Path]) -> list[Path]:
             f"{' and '.join(map(str, twice))} have the same name, and runs are called after it:"
             " rename one"
         )
+    for other in models[1:]:
+        check_folder(other)
     return models
 
 

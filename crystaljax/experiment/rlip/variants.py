@@ -5,7 +5,6 @@ All but `distinct` are those of arXiv 2509.07150: its tables 1 and 2, figures 3,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -88,14 +87,3 @@ PANELS = {
     "pairs": "Pairs that are learnt from",
     "temperature": "Schedules of the sampling temperature",
 }
-
-
-def selected(names: Sequence[str], only: Sequence[str]) -> list[str]:
-    """Those of some variants that are among `only`; all, each once, if it is empty.
-
-    ValueError for a name that none has.
-    """
-    known = [BASE, *VARIANTS]
-    if unknown := [name for name in only if name not in known]:
-        raise ValueError(f"no variant {unknown[0]!r}: choose among {', '.join(known)}")
-    return [name for name in dict.fromkeys(names) if not only or name in only]
