@@ -31,7 +31,7 @@ from crystaljax.alloys.lattice import (
 
 log = logging.getLogger(__name__)
 
-ALGORITHM = 4
+ALGORITHM = 5
 """Changes when the same composition may get another equilibrium."""
 
 _NOT_CONVERGED = "no solve converged"

@@ -6,7 +6,7 @@ A single minimum may be wrong: `search.find_minima` tests and improves them.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,15 @@ from crystaljax.alloys.engines.database import (
     substitutional_pair,
     usable_phases,
 )
-from crystaljax.alloys.engines.sampling import Ordering, Points, Surface, from_light_dataset
+from crystaljax.alloys.engines.hull import lowest_simplices
+from crystaljax.alloys.engines.sampling import (
+    FICTITIOUS,
+    Ordering,
+    Points,
+    Surface,
+    from_light_dataset,
+    from_parts,
+)
 
 PRESSURE = 101325.0
 """Pa."""
@@ -26,6 +34,7 @@ PRESSURE = 101325.0
 _SAME_SET = 2e-3  # largest difference of site fractions within one composition set
 _NEIGHBOURS = 6  # temperatures whose phases a lost one is started from
 _BALANCE = 1e-5  # largest error of the mass balance
+_PACE = 2  # of the first solve
 _SOLVES = 11  # of one point, each with a composition set more than the last
 _LEAST_AMOUNT = 1e-6  # of a composition set that a solve starts from
 _NEW_AMOUNT = 1e-6  # of one that joins
@@ -80,7 +89,6 @@ class System:
         self.surfaces = {
             name: Surface(self._records[name], _sublattices(model), (1.0, PRESSURE))
             for name, model in self.models.items()
-            if len(model.site_fractions) > len(model.constituents)
         }
         self.orderings: dict[str, Ordering] = {
             name: ordering
@@ -90,19 +98,15 @@ class System:
 
     def equilibria(self, x: np.ndarray, grid: Points, rows: np.ndarray) -> list[Minimum]:
         """Solve from the lowest points of a grid that is given at the temperatures `rows`."""
-        from pycalphad.core.starting_point import starting_point
-
-        conditions = self._conditions(x, self.temperatures[rows].tolist())
-        light = grid.light_dataset()
-        start = starting_point(conditions, self._records.state_variables, self._records, light)
-        shape = (len(rows), *start.NP.shape[-1:])
-        names, amounts = start.Phase.reshape(shape), start.NP.reshape(shape)
-        sites = start.Y.reshape(*shape, -1)
+        indices, amounts = lowest_simplices(x, grid.compositions, grid.energy)
         minima = []
         for n, row in enumerate(rows.tolist()):
-            real = [i for i, name in enumerate(names[n]) if name not in ("", "_FAKE_")]
-            kept = [(str(names[n, i]), amounts[n, i], sites[n, i]) for i in real]
-            minima.append(self._solved(x, kept, row, grid.at(np.array([n]))))
+            real = [
+                (str(grid.names[i]), amount, grid.sites[i])
+                for i, amount in zip(indices[n], amounts[n], strict=True)
+                if grid.names[i] != FICTITIOUS
+            ]
+            minima.append(self._solved(x, real, row, grid.at(np.array([n]))))
         return minima
 
     def continued(self, x: np.ndarray, minima: list[Minimum], row: int) -> Minimum:
@@ -110,12 +114,17 @@ class System:
         best = minima[row]
         others = [n for n, minimum in enumerate(minima) if not failed(minimum)]
         for n in sorted(others, key=lambda n: abs(n - row))[:_NEIGHBOURS]:
-            other = minima[n]
-            start = [*zip(other.phases, other.fractions, other.sites, strict=True)]
-            found = self._solved(x, start, row)
-            if not failed(found) and not found.energy >= best.energy:
-                best = found
+            best = lower(best, self._solved(x, _phases(minima[n]), row))
         return best
+
+    def resumed(self, x: np.ndarray, minima: list[Minimum], grid: Points, row: int) -> Minimum:
+        """Solve from a solution's own phases, which points of a grid below its plane join.
+
+        `grid`: at this temperature alone. Without a solution see `continued`.
+        """
+        if failed(minima[row]):
+            return self.continued(x, minima, row)
+        return self._solved(x, _phases(minima[row]), row, grid)
 
     def _solved(
         self,
@@ -127,7 +136,8 @@ class System:
         """The minimum that the solver finds from phases, amounts and site fractions.
 
         A point of the grid, given at this temperature alone, that lies below the plane of the
-        solution joins it, and it is solved again.
+        solution joins it, and it is solved again. The lowest that converged counts: one with
+        another phase may not.
         """
         from pycalphad.core.composition_set import CompositionSet
 
@@ -144,31 +154,39 @@ class System:
             made.update(np.ascontiguousarray(sites[:width]), amount, state)
             return made
 
+        def state_of(sets: Sequence[Any], result: Any) -> Minimum:
+            found = Minimum(
+                float(sum(one.NP * one.energy for one in sets)),
+                np.array(result.chemical_potentials),
+                tuple(one.phase_record.phase_name for one in sets),
+                np.array([one.NP for one in sets]),
+                np.array([one.X for one in sets]),
+                tuple(np.array(one.dof)[len(state) :] for one in sets),
+            )
+            balanced = np.abs(found.fractions @ found.compositions - x).max() < _BALANCE
+            return found if balanced else lost
+
         total = sum(max(amount, _LEAST_AMOUNT) for _, amount, _ in start)
-        sets = [composition_set(n, max(a, _LEAST_AMOUNT) / total, y) for n, a, y in start]
-        solver, result = BoundedSolver(), None
-        for n in range(_SOLVES):
-            if not sets:
-                return lost
-            result = solver.solve(sets, values)
-            if grid is None or n + 1 == _SOLVES:
-                break
-            new = _below(sets, grid, np.array(result.chemical_potentials))
-            if new is None:
-                break
-            sets.append(composition_set(str(grid.names[new]), _NEW_AMOUNT, grid.sites[new]))
-        if result is None or not result.converged or not sets:
-            return lost
-        found = Minimum(
-            float(sum(one.NP * one.energy for one in sets)),
-            np.array(result.chemical_potentials),
-            tuple(one.phase_record.phase_name for one in sets),
-            np.array([one.NP for one in sets]),
-            np.array([one.X for one in sets]),
-            tuple(np.array(one.dof)[len(state) :] for one in sets),
-        )
-        balanced = np.abs(found.fractions @ found.compositions - x).max() < _BALANCE
-        return found if balanced else replace(found, energy=np.nan)
+
+        def descended(solver: BoundedSolver) -> Minimum:
+            sets = [composition_set(n, max(a, _LEAST_AMOUNT) / total, y) for n, a, y in start]
+            best = lost
+            for _ in range(_SOLVES):
+                if not sets:
+                    break
+                result = solver.solve(sets, values)
+                if result.converged and sets:
+                    best = lower(best, state_of(sets, result))
+                if grid is None:
+                    break
+                new = _below(sets, grid, np.array(result.chemical_potentials))
+                if new is None:
+                    break
+                sets.append(composition_set(str(grid.names[new]), _NEW_AMOUNT, grid.sites[new]))
+            return best
+
+        best = descended(BoundedSolver(pace=_PACE))
+        return descended(BoundedSolver()) if failed(best) else best
 
     def _conditions(self, x: np.ndarray, temperatures: list[float]) -> OrderedDict[Any, Any]:
         """Fixed conditions of the solver; the largest mole fraction follows from others."""
@@ -188,33 +206,41 @@ class System:
         """
         if factor not in self._grids:
             density = factor * self._density
-            sample = self.sample(None, density)
+            sample = self.sample(density)
             near = {name: order.disordered(density) for name, order in self.orderings.items()}
             if near:
                 own = np.arange(len(self.elements), len(sample.names))
-                sample = self.sample(near).with_phases_of(sample, own)
+                sample = self.points(near).with_phases_of(sample, own)
             self._grids[factor] = sample
         return self._grids[factor]
 
-    def sample(self, points: dict[str, np.ndarray] | None, density: int = 1) -> Points:
-        """Energies of some phases' points, or of all phases' own grids, at all temperatures."""
+    def sample(self, density: int) -> Points:
+        """pycalphad's own sample of all phases, at all temperatures."""
         from pycalphad import calculate
 
         grid = calculate(
             self._source,
             self._names,
-            self.phases if points is None else sorted(points),
+            self.phases,
             model=self.models,
             phase_records=self._records,
             fake_points=True,
             to_xarray=False,
-            points=points,
             pdens=density,
             N=1,
             P=PRESSURE,
             T=self.temperatures.tolist(),
         )
         return from_light_dataset(grid)
+
+    def points(self, sites: Mapping[str, np.ndarray]) -> Points:
+        """Site fractions [P, S] of some phases, at all temperatures."""
+        n_elements = len(self.elements)
+        parts = [
+            (n, y, *self.surfaces[n].sampled(y, self.temperatures, n_elements))
+            for n, y in sorted(sites.items())
+        ]
+        return from_parts(parts, n_elements, len(self.temperatures))
 
     def merged(self, minimum: Minimum) -> Minimum:
         """The same minimum with each composition set once."""
@@ -257,7 +283,7 @@ def _below(sets: Sequence[Any], grid: Points, potentials: np.ndarray) -> int | N
     force = grid.driving_force(0, potentials)
     lowest = int(np.argmax(force))
     name = grid.names[lowest]
-    if not force[lowest] > _LOWER or name == "_FAKE_":
+    if not force[lowest] > _LOWER or name == FICTITIOUS:
         return None
     for one in sets:
         width = one.phase_record.phase_dof
@@ -266,6 +292,16 @@ def _below(sets: Sequence[Any], grid: Points, potentials: np.ndarray) -> int | N
         if near and np.abs(sites - grid.sites[lowest, :width]).max() <= _DISTINCT:
             return None
     return lowest
+
+
+def _phases(minimum: Minimum) -> list[tuple[str, float, np.ndarray]]:
+    """Name, amount and site fractions of each."""
+    return [*zip(minimum.phases, minimum.fractions, minimum.sites, strict=True)]
+
+
+def lower(first: Minimum, second: Minimum) -> Minimum:
+    """The one of lower energy; the first if they are equal."""
+    return first if failed(second) or second.energy >= first.energy else second
 
 
 def failed(minimum: Minimum) -> bool:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+
+FICTITIOUS = "_FAKE_"
+"""Name of the points that are of no phase, as pycalphad has it."""
+
+_ABOVE = 1e10
+"""J/mol of these."""
 
 _ORDERING = (0.02, 0.15, 0.5, 0.9, 0.995)
 """Degrees of ordering that are tried, in parts of the most a direction allows."""
@@ -24,7 +30,7 @@ _WIDTHS = tuple(0.8**n for n in range(14))
 _VARIANTS = 16
 """Draws of each width."""
 
-_HOPELESS = {3: 6000.0, 7: 2000.0}
+_HOPELESS = {3: 3000.0, 5: 1500.0, 7: 600.0, 9: 350.0, 11: 60.0}
 """J/mol above the plane from which a point is given up after the draws of some widths."""
 
 _FILL = 0.1
@@ -60,26 +66,6 @@ class Points:
         """J/mol [P] by which each point lies below the plane of chemical potentials [E]."""
         return self.compositions @ potentials - self.energy[row]
 
-    def light_dataset(self) -> Any:
-        """The points as pycalphad's solver takes them, without copies."""
-        from pycalphad.core.light_dataset import LightDataset
-
-        n_temperatures = len(self.energy)
-
-        def repeated(array: np.ndarray) -> np.ndarray:
-            shape = (1, 1, n_temperatures, *array.shape)
-            return np.lib.stride_tricks.as_strided(array, shape, (0, 0, 0, *array.strides))
-
-        axes = ["N", "P", "T", "points"]
-        variables = {
-            "X": ([*axes, "component"], repeated(self.compositions)),
-            "Y": ([*axes, "internal_dof"], repeated(self.sites)),
-            "Phase": (axes, repeated(self.names)),
-            "GM": (axes, self.energy[None, None]),
-        }
-        coordinates = {"N": np.ones(1), "P": np.ones(1), "T": np.arange(n_temperatures)}
-        return LightDataset(variables, coordinates, {"phase_indices": dict(self.slices)})
-
     def with_phases_of(self, other: Points, rows: np.ndarray) -> Points:
         """These points and rows of another set, sorted by phase; the fictitious ones once."""
         n_fake = self.compositions.shape[1]
@@ -110,6 +96,29 @@ def _padded(sites: np.ndarray, width: int) -> np.ndarray:
     return np.pad(sites, [(0, 0), (0, width - sites.shape[1])], constant_values=np.nan)
 
 
+def from_parts(
+    parts: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], n_elements: int, n_rows: int
+) -> Points:
+    """Points of phases in alphabetical order, after the fictitious ones.
+
+    Of each the name, site fractions [P, S], mole fractions [P, E] and energies [T, P].
+    """
+    width = max((sites.shape[1] for _, sites, _, _ in parts), default=0)
+    ends = np.cumsum([n_elements, *(len(sites) for _, sites, _, _ in parts)]).tolist()
+    fictitious = np.full((n_elements, width), np.nan)
+    names = np.array([FICTITIOUS, *(name for name, _, _, _ in parts)])
+    return Points(
+        np.concatenate([fictitious, *(_padded(sites, width) for _, sites, _, _ in parts)]),
+        np.concatenate([np.eye(n_elements), *(x for _, _, x, _ in parts)]),
+        np.repeat(names, np.diff([0, *ends])),
+        np.concatenate([np.full((n_rows, n_elements), _ABOVE), *(e for *_, e in parts)], axis=1),
+        {
+            name: slice(start, end)
+            for (name, *_), start, end in zip(parts, ends[:-1], ends[1:], strict=True)
+        },
+    )
+
+
 def from_light_dataset(grid: Any) -> Points:
     """Points from what `pycalphad.calculate(..., fake_points=True, to_xarray=False)` returns."""
     return Points(
@@ -132,19 +141,42 @@ class Surface:
     state: tuple[float, ...]
     """State variables before the temperature, such as moles and pressure."""
 
+    @property
+    def rigid(self) -> bool:
+        """Whether the phase has one state alone."""
+        return self.sublattices[-1].stop == len(self.sublattices)
+
     def driving_force(
         self, sites: np.ndarray, temperatures: np.ndarray, potentials: np.ndarray
     ) -> np.ndarray:
         """J/mol [P] of points [P, S] at temperatures [P] below planes of potentials [P, E]."""
+        dof = self._freedom(sites, temperatures)
+        compositions = self._compositions(dof, potentials.shape[-1])
+        return (compositions * potentials).sum(axis=1) - self._energy(dof)
+
+    def sampled(
+        self, sites: np.ndarray, temperatures: np.ndarray, n_elements: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mole fractions [P, E] of points [P, S], and J/mol [T, P] at all temperatures [T]."""
+        n, t = len(sites), len(temperatures)
+        dof = self._freedom(np.tile(sites, (t, 1)), np.repeat(temperatures, n))
+        return self._compositions(dof[:n], n_elements), self._energy(dof).reshape(t, n)
+
+    def _freedom(self, sites: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
+        """State variables and site fractions, as pycalphad takes them."""
         state = np.broadcast_to(self.state, (len(sites), len(self.state)))
-        dof = np.ascontiguousarray(np.concatenate([state, temperatures[:, None], sites], axis=1))
-        energy = np.zeros(len(sites))
+        return np.ascontiguousarray(np.concatenate([state, temperatures[:, None], sites], axis=1))
+
+    def _energy(self, dof: np.ndarray) -> np.ndarray:
+        energy = np.zeros(len(dof))
         self.record.prop_2d(energy, dof, b"GM")
-        n_elements = potentials.shape[-1]
-        compositions = np.zeros((len(sites), n_elements), order="F")
+        return energy
+
+    def _compositions(self, dof: np.ndarray, n_elements: int) -> np.ndarray:
+        compositions = np.zeros((len(dof), n_elements), order="F")
         for n in range(n_elements):
             self.record.mass_obj_2d(compositions[:, n], dof, n)
-        return (compositions * potentials).sum(axis=1) - energy
+        return compositions
 
     def refined(
         self, sites: np.ndarray, temperatures: np.ndarray, potentials: np.ndarray

@@ -64,11 +64,11 @@ def improve(system: System, x: np.ndarray, minima: list[Minimum], rows: np.ndarr
         if all(failed(minimum) for minimum in minima):
             return
         known = [row for row in sorted(fresh) if not failed(minima[row])]
-        pool = system.sample(_joined(probes, _states(minima)))
+        pool = system.points(_joined(probes, _states(minima)))
         hidden = [_hidden(system, minima, known, source) for source in (grid, pool)]
         if found := _joined(*hidden, _reordered(system, minima, known)):
             own = np.arange(len(system.elements), len(pool.names))
-            pool = system.sample(found).with_phases_of(pool, own)
+            pool = system.points(found).with_phases_of(pool, own)
             probes = _joined(probes, found)
         suspects = [
             row
@@ -82,12 +82,20 @@ def improve(system: System, x: np.ndarray, minima: list[Minimum], rows: np.ndarr
         extra = np.unique(np.concatenate([_lowest(grid, row, minima) for row in suspects]))
         start = pool.with_phases_of(grid, extra).at(suspected)
         fresh = set()
-        for row, better in zip(suspects, system.equilibria(x, start, suspected), strict=True):
-            if not better.energy > minima[row].energy - _GAIN and not failed(better):
+        for n, first in enumerate(system.equilibria(x, start, suspected)):
+            row, better = suspects[n], first
+            if not _gains(first, minima[row]):  # what shows it to be wrong did not lead on
+                better = system.resumed(x, minima, start.at(np.array([n])), row)
+            if _gains(better, minima[row]):
                 minima[row] = better
                 fresh.add(row)
         if not fresh:
             return
+
+
+def _gains(better: Minimum, minimum: Minimum) -> bool:
+    """Whether a solution is lower than another, or the only one."""
+    return not (failed(better) or better.energy > minimum.energy - _GAIN)
 
 
 def _hidden(
@@ -101,7 +109,7 @@ def _hidden(
     for row in rows:
         force = grid.driving_force(row, minima[row].potentials)
         for name, part in grid.slices.items():
-            if force[part].max() < -_NEAR or name not in system.surfaces:
+            if force[part].max() < -_NEAR or system.surfaces[name].rigid:
                 continue
             stable = [
                 sites
@@ -146,7 +154,7 @@ def _reordered(system: System, minima: list[Minimum], rows: list[int]) -> dict[s
     """Phase name -> states [P, S] below a plane: a solution's, ordered more, less or otherwise."""
     found = {}
     for name, ordering in system.orderings.items():
-        if name not in system.surfaces:  # of a single element it has one state
+        if system.surfaces[name].rigid:  # of a single element it has one state
             continue
         pairs = [
             (row, ordering.ordered(sites))
