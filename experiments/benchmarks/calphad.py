@@ -1,11 +1,11 @@
-"""Speed of the equilibrium engine (candidates per hour of CPU time), and of pycalphad's `Workspace`.
+"""Speed of the equilibrium engine (candidates per CPU hour), and of pycalphad's `Workspace`.
 
     python experiments/benchmarks/calphad.py
 
-Cost: under a minute on one core; only CPU time counts. Random mixtures of a BCC and a B2 of the same
-elements, at 20 temperatures; pycalphad solves each point once, in one `Workspace`. The engine tests
-and improves its solutions. Where its energy is lower, the single solve was wrong; the share of such
-points is printed with the ratio of speeds. The last line printed is one JSON object.
+Cost: under a minute on one core; only CPU time counts. Random mixtures of a BCC and a B2 of the
+same elements, at 20 temperatures; pycalphad solves each point once, in one `Workspace`. The engine
+tests and improves its solutions. Where its energy is lower, the single solve was wrong; the share
+of such points is printed with the ratio of speeds. The last line printed is one JSON object.
 """
 
 from __future__ import annotations
