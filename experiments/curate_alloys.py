@@ -51,16 +51,16 @@ PRESETS = {
         "One CPU core, 1 minute: Cr-rich BCC and NiAl.",
         Config(grid=GridConfig(Roles(("Cr",), ("Al",), ("Ni",)), parts=(2,), site_parts=(2,))),
     ),
-    "alcocrni": ("One CPU core, 30 minutes: Al-Co-Cr-Ni by alcocrni.tdb.", Config()),
+    "alcocrni": ("One CPU core, 5 minutes: Al-Co-Cr-Ni by alcocrni.tdb.", Config()),
     "al-fe-mn-ti": (
-        "One CPU core, 10 minutes: Al-Fe-Mn-Ti by COST507.tdb, BCC of at most two elements.",
+        "One CPU core, 1 minute: Al-Fe-Mn-Ti by COST507.tdb, BCC of at most two elements.",
         Config(
             PurityConfig(EngineConfig("COST507.tdb", elements=ROLES["al-fe-mn-ti"].bcc)),
             GridConfig(ROLES["al-fe-mn-ti"], most_bcc=2, site_parts=(2,)),
         ),
     ),
     "fcc-l12": (
-        "FCC and L12 of Al-Co-Cr-Ni by alcocrni.tdb: two minutes on one core.",
+        "One CPU core, 2 minutes: FCC and L12 of Al-Co-Cr-Ni by alcocrni.tdb.",
         Config(
             PurityConfig(temperatures=(873.15, 1073.15, 1273.15, 1473.15), family="fcc-l12"),
             GridConfig(FCC_L12.roles["al-co-cr-ni"], parts=(10,), site_parts=(4,), site_ratio=3),
