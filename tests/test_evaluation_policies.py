@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from small import SMALL
+from table_policy import TablePolicy, probabilities
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
-from crystaljax.evaluation.policies import assess, by_space_group
+from crystaljax.evaluation.policies import assess, by_space_group, draw, kl_from
 from crystaljax.evaluation.rates import Rate
 from crystaljax.experiment.best import ALWAYS
 from crystaljax.policies.base import SamplingConfig
@@ -49,6 +50,16 @@ def policy() -> WyckoffPolicy:
 @pytest.fixture(scope="module")
 def reference() -> Iterator[Reference]:
     yield Reference.of(load("prototypes").crystals[:50], "fifty prototypes")
+
+
+def test_the_divergence_of_a_table_is_that_of_its_probabilities() -> None:
+    table = TablePolicy()
+    model, base = table.init(0), table.init(1)
+    p, q = probabilities(model), probabilities(base)
+    found = kl_from(table, base, draw(table, model, SamplingConfig(), 20_000, 0))
+    assert found.total == 20_000
+    assert abs(found.value - np.sum(p * np.log(p / q))) < 4 * found.standard_error
+    assert kl_from(table, model, draw(table, model, SamplingConfig(), 10, 0)).value == 0
 
 
 def test_both_potentials_judge_the_same_samples(

@@ -16,7 +16,7 @@ from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask
-from crystaljax.evaluation.rates import Rate
+from crystaljax.evaluation.rates import Measure, Rate
 from crystaljax.evaluation.stability import (
     EnergiesAboveHull,
     Thresholds,
@@ -122,6 +122,8 @@ class Drawn(NamedTuple):
     """A sample; compilation does not count."""
     cpu_seconds: float
     """A sample, of all processors."""
+    rollouts: Sequence[Rollout]
+    """The samples with their sequences, in order."""
 
 
 def draw(
@@ -148,7 +150,18 @@ def draw(
         *(rollout.crystals.to_numpy().with_slots(n_slots) for rollout in rollouts),
     )
     reasons = Counter(reason for rollout in rollouts for reason in rollout.reasons if reason)
-    return Drawn(crystals, reasons, seconds, cpu)
+    return Drawn(crystals, reasons, seconds, cpu, rollouts)
+
+
+def kl_from(policy: Policy, base: Params, drawn: Drawn) -> Measure:
+    """Kullback–Leibler divergence of a model from a base, by samples of the model.
+
+    The mean over samples of ln p under the model less ln p under the base, given the prompts. It
+    estimates the divergence if the samples were drawn at temperature 1 and without top-p.
+    """
+    ratios = [x.logp_model - policy.log_prob(base, x) for x in drawn.rollouts]
+    about = "ln p of samples under the model less ln p under the base model"
+    return Measure.mean("KL", np.concatenate(ratios), "nats", about)
 
 
 def _judged(energy: StabilityReward, crystals: Crystals, ok: np.ndarray) -> EnergiesAboveHull:

@@ -19,12 +19,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from crystaljax import plots
-from crystaljax.evaluation.policies import draw
+from crystaljax.evaluation.policies import draw, kl_from
 from crystaljax.evaluation.report import Table
 from crystaljax.evaluation.stability import Thresholds
 from crystaljax.experiment.comparison.runs import Run
 from crystaljax.experiment.comparison.stages import Comparison
-from crystaljax.experiment.comparison.tables import SUN, Results
+from crystaljax.experiment.comparison.tables import SUN, Results, mean_text
 from crystaljax.experiment.comparison.variants import Variant
 from crystaljax.rewards.base import Reward, RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
@@ -172,7 +172,8 @@ def learn(
     }
     free = comparison.sampling(grammar=False)
     drawn = draw(policy, params, free, comparison.samples.n, seed + 1_000_003)
-    return comparison.judged(run, drawn, curves=curves, n_rewards=config.n_rewards[method])
+    found = {"kl": kl_from(policy, base, drawn).value} if free.temperature == 1 else {}
+    return comparison.judged(run, drawn, curves=curves, n_rewards=config.n_rewards[method], **found)
 
 
 def curves_figure(results: Results, method: Method, seed: int) -> Figure | None:
@@ -214,6 +215,10 @@ def end_table(results: Results, config: RewardLearningConfig) -> Table:
             rates = [results.rate(variant, stage, name) for name in names]  # type: ignore[arg-type]
             if any(rate is not None for rate in rates):
                 texts = ["–" if rate is None else rate.text for rate in rates]
-                rows.append([variant.label, label, *texts])
-    caption = f"Before and after {config.n_rewards['dpo']} rewards, samples drawn freely"
-    return Table(caption, [["", "", *names], *rows])
+                kl = mean_text(results.values(variant, stage, "kl"), 2)  # type: ignore[arg-type]
+                rows.append([variant.label, label, *texts, kl])
+    caption = (
+        f"Before and after {config.n_rewards['dpo']} rewards, samples drawn freely; KL by the same"
+        " samples (in curves by those of the rollouts, which are hotter for DPO)"
+    )
+    return Table(caption, [["", "", *names, KL], *rows])

@@ -141,9 +141,9 @@ def training_table(results: Results) -> Table:
                 variant.label,
                 *_sizes(trained),
                 "–" if ceiling is None else f"{100 * ceiling.value:.1f} %",
-                *(_mean([getattr(b, name) for b in budgets], 2) for name in Reached._fields),
-                _mean(results.values(variant, "train", "epochs"), 1),
-                _mean(results.values(variant, "train", "crystals_per_second"), 0),
+                *(mean_text([getattr(b, name) for b in budgets], 2) for name in Reached._fields),
+                mean_text(results.values(variant, "train", "epochs"), 1),
+                mean_text(results.values(variant, "train", "crystals_per_second"), 0),
             ]
         )
     header = [
@@ -178,9 +178,9 @@ def samples_table(results: Results, stage: Stage) -> Table:
             [
                 variant.label,
                 *("–" if rate is None else rate.text for rate in rates),
-                *(_mean(results.values(variant, stage, name), 3) for name in DISTANCES),
-                _mean(_speeds(results, variant, stage), 1),
-                _mean(results.sun_per_second(variant, stage), 3),
+                *(mean_text(results.values(variant, stage, name), 3) for name in DISTANCES),
+                mean_text(_speeds(results, variant, stage), 1),
+                mean_text(results.sun_per_second(variant, stage), 3),
             ]
         )
     header = ["", *names, *DISTANCES, "crystals/s", f"{SUN} per CPU second"]
@@ -193,7 +193,7 @@ def _speeds(results: Results, variant: Variant, stage: Stage) -> np.ndarray:
     return 1 / results.values(variant, stage, "seconds_per_sample")
 
 
-def _mean(values: Sequence[float] | np.ndarray, digits: int) -> str:
+def mean_text(values: Sequence[float] | np.ndarray, digits: int) -> str:
     """A mean over seeds, with its standard error where there are several."""
     finite = np.array([x for x in values if math.isfinite(x)])
     if not len(finite):
