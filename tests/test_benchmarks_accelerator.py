@@ -293,7 +293,7 @@ def test_steps_agree_where_little_is_installed() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sampling", "decoding with a cache"])
+@pytest.mark.parametrize("name", ["sampling", "Llama logits", "decoding with a cache"])
 def test_what_is_stored_is_up_to_date(name: str) -> None:
     """Otherwise: accelerator.py --write-expected."""
     run = quiet()

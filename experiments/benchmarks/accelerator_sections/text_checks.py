@@ -82,19 +82,23 @@ def _score(model: LanguageModel, packed: PackedTexts) -> list[jax.Array]:
 
 
 def llama_logits(crystals: Crystals, dtype: DType) -> Results:
-    """Log-probabilities of tokens in packed rows."""
+    """Log-probabilities of the tokens of packed texts, by text."""
     del crystals
-    return {
-        "logp": np.asarray(_score(_model("llama", dtype), pack_texts(_texts(8), SHORT_ROWS))[0])
-    }
+    return _logits("llama", dtype)
 
 
 def gemma_logits(crystals: Crystals, dtype: DType) -> Results:
     """The same for the family with windows and caps."""
     del crystals
-    return {
-        "logp": np.asarray(_score(_model("gemma2", dtype), pack_texts(_texts(8), SHORT_ROWS))[0])
-    }
+    return _logits("gemma2", dtype)
+
+
+def _logits(family: str, dtype: DType) -> Results:
+    """They do not depend on the rows that texts are packed into."""
+    texts = _texts(8)
+    rows = pack_texts(texts, SHORT_ROWS)
+    logp = per_sequence(_score(_model(family, dtype), rows), rows, len(texts))
+    return {"logp": np.asarray(logp)}
 
 
 def decoding(crystals: Crystals, dtype: DType) -> Results:
