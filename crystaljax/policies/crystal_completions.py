@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crystaljax.policies.base import Typical
 from crystaljax.policies.text_prompts import stripped
+from crystaljax.text.batches import plan_like
 from crystaljax.text.engine import bucket
-from crystaljax.text.packing import TokenSequence
+from crystaljax.text.packing import RowPlan, TokenSequence, plan_completions
 from crystaljax.text.prompts import PromptTemplate
 from crystaljax.tokenizations.base import Decoded, TextFormat
 
@@ -65,3 +67,26 @@ class CrystalTexts:
             if self.reason[row] == "length":
                 decoded.reasons[i] = f"not ended after {self.max_new_tokens} tokens"
         return decoded
+
+
+class CompletionRows:
+    """Plans of the rows that completions are packed into, for a network and a number of devices."""
+
+    def __init__(self, width: int, n_devices: int) -> None:
+        self._sizes = width, n_devices
+        self._plans: dict[tuple[int, int, Typical], RowPlan] = {}
+
+    def like(self, texts: CrystalTexts, n: int, typical: Typical | None) -> RowPlan:
+        """Rows for n texts like the typical ones, planned once; like all texts if not given."""
+        if typical is None:
+            return plan_like(texts.lengths, n, texts.longest, *self._sizes)
+        key = n, texts.longest, typical
+        if key not in self._plans:
+            lengths = typical(n).sequences.lengths
+            self._plans[key] = plan_like(lengths, n, texts.longest, *self._sizes)
+        return self._plans[key]
+
+    def any_length(self, texts: CrystalTexts, n: int) -> RowPlan:
+        """Rows for n texts of any length that completions of the prompts may have."""
+        shortest = int(texts.prompt_lengths.min(initial=texts.longest))
+        return plan_completions(shortest, texts.longest, n, *self._sizes)

@@ -17,20 +17,17 @@ from crystaljax.crystal import Array, Crystals
 from crystaljax.models.llm.token_grammar import TokenGrammar
 from crystaljax.parallel import batch_sharding, parts_sharding
 from crystaljax.policies.base import Params, Rollout, SamplingConfig, Typical
-from crystaljax.policies.crystal_completions import CrystalTexts
+from crystaljax.policies.crystal_completions import CompletionRows, CrystalTexts
 from crystaljax.policies.text import TextPolicy
 from crystaljax.policies.text_conditions import Plan, TextConditions
 from crystaljax.policies.text_metadata import TextMetadata
 from crystaljax.policies.text_prompts import around, crystal_fields
-from crystaljax.text.batches import plan_like
 from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.packing import (
     PackedTexts,
-    RowPlan,
     TokenSequence,
     pack_micro_batches,
     pack_texts,
-    plan_completions,
 )
 from crystaljax.text.prompts import PromptTemplate
 from crystaljax.tokenizations.base import Decoded, TextFormat
@@ -78,7 +75,7 @@ class CrystalTextPolicy:
             self.format, metadata, texts.tokenizer, texts.config.vocabulary
         )
         self._scores = jax.jit(self._completion_scores, static_argnames="n_samples")
-        self._plans: dict[tuple[int, int, Typical], RowPlan] = {}
+        self._rows = CompletionRows(texts.config.width, texts.mesh.size)
 
     @property
     def tokenization(self) -> str:
@@ -211,9 +208,7 @@ class CrystalTextPolicy:
         """float64 [N]: ln p of each completion under the model, given its prompt."""
         sequences = rollout.sequences.sequences
         size = min((n for n in SCORED if n >= len(sequences)), default=max(SCORED))
-        prompts = rollout.sequences.prompt_lengths
-        longest, sizes = rollout.sequences.longest, self._row_sizes
-        plan = plan_completions(int(prompts.min(initial=longest)), longest, size, *sizes)
+        plan = self._rows.any_length(rollout.sequences, size)
         placement = batch_sharding(self.texts.mesh)
         found = [np.zeros(0)]
         for start in range(0, len(sequences), size):
@@ -246,7 +241,7 @@ class CrystalTextPolicy:
             )
         sequences = rollout.sequences.sequences
         groups = [[sequences[i] for i in part] for part in rows.reshape(n_parts, -1)]
-        plan = self._plan(rollout.sequences, len(groups[0]), typical)
+        plan = self._rows.like(rollout.sequences, len(groups[0]), typical)
         packed = pack_micro_batches(groups, plan)
         return jax.device_put(packed, parts_sharding(self.texts.mesh))
 
@@ -382,21 +377,6 @@ class CrystalTextPolicy:
             log_weight=np.where(holds, 0.0, -np.inf),
             prompt=np.array([number[key] for key in keys], int),
         )
-
-    @property
-    def _row_sizes(self) -> tuple[int, int]:
-        """Width of the network and number of devices, for which rows are planned."""
-        return self.texts.config.width, self.texts.mesh.size
-
-    def _plan(self, texts: CrystalTexts, n: int, typical: Typical | None) -> RowPlan:
-        """Rows for n texts like the typical ones, or like all texts if these are not given."""
-        if typical is None:
-            return plan_like(texts.lengths, n, texts.longest, *self._row_sizes)
-        key = n, texts.longest, typical
-        if key not in self._plans:
-            lengths = typical(n).sequences.lengths
-            self._plans[key] = plan_like(lengths, n, texts.longest, *self._row_sizes)
-        return self._plans[key]
 
     def _completion_scores(
         self, params: Params, frozen: Any, packed: PackedTexts, n_samples: int
