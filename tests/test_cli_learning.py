@@ -63,7 +63,8 @@ def test_a_wyckoff_transformer_goes_on_learning(
     given += ("--validation", folder / "validation.csv", "--output", tmp_path / "run")
     given += ("--n-epochs", 3, "--learning-rate", 0.01)
     run(*given)
-    assert "The model is in" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The model is in" in printed
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert "20 crystals" in report["notes"][0]
     assert report["provenance"]["inputs"].keys() >= {"model", "train", "validation"}
@@ -74,6 +75,9 @@ def test_a_wyckoff_transformer_goes_on_learning(
     losses = read_metrics(tmp_path / "run")["validation/nll"]
     assert losses[:, 0].tolist() == [0, 1, 2, 3]
     assert losses[-1, 1] < losses[0, 1]
+    step, lowest = min(losses, key=lambda row: row[1])
+    assert f"Validation loss: {losses[0, 1]:.3f} nats at step 0" in printed
+    assert f"at its lowest {lowest:.3f} at step {step:.0f} of 3, whose weights" in printed
     before = weights(tmp_path / "run" / "model")
     run(*given)  # nothing is left to do
     for a, b in zip(before, weights(tmp_path / "run" / "model"), strict=True):
