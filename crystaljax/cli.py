@@ -21,7 +21,7 @@ from crystaljax.commands.finetune import Finetune
 from crystaljax.commands.predict import Predict
 from crystaljax.commands.pretrain import Pretrain
 from crystaljax.commands.sample import Sample
-from crystaljax.user_errors import one_line_errors
+from crystaljax.user_messages import plain_messages
 
 COMMANDS: dict[str, Any] = {
     "sample": Sample,
@@ -58,5 +58,5 @@ def main(arguments: list[str] | None = None) -> None:
     from crystaljax.runtime import prepare
 
     prepare()
-    with one_line_errors("crystaljax", command.debug):
+    with plain_messages("crystaljax", command.debug):
         command.run(Console(soft_wrap=True, markup=False, highlight=False))

@@ -25,7 +25,7 @@ def prepare() -> None:
     grabs = os.environ.setdefault(PREALLOCATE, "false")
     kept = os.environ.setdefault(COMPILED, str(cache_dir() / "compiled"))
     jax.config.update("jax_compilation_cache_dir", kept)
-    log.info("%s=%s, %s=%s", PREALLOCATE, grabs, COMPILED, kept)
+    log.debug("%s=%s, %s=%s", PREALLOCATE, grabs, COMPILED, kept)
     logging.getLogger("absl").addFilter(_is_news)
 
 

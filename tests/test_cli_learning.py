@@ -80,6 +80,7 @@ def test_a_wyckoff_transformer_goes_on_learning(
     assert f"at its lowest {lowest:.3f} at step {step:.0f} of 3, whose weights" in printed
     before = weights(tmp_path / "run" / "model")
     run(*given)  # nothing is left to do
+    assert "going on from step 3" in capsys.readouterr().err
     for a, b in zip(before, weights(tmp_path / "run" / "model"), strict=True):
         np.testing.assert_array_equal(a, b)
     assert "other settings" in refused(capsys, *given, "--seed", 1)

@@ -24,7 +24,7 @@ class Command:
     """Show the whole traceback of an error."""
 
     def run(self, console: Console) -> None:
-        """Run the command; mistakes of the user raise one of `user_errors.USER_ERRORS`."""
+        """Run the command; mistakes of the user raise one of `user_messages.USER_ERRORS`."""
         raise NotImplementedError
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import tyro
 from rich.console import Console
 
-from crystaljax.user_errors import one_line_errors
+from crystaljax.user_messages import plain_messages
 
 C = TypeVar("C")
 
@@ -42,11 +41,7 @@ def run(
     program, *arguments = sys.argv
     debug = DEBUG in arguments
     given = [argument for argument in arguments if argument not in (DEBUG, CHECK)]
-    # What this package says is for people to read; other libraries speak when they are worried.
-    # Another library may have set handlers of its own while it was imported.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    logging.getLogger("crystaljax").setLevel(logging.INFO)
-    with one_line_errors(Path(program).name, debug):
+    with plain_messages(Path(program).name, debug):
         config: C
         if isinstance(settings, Mapping):
             presets = {

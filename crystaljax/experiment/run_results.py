@@ -14,7 +14,7 @@ from crystaljax.evaluation.policies import Drawn
 from crystaljax.evaluation.rates import MetricSet
 from crystaljax.evaluation.report import Table
 from crystaljax.training.rollouts import NothingJudged
-from crystaljax.user_errors import one_line
+from crystaljax.user_messages import one_line
 
 log = logging.getLogger(__name__)
 

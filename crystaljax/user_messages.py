@@ -1,7 +1,8 @@
-"""Mistakes of a user end a program in one line: for the command and for experiment scripts."""
+"""What a program tells its user, in plain lines: for the command and for experiment scripts."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def one_line_errors(name: str, debug: bool = False) -> Iterator[None]:
-    """Show a user's mistake in the block as one line on stderr, and warnings as their text.
+def plain_messages(name: str, debug: bool = False) -> Iterator[None]:
+    """Show a user's mistake in the block as one line on stderr, warnings and logs as their text.
 
     SystemExit with `MISTAKE` for one of `USER_ERRORS` (which are raised as they are with `debug`),
     with `INTERRUPTED` for Ctrl-C. `name`: of the program, at the start of the line.
@@ -33,7 +34,7 @@ def one_line_errors(name: str, debug: bool = False) -> Iterator[None]:
         console.print(Text.assemble((f"{name}: ", "bold red"), message))
 
     try:
-        with _plain_warnings(console):
+        with _plain_warnings(console), _plain_logs():
             yield
     except USER_ERRORS as error:
         if debug:
@@ -62,3 +63,19 @@ def _plain_warnings(console: Console) -> Iterator[None]:
             Text.assemble(("warning: ", "yellow"), str(message))
         )
         yield
+
+
+@contextmanager
+def _plain_logs() -> Iterator[None]:
+    """Show what this package logs, and what other libraries warn of, as its text alone."""
+    root, package = logging.getLogger(), logging.getLogger("crystaljax")
+    before = root.handlers[:], root.level, package.level
+    root.handlers[:] = [logging.StreamHandler()]  # a library may have set some of its own
+    root.setLevel(logging.WARNING)
+    package.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers[:] = before[0]
+        root.setLevel(before[1])
+        package.setLevel(before[2])
