@@ -34,6 +34,9 @@ COMMANDS: dict[str, Any] = {
     "convert": Convert,
 }
 
+FILE_WIDTH = 140
+"""Characters in a line of a table that is printed to a file or a pipe."""
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; an error that the user can mend is one line, and exit status 2.
@@ -58,5 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     from crystaljax.runtime import prepare
 
     prepare()
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    if not console.is_terminal:  # files have room for wide tables
+        console.width = max(console.width, FILE_WIDTH)
     with plain_messages("crystaljax", command.debug):
-        command.run(Console(soft_wrap=True, markup=False, highlight=False))
+        command.run(console)
