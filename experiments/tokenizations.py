@@ -95,7 +95,9 @@ PRESETS = {
         Config(
             core=CoreConfig(n_layers=3, n_heads=2, head_size=32),
             data=DataConfig(max_sites=6, max_tokens=512, n_validation=256),
-            budget=BudgetConfig(flops=2e12, n_validations=6),
+            budget=BudgetConfig(
+                flops=2e12, learning_rates=(1e-3, 3e-3, 1e-2, 3e-2), n_validations=6
+            ),
             samples=SamplesConfig(n=200),
             rl=RewardLearningConfig(
                 dpo=PreferenceConfig(

@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def test_a_comparison_and_what_is_done_again(
     again = json.loads((text / "train-seed0/result.json").read_text(encoding="utf-8"))
     assert again["nll"] == pytest.approx(trained["nll"], rel=1e-5)
     assert again["curve"] == trained["curve"]
+    shutil.rmtree(text / "train-seed0")  # alone, without the searches before it
+    run(monkeypatch)
+    alone = json.loads((text / "train-seed0/result.json").read_text(encoding="utf-8"))
+    assert alone["nll"] == pytest.approx(trained["nll"], rel=1e-5)
+    np.testing.assert_allclose(alone["curve"], trained["curve"], rtol=1e-5)
     unchanged = {k: x for k, x in second.items() if "text-own-canonical/train" not in k}
     assert unchanged.items() <= times(output).items()
 

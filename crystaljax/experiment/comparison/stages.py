@@ -93,6 +93,7 @@ class Comparison:
     samples: SamplesConfig
     failures: list[str] = field(default_factory=list)
     """Failures of single variants, for the report."""
+    _learners: dict[tuple[Variant, int], Learner] = field(default_factory=dict)
 
     @property
     def output(self) -> Path:
@@ -162,11 +163,14 @@ class Comparison:
             self.budget.n_steps(cost, variant.label, share)
 
     def learner(self, variant: Variant, seed: int) -> Learner:
-        """A variant with its data, of a seed."""
-        return make_learner(
-            *(variant, self.cores, self.data, self.data_config, self.resolution),
-            *(self._tokenizer(variant), seed),
-        )
+        """A variant with its data, of a seed. The last one is kept, with what it has compiled."""
+        if (variant, seed) not in self._learners:
+            self._learners.clear()
+            self._learners[variant, seed] = make_learner(
+                *(variant, self.cores, self.data, self.data_config, self.resolution),
+                *(self._tokenizer(variant), seed),
+            )
+        return self._learners[variant, seed]
 
     def model_folder(self, variant: Variant, seed: int) -> Path:
         """Folder of a trained model."""
