@@ -7,6 +7,7 @@ import pickle
 import re
 import runpy
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from crystaljax.data.prototypes import prototypes
 from crystaljax.data.writers import write
 from crystaljax.models.wyckoff.crystalformer import export_checkpoint
 from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
+from crystaljax.training.progress import ProgressLines
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,19 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     text = capsys.readouterr().err
     assert "Traceback" not in text
     return " ".join(text.split())
+
+
+def test_work_without_a_terminal_has_lines(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a queued job: a line a minute (here every ten milliseconds) on stderr."""
+    monkeypatch.setattr(ProgressLines.__init__, "__defaults__", (0.01, time.monotonic))
+    output = tmp_path / "samples.csv"
+    run("sample", "--model", model, "--output", output, "--n", 32, "--batch-size", 32)
+    assert "sampling 32 crystals, " in capsys.readouterr().err
+    ask = ("NaCl", "KCl", "--model", model, "--output", tmp_path / "out", "--potential", "none")
+    run("predict", *ask, "--n", 3)
+    assert "sampling 3 structures of each of 2 formulas, " in capsys.readouterr().err
 
 
 def test_sample_then_data(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

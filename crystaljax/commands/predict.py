@@ -98,8 +98,7 @@ class Predict(Command):
         energy = None
         if self.potential != "none":
             energy = create_e_above_hull(self.potential, self.hull, steps)
-        with console.status(f"sampling {self.n} structures of each of {len(asked)} formulas"):
-            found = predict(policy, params, asked, self.n, self.seed, sampling, energy)
+        found = predict(policy, params, asked, self.n, self.seed, sampling, energy)
         if energy is not None:
             provenance.inputs["energies"] = energy.label
         report = write_predictions(found, folder)

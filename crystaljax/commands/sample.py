@@ -97,6 +97,7 @@ class Sample(Command):
         from crystaljax.policies.base import SamplingConfig
         from crystaljax.policies.loading import load_policy
         from crystaljax.rewards.potentials import require_package
+        from crystaljax.training.progress import working
 
         check_seed(self.seed)
         names = {field.name for field in fields(SamplingConfig)}
@@ -110,7 +111,7 @@ class Sample(Command):
         policy, params = load_policy(self.model, self.tokenization, self.templates)
         policy.check(list(dict.fromkeys(conditions)), sampling)
         with self._ranking() as ranking:
-            with console.status(f"sampling {n} crystals"):
+            with working(f"sampling {n} crystals"):
                 each = [one for one in conditions for _ in range(repeat)]  # a prompt each
                 rollout = policy.sample(params, each, self.seed, sampling)
             self._write(rollout, ranking, console)

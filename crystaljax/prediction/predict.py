@@ -21,6 +21,7 @@ from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import to_cells
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.orbits import n_atoms
+from crystaljax.training.progress import working
 from crystaljax.validity import structure_valid
 
 
@@ -83,7 +84,8 @@ def predict(
     """
     rows = [i for i, one in enumerate(asked) if one.condition is not None]
     conditions = [x for i in rows if (x := asked[i].condition) is not None]
-    rollout = policy.sample(params, [x for x in conditions for _ in range(n)], seed, sampling)
+    with working(f"sampling {n} structures of each of {len(conditions)} formulas"):
+        rollout = policy.sample(params, [x for x in conditions for _ in range(n)], seed, sampling)
     target = np.repeat(np.array(rows, int), n)
     tallies = [Tally(0 if one.condition is None else n) for one in asked]
     found = _Candidates.of(rollout, target, tallies)
