@@ -10,7 +10,8 @@ structures for the formulas of the training set. All are evaluated alike, on all
 on those that are not in the training set. --reward.terms chooses among total-energy (the paper's),
 hull, formation and relative. --reward.ratios free leaves the ratios of elements to the model, as
 the paper does. Every run has a folder of its own in OUTPUT/runs. Started again, the script goes on
-with unfinished runs, and several processes may share the work (--only, --seeds).
+with unfinished runs, and several processes may share the work: each takes runs that no other has
+begun.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ It also has the share of stable, unique and novel samples (S.U.N.) over the iter
 space group of those that have the space group asked for (S.S.U.N.), and distributions of space
 groups and compositions. `small` is sized for 40 minutes on two cores; give --setup.model for
 another model of either kind. Every run has a folder of its own in OUTPUT/runs. Started again, the
-script goes on with unfinished runs, and several processes may share the work (--only, --seeds).
+script goes on with unfinished runs, and several processes may share the work: each takes runs that
+no other has begun.
 """
 
 from __future__ import annotations

@@ -8,12 +8,13 @@ same crystals, at equal cost in floating-point operations, with the best of the 
 The report has the validation NLL in nats per crystal at one resolution, rates of samples drawn
 freely and under the grammar, distances from the data, and speeds. `small` takes 45 minutes on two
 cores. Every run has a folder of its own in OUTPUT/runs. Started again, the script goes on with
-unfinished runs, and several processes may share the work (--only, --seeds).
+unfinished runs, and several processes may share the work: each takes runs that no other has begun.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -151,8 +152,8 @@ def main(config: Config) -> None:
                 comparison.check(chosen, config.seeds)
             for seed in config.seeds:
                 for variant in chosen:
-                    with comparison.apart(variant, seed):
-                        work(config, comparison, variant, seed)
+                    do = partial(work, config, comparison, variant, seed)
+                    comparison.do(variant, seed, do)
         report(config, comparison, experiment)
 
 

@@ -118,9 +118,13 @@ def test_numbers_come_in_a_file(results: Results, tmp_path: Path) -> None:
 
 
 def test_pictures_show_what_is_there(results: Results) -> None:
-    left, right = trade_off(results).axes
-    assert {text.get_text() for text in left.texts} == {"wyckoff", "cif"}
-    assert {text.get_text() for text in right.texts} == {"wyckoff"}
+    figure = trade_off(results)
+    left, right = figure.axes
+    assert left.get_legend_handles_labels()[1] == ["wyckoff", "cif"]
+    assert right.get_legend_handles_labels()[1] == ["wyckoff"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["wyckoff", "cif"]
+    assert not trade_off(Results(results.variants, results.seeds, {})).legends
     (axes,) = learning_curves(results, 0).axes
     drawn = {line.get_label(): line.get_xydata() for line in axes.lines}
     np.testing.assert_allclose(drawn["cif"], [[0.01, 61], [0.1, 60]])

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -85,6 +87,24 @@ def test_a_comparison_and_what_is_done_again(
     assert "runs are not finished" not in report
     for name in ("trade_off", "curves", "dpo", "grpo"):
         assert (output / f"{name}.png").stat().st_size > 1000
+
+
+def test_processes_share_a_comparison(tmp_path: Path) -> None:
+    """Started at once, they train each variant and seed once, and search once for all seeds."""
+    load_script(NAME)
+    settings = TINY.replace("--debug", "--stages train --seeds 0 1")
+    command = [sys.executable, str(SCRIPTS[NAME]), *settings.split()]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    crew = [subprocess.Popen(command, cwd=tmp_path, **pipes) for _ in range(2)]
+    said = [process.communicate(timeout=1200)[0] for process in crew]
+    assert [process.returncode for process in crew] == [0, 0], said
+    begun = re.findall(r"^(\S+): \d+ steps at", "\n".join(said), re.MULTILINE)
+    assert sorted(begun) == sorted(
+        f"{variant}-canonical/{run}"
+        for variant in ("wyckoff-hybrid", "wyckoff-text-own")
+        for run in ("search-lr0.005-seed0", "search-lr0.02-seed0", "train-seed0", "train-seed1")
+    )
+    assert len([x for x in times(tmp_path / "out") if "/train-" in x]) == 4
 
 
 def test_a_format_of_a_user_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,18 +66,24 @@ def replacing(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+class HeldByAnother(Exception):
+    """Another process holds the lock of a path."""
+
+
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a path while the block runs; other processes wait for it.
 
-    The lock is a file beside `path`; it is released when its process ends. A child of that process
-    would wait forever and gets a ChildProcessError. If the file system has no locks, the block runs
-    after a warning.
+    The lock is a file beside `path`, whose folder is made; it is released when its process ends. A
+    child of that process would wait forever and gets a ChildProcessError. If the file system has no
+    locks, the block runs after a warning.
+
+    wait: if not, HeldByAnother is raised where others would wait.
     """
-    lock = path.with_name(f".{path.name}.lock")
+    lock = make_folder(path.parent) / f".{path.name}.lock"
     while True:
         with lock.open("a+b") as file:
-            if not _acquire(file, path):
+            if not _acquire(file, path, wait):
                 yield
                 return
             if not _is_at(file, lock):  # another process removed it when it was done
@@ -93,10 +99,12 @@ def locked(path: Path) -> Iterator[None]:
             return
 
 
-def _acquire(file: IO[bytes], path: Path) -> bool:
-    """Wait for the lock; False if the file system has no locks."""
+def _acquire(file: IO[bytes], path: Path, wait: bool) -> bool:
+    """Get the lock, as of `locked`; False if the file system has no locks."""
     try:
         if not _try_lock(file):
+            if not wait:
+                raise HeldByAnother(f"another process makes {path}")
             log.warning("another process makes %s: waiting for it", path)
             while not _try_lock(file):
                 time.sleep(0.2)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crystaljax.data.files import replacing
+from crystaljax.data.files import HeldByAnother, locked, replacing
 from crystaljax.evaluation.policies import Drawn
 from crystaljax.evaluation.rates import MetricSet
 from crystaljax.evaluation.report import Table
@@ -65,15 +64,28 @@ def write_result(path: Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-@contextmanager
-def apart(name: str, failures: list[str], *also: type[Exception]) -> Iterator[None]:
-    """Context of one run of a study, whose failure does not end the study: it is logged and noted.
+def do_run(
+    name: str,
+    folder: Path,
+    failures: list[str],
+    work: Callable[[], object],
+    *also: type[Exception],
+) -> None:
+    """Do the work of one run of a study, whose failure does not end the study: it is noted.
 
-    Failures are a loss that is not finite, samples that cannot be judged, and errors of `also`.
+    Failures are a loss that is not finite, samples that cannot be judged, and errors of `also`. A
+    run that another process has begun is left to it.
+
+    Args:
+      folder: the run's; its lock (`data.files.locked`) is held meanwhile.
+      failures: gets a line if it fails.
     """
     faults: tuple[type[Exception], ...] = (FloatingPointError, NothingJudged, *also)
     try:
-        yield
+        with locked(folder, wait=False):
+            work()
+    except HeldByAnother:
+        log.info("%s: another process has begun it", name)
     except faults as error:
         failures.append(f"{name}: {one_line(error)}")
         log.warning("%s", failures[-1])

@@ -14,7 +14,7 @@ import numpy as np
 
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
-from crystaljax.data.files import replacing
+from crystaljax.data.files import locked, replacing
 from crystaljax.evaluation.matching import StructureSet, clusters
 from crystaljax.ranges import POSITIVE, Range, at_least, check
 from crystaljax.symmetry.equivalence import canonicalize
@@ -87,8 +87,9 @@ def compared_data(config: DataConfig, folder: Path, lengths: Mapping[str, Length
     ValueError if nothing is left of one of the two sets.
     """
     kept = folder / DATA_FILE
-    if not kept.is_file():
-        write(_chosen(config, lengths), kept)
+    with locked(kept):  # other processes of the comparison wait for it
+        if not kept.is_file():
+            write(_chosen(config, lengths), kept)
     return read(kept)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from crystaljax.data.files import locked
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.nll import Resolution
 from crystaljax.evaluation.policies import Drawn, assess_crystals, draw
@@ -38,7 +38,7 @@ from crystaljax.experiment.comparison.runs import Run, Stage
 from crystaljax.experiment.comparison.variants import Variant
 from crystaljax.experiment.experiment import Experiment, summarize
 from crystaljax.experiment.run_folder import remade
-from crystaljax.experiment.run_results import apart, result_of_samples
+from crystaljax.experiment.run_results import do_run, result_of_samples
 from crystaljax.models.llm.config import LlmConfig
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
@@ -148,9 +148,13 @@ class Comparison:
             if judge is not None:
                 judge.close()
 
-    def apart(self, variant: Variant, seed: int) -> AbstractContextManager[None]:
-        """Catch errors in the block: they cost this variant and seed, not the others."""
-        return apart(f"{variant.label}, seed {seed}", self.failures, ValueError)
+    def do(self, variant: Variant, seed: int, work: Callable[[], object]) -> None:
+        """Do the work on a variant and a seed, unless another process has begun it.
+
+        Errors cost this variant and seed, not the others.
+        """
+        place = self.output / "runs" / variant.folder / f"seed{seed}"
+        do_run(f"{variant.label}, seed {seed}", place, self.failures, work, ValueError)
 
     def check(self, variants: Sequence[Variant], seeds: Sequence[int]) -> None:
         """ValueError, before anything is trained, if the budget is too small for a variant."""
@@ -208,9 +212,9 @@ class Comparison:
         if len(rates) == 1:
             return rates[0]
         runs = {rate: Run(variant, "search", SEARCH_SEED, rate) for rate in rates}
-        found = {
-            rate: self._trained(run, rate, self.budget.search)["nll"] for rate, run in runs.items()
-        }
+        with locked(self.output / "runs" / variant.folder / "search"):  # of all seeds
+            share = self.budget.search
+            found = {rate: self._trained(run, rate, share)["nll"] for rate, run in runs.items()}
         finite = {rate: nll for rate, nll in found.items() if nll is not None}
         if not finite:
             raise FloatingPointError(

@@ -243,35 +243,37 @@ def trade_off(results: Results) -> Figure:
         _points(axes, results, height)
         axes.set_xlabel("tokens of a crystal")
         axes.set_ylabel(label)
-    panels[1].set_ylim(bottom=-0.05 * panels[1].get_ylim()[1])  # a label below 0 has room
+    panels[1].set_ylim(bottom=min(0.0, panels[1].get_ylim()[0]))
+    handles = {
+        name: handle
+        for axes in panels
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if handles:
+        figure.legend(handles.values(), handles, loc="outside upper center", ncols=4)
     return figure
 
 
 def _points(axes: Any, results: Results, height: Callable[[Variant], tuple[float, float]]) -> None:
-    """A labelled point with its error bar for each variant with results."""
+    """A point with its error bar for each variant with results."""
     axes.set_xscale("log")
     for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         axis(LogFormatter(minor_thresholds=(3, 0.5)))
+    axes.tick_params(axis="x", which="both", length=3, pad=4)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(y=0.12)  # with room for the labels
     tokens = _trained_tokens(results)
-    if tokens:
-        least, most = min(tokens.values()), max(tokens.values())
-        axes.set_xlim(0.7 * least, 1.8 * most)  # with room for the labels
-    looks = {variant: plots.look(i + 1) for i, variant in enumerate(tokens)}  # as curves
-    points = {variant: height(variant) for variant in tokens}
-    points = {variant: point for variant, point in points.items() if math.isfinite(point[0])}
-    for variant, (value, error) in points.items():
-        x = tokens[variant]
-        colour, marker, _ = looks[variant]
-        axes.errorbar(x, value, yerr=error, fmt=marker, color=colour, capsize=2)
-        # Labels of neighbours point away from each other.
-        others = [other for other in points if other != variant]
-        near = min(others, key=lambda y: abs(math.log(tokens[y] / x)), default=variant)
-        beside = (6, -11) if points[near][0] > value else (6, 4)
-        axes.annotate(
-            variant.label, (x, value), xytext=beside, textcoords="offset points", fontsize=8
-        )
+    for i, variant in enumerate(tokens):
+        value, error = height(variant)
+        if math.isfinite(value):
+            colour, marker, _ = plots.look(i + 1)  # as curves
+            axes.errorbar(
+                *(tokens[variant], value),
+                yerr=error,
+                fmt=marker,
+                color=colour,
+                capsize=2,
+                label=variant.label,
+            )
 
 
 def _trained_tokens(results: Results) -> dict[Variant, float]:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from crystaljax.baselines.substitution import Substitution
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
+from crystaljax.data.files import locked
 from crystaljax.evaluation.attempt_energies import csp_energies
 from crystaljax.evaluation.attempts import Attempts, Known
 from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
@@ -49,7 +50,7 @@ from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.run_results import (
     N_REASONS,
     RESULT_FILE,
-    apart,
+    do_run,
     kept_table,
     logged,
     read_result,
@@ -152,18 +153,21 @@ class Study:
                 served.close()
 
     def work(self, arms: Sequence[Arm]) -> None:
-        """Train and evaluate what is not finished of some runs; a fault in one costs that one."""
+        """Train and evaluate what is not finished of some runs; a fault in one costs that one.
+
+        Runs that another process has begun are left to it.
+        """
         for arm in arms:
-            if arm.result(self.output) is not None:
-                continue
             if arm.row in PRETRAINED and not self.texts.pretrained:
                 continue
-            with apart(arm.name, self.failures):
-                log.info("%s", arm.name)
-                self._finish(arm)
+            folder = arm.folder(self.output)
+            do_run(arm.name, folder, self.failures, partial(self._finish, arm))
 
     def _finish(self, arm: Arm) -> None:
-        """The result of a run: metrics of its attempts, which are kept beside it."""
+        """Do a run if it has no result: metrics of its attempts, which are kept beside it."""
+        if arm.result(self.output) is not None:
+            return
+        log.info("%s", arm.name)
         folder = arm.folder(self.output)
         folder.mkdir(parents=True, exist_ok=True)
         source, memory, found = self._proposer(arm)
@@ -224,11 +228,17 @@ class Study:
             self.experiment.use("pretrained", texts.pretrained)
             return self.setup.load(texts.pretrained, texts.written_as, (texts.asked_by,))
         folder = texts.taught or Arm("sft", seed).folder(self.output) / MODEL
-        if texts.taught is None and not folder.is_dir():
-            name = Arm("sft", seed).name
-            with self.experiment.run(f"runs/{name}", "SFT", texts.sft) as run:
-                teach(self.setup, texts, seed, run, folder)
+        if texts.taught is None:
+            with locked(folder):  # both sft and sft-rl start from it
+                if not folder.is_dir():
+                    self._teach(seed, folder)
         return self.setup.load(folder, texts.format)
+
+    def _teach(self, seed: int, folder: Path) -> None:
+        """SFT of a seed, which leaves a model folder."""
+        name, texts = Arm("sft", seed).name, self.texts
+        with self.experiment.run(f"runs/{name}", "SFT", texts.sft) as run:
+            teach(self.setup, texts, seed, run, folder)
 
     def _memory(self, policy: Policy) -> dict[str, Any] | None:
         """Memory of training a language model, which is logged, too; None of another one."""

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +23,7 @@ from crystaljax.experiment.rlip.variants import BASE, VARIANTS
 from crystaljax.experiment.run_folder import remade
 from crystaljax.experiment.run_results import (
     RESULT_FILE,
-    apart,
+    do_run,
     kept_table,
     logged,
     read_result,
@@ -154,7 +155,8 @@ class Study:
     def work(self, model: Path, arms: Sequence[Arm]) -> None:
         """Train and evaluate what is not finished of the arms of a model.
 
-        A fault in a run costs that run, not the others.
+        A fault in a run costs that run, not the others. Runs that another process has begun are
+        left to it.
         """
         if all(arm.result(self.output) is not None for arm in arms):
             return
@@ -169,8 +171,8 @@ class Study:
             for table in needed:
                 logged(table)
             for arm in arms:
-                with apart(arm.name, self.failures):
-                    self._finished(bench, arm, needed)
+                do = partial(self._finished, bench, arm, needed)
+                do_run(arm.name, arm.folder(self.output), self.failures, do)
 
     def notes(self) -> list[str]:
         """Where all results come from, and what went wrong."""
