@@ -6,8 +6,8 @@
 In each tokenization, a transformer core with the same number of non-embedding parameters learns the
 same crystals, at equal cost in floating-point operations, with the best of the same learning rates.
 The report has the validation NLL in nats per crystal at one resolution, rates of samples drawn
-freely and under the grammar, distances from the data, and speeds. `small` takes 45 minutes on two
-cores. Every run has a folder of its own in OUTPUT/runs. Started again, the script goes on with
+freely and under the grammar, distances from the data, and speeds. `small` takes 40 minutes on one
+CPU core. Every run has a folder of its own in OUTPUT/runs. Started again, the script goes on with
 unfinished runs, and several processes may share the work: each takes runs that no other has begun.
 """
 
@@ -92,7 +92,7 @@ class Config:
 
 PRESETS = {
     "small": (
-        "One seed of a small core; two CPU cores, 45 minutes.",
+        "One seed of a small core; 40 minutes on one CPU core.",
         Config(
             core=CoreConfig(n_layers=3, n_heads=2, head_size=32),
             data=DataConfig(max_sites=6, max_tokens=512, n_validation=256),
