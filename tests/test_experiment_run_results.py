@@ -46,6 +46,7 @@ def work(name):
     time.sleep(0.3)
     result.touch()
 
+print("ready", flush=True)
 while not (output / "go").exists():
     time.sleep(0.01)
 for name in [f"run {i}" for i in range(6)]:
@@ -58,6 +59,7 @@ def test_processes_share_runs_and_failures_are_noted(tmp_path: Path) -> None:
     """Each takes what no other has begun; together they do all of it, each run once."""
     command = [sys.executable, "-c", SHARED, str(tmp_path)]
     crew = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.stdout and process.stdout.readline() for process in crew] == ["ready\n"] * 3
     (tmp_path / "go").touch()
     said = [process.communicate(timeout=120)[0] for process in crew]
     assert [process.returncode for process in crew] == [0, 0, 0]

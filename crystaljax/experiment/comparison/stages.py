@@ -93,7 +93,7 @@ class Comparison:
     samples: SamplesConfig
     failures: list[str] = field(default_factory=list)
     """Failures of single variants, for the report."""
-    _learners: dict[tuple[Variant, int], Learner] = field(default_factory=dict)
+    _learners: dict[tuple[Variant, int], Learner] = field(default_factory=dict, init=False)
 
     @property
     def output(self) -> Path:

@@ -244,13 +244,9 @@ def trade_off(results: Results) -> Figure:
         axes.set_xlabel("tokens of a crystal")
         axes.set_ylabel(label)
     panels[1].set_ylim(bottom=min(0.0, panels[1].get_ylim()[0]))
-    handles = {
-        name: handle
-        for axes in panels
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    if handles:
-        figure.legend(handles.values(), handles, loc="outside upper center", ncols=4)
+    handles, names = panels[0].get_legend_handles_labels()  # of all that were trained
+    if names:
+        figure.legend(handles, names, loc="outside upper center", ncols=4)
     return figure
 
 
