@@ -40,7 +40,7 @@ def confusing() -> list[Structure]:
         for _ in range(3):
             copy = base.copy()
             copy.apply_strain(rng.uniform(-0.06, 0.06, 3))
-            copy.perturb(rng.uniform(0, 0.3))
+            copy.perturb(rng.uniform(0, 0.3), seed=int(rng.integers(1 << 30)))
             if rng.random() < 0.3 and len(copy) < 5:
                 copy = copy * (2, 1, 1)
             copy.scale_lattice(copy.volume * rng.uniform(0.5, 2))
@@ -187,7 +187,7 @@ def test_rms_is_that_of_the_matcher() -> None:
     relaxed = []
     for i, structure in enumerate(structures):
         copy = structure.copy()
-        copy.perturb(0.1)
+        copy.perturb(0.1, seed=i)
         relaxed.append(None if i == 0 else copy)
     structures[1] = None  # type: ignore[call-overload]
     structures[2] = Structure(Lattice.cubic(4), ["Cu"], [[0, 0, 0]])

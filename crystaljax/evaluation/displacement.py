@@ -3,9 +3,11 @@
 `StructureMatcher.get_rms_dist` goes through the bases of the first lattice that are like the
 second's and, in each, through the translations that bring one atom onto a like one; atoms are
 assigned to each other by the least sum of squared distances, and the least RMS displacement (in
-(V/N)^(1/3), its mean translation taken off) is the answer if it is below stol. Here all of these
-are computed at once; the few pairs for which pymatgen's rounding of far atoms could decide are
-given to pymatgen.
+(V/N)^(1/3), its mean translation taken off) is the answer if it is below stol. Atoms outside a box
+that stol sets are not assigned to each other; the box follows the axes of the LLL-reduced lattice.
+Here all of these are computed at once. The box is looked at only where the assignment without it
+has atoms so far apart that they may be outside; if such a superposition is the best, pymatgen
+itself decides, since rounding may choose another reduced lattice.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from crystaljax.evaluation.rejection import (
 
 Structure = Any  # pymatgen's, imported only where used
 
-UNLIKE = 1e6
-"""Squared distance of atoms of different elements, in a lattice of about volume 1."""
+FORBIDDEN = 1e6
+"""Squared distance, in (V/N)^(2/3), of atoms that must not be assigned to each other."""
 
 _HALF = (np.indices((3, 3, 3)).reshape(3, -1).T - 1)[14:]  # one of each two opposite neighbours
 _CHUNK = 1 << 19  # distances between atoms and images computed at a time: some 20 MB
@@ -49,17 +51,21 @@ def rms_displacement(first: Reduced, second: Reduced, tolerances: Tolerances) ->
         return plain_rms(first.structure, second.structure, tolerances)
     best, doubtful = tolerances.stol, np.inf
     lattice = mean_lattice(first, second, bases)
-    matrix, edge = lattice.matrix, (lattice.volume / n) ** (1 / 3)
+    edge = (lattice.volume / n) ** (1 / 3)
+    matrix = lattice.matrix / edge[:, None, None]
     like = second.species[:, None] == first.species
     for basis, away in _candidates(first, second, bases, lattice, like, tolerances):
-        vectors = _displacements(away, matrix[basis], like) / edge[basis, None, None]
-        squared = (vectors**2).sum(-1)
-        drift = (vectors.mean(axis=1) ** 2).sum(-1)
-        rms = np.sqrt(np.maximum(squared.mean(axis=1) - drift, 0))
-        near = (squared < (2 * tolerances.stol) ** 2).all(axis=1)
-        best = min(best, rms[near].min(initial=np.inf))
-        doubtful = min(doubtful, rms[~near].min(initial=np.inf))
-    if doubtful < best:  # pymatgen may refuse atoms so far apart, depending on the basis
+        vectors = _displacements(away, matrix[basis], like)
+        squared = np.where(like, (vectors**2).sum(-1), FORBIDDEN)
+        rms, farthest = _assign(vectors, squared)
+        far = np.flatnonzero(farthest >= 2 * tolerances.stol)
+        best = min(best, np.delete(rms, far).min(initial=np.inf))
+        if len(far):
+            inside = _in_box(away[far], basis[far], matrix, tolerances.stol)
+            squared = np.where(inside, squared[far], FORBIDDEN)
+            rms, farthest = _assign(vectors[far], squared)
+            doubtful = min(doubtful, rms[farthest**2 < FORBIDDEN].min(initial=np.inf))
+    if doubtful < best:
         return plain_rms(first.structure, second.structure, tolerances)
     return best if best < tolerances.stol else np.nan
 
@@ -102,23 +108,50 @@ def _candidates(
 
 
 def _displacements(away: np.ndarray, matrix: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Vectors [C, N, 3] from atoms of the second structure to those assigned to them.
+    """Shortest vectors [C, N second, N first, 3] between like atoms; others are zero.
 
-    `away` [C, N second, N first, 3] fractional, `matrix` [C, 3, 3] lattice vectors. The assignment
-    has the least sum of squared distances between like atoms.
+    `away` [C, N second, N first, 3] fractional, `matrix` [C, 3, 3] lattice vectors.
+    """
+    vectors = np.zeros(away.shape)
+    vectors[:, like] = _shortest(away[:, like] @ matrix, matrix)
+    return vectors
+
+
+def _assign(vectors: np.ndarray, squared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """RMS length [C] of displacements, less their mean vector, and the largest length [C] with it.
+
+    Atoms are assigned to each other with the least sum of `squared` [C, N, N], the squared lengths
+    of `vectors` [C, N, N, 3].
     """
     from scipy.optimize import linear_sum_assignment
 
-    n = len(like)
-    vectors = _shortest(away[:, like] @ matrix, matrix)
-    squared = np.full(away.shape[:3], UNLIKE)
-    squared[:, like] = (vectors**2).sum(-1)
     assigned = squared.argmin(-1)  # [C, N]
-    for row in np.flatnonzero((np.sort(assigned, axis=1) != np.arange(n)).any(axis=1)):
-        assigned[row] = linear_sum_assignment(squared[row])[1]
-    place = np.zeros(like.shape, int)  # of a pair among the like ones
-    place[like] = np.arange(like.sum())
-    return np.take_along_axis(vectors, place[np.arange(n), assigned][..., None], axis=1)
+    for i in np.flatnonzero((np.sort(assigned, axis=1) != np.arange(squared.shape[1])).any(axis=1)):
+        assigned[i] = linear_sum_assignment(squared[i])[1]
+    chosen = np.take_along_axis(squared, assigned[..., None], axis=2)[..., 0]
+    moved = np.take_along_axis(vectors, assigned[..., None, None], axis=2)[:, :, 0]
+    variance = chosen.mean(axis=1) - (moved.mean(axis=1) ** 2).sum(-1)
+    return np.sqrt(np.maximum(variance, 0)), np.sqrt(chosen.max(axis=1))
+
+
+def _in_box(away: np.ndarray, basis: np.ndarray, matrix: np.ndarray, stol: float) -> np.ndarray:
+    """Mask of pairs of atoms near enough to be assigned to each other: bool [C, N, N].
+
+    `away` [C, N, N, 3] fractional in the bases [C], `matrix` [M, 3, 3] in (V/N)^(1/3). A pair is
+    near enough if it is less than 2 stol apart along the normal of each face of the LLL-reduced
+    cell, as `StructureMatcher._strict_match` has it.
+    """
+    from pymatgen.core import Lattice
+
+    inside = np.empty(away.shape[:3], bool)
+    for one in np.unique(basis):
+        reduced = Lattice(matrix[one]).get_lll_reduced_lattice().matrix
+        inverse = np.linalg.inv(reduced)
+        rows = basis == one
+        apart = away[rows] @ (matrix[one] @ inverse)
+        apart -= np.rint(apart)
+        inside[rows] = (np.abs(apart) <= 2 * stol * np.linalg.norm(inverse, axis=0)).all(-1)
+    return inside
 
 
 def _shortest(vectors: np.ndarray, matrix: np.ndarray) -> np.ndarray:
