@@ -25,7 +25,7 @@ from crystaljax.experiment.rlip.figures import (
 )
 from crystaljax.experiment.rlip.results import lines_of, over
 from crystaljax.experiment.rlip.samples import Samples
-from crystaljax.experiment.rlip.study import CURVE, Arm, ExamConfig, models_of
+from crystaljax.experiment.rlip.study import CURVE, Arm, ExamConfig, RlipSetup, models_of
 from crystaljax.experiment.rlip.variants import (
     BASE,
     FLAGSHIP,
@@ -53,6 +53,12 @@ def test_variants_change_what_they_say_and_nothing_else() -> None:
         assert different - {"seed"} <= set(variant.changes)
         assert different - {"seed"} or name in (FLAGSHIP, "temperature-0.2")
         assert changed["seed"] == 5 and variant.panel in PANELS
+
+
+def test_a_language_model_is_the_default() -> None:
+    """As PLaID++ has it, and with the learning rate of the presets."""
+    policy, _ = RlipSetup().load_policy()
+    assert policy.tokenization == "wyckoff-text"
 
 
 def test_models_have_names_of_their_own() -> None:

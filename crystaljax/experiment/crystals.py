@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
+"""Folder of the models that ship."""
+
 AUTO, AUTO_JUDGE = "auto", "sevennet"
 """The default of `judge`, and the potential that it chooses."""
 
@@ -45,7 +48,7 @@ AUTO, AUTO_JUDGE = "auto", "sevennet"
 class Setup:
     """Model, data and judge of an experiment."""
 
-    model: Path = Path(__file__).parents[2] / "checkpoints" / "wyckoff-mp20bt"
+    model: Path = CHECKPOINTS / "wyckoff-mp20bt"
     """Folder of the model to start from: a Wyckoff transformer or a language model."""
     tokenization: str = ""
     """Tokenization that the model is expected to have. A text format from a file of your own,

@@ -15,7 +15,7 @@ import numpy as np
 
 from crystaljax.conditions import Condition
 from crystaljax.evaluation.policies import assess_crystals, by_space_group, draw
-from crystaljax.experiment.crystals import Bench, Setup
+from crystaljax.experiment.crystals import CHECKPOINTS, Bench, Setup
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.rlip.resources import resources
 from crystaljax.experiment.rlip.samples import Samples
@@ -52,6 +52,8 @@ MODEL = "model"
 class RlipSetup(Setup):
     """Model, data and judge; the number formats of a language model."""
 
+    model: Path = CHECKPOINTS / "text-mp20bt"
+    """Folder of the model to start from: a language model or a Wyckoff transformer."""
     bounds: RewardBounds = field(default_factory=lambda: RewardBounds(low=-math.inf, high=math.inf))
     """Bounds of rewards in metrics alone: pairs are made of the energies themselves."""
 
