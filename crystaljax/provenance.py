@@ -17,6 +17,7 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
+from crystaljax import user_code
 from crystaljax.evaluation.report import Report
 from crystaljax.hardware import hardware
 from crystaljax.settings import flat, plain
@@ -43,6 +44,10 @@ class Provenance:
     started: float = field(default_factory=time.time)
     """Seconds since 1970."""
     clock: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        if code := user_code.digests(plain(self.config)):
+            self.inputs["user_code"] = code  # as it is now: it may be edited during the run
 
     @property
     def seconds(self) -> float:

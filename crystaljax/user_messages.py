@@ -11,7 +11,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
-USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError, MemoryError)
+
+class UserError(Exception):
+    """An error that a user can cause, and whose message says what to do."""
+
+
+USER_ERRORS = (UserError, ValueError, OSError, FloatingPointError, ImportError, MemoryError)
 """Errors that a user can cause: they are shown as one line."""
 
 MISTAKE = 2

@@ -95,6 +95,31 @@ def test_a_setting_that_there_was_not_yet_is_the_default(tmp_path: Path) -> None
         open_run(tmp_path, Config(seeds=(1,)))
 
 
+@dataclass(frozen=True)
+class Judged:
+    reward: str
+    metrics: tuple[str, ...] = ()
+
+
+def test_an_edited_reward_is_another_run(tmp_path: Path) -> None:
+    """And so is an edited metric; a file that no setting names may change."""
+    reward, metric, other = (tmp_path / f"{name}.py" for name in ("reward", "metric", "other"))
+    for path in (reward, metric, other):
+        path.write_text("def f(x): return 1.0")
+    config, folder = Judged(f"{reward}:f", (f"{metric}:f",)), tmp_path / "run"
+    open_run(folder, config)
+    (folder / "metrics.jsonl").write_text("{}")
+    other.write_text("")
+    open_run(folder, config)
+    for path in (reward, metric):
+        before = path.read_text()
+        path.write_text("def f(x): return 2.0")
+        with pytest.raises(FileExistsError, match=rf"by other code: \S*{path.name} changed since"):
+            open_run(folder, config)
+        path.write_text(before)
+    open_run(folder, config)
+
+
 def test_a_run_that_finished_nothing_leaves_the_folder_new(tmp_path: Path) -> None:
     open_run(tmp_path, Config())
     (tmp_path / "metrics.jsonl").touch()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +128,9 @@ def test_mistakes_in_the_code_surface() -> None:
     def without() -> float:
         return 0.0
 
-    with pytest.raises(TypeError, match="without must take a Structure or Crystals"):
+    with pytest.raises(ValueError, match="without must take a Structure or Crystals"):
         from_function(without)
-    with pytest.raises(TypeError, match=r"options \['typo'\]"):
+    with pytest.raises(ValueError, match=r"options \['typo'\]"):
         from_function(lambda structure: 0.0, typo=1)
 
     def vector(structure: Structure) -> Any:
@@ -217,3 +220,33 @@ def test_what_is_kept_belongs_to_the_text_of_the_file(tmp_path: Path, kind: Any)
     assert (n_first, n_again, n_other) == (12, 12, 24)
     np.testing.assert_array_equal(first, again)
     np.testing.assert_allclose(other, 2 * first)
+
+
+SCALED = """
+from pathlib import Path
+
+from {module} import scale
+
+FILES = ["unit.txt"]
+unit = float((Path(__file__).parent / "unit.txt").read_text())
+
+
+def density(structure):
+    return scale * unit * structure.density
+"""
+
+
+def test_what_is_kept_belongs_to_what_the_file_reads(tmp_path: Path) -> None:
+    """Other weights of a model, or another module beside the file, give other rewards."""
+    path, cache = tmp_path / "rewards.py", tmp_path / "cache.sqlite"
+    path.write_text(SCALED.format(module="scale_of_the_test"))
+    module, unit = tmp_path / "scale_of_the_test.py", tmp_path / "unit.txt"
+    expected = np.array(densities())
+    for scale, size in ((1.0, 1.0), (1.0, 3.0), (2.0, 3.0)):
+        module.write_text(f"scale = {scale}")
+        unit.write_text(str(size))
+        sys.modules.pop("scale_of_the_test", None)  # another process would import it anew
+        importlib.invalidate_caches()
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        with UserReward(f"{path}:density", PoolConfig(), cache) as reward:
+            np.testing.assert_allclose(reward(some_crystals()).value, scale * size * expected)

@@ -13,12 +13,16 @@ from typing import Any
 
 import jax
 
+from crystaljax import user_code
 from crystaljax.data.files import replacing
 from crystaljax.evaluation.safeguards import writable_folder
 from crystaljax.settings import defaults, flat, plain
 from crystaljax.tracking import WANDB_FOLDER
 
 SETTINGS_FILE = "settings.json"
+
+CODE = "user_code"
+"""Where the digests of users' files are among the settings."""
 
 FREE = frozenset({"output", "tracking", "pool", "cache"})
 """Settings, at any depth, that change no result: where it goes and who computes it."""
@@ -31,8 +35,9 @@ def open_run(folder: str | Path, config: Any, vary: Collection[str] = ()) -> Pat
     """Make the folder of a run, or go on with the run in it if that has the same settings.
 
     The settings are kept in `folder`/settings.json. Those of `FREE` and `vary` may differ; one that
-    the run there did not have yet must be the default. A folder in which nothing was finished yet
-    counts as new.
+    the run there did not have yet must be the default. With them are digests of the users' files
+    that they name, which must be the same, too. A folder in which nothing was finished yet counts
+    as new.
 
     Args:
       config: the experiment's configuration, a dataclass.
@@ -45,12 +50,16 @@ def open_run(folder: str | Path, config: Any, vary: Collection[str] = ()) -> Pat
     path = folder / SETTINGS_FILE
     free = FREE | set(vary)
     settings = plain(dataclasses.asdict(config), free)
+    code = user_code.digests(settings)
     if holds_results(folder):
         known = plain(defaults(config), free)
-        _require_same(folder, plain(_read(path), free), settings, known)
+        there = plain(_read(path), free)
+        _require_same_code(folder, there.pop(CODE, {}), code)
+        _require_same(folder, there, settings, known)
     elif jax.process_index() == 0:
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+            kept = settings | ({CODE: code} if code else {})
+            temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return folder
 
 
@@ -92,6 +101,16 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise FileExistsError(f"{path} is damaged ({error}): {remedy}") from error
+
+
+def _require_same_code(folder: Path, there: dict[str, str], here: dict[str, str]) -> None:
+    """FileExistsError naming users' files that are not what they were."""
+    changed = [path for path, digest in here.items() if there.get(path, digest) != digest]
+    if changed:
+        raise FileExistsError(
+            f"{folder} holds a run by other code: {', '.join(changed)} changed since, or what it"
+            " imports or lists: give another output folder to start anew, or bring back what was"
+        )
 
 
 def _require_same(

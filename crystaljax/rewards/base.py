@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from crystaljax.crystal import Crystals, Index
+from crystaljax.user_messages import UserError
 
 Reasons = list[str | None]
 """Reasons that items failed; None for those that did not."""
@@ -143,7 +144,7 @@ def _joined_column(batches: Sequence[RewardBatch], key: str) -> np.ndarray:
     )
 
 
-class RewardError(Exception):
+class RewardError(UserError):
     """A failure of the whole computation of rewards, such as its cache, and not of an item.
 
     Apart from an interrupt, the only exception that `compose.Guarded` lets through.

@@ -22,7 +22,7 @@ from crystaljax.rewards.ehull import (
 )
 from crystaljax.rewards.levels import needs_correction, split_level
 from crystaljax.rewards.pool import PoolConfig
-from crystaljax.rewards.potentials import is_file, potential_level, require_package
+from crystaljax.rewards.potentials import potential_level, require_package
 from crystaljax.rewards.serving import ServedReward
 
 
@@ -111,17 +111,15 @@ class StabilityReward(ServedReward):
         """Everything that the energies depend on: the potential with its weights or code, the hull,
         and the relaxation."""
         name = split_level(self.config.potential)[0]
-        if is_file(name):
-            paths = [user_code.split(name, "class")[0]]
-        else:
-            paths = [Path(word) for word in name.split(":")[1:]]
-        digests = [
+        code = user_code.digests(self.config.potential)
+        paths = [] if code else [Path(word) for word in name.split(":")[1:]]
+        weights = [
             hashlib.sha256(file.read_bytes()).hexdigest()
             for path in paths
             for file in ([path] if path.is_file() else sorted(path.glob("*")))
             if file.is_file()
         ]
-        parts = ["e_above_hull", self.config.potential, *digests, self.hull.digest]
+        parts = ["e_above_hull", self.config.potential, *code.values(), *weights, self.hull.digest]
         if self.config.relax_steps:
             parts.append(f"relaxed {self.config.relax_steps}")
         return " ".join(parts)

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +108,12 @@ def from_function(function: Function, **options: Any) -> Reward:
     Annotated `Crystals`, it gets a batch and returns an array of one number each; otherwise it gets
     one pymatgen `Structure` and returns a number. `options` are its other arguments. It gets valid
     structures only (`ValidOnly`), and an item for which it raises is not ok (`Guarded`). Its values
-    are not bounded; see `reward`. TypeError, at once, if it does not take these arguments.
+    are not bounded; see `reward`. ValueError, at once, if it does not take these arguments.
     """
     try:
         inspect.signature(function).bind(object(), **options)
     except TypeError as error:
-        raise TypeError(
+        raise ValueError(
             f"{_name(function)} must take a Structure or Crystals, and the options"
             f" {sorted(options)}: {error}"
         ) from error
@@ -155,8 +154,7 @@ def load_reward(source: str, **options: Any) -> Reward:
     """The reward by a function in a Python file, given as "path/to/file.py:function".
 
     The file is run: load none that you do not trust. `options` as in `from_function`.
-    FileNotFoundError; ValueError if the function's name is missing, or the file defines no such
-    function; any error of the file.
+    Errors: see `user_code.load`.
     """
     return from_function(user_code.load(source, "function"), **options)
 
@@ -166,8 +164,8 @@ class UserReward(ServedReward):
     cache.
 
     Use it as a context manager, or `close` it, so that workers end. Results in the cache belong to
-    the function's name and the text of its file. Changes of modules that the file imports are not
-    noticed. Errors: see `load_reward`, `Pool`.
+    the function's name and the code of its file (`user_code.digest`). Errors: see `load_reward`,
+    `Pool`.
     """
 
     def __init__(self, source: str, pool: PoolConfig, cache: Path | None) -> None:
@@ -177,7 +175,7 @@ class UserReward(ServedReward):
         self.quantity = quantity_of(here)
 
         def identity() -> str:
-            return f"user {name} {sha256(path.read_bytes()).hexdigest()}"
+            return f"user {name} {user_code.digest(path)}"
 
         super().__init__(lambda: here, partial(load_reward, source), pool, cache, identity)
 

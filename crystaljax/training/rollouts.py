@@ -16,6 +16,7 @@ from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.compose import Guarded
 from crystaljax.rewards.inputs import Items, take
+from crystaljax.user_messages import UserError
 from crystaljax.validity import structure_valid
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class FlatRewards:
         self._said = kind
 
 
-class NothingJudged(Exception):
+class NothingJudged(UserError):
     """No sample of a rollout, or of several in a row, could be judged."""
 
 
@@ -131,7 +132,10 @@ class Unjudged:
         problem = f"none of {len(judged)} samples could be judged ({_shortened(reasons)})"
         if not self._any_judged or self._in_a_row >= MAX_UNJUDGED:
             when = f", {self._in_a_row} rollouts in a row" if self._any_judged else ""
-            raise NothingJudged(f"{problem}{when}: there is nothing to learn from")
+            raise NothingJudged(
+                f"{problem}{when}: there is nothing to learn from; --check tries a reward on a few"
+                " crystals"
+            )
         log.warning("%s: this rollout is skipped", problem)
         return True
 
