@@ -205,7 +205,7 @@ def run_chains(
             numbers |= {"reward/mean": _mean(reached)}
             numbers |= {"reward/not_ok": 1 - np.isfinite(reached).mean()}
             track({k: float(x) for k, x in numbers.items()} | clock.seconds, step + 1)
-            text = f"MCMC, reward {numbers['reward/mean']:.3f}"
+            text = f"MCMC, reward {numbers['reward/mean']:.4g}"
             progress.update(bar, completed=step + 1, description=text)
             if checkpoints.due(step + 1, config.save_every) or step + 1 == config.n_steps:
                 checkpoints.save(step + 1, chains, about)

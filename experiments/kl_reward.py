@@ -25,6 +25,7 @@ from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.experiment import Experiment, TrainingRun, summarize
 from crystaljax.experiment.main import run
 from crystaljax.mcmc import MCMCConfig, run_chains
+from crystaljax.numbers import number_text
 from crystaljax.policies.base import Params, SamplingConfig
 from crystaljax.ranges import NOT_NEGATIVE, check
 from crystaljax.tracking import read_metrics
@@ -123,7 +124,7 @@ def main(config: Config) -> None:
         mean = f"mean {bench.quantity.label}"
         curves = {label: (x.kl, x.reward) for label, x in found.items() if x.kl is not None}
         reward = {
-            label: np.stack([np.linspace(0, 1, len(x.reward)), x.reward], axis=1)
+            label: np.stack([np.linspace(0, 100, len(x.reward)), x.reward], axis=1)
             for label, x in found.items()
         }
         figures = {
@@ -132,14 +133,14 @@ def main(config: Config) -> None:
                 "Mean reward of the rollouts against KL; a large dot ends each run",
             ),
             "reward": (
-                plots.training_curves(reward, mean, "share of the run"),
+                plots.training_curves(reward, mean, "% of the run"),
                 "Mean reward along the runs",
             ),
         }
         rows = [["method", "last KL (nats)", f"last {mean}"]]
         for label, x in found.items():
             kl = "–" if x.kl is None else f"{x.kl[-1]:.2f}"
-            rows.append([label, kl, f"{x.reward[-1]:.3f}"])
+            rows.append([label, kl, number_text(x.reward[-1])])
         words = (
             f"Model {setup.model.name}; {config.ppo.n_steps * config.ppo.batch_size} rewarded"
             f" samples for each method, reward {bench.rewarded_by}{bench.guarded_by}."

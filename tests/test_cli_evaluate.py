@@ -135,6 +135,32 @@ def test_two_judges_a_cache_and_pictures(
     assert "--judge-hull is of --judge" in refused(capsys, *few, "--judge-hull", "x")
 
 
+def test_what_a_file_tells_of_its_crystals_stays(folder: Path, tmp_path: Path) -> None:
+    """Its columns are in the table, log-probabilities also on the page; what was not read is said."""
+    with (folder / "samples.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for i, row in enumerate(rows):
+        row |= {"log_prob": str(-1.5 * i), "formula": "mine", "novel": "unknown", "cluster": "7"}
+    rows[3]["cif"] = "no CIF"
+    with (tmp_path / "given.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    run("evaluate", tmp_path / "given.csv", "--potential", "none", "--output", tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    shown = report["candidates"]["log-probability (nats)"]
+    assert set(shown) <= {-1.5 * i for i in range(len(rows)) if i != 3} and len(shown) > 5
+    context = " ".join(report["evaluations"]["samples"]["context"])
+    assert re.search(r"not read, or no crystals: 1 × .*CIF", context)
+    with (tmp_path / "out" / "samples.csv").open(newline="") as file:
+        kept = list(csv.DictReader(file))
+    assert [float(row["log_prob"]) for row in kept] == [
+        -1.5 * i for i in range(len(rows)) if i != 3
+    ]
+    assert {row["source_cluster"] for row in kept} == {"7.0"}
+    assert {row["cluster"] for row in kept} != {"7.0"}
+
+
 def test_what_cannot_be_asked(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

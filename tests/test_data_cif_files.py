@@ -33,3 +33,16 @@ def test_members_of_one_name_and_unreadable_files_of_a_folder(tmp_path: Path) ->
     (folder / "1.cif").mkdir()
     (folder / "2.cif").write_text(CIF)
     check_one_bad(folder, "")
+
+
+def test_other_files_of_a_folder_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.cif").write_text(CIF)
+    for name in ("POSCAR", ".hidden", *(f"{i}.xyz" for i in range(6))):
+        (tmp_path / name).write_text("")
+    assert len(list(read(tmp_path))) == 1
+    assert f"7 other files of {tmp_path} are not read: 0.xyz, 1.xyz" in caplog.text
+    (tmp_path / "b.parquet").write_text("")
+    with pytest.raises(ValueError, match=r"holds \.cif and \.parquet files"):
+        list(read(tmp_path))

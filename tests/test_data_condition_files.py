@@ -22,6 +22,14 @@ def test_a_table(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_of_spreadsheets(tmp_path: Path, encoding: str) -> None:
+    """Their byte order marks are no part of the first column's name."""
+    path = tmp_path / "asked.csv"
+    path.write_text("formula,space_group\r\nSrTiO3,221\r\n", encoding=encoding)
+    assert read_conditions(path) == [Condition(formula="SrTiO3", space_group=221)]
+
+
 def test_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "asked.jsonl"
     path.write_text(

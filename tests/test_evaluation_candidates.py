@@ -17,6 +17,7 @@ from crystaljax.evaluation.candidates import N_IN_MARKDOWN, Candidates, Column
 from crystaljax.evaluation.report import Report
 
 N = 12
+NAMES = [f"crystal {i}" for i in range(N)]
 FORMULAS = [f"{'ABC'[i % 3]}{i + 1}" for i in range(N)]
 ENERGIES = [0.1 * ((5 * i) % N) - 0.2 for i in range(N - 1)] + [math.nan]
 NOVEL = [i % 4 == 0 for i in range(N)]
@@ -30,7 +31,7 @@ def candidates() -> Candidates:
         Column("energy <eV>", ENERGIES),
         Column("novel", NOVEL),
     ]
-    return Candidates("The best </script>", columns, list(to_cif(crystals)))
+    return Candidates("The best </script>", columns, list(to_cif(crystals)), NAMES)
 
 
 def test_a_report_lists_candidates(candidates: Candidates, tmp_path: Path) -> None:
@@ -58,9 +59,19 @@ def test_a_page_holds_all_it_needs(candidates: Candidates, tmp_path: Path) -> No
 
 def test_columns_and_structures_must_agree(candidates: Candidates) -> None:
     with pytest.raises(ValueError, match="energy: 1 values of 12 candidates"):
-        Candidates("The best", [Column("energy", [0.0])], candidates.cifs)
+        Candidates("The best", [Column("energy", [0.0])], candidates.cifs, NAMES)
     with pytest.raises(ValueError, match="The best: there are no candidates"):
-        Candidates("The best", [], [])
+        Candidates("The best", [], [], [])
+    with pytest.raises(ValueError, match="names: 1 values of 12 candidates"):
+        Candidates("The best", [], candidates.cifs, ["NaCl"])
+
+
+def test_numbers_of_any_size_are_seen() -> None:
+    """A conductivity of 10⁻⁵ S/cm is not 0.000."""
+    small, large, whole = (
+        Column("x", values).texts() for values in ([1.3e-5, math.nan], [1234567.1, 2.0], [3, 4])
+    )
+    assert (small, large, whole) == (["1.3e-05", "–"], ["1.235e+06", "2"], ["3", "4"])
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +132,10 @@ def test_filters_in_a_browser(browser: Any) -> None:
         "0.1": lambda x: x <= 0.1,
         "> 0.35": lambda x: x >= 0.35,
         "<0": lambda x: x <= 0,
+        "≤ 0,1": lambda x: x <= 0.1,
+        "≥1e-1": lambda x: x >= 0.1,
+        "−0.1": lambda x: x <= -0.1,
+        "> +.35": lambda x: x >= 0.35,
     }.items():
         energy.clear()
         energy.send_keys(wanted)
@@ -130,6 +145,7 @@ def test_filters_in_a_browser(browser: Any) -> None:
     energy.clear()
     energy.send_keys("<")
     assert len(shown(browser)) == N  # not yet a number
+    assert energy.get_attribute("aria-invalid") == "true"
     energy.clear()
     energy.send_keys(" ")
     text.send_keys("a")
@@ -159,7 +175,8 @@ def test_structures_in_a_browser(browser: Any) -> None:
     assert view.screenshot_as_base64 != before
     link = find(browser, ".candidates .cif")[0]
     name = find(browser, ".candidates tbody tr.chosen td:nth-child(2)")[0].text
-    assert link.get_attribute("download") == f"{name}.cif"
+    row = FORMULAS.index(name)
+    assert link.get_attribute("download") == f"{NAMES[row]}.cif"
     read = "fetch(arguments[0]).then(x => x.text()).then(arguments[1])"
     cif = browser.execute_async_script(read, link.get_attribute("href"))
     data = json.loads(find(browser, "#candidates-data")[0].get_attribute("textContent"))

@@ -98,6 +98,8 @@ def test_ends_of_curves() -> None:
         ["mean reward", "—", "—"],
         ["validation loss (nats)", "3.000 → 2.000 (lowest 1.000)", "—"],
     ]
+    tiny = FinishedRun("c", {}, {"reward/mean": np.array([[0, 1e-6], [1, 3e-6]])}, {})
+    assert ends([tiny]).rows[1] == ["mean reward", "1e-06 → 3e-06"]
 
 
 def test_a_run_that_is_under_way(folders: list[Path], tmp_path: Path) -> None:
@@ -107,6 +109,20 @@ def test_a_run_that_is_under_way(folders: list[Path], tmp_path: Path) -> None:
     text = (page.parent / "report.md").read_text()
     assert "a/rl: no evaluation." in text
     assert "b/rl: before, after. The results are those of after." in text
+
+
+def test_a_comparison_replaces_none_but_a_comparison(folders: list[Path], tmp_path: Path) -> None:
+    """Not a run, nor a report without settings or metrics."""
+    other = tmp_path / "other"
+    other.mkdir()
+    Report("Elsewhere", {}).write(other)
+    for folder in (folders[0], other):
+        before = (folder / "report.json").read_text()
+        with pytest.raises(FileExistsError, match="holds a run or a report of another kind"):
+            compare(read_runs(folders), folder)
+        assert (folder / "report.json").read_text() == before
+    page = compare(read_runs(folders[:1]), tmp_path / "compared")
+    assert compare(read_runs(folders), tmp_path / "compared") == page
 
 
 def test_what_is_no_run(folders: list[Path], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
@@ -169,10 +169,10 @@ class Evaluate(Command):
 
     def _samples(self, energy: StabilityReward | None, other: StabilityReward | None) -> Judged:
         """Judge samples of a model."""
-        from crystaljax.data.dataset import load
+        from crystaljax.data.dataset import load, skipped
         from crystaljax.data.writers import write
         from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
-        from crystaljax.evaluation.files import evaluate_file
+        from crystaljax.evaluation.files import evaluate_file, in_words
         from crystaljax.experiment.evaluated import best_evaluated, evaluation_figures
 
         reference = None
@@ -185,14 +185,25 @@ class Evaluate(Command):
             raise ValueError(f"--n-generated {n}: {self.source} alone has {n_rows} crystals")
         config = EvaluationConfig(metrics=self.metrics)
         result = evaluate_file(data.crystals, n, reference, energy, config, other)
+        if reasons := [reason for _, reason in skipped(data)]:
+            unread = f"not read, or no crystals: {in_words(reasons)}"
+            result = replace(result, context=(*result.context, unread))
 
         def write_tables(folder: Path) -> Written:
-            best = best_evaluated(result, data.crystals)
+            log_prob = data.properties.get("log_prob")
+            if log_prob is not None and log_prob.dtype.kind != "f":
+                log_prob = None  # a column of texts of that name
+            best = best_evaluated(result, data.crystals, log_prob)
             name = "" if energy is None else energy.potential
             figures = evaluation_figures(result, best, name, reference)
             pictures = _saved(figures, folder)
             columns = {name: column[: len(data)] for name, column in result.columns.items()}
-            write(data.crystals, folder / "samples.csv", {"material_id": data.ids, **columns})
+            given = {  # the file's own columns, under names that no result has
+                f"source_{name}" if name in columns else name: column
+                for name, column in data.properties.items()
+            }
+            ids = {"material_id": data.ids}
+            write(data.crystals, folder / "samples.csv", {**ids, **given, **columns})
             said = "results by sample in samples.csv"
             return Written(said, pictures, best.candidates())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -14,8 +15,13 @@ from crystaljax.data import cif
 from crystaljax.data.records import Entry, Item, Properties, Source, Unreadable, attempt
 from crystaljax.data.text_files import decode_text, number
 
+log = logging.getLogger(__name__)
+
 MAX_BYTES = 1 << 28
 """Largest size of a CIF file: a small archive may hold huge files."""
+
+N_NAMED = 5
+"""Files that are not read which are named."""
 
 TABLE = "properties.csv"
 """The table in an archive (see `writers`) with the id and the properties of each of its files."""
@@ -23,14 +29,27 @@ TABLE = "properties.csv"
 
 def open_folder(path: Path) -> Source:
     """Every .cif in a folder and its subfolders, named by its path in the folder."""
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".cif")
+    files = sorted(file for file in path.rglob("*") if _is_cif(file.name))
     if not files:
         raise ValueError(f"the folder {path} holds no .cif and no .parquet file")
+    _tell_others(path)
     items = (
         Item((i + 1) / len(files), _name(file.relative_to(path).as_posix()), (file, {}))
         for i, file in enumerate(files)
     )
     return Source(path, items, _decode)
+
+
+def _tell_others(path: Path) -> None:
+    """Log the files of a folder that are not read."""
+    others = sorted(
+        file.name
+        for file in path.rglob("*")
+        if file.is_file() and not (_is_cif(file.name) or file.name.startswith("."))
+    )
+    if others:
+        named = ", ".join(others[:N_NAMED]) + ", ..." * (len(others) > N_NAMED)
+        log.warning("%d other files of %s are not read: %s", len(others), path, named)
 
 
 def open_cif(path: Path) -> Source:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crystaljax.conditions import Condition, chemical_system
+from crystaljax.data.text_files import open_text
 
 FIELDS = tuple(field.name for field in fields(Condition))
 
@@ -44,7 +45,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """(line, values by column) of a file."""
     if path.suffix not in (".csv", ".jsonl"):
         raise ValueError(f"{path}: conditions are in .csv or .jsonl files")
-    with path.open(encoding="utf-8", newline="") as file:
+    with open_text(path) as (file, _):
         if path.suffix == ".csv":
             reader = csv.DictReader(file)
             for row in reader:

@@ -24,6 +24,7 @@ from crystaljax.data.prototypes import prototypes
 from crystaljax.data.records import first_reasons
 from crystaljax.data.registry import RESOURCES, fetch
 from crystaljax.data.rows import Dataset
+from crystaljax.data.shards import SKIPPED_FILE
 from crystaljax.symmetry.tables import PATH as TABLES_PATH
 
 PROTOTYPES = "prototypes"
@@ -77,19 +78,25 @@ def load(
                 build(path, folder, settings, workers or os.cpu_count() or 1)
                 dataset = _read(folder)
     if dataset.n_skipped:  # Python shows a warning of the same words once
-        warnings.warn(_about_skipped(dataset, path, folder / "skipped.csv"), stacklevel=1)
+        warnings.warn(_about_skipped(dataset, path), stacklevel=1)
     return dataset
 
 
-def _about_skipped(dataset: Dataset, path: Path, file: Path) -> str:
+def skipped(dataset: Dataset) -> list[tuple[str, str]]:
+    """(id, reason) of each skipped row, as far as they were kept."""
+    if dataset.folder is None:
+        return []
+    with (dataset.folder / SKIPPED_FILE).open(encoding="utf-8", newline="") as text:
+        return [(id, reason) for id, reason in islice(csv.reader(text), 1, None)]
+
+
+def _about_skipped(dataset: Dataset, path: Path) -> str:
     """Warning of the skipped rows of a dataset, with the reasons of the first ones."""
-    with file.open(encoding="utf-8", newline="") as text:
-        rows = islice(csv.reader(text), 1, None)
-        first = first_reasons((id, reason) for id, reason in rows)
+    assert dataset.folder is not None
     total = len(dataset) + dataset.n_skipped
     return (
-        f"{dataset.n_skipped} of {total} structures of {path} were skipped ({first}); all reasons"
-        f" are in {file}"
+        f"{dataset.n_skipped} of {total} structures of {path} were skipped"
+        f" ({first_reasons(skipped(dataset))}); all reasons are in {dataset.folder / SKIPPED_FILE}"
     )
 
 

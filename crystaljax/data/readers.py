@@ -46,9 +46,19 @@ def open_source(path: str | Path) -> Source:
         raise unreadable(path, error) from None
 
 
+def _of_folder(path: Path) -> Callable[[Path], Source]:
+    """ValueError for a folder of both kinds of files that can be read."""
+    tables = any(path.rglob("*.parquet"))
+    if tables and any(path.rglob("*.cif")):
+        raise ValueError(
+            f"{path} holds .cif and .parquet files: put the ones to read in a folder of their own"
+        )
+    return open_parquet if tables else open_folder
+
+
 def _opener(path: Path) -> Callable[[Path], Source]:
     if path.is_dir():
-        return open_parquet if any(path.rglob("*.parquet")) else open_folder
+        return _of_folder(path)
     name = path.name.lower()
     packed = name.endswith((".gz", ".bz2"))
     name = name.removesuffix(".gz").removesuffix(".bz2")

@@ -21,6 +21,9 @@ from crystaljax.data.records import Record
 MAX_TEXT = 128
 """Columns with longer text are dropped: text is stored at the width of its longest entry."""
 
+SKIPPED_FILE = "skipped.csv"
+"""Name of the table of skipped rows and their reasons."""
+
 ARRAYS = [field.name for field in fields(Crystals)]
 
 
@@ -131,7 +134,7 @@ def merge(shards: list[Path], folder: Path, meta: dict[str, Any]) -> Merged:
     with replacing(folder) as temporary:
         temporary.mkdir()
         _join(shards, schema, files, temporary)
-        with (temporary / "skipped.csv").open("w", encoding="utf-8", newline="") as file:
+        with (temporary / SKIPPED_FILE).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["id", "reason"])
             writer.writerows(_skipped(shards))

@@ -11,15 +11,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from crystaljax.numbers import number_format
+
 Kind = Literal["text", "number", "flag"]
 
 Value = str | float | bool
 
 N_IN_MARKDOWN = 10
 """Candidates that the Markdown of a report lists."""
-
-DIGITS = 3
-"""Decimals of numbers."""
 
 
 class Column(NamedTuple):
@@ -37,14 +36,15 @@ class Column(NamedTuple):
             return "flag"
         return "text" if isinstance(first, str) else "number"
 
-    @property
-    def digits(self) -> int:
-        """Decimals of the values, if they are numbers."""
-        return 0 if isinstance(self.values[0], int) else DIGITS
-
     def texts(self) -> list[str]:
         """The values as a reader sees them."""
-        return [_text(value, self.digits) for value in self.values]
+        if self.kind == "text":
+            return [str(value) for value in self.values]
+        if self.kind == "flag":
+            return ["yes" if value else "no" for value in self.values]
+        whole = isinstance(self.values[0], int)
+        shown = ".0f" if whole else number_format(map(float, self.values))
+        return [f"{x:{shown}}" if math.isfinite(float(x)) else "–" for x in self.values]
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,15 @@ class Candidates:
 
     caption: str
     columns: Sequence[Column]
-    """The first is what candidates are called, such as their formulas."""
     cifs: Sequence[str]
     """A CIF of each."""
+    names: Sequence[str]
+    """What each is called, such as its formula; CIFs that are downloaded have these names."""
 
     def __post_init__(self) -> None:
         if not self.cifs:
             raise ValueError(f"{self.caption}: there are no candidates to list")
-        for name, values in self.columns:
+        for name, values in [*self.columns, ("names", self.names)]:
             if len(values) != len(self.cifs):
                 raise ValueError(f"{name}: {len(values)} values of {len(self.cifs)} candidates")
 
@@ -85,13 +86,16 @@ class Candidates:
             for column in self.columns
         )
         filters = "".join(f"<th>{_filter(column)}</th>" for column in self.columns)
+        texts = [column.texts() for column in self.columns]
         data = {
-            "columns": [
-                {"name": column.name, "kind": column.kind, "digits": column.digits}
-                for column in self.columns
-            ],
+            "columns": [{"name": column.name, "kind": column.kind} for column in self.columns],
             "rows": [
-                {"cells": [_known(column.values[i]) for column in self.columns], "cif": cif}
+                {
+                    "name": self.names[i],
+                    "cells": [_known(column.values[i]) for column in self.columns],
+                    "texts": [column[i] for column in texts],
+                    "cif": cif,
+                }
                 for i, cif in enumerate(self.cifs)
             ],
         }
@@ -114,14 +118,6 @@ def page_file(name: str) -> str:
 
 def _known(value: Value) -> Value | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _text(value: Value, digits: int) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, str):
-        return value
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
 def _filter(column: Column) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from crystaljax.numbers import number_format
+
 GENERATED = "generated samples"
 """The denominator of most rates: every sample asked of the model, failed ones too."""
 
@@ -205,10 +207,7 @@ class Measure:
         """Like "0.123 ± 0.004 eV/atom", or "12.3 ± 0.4 %"."""
         if not math.isfinite(self.value):
             return "–"
-        digits = 1 if self.unit == "%" else 3
-        known = math.isfinite(self.standard_error)
-        error = f" ± {self.standard_error:.{digits}f}" if known else ""
-        return f"{self.value:.{digits}f}{error} {self.unit}".rstrip()
+        return _with_error(self.value, self.standard_error, self.unit)
 
     @property
     def fraction(self) -> str:
@@ -305,10 +304,7 @@ class Difference:
             return "–"
         rate = isinstance(self.after, Rate)
         scale, unit = (100, "%") if rate else (1, getattr(self.after, "unit", ""))
-        digits = 1 if unit == "%" else 3
-        error = self.standard_error
-        plus_minus = f" ± {scale * error:.{digits}f}" if math.isfinite(error) else ""
-        return f"{scale * self.value:+.{digits}f}{plus_minus} {unit}".rstrip()
+        return _with_error(scale * self.value, scale * self.standard_error, unit, sign="+")
 
     def to_dict(self) -> dict[str, Any]:
         """Its entry in report.json; numbers that do not exist are None."""
@@ -333,3 +329,10 @@ def _metric(written: Mapping[str, Any]) -> Metric:
 
 def _json(number: float) -> float | None:
     return number if math.isfinite(number) else None
+
+
+def _with_error(value: float, error: float, unit: str, sign: str = "") -> str:
+    """A finite value with its error, if that is known, and its unit; per cent with one decimal."""
+    shown = ".1f" if unit == "%" else number_format([value, error])
+    plus_minus = f" ± {error:{shown}}" if math.isfinite(error) else ""
+    return f"{value:{sign}{shown}}{plus_minus} {unit}".rstrip()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crystaljax import plots
+from crystaljax.composition import formulas
 from crystaljax.crystal import Crystals
 from crystaljax.data.writers import to_cif
 from crystaljax.evaluation.candidates import Candidates, Column
@@ -165,7 +166,8 @@ class BestStructures:
         if not len(self.crystals):
             return None
         columns = [Column(name, values) for name, values in self.columns_shown().items()]
-        return Candidates(self.caption, columns, list(to_cif(self.crystals)))
+        cifs = list(to_cif(self.crystals))
+        return Candidates(self.caption, columns, cifs, formulas(self.crystals))
 
     def track(self, tracker: Tracker, folder: Path) -> None:
         """Show the table in W&B, with pictures, which are drawn in `folder`."""

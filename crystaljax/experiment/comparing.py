@@ -18,6 +18,7 @@ from crystaljax.evaluation.rates import MetricSet, Rate
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.evaluation.safeguards import writable_folder
 from crystaljax.experiment.run_folder import SETTINGS_FILE
+from crystaljax.numbers import number_format
 from crystaljax.tracking import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ CURVES = {
     "validation/nll": "validation loss (nats)",
 }
 """Metrics whose curves are drawn if a run has them, and their axes."""
+
+TABLE_FILE = "results.csv"
+"""Name of the table of results."""
 
 HEADER = (
     *("run", "evaluation", "metric", "value", "standard error", "count", "total", "unit"),
@@ -90,10 +94,17 @@ def compare(runs: Sequence[FinishedRun], folder: str | Path) -> Path:
     """Write a report of runs, and results.csv with all their results; returns the report's path.
 
     The report has the last evaluation of each run, the metrics of `CURVES` with their first and
-    last values, and the settings that differ.
+    last values, and the settings that differ. FileExistsError if the folder holds something else
+    that has a report, such as one of the runs.
     """
     folder = writable_folder(folder)
-    with replacing(folder / "results.csv") as temporary, temporary.open("w", newline="") as file:
+    if any((folder / name).exists() for name in (SETTINGS_FILE, METRICS_FILE)) or (
+        (folder / "report.json").exists() and not (folder / TABLE_FILE).exists()
+    ):
+        raise FileExistsError(
+            f"{folder} holds a run or a report of another kind: give another output folder"
+        )
+    with replacing(folder / TABLE_FILE) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows([HEADER, *results(runs)])
     pictures = [
         Picture(plots.save(figure, folder / f"{name.replace('/', '_')}.png"), caption)
@@ -147,8 +158,9 @@ def _ends(name: str, curve: np.ndarray | None) -> str:
     values = np.array([]) if curve is None else curve[np.isfinite(curve[:, 1]), 1]
     if not len(values):
         return "—"
-    lowest = f" (lowest {values.min():.3f})" if name.endswith("nll") else ""
-    return f"{values[0]:.3f} → {values[-1]:.3f}{lowest}"
+    shown = number_format([values[0], values[-1]])
+    lowest = f" (lowest {values.min():{shown}})" if name.endswith("nll") else ""
+    return f"{values[0]:{shown}} → {values[-1]:{shown}}{lowest}"
 
 
 def differing(runs: Sequence[FinishedRun]) -> Table:

@@ -10,6 +10,7 @@ import numpy as np
 
 from crystaljax import plots
 from crystaljax.evaluation.report import Table
+from crystaljax.numbers import number_format
 from crystaljax.tracking import read_metrics
 
 if TYPE_CHECKING:
@@ -40,5 +41,7 @@ def last_kl(folder: Path) -> float:
 
 def first_and_last(caption: str, curves: Mapping[str, np.ndarray]) -> Table:
     """The ends of curves [n, 2] of (step, value) by label."""
-    rows = [[label, *(f"{x:.3f}" for x in curve[[0, -1], 1])] for label, curve in curves.items()]
+    ends = {label: curve[[0, -1], 1] for label, curve in curves.items()}
+    shown = number_format(x for each in ends.values() for x in each)
+    rows = [[label, *(f"{x:{shown}}" for x in each)] for label, each in ends.items()]
     return Table(caption, [["", "first", "last"], *rows])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,12 +19,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def best_evaluated(found: Evaluation, crystals: Crystals) -> BestStructures:
+def best_evaluated(
+    found: Evaluation, crystals: Crystals, log_prob: np.ndarray | None = None
+) -> BestStructures:
     """The samples of lowest energy above hull; without energies, the first valid ones.
 
-    crystals: those evaluated; the evaluation may count further samples that are no crystals.
+    Args:
+      crystals: those evaluated; the evaluation may count further samples that are no crystals.
+      log_prob: log-probability (nats) of each crystal, to show it in the table.
     """
     n = found.n
+    if log_prob is not None:
+        padded = np.pad(log_prob, (0, n - len(log_prob)), constant_values=np.nan)
+        found = replace(found, columns={**found.columns, "log_prob": padded})
     if ENERGY in found.columns:
         energy = np.asarray(found.columns[ENERGY], float)
         caption, score = "Samples of lowest energy above hull", -energy

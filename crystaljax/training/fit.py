@@ -147,7 +147,7 @@ def fit(
             value = float(metrics[loss])
             if not math.isfinite(value):
                 raise _not_finite(value, step, data.save_batch(step, folder))
-            progress.update(bar, completed=done, description=f"{title}, {loss} {value:.3f}")
+            progress.update(bar, completed=done, description=f"{title}, {loss} {value:.4g}")
             seconds = time.perf_counter() - clock
             due = done % validation_steps == 0 or done == n_steps
             found = validated(done) if due else {}

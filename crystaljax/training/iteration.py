@@ -198,7 +198,7 @@ def iterate(
                 )
             numbers[f"{name}/{'pairs' if method.size == 2 else 'samples'}"] = len(rows)
             track(numbers | rollout.metrics | clock.seconds, iteration + 1)
-            text = f"{name.upper()}, reward {rollout.metrics['reward/mean']:.3f}"
+            text = f"{name.upper()}, reward {rollout.metrics['reward/mean']:.4g}"
             progress.update(bar, completed=iteration + 1, description=text)
             method.after(iteration + 1, state.params)
             checkpoints.save(iteration + 1, state, about, task.memory)

@@ -288,7 +288,7 @@ def reinforce(
                 )
             done = step + 1
             track(numbers | clock.seconds, done)
-            text = f"{title}, reward {numbers['reward/mean']:.3f}"
+            text = f"{title}, reward {numbers['reward/mean']:.4g}"
             progress.update(bar, completed=done, description=text)
             if checkpoints.due(done, config.save_every) or done == config.n_steps:
                 checkpoints.save(done, state, about, task.memory)

@@ -15,11 +15,6 @@
   let viewer = null;
   let chosen = null;
 
-  const number = (x, digits) => (x === null ? "–" : x.toFixed(digits));
-  const text = (value, column) =>
-    column.kind === "number" ? number(value, column.digits)
-      : column.kind === "flag" ? (value ? "yes" : "no") : value;
-
   function draw(view, cif) {
     view.removeAllModels();
     view.removeAllShapes();
@@ -52,24 +47,41 @@
     chosen = row;
     row.element.classList.add("chosen");
     title.textContent = columns.map((c, i) =>
-      c.kind === "text" ? row.cells[i] : `${c.name} ${text(row.cells[i], c)}`).join(" · ");
+      c.kind === "text" ? row.texts[i] : `${c.name} ${row.texts[i]}`).join(" · ");
     link.href = URL.createObjectURL(new Blob([row.cif], { type: "chemical/x-cif" }));
-    link.download = `${row.cells[0]}.cif`;
+    link.download = `${row.name}.cif`;
     if (viewer) nameElements(draw(viewer, row.cif));
   }
 
-  // "< 0.1" and "> 0.1" compare numbers, a number alone means at most; other texts are looked for.
+  // "≤ 0.1" and "> 1e-3" compare numbers, a number alone means at most; a sign alone is a filter
+  // that is being written. Of columns of texts, those that contain the words are kept.
+  const comparison = /^([<>≤≥]?)=?\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)$/i;
+
+  function limit(wanted) {
+    const found = wanted.replace(/[−–]/g, "-").replace(",", ".").match(comparison);
+    return found && { least: found[1] === ">" || found[1] === "≥", value: Number(found[2]) };
+  }
+
   function passes(value, column, filter) {
     if (filter.type === "checkbox") return !filter.checked || value;
     const wanted = filter.value.trim();
     if (!wanted) return true;
     if (column.kind !== "number") return value.toLowerCase().includes(wanted.toLowerCase());
-    const [, sign, limit] = wanted.match(/^([<>]?)=?\s*(-?[\d.]+)$/) || [];
-    if (limit === undefined) return true;
-    return value !== null && (sign === ">" ? value >= Number(limit) : value <= Number(limit));
+    const bound = limit(wanted);
+    if (!bound) return true;
+    return value !== null && (bound.least ? value >= bound.value : value <= bound.value);
+  }
+
+  // A number's filter that cannot be read keeps all rows, and is marked.
+  function mark(filter, column) {
+    const wanted = filter.value.trim();
+    const unread = column.kind === "number" && wanted !== "" && !limit(wanted);
+    filter.setAttribute("aria-invalid", unread);
+    filter.title = unread ? "Write a limit, such as ≤ 0.1 or > 2" : "";
   }
 
   function refresh() {
+    columns.forEach((column, i) => mark(filters[i], column));
     const kept = rows.filter((row) =>
       columns.every((column, i) => passes(row.cells[i], column, filters[i])));
     if (sorting.column !== null) {
@@ -92,7 +104,7 @@
     line.append(document.createElement("td"));
     columns.forEach((column, i) => {
       const cell = document.createElement("td");
-      cell.textContent = text(row.cells[i], column);
+      cell.textContent = row.texts[i];
       if (column.kind === "number") cell.className = "number";
       line.append(cell);
     });
