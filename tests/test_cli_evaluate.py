@@ -136,7 +136,7 @@ def test_two_judges_a_cache_and_pictures(
 
 
 def test_what_a_file_tells_of_its_crystals_stays(folder: Path, tmp_path: Path) -> None:
-    """Its columns are in the table, log-probabilities also on the page; what was not read is said."""
+    """Its columns are in the table, log-probabilities on the page too; lost rows have reasons."""
     with (folder / "samples.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for i, row in enumerate(rows):
