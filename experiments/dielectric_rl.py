@@ -29,7 +29,7 @@ from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
-from crystaljax.experiment.rewarded import Rewarded
+from crystaljax.experiment.rewarded import Rewarded, check_reward
 from crystaljax.experiment.run_folder import remade
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.base import RewardBatch
@@ -104,15 +104,24 @@ PRESETS = {
 }
 
 
-def main(config: Config) -> None:
-    setup = config.setup
-    if setup.reward:
+def check_merit(config: Config) -> None:
+    """Try the figure of merit on a few samples."""
+    check_reward(config, reward_of(config))
+
+
+def reward_of(config: Config) -> FigureOfMerit:
+    """The figure of merit; ValueError if another reward is given."""
+    if config.setup.reward:
         raise ValueError("--setup.reward: here the figure of merit is the reward")
+    return create_figure_of_merit(config.dielectric, config.band_gap, config.max_merit)
+
+
+def main(config: Config) -> None:
+    setup, merit = config.setup, reward_of(config)
     with (
         Experiment(config, setup.output, setup.tracking, "RL", checkpoints="rl") as experiment,
         Bench(setup) as bench,
     ):
-        merit = create_figure_of_merit(config.dielectric, config.band_gap, config.max_merit)
         task = bench.task(merit)
         config.report.check([*bench.columns, *PREDICTED])
         bench.record(experiment)
@@ -236,4 +245,4 @@ def candidate_table(
 
 
 if __name__ == "__main__":
-    run(main, PRESETS)
+    run(main, PRESETS, check=check_merit)

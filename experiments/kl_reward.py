@@ -20,10 +20,11 @@ import numpy as np
 from crystaljax import plots
 from crystaljax.evaluation.policies import Assessment, assess_crystals
 from crystaljax.evaluation.report import Report, Table
-from crystaljax.experiment.best import BestStructures
+from crystaljax.experiment.best import BestStructures, ReportConfig
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.experiment import Experiment, TrainingRun, summarize
 from crystaljax.experiment.main import run
+from crystaljax.experiment.rewarded import best_of, check_reward, rewarded
 from crystaljax.mcmc import MCMCConfig, run_chains
 from crystaljax.numbers import number_text
 from crystaljax.policies.base import Params, SamplingConfig
@@ -54,6 +55,8 @@ class Config:
     """Iterated DPO."""
     mcmc: MCMCConfig = field(default_factory=lambda: MCMCConfig(n_chains=100, n_steps=20))
     """Markov chains from the base model's samples."""
+    report: ReportConfig = field(default_factory=ReportConfig)
+    """The report. Its table of candidates is of the method that ends with the largest reward."""
 
     def __post_init__(self) -> None:
         check(self, taus=NOT_NEGATIVE)
@@ -108,6 +111,7 @@ def main(config: Config) -> None:
         Experiment(config, setup.output, setup.tracking, "report") as experiment,
         Bench(setup) as bench,
     ):
+        config.report.check(bench.columns)
         bench.record(experiment)
         base = bench.assess(bench.base, 0)
         methods: dict[str, Method] = {
@@ -145,16 +149,20 @@ def main(config: Config) -> None:
             f"Model {setup.model.name}; {config.ppo.n_steps * config.ppo.batch_size} rewarded"
             f" samples for each method, reward {bench.rewarded_by}{bench.guarded_by}."
         )
-        evaluations = {"base": base.evaluation}
-        evaluations |= {label: x.assessment.evaluation for label, x in found.items()}
+        evaluated = {"base": base, **{label: x.assessment for label, x in found.items()}}
+        values = rewarded(bench, evaluated)
+        if values is not None:
+            figures |= values.figures(evaluated)
+        first = max(found, key=lambda label: found[label].reward[-1])
         report = Report(
             "Reward against divergence",
-            evaluations,
+            {label: x.evaluation for label, x in evaluated.items()},
             experiment.pictures(figures),
-            [Table("The ends of the runs", rows)],
+            [Table("The ends of the runs", rows), *([] if values is None else [values.table()])],
             [words, *bench.notes],
         )
-        experiment.finish(report)
+        best = best_of(found[first].assessment, first, values, config.report.columns)
+        experiment.finish(report, best=best)
 
 
 class Method(NamedTuple):
@@ -203,4 +211,4 @@ def finish_run(one: TrainingRun, found: Assessment) -> None:
 
 
 if __name__ == "__main__":
-    run(main, PRESETS)
+    run(main, PRESETS, check=check_reward)

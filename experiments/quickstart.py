@@ -24,7 +24,7 @@ from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
-from crystaljax.experiment.rewarded import best_of, rewarded
+from crystaljax.experiment.rewarded import best_of, check_reward, rewarded
 from crystaljax.experiment.run_folder import remade
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 
@@ -85,4 +85,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run(main, Config)
+    run(main, Config, check=check_reward)

@@ -34,7 +34,7 @@ from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.experiment.curves import last_kl, rl_figures
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
-from crystaljax.experiment.rewarded import best_of, rewarded
+from crystaljax.experiment.rewarded import best_of, check_reward, rewarded
 from crystaljax.experiment.run_folder import remade
 from crystaljax.policies.base import Params, SamplingConfig, encode_writable
 from crystaljax.ranges import DECAY, FINITE, POSITIVE, at_least, check
@@ -269,4 +269,4 @@ def group_table(rates: dict[str, dict[str, list[Rate]]], config: Config) -> Tabl
 
 
 if __name__ == "__main__":
-    run(main, PRESETS)
+    run(main, PRESETS, check=check_reward)

@@ -49,7 +49,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 def resource(url: str, checksum: str | None = None) -> Resource:
-    return Resource("test", f"{url}/data.csv", "data.csv", "a test", checksum)
+    return Resource("test", "crystals", f"{url}/data.csv", "data.csv", "a test", checksum)
 
 
 @pytest.mark.parametrize(

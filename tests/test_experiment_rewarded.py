@@ -18,6 +18,7 @@ from crystaljax.experiment.best import ReportConfig
 from crystaljax.experiment.rewarded import Rewarded, best_of
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import Quantity
+from crystaljax.user_messages import MISTAKE
 
 FILE = """
 from crystaljax.rewards.user import reward
@@ -125,14 +126,21 @@ def test_a_reward_is_checked(
     files: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(monkeypatch, f"{files} --setup.reward mine.py:density --check")
-    said = capsys.readouterr().out
-    assert "(g/cm³)" in said and "s a crystal" in said
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(g/cm³)" in said and "s a crystal" in said and "they are not bounded" in said
     assert not Path("out").exists()
     with pytest.raises(SystemExit):
         run(monkeypatch, f"{files} --setup.reward mine.py:broken --check")
     said = capsys.readouterr()
     assert "no licence" in said.out
     assert "none of" in said.err and "could be judged" in said.err
+    # The run itself ends in its first step, with one line and the reasons.
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, f"{files} --setup.reward mine.py:broken --setup.n-samples 4")
+    said = capsys.readouterr()
+    assert caught.value.code == MISTAKE and "Traceback" not in said.err
+    (line,) = [line for line in said.err.splitlines() if line.startswith("quickstart.py: ")]
+    assert "no licence" in line and "--check" in line
 
 
 @pytest.mark.slow

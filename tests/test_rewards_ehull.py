@@ -181,7 +181,9 @@ def test_hulls_by_name_by_file_and_as_they_are(tmp_path: Path) -> None:
 
 def test_a_registered_hull_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "served.csv").write_text("formula,formation_energy_per_atom\nNaCl,-2\nKCl,-2\n")
-    there = Resource("mp-energies", (tmp_path / "served.csv").as_uri(), "mp.csv", "a test")
+    there = Resource(
+        "mp-energies", "energies", (tmp_path / "served.csv").as_uri(), "mp.csv", "a test"
+    )
     monkeypatch.setitem(RESOURCES, "mp-energies", there)
     monkeypatch.setenv("CRYSTALJAX_CACHE", str(tmp_path / "cache"))
     hull = load_hull("mp-energies")

@@ -63,7 +63,8 @@ def load(
         source = fetch(str(source))
     path = Path(source)
     if not path.exists():
-        names = ", ".join((PROTOTYPES, *RESOURCES))
+        known = (x.name for x in RESOURCES.values() if x.kind == "crystals")
+        names = ", ".join((PROTOTYPES, *known))
         raise FileNotFoundError(f"no file or folder {path}, nor a dataset of that name ({names})")
     settings = _settings(symprec, max_sites, max_atoms)
     root = Path(cache_dir) if cache_dir else default_cache_dir() / "datasets"

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
@@ -24,6 +25,8 @@ class Resource:
     """A file that can be downloaded."""
 
     name: str
+    kind: Literal["crystals", "energies", "weights"]
+    """Data sets of crystals, energies for hulls, or weights of models."""
     url: str
     filename: str
     description: str
@@ -58,15 +61,21 @@ RESOURCES = {
     for resource in (
         Resource(
             "mp20-train",
+            "crystals",
             f"{_CDVAE}/train.csv",
             "mp20-train.csv",
             "MP-20 (Xie et al. 2021), 27,136 Materials Project crystals of up to 20 atoms",
             "sha256:133bab58dba02d316f9f91174839f17802dce648be4e8659d1a42b32b97fa01d",
         ),
-        Resource("mp20-val", f"{_CDVAE}/val.csv", "mp20-val.csv", "MP-20, 9,047 crystals"),
-        Resource("mp20-test", f"{_CDVAE}/test.csv", "mp20-test.csv", "MP-20, 9,046 crystals"),
+        Resource(
+            "mp20-val", "crystals", f"{_CDVAE}/val.csv", "mp20-val.csv", "MP-20, 9,047 crystals"
+        ),
+        Resource(
+            "mp20-test", "crystals", f"{_CDVAE}/test.csv", "mp20-test.csv", "MP-20, 9,046 crystals"
+        ),
         Resource(
             "alex20-train",
+            "crystals",
             f"{_ALEX}/alex20/train.csv",
             "alex20-train.csv",
             "Alex-20 (Cao & Wang 2025), 1,071,694 Alexandria crystals within 0.1 eV/atom",
@@ -75,6 +84,7 @@ RESOURCES = {
         ),
         Resource(
             "alex20-val",
+            "crystals",
             f"{_ALEX}/alex20/val.csv",
             "alex20-val.csv",
             "Alex-20, 133,962 crystals",
@@ -83,6 +93,7 @@ RESOURCES = {
         ),
         Resource(
             "alex20-test",
+            "crystals",
             f"{_ALEX}/alex20/test.csv",
             "alex20-test.csv",
             "Alex-20, 133,962 crystals",
@@ -91,6 +102,7 @@ RESOURCES = {
         ),
         Resource(
             "alexandria-hull",
+            "energies",
             f"{_ALEX}/convex_hull_pbe_2023.12.29.json.bz2",
             "convex_hull_pbe_2023.12.29.json.bz2",
             "Entries on the PBE convex hull of Alexandria, 2023-12-29 (CC BY 4.0)",
@@ -98,6 +110,7 @@ RESOURCES = {
         ),
         Resource(
             "mp-energies",
+            "energies",
             f"{_FIGSHARE}/52080797",
             "2025-02-01-mp-energies.csv.gz",
             "Formation energies of the Materials Project, with Matbench Discovery (CC BY 4.0)",
@@ -105,6 +118,7 @@ RESOURCES = {
         ),
         Resource(
             "mp-entries",
+            "energies",
             f"{_FIGSHARE}/40344436",
             "2023-02-07-mp-computed-structure-entries.json.gz",
             "Every entry of the Materials Project, 2023-02-07, with Matbench Discovery (CC BY 4.0)",
@@ -112,6 +126,7 @@ RESOURCES = {
         ),
         Resource(
             "nequix-mp-1",
+            "weights",
             f"{_NEQUIX}/7c2854de8e754b1a60274c7d9d2e014989ed632e/models/nequix-mp-1.nqx",
             "nequix-mp-1.nqx",
             "Weights of Nequix, trained on MPtrj (MIT)",
@@ -120,6 +135,7 @@ RESOURCES = {
         ),
         Resource(
             "nequix-oam-1",
+            "weights",
             f"{_NEQUIX}/9c852a9c4cce69ae5e75bc5a2cf670be21ff8c28/models/nequix-oam-1.nqx",
             "nequix-oam-1.nqx",
             "Weights of Nequix, trained on OMat24, sAlex and MPtrj (MIT)",
@@ -128,7 +144,12 @@ RESOURCES = {
         ),
         *(
             Resource(
-                name, f"{_MATGL}/{name}", name, "A MEGNet of matgl (BSD-3)", f"sha256:{digest}"
+                name,
+                "weights",
+                f"{_MATGL}/{name}",
+                name,
+                "A MEGNet of matgl (BSD-3)",
+                f"sha256:{digest}",
             )
             for name, digest in _MEGNET_FILES.items()
         ),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import tyro
-from rich.console import Console
 
 from crystaljax.user_messages import plain_messages
 
@@ -24,6 +23,7 @@ def run(
     description: str | None = None,
     *,
     prepared: bool = True,
+    check: Callable[[C], None] | None = None,
 ) -> None:
     """Call `main` with the configuration that the command line asks for.
 
@@ -33,10 +33,10 @@ def run(
       description: printed by --help; the class's docstring if not given.
       prepared: set JAX up first (`runtime.prepare`). Benchmarks whose first calls are to compile
         leave it as it is.
+      check: tries the reward of a configuration, as of `rewarded.check_reward`.
 
     SystemExit with a line on stderr for a user's mistake, as of the `crystaljax` command;
-    `--debug` shows the traceback. `--check` has the reward of a configuration with a set-up of
-    crystals judge a few samples, instead of calling `main`.
+    `--debug` shows the traceback. `--check` calls `check` instead of `main`.
     """
     program, *arguments = sys.argv
     debug = DEBUG in arguments
@@ -56,10 +56,12 @@ def run(
             from crystaljax.runtime import prepare
 
             prepare()
-        if CHECK in arguments:
-            check(config)
-        else:
+        if CHECK not in arguments:
             main(config)
+        elif check is None:
+            raise ValueError(f"{CHECK}: this script has no reward of crystals to try on a few")
+        else:
+            check(config)
 
 
 def with_parts(config: C, arguments: Sequence[str]) -> C:
@@ -87,14 +89,3 @@ def _with_part(config: Any, path: Sequence[str]) -> Any:
     if found is getattr(config, path[0]):
         return config
     return dataclasses.replace(config, **{path[0]: found})
-
-
-def check(config: Any) -> None:
-    """Try the reward of a configuration; ValueError if it has none of crystals, or it fails."""
-    from crystaljax.experiment.crystals import Setup
-    from crystaljax.experiment.rewarded import check_reward
-
-    setup = getattr(config, "setup", None)
-    if not isinstance(setup, Setup):
-        raise ValueError("this script has no reward of crystals to check")
-    check_reward(setup, Console())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -18,8 +18,8 @@ from crystaljax.evaluation.report import Table
 from crystaljax.experiment.best import BestStructures, Score
 from crystaljax.experiment.crystals import Bench, Setup
 from crystaljax.pareto import pareto_plot
-from crystaljax.rewards.base import RewardBatch
-from crystaljax.rewards.bounds import Quantity
+from crystaljax.rewards.base import Reward, RewardBatch
+from crystaljax.rewards.bounds import Quantity, quantity_of
 from crystaljax.training.rollouts import judge
 from crystaljax.validity import structure_valid
 
@@ -104,11 +104,22 @@ def best_of(
     return BestStructures.of(found, caption, score, rewards, columns)
 
 
-def check_reward(setup: Setup, console: Console) -> None:
+class WithSetup(Protocol):
+    """A configuration with a set-up of crystals."""
+
+    @property
+    def setup(self) -> Setup:
+        """Model, data, judge and reward."""
+        ...
+
+
+def check_reward(config: WithSetup, own: Reward | None = None) -> None:
     """Judge a few samples of the set-up's model by its reward, and say what came of it.
 
-    ValueError if none of them can be judged.
+    own: the reward of the script, if it is not that of the set-up. ValueError if no sample can be
+    judged.
     """
+    setup, console = config.setup, Console()
     with Bench(setup) as bench:
         asked = [setup.condition] * MOST_TRIED
         samples = bench.policy.sample(bench.base, asked, setup.seed, setup.sampling)
@@ -120,10 +131,13 @@ def check_reward(setup: Setup, console: Console) -> None:
                 f"none of {MOST_TRIED} samples is a crystal as asked: nothing to judge"
             )
         crystals = samples.crystals[rows]
+        reward, title = own or bench.reward, f"{bench.rewarded_by}: {bench.quantity.label}"
+        if own is not None:
+            title = quantity_of(own).label
         start = time.perf_counter()
-        batch = judge(bench.reward, crystals, np.ones(len(rows), bool))
+        batch = judge(reward, crystals, np.ones(len(rows), bool))
         seconds = time.perf_counter() - start
-        table = ConsoleTable(title=f"{bench.rewarded_by}: {bench.quantity.label}")
+        table = ConsoleTable(title=title)
         for name in ("formula", "space group", "reward", "reason"):
             table.add_column(name)
         for formula, group, value, ok, reason in zip(
@@ -132,10 +146,11 @@ def check_reward(setup: Setup, console: Console) -> None:
         ):
             table.add_row(formula, str(group), f"{value:.6g}" if ok else "–", reason or "")
         console.print(table)
-        low, high = bench.task().bounds.limits
+        low, high = bench.task(reward).bounds.limits
+        kept = f" In training, rewards are kept within [{low:g}, {high:g}]."
         console.print(
-            f"{seconds / len(rows):.3g} s a crystal, loading and compiling included. In training,"
-            f" rewards are kept within [{low:g}, {high:g}]."
+            f"{seconds / len(rows):.3g} s a crystal, loading and compiling included."
+            + (kept if np.isfinite([low, high]).any() else " In training, they are not bounded.")
         )
         if not batch.ok.any():
             raise ValueError(f"none of {len(rows)} crystals could be judged: see the reasons above")

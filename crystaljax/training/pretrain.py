@@ -78,7 +78,7 @@ def pretrain(
         config,
         folder,
         track,
-        title="pretraining",
+        title="maximum likelihood",
         loss="nll",
         unit="crystals",
         identity=policy.identity,
