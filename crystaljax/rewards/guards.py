@@ -232,7 +232,7 @@ def _create(source: str, number: float | None, guarding: Guarding) -> Guard:
     options = {} if number is None else {second[0]: number}
     try:
         return OfFunction(from_function(function, **options))
-    except TypeError as error:
+    except ValueError as error:
         raise ValueError(f"the guard {source} cannot be made: {error}") from error
 
 
