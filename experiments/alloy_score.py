@@ -75,13 +75,13 @@ def main(config: Config) -> None:
     with Experiment(config, config.output, config.tracking, "score") as experiment:
         lists = load_lists(config.data.lists)
         train, validation = candidates(lists.bcc, lists.b2, config.data.pairs)
-        reference = data_reference(config.data, lists, train, validation, family)
         cache = config.reward.cache or experiment.folder / "rewards.sqlite"
         experiment.describe(lists=config.data.lists, database=config.reward.engine.database)
         found: dict[str, list[AlloyEvaluation]] = {}
         notes = []
         with AlloyReward(replace(config.reward, cache=cache)) as judge:
             lists.check(judge)
+            reference = data_reference(config.data, lists, train, validation, judge)
             notes += judge.limits if any(every.texts for _, every in outputs) else []
             for number, (label, every) in enumerate(outputs):
                 chosen, n_other = every.of_elements(lists.elements)
@@ -94,7 +94,8 @@ def main(config: Config) -> None:
                     notes.append(f"{path.name}: the phases of {n} candidates of {label}.")
         table = table_one(found, config.baseline)
         table.write(experiment.folder)
-        sets = over_seeds.element_set_table({k: v for k, v in found.items() if v[0].candidates})
+        proposed = {k: v for k, v in found.items() if v[0].candidates}
+        sets = over_seeds.element_set_table(proposed, tags=family.tags)
         for label, evaluations in found.items():
             for n, one in enumerate(evaluations):
                 summarize(experiment.main.tracker, f"{label} {n}", one)

@@ -21,9 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from crystaljax.alloys import family
 from crystaljax.alloys.baselines.optimize import SearchConfig
-from crystaljax.alloys.composition import TAGS
 from crystaljax.alloys.dataset import PairsConfig
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward, RulesConfig
 from crystaljax.experiment.alloy_contest import (
@@ -72,9 +70,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     """Data of supervised fine-tuning."""
-    model: TextModelConfig = field(
-        default_factory=lambda: TextModelConfig(cutting="symbols", added_tokens=TAGS.tokens)
-    )
+    model: TextModelConfig = field(default_factory=lambda: TextModelConfig(cutting="symbols"))
     """Model to train."""
     generation: GenerationConfig = field(
         default_factory=lambda: GenerationConfig(max_new_tokens=48, batch_size=100)
@@ -172,7 +168,11 @@ the defaults of transformers' Trainer."""
 
 PAPER = Config(
     data=DataConfig(
-        template="alloy_triple", pairs=PairsConfig(decimals=2), held=False, covered="space"
+        template="alloy_triple",
+        tag_tokens=False,
+        pairs=PairsConfig(decimals=2),
+        held=False,
+        covered="space",
     ),
     model=TextModelConfig(
         lora=LoraConfig(rank=8, alpha=32.0, targets=("q_proj", "v_proj")),
@@ -232,8 +232,7 @@ CONTEST = replace(
 
 FCC_L12 = replace(
     _SMALL,
-    data=DataConfig(lists="fcc-l12", template=""),
-    model=replace(_SMALL.model, added_tokens=family.FCC_L12.tags.tokens),
+    data=DataConfig(lists="fcc-l12"),
     reward=replace(
         _SMALL.reward, family="fcc-l12", rules=RulesConfig(b2_from=873.15, others_from=873.15)
     ),

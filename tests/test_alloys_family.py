@@ -12,7 +12,9 @@ from test_alloys_reward import GOOD, POOR, TEMPERATURES, equilibria, mixture
 
 from crystaljax.alloys.baselines.dialogue import verdicts
 from crystaljax.alloys.baselines.optimize import SearchConfig, search
+from crystaljax.alloys.baselines.shots import KnownPhases, ShotsConfig, shot_prompts
 from crystaljax.alloys.baselines.space import Space
+from crystaljax.alloys.baselines.tuning import first_instruction
 from crystaljax.alloys.composition import (
     TAGS,
     Candidate,
@@ -382,6 +384,30 @@ def test_templates_of_a_family_have_its_tags() -> None:
                 assert all(tag in text for tag in family.tags.tokens), (name, template)
 
 
+def test_no_prompt_of_a_family_names_another_ones_phases() -> None:
+    """Also the first instruction of tuning; the plain prompts do not state the rules."""
+    elements = ("Al", "Cr", "Ni")
+    foreign = {"bcc-b2": ("FCC", "L12"), "fcc-l12": ("BCC", "B2", "body-centred")}
+    for name, family in FAMILIES.items():
+        for template in asdict(family.prompts).values():
+            loaded = load_template(template)
+            text = " ".join((loaded.user, loaded.system, loaded.completion, *loaded.clauses))
+            assert not any(word in text for word in foreign[name]), template
+        plain = ShotsConfig.of(family.prompts, elements, plain=True)
+        (asked,) = shot_prompts(1, config=plain)
+        assert first_instruction(elements, family=family) == asked[-1]["content"]
+        assert family.tags.tokens[0] in asked[-1]["content"]
+        for words in ("equilibrium", "On cooling", "10 %"):
+            assert words not in asked[-1]["content"], name
+        (known,) = shot_prompts(
+            1, ["one"], replace(plain, shots=1), KnownPhases(("Cr",), ("AlNi",))
+        )
+        assert (
+            "one" in known[-1]["content"]
+            and f"{family.tags.precipitate} phases: AlNi" in (known[-1]["content"])
+        )
+
+
 def test_tags(tmp_path: Path) -> None:
     import re
 
@@ -395,6 +421,10 @@ def test_tags(tmp_path: Path) -> None:
     assert write_candidate(candidate, TAGS) == str(candidate)
     bad = text.replace("30<", "much<")
     assert read_candidate(bad, tags=tags)[1] == "the L12 volume is no number"
+    none = text.replace("30<", "0<")
+    assert read_candidate(none, tags=tags)[1] == (
+        "a share of precipitate of 0 %, which is not between 0 and 100"
+    )
 
 
 def test_searches_write_the_tags() -> None:

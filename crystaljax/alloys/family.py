@@ -218,7 +218,8 @@ FCC_L12 = AlloyFamily(
     {"al-co-cr-ni": Roles(("Ni", "Co", "Cr", "Al"), ("Ni", "Co"), ("Al", "Cr"))},
     Prompts(
         "alloy_fcc_l12_short",
-        *("alloy_fcc_l12",) * 4,
+        *("alloy_fcc_l12",) * 3,
+        plain="alloy_fcc_l12_plain",
         evaluator="alloy_fcc_l12_evaluator",
         revision="alloy_fcc_l12_revision",
         review="alloy_fcc_l12_review",
