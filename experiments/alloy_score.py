@@ -72,6 +72,7 @@ def main(config: Config) -> None:
         raise ValueError("nothing to compare: give --files or --drift")
     family = load_family(config.reward.family)
     outputs = [(label, read_outputs(path, family.tags)) for label, path in pairs]
+    check_kinds(outputs)
     with Experiment(config, config.output, config.tracking, "score") as experiment:
         lists = load_lists(config.data.lists)
         train, validation = candidates(lists.bcc, lists.b2, config.data.pairs)
@@ -125,6 +126,16 @@ def labelled(files: Sequence[str]) -> list[tuple[str, str]]:
     if wrong := [file for file, (*_, path) in zip(files, pairs, strict=True) if not path]:
         raise ValueError(f"files are LABEL=PATH, not {', '.join(wrong)}")
     return [(label, path) for label, _, path in pairs]
+
+
+def check_kinds(outputs: Sequence[tuple[str, Outputs]]) -> None:
+    """ValueError if a label has files of texts and others of compositions."""
+    texts = {label for label, every in outputs if every.texts is not None}
+    if both := sorted(texts & {label for label, every in outputs if every.texts is None}):
+        raise ValueError(
+            f"{', '.join(both)}: files of texts and of compositions have different metrics, and"
+            " need labels of their own"
+        )
 
 
 def evaluation(judge: AlloyReward, reference: AlloyReference, outputs: Outputs) -> AlloyEvaluation:

@@ -12,8 +12,8 @@ trains a new model of a million parameters; a seed took 30 minutes on two cores,
 for equilibria. Give --seeds 0 1 2 for errors over seeds. Run it again with the same --output to go
 on after an interruption: nothing is computed twice. The report, with the paper's table 1, is in
 OUTPUT. `fcc-l12` does the same for γ/γ′ alloys. `contest` compares all ways to learn and to search
-at the same number of equilibria; its table is contest.csv in OUTPUT. It can be interrupted after
-every method and seed.
+at the same number of equilibria, without those that curated the lists of phases that models learn
+from; its table is contest.csv in OUTPUT. It can be interrupted after every method and seed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from pathlib import Path
 
 from crystaljax.alloys.baselines.optimize import SearchConfig
 from crystaljax.alloys.dataset import PairsConfig
+from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward, RulesConfig
 from crystaljax.experiment.alloy_contest import (
     ContestConfig,
     Entrant,
     Teaching,
     compete,
+    curation_note,
     finish_contest,
 )
 from crystaljax.experiment.alloy_report import finish
@@ -268,7 +270,8 @@ def main(config: Config) -> None:
         with AlloyReward(replace(reward, cache=cache)) as judge:
             if config.contest.calls:
                 found = {seed: contested(config, experiment, judge, seed) for seed in config.seeds}
-                finish_contest(experiment, judge.family, found, judge.limits)
+                remarks = curation_note(load_lists(config.data.lists)), *judge.limits
+                finish_contest(experiment, judge.family, found, remarks)
                 return
             runs = [seeded(config, experiment, judge, seed) for seed in config.seeds]
             finish(experiment, judge, runs)

@@ -260,9 +260,10 @@ class AlloyReward(ServedReward):
     `RewardBatch.failures` counts them. Equal mixtures are computed once.
 
     The reward's uncertainty is in `info` (see `doubt`). "missing" and "extrapolated" count the
-    pairs and the triples of a candidate's elements without interaction parameters. "bound" is a
-    lower bound of the reward: with the error of the lattice model, all rules broken where the
-    database lacks interactions (`AlloyConfig.lack`), and the smallest one of all databases.
+    pairs and the triples of a candidate's elements without interaction parameters, nan where that
+    is unknown. "bound" is a lower bound of the reward: with the error of the lattice model if it is
+    used, all rules broken where the database is known to lack interactions (`AlloyConfig.lack`),
+    and the smallest one of all databases.
     "databases" is the number of databases that judge, and "spread" the range of their rewards.
 
     Errors: see `create_engine`, `load_family`, `Pool`; ValueError for mixing another family by
@@ -358,7 +359,7 @@ class AlloyReward(ServedReward):
         unknown = {name: np.full(len(keys), np.nan) for name in names}
         judged = replace(judged, info=unknown | dict(judged.info))
         _check_raised(judged, self.family)
-        judged = with_bound(judged, keys, self.engine.missing, self.family, self.config.lack)
+        judged = with_bound(judged, keys, self.engine, self.family, self.config.lack)
         if not self._others:
             return judged
         rows = [
@@ -392,6 +393,7 @@ class AlloyReward(ServedReward):
         """Everything that rewards depend on besides the text, for journals."""
         config = self.config
         cautious = " cautious" if config.cautious else ""
+        cautious += "" if self.engine.modelled or not config.cautious else " without an error"
         cautious += " of triples" if config.lack == "triples" else ""
         others = "".join(f" and {other._identity()}" for other in self._others)
         settings = f"{config.mix_by} {config.invalid} {config.failed}"
