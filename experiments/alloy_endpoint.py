@@ -11,7 +11,9 @@ known phases, --reviewed 1000 runs the loop of a generator and an evaluator that
 
 Every answer is written to disk at once: run the same command again to go on after an interruption.
 --endpoint.max-requests and --endpoint.max-total-tokens bound the cost of each way of asking (not of
-tuning). The table is in OUTPUT.
+tuning). The table is in OUTPUT, beside the published one; coverage and novelty as in the paper need
+--data.covered space and --data.known FILE. Models that `alloys.py` trained get into one table with
+these by `alloy_score.py --files`, from their journals.
 """
 
 from __future__ import annotations
