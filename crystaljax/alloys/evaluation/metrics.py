@@ -263,8 +263,8 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
             "cautious reward",
             told["bound"],
             "",
-            "Eq. 1 at least: with the error of the lattice model, all rules broken where the"
-            " database is thin, and the least by other databases",
+            "Eq. 1 at least: with the error of the lattice model if it is used, all rules broken"
+            " where the database is known to be thin, and the least by other databases",
         ),
         Measure.mean(
             "thin database (%)",
