@@ -11,7 +11,9 @@ known phases, --reviewed 1000 runs the loop of a generator and an evaluator that
 
 Every answer is written to disk at once: run the same command again to go on after an interruption.
 --endpoint.max-requests and --endpoint.max-total-tokens bound the cost of each way of asking (not of
-tuning). The table is in OUTPUT.
+tuning). The table is in OUTPUT, beside the published one; coverage and novelty as in the paper need
+--data.covered space and --data.known FILE. Models that `alloys.py` trained get into one table with
+these by `alloy_score.py --files`, from their journals.
 """
 
 from __future__ import annotations
@@ -48,13 +50,14 @@ from crystaljax.alloys.baselines.tuning import TuningConfig, tuned_prompt
 from crystaljax.alloys.composition import Candidate, write_candidate
 from crystaljax.alloys.dataset import candidates
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation, AlloyReference, evaluate_alloys
+from crystaljax.alloys.evaluation.published import published
 from crystaljax.alloys.evaluation.table_one import table_one
-from crystaljax.alloys.family import load_family
 from crystaljax.alloys.known import formulas
 from crystaljax.alloys.lists import PhaseLists, load_lists
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
 from crystaljax.data.files import replacing
 from crystaljax.evaluation.report import Report
+from crystaljax.experiment.alloys import DataConfig, data_reference
 from crystaljax.experiment.experiment import Experiment, summarize
 from crystaljax.experiment.main import run
 from crystaljax.rewards.pool import PoolConfig
@@ -116,9 +119,8 @@ class Config:
     """Also ask with a prompt that is tuned for diversity. Needs the extra dspy."""
     tuning: TuningConfig = field(default_factory=TuningConfig)
     """Settings of the tuning."""
-    lists: str = "alcocrni"
-    """Lists of phases. Their candidates are the examples, the reference and the known phases; see
-    `alloys.py`."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Lists of phases. Their candidates are the examples, the reference and the known phases."""
     reward: AlloyConfig = field(
         default_factory=lambda: AlloyConfig(pool=PoolConfig(kind="processes", n_workers=2))
     )
@@ -137,17 +139,16 @@ def main(config: Config) -> None:
     with Experiment(
         config, config.output, config.tracking, "endpoint", vary=HOW_TO_ASK
     ) as experiment:
-        lists = load_lists(config.lists)
-        train, validation = candidates(lists.bcc, lists.b2)
-        family = load_family(config.reward.family)
-        reference = AlloyReference.of(f"{config.lists}/train", train, validation, family=family)
+        lists = load_lists(config.data.lists)
+        train, validation = candidates(lists.bcc, lists.b2, config.data.pairs)
         cache = config.reward.cache or experiment.folder / "rewards.sqlite"
         reward = replace(config.reward, cache=cache)
         experiment.use("model", config.model)
-        experiment.describe(lists=config.lists, database=reward.engine.database)
+        experiment.describe(lists=config.data.lists, database=reward.engine.database)
         found: dict[str, AlloyEvaluation] = {}
         with AlloyReward(reward) as judge:
             lists.check(judge)
+            reference = data_reference(config.data, lists, train, validation, judge)
             asking = Asking(config, lists, train, judge, reference)
             for shots in config.shots:
                 prompts = shot_prompts(
@@ -167,12 +168,11 @@ def main(config: Config) -> None:
                 found["tuned prompt"] = asking.answers("tuned", prompts, identify=True)
         table = table_one(found)
         table.write(experiment.folder)
+        tables = [table.table, *published(table, judge.family)]
         for label, evaluation in found.items():
             summarize(experiment.main.tracker, label, evaluation)
         title = f"Superalloys proposed by {config.model or config.endpoint.model}"
-        experiment.finish(
-            Report(title, {}, tables=[table.table], notes=[*asking.notes, *judge.limits])
-        )
+        experiment.finish(Report(title, {}, tables=tables, notes=[*asking.notes, *judge.limits]))
 
 
 class Asking:
@@ -214,8 +214,9 @@ class Asking:
             n = min(len(self.examples), N_TUNING)
             chosen = rng.choice(len(self.examples), n, replace=False)
             examples = [self.examples[i] for i in chosen]
-            elements, tuning = self.lists.elements, self.config.tuning
-            prompt = tuned_prompt(self.config.endpoint, examples, elements, tuning, self.tags)
+            endpoint, tuning = self.config.endpoint, self.config.tuning
+            elements, family = self.lists.elements, self.judge.family
+            prompt = tuned_prompt(endpoint, examples, elements, tuning, family)
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(prompt), encoding="utf-8")
         return tuple(json.loads(path.read_text(encoding="utf-8")))

@@ -72,16 +72,17 @@ def main(config: Config) -> None:
         raise ValueError("nothing to compare: give --files or --drift")
     family = load_family(config.reward.family)
     outputs = [(label, read_outputs(path, family.tags)) for label, path in pairs]
+    check_kinds(outputs)
     with Experiment(config, config.output, config.tracking, "score") as experiment:
         lists = load_lists(config.data.lists)
         train, validation = candidates(lists.bcc, lists.b2, config.data.pairs)
-        reference = data_reference(config.data, lists, train, validation, family)
         cache = config.reward.cache or experiment.folder / "rewards.sqlite"
         experiment.describe(lists=config.data.lists, database=config.reward.engine.database)
         found: dict[str, list[AlloyEvaluation]] = {}
         notes = []
         with AlloyReward(replace(config.reward, cache=cache)) as judge:
             lists.check(judge)
+            reference = data_reference(config.data, lists, train, validation, judge)
             notes += judge.limits if any(every.texts for _, every in outputs) else []
             for number, (label, every) in enumerate(outputs):
                 chosen, n_other = every.of_elements(lists.elements)
@@ -94,7 +95,8 @@ def main(config: Config) -> None:
                     notes.append(f"{path.name}: the phases of {n} candidates of {label}.")
         table = table_one(found, config.baseline)
         table.write(experiment.folder)
-        sets = over_seeds.element_set_table({k: v for k, v in found.items() if v[0].candidates})
+        proposed = {k: v for k, v in found.items() if v[0].candidates}
+        sets = over_seeds.element_set_table(proposed, tags=family.tags)
         for label, evaluations in found.items():
             for n, one in enumerate(evaluations):
                 summarize(experiment.main.tracker, f"{label} {n}", one)
@@ -124,6 +126,16 @@ def labelled(files: Sequence[str]) -> list[tuple[str, str]]:
     if wrong := [file for file, (*_, path) in zip(files, pairs, strict=True) if not path]:
         raise ValueError(f"files are LABEL=PATH, not {', '.join(wrong)}")
     return [(label, path) for label, _, path in pairs]
+
+
+def check_kinds(outputs: Sequence[tuple[str, Outputs]]) -> None:
+    """ValueError if a label has files of texts and others of compositions."""
+    texts = {label for label, every in outputs if every.texts is not None}
+    if both := sorted(texts & {label for label, every in outputs if every.texts is None}):
+        raise ValueError(
+            f"{', '.join(both)}: files of texts and of compositions have different metrics, and"
+            " need labels of their own"
+        )
 
 
 def evaluation(judge: AlloyReward, reference: AlloyReference, outputs: Outputs) -> AlloyEvaluation:

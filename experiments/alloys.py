@@ -12,8 +12,8 @@ trains a new model of a million parameters; a seed took 30 minutes on two cores,
 for equilibria. Give --seeds 0 1 2 for errors over seeds. Run it again with the same --output to go
 on after an interruption: nothing is computed twice. The report, with the paper's table 1, is in
 OUTPUT. `fcc-l12` does the same for γ/γ′ alloys. `contest` compares all ways to learn and to search
-at the same number of equilibria; its table is contest.csv in OUTPUT. It can be interrupted after
-every method and seed.
+at the same number of equilibria, without those that curated the lists of phases that models learn
+from; its table is contest.csv in OUTPUT. It can be interrupted after every method and seed.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from crystaljax.alloys import family
 from crystaljax.alloys.baselines.optimize import SearchConfig
-from crystaljax.alloys.composition import TAGS
 from crystaljax.alloys.dataset import PairsConfig
+from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward, RulesConfig
 from crystaljax.experiment.alloy_contest import (
     ContestConfig,
     Entrant,
     Teaching,
     compete,
+    curation_note,
     finish_contest,
 )
 from crystaljax.experiment.alloy_report import finish
@@ -72,9 +72,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     """Data of supervised fine-tuning."""
-    model: TextModelConfig = field(
-        default_factory=lambda: TextModelConfig(cutting="symbols", added_tokens=TAGS.tokens)
-    )
+    model: TextModelConfig = field(default_factory=lambda: TextModelConfig(cutting="symbols"))
     """Model to train."""
     generation: GenerationConfig = field(
         default_factory=lambda: GenerationConfig(max_new_tokens=48, batch_size=100)
@@ -172,7 +170,11 @@ the defaults of transformers' Trainer."""
 
 PAPER = Config(
     data=DataConfig(
-        template="alloy_triple", pairs=PairsConfig(decimals=2), held=False, covered="space"
+        template="alloy_triple",
+        tag_tokens=False,
+        pairs=PairsConfig(decimals=2),
+        held=False,
+        covered="space",
     ),
     model=TextModelConfig(
         lora=LoraConfig(rank=8, alpha=32.0, targets=("q_proj", "v_proj")),
@@ -232,8 +234,7 @@ CONTEST = replace(
 
 FCC_L12 = replace(
     _SMALL,
-    data=DataConfig(lists="fcc-l12", template=""),
-    model=replace(_SMALL.model, added_tokens=family.FCC_L12.tags.tokens),
+    data=DataConfig(lists="fcc-l12"),
     reward=replace(
         _SMALL.reward, family="fcc-l12", rules=RulesConfig(b2_from=873.15, others_from=873.15)
     ),
@@ -269,7 +270,8 @@ def main(config: Config) -> None:
         with AlloyReward(replace(reward, cache=cache)) as judge:
             if config.contest.calls:
                 found = {seed: contested(config, experiment, judge, seed) for seed in config.seeds}
-                finish_contest(experiment, judge.family, found, judge.limits)
+                remarks = curation_note(load_lists(config.data.lists)), *judge.limits
+                finish_contest(experiment, judge.family, found, remarks)
                 return
             runs = [seeded(config, experiment, judge, seed) for seed in config.seeds]
             finish(experiment, judge, runs)

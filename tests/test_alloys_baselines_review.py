@@ -152,3 +152,23 @@ def test_behind_an_endpoint_and_gone_on_with(
             assert found.rounds == [2] * n
             asked.append(len(stub.bodies))
     assert asked == [8, 12, 12]
+
+
+@pytest.mark.parametrize(
+    ("answer", "valid"),
+    [
+        ("Valid. Nothing invalid in it.", True),
+        ("**Valid**", True),
+        ("Verdict: valid.", True),
+        ("Invalid: NiAl is no valid matrix", False),
+        ("This is not valid, because the BCC is ordered.", False),
+        ("Not valid.", False),
+        ("It isn't a valid candidate.", False),
+        ("Verdict: Invalid. A valid one would have more Cr.", False),
+        ("To be valid, the BCC must be stable; so this is invalid.", False),
+        ("Good.", False),
+    ],
+)
+def test_verdicts_of_a_model(answer: str, valid: bool) -> None:
+    (verdict,) = ModelEvaluator(lambda chats: [answer], ("Al", "Cr"))([TEXT])
+    assert verdict == Verdict(valid, answer)

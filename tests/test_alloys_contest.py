@@ -1,6 +1,8 @@
 """Parts of the contest on alloys: what is chosen, counted and timed."""
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ pytest.importorskip("qwix")
 
 from crystaljax.alloys.baselines.optimize import SearchConfig
 from crystaljax.alloys.family import BCC_B2
+from crystaljax.alloys.lists import load_lists
 from crystaljax.experiment.alloy_contest import (
     ContestConfig,
     Entrant,
@@ -18,6 +21,7 @@ from crystaljax.experiment.alloy_contest import (
     _Clock,
     best_of,
     compete,
+    curation_note,
     finish_contest,
     measures,
     n_systems,
@@ -171,4 +175,22 @@ def test_all_methods_have_as_many_candidates_judged(tmp_path: Path) -> None:
     ) as experiment:
         page = finish_contest(experiment, BCC_B2, {0: found, 1: found})
     assert "SFT + TPE" in page.read_text(encoding="utf-8")
+    assert "The first by best reward" in page.read_text(encoding="utf-8")
     assert len((tmp_path / "out" / "contest.csv").read_text().splitlines()) == 1 + len(found)
+
+
+def test_a_method_of_which_nothing_is_known_is_not_first(tmp_path: Path) -> None:
+    """It is the first in the table, and has no best reward."""
+    none = Entrant(samples(("Cr", np.nan), ("V", np.nan)), 8, 1.0)
+    found = {"random": none, "SFT": Entrant(FEW, 8, 1.0), "DPO": Entrant(FEW.first(2), 8, 1.0)}
+    lists = load_lists("alcocrni")
+    with Experiment(
+        ContestConfig(), tmp_path / "out", TrackingConfig(mode="disabled"), "contest"
+    ) as experiment:
+        finish_contest(experiment, BCC_B2, {0: found}, [curation_note(lists)])
+    notes = json.loads((tmp_path / "out" / "report.json").read_text())["notes"]
+    assert "The first by best reward: SFT -0.1, DPO -0.2." in notes
+    (curated,) = [note for note in notes if "curation" in note]
+    # Its provenance: 802 of BCC and 61 of B2.
+    assert "110 matrices and 17 precipitates, for which 863 compositions" in curated
+    assert "an unknown number of" in curation_note(replace(lists, provenance={}))

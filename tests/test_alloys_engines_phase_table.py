@@ -1,5 +1,6 @@
 """Figure 9's table of phases, written and read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from crystaljax.alloys.engines.phase_table import (
     read_phase_table,
     write_phase_table,
 )
-from crystaljax.alloys.engines.table import composition_key
+from crystaljax.alloys.engines.table import composition_key, write_table
 from crystaljax.alloys.engines.thermodynamics import Equilibria, Row
+from crystaljax.alloys.lattice import BCC
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward, EngineConfig, RulesConfig
 from crystaljax.alloys.reward import rule_rewards as rewards
 
@@ -54,8 +56,25 @@ def test_the_paper_s_rows(file: Path, tmp_path: Path) -> None:
 def test_as_an_engine(file: Path) -> None:
     engine = EngineConfig(str(file), "table")
     temperatures = (373.15, 1073.15, 1173.15, 2273.15)
-    with AlloyReward(AlloyConfig(engine, temperatures=temperatures)) as judge:
-        assert judge.judge_texts([TEXT]).value[0] == pytest.approx(-100.02)
+    config = AlloyConfig(engine, temperatures=temperatures)
+    with AlloyReward(config) as judge:
+        found, limits = judge.judge_texts([TEXT]), judge.limits
+    assert found.value[0] == pytest.approx(-100.02)
+    # Lattice parameters are the table's, not the model's; what its database lacks is unknown.
+    np.testing.assert_array_equal(found.info["bound"], found.value)
+    assert np.isnan([*found.info["missing"], *found.info["extrapolated"]]).all()
+    assert limits == [
+        "It is not known which interactions of elements figure_9.csv lacks.",
+        "The cautious reward has no error of lattice parameters taken off, and no rule is in doubt"
+        " in it, whatever figure_9.csv lacks.",
+    ]
+    upper = file.rename(file.with_name("FIGURE_9.CSV"))
+    with AlloyReward(replace(config, engine=EngineConfig(str(upper), "table"))) as judge:
+        np.testing.assert_array_equal(judge.judge_texts([TEXT]).value, found.value)
+    write_table(file.with_suffix(".npz"), read_phase_table(upper)[1])
+    kept = EngineConfig(str(file.with_suffix(".npz")), "table")
+    with AlloyReward(replace(config, engine=kept)) as judge:  # which may be the model's
+        assert judge.judge_texts([TEXT]).info["bound"][0] == pytest.approx(-100.02 - BCC.error)
 
 
 def test_round_trip_keeps_the_rewards(tmp_path: Path) -> None:
@@ -107,7 +126,10 @@ def test_names_that_are_not_thermo_calc_s(tmp_path: Path) -> None:
     [
         ("Quantity", "Amount", "has no column Quantity"),
         (",0.16,", ",much,", "line 2: could not convert string to float: 'much'"),
-        ("BCC_B2#1,0,", "BCC_B2#1,maybe,", "line 2: IsOrdered is 0 or 1, not 'maybe'"),
+        ("BCC_B2#1,0,", "BCC_B2#1,maybe,", "line 2: IsOrdered of BCC_B2#1 is 0 or 1, not 'maybe'"),
+        ("BCC_B2#2,1,2.93", "BCC_B2#2,,2.93", "line 3: IsOrdered of BCC_B2#2 is 0 or 1, not ''"),
+        ("61.65,2273.15,", "61.65,nan,", "line 6: Temperature is a finite number of K .* not nan"),
+        ("61.65,2273.15,", "61.65,0,", "line 6: Temperature is a finite number of K .* not 0"),
         ("Cr33Fe67,MnAl2Fe,61.65,2273.15", "Qq,AlNi,50,2273.15", "line 6: the unknown element Qq"),
     ],
 )
@@ -115,6 +137,14 @@ def test_what_is_no_table(file: Path, old: str, new: str, told: str) -> None:
     file.write_text(PAPER.replace(old, new))
     with pytest.raises(PhaseTableError, match=told):
         read_phase_table(file)
+
+
+def test_a_candidate_that_occurs_twice(file: Path) -> None:
+    once = read_phase_table(file)[1]
+    file.write_text(PAPER + PAPER.partition("\n")[2])
+    candidates, twice = read_phase_table(file)
+    assert len(candidates) == 1 and twice.solved.all()
+    np.testing.assert_array_equal(rewards(twice).value, rewards(once).value)
 
 
 def test_an_empty_table(file: Path) -> None:

@@ -126,3 +126,8 @@ def test_element_map_has_every_element(tokens: TokenDivergence, tmp_path: Path) 
     assert rows == ["Al", "Cr", "Ni"]
     assert len(figure.axes[0].texts) == 6
     save(figure, tmp_path / "elements.png")
+    renamed = {"<BCC>": "<FCC>", "</BCC>": "</FCC>", "<B2>": "<L12>", "</B2>": "</L12>"}
+    pieces = [renamed.get(piece, piece) for piece in PIECES + VOLUME]
+    others = divergence(pieces, [0.1] * len(pieces))
+    ticks = element_heat_map(others, FCC_L12.tags).axes[0].get_xticklabels()
+    assert [one.get_text().split()[0] for one in ticks] == ["FCC", "FCC", "L12", "L12"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from crystaljax.alloys.composition import master
+from crystaljax.alloys.composition import Candidate, master, write_candidate
 from crystaljax.alloys.dataset import all_pairs
 from crystaljax.alloys.evaluation.metrics import (
     AlloyEvaluation,
@@ -20,10 +20,17 @@ from crystaljax.alloys.evaluation.metrics import (
     evaluate_alloys,
     evaluate_mixtures,
 )
-from crystaljax.alloys.evaluation.novelty import COVERAGE, NOVELTY, FeatureSpace
+from crystaljax.alloys.evaluation.novelty import (
+    COVERAGE,
+    NOVELTY,
+    FeatureSpace,
+    magpie_features,
+    nearest,
+)
 from crystaljax.alloys.evaluation.table_one import table_one
-from crystaljax.alloys.family import BCC_B2
+from crystaljax.alloys.family import BCC_B2, FCC_L12
 from crystaljax.evaluation.report import Report
+from crystaljax.rewards.base import RewardBatch
 
 NEW = "<BCC>Cr10W90</BCC> <B2>TiRu</B2> <B2_Volume>20</B2_Volume>"
 TEXTS = [str(TRAINING[0]), str(TRAINING[1]), NEW, "I do not know."]
@@ -151,6 +158,35 @@ def test_novelty_to_known_alloys(features) -> None:  # type: ignore[no-untyped-d
     assert apart[1] == pytest.approx(0, abs=1e-9)
     assert "3 known alloys" in rate.description
     assert "novel to known" not in evaluation().values
+
+
+def test_features_are_of_the_mixture_that_is_judged() -> None:
+    """By mole as the rewards, also of elements without atomic volumes, such as Mg."""
+    by_mole = AlloyReference.of("train", TRAINING, mix_by="mole")
+    expected = magpie_features([master(one, "mole") for one in TRAINING])
+    found = by_mole.training / np.where(by_mole.space.weight, by_mole.space.weight, np.nan)
+    varies = by_mole.space.weight > 0
+    np.testing.assert_allclose((found + by_mole.space.centre)[:, varies], expected[:, varies])
+    volumes = magpie_features([master(one) for one in TRAINING])
+    assert np.abs(volumes - expected).max() > 1e-3
+    light = [Candidate({"Al": 1.0}, {"Al": 1.0, "Mg": 1.0}, 40.0), Candidate(*LIGHT, 50.0)]
+    reference = AlloyReference.of("train", light, mix_by="mole")
+    assert nearest(reference.training, reference.training) == pytest.approx(0.0, abs=1e-6)
+    with pytest.raises(ValueError, match="features are known of none of 2 training candidates"):
+        AlloyReference.of("train", light)
+
+
+LIGHT = {"Mg": 1.0}, {"Al": 1.0, "Cu": 1.0}
+
+
+def test_the_phases_are_named_by_the_family() -> None:
+    texts = [write_candidate(one, FCC_L12.tags) for one in TRAINING]
+    found = judged([str(one) for one in TRAINING], [[1, 1, 1, 1]] * len(TRAINING), 0.02)
+    info = {"mismatch": found.info["mismatch"], "read": found.info["read"]}
+    info |= {name: np.ones(len(texts)) for name in FCC_L12.rules}
+    reference = AlloyReference.of("train", TRAINING, family=FCC_L12)
+    evaluated = evaluate_alloys(texts, RewardBatch.from_values(found.value, info), reference)
+    assert "distinct pairs of FCC and L12" in evaluated["unique pairs @100"].description
 
 
 def test_compositions_of_other_models() -> None:

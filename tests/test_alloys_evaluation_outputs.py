@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pymatgen.core import Structure
 
 from crystaljax.alloys.evaluation.outputs import Outputs, read_outputs
 
@@ -33,12 +35,34 @@ def test_texts(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_outputs(path) == Outputs([TEXT, "none"], None)
     path = tmp_path / "samples.txt"
-    path.write_text(f"{TEXT}\nnone\n\n")
-    assert read_outputs(path) == Outputs([TEXT, "none"], None)
+    path.write_bytes(f"{TEXT}\nnone \n\n".encode() + b"caf\xe9\n")  # not UTF-8
+    assert read_outputs(path) == Outputs([TEXT, "none ", "caf\ufffd"], None)
+
+
+def test_requests_that_failed_are_no_samples(tmp_path: Path) -> None:
+    """A request of an endpoint that failed, and succeeded when it was asked again."""
+    path = tmp_path / "0_shot.jsonl"
+    lines = [{"endpoint": {}}, {"text": None, "reason": "500"}, {"text": TEXT, "reason": None}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_outputs(path) == Outputs([TEXT], None)
+    for name, entries in (("failed", lines[:2]), ("dialogues", [{"dialogues": [0]}])):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        with pytest.raises(ValueError, match=rf"{name}\.jsonl has no texts .*generator\.jsonl"):
+            read_outputs(path)
+
+
+def test_crystals_in_json_lines(tmp_path: Path) -> None:
+    path = tmp_path / "crystals.jsonl"
+    path.write_text(
+        json.dumps(Structure(2.9 * np.eye(3), ["Al", "Ni"], [[0] * 3, [0.5] * 3]).as_dict()) + "\n"
+    )
+    assert read_outputs(path).mixtures == [{"Al": 1.0, "Ni": 1.0}]
 
 
 def test_formulas(tmp_path: Path) -> None:
-    for name, content in (("a.txt", "AlNi2\n?\n"), ("a.csv", "Formula,x\nAlNi2,1\n?,2\n")):
+    csv = "Formula,x\nAlNi2,1\n?,2\n"
+    for name, content in (("a.txt", "AlNi2\n?\n"), ("a.csv", csv), ("b.CSV", csv)):
         (tmp_path / name).write_text(content)
         assert read_outputs(tmp_path / name).mixtures == [{"Al": 1.0, "Ni": 2.0}, None]
 

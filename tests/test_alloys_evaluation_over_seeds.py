@@ -21,6 +21,7 @@ from crystaljax.alloys.evaluation.over_seeds import (
     rule_changes,
 )
 from crystaljax.alloys.evaluation.tokens import NUMERALS, ElementTable
+from crystaljax.alloys.family import FCC_L12
 
 REFERENCE = AlloyReference.of("train", TRAINING, config=CONFIG)
 GOOD, BAD = (1, 1, 1, 1), (0, 1, 1, 1)
@@ -51,6 +52,9 @@ def test_element_sets(found: dict[str, list[AlloyEvaluation]]) -> None:
     assert element_set_shares([evaluation(["none"], [BAD])]) == []
     (b2,) = element_set_shares(found["SFT"][:1], 1, "b2")
     assert (b2.name, b2.value) == ("Al-Ni (%)", 50)
+    assert table.caption == "Commonest sets of elements in the BCC, over seeds"
+    other = element_set_table(found, tags=FCC_L12.tags)
+    assert other.caption == "Commonest sets of elements in the FCC, over seeds"
 
 
 def test_win_draw_loss(found: dict[str, list[AlloyEvaluation]]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from alloy_samples import TRAINING
 from test_alloys_evaluation_metrics import NEW, TEXTS, evaluation
 
+from crystaljax.alloys.evaluation.metrics import AlloyReference, evaluate_mixtures
 from crystaljax.alloys.evaluation.table_one import TableOne, plus_minus, table_one
 from crystaljax.evaluation.rates import Measure
 from crystaljax.tracking import Tracker
@@ -71,6 +72,13 @@ def test_wandb_takes_the_columns(tmp_path: Path) -> None:
 )
 def test_as_many_digits_as_the_error(value: float, error: float, text: str) -> None:
     assert plus_minus(Measure("", value, error, "", 1, "")) == text
+
+
+def test_texts_and_compositions_have_labels_of_their_own() -> None:
+    reference = AlloyReference.of("train", TRAINING)
+    runs = [evaluation(), evaluate_mixtures([{"Al": 1.0}], reference)]
+    with pytest.raises(ValueError, match="runs of 'mine' have different metrics, as texts and"):
+        table_one({"SFT": evaluation(), "mine": runs})
 
 
 def test_an_unknown_baseline() -> None:

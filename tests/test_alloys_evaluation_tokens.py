@@ -10,13 +10,14 @@ import pytest
 
 from crystaljax.alloys.evaluation.tokens import (
     ALLOY_TOKENS,
-    COLUMNS,
     NUMERALS,
     by_element,
+    columns,
     element_table,
     read_element_tables,
     write_element_tables,
 )
+from crystaljax.alloys.family import FCC_L12
 
 if TYPE_CHECKING:
     from crystaljax.text.divergence import TokenDivergence
@@ -40,7 +41,9 @@ def test_symbols_and_amounts_by_phase() -> None:
     nats = [9.0, 1, 2, 3, 4, 5, 9, 9, 9, 6, 7, 8, 9, *[9] * len(VOLUME)]
     found = by_element(divergence(PIECES + VOLUME, nats, copies=2))
     assert found.symbols == ("Al", "Cr", "Ni")
-    assert COLUMNS == ("BCC element", "BCC amount", "B2 element", "B2 amount")
+    assert columns() == ("BCC element", "BCC amount", "B2 element", "B2 amount")
+    told = ("FCC element", "FCC amount", "L12 element", "L12 amount")
+    assert columns(FCC_L12.tags) == told
     nan = np.nan
     expected = [[nan, nan, 6, nan], [5, nan, nan, nan], [3, 7, 7, 8]]
     np.testing.assert_array_equal(found.mean, expected)

@@ -2,15 +2,19 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from alloy_samples import TRAINING, judged
 from alloy_tables import b2, bcc, liquid, sigma, table
 from test_alloys_reward import GOOD, POOR, TEMPERATURES, equilibria, mixture
 
 from crystaljax.alloys.baselines.dialogue import verdicts
 from crystaljax.alloys.baselines.optimize import SearchConfig, search
+from crystaljax.alloys.baselines.shots import KnownPhases, ShotsConfig, shot_prompts
 from crystaljax.alloys.baselines.space import Space
+from crystaljax.alloys.baselines.tuning import first_instruction
 from crystaljax.alloys.composition import (
     TAGS,
     Candidate,
@@ -22,8 +26,15 @@ from crystaljax.alloys.composition import (
 )
 from crystaljax.alloys.engines.phase_table import read_phase_table
 from crystaljax.alloys.engines.table import composition_key, write_table
-from crystaljax.alloys.evaluation.metrics import AlloyReference, evaluate_alloys
-from crystaljax.alloys.family import BCC_B2, FAMILIES, FCC_L12, AlloyRule, load_family
+from crystaljax.alloys.evaluation.metrics import AlloyReference, duels, evaluate_alloys
+from crystaljax.alloys.family import (
+    BCC_B2,
+    FAMILIES,
+    FCC_L12,
+    NOT_RULES,
+    AlloyRule,
+    load_family,
+)
 from crystaljax.alloys.lattice import FCC
 from crystaljax.alloys.reward import (
     AlloyConfig,
@@ -34,7 +45,8 @@ from crystaljax.alloys.reward import (
     rule_rewards,
 )
 from crystaljax.alloys.rules import VERSION, Part
-from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.base import RewardBatch, RewardError
+from crystaljax.rewards.pool import PoolConfig
 from crystaljax.text.prompts import load_template
 
 FIFTH = """
@@ -155,7 +167,8 @@ def test_a_rule_that_fails_costs_the_item_it_fails_for() -> None:
     found = table([[bcc(0.5), b2(0.5)], [liquid(1.0)]], [[bcc(1.0)], [liquid(1.0)]])
     judged = rule_rewards(found, family=family)
     assert judged.ok.tolist() == [True, False]
-    assert judged.reasons[1] == "unknown: odd"
+    assert judged.reasons[1] == "the rule odd raises RuntimeError: too much"
+    assert judged.transient.tolist() == [False, True]  # it may be mended: not kept in caches
     wrong = BCC_B2.with_rule("wrong", AlloyRule(lambda *_: np.array([0.5, 1.0]), 1.0, "wrong"))
     with pytest.raises(ValueError, match="the rule wrong must tell 1, 0 or nan of each of 2"):
         rule_rewards(found, family=wrong)
@@ -174,8 +187,121 @@ def test_what_is_no_family(fifth: str, tmp_path: Path) -> None:
         load_family(f"{tmp_path}/none.py:family")
     with pytest.raises(ValueError, match="the name 'mismatch' of a rule is taken"):
         BCC_B2.with_rule("mismatch", BCC_B2.rules["coexist"])
-    with pytest.raises(ValueError, match="must not be negative"):
-        AlloyRule(BCC_B2.rules["coexist"].check, -1.0, "")
+    for cost in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="finite number and must not be negative"):
+            AlloyRule(BCC_B2.rules["coexist"].check, cost, "")
+    for lowest in ("solvus_from", ""):
+        with pytest.raises(ValueError, match=r"have no temperature '.*one of coexist_from"):
+            AlloyRule(BCC_B2.rules["coexist"].check, 1.0, "", lowest=lowest)
+    with pytest.raises(ValueError, match="lowest must be a temperature in K, not -1"):
+        AlloyRule(BCC_B2.rules["coexist"].check, 1.0, "", lowest=-1.0)
+
+
+@pytest.mark.parametrize("name", ["value", "text", "SMACT_valid", "win", "mismatch", "bound"])
+def test_rules_have_names_of_their_own(name: str) -> None:
+    """A column or metric is not overwritten, however the family is made."""
+    rule = BCC_B2.rules["coexist"]
+    for made in (
+        lambda: BCC_B2.with_rule(name, rule),
+        lambda: replace(BCC_B2, rules={**BCC_B2.rules, name: rule}),
+    ):
+        with pytest.raises(ValueError, match=f"the name '{name}' of a rule is taken"):
+            made()
+    for metric in ("all rules", "mean reward", "thin database"):
+        with pytest.raises(ValueError, match="letters, digits and underscores only"):
+            BCC_B2.with_rule(metric, rule)
+    with pytest.raises(ValueError, match="at least one rule"):
+        replace(BCC_B2, rules={})
+
+
+def test_all_columns_and_metrics_are_reserved() -> None:
+    """Whatever an evaluation adds, no rule can have its name."""
+    known = [{"Al": 1.0, "Ni": 1.0}]
+    reference = AlloyReference.of("train", TRAINING, known=known)
+    found = judged([str(one) for one in TRAINING], [[1, 1, 1, 1]] * len(TRAINING), 0.01)
+    more = ("bound", "missing", "extrapolated", "databases", "spread", "failed_points")
+    info = {**found.info, **{name: np.zeros(len(TRAINING)) for name in more}}
+    evaluated = evaluate_alloys(
+        [str(one) for one in TRAINING], replace(found, info=info), reference
+    )
+    names = {one.name for one in evaluated.metrics} | {*evaluated.columns} | {*info}
+    names |= {one.name for one in duels(found.value, found.value, 0.1)}
+    rules = {*BCC_B2.rules}
+    assert rules <= names
+    assert {one for one in names - rules if one.isidentifier()} <= {*NOT_RULES}
+
+
+BROKEN = """
+import numpy as np
+from crystaljax.alloys.family import BCC_B2, AlloyRule
+
+def rule(check):
+    return lambda: BCC_B2.with_rule("fifth", AlloyRule(check, 1.0, "x"))
+
+raises = rule(lambda equilibria, lowest, parts: 1 / 0)
+none = rule(lambda equilibria, lowest, parts: None)
+half = rule(lambda equilibria, lowest, parts: np.full(len(equilibria), 0.5))
+dear = lambda: BCC_B2.with_rule("fifth", AlloyRule(BCC_B2.rules["coexist"].check, 388.5, "x"))
+
+def hot(equilibria, lowest, parts):
+    return np.full(len(equilibria), lowest == 1600.0)
+
+def own():
+    return BCC_B2.with_rule("fifth", AlloyRule(hot, 1.0, "x", lowest=1600.0))
+
+def late():
+    return BCC_B2.with_rule("fifth", AlloyRule(hot, 1.0, "x", lowest=2001.0))
+"""
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> AlloyConfig:
+    """A table of equilibria, and `broken.py` beside it."""
+    (tmp_path / "broken.py").write_text(BROKEN)
+    write_table(tmp_path / "table.npz", equilibria())
+    engine = EngineConfig(str(tmp_path / "table.npz"), "table")
+    return AlloyConfig(engine, temperatures=TEMPERATURES, family=f"{tmp_path}/broken.py")
+
+
+@pytest.mark.parametrize("kind", ["inline", "processes"])
+def test_a_rule_that_cannot_judge_stops_the_run(
+    broken: AlloyConfig, kind: Literal["inline", "processes"]
+) -> None:
+    pool = PoolConfig(kind=kind, n_workers=1)
+    for name, told in (
+        (
+            "raises",
+            "raises ZeroDivisionError: division by zero, and judges none of 2",
+        ),
+        ("none", "the rule fifth must tell 1, 0 or nan of each of"),
+        ("half", "the rule fifth must tell 1, 0 or nan of each of"),
+    ):
+        config = replace(broken, family=f"{broken.family}:{name}", pool=pool)
+        with AlloyReward(config) as reward, pytest.raises(RewardError, match=told):
+            reward.judge_texts([GOOD, POOR, "none"])
+
+
+def test_a_rule_that_raises_for_one_tells_why(broken: AlloyConfig) -> None:
+    with AlloyReward(replace(broken, family=f"{broken.family}:raises")) as reward:
+        found = reward.judge_texts([GOOD])
+    assert found.reasons == ["the rule fifth raises ZeroDivisionError: division by zero"]
+    assert found.value.tolist() == [-1500.0]
+
+
+def test_rules_cost_less_than_failures(broken: AlloyConfig) -> None:
+    """1111 + 388.5 + 1 Å of mismatch is worse than -1500."""
+    with pytest.raises(ValueError, match=r"has -1500\.5, less than a text that is no alloy"):
+        AlloyReward(replace(broken, family=f"{broken.family}:dear"))
+    with pytest.raises(ValueError, match="lower these, or the costs"):
+        AlloyReward(replace(broken, family="bcc-b2", invalid=-1000.0))
+    AlloyReward(replace(broken, family=f"{broken.family}:dear", failed=-1500.5)).close()
+
+
+def test_a_rule_with_a_temperature_of_its_own(broken: AlloyConfig) -> None:
+    with AlloyReward(replace(broken, family=f"{broken.family}:own")) as reward:
+        assert reward.judge_texts([GOOD, POOR]).info["fifth"].tolist() == [1, 1]
+    with pytest.raises(ValueError, match=r"fifth is from 2001 K, and the highest .* 2000"):
+        AlloyReward(replace(broken, family=f"{broken.family}:late"))
 
 
 def test_another_family_on_a_table(tmp_path: Path) -> None:
@@ -258,6 +384,30 @@ def test_templates_of_a_family_have_its_tags() -> None:
                 assert all(tag in text for tag in family.tags.tokens), (name, template)
 
 
+def test_no_prompt_of_a_family_names_another_ones_phases() -> None:
+    """Also the first instruction of tuning; the plain prompts do not state the rules."""
+    elements = ("Al", "Cr", "Ni")
+    foreign = {"bcc-b2": ("FCC", "L12"), "fcc-l12": ("BCC", "B2", "body-centred")}
+    for name, family in FAMILIES.items():
+        for template in asdict(family.prompts).values():
+            loaded = load_template(template)
+            text = " ".join((loaded.user, loaded.system, loaded.completion, *loaded.clauses))
+            assert not any(word in text for word in foreign[name]), template
+        plain = ShotsConfig.of(family.prompts, elements, plain=True)
+        (asked,) = shot_prompts(1, config=plain)
+        assert first_instruction(elements, family=family) == asked[-1]["content"]
+        assert family.tags.tokens[0] in asked[-1]["content"]
+        for words in ("equilibrium", "On cooling", "10 %"):
+            assert words not in asked[-1]["content"], name
+        (known,) = shot_prompts(
+            1, ["one"], replace(plain, shots=1), KnownPhases(("Cr",), ("AlNi",))
+        )
+        assert (
+            "one" in known[-1]["content"]
+            and f"{family.tags.precipitate} phases: AlNi" in (known[-1]["content"])
+        )
+
+
 def test_tags(tmp_path: Path) -> None:
     import re
 
@@ -271,6 +421,10 @@ def test_tags(tmp_path: Path) -> None:
     assert write_candidate(candidate, TAGS) == str(candidate)
     bad = text.replace("30<", "much<")
     assert read_candidate(bad, tags=tags)[1] == "the L12 volume is no number"
+    none = text.replace("30<", "0<")
+    assert read_candidate(none, tags=tags)[1] == (
+        "a share of precipitate of 0 %, which is not between 0 and 100"
+    )
 
 
 def test_searches_write_the_tags() -> None:

@@ -64,6 +64,32 @@ def test_a_table_of_entries(entries: Path) -> None:
     assert (few.bcc, few.b2) == ([{"Nb": 1.0}], [{"Al": 1.0, "Ni": 1.0}])
 
 
+def test_the_export_of_the_materials_project(tmp_path: Path) -> None:
+    """Its website's CSV has names of columns with blanks."""
+    path = tmp_path / "export.CSV"
+    path.write_text(
+        "Material ID,Formula,Crystal System,Space Group Symbol,Space Group Number,Sites,"
+        "Energy Above Hull,Band Gap\n"
+        "mp-90,Cr,Cubic,Im-3m,229,1,0.0,0\n"
+        "mp-1487,AlNi,Cubic,Pm-3m,221,2,0.0,0\n"
+        "mp-9,AlNi,Cubic,Pm-3m,221,16,0.0,0\n"
+    )
+    known = known_phases(path)
+    assert (known.bcc, known.b2) == ([{"Cr": 1.0}], [{"Al": 1.0, "Ni": 1.0}])
+    assert known.left_out == {"neither BCC nor B2": 1}
+    assert known_alloys(path, ("Al", "Ni")) == [{"Al": 1.0, "Ni": 1.0}]
+
+
+def test_texts_of_formulas_in_any_coding(tmp_path: Path) -> None:
+    for name, content in (
+        ("latin.txt", b"AlNi\nCr\xe9\n\n"),
+        ("wide.txt", "AlNi\nCré\n".encode("utf-16")),
+        ("packed.txt.gz", gzip.compress(b"AlNi\nCr\xe9\n")),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert read_compositions(tmp_path / name) == [{"Al": 1.0, "Ni": 1.0}, None], name
+
+
 def test_phases_by_name_and_a_packed_file(tmp_path: Path) -> None:
     path = tmp_path / "entries.csv.gz"
     lines = "Formula,Phase,e_above_hull\nCr33Fe67,A2,0.1\nMnAl2Fe,B2,0\nAl3Ti,L1_2,0\n"

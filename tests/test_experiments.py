@@ -351,9 +351,9 @@ def test_alloy_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
             *(monkeypatch, "alloy_endpoint.py", "--output out --endpoint.model any"),
             f"--endpoint.base-url {stub.url} --reward.pool.kind inline",
             "--reward.temperatures 600 1000 1400 --shots 0 1 --n-prompts 2 --n-dialogues 1",
-            "--revisions 1",
+            "--revisions 1 --data.covered space",
         )
-    assert Path("out/report.html").is_file()
+    assert "Table 1 of arXiv 2511.12036" in Path("out/report.html").read_text(encoding="utf-8")
 
 
 def test_alloy_endpoint_as_in_the_paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class Candidate:
     def __post_init__(self) -> None:
         if not 0 < self.b2_volume < 100:
             raise CompositionError(
-                f"a B2 volume of {self.b2_volume:g} %, which is not between 0 and 100"
+                f"a share of precipitate of {self.b2_volume:g} %, which is not between 0 and 100"
             )
 
     def __str__(self) -> str:

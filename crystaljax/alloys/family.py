@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,6 +31,7 @@ from crystaljax.alloys.lattice import BCC, FCC, Lattice
 from crystaljax.alloys.rules import (
     BCC_AND_B2,
     FCC_AND_L12,
+    LOWEST,
     Parts,
     Rule,
     coexist,
@@ -44,7 +46,11 @@ DEFAULT = "bcc-b2"
 
 @dataclass(frozen=True)
 class AlloyRule:
-    """A rule, the cost of breaking it, and its wording. ValueError for a negative cost."""
+    """A rule, the cost of breaking it, and its wording.
+
+    ValueError for a cost that is negative or not finite, and for a `lowest` that is neither a
+    temperature nor the name of one.
+    """
 
     check: Rule
     cost: float
@@ -52,12 +58,23 @@ class AlloyRule:
     """The requirement, for reports."""
     broken: str = ""
     """Statement that the rule is broken, for prompts; if empty it is made of `says`."""
-    lowest: str = ""
-    """Field of `RulesConfig` with the lowest temperature of the rule; if empty, there is none."""
+    lowest: str | float = 0.0
+    """Lowest temperature of the rule: in K, or the field of `reward.RulesConfig` that has it."""
 
     def __post_init__(self) -> None:
-        if not self.cost >= 0:
-            raise ValueError(f"the cost of breaking a rule must not be negative, as {self.cost}")
+        if not (isfinite(self.cost) and self.cost >= 0):
+            raise ValueError(
+                "the cost of breaking a rule must be a finite number and must not be negative, as"
+                f" {self.cost}"
+            )
+        if isinstance(self.lowest, str):
+            if self.lowest not in LOWEST:
+                raise ValueError(
+                    f"the rules have no temperature {self.lowest!r}: lowest is a number of K, or"
+                    f" one of {', '.join(LOWEST)}"
+                )
+        elif not (isfinite(self.lowest) and self.lowest >= 0):
+            raise ValueError(f"lowest must be a temperature in K, not {self.lowest}")
 
     @property
     def complaint(self) -> str:
@@ -86,7 +103,10 @@ class Prompts:
 
 @dataclass(frozen=True)
 class AlloyFamily:
-    """Alloys of a matrix with precipitates."""
+    """Alloys of a matrix with precipitates.
+
+    ValueError if there is no rule, or the name of a rule is taken or no Python identifier.
+    """
 
     parts: Parts
     """Recognition of the two phases in equilibria."""
@@ -101,18 +121,31 @@ class AlloyFamily:
     """Lattice on which the precipitate orders. Engines use it to recognise phases of the database
     (their `kind`) and to compute lattice parameters and volumes."""
 
+    def __post_init__(self) -> None:
+        if not self.rules:
+            raise ValueError("a family of alloys needs at least one rule")
+        for name in self.rules:
+            if name in NOT_RULES:
+                raise ValueError(f"the name {name!r} of a rule is taken: give it another one")
+            if not name.isidentifier():  # names of metrics, such as "all rules", are none
+                raise ValueError(
+                    f"the name {name!r} of a rule must have letters, digits and underscores only"
+                )
+
     def with_rule(self, name: str, rule: AlloyRule) -> AlloyFamily:
-        """The family with an additional rule. ValueError if the name is taken."""
-        if name in self.rules or name in NOT_RULES:
-            raise ValueError(f"the name {name!r} of a rule is taken")
+        """The family with an additional rule. ValueError if the name is taken, and as above."""
+        if name in self.rules:
+            raise ValueError(f"the name {name!r} of a rule is taken: give it another one")
         return replace(self, rules=MappingProxyType({**self.rules, name: rule}))
 
 
 NOT_RULES = (
     *("mismatch", "failed_points", "read"),
     *("missing", "extrapolated", "bound", "databases", "spread"),
+    *("text", "value", "ok", "distance", "SMACT_valid", "Pauling_valid"),
+    *("readable", "novel", "win", "draw", "loss"),
 )
-"""Other columns of `RewardBatch.info`."""
+"""Other columns of `RewardBatch.info` and of evaluations, and metrics."""
 
 BCC_B2 = AlloyFamily(
     BCC_AND_B2,
@@ -185,7 +218,8 @@ FCC_L12 = AlloyFamily(
     {"al-co-cr-ni": Roles(("Ni", "Co", "Cr", "Al"), ("Ni", "Co"), ("Al", "Cr"))},
     Prompts(
         "alloy_fcc_l12_short",
-        *("alloy_fcc_l12",) * 4,
+        *("alloy_fcc_l12",) * 3,
+        plain="alloy_fcc_l12_plain",
         evaluator="alloy_fcc_l12_evaluator",
         revision="alloy_fcc_l12_revision",
         review="alloy_fcc_l12_review",

@@ -26,7 +26,7 @@ _FORMULA = ("formula", "formula_pretty", "pretty_formula", "composition", "full_
 _ENERGY = ("energy_above_hull", "e_above_hull")
 _PHASE = ("phase", "prototype")
 _GROUP = ("space_group", "spacegroup", "space_group_number", "spacegroup.number", "symmetry.number")
-_SITES = ("nsites", "n_sites", "num_sites")
+_SITES = ("nsites", "n_sites", "num_sites", "sites")
 _NAMES = {"bcc": "bcc", "a2": "bcc", "b2": "b2", "cscl": "b2"}
 _BCC_GROUP, _B2_GROUP = 229, 221
 _SHARE = 0.25  # share of an element's compounds from which a site counts as one of its roles
@@ -41,7 +41,8 @@ class KnownConfig:
     """Choice of known phases. ValueError for an empty range."""
 
     elements: tuple[str, ...] = PAPER_ELEMENTS
-    """Elements that entries may have; the paper's are the 26 of TCHEA7."""
+    """Elements that entries may have. By default the 19 of `composition.PAPER_ELEMENTS`; the paper
+    filters by the 26 of TCHEA7."""
     least: float = 0.0
     """eV/atom: the smallest energy above hull ..."""
     most: float = 0.25
@@ -142,16 +143,26 @@ def estimated_roles(known: Known) -> Roles:
 
 
 def read_compositions(path: str | PathLike[str]) -> list[dict[str, float] | None]:
-    """Amounts of each formula in a file: a CSV (.gz, .bz2) with a column of them, or one per line.
+    """Amounts of each formula in a file: a CSV with a column of them, or one per line.
 
-    None for an invalid formula. EntriesError without such a column; FileNotFoundError.
+    It may be compressed (.gz, .bz2). None for an invalid formula. EntriesError without such a
+    column; FileNotFoundError.
     """
     path = Path(path)
-    if ".csv" in path.suffixes:
-        formulas: Iterator[str] = (_value(line, _FORMULA) for line in _lines(path, _FORMULA))
-    else:
-        formulas = (line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    return [_amounts(formula) for formula in formulas]
+    if ".csv" in suffixes(path):
+        return [_amounts(_value(line, _FORMULA)) for line in _lines(path, _FORMULA)]
+    return [_amounts(line) for line in text_lines(path)]
+
+
+def suffixes(path: Path) -> set[str]:
+    """Suffixes of a file's name, in lower case."""
+    return {one.lower() for one in path.suffixes}
+
+
+def text_lines(path: Path) -> list[str]:
+    """Lines of a text file (.gz, .bz2) that are not blank; see `open_text`. FileNotFoundError."""
+    with open_text(path) as (file, _):
+        return [line for line in file.read().splitlines() if line.strip()]
 
 
 def _amounts(formula: str) -> dict[str, float] | None:
@@ -184,11 +195,14 @@ def formulas(compositions: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
 
 
 def _lines(path: Path, *columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Lines of a CSV file with lower-case column names; it must have one column of each group."""
+    """Lines of a CSV file by column, such as "space_group"; it must have one column of each group.
+
+    Names of columns are in lower case and without blanks: websites write "Space Group".
+    """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # tables with structures in them
     with open_text(path) as (file, _):
         reader = csv.DictReader(file)
-        names = [name.strip().lower() for name in reader.fieldnames or ()]
+        names = ["_".join(name.lower().split()) for name in reader.fieldnames or ()]
         for either in columns:
             if not set(either).intersection(names):
                 raise EntriesError(f"{path} has none of the columns {', '.join(either)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,14 +33,13 @@ from crystaljax.alloys.family import (
     family_identity,
     load_family,
 )
-from crystaljax.alloys.rules import NO_MISMATCH, VERSION, coexist, smallest_mismatch
-from crystaljax.rewards.base import Reasons, RewardBatch
+from crystaljax.alloys.rules import LOWEST, NO_MISMATCH, VERSION, coexist, smallest_mismatch
+from crystaljax.rewards.base import Reasons, RewardBatch, RewardError
 from crystaljax.rewards.completions import Completion
+from crystaljax.rewards.compose import failure
 from crystaljax.rewards.inputs import Items
 from crystaljax.rewards.pool import PoolConfig
 from crystaljax.rewards.serving import ServedReward
-
-log = logging.getLogger(__name__)
 
 AT_ONCE = 64
 """Number of compositions after which results are saved; each takes about a second."""
@@ -69,7 +67,7 @@ class RulesConfig:
     least at the temperatures themselves, as in the paper."""
 
     def __post_init__(self) -> None:
-        for name in _FROM:
+        for name in LOWEST:
             if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be a temperature in K, not {getattr(self, name)}")
         if self.max_failed < 0:
@@ -77,7 +75,7 @@ class RulesConfig:
 
     def check(self, temperatures: np.ndarray) -> None:
         """ValueError if a rule's lowest temperature is above all temperatures (K)."""
-        for name in _FROM:
+        for name in LOWEST:
             if getattr(self, name) > temperatures[-1]:
                 raise ValueError(
                     f"{name} is {getattr(self, name):g} K, and the highest temperature"
@@ -85,7 +83,8 @@ class RulesConfig:
                 )
 
 
-_FROM = ("coexist_from", "bcc_first_from", "b2_from", "others_from", "mismatch_from")
+class RuleError(RewardError, ValueError):
+    """Error: a rule of a family cannot judge at all, so that no reward is known."""
 
 
 def rule_rewards(
@@ -98,12 +97,14 @@ def rule_rewards(
     `info` has each rule (1 kept, 0 broken, nan unknown), "mismatch" (Å; nan where there is none)
     and "failed_points". Nothing is subtracted for the mismatch if the phases never coexist, and
     `rules.NO_MISMATCH` if they coexist only below `mismatch_from`. A candidate is not ok with too
-    many failed temperatures, an unknown rule, or an unknown lattice parameter that its mismatch
-    needs. ValueError if a rule does not return a number for each candidate.
+    many failed temperatures, an unknown rule, a rule that raises for it, or an unknown lattice
+    parameter that its mismatch needs. RuleError if a rule does not return 1, 0 or nan for each
+    candidate.
     """
-    kept = {
-        name: _kept(name, rule, equilibria, config, family) for name, rule in family.rules.items()
-    }
+    kept, raised = {}, [""] * len(equilibria)
+    for name, rule in family.rules.items():
+        kept[name], errors = _kept(name, rule, equilibria, config, family)
+        raised = [first or error for first, error in zip(raised, errors, strict=True)]
     parts, mismatch_from = family.parts, config.mismatch_from
     mismatch = smallest_mismatch(equilibria, mismatch_from, parts, crossing=config.crossing)
     ever, where_looked = (coexist(equilibria, t, parts) for t in (0.0, mismatch_from))
@@ -121,6 +122,8 @@ def rule_rewards(
         reason = None
         if failed[n] > allowed:
             reason = f"{failed[n]} temperatures failed: {first}"
+        elif raised[n]:
+            reason = raised[n]
         elif unknown and failed[n]:
             reason = f"unknown, for temperatures failed: {', '.join(unknown)} ({first})"
         elif unknown:
@@ -131,30 +134,51 @@ def rule_rewards(
         reasons.append(reason)
     info = dict(kept)
     info |= {"mismatch": mismatch, "failed_points": failed.astype(float)}
-    return RewardBatch.from_values(value, info, reasons)
+    # A rule that raises may be mended: what it cost is not kept in caches.
+    transient = np.array([bool(error) for error in raised], bool)
+    return RewardBatch.from_values(value, info, reasons, transient)
 
 
 def _kept(
     name: str, rule: AlloyRule, equilibria: Equilibria, config: RulesConfig, family: AlloyFamily
-) -> np.ndarray:
-    """float64 [C]: results of a rule; nan where it raises."""
-    lowest = getattr(config, rule.lowest) if rule.lowest else 0.0
+) -> tuple[np.ndarray, list[str]]:
+    """float64 [C]: results of a rule, nan where it raises; and what it raised there, else ""."""
+    n = len(equilibria)
     try:
-        kept = np.asarray(rule.check(equilibria, lowest, family.parts), float)
+        kept = np.asarray(rule.check(equilibria, _lowest(rule, config), family.parts), float)
     except Exception as error:  # noqa: BLE001 (a user's function)
-        if len(equilibria) > 1:
-            each = [
-                _kept(name, rule, equilibria[[n]], config, family) for n in range(len(equilibria))
-            ]
-            return np.concatenate(each)
-        log.warning("the rule %s cannot judge a composition: %r", name, error)
-        return np.full(len(equilibria), np.nan)
-    if kept.shape != (len(equilibria),) or not np.isin(kept[~np.isnan(kept)], (0, 1)).all():
-        raise ValueError(
-            f"the rule {name} must tell 1, 0 or nan of each of {len(equilibria)} compositions, not"
+        if n == 1:
+            return np.full(1, np.nan), [f"{_raises(name)} {failure(error)[0]}"]
+        each = [_kept(name, rule, equilibria[[row]], config, family) for row in range(n)]
+        return np.concatenate([one for one, _ in each]), [told for _, [told] in each]
+    if kept.shape != (n,) or not np.isin(kept[~np.isnan(kept)], (0, 1)).all():
+        raise RuleError(
+            f"the rule {name} must tell 1, 0 or nan of each of {n} compositions, not"
             f" an array of shape {kept.shape}: {kept.ravel()[:5]}"
         )
-    return kept
+    return kept, [""] * n
+
+
+def _lowest(rule: AlloyRule, config: RulesConfig) -> float:
+    """K: lowest temperature of a rule."""
+    lowest = rule.lowest
+    return float(getattr(config, lowest)) if isinstance(lowest, str) else lowest
+
+
+def _raises(name: str) -> str:
+    """Beginning of the reason of candidates for which a rule raises."""
+    return f"the rule {name} raises"
+
+
+def _check_raised(judged: RewardBatch, family: AlloyFamily) -> None:
+    """RuleError if a rule raises for several mixtures and judges none."""
+    for name in family.rules:
+        raised = [one for one in judged.reasons if one and one.startswith(_raises(name))]
+        if len(raised) > 1 and np.isnan(judged.info[name]).all():
+            raise RuleError(
+                f"{raised[0]}, and judges none of {len(judged)} mixtures: mend it, or let it"
+                " return nan where it cannot tell"
+            )
 
 
 class MixtureReward:
@@ -236,13 +260,16 @@ class AlloyReward(ServedReward):
     `RewardBatch.failures` counts them. Equal mixtures are computed once.
 
     The reward's uncertainty is in `info` (see `doubt`). "missing" and "extrapolated" count the
-    pairs and the triples of a candidate's elements without interaction parameters. "bound" is a
-    lower bound of the reward: with the error of the lattice model, all rules broken where the
-    database lacks interactions (`AlloyConfig.lack`), and the smallest one of all databases.
+    pairs and the triples of a candidate's elements without interaction parameters, nan where that
+    is unknown. "bound" is a lower bound of the reward: with the error of the lattice model if it is
+    used, all rules broken where the database is known to lack interactions (`AlloyConfig.lack`),
+    and the smallest one of all databases.
     "databases" is the number of databases that judge, and "spread" the range of their rewards.
 
     Errors: see `create_engine`, `load_family`, `Pool`; ValueError for mixing another family by
-    volume.
+    volume, for a rule from a temperature above all others, and for rules that cost more than
+    failures do. RuleError when a rule raises for all of several candidates, or returns anything
+    but 1, 0 and nan.
     """
 
     def __init__(self, config: AlloyConfig = AlloyConfig()) -> None:
@@ -251,9 +278,10 @@ class AlloyReward(ServedReward):
         kind = family.lattice.kind
         if {part.kind for part in family.parts} != {kind} and config.mix_by == "volume":
             raise ValueError(f"volumes are known of {kind} alone: mix other families by mole")
+        temperatures = ascending(config.temperatures)
+        self._check_rules(temperatures)
         # This process needs the engine, too: for its elements and its identity in caches.
         self.engine = create_engine(config.engine, family.lattice)
-        temperatures = ascending(config.temperatures)
         settings = config.engine, config.rules, config.temperatures, config.family
         super().__init__(
             lambda: MixtureReward(self.engine, config.rules, temperatures, family),
@@ -267,6 +295,24 @@ class AlloyReward(ServedReward):
             AlloyReward(replace(config, engine=other_engine(name, config.engine), others=()))
             for name in config.others
         ]
+
+    def _check_rules(self, temperatures: np.ndarray) -> None:
+        """ValueError for rules that no alloy can keep, or that cost more than failures do."""
+        config, rules = self.config, self.family.rules
+        for name, rule in rules.items():
+            lowest = _lowest(rule, config.rules)
+            if lowest > temperatures[-1]:
+                raise ValueError(
+                    f"the rule {name} is from {lowest:g} K, and the highest temperature"
+                    f" {temperatures[-1]:g} K: no alloy could keep it"
+                )
+        most = sum(rule.cost for rule in rules.values()) + NO_MISMATCH
+        if most > -max(config.invalid, config.failed):
+            raise ValueError(
+                f"an alloy that breaks all rules has {-most:g}, less than a text that is no alloy"
+                f" (invalid = {config.invalid:g}) or one that fails (failed = {config.failed:g}):"
+                " lower these, or the costs of the rules"
+            )
 
     def close(self) -> None:
         """End the workers and close the cache, including those of other databases."""
@@ -312,7 +358,8 @@ class AlloyReward(ServedReward):
         names = *self.family.rules, "mismatch", "failed_points"
         unknown = {name: np.full(len(keys), np.nan) for name in names}
         judged = replace(judged, info=unknown | dict(judged.info))
-        judged = with_bound(judged, keys, self.engine.missing, self.family, self.config.lack)
+        _check_raised(judged, self.family)
+        judged = with_bound(judged, keys, self.engine, self.family, self.config.lack)
         if not self._others:
             return judged
         rows = [
@@ -346,6 +393,7 @@ class AlloyReward(ServedReward):
         """Everything that rewards depend on besides the text, for journals."""
         config = self.config
         cautious = " cautious" if config.cautious else ""
+        cautious += "" if self.engine.modelled or not config.cautious else " without an error"
         cautious += " of triples" if config.lack == "triples" else ""
         others = "".join(f" and {other._identity()}" for other in self._others)
         settings = f"{config.mix_by} {config.invalid} {config.failed}"

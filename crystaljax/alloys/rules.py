@@ -27,6 +27,9 @@ than any mismatch of two metals, and equal to the smallest cost of a rule."""
 VERSION = 2
 """Changes when the same equilibria may get another reward."""
 
+LOWEST = ("coexist_from", "bcc_first_from", "b2_from", "others_from", "mismatch_from")
+"""Names of the lowest temperatures of rules, fields of `reward.RulesConfig`."""
+
 
 @dataclass(frozen=True)
 class Part:

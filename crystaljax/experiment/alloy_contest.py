@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from crystaljax.alloys.composition import read_candidate
 from crystaljax.alloys.evaluation.table_one import TableOne, plus_minus
 from crystaljax.alloys.family import AlloyFamily
 from crystaljax.alloys.journal import Journal
+from crystaljax.alloys.lists import PhaseLists
 from crystaljax.evaluation.rates import Measure
 from crystaljax.evaluation.report import Report, Table
 from crystaljax.experiment.alloys import Bench, BestConfig, Samples
@@ -254,15 +256,27 @@ def measures(entrants: Sequence[Entrant], family: AlloyFamily) -> dict[str, Meas
     }
 
 
+def curation_note(lists: PhaseLists) -> str:
+    """What the models' training data cost, which is not counted in the contest."""
+    tried = lists.provenance.get("tried", {})
+    cost = f"{sum(tried.values())} compositions" if tried else "an unknown number of compositions"
+    return (
+        "The number of equilibria leaves out the curation of the training data. SFT and all that"
+        f" starts from it learn from {len(lists.bcc)} matrices and {len(lists.b2)} precipitates,"
+        f" for which {cost} had been tried at up to {len(lists.temperatures)} temperatures each;"
+        " the searches without a model begin with none of it."
+    )
+
+
 def finish_contest(
     experiment: Experiment,
     family: AlloyFamily,
     seeds: Mapping[int, Mapping[str, Entrant]],
-    limits: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> Path:
     """Report the contest of all seeds; returns the page's path. Its table is contest.csv, too.
 
-    `limits`: what is not known of the rewards.
+    `remarks`: further notes, such as what was spent on the data and the limits of the rewards.
     """
     labels = list(next(iter(seeds.values())))
     found = {
@@ -276,13 +290,14 @@ def finish_contest(
     notes = [
         "Compared is the last quarter of what each method had judged; in the time a method is"
         " charged for nothing that it shares with SFT, nor for equilibria that were known.",
-        *limits,
+        *remarks,
     ]
     for name in names[:4]:
         values = {label: found[label][name].value for label in labels}
-        ranked = sorted(values, key=lambda label: -values[label])
+        known = [label for label in labels if isfinite(values[label])]
+        ranked = sorted(known, key=lambda label: -values[label])
         best = ", ".join(f"{label} {values[label]:.4g}" for label in ranked[:3])
-        notes.append(f"The first by {name}: {best}.")
+        notes.append(f"The first by {name}: {best or 'none is known'}.")
     tracker = experiment.main.tracker
     for label, of_label in found.items():
         tracker.summarize({f"{label}/{name}": one.value for name, one in of_label.items()})

@@ -56,6 +56,7 @@ def finish(experiment: Experiment, judge: AlloyReward, runs: Sequence[Run]) -> P
             *compared(runs, found, drifted),
         )
     }
+    tags = judge.family.tags
     tables = [
         table.table,
         *published(table, judge.family),
@@ -66,7 +67,7 @@ def finish(experiment: Experiment, judge: AlloyReward, runs: Sequence[Run]) -> P
             for label in runs[0].params
             if label != SFT
         ),
-        over_seeds.element_set_table(found),
+        over_seeds.element_set_table(found, tags=tags),
         token_table(divergence),
         over_seeds.element_divergence_table(drifted),
         Table("Best candidates of all", best_rows(best)),
@@ -80,7 +81,6 @@ def finish(experiment: Experiment, judge: AlloyReward, runs: Sequence[Run]) -> P
         *found[SFT][0].context,
         *judge.limits,
     ]
-    tags = judge.family.tags
     title = (
         f"Superalloys of {tags.matrix} and {tags.precipitate}: a language model taught by CALPHAD"
     )

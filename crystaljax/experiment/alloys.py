@@ -16,10 +16,18 @@ import numpy as np
 
 from crystaljax.alloys.baselines.optimize import SearchConfig, Searched, search
 from crystaljax.alloys.baselines.space import Space
-from crystaljax.alloys.composition import Candidate, candidate_pattern
-from crystaljax.alloys.dataset import PairsConfig, all_pairs, alloy_examples, candidates
+from crystaljax.alloys.composition import Candidate, candidate_pattern, read_candidate
+from crystaljax.alloys.dataset import (
+    PairsConfig,
+    all_pairs,
+    alloy_examples,
+    alloy_fields,
+    alloy_prompt_fields,
+    candidates,
+)
 from crystaljax.alloys.evaluation.metrics import (
     AlloyEvaluation,
+    AlloyEvaluationConfig,
     AlloyReference,
     evaluate_alloys,
 )
@@ -38,7 +46,7 @@ from crystaljax.text.generation import GenerationConfig
 from crystaljax.text.grammar import from_regex
 from crystaljax.text.loading import TextModelConfig, load_text_policy
 from crystaljax.text.packing import TokenSequence
-from crystaljax.text.prompts import load_template
+from crystaljax.text.prompts import PromptTemplate, load_template
 from crystaljax.training.preference import ranked_pairs
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 from crystaljax.training.sft import SftConfig, sft
@@ -55,8 +63,10 @@ class DataConfig:
     `curate_alloys.py`."""
     pairs: PairsConfig = field(default_factory=PairsConfig)
     """Pairing of the phases."""
-    template: str = "alloy_short"
+    template: str = ""
     """Prompt template: a shipped one, or a TOML file. Empty: that of the family."""
+    tag_tokens: bool = True
+    """Make each tag of the family one token of the model."""
     held: bool = True
     """Sample under the grammar of candidates. GRPO's samples are always free."""
     covered: Literal["held out", "space"] = "held out"
@@ -65,6 +75,8 @@ class DataConfig:
     known: Path | None = None
     """File of known alloys, which do not count as novel either: a CSV with a column of formulas,
     such as the Materials Project's, or one formula a line."""
+    metrics: AlloyEvaluationConfig = field(default_factory=AlloyEvaluationConfig)
+    """Definitions of the metrics."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +102,32 @@ def data_reference(
     lists: PhaseLists,
     train: Sequence[Candidate],
     validation: Sequence[Candidate],
-    family: AlloyFamily,
+    reward: AlloyReward,
 ) -> AlloyReference:
-    """The reference of evaluations on these data; errors as `known.known_alloys`."""
+    """The reference of evaluations on these data, which mixes phases as the reward does.
+
+    Errors as `known.known_alloys` and `AlloyReference.of`.
+    """
     covered = validation if data.covered == "held out" else all_pairs(lists.bcc, lists.b2)
     known = [] if data.known is None else known_alloys(data.known, lists.elements)
-    return AlloyReference.of(f"{data.lists}/train", train, covered, known=known, family=family)
+    settings = data.metrics, known, reward.family, reward.config.mix_by
+    return AlloyReference.of(f"{data.lists}/train", train, covered, *settings)
+
+
+def answer_template(name: str, family: AlloyFamily, candidate: Candidate) -> PromptTemplate:
+    """A template of training prompts, the family's if no name is given; errors as `load_template`.
+
+    ValueError if the family cannot read its answer for a candidate.
+    """
+    template = load_template(name or family.prompts.training)
+    fields = alloy_prompt_fields(candidate.bcc) | alloy_fields(candidate)
+    _, reason = read_candidate(template.example(fields).completion, tags=family.tags)
+    if reason is not None:
+        raise ValueError(
+            f"answers of the prompt template {template.name!r} are no candidates of the family,"
+            f" with {reason}: choose another one (data.template)"
+        )
+    return template
 
 
 class Samples(NamedTuple):
@@ -154,15 +186,18 @@ class Bench:
         lists.check(reward)
         self.grid, self.elements = lists.grid, lists.elements
         train, validation = candidates(lists.bcc, lists.b2, replace(data.pairs, seed=seed))
-        self.reference = data_reference(data, lists, train, validation, reward.family)
-        prompt = data.template or reward.family.prompts.training
-        template, chat = load_template(prompt), chats(model)
+        self.reference = data_reference(data, lists, train, validation, reward)
+        template = answer_template(data.template, reward.family, train[0])
+        chat = chats(model)
         self.train, self.validation = (
             Texts.given(alloy_examples(part, template, self.elements, chat=chat))
             for part in (train, validation)
         )
         texts = [*plain(self.train), *plain(self.validation)]
-        self.policy = load_text_policy(replace(model, seed=seed), texts)
+        tags = reward.family.tags.tokens if data.tag_tokens else ()
+        added = tuple(dict.fromkeys((*tags, *model.added_tokens)))
+        model = replace(model, seed=seed, added_tokens=added)
+        self.policy = load_text_policy(model, texts)
         self.grammar = None
         if data.held:
             pattern = candidate_pattern(self.elements, reward.family.tags)

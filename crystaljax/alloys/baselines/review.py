@@ -21,7 +21,9 @@ from crystaljax.alloys.family import BCC_B2, AlloyFamily
 from crystaljax.text.prompts import load_template
 
 _SILENCE = 3  # rounds in a row without an answer, after which the loop stops
-_VERDICT = re.compile(r"\b(in)?valid\b", re.IGNORECASE)
+_FIRST = re.compile(r"\W*(in)?valid\b", re.IGNORECASE)
+_VALID = re.compile(r"\bvalid\b", re.IGNORECASE)
+_INVALID = re.compile(r"\binvalid\b|(?:\bnot|n['’]t)\s+(?:\w+\s+)?valid\b", re.IGNORECASE)
 
 
 class Verdict(NamedTuple):
@@ -48,15 +50,23 @@ class ModelEvaluator:
         self._template = load_template(template)
 
     def __call__(self, texts: Sequence[str], /) -> list[Verdict | None]:
-        """Verdicts by the first "Valid" or "Invalid" in each answer; invalid without either."""
+        """Verdicts by the first word of each answer, "Valid" or "Invalid".
+
+        If it is another one, "invalid" or "not valid" anywhere is a rejection, "valid" without
+        these is an acceptance, and so is nothing else.
+        """
         values = [{"elements": self._elements, "candidate": text} for text in texts]
         answers = self._ask([self._template.messages(each) for each in values])
         return [None if answer is None else _read(answer) for answer in answers]
 
 
 def _read(answer: str) -> Verdict:
-    found = _VERDICT.search(answer)
-    return Verdict(found is not None and found[1] is None, answer.strip())
+    first = _FIRST.match(answer)
+    if first is not None:
+        valid = first[1] is None
+    else:
+        valid = _VALID.search(answer) is not None and _INVALID.search(answer) is None
+    return Verdict(valid, answer.strip())
 
 
 class RuleEvaluator:

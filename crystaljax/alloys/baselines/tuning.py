@@ -10,7 +10,7 @@ from typing import Any, Literal
 from crystaljax.alloys.baselines.endpoint import EndpointConfig, Messages
 from crystaljax.alloys.baselines.shots import final_answer
 from crystaljax.alloys.composition import TAGS, Tags, read_candidate
-from crystaljax.alloys.family import Prompts
+from crystaljax.alloys.family import BCC_B2, AlloyFamily
 from crystaljax.text.prompts import load_template
 
 
@@ -20,8 +20,8 @@ class TuningConfig:
 
     effort: Literal["light", "medium", "heavy"] = "medium"
     """Preset of the number of candidates and trials; medium in the paper."""
-    template: str = Prompts.plain
-    """Template of the first instruction. Its field is {elements}."""
+    template: str = ""
+    """Template of the first instruction. Its field is {elements}. Empty: `plain` of the family."""
     demonstrations: int = 4
     """Largest number of the model's answers in a prompt, and of examples."""
     threads: int = 1
@@ -41,7 +41,7 @@ def tuned_prompt(
     examples: Sequence[str],
     elements: Sequence[str],
     config: TuningConfig = TuningConfig(),
-    tags: Tags = TAGS,
+    family: AlloyFamily = BCC_B2,
 ) -> Messages:
     """A prompt tuned for answers with more elements; it can be used without DSPy.
 
@@ -67,13 +67,11 @@ def tuned_prompt(
         cache=False,
     )
     allowed = ", ".join(elements)
-    asked = load_template(config.template).saying(()).messages({"elements": allowed})
-    instruction = "\n\n".join(message["content"] for message in asked)
-    signature = dspy.Signature("elements -> alloy", instruction)
+    signature = dspy.Signature("elements -> alloy", first_instruction(elements, config, family))
     rows = [dspy.Example(elements=allowed, alloy=text).with_inputs("elements") for text in examples]
 
     def metric(example: Any, answer: Any, trace: Any = None) -> int:
-        return element_count(str(answer.alloy), elements, tags)
+        return element_count(str(answer.alloy), elements, family.tags)
 
     with dspy.context(lm=model):
         tuner = dspy.MIPROv2(
@@ -87,6 +85,15 @@ def tuned_prompt(
         best = tuner.compile(dspy.Predict(signature), trainset=rows)
     found = dspy.ChatAdapter().format(best.signature, best.demos, {"elements": allowed})
     return tuple({"role": message["role"], "content": message["content"]} for message in found)
+
+
+def first_instruction(
+    elements: Sequence[str], config: TuningConfig = TuningConfig(), family: AlloyFamily = BCC_B2
+) -> str:
+    """The instruction that tuning begins with."""
+    template = load_template(config.template or family.prompts.plain)
+    asked = template.saying(()).messages({"elements": ", ".join(elements)})
+    return "\n\n".join(message["content"] for message in asked)
 
 
 def dspy_module() -> Any:

@@ -90,6 +90,11 @@ class Calphad:
         return frozenset(frozenset(name.split()[0].split("-")) for name in names)
 
     @property
+    def modelled(self) -> bool:
+        """Lattice parameters are by the lattice model if the database has no molar volumes."""
+        return not self.database.has_volumes
+
+    @property
     def identity(self) -> str:
         """All that its results depend on."""
         from pycalphad import __version__

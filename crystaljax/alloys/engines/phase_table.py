@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -32,7 +33,7 @@ COLUMNS = (
 percentage, K, mole fraction, name with the number of its composition set, 1 or 0 (of BCC phases and
 those that are ordered), Å."""
 
-_ORDER = {"0": False, "1": True, "false": False, "true": True, "": False}
+_ORDER = {"0": False, "1": True, "false": False, "true": True}
 
 
 class PhaseTableError(ValueError):
@@ -111,14 +112,16 @@ def read_phase_table(
 
     Kinds of phases follow from their names (`kind_of_name`). The table has no compositions of
     phases. Each phase gets that of the whole alloy, so that `rules.smallest_mismatch` matches sets
-    of a kind between temperatures by the order of their lines. Temperatures without lines count as
-    failed points. `mix_by`: see `composition.master`. PhaseTableError for a missing column, and a
-    line without a candidate or number.
+    of a kind between temperatures by the order of their lines. A line that is repeated counts once.
+    Temperatures without lines count as failed points. `mix_by`: see `composition.master`.
+    PhaseTableError for a missing column, a line without a candidate or number, and a phase of the
+    lattice without IsOrdered.
     """
     path = Path(path)
     found: dict[tuple[str, str, str], dict[float, list[Row]]] = {}
     mixtures: dict[tuple[str, str, str], Mapping[str, float]] = {}
     candidates: list[Candidate] = []
+    seen: set[tuple[str, ...]] = set()
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
@@ -132,8 +135,10 @@ def read_phase_table(
                     mixtures[key] = master(candidate, mix_by, lattice)
                     candidates.append(candidate)
                     found[key] = {}
-                rows = found[key].setdefault(round(float(line["Temperature"]), 2), [])
-                if line["Phase"]:
+                rows = found[key].setdefault(_temperature(line), [])
+                values = (*key, *(line[name] for name in COLUMNS[3:]))
+                if line["Phase"] and values not in seen:
+                    seen.add(values)
                     rows.append(_row(line, mixtures[key], lattice))
             except (CompositionError, KeyError, TypeError, ValueError) as error:
                 told = f"{path}, line {reader.line_num}: {error}"
@@ -151,6 +156,15 @@ def _row(line: Mapping[str, str], mixture: Mapping[str, float], lattice: Lattice
     kind = kind_of_name(line["Phase"], lattice)
     size = float(line["Lattice Parameter"] or "nan")
     order = line["IsOrdered"].strip().lower().removesuffix(".0")
-    if order not in _ORDER:
-        raise ValueError(f"IsOrdered is 0 or 1, not {line['IsOrdered']!r}")
-    return Row(line["Phase"], kind, _ORDER[order], float(line["Quantity"]), mixture, size)
+    if order not in _ORDER and (order or kind == lattice.kind):
+        raise ValueError(f"IsOrdered of {line['Phase']} is 0 or 1, not {line['IsOrdered']!r}")
+    ordered = _ORDER.get(order, False)  # phases of other lattices may have none
+    return Row(line["Phase"], kind, ordered, float(line["Quantity"]), mixture, size)
+
+
+def _temperature(line: Mapping[str, str]) -> float:
+    """K, to a hundredth."""
+    temperature = float(line["Temperature"])
+    if not (isfinite(temperature) and temperature > 0):
+        raise ValueError(f"Temperature is a finite number of K above 0, not {temperature:g}")
+    return round(temperature, 2)

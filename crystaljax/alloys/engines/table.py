@@ -97,10 +97,16 @@ def read_table(path: str | PathLike) -> Equilibria:
 class TableEngine:
     """Equilibria by composition from a table; compositions not in it fail with a reason."""
 
-    def __init__(self, equilibria: Equilibria, identity: str = "table") -> None:
-        """`identity`: identifies the results, for example by the file's digest."""
+    def __init__(
+        self, equilibria: Equilibria, identity: str = "table", modelled: bool = True
+    ) -> None:
+        """`identity`: identifies the results, for example by the file's digest.
+
+        `modelled`: whether lattice parameters are those of `lattice.lattice_parameter`.
+        """
         self._equilibria = equilibria
         self.identity = identity
+        self.modelled = modelled
         mixtures = (dict(zip(equilibria.elements, x, strict=True)) for x in equilibria.compositions)
         self._places = {composition_key(mixture): n for n, mixture in enumerate(mixtures)}
         self._points: dict[int, list[Point]] = {}
@@ -109,26 +115,28 @@ class TableEngine:
     def read(cls, path: str | PathLike, lattice: Lattice = BCC) -> TableEngine:
         """The table in a file; see `read_table`, and `read_phase_table` for one that is .csv.
 
-        Candidates of a CSV are found both by their mixtures by volume and by those by mole.
+        Candidates of a CSV are found both by their mixtures by volume and by those by mole, and
+        lattice parameters are those of its columns, of which no error is known. Those of an .npz
+        count as the lattice model's.
         `lattice`: that of the family's phases.
         """
         from hashlib import sha256
 
         path = Path(path)
         identity = f"table {sha256(path.read_bytes()).hexdigest()}"
-        if path.suffix != ".csv":
+        if path.suffix.lower() != ".csv":
             return cls(read_table(path), identity)
         candidates, equilibria = read_phase_table(path, "mole", lattice)
-        engine = cls(equilibria, identity)
+        engine = cls(equilibria, identity, modelled=False)
         for n, candidate in enumerate(candidates):
             with suppress(CompositionError):  # an element without a volume
                 engine._places.setdefault(composition_key(master(candidate, lattice=lattice)), n)
         return engine
 
     @property
-    def missing(self) -> frozenset[frozenset[str]]:
-        """None: a table has no interaction parameters."""
-        return frozenset()
+    def missing(self) -> None:
+        """Unknown: a table has no interaction parameters."""
+        return None
 
     @property
     def elements(self) -> tuple[str, ...]:

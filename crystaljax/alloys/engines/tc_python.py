@@ -66,9 +66,14 @@ class ThermoCalc:
         return self._elements
 
     @property
-    def missing(self) -> frozenset[frozenset[str]]:
-        """None: unknown for Thermo-Calc."""
-        return frozenset()
+    def missing(self) -> None:
+        """Unknown: Thermo-Calc does not tell."""
+        return None
+
+    @property
+    def modelled(self) -> bool:
+        """Lattice parameters are by the molar volumes of the database."""
+        return False
 
     @property
     def identity(self) -> str:

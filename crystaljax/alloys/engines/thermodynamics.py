@@ -235,11 +235,16 @@ class Thermodynamics(Protocol):
         ...
 
     @property
-    def missing(self) -> Collection[frozenset[str]]:
-        """Sets of elements without interaction parameters.
+    def missing(self) -> Collection[frozenset[str]] | None:
+        """Sets of elements without interaction parameters; None if that is unknown.
 
         Such pairs mix ideally. Such triples are extrapolated from their pairs, as is usual.
         """
+        ...
+
+    @property
+    def modelled(self) -> bool:
+        """Whether lattice parameters are those of `lattice.lattice_parameter`, with its error."""
         ...
 
     def equilibria(

@@ -13,7 +13,7 @@ from crystaljax.alloys.composition import TAGS, Tags
 from crystaljax.alloys.engines.thermodynamics import Equilibria
 from crystaljax.alloys.evaluation.metrics import AlloyEvaluation
 from crystaljax.alloys.evaluation.table_one import summary
-from crystaljax.alloys.evaluation.tokens import COLUMNS, by_element
+from crystaljax.alloys.evaluation.tokens import by_element, columns
 from crystaljax.alloys.family import BCC_B2, AlloyFamily, AlloyRule
 from crystaljax.alloys.rules import PRESENT, Part
 from crystaljax.evaluation.rates import Measure
@@ -184,7 +184,7 @@ def token_heat_map(divergence: TokenDivergence, texts: Sequence[int] = range(8))
 
 
 def element_heat_map(divergence: TokenDivergence, tags: Tags = TAGS) -> Figure:
-    """Mean KL divergence (nats) at each element's symbol and amount, in BCC and in B2."""
+    """Mean KL divergence (nats) at each element's symbol and amount, in each phase."""
     found = by_element(divergence, tags)
     figure, axes = chart((4.6, 0.34 * len(found.symbols) + 1.2))
     colours = _shades(figure, axes, found.mean, "mean KL (nat)")
@@ -192,7 +192,7 @@ def element_heat_map(divergence: TokenDivergence, tags: Tags = TAGS) -> Figure:
     for (y, x), value in np.ndenumerate(found.mean):
         if np.isfinite(value):
             _write(axes, x, y, f"{value:.2g}", value, colours, size=7)
-    axes.set_xticks(range(len(COLUMNS)), COLUMNS, fontsize=8)
+    axes.set_xticks(range(found.mean.shape[1]), columns(tags), fontsize=8)
     axes.set_yticks(range(len(found.symbols)), found.symbols)
     return figure
 

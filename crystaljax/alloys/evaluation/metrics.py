@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from crystaljax.alloys.composition import Candidate, read_candidate, write_formula
+from crystaljax.alloys.composition import Candidate, Tags, read_candidate, write_formula
 from crystaljax.alloys.evaluation.diversity import (
     amount_frequencies,
     element_frequencies,
@@ -49,8 +49,6 @@ class AlloyEvaluationConfig:
     """Distance beyond which a sample is new."""
     features: Features = "master"
     """Features of the whole alloy, or of its two phases. The paper does not say which."""
-    mix_by: Literal["volume", "mole"] = "volume"
-    """Whether B2 percentages are by volume or by mole."""
     draw: int = 100
     """Number of samples among which distinct pairs of BCC and B2 are counted."""
 
@@ -93,14 +91,16 @@ class AlloyReference:
         config: AlloyEvaluationConfig = AlloyEvaluationConfig(),
         known: Sequence[Mapping[str, float]] = (),
         family: AlloyFamily = BCC_B2,
+        mix_by: Literal["volume", "mole"] = "volume",
     ) -> AlloyReference:
         """Reference from candidates; without held-out ones, coverage is that of the training ones.
 
         For the paper's coverage give all pairs of phases (`dataset.all_pairs`) as held-out ones.
-        `known`: compositions of known alloys (`known.known_alloys`). ValueError if there are no
-        training candidates.
+        `known`: compositions of known alloys (`known.known_alloys`). `mix_by`: whether percentages
+        of the precipitate are by volume or by mole, as for the rewards. ValueError if there are no
+        training candidates, or their features are unknown.
         """
-        space = FeatureSpace.of(training, config.features, config.mix_by, family.lattice)
+        space = FeatureSpace.of(training, config.features, mix_by, family.lattice)
         points = space(training)
         covered = space(held_out) if len(held_out) else points
         found = None
@@ -108,7 +108,7 @@ class AlloyReference:
             # Known alloys have no phases: they are compared with whole alloys.
             whole = space
             if config.features != "master":
-                whole = FeatureSpace.of(training, "master", config.mix_by, family.lattice)
+                whole = FeatureSpace.of(training, "master", mix_by, family.lattice)
             found = KnownAlloys(whole, whole.of_mixtures(known))
         elements = element_frequencies(training)
         return AlloyReference(name, space, points, covered, elements, config, found, family)
@@ -153,7 +153,7 @@ def evaluate_alloys(
         *(rate for rate, _ in validity.values()),
         *coverage_rates(points, reference.held_out, config.coverage, reference.name),
         *_novelty(distance, to_known, reference),
-        _unique(candidates, config.draw),
+        _unique(candidates, config.draw, family.tags),
         *_reward_metrics(judged),
         *(rules := _rule_rates(judged, family)),
         _element_distance(elements, reference, int(read.sum())),
@@ -225,9 +225,10 @@ def _novelty(
     return rates
 
 
-def _unique(candidates: Sequence[Candidate | None], draw: int) -> Measure:
+def _unique(candidates: Sequence[Candidate | None], draw: int, tags: Tags) -> Measure:
     mean = expected_unique(pair_keys(candidates), draw)
-    description = f"distinct pairs of BCC and B2 in {draw} samples, the mean over all draws"
+    pairs = f"distinct pairs of {tags.matrix} and {tags.precipitate}"
+    description = f"{pairs} in {draw} samples, the mean over all draws"
     return Measure(f"unique pairs @{draw}", mean, math.nan, "", len(candidates), description)
 
 
@@ -262,8 +263,8 @@ def _reward_metrics(judged: RewardBatch) -> list[Measure]:
             "cautious reward",
             told["bound"],
             "",
-            "Eq. 1 at least: with the error of the lattice model, all rules broken where the"
-            " database is thin, and the least by other databases",
+            "Eq. 1 at least: with the error of the lattice model if it is used, all rules broken"
+            " where the database is known to be thin, and the least by other databases",
         ),
         Measure.mean(
             "thin database (%)",

@@ -110,11 +110,20 @@ class FeatureSpace:
         mix_by: Literal["volume", "mole"] = "volume",
         lattice: Lattice = BCC,
     ) -> FeatureSpace:
-        """Space in which the given candidates have unit variance. ValueError if there are none."""
+        """Space in which the given candidates have unit variance.
+
+        ValueError if there are none, or none whose features are known.
+        """
         if not candidates:
             raise ValueError("no training candidates: features cannot be scaled")
         values = _candidate_features(candidates, features, mix_by, lattice)
         values = values[np.isfinite(values).all(axis=1)]
+        if not len(values):
+            raise ValueError(
+                f"features are known of none of {len(candidates)} training candidates: pymatgen"
+                " must have all properties of their elements, and, unless they are mixed by mole,"
+                " their atomic volumes must be known"
+            )
         spread = values.std(axis=0)
         varies = spread > 1e-9 * np.maximum(1.0, np.abs(values).max(axis=0))
         weight = np.where(varies, 1 / np.where(varies, spread, 1.0), 0.0)

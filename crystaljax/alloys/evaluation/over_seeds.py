@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crystaljax.alloys.composition import TAGS, Tags
 from crystaljax.alloys.evaluation.diversity import Phase
 from crystaljax.alloys.evaluation.metrics import VALUE, AlloyEvaluation, duels
 from crystaljax.alloys.evaluation.table_one import plus_minus, summary
@@ -28,7 +29,9 @@ _OUTCOMES = {"win": COLOURS[4], "draw": COLOURS[0], "loss": COLOURS[1]}
 _N_ELEMENTS = 20  # largest number shown
 
 
-def element_set_shares(found: Seeds, n: int = 5, phase: Phase = "bcc") -> list[Measure]:
+def element_set_shares(
+    found: Seeds, n: int = 5, phase: Phase = "bcc", tags: Tags = TAGS
+) -> list[Measure]:
     """The n sets of elements of a phase with the largest mean shares of a model's candidates.
 
     In per cent, with the standard error over seeds, or over candidates of a single seed.
@@ -37,7 +40,7 @@ def element_set_shares(found: Seeds, n: int = 5, phase: Phase = "bcc") -> list[M
     for evaluation in found:
         phases = [getattr(one, phase) for one in evaluation.candidates if one is not None]
         sets = Counter("-".join(sorted(amounts)) for amounts in phases)
-        words = f"the {phase.upper()} has these elements and no others"
+        words = f"the {_name(phase, tags)} has these elements and no others"
         total = len(phases)
         shares.append({k: Rate(k, count, total, words, "candidates") for k, count in sets.items()})
     names = dict.fromkeys(name for each in shares for name in each)
@@ -52,16 +55,25 @@ def element_set_shares(found: Seeds, n: int = 5, phase: Phase = "bcc") -> list[M
     return sorted(measures, key=lambda one: (-one.value, one.name))[:n]
 
 
-def element_set_table(found: Mapping[str, Seeds], n: int = 5, phase: Phase = "bcc") -> Table:
-    """Table 2: the most frequent sets of elements of each model's BCC, with errors over seeds."""
+def _name(phase: Phase, tags: Tags) -> str:
+    return tags.matrix if phase == "bcc" else tags.precipitate
+
+
+def element_set_table(
+    found: Mapping[str, Seeds], n: int = 5, phase: Phase = "bcc", tags: Tags = TAGS
+) -> Table:
+    """Table 2: the most frequent sets of elements of each model's BCC, with errors over seeds.
+
+    `tags`: of the candidates' family.
+    """
     rows = [["", *(f"{i}." for i in range(1, n + 1))]]
     for label, seeds in found.items():
         cells = [
             f"{one.name.removesuffix(' (%)')} {plus_minus(one)} %"
-            for one in element_set_shares(seeds, n, phase)
+            for one in element_set_shares(seeds, n, phase, tags)
         ]
         rows.append([label, *cells, *[""] * (n - len(cells))])
-    return Table(f"Commonest sets of elements in the {phase.upper()}, over seeds", rows)
+    return Table(f"Commonest sets of elements in the {_name(phase, tags)}, over seeds", rows)
 
 
 def outcomes(

@@ -77,7 +77,8 @@ def table_one(runs: Runs, baseline: str | None = None, tolerance: float = 1e-3) 
     """The metrics of every model, and win, draw and loss against all samples of the baseline.
 
     For a model with several evaluations: their mean with its standard error. With a single one: the
-    standard error over its samples. ValueError if `baseline` is no label.
+    standard error over its samples. ValueError if `baseline` is no label, or evaluations of one
+    label have different metrics.
     """
     several = {
         label: (found,) if isinstance(found, AlloyEvaluation) else tuple(found)
@@ -87,6 +88,7 @@ def table_one(runs: Runs, baseline: str | None = None, tolerance: float = 1e-3) 
         raise ValueError(f"no run {baseline!r} to compare with: there are {', '.join(several)}")
     models = {}
     for label, found in several.items():
+        _check_same(label, found)
         metrics: list[tuple[Metric, ...]] = [*zip(*(run.metrics for run in found), strict=True)]
         judged = all(VALUE in run.columns for run in found)  # compositions have no rewards
         if baseline is not None and label != baseline and judged:
@@ -99,6 +101,16 @@ def table_one(runs: Runs, baseline: str | None = None, tolerance: float = 1e-3) 
     seeds = ", ".join(f"{label} {len(found)}" for label, found in several.items())
     against = "" if baseline is None else f"; win, draw and loss against {baseline}"
     return TableOne(f"Runs of each model: {seeds}{against}.", models)
+
+
+def _check_same(label: str, found: Sequence[AlloyEvaluation]) -> None:
+    """ValueError if evaluations of a label have different metrics."""
+    first, *others = ([metric.name for metric in run.metrics] for run in found)
+    if any(names != first for names in others):
+        raise ValueError(
+            f"runs of {label!r} have different metrics, as texts and compositions have: give each"
+            " kind a label of its own"
+        )
 
 
 def summary(same: Sequence[Metric]) -> Measure:

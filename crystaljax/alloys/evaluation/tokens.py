@@ -22,10 +22,13 @@ ALLOY_TOKENS = re.compile(
 )
 """Regular expression whose named groups are the kinds of tokens of a candidate."""
 
-COLUMNS = ("BCC element", "BCC amount", "B2 element", "B2 amount")
-"""Positions of a symbol, or of the amount after it."""
-
 _PLACES = {(0, "element"): 0, (0, "number"): 1, (1, "element"): 2, (1, "number"): 3}
+
+
+def columns(tags: Tags = TAGS) -> tuple[str, ...]:
+    """Positions of a symbol, or of the amount after it: "BCC element", "BCC amount" ..."""
+    phases = tags.matrix, tags.precipitate
+    return tuple(f"{phase} {what}" for phase in phases for what in ("element", "amount"))
 
 
 class ElementDivergence(NamedTuple):
@@ -34,7 +37,7 @@ class ElementDivergence(NamedTuple):
     symbols: tuple[str, ...]
     """E elements, in alphabetical order."""
     mean: np.ndarray
-    """float64 [E, 4]: nats per occurrence, by `COLUMNS`; nan without one."""
+    """float64 [E, 4]: nats per occurrence, by `columns`; nan without one."""
     places: np.ndarray
     """int [E, 4]: numbers of occurrences."""
 
@@ -48,8 +51,8 @@ def by_element(divergence: TokenDivergence, tags: Tags = TAGS) -> ElementDiverge
     before = (-1, "", "")
     tag = symbol = ""
     phases = {f"<{tags.matrix}>": 0, f"<{tags.precipitate}>": 1}
-    columns = (divergence.sample.tolist(), divergence.kind.tolist(), divergence.span.tolist())
-    for *here, nats in zip(*columns, divergence.divergence.tolist(), strict=True):
+    pieces = (divergence.sample.tolist(), divergence.kind.tolist(), divergence.span.tolist())
+    for *here, nats in zip(*pieces, divergence.divergence.tolist(), strict=True):
         sample, kind, span = here
         if sample != before[0]:
             tag = symbol = ""
@@ -64,7 +67,7 @@ def by_element(divergence: TokenDivergence, tags: Tags = TAGS) -> ElementDiverge
                 nats_of.append(nats)
         before = sample, kind, span
     symbols = tuple(sorted({symbol for symbol, _ in sums}))
-    mean = np.full((len(symbols), len(COLUMNS)), np.nan)
+    mean = np.full((len(symbols), len(_PLACES)), np.nan)
     count = np.zeros(mean.shape, int)
     for (symbol, place), values in sums.items():
         row = symbols.index(symbol)
@@ -105,8 +108,8 @@ def element_table(divergence: TokenDivergence) -> ElementTable:
     nats: dict[str, list[float]] = {}
     count: dict[str, int] = {}
     before = None
-    columns = (divergence.sample.tolist(), divergence.kind.tolist(), divergence.span.tolist())
-    for *here, value in zip(*columns, divergence.divergence.tolist(), strict=True):
+    pieces = (divergence.sample.tolist(), divergence.kind.tolist(), divergence.span.tolist())
+    for *here, value in zip(*pieces, divergence.divergence.tolist(), strict=True):
         _, kind, span = here
         name = span if kind == "element" else NUMERALS
         if kind == "element" or (kind == "number" and sum(c.isdigit() for c in span) > 1):
