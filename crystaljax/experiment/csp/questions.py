@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from crystaljax.baselines.base import Proposals
-from crystaljax.composition import element_counts, formula
+from crystaljax.composition import element_counts, formula, formulas
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
-from crystaljax.data.writers import write
+from crystaljax.data.files import replacing
+from crystaljax.data.writers import to_cif
 from crystaljax.evaluation.attempts import Known
 from crystaljax.evaluation.prediction_files import read_known
 from crystaljax.policies.base import Params, Policy, SamplingConfig
@@ -126,8 +128,17 @@ def propose(
 
 
 def write_predictions(path: Path, proposals: Proposals, truth: Known, k: int) -> None:
-    """A table of k attempts at each test crystal, for `crystaljax evaluate --protocol csp`."""
-    rows = np.flatnonzero(is_crystal(proposals.crystals))
-    names = np.array(truth.ids)[rows // k]
-    if len(rows):
-        write(proposals.crystals[rows], path, {"material_id": names, "attempt": rows % k})
+    """A table of k attempts at each test crystal, for `crystaljax evaluate --protocol csp`.
+
+    Attempts that are no crystal have a reason in place of a CIF.
+    """
+    good = is_crystal(proposals.crystals)
+    crystals = proposals.crystals[np.flatnonzero(good)]
+    found = zip(formulas(crystals), crystals.space_group.tolist(), to_cif(crystals), strict=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        columns = "material_id", "attempt", "reason", "formula", "spacegroup.number", "cif"
+        writer.writerow(columns)
+        for row, (ok, reason) in enumerate(zip(good, proposals.reasons, strict=True)):
+            about = ("", *next(found)) if ok else (reason or "no crystal", "", "", "")
+            writer.writerow((truth.ids[row // k], row % k, *about))
