@@ -16,7 +16,7 @@ from crystaljax.data.dataset import PROTOTYPES, load
 from crystaljax.data.readers import read
 from crystaljax.data.records import Record, first_reasons
 from crystaljax.data.registry import RESOURCES, fetch
-from crystaljax.evaluation.attempts import Attempts, Known, ranks
+from crystaljax.evaluation.attempts import Attempts, Known, commonest, ranks
 from crystaljax.structures import to_cells
 
 _NUMBERED = re.compile(r"(?P<name>.+?)[_/-]+(?P<number>\d+)")
@@ -82,7 +82,7 @@ def read_predictions(source: str | Path, truth: Known) -> Attempts:
     if not kept:
         raise ValueError(
             f"none of the {len(records)} predictions in {source} is of a crystal of {truth.name}:"
-            f" they are of {_some(unknown)}; give the ids ({truth.ids[0]}, ...) or the formulas"
+            f" they are of {commonest(unknown)}; give the ids ({truth.ids[0]}, ...) or the formulas"
             f" ({truth.formulas[0]}, ...) of its crystals in a column material_id, id or formula,"
             " or as names of CIFs like ID_ATTEMPT.cif"
         )
@@ -90,13 +90,13 @@ def read_predictions(source: str | Path, truth: Known) -> Attempts:
     if unknown:
         notes.append(
             f"left out: {unknown.total()} predictions of what is not in {truth.name}"
-            f" ({_some(unknown)})"
+            f" ({commonest(unknown)})"
         )
     attempt, target = (np.array([pair[i] for pair in pairs], int) for i in (0, 1))
     rank = _ranks(source, target, np.array([pair[2] for pair in pairs]), truth)
     reasons = [record.reason for record in kept]
     if lost := Counter(reason for reason in reasons if reason):
-        notes.append(f"{lost.total()} predictions are no crystal: {_some(lost)}")
+        notes.append(f"{lost.total()} predictions are no crystal: {commonest(lost)}")
     cells = [record.cell for record in kept]
     return _filled(Attempts(cells, reasons, attempt, target, rank, tuple(notes)), like)
 
@@ -240,9 +240,3 @@ def _filled(attempts: Attempts, like: Mapping[int, tuple[int, ...]]) -> Attempts
         rank,
         (*attempts.notes, note),
     )
-
-
-def _some(counted: Counter[str]) -> str:
-    """The most frequent of things and how often they are."""
-    shown = [f"{count} × {name}" for name, count in counted.most_common(3)]
-    return "; ".join(shown) + ("; ..." if len(counted) > 3 else "")
