@@ -34,7 +34,8 @@ def write_predictions(found: Predictions, folder: Path) -> Report:
 
     `TABLE` has the structures, formula by formula, the best first, with their CIFs, in a form that
     `evaluation.prediction_files` reads; `FORMULAS` has every formula that was given. Each CIF is
-    named FORMULA_RANK.cif. Nothing but formulas and report is written if there are no structures.
+    named FORMULA_ATTEMPT.cif. Nothing but formulas and report is written if there are no
+    structures.
     """
     summary = formula_table(found)
     with replacing(folder / FORMULAS) as path, path.open("w", newline="") as file:
@@ -119,14 +120,16 @@ def structure_table(found: Predictions, n: int) -> list[list[str]]:
 
 def _columns(found: Predictions) -> dict[str, Any]:
     names = [_formula(found, row) for row in range(len(found.target))]
-    return {"asked": names, "attempt": found.rank, **found.columns}
+    return {"asked": names, "rank": found.rank, "attempt": found.attempt, **found.columns}
 
 
 def _names(found: Predictions) -> list[str]:
-    """FORMULA_RANK of each structure, safe as the name of a file."""
-    of_formula = file_names(one.formula or "none" for one in found.asked)
-    pairs = zip(found.target.tolist(), found.rank.tolist(), strict=True)
-    return [f"{of_formula[i]}_{rank}" for i, rank in pairs]
+    """FORMULA_ATTEMPT of each structure, safe as the name of a file."""
+    reduced = [found.asked[i].formula for i in found.target.tolist()]
+    kinds = list(dict.fromkeys(reduced))
+    safe = dict(zip(kinds, file_names(kinds), strict=True))
+    pairs = zip(reduced, found.attempt.tolist(), strict=True)
+    return [f"{safe[name]}_{number}" for name, number in pairs]
 
 
 def _formula(found: Predictions, row: int) -> str:
