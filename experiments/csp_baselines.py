@@ -53,6 +53,9 @@ class Config:
     """Structures of each formula."""
     fixed_units: bool = True
     """The number of formula units in the primitive cell is given, as in most published numbers."""
+    max_atoms: int = 0
+    """Largest number of atoms in the primitive cells of random search. 0: that of the test
+    crystals."""
     potential: str = "none"
     """Interatomic potential for energies and relaxation. none: no energies."""
     hull: str = "demonstration"
@@ -71,14 +74,15 @@ def main(config: Config) -> None:
     with Experiment(config, config.output, config.tracking, "evaluation") as experiment:
         experiment.use("data", config.train)
         experiment.use("data", config.test)
-        truth, conditions = read_questions(config.test, config.n, config.seed, config.fixed_units)
+        questions = read_questions(config.test, config.n, config.seed, config.fixed_units)
+        truth, conditions, largest = questions
         train = read_known(config.train)
         energy = None
         if config.potential != "none":
             energy = create_e_above_hull(config.potential, config.hull, config.relax_steps)
         results, outputs = {}, {}
         for name in config.methods:
-            baseline = made(name, config.train, train.name)
+            baseline = made(name, config.train, train.name, config.max_atoms or largest)
             proposals = baseline.propose(conditions, config.k, config.seed)
             path = config.output / f"{name}.csv"
             write_predictions(path, proposals, truth, config.k)
@@ -96,10 +100,10 @@ def main(config: Config) -> None:
         experiment.finish(Report("Baselines of structure prediction", results), outputs=outputs)
 
 
-def made(name: Method, train: str, title: str) -> Baseline:
-    """The baseline of a name; `title` of the training set."""
+def made(name: Method, train: str, title: str, max_atoms: int) -> Baseline:
+    """The baseline of a name; `title` of the training set, `max_atoms` of random search."""
     if name == "random":
-        return RandomSearch()
+        return RandomSearch(max_atoms)
     return Substitution(load(train, max_sites=None).crystals, title)
 
 

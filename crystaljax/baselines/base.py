@@ -21,6 +21,10 @@ class Proposals:
     """[n k]; zero where there is no attempt."""
     reasons: Reasons
     """[n k]: why there is none."""
+    not_asked: int = 0
+    """Number of conditions that could not be asked for."""
+    dead_ends: int = 0
+    """Number of candidates that came to a dead end (`Rollout.dead_ends`)."""
 
     @staticmethod
     def of(found: Sequence[Crystals], k: int, reasons: Sequence[str]) -> Proposals:

@@ -30,6 +30,8 @@ class Questions(NamedTuple):
     truth: Known
     conditions: list[Condition]
     """[T]"""
+    max_atoms: int
+    """Atoms of the largest primitive cell of the test crystals."""
 
 
 def read_questions(source: str, n: int = 0, seed: int = 0, fixed_units: bool = True) -> Questions:
@@ -43,7 +45,8 @@ def read_questions(source: str, n: int = 0, seed: int = 0, fixed_units: bool = T
     rows = np.random.default_rng(seed).permutation(len(truth))[: n or None]
     truth = Known(truth.name, [truth.ids[i] for i in rows], [truth.cells[i] for i in rows])
     crystals = symmetrize(truth.cells)[0]
-    return Questions(truth, _conditions(truth.counts, crystals, fixed_units))
+    conditions = _conditions(truth.counts, crystals, fixed_units)
+    return Questions(truth, conditions, int(np.max(n_atoms(crystals, primitive=True))))
 
 
 def formulas_asked(
@@ -124,7 +127,8 @@ def propose(
         for i, row in enumerate(rows.tolist())
     ]
     padded = samples.crystals.padded(len(samples) + 1)  # a row of zeros, for what has no attempt
-    return Proposals(padded[rows], reasons)
+    not_asked = len(conditions) - len(asked)
+    return Proposals(padded[rows], reasons, not_asked, samples.dead_ends)
 
 
 def write_predictions(path: Path, proposals: Proposals, truth: Known, k: int) -> None:
