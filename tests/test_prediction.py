@@ -22,9 +22,9 @@ from crystaljax.evaluation.matching import StructureSet, clusters
 from crystaljax.evaluation.prediction_files import read_predictions
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
-from crystaljax.prediction.files import write_predictions
-from crystaljax.prediction.formulas import Asked
-from crystaljax.prediction.predict import predict
+from crystaljax.prediction.files import formula_table, notes, write_predictions
+from crystaljax.prediction.formulas import Asked, checked
+from crystaljax.prediction.predict import Predictions, Tally, predict
 from crystaljax.structures import to_cells
 from crystaljax.validity import structure_valid
 
@@ -94,6 +94,27 @@ def test_formulas_to_files(model: Path, tmp_path: Path, capsys: pytest.CaptureFi
     run(*given)  # the same again
     assert (out / "predictions.csv").read_bytes() == before
     assert "holds a run with other settings" in refused(capsys, *given, "--seed", 1)
+
+
+def test_elements_that_the_model_never_saw_are_remarked_on(policy: WyckoffPolicy) -> None:
+    """In formulas.csv and the notes; nothing where the model does not know what it saw."""
+    seen = np.zeros(119, int)
+    seen[[8, 11, 12, 17]] = 5
+    knowing = WyckoffPolicy(SMALL, policy.space_group_counts, seen, policy.formula_groups)
+    given = [Asked.of("OgRnNa", 1), Asked.of("NaCl"), Asked.of("Xx")]
+    asked = checked(given, knowing, SamplingConfig())
+    remark = "the model saw no crystal with Rn, Og"
+    assert [one.remark for one in asked] == [remark, "", ""]
+    assert all(one.remark == "" for one in checked(given, policy, SamplingConfig()))
+    crystals = load("prototypes").crystals[:0]
+    nothing = np.zeros(0, int)
+    found = Predictions(
+        asked, [Tally(1) for _ in asked], crystals, nothing, nothing, nothing, {}, "none"
+    )
+    header, first, second, _ = formula_table(found)
+    at = header.index("remark")
+    assert first[at] == remark and second[at] == ""
+    assert f"OgRnNa: {remark}." in notes(found)
 
 
 @pytest.mark.slow

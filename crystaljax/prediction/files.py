@@ -80,6 +80,7 @@ def notes(found: Predictions) -> list[str]:
             f"{len(marked)} of {len(found.asked)} formulas could not be predicted ({names}{more}):"
             f" the reasons are in {FORMULAS}."
         )
+    said += [f"{one.name}: {one.remark}." for one in found.asked if one.remark][:N_LISTED]
     if "e_above_hull" in found.columns:
         said.append(
             "An energy above hull means little where the hull knows few compounds: hull entries are"
@@ -90,7 +91,7 @@ def notes(found: Predictions) -> list[str]:
 
 def formula_table(found: Predictions) -> list[list[str]]:
     """A header, then a row for each formula that was given: with its results."""
-    header = ["formula", "formula units", "samples", "structures", "lost", "reasons"]
+    header = ["formula", "formula units", "samples", "structures", "lost", "reasons", "remark"]
     header.append("best: space group")
     energies = [name for name in ("energy_per_atom", "e_above_hull") if name in found.columns]
     table = [header + [f"best: {name.replace('_', ' ')}" for name in energies]]
@@ -99,7 +100,7 @@ def formula_table(found: Predictions) -> list[list[str]]:
         reasons = [f"{n} × {reason}" for reason, n in tally.lost.most_common(N_REASONS)]
         more = ["..."] if len(tally.lost) > N_REASONS else []
         row = [one.name, one.units, str(tally.asked), str(tally.distinct), str(tally.lost.total())]
-        row.append(one.reason or "; ".join(reasons + more))
+        row += [one.reason or "; ".join(reasons + more), one.remark]
         best = first.get(i)
         row.append("" if best is None else _group(found, best))
         for name in energies:
