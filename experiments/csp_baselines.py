@@ -24,7 +24,7 @@ from crystaljax.baselines.random_search import RandomSearch
 from crystaljax.baselines.substitution import Substitution
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.attempt_energies import csp_energies
-from crystaljax.evaluation.attempts import Attempts
+from crystaljax.evaluation.attempts import Attempts, commonest
 from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
 from crystaljax.evaluation.prediction_files import read_known
 from crystaljax.evaluation.report import Report
@@ -80,10 +80,15 @@ def main(config: Config) -> None:
         energy = None
         if config.potential != "none":
             energy = create_e_above_hull(config.potential, config.hull, config.relax_steps)
-        results, outputs = {}, {}
+        results, outputs, notes = {}, {}, []
         for name in config.methods:
             baseline = made(name, config.train, train.name, config.max_atoms or largest)
             proposals = baseline.propose(conditions, config.k, config.seed)
+            lost = proposals.lost
+            notes.append(
+                f"{baseline.name}: {lost.total()} of {len(proposals.reasons)} attempts lost"
+                f"{f' ({commonest(lost)})' if lost else ''}."
+            )
             path = config.output / f"{name}.csv"
             write_predictions(path, proposals, truth, config.k)
             outputs[path] = "structures"
@@ -97,7 +102,8 @@ def main(config: Config) -> None:
                 truth, attempts, train, energies, CSPConfig(at=at)
             )
             results[baseline.name].write_tables(config.output, name)
-        experiment.finish(Report("Baselines of structure prediction", results), outputs=outputs)
+        report = Report("Baselines of structure prediction", results, notes=notes)
+        experiment.finish(report, outputs=outputs)
 
 
 def made(name: Method, train: str, title: str, max_atoms: int) -> Baseline:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from crystaljax.composition import formulas
 from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
+from crystaljax.evaluation.attempts import Known
 from crystaljax.evaluation.rates import Measure, Rate
 from crystaljax.experiment.csp.preferences import (
     example_table,
@@ -25,14 +28,21 @@ from crystaljax.experiment.csp.preferences import (
     rows_of_pairs,
     systems_of,
 )
-from crystaljax.experiment.csp.questions import formulas_asked, propose, read_questions, refused
+from crystaljax.experiment.csp.questions import (
+    Questions,
+    formulas_asked,
+    propose,
+    read_questions,
+    refused,
+)
 from crystaljax.experiment.csp.resources import TuningMemory
 from crystaljax.experiment.csp.results import all_tables, figures_of, gains, headline, lines_of
-from crystaljax.experiment.csp.setup import CSPSetup, ExamConfig, RowName
-from crystaljax.experiment.csp.study import Arm, arms_of
+from crystaljax.experiment.csp.setup import CSPSetup, ExamConfig, RowName, TextRowsConfig
+from crystaljax.experiment.csp.study import Arm, Study, arms_of
 from crystaljax.experiment.run_results import write_result
 from crystaljax.policies.base import Rollout, SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
+from crystaljax.rewards.prediction import PredictionRewardConfig
 from crystaljax.symmetry.orbits import n_atoms
 from crystaljax.text.prompts import load_template
 from crystaljax.tokenizations.registry import create_format
@@ -131,6 +141,9 @@ def test_rows_and_settings_by_name() -> None:
     assert [arm.name for arm in arms] == ["substitution-seed0", "model-seed0", "model-seed1"]
     with pytest.raises(ValueError, match=r"does not take --setup.reward.*--reward.terms"):
         CSPSetup(reward="mine.py:function")
+    refused_names = ("reward", "condition", "metrics", "reference")
+    for config in (PredictionRewardConfig, TextRowsConfig, ExamConfig):  # their help
+        assert not [x for x in refused_names if f"--setup.{x}" in inspect.getsource(config)]
 
 
 RELAXED = ("@1", "@2", "@1 (formula-disjoint)", "@2 (formula-disjoint)")
@@ -222,6 +235,15 @@ def test_changes_by_rl_are_of_the_same_test_crystals(tmp_path: Path) -> None:
     error = stats.sem(changes)
     assert row((0, 1)) == ["model-rl", f"{np.mean(changes):+.1f} ± {error:.1f}"]
     assert gains(lines_of(["model-rl"], {}, arms[1:2], tmp_path)) == []
+
+
+@pytest.mark.parametrize(("given", "expected"), [(0, 44), (7, 7)])
+def test_random_search_fits_the_largest_test_cell(given: int, expected: int) -> None:
+    pytest.importorskip("pyxtal")
+    questions = Questions(Known("test", [], []), [], 44)
+    study: Any = SimpleNamespace(setup=CSPSetup(max_atoms=given), questions=questions)
+    search: Any = Study._baseline(study, "random")
+    assert search.max_atoms == expected
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from crystaljax.composition import element_counts
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
 from crystaljax.experiment.csp.preferences import rows_of_pairs
+from crystaljax.experiment.csp.results import DISJOINT
 from crystaljax.policies.loading import load_policy
 from crystaljax.tracking import read_metrics
 
@@ -61,7 +62,7 @@ def test_a_wyckoff_transformer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rl = "--rl.n-steps 1 --rl.batch-size 8 --rl.group-size 4"
-    rl += " --setup.guards copies"
+    rl += " --setup.guards copies --exam.judged 2 --exam.relax-steps 1"
     small = f"small {ALIKE} {rl} --setup.output out --rows substitution zero-shot model model-rl"
     run(monkeypatch, small, "--only substitution model")
     kept = Path("out/runs/model-seed0/result.json").read_text()
@@ -91,6 +92,9 @@ def test_a_wyckoff_transformer(
         of_study = {m["name"]: m["value"] for m in kept}
         for name in ("match rate @1", "match rate @2", "matching attempts", "crystal"):
             assert rates[name] == pytest.approx(of_study[name]), (row, name)
+    stability = next(x for title, x in report["tables"].items() if title.startswith("Stability"))
+    for k in (1, 2):
+        assert {f"relaxed match rate @{k}{end}" for end in ("", DISJOINT)} <= {*stability[0]}
     (lost,) = (x for title, x in report["tables"].items() if title.startswith("Attempts lost"))
     assert [row[0] for row in lost[1:]] == [row[0] for row in table[1:]]
     with pytest.raises(SystemExit):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,6 +26,11 @@ class Proposals:
     """Number of conditions that could not be asked for."""
     dead_ends: int = 0
     """Number of candidates that came to a dead end (`Rollout.dead_ends`)."""
+
+    @property
+    def lost(self) -> Counter[str]:
+        """Number of rows without an attempt, by reason."""
+        return Counter(reason for reason in self.reasons if reason)
 
     @staticmethod
     def of(found: Sequence[Crystals], k: int, reasons: Sequence[str]) -> Proposals:

@@ -250,14 +250,22 @@ def _primitive(structure: Structure, minimal: np.ndarray, change: np.ndarray) ->
     """The Niggli-reduced primitive cell, as StructureMatcher makes it.
 
     It starts from the Minkowski-reduced basis `minimal` [3, 3] = change @ lattice, from which the
-    Niggli cell is near. ValueError for a lattice so elongated that this would take all memory.
+    Niggli cell is near. ValueError for a lattice so elongated that comparisons would take all
+    memory, unless it is that of a supercell.
     """
-    longest = np.linalg.norm(minimal, axis=-1).max()
-    if not longest**3 <= MAX_ELONGATION * structure.volume:  # a nan is refused too
-        raise ValueError("the lattice is too elongated")
     frac = structure.frac_coords @ np.linalg.inv(change)
     compact = type(structure)(minimal, structure.species, frac, to_unit_cell=True)
+    if _elongated(minimal):
+        compact = compact.get_primitive_structure()
+        if _elongated(minkowski_reduce(compact.lattice.matrix[None])[0][0]):
+            raise ValueError("the lattice is too elongated")
     return compact.get_reduced_structure("niggli").get_primitive_structure()
+
+
+def _elongated(minimal: np.ndarray) -> bool:
+    """Whether a Minkowski-reduced basis [3, 3] is beyond `MAX_ELONGATION`; so is one with nan."""
+    longest, volume = np.linalg.norm(minimal, axis=-1).max(), abs(np.linalg.det(minimal))
+    return not longest**3 <= MAX_ELONGATION * volume
 
 
 def _matrices(structures: Iterable[Structure]) -> np.ndarray:

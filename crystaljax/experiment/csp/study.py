@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -173,7 +172,7 @@ class Study:
         source, memory, found = self._proposer(arm)
         start = time.perf_counter()
         proposals = found()
-        n, reasons = len(proposals.reasons), Counter(filter(None, proposals.reasons))
+        n, lost = len(proposals.reasons), proposals.lost
         seconds = (time.perf_counter() - start) / n
         write_predictions(folder / PREDICTIONS, proposals, self.questions.truth, self.exam.k)
         metrics, context, by_target = self._examined(proposals)
@@ -184,8 +183,8 @@ class Study:
             "source": source,
             "n": n,
             "seconds_per_attempt": seconds,
-            "lost": reasons.total(),
-            "reasons": dict(reasons.most_common(N_REASONS)),
+            "lost": lost.total(),
+            "reasons": dict(lost.most_common(N_REASONS)),
             "not_asked": proposals.not_asked,
             "dead_ends": proposals.dead_ends,
             "memory": memory,
