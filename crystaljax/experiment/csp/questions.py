@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from crystaljax.baselines.base import Proposals
-from crystaljax.composition import element_counts, formula, formulas
+from crystaljax.composition import element_counts, formula
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.data.files import replacing
@@ -134,15 +134,16 @@ def propose(
 def write_predictions(path: Path, proposals: Proposals, truth: Known, k: int) -> None:
     """A table of k attempts at each test crystal, for `crystaljax evaluate --protocol csp`.
 
-    Attempts that are no crystal have a reason in place of a CIF.
+    The formula is the one asked for. Attempts that are no crystal have a reason in place of a CIF.
     """
     good = is_crystal(proposals.crystals)
     crystals = proposals.crystals[np.flatnonzero(good)]
-    found = zip(formulas(crystals), crystals.space_group.tolist(), to_cif(crystals), strict=True)
+    found = zip(crystals.space_group.tolist(), to_cif(crystals), strict=True)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        columns = "material_id", "attempt", "reason", "formula", "spacegroup.number", "cif"
+        columns = "material_id", "formula", "attempt", "reason", "spacegroup.number", "cif"
         writer.writerow(columns)
         for row, (ok, reason) in enumerate(zip(good, proposals.reasons, strict=True)):
-            about = ("", *next(found)) if ok else (reason or "no crystal", "", "", "")
-            writer.writerow((truth.ids[row // k], row % k, *about))
+            at = row // k
+            about = ("", *next(found)) if ok else (reason or "no crystal", "", "")
+            writer.writerow((truth.ids[at], truth.formulas[at], row % k, *about))
