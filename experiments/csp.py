@@ -206,7 +206,7 @@ def report(config: Config, study: Study, arms: list[Arm], rows: list[RowName]) -
             "Crystal structure prediction",
             {},
             experiment.pictures(figures_of(lines, k) if lines else {}),
-            all_tables(lines, k, bool(config.exam.relax_steps)) if lines else [],
+            all_tables(lines, config.exam),
             notes,
             headline(lines, k),
         ),

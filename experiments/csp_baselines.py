@@ -24,7 +24,7 @@ from crystaljax.baselines.random_search import RandomSearch
 from crystaljax.baselines.substitution import Substitution
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.attempt_energies import csp_energies
-from crystaljax.evaluation.attempts import Attempts
+from crystaljax.evaluation.attempts import Attempts, commonest
 from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
 from crystaljax.evaluation.prediction_files import read_known
 from crystaljax.evaluation.report import Report
@@ -53,6 +53,9 @@ class Config:
     """Structures of each formula."""
     fixed_units: bool = True
     """The number of formula units in the primitive cell is given, as in most published numbers."""
+    max_atoms: int = 0
+    """Largest number of atoms in the primitive cells of random search. 0: that of the test
+    crystals."""
     potential: str = "none"
     """Interatomic potential for energies and relaxation. none: no energies."""
     hull: str = "demonstration"
@@ -71,15 +74,21 @@ def main(config: Config) -> None:
     with Experiment(config, config.output, config.tracking, "evaluation") as experiment:
         experiment.use("data", config.train)
         experiment.use("data", config.test)
-        truth, conditions = read_questions(config.test, config.n, config.seed, config.fixed_units)
+        questions = read_questions(config.test, config.n, config.seed, config.fixed_units)
+        truth, conditions, largest = questions
         train = read_known(config.train)
         energy = None
         if config.potential != "none":
             energy = create_e_above_hull(config.potential, config.hull, config.relax_steps)
-        results, outputs = {}, {}
+        results, outputs, notes = {}, {}, []
         for name in config.methods:
-            baseline = made(name, config.train, train.name)
+            baseline = made(name, config.train, train.name, config.max_atoms or largest)
             proposals = baseline.propose(conditions, config.k, config.seed)
+            lost = proposals.lost
+            notes.append(
+                f"{baseline.name}: {lost.total()} of {len(proposals.reasons)} attempts lost"
+                f"{f' ({commonest(lost)})' if lost else ''}."
+            )
             path = config.output / f"{name}.csv"
             write_predictions(path, proposals, truth, config.k)
             outputs[path] = "structures"
@@ -93,13 +102,14 @@ def main(config: Config) -> None:
                 truth, attempts, train, energies, CSPConfig(at=at)
             )
             results[baseline.name].write_tables(config.output, name)
-        experiment.finish(Report("Baselines of structure prediction", results), outputs=outputs)
+        report = Report("Baselines of structure prediction", results, notes=notes)
+        experiment.finish(report, outputs=outputs)
 
 
-def made(name: Method, train: str, title: str) -> Baseline:
-    """The baseline of a name; `title` of the training set."""
+def made(name: Method, train: str, title: str, max_atoms: int) -> Baseline:
+    """The baseline of a name; `title` of the training set, `max_atoms` of random search."""
     if name == "random":
-        return RandomSearch()
+        return RandomSearch(max_atoms)
     return Substitution(load(train, max_sites=None).crystals, title)
 
 

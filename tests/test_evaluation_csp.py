@@ -1,5 +1,7 @@
 """Crystal structure prediction: known answers by hand, and the direct loop."""
 
+import subprocess
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -219,6 +221,62 @@ def test_energies_and_relaxation() -> None:
     assert result["relative energy"].value == pytest.approx(0, abs=1e-9)
     assert counts(result, "match to relaxed")[1] == 4
     assert result["match to relaxed"].denominator == "attempts"
+
+
+def test_the_reasons_of_comparisons_that_fail_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a note, and in columns of attempts.csv; before and after relaxation alike."""
+
+    def fail(*_: object) -> float:
+        raise RuntimeError("no way")
+
+    truth = known(rocksalt().get_primitive_structure())
+    potential, hull = CentredPotential(truth.cells[0]), load_hull("demonstration")
+    tried = attempts((0, moved()), (0, None), (0, caesium()))
+    after = csp_energies(EnergyAboveHull(potential, hull, relax_steps=5), truth, tried)
+    fine = evaluate_csp(truth, tried, None, after, QUIET)
+    columns = ["not_compared", "relaxed_not_compared", "not_compared_to_relaxed"]
+    assert all(fine.columns[name].tolist() == [""] * 3 for name in columns)
+    assert not [line for line in fine.context if "could not be compared" in line]
+    monkeypatch.setattr("crystaljax.evaluation.attempts.rms_displacement", fail)
+    monkeypatch.setattr(StructureMatcher, "get_rms_dist", fail)
+    result = evaluate_csp(truth, tried, None, after, QUIET)
+    why = "cannot be compared: no way"
+    assert all(result.columns[name].tolist() == [why, "", why] for name in columns)
+    assert [line for line in result.context if "could not be compared" in line] == [
+        f"2 {what} could not be compared, and count as no match: 2 × {why}"
+        for what in ("attempts", "relaxed attempts", "attempts and their relaxed forms")
+    ]
+
+
+def test_nothing_is_imported_in_the_time_of_a_comparison() -> None:
+    """The first comparison of a process has as much time as the others."""
+    code = """
+import sys
+from contextlib import contextmanager
+from crystaljax.evaluation import attempts, matching
+
+late = set()
+
+@contextmanager
+def watched(seconds):
+    before = set(sys.modules)
+    yield
+    late.update(name for name in set(sys.modules) - before if "." in name)
+
+attempts.time_limit = matching.time_limit = watched
+import numpy as np
+from crystaljax.crystal import AtomicCell
+
+frac = np.array([[0, 0, 0], [0.5, 0.5, 0.5]])
+cell = AtomicCell(np.diag([3.5, 3.5, 3.5]), frac, np.array([11, 17]))
+moved = AtomicCell(np.diag([3.5, 3.5, 3.6]), frac + 0.02 * np.eye(3)[:2], np.array([17, 11]))
+truth = attempts.Known("truth", ["a"], [cell])
+zero = np.zeros(1, int)
+found, failures = attempts.displacements(truth, attempts.Attempts([moved], [None], *[zero] * 3))
+assert np.isfinite(found).all() and not failures
+assert not late, late
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("seed", [0])

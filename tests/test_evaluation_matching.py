@@ -150,6 +150,15 @@ def test_no_structure_costs_only_itself() -> None:
     assert 0 in reference.failures
 
 
+def test_long_supercells_are_compared_as_primitive_cells() -> None:
+    """Their lattice is too elongated to be compared, and that of the crystal is not."""
+    cell = Structure(Lattice.cubic(3.5), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3])
+    long = Structure(Lattice.tetragonal(3.5, 210), ["Na", "Cl"], [[0, 0, 0], [0.5] * 3])
+    samples = StructureSet.from_structures([cell, cell * (1, 1, 60), long], "samples")
+    assert clusters(samples).tolist() == [0, 0, -1]
+    assert "elongated" in samples.failures[2]
+
+
 def test_slow_comparisons_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     waited = []
 

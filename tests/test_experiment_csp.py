@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from crystaljax.composition import formulas
 from crystaljax.conditions import Condition
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import write
+from crystaljax.evaluation.attempts import Known
 from crystaljax.evaluation.rates import Measure, Rate
 from crystaljax.experiment.csp.preferences import (
     example_table,
@@ -24,14 +28,21 @@ from crystaljax.experiment.csp.preferences import (
     rows_of_pairs,
     systems_of,
 )
-from crystaljax.experiment.csp.questions import formulas_asked, propose, read_questions, refused
+from crystaljax.experiment.csp.questions import (
+    Questions,
+    formulas_asked,
+    propose,
+    read_questions,
+    refused,
+)
 from crystaljax.experiment.csp.resources import TuningMemory
 from crystaljax.experiment.csp.results import all_tables, figures_of, gains, headline, lines_of
-from crystaljax.experiment.csp.setup import CSPSetup, RowName
-from crystaljax.experiment.csp.study import Arm, arms_of
+from crystaljax.experiment.csp.setup import CSPSetup, ExamConfig, RowName, TextRowsConfig
+from crystaljax.experiment.csp.study import Arm, Study, arms_of
 from crystaljax.experiment.run_results import write_result
 from crystaljax.policies.base import Rollout, SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
+from crystaljax.rewards.prediction import PredictionRewardConfig
 from crystaljax.symmetry.orbits import n_atoms
 from crystaljax.text.prompts import load_template
 from crystaljax.tokenizations.registry import create_format
@@ -58,7 +69,8 @@ def test_formulas_are_asked_with_their_units(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none of 3 crystals has at most 1 atoms"):
         formulas_asked(both, max_atoms=1)
     write(both, tmp_path / "test.csv", {"material_id": np.array(["a", "b", "c"])})
-    truth, conditions = read_questions(str(tmp_path / "test.csv"))
+    truth, conditions, max_atoms = read_questions(str(tmp_path / "test.csv"))
+    assert max_atoms == 6  # rutile
     assert sorted(truth.ids) == ["a", "b", "c"]
     for name, condition in zip(truth.ids, conditions, strict=True):
         assert condition.formula == names["abc".index(name)]
@@ -86,6 +98,7 @@ def test_what_cannot_be_asked_costs_itself_alone() -> None:
     found = propose(policy, params, conditions, 2, 0, sampling)
     refusal = "the table cannot be asked for formula"
     assert found.reasons == [refusal, refusal, None, None] * 2
+    assert found.not_asked == 2 and found.dead_ends == 0
     alone = policy.sample(params, [salt, salt], 0, sampling, 2).crystals
     asked = [2, 3, 6, 7]
     np.testing.assert_array_equal(found.crystals.species[asked], alone.species)
@@ -101,12 +114,13 @@ def test_attempts_have_prompts_of_their_own(monkeypatch: pytest.MonkeyPatch) -> 
     policy, drawn = WyckoffPolicy(SMALL, load("prototypes").space_group_counts), []
 
     def sample(*arguments: Any) -> Rollout:
-        drawn.append(WyckoffPolicy.sample(policy, *arguments))
+        drawn.append(replace(WyckoffPolicy.sample(policy, *arguments), dead_ends=3))
         return drawn[0]
 
     monkeypatch.setattr(policy, "sample", sample)
     asked = [Condition(formula="NaCl", formula_units=1)]
-    propose(policy, policy.init(0), asked, 40, 0, SamplingConfig(batch_size=40))
+    found = propose(policy, policy.init(0), asked, 40, 0, SamplingConfig(batch_size=40))
+    assert found.dead_ends == 3 and found.not_asked == 0
     assert len(set(drawn[0].prompt.tolist())) > 5
 
 
@@ -127,11 +141,18 @@ def test_rows_and_settings_by_name() -> None:
     assert [arm.name for arm in arms] == ["substitution-seed0", "model-seed0", "model-seed1"]
     with pytest.raises(ValueError, match=r"does not take --setup.reward.*--reward.terms"):
         CSPSetup(reward="mine.py:function")
+    refused_names = ("reward", "condition", "metrics", "reference")
+    for config in (PredictionRewardConfig, TextRowsConfig, ExamConfig):  # their help
+        assert not [x for x in refused_names if f"--setup.{x}" in inspect.getsource(config)]
+
+
+RELAXED = ("@1", "@2", "@1 (formula-disjoint)", "@2 (formula-disjoint)")
 
 
 def finish(arm: Any, output: Path, count: int) -> None:
     """The files of a finished run."""
     metrics = [
+        *(Rate(f"relaxed match rate {x}", count, 10, "x") for x in RELAXED),
         Rate("match rate @1", count, 10, "x"),
         Rate("match rate @2", 2 * count, 10, "x"),
         Rate("match rate @1 (formula-disjoint)", 1, 5, "x"),
@@ -140,7 +161,9 @@ def finish(arm: Any, output: Path, count: int) -> None:
         Measure("median energy above hull", 0.1 * count, 0.01, "eV/atom", 9, "x"),
     ]
     folder = arm.folder(output)
-    write_result(folder / "result.json", {"metrics": [x.to_dict() for x in metrics]})
+    result = {"metrics": [x.to_dict() for x in metrics], "n": 20, "lost": 2 + count}
+    result |= {"reasons": {"no text": count, "too long": 2}, "not_asked": 1, "dead_ends": count}
+    write_result(folder / "result.json", result)
     lines = [{"step": step, "reward/mean": 0.1 * step} for step in (1, 2)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
 
@@ -166,7 +189,7 @@ def test_results_over_seeds(tmp_path: Path) -> None:
     # Over seeds: 1, 2 and 3 of the same 10 crystals.
     assert two and two.value == pytest.approx(0.15) and two.standard_error == pytest.approx(0.05)
     assert three and three.standard_error == pytest.approx(0.1 / np.sqrt(3))
-    matches, stability, variety = all_tables(lines, 2, False)
+    matches, stability, variety, lost = all_tables(lines, ExamConfig(k=2))
     assert matches.rows[0][1:] == [
         "match rate @1",
         "match rate @2",
@@ -176,6 +199,15 @@ def test_results_over_seeds(tmp_path: Path) -> None:
     assert stability.rows[0][2] == "median energy above hull (eV/atom)"
     assert stability.rows[3][1:] == ["20.0 ± 5.8 %", "0.200 ± 0.058"]
     assert variety.rows[1][1].startswith("90.0")
+    assert lost.rows[0][1:4] == ["attempts lost", "formulas not asked", "dead ends"]
+    assert lost.rows[1][1:] == ["3 of 20", "1", "1", "2 × too long; 1 × no text"]
+    assert lost.rows[3][1:] == ["12 of 60", "3", "6", "6 × no text; 6 × too long"]
+    for judged, names in ((1, RELAXED[::2]), (2, RELAXED), (5, RELAXED)):
+        exam = ExamConfig(k=2, judged=judged, relax_steps=9)
+        header = all_tables(lines, exam)[1].rows[0]
+        assert [x for x in header if x.startswith("relaxed")] == [
+            f"relaxed match rate {x}" for x in names
+        ]
     assert set(figures_of(lines, 2)) == {"matches", "rewards"}
     best = headline(lines, 2)
     assert best[wandb_name("model-rl", "match rate @1")] == pytest.approx(0.2)
@@ -203,6 +235,15 @@ def test_changes_by_rl_are_of_the_same_test_crystals(tmp_path: Path) -> None:
     error = stats.sem(changes)
     assert row((0, 1)) == ["model-rl", f"{np.mean(changes):+.1f} ± {error:.1f}"]
     assert gains(lines_of(["model-rl"], {}, arms[1:2], tmp_path)) == []
+
+
+@pytest.mark.parametrize(("given", "expected"), [(0, 44), (7, 7)])
+def test_random_search_fits_the_largest_test_cell(given: int, expected: int) -> None:
+    pytest.importorskip("pyxtal")
+    questions = Questions(Known("test", [], []), [], 44)
+    study: Any = SimpleNamespace(setup=CSPSetup(max_atoms=given), questions=questions)
+    search: Any = Study._baseline(study, "random")
+    assert search.max_atoms == expected
 
 
 @pytest.mark.slow

@@ -459,6 +459,15 @@ def test_csp_baselines(crystals: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
     assert first["match rate @1"]["count"] == first["match rate @1"]["total"] == 2
     assert second["as asked"]["total"] == 4
     assert Path("out/substitution.csv").is_file() and Path("out/random-attempts.csv").is_file()
+    small = "--methods random --n 2 --k 2 --max-atoms 1 --output small"
+    run(monkeypatch, "csp_baselines.py", f"{sources} {small}")
+    (about,) = (
+        x for x in json.loads(Path("small/report.json").read_text())["notes"] if "lost" in x
+    )
+    assert about.startswith("random search: 4 of 4 attempts lost (2 × no space group holds")
+    assert "with at most 1 atoms" in about
+    rows = Path("small/random.csv").read_text().splitlines()
+    assert len(rows) == 5 and "with at most 1 atoms" in rows[1]  # all attempts, with the reasons
 
 
 def test_every_script_is_run() -> None:

@@ -61,7 +61,7 @@ def test_a_wyckoff_transformer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rl = "--rl.n-steps 1 --rl.batch-size 8 --rl.group-size 4"
-    rl += " --setup.guards copies"
+    rl += " --setup.guards copies --exam.judged 2 --exam.relax-steps 1"
     small = f"small {ALIKE} {rl} --setup.output out --rows substitution zero-shot model model-rl"
     run(monkeypatch, small, "--only substitution model")
     kept = Path("out/runs/model-seed0/result.json").read_text()
@@ -80,11 +80,21 @@ def test_a_wyckoff_transformer(
     for name in ("matches", "rewards"):
         assert Path(f"out/{name}.png").stat().st_size > 1000
     # The kept predictions are scored alike by the command line.
-    predictions = "out/runs/substitution-seed0/predictions.csv"
-    main(["evaluate", predictions, "--protocol", "csp", "--truth", "data.csv", "--output", "again"])
-    again = json.loads(Path("again/report.json").read_text())["evaluations"]
-    rates = {m["name"]: m["value"] for x in again.values() for m in x["metrics"]}
-    assert rates["match rate @1"] == 1.0
+    for row in ("substitution", "model"):
+        predictions = f"out/runs/{row}-seed0/predictions.csv"
+        judged = ["--protocol", "csp", "--truth", "data.csv", "--potential", "none"]
+        main(["evaluate", predictions, *judged, "--output", f"again-{row}"])
+        again = json.loads(Path(f"again-{row}/report.json").read_text())["evaluations"]
+        rates = {m["name"]: m["value"] for x in again.values() for m in x["metrics"]}
+        assert row == "model" or rates["match rate @1"] == 1.0
+        kept = json.loads(Path(f"out/runs/{row}-seed0/result.json").read_text())["metrics"]
+        of_study = {m["name"]: m["value"] for m in kept}
+        for name in ("match rate @1", "match rate @2", "matching attempts", "crystal"):
+            assert rates[name] == pytest.approx(of_study[name]), (row, name)
+    stability = next(x for title, x in report["tables"].items() if title.startswith("Stability"))
+    assert {"relaxed match rate @1", "relaxed match rate @2"} <= {*stability[0]}
+    (lost,) = (x for title, x in report["tables"].items() if title.startswith("Attempts lost"))
+    assert [row[0] for row in lost[1:]] == [row[0] for row in table[1:]]
     with pytest.raises(SystemExit):
         run(monkeypatch, small, "--setup.reward mine.py:f")
     assert "--reward.terms" in capsys.readouterr().err

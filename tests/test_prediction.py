@@ -22,8 +22,9 @@ from crystaljax.evaluation.matching import StructureSet, clusters
 from crystaljax.evaluation.prediction_files import read_predictions
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
-from crystaljax.prediction.formulas import Asked
-from crystaljax.prediction.predict import predict
+from crystaljax.prediction.files import formula_table, notes, write_predictions
+from crystaljax.prediction.formulas import Asked, checked
+from crystaljax.prediction.predict import Predictions, Tally, predict
 from crystaljax.structures import to_cells
 from crystaljax.validity import structure_valid
 
@@ -95,6 +96,27 @@ def test_formulas_to_files(model: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "holds a run with other settings" in refused(capsys, *given, "--seed", 1)
 
 
+def test_elements_that_the_model_never_saw_are_remarked_on(policy: WyckoffPolicy) -> None:
+    """In formulas.csv and the notes; nothing where the model does not know what it saw."""
+    seen = np.zeros(119, int)
+    seen[[8, 11, 12, 17]] = 5
+    knowing = WyckoffPolicy(SMALL, policy.space_group_counts, seen, policy.formula_groups)
+    given = [Asked.of("OgRnNa", 1), Asked.of("NaCl"), Asked.of("Xx")]
+    asked = checked(given, knowing, SamplingConfig())
+    remark = "the model saw no crystal with Rn, Og"
+    assert [one.remark for one in asked] == [remark, "", ""]
+    assert all(one.remark == "" for one in checked(given, policy, SamplingConfig()))
+    crystals = load("prototypes").crystals[:0]
+    nothing = np.zeros(0, int)
+    found = Predictions(
+        asked, [Tally(1) for _ in asked], crystals, nothing, nothing, nothing, {}, "none"
+    )
+    header, first, second, _ = formula_table(found)
+    at = header.index("remark")
+    assert first[at] == remark and second[at] == ""
+    assert f"OgRnNa: {remark}." in notes(found)
+
+
 @pytest.mark.slow
 def test_without_a_potential(model: Path, tmp_path: Path) -> None:
     """Ranked by likelihood; --n 1 too."""
@@ -126,8 +148,13 @@ def test_mistakes(
     assert not (tmp_path / "out").exists()
 
 
-def test_duplicates_are_one(policy: WyckoffPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of each formula, not of two that are the same in other numbers of units."""
+def test_duplicates_are_one(
+    policy: WyckoffPolicy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of each formula, not of two that are the same in other numbers of units.
+
+    The files number the structures of both as attempts at the one formula.
+    """
     params, many = policy.init(0), [Condition(formula="NaCl")] * 64
     drawn = policy.sample(params, many, 5, SamplingConfig(batch_size=64))
     good = np.flatnonzero(drawn.met & structure_valid(drawn.crystals))[:2]
@@ -146,6 +173,17 @@ def test_duplicates_are_one(policy: WyckoffPolicy, monkeypatch: pytest.MonkeyPat
     for i in (0, 1):
         assert sorted(found.columns["times_found"][found.target == i]) == expected
         assert found.tallies[i].distinct == kinds
+    write_predictions(found, tmp_path)
+    best = -np.sort(-found.columns["log_prob"])
+    table = rows(tmp_path / "predictions.csv")
+    by_attempt = sorted(table, key=lambda row: int(row["attempt"]))
+    assert [row["attempt"] for row in by_attempt] == [str(i + 1) for i in range(2 * kinds)]
+    np.testing.assert_allclose([float(row["log_prob"]) for row in by_attempt], best)
+    assert [row["rank"] for row in table] == [str(i + 1) for i in range(kinds)] * 2
+    truth = Known("truth", ["salt"], list(to_cells(drawn.crystals[good[:1]])))
+    for source in ("predictions.csv", "cifs"):
+        attempts = read_predictions(tmp_path / source, truth)
+        assert sorted(attempts.rank) == list(range(2 * kinds)) and attempts.notes == ()
 
 
 def test_language_model(tmp_path: Path) -> None:

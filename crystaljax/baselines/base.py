@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,6 +22,15 @@ class Proposals:
     """[n k]; zero where there is no attempt."""
     reasons: Reasons
     """[n k]: why there is none."""
+    not_asked: int = 0
+    """Number of conditions that could not be asked for."""
+    dead_ends: int = 0
+    """Number of candidates that came to a dead end (`Rollout.dead_ends`)."""
+
+    @property
+    def lost(self) -> Counter[str]:
+        """Number of rows without an attempt, by reason."""
+        return Counter(reason for reason in self.reasons if reason)
 
     @staticmethod
     def of(found: Sequence[Crystals], k: int, reasons: Sequence[str]) -> Proposals:

@@ -13,6 +13,7 @@ from crystaljax.composition import SYMBOLS
 from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.safeguards import time_limit
+from crystaljax.models.wyckoff.demands import OPEN_PARTS, OPEN_UNITS
 from crystaljax.structures import from_structure
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.occupations import outlook
@@ -30,13 +31,15 @@ class RandomSearch:
     Ab initio random structure searching (Pickard and Needs, J. Phys.: Condens. Matter 23, 053201
     (2011)) draws structures and relaxes them; these are PyXtal's (Fredericks et al., Comput. Phys.
     Commun. 261, 107810 (2021)), with its volumes and least distances. Where the number of formula
-    units is open, it is drawn from 1, 2 and 4, as far as the cell has at most `max_atoms`.
+    units is open, it is drawn from those that the Wyckoff transformer is held to (`OPEN_UNITS` of
+    the reduced formula, of at most `OPEN_PARTS` remainders), as far as the cell has at most
+    `max_atoms`.
 
     ImportError without PyXtal.
     """
 
-    def __init__(self, max_atoms: int = 20, max_sites: int = 20) -> None:
-        """`max_atoms` of primitive cells; `max_sites`: Wyckoff sites at most."""
+    def __init__(self, max_atoms: int, max_sites: int = 20) -> None:
+        """`max_atoms` of primitive cells, at most; `max_sites`: Wyckoff sites at most."""
         _pyxtal()
         self.name = "random search"
         self.max_atoms, self.max_sites = max_atoms, max_sites
@@ -53,21 +56,17 @@ class RandomSearch:
 
     def _draw(self, condition: Condition, k: int, rng: np.random.Generator) -> tuple[Crystals, str]:
         """Up to k structures, and the reason why there are no more."""
-        content = content_of(condition)
-        units = [condition.formula_units] if condition.formula_units else [1, 2, 4]
-        fitting = {u: self._groups(condition, u * content) for u in units}
-        units = [u for u in units if len(fitting[u])]
-        if not units:
-            return no_crystals(), (
-                f"no space group holds {condition.formula} with at most {self.max_atoms} atoms"
-            )
+        try:
+            kinds = self._kinds(condition)
+        except ValueError as error:
+            return no_crystals(), str(error)
         cells: list[AtomicCell] = []
         kept = no_crystals()
         for _ in range(DRAWS):
             cells = []
             for _ in range(k - len(kept)):
-                u = int(rng.choice(units))
-                cell = _structure(u * content, int(rng.choice(fitting[u])), rng)
+                content, groups = kinds[int(rng.integers(len(kinds)))]
+                cell = _structure(content, int(rng.choice(groups)), rng)
                 cells += [] if cell is None else [cell]
             drawn, reasons = symmetrize(cells)
             drawn = drawn[np.array([reason is None for reason in reasons], bool)]
@@ -77,14 +76,41 @@ class RandomSearch:
                 break
         return kept, f"no more structures of {condition.formula} in {DRAWS} draws for each"
 
+    def _kinds(self, condition: Condition) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Atoms [119] that the primitive cell may have, each with the space groups for them.
+
+        ValueError, with the reason, if there are none.
+        """
+        found = []
+        for content in _contents(condition):
+            if content.sum() <= self.max_atoms:
+                groups = self._groups(condition, content)
+                found += [(content, groups)] if len(groups) else []
+        if not found:
+            raise ValueError(
+                f"no space group holds {condition.formula} with at most {self.max_atoms} atoms"
+            )
+        return found
+
     def _groups(self, condition: Condition, content: np.ndarray) -> np.ndarray:
-        """Space groups that can hold the atoms [119] of a primitive cell, and may be taken."""
-        if content.sum() > self.max_atoms:
-            return np.zeros(0, int)
+        """Space groups that can hold the atoms [119] of a primitive cell, and may be taken.
+
+        ValueError for atoms in too many ways (`symmetry.occupations`).
+        """
         atoms = tuple(content[content > 0].tolist())
         groups = np.flatnonzero(outlook(atoms).fits(self.max_sites)) + 1
         asked = condition.space_groups
         return groups if asked is None else groups[np.isin(groups, asked)]
+
+
+def _contents(condition: Condition) -> list[np.ndarray]:
+    """Atoms int [119] that the primitive cell may have, by the condition's formula units."""
+    content = content_of(condition)
+    if condition.formula_units is not None:
+        return [condition.formula_units * content]
+    content = content // np.gcd.reduce(content)
+    several = [n * content for n in OPEN_UNITS if n > 1]
+    return [content, *(x for x in several if np.prod(x + 1, dtype=float) <= OPEN_PARTS)]
 
 
 def _structure(content: np.ndarray, group: int, rng: np.random.Generator) -> AtomicCell | None:

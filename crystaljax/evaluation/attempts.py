@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from crystaljax.composition import N_SPECIES, formula
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.displacement import rms_displacement
 from crystaljax.evaluation.features import FeatureSpace
-from crystaljax.evaluation.matching import FAILURES, StructureSet
+from crystaljax.evaluation.matching import FAILURES, StructureSet, import_matcher
 from crystaljax.evaluation.rejection import Tolerances
 from crystaljax.evaluation.safeguards import time_limit
 from crystaljax.rewards.base import Reasons
@@ -24,6 +25,10 @@ CSP_TOLERANCES = Tolerances(ltol=0.3, stol=0.5, angle_tol=10.0)
 
 CHUNK = 512
 """Attempts that are reduced together."""
+
+
+N_SHOWN = 3
+"""Number of things that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,12 @@ def element_counts_of(cells: Sequence[AtomicCell | None]) -> np.ndarray:
     return counts
 
 
+def commonest(counted: Counter[str]) -> str:
+    """The most frequent of things and how often they are, for a sentence."""
+    shown = [f"{count} × {name}" for name, count in counted.most_common(N_SHOWN)]
+    return "; ".join(shown) + ("; ..." if len(counted) > N_SHOWN else "")
+
+
 def displacements(
     truth: Known,
     attempts: Attempts,
@@ -127,6 +138,7 @@ def displacements(
     nan where they do not match; and the attempts that could not be compared, with the reasons.
     `cells` [A]: in place of those of the attempts, such as relaxed ones.
     """
+    import_matcher()
     cells = attempts.cells if cells is None else cells
     found = np.full(len(attempts.attempt), np.nan)
     names = [formula(row) for row in element_counts_of(cells)]

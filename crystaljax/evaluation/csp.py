@@ -12,6 +12,7 @@ are independent samples, such as a model's.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +28,7 @@ from crystaljax.evaluation.attempts import (
     CSP_TOLERANCES,
     Attempts,
     Known,
+    commonest,
     displacements,
     element_counts_of,
 )
@@ -182,9 +184,8 @@ class _Task:
         """Matches of cells [A], under names with a prefix; `state`: relaxed or not, in words."""
         truth, attempts = self.truth, self.attempts
         rms, failures = displacements(truth, attempts, cells, self.config.seconds)
-        if failures:
-            self.notes.append(f"{len(failures)} {prefix}attempts could not be compared: no match")
         key = prefix.replace(" ", "_")
+        self._not_compared(f"{key}not_compared", failures, f"{prefix}attempts")
         best = np.full(len(attempts), np.inf)
         np.fmin.at(best, attempts.attempt, rms)
         self.columns[f"{key}rms"] = np.where(np.isfinite(best), best, np.nan)
@@ -215,6 +216,16 @@ class _Task:
                     denominator=of,
                     reference=f"{truth.name}; {CSP_TOLERANCES}",
                 )
+            )
+
+    def _not_compared(self, column: str, failures: Mapping[int, str], what: str) -> None:
+        """A column of the reasons that attempts could not be compared, and a note of them."""
+        reasons = [failures.get(row, "") for row in range(len(self.attempts))]
+        self.columns[column] = np.array(reasons, str)
+        if failures:
+            self.notes.append(
+                f"{len(failures)} {what} could not be compared, and count as no match:"
+                f" {commonest(Counter(failures.values()))}"
             )
 
     def _parts(self) -> list[tuple[str, str, np.ndarray]]:
@@ -388,7 +399,10 @@ class _Task:
         self._matches(relaxed.cells, "relaxed ", " after relaxation")
         before = [None if c is None else structures_of([c])[0] for c in self.attempts.cells]
         after = [None if c is None else structures_of([c])[0] for c in relaxed.cells]
-        away = rms_to_relaxed(before, after, self.config.seconds)
+        failures: dict[int, str] = {}
+        away = rms_to_relaxed(before, after, self.config.seconds, failures)
+        what = "attempts and their relaxed forms"
+        self._not_compared("not_compared_to_relaxed", failures, what)
         self.columns["rmsd_to_relaxed"] = away
         self.columns["relaxation_steps"] = relaxed.steps
         for metric in relaxation_metrics(away, relaxed, label):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,13 @@ MAX_ELONGATION = 2000.0
 """Cube of the longest minimum of a lattice over its volume, above which it is not compared:
 StructureMatcher lists all lattice points in a sphere of about that radius (a = b = 3 Å: c of up
 to 110 Å)."""
+
+MATCHER = (
+    "pymatgen.analysis.structure_matcher",
+    "pymatgen.optimization.neighbors",
+    "scipy.optimize",
+)
+"""Modules that comparisons import when they first need them."""
 
 FAILURES = (ArithmeticError, LookupError, RuntimeError, TimeoutError, TypeError, ValueError)
 """Exceptions of pymatgen on cells it cannot handle (numpy's LinAlgError is a ValueError)."""
@@ -119,6 +127,7 @@ class StructureSet:
 
     def _reduce(self, structures: dict[int, Structure]) -> None:
         """Reduce structures by row, and keep them or the reasons why they cannot be."""
+        import_matcher()
         minimal, change = minkowski_reduce(_matrices(structures.values()))
         reduced = {}
         for (row, structure), *basis in zip(structures.items(), minimal, change, strict=True):
@@ -131,6 +140,12 @@ class StructureSet:
         for (row, structure), basis in zip(reduced.items(), minimal, strict=True):
             minima = np.linalg.norm(basis, axis=-1) * structure.volume ** (-1 / 3)
             self._reduced[row] = Reduced(structure, minima)
+
+
+def import_matcher() -> None:
+    """Import what comparisons use: the first one would spend seconds of its time on that."""
+    for name in MATCHER:
+        import_module(name)
 
 
 def first_matches(samples: StructureSet, reference: StructureSet) -> np.ndarray:
@@ -203,15 +218,18 @@ def rms_to_relaxed(
     structures: Sequence[Structure | None],
     relaxed: Sequence[Structure | None],
     seconds: float = 10.0,
+    failures: dict[int, str] | None = None,
 ) -> np.ndarray:
     """RMS displacement between structures and their relaxed forms, in Å: float64 [N].
 
     StructureMatcher with default tolerances; its displacement, in units of (V/N)^(1/3), is
     multiplied by that length of the relaxed structure. nan where they do not match, where one is
-    None or cannot be compared.
+    None or cannot be compared. `failures`: filled in with the reasons of the last, by row.
     """
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
+    import_matcher()
+    failures = {} if failures is None else failures
     matcher = StructureMatcher()
     displacement = np.full(len(structures), np.nan)
     for row, (before, after) in enumerate(zip(structures, relaxed, strict=True)):
@@ -220,7 +238,8 @@ def rms_to_relaxed(
         try:
             with time_limit(seconds):
                 result = matcher.get_rms_dist(after, before)
-        except FAILURES:
+        except FAILURES as error:
+            failures[row] = f"cannot be compared: {error}"
             continue
         if result is not None:
             displacement[row] = result[0] * (after.volume / len(after)) ** (1 / 3)
@@ -231,14 +250,22 @@ def _primitive(structure: Structure, minimal: np.ndarray, change: np.ndarray) ->
     """The Niggli-reduced primitive cell, as StructureMatcher makes it.
 
     It starts from the Minkowski-reduced basis `minimal` [3, 3] = change @ lattice, from which the
-    Niggli cell is near. ValueError for a lattice so elongated that this would take all memory.
+    Niggli cell is near. ValueError for a lattice so elongated that comparisons would take all
+    memory, unless it is that of a supercell.
     """
-    longest = np.linalg.norm(minimal, axis=-1).max()
-    if not longest**3 <= MAX_ELONGATION * structure.volume:  # a nan is refused too
-        raise ValueError("the lattice is too elongated")
     frac = structure.frac_coords @ np.linalg.inv(change)
     compact = type(structure)(minimal, structure.species, frac, to_unit_cell=True)
+    if _elongated(minimal):
+        compact = compact.get_primitive_structure()
+        if _elongated(minkowski_reduce(compact.lattice.matrix[None])[0][0]):
+            raise ValueError("the lattice is too elongated")
     return compact.get_reduced_structure("niggli").get_primitive_structure()
+
+
+def _elongated(minimal: np.ndarray) -> bool:
+    """Whether a Minkowski-reduced basis [3, 3] is beyond `MAX_ELONGATION`; so is one with nan."""
+    longest, volume = np.linalg.norm(minimal, axis=-1).max(), abs(np.linalg.det(minimal))
+    return not longest**3 <= MAX_ELONGATION * volume
 
 
 def _matrices(structures: Iterable[Structure]) -> np.ndarray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ from crystaljax.data.dataset import PROTOTYPES, load
 from crystaljax.data.readers import read
 from crystaljax.data.records import Record, first_reasons
 from crystaljax.data.registry import RESOURCES, fetch
-from crystaljax.evaluation.attempts import Attempts, Known, ranks
+from crystaljax.evaluation.attempts import Attempts, Known, commonest, ranks
 from crystaljax.structures import to_cells
 
 _NUMBERED = re.compile(r"(?P<name>.+?)[_/-]+(?P<number>\d+)")
+
+MAX_NUMBER = 10_000
+"""Largest number of an attempt: larger ones are dates, seeds or the like."""
 
 
 def read_known(source: str) -> Known:
@@ -53,33 +57,32 @@ def read_predictions(source: str | Path, truth: Known) -> Attempts:
     A table says what an attempt is at in a column material_id, id or formula, and which attempt it
     is in a column attempt; without one they count in the order of the rows. The name of a CIF
     says it all: ID_ATTEMPT.cif or FORMULA_ATTEMPT.cif, or ATTEMPT.cif in a folder ID or FORMULA.
-    An attempt at a formula is one at every test crystal that has it. What cannot be read is an
-    attempt with a reason.
+    An attempt at an id or a formula is one at every test crystal that has it. What cannot be read
+    is an attempt with a reason. So is each number that a test crystal lacks before its last one;
+    numbers start from 0 if the file has a 0, else from 1.
 
-    ValueError if no attempt is at a test crystal, or if two say that they are the same one.
+    ValueError if no attempt is at a test crystal, if two say that they are the same one, or if a
+    number is not one of an attempt.
     """
     records = list(read(source))
-    # A table without ids numbers its rows, which says nothing.
-    named = any(record.id != str(row) for row, record in enumerate(records))
-    by_id = {name: row for row, name in enumerate(truth.ids)}
-    by_formula: dict[str, list[int]] = {}
-    for row, name in enumerate(truth.formulas):
-        by_formula.setdefault(name, []).append(row)
+    names = _Names.of(truth, records)
     kept: list[Record] = []
     pairs: list[tuple[int, int, float]] = []  # attempt, test crystal, number
+    like: dict[int, tuple[int, ...]] = {}  # test crystals that one name asks for
     unknown: Counter[str] = Counter()
-    for record in records:
-        name, number = _asked(record, named, by_id, by_formula)
-        targets = _targets(name, by_id, by_formula)
+    for row, record in enumerate(records):
+        name, number = names.asked(row, record)
+        targets = names.targets(name)
         if not targets:
-            unknown[name] += 1
+            unknown[name or "an empty name"] += 1
             continue
         pairs += [(len(kept), target, number) for target in targets]
+        like |= dict.fromkeys(targets, tuple(targets))
         kept.append(record)
     if not kept:
         raise ValueError(
             f"none of the {len(records)} predictions in {source} is of a crystal of {truth.name}:"
-            f" they are of {_some(unknown)}; give the ids ({truth.ids[0]}, ...) or the formulas"
+            f" they are of {commonest(unknown)}; give the ids ({truth.ids[0]}, ...) or the formulas"
             f" ({truth.formulas[0]}, ...) of its crystals in a column material_id, id or formula,"
             " or as names of CIFs like ID_ATTEMPT.cif"
         )
@@ -87,63 +90,117 @@ def read_predictions(source: str | Path, truth: Known) -> Attempts:
     if unknown:
         notes.append(
             f"left out: {unknown.total()} predictions of what is not in {truth.name}"
-            f" ({_some(unknown)})"
+            f" ({commonest(unknown)})"
         )
     attempt, target = (np.array([pair[i] for pair in pairs], int) for i in (0, 1))
-    numbers = np.array([pair[2] for pair in pairs])
-    order = np.lexsort((np.arange(len(pairs)), numbers, target))
-    _refuse_repeated(source, target[order], numbers[order], truth)
-    rank = np.empty(len(pairs), int)
-    rank[order] = ranks(target[order])
+    rank = _ranks(source, target, np.array([pair[2] for pair in pairs]), truth)
     reasons = [record.reason for record in kept]
     if lost := Counter(reason for reason in reasons if reason):
-        notes.append(f"{lost.total()} predictions are no crystal: {_some(lost)}")
-    return Attempts([record.cell for record in kept], reasons, attempt, target, rank, tuple(notes))
+        notes.append(f"{lost.total()} predictions are no crystal: {commonest(lost)}")
+    cells = [record.cell for record in kept]
+    return _filled(Attempts(cells, reasons, attempt, target, rank, tuple(notes)), like)
 
 
-def _asked(
-    record: Record, named: bool, by_id: Mapping[str, int], by_formula: Mapping[str, list[int]]
-) -> tuple[str, float]:
-    """Target of an attempt, and its number (nan if it is not given).
+@dataclass(frozen=True)
+class _Names:
+    """Names of test crystals, as a file of predictions gives them."""
 
-    `named`: whether the id of the record is one that the file gives.
-    """
-    properties = record.properties
-    number = properties.get("attempt", np.nan)
-    number = number if isinstance(number, float) else np.nan
-    if "id" in properties:
-        return _text(properties["id"]), number
-    if "formula" in properties and not (named and record.id in by_id):
-        return _text(properties["formula"]), number
-    match = _NUMBERED.fullmatch(record.id)
-    if match is None or record.id in by_id or np.isfinite(number):
-        return record.id, number
-    known = bool(_targets(match["name"], by_id, by_formula))
-    return (match["name"], float(match["number"])) if known else (record.id, number)
+    by_id: Mapping[str, list[int]]
+    """Rows of the test crystals of each id."""
+    by_formula: Mapping[str, list[int]]
+    """Rows of the test crystals of each reduced formula."""
+    named: bool
+    """Whether the records have ids: a table without them numbers its rows, which says nothing."""
+
+    @staticmethod
+    def of(truth: Known, records: Sequence[Record]) -> _Names:
+        """Names of test crystals, for a file with these records."""
+        named = any(record.id != str(row) for row, record in enumerate(records))
+        return _Names(_rows_of(truth.ids), _rows_of(truth.formulas), named)
+
+    def asked(self, row: int, record: Record) -> tuple[str, float]:
+        """Name of what an attempt is at (empty if there is none), and its number.
+
+        The number is nan if it is not given.
+        """
+        given = record.properties
+        number = given.get("attempt", np.nan)
+        number = number if isinstance(number, float) else np.nan
+        columns = [column for column in ("id", "formula") if column in given]
+        if self.named and record.id in self.by_id and "formula" in columns:
+            columns.remove("formula")  # the id says more
+        for column in columns:
+            if name := _text(given[column]):
+                return name, number
+        if columns and record.id == str(row) and not (self.named and record.id in self.by_id):
+            return "", number
+        match = _NUMBERED.fullmatch(record.id)
+        if match is None or record.id in self.by_id or np.isfinite(number):
+            return record.id, number
+        if not self.targets(match["name"]):
+            return record.id, number
+        return match["name"], float(match["number"])
+
+    def targets(self, name: str) -> list[int]:
+        """Test crystals of an id or a formula."""
+        if name in self.by_id:
+            return self.by_id[name]
+        try:
+            counts = parse_formula(name)
+        except ValueError:
+            return []
+        return self.by_formula.get(formula(counts), []) if (counts % 1 == 0).all() else []
+
+
+def _rows_of(names: Sequence[str]) -> dict[str, list[int]]:
+    """Rows of each name."""
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        rows.setdefault(name, []).append(row)
+    return rows
 
 
 def _text(value: float | str) -> str:
-    """A name as it stands in the file: readers take one that is a number for a number."""
+    """A name as it stands in the file: readers take one that is a number for a number.
+
+    Empty for nan, which is how they give an empty cell.
+    """
     if isinstance(value, str):
         return value.strip()
+    if not np.isfinite(value):
+        return "" if np.isnan(value) else str(value)
     return str(int(value)) if value == round(value) else str(value)
 
 
-def _targets(name: str, by_id: Mapping[str, int], by_formula: Mapping[str, list[int]]) -> list[int]:
-    """Test crystals of an id or a formula."""
-    if name in by_id:
-        return [by_id[name]]
-    try:
-        counts = parse_formula(name)
-    except ValueError:
-        return []
-    return by_formula.get(formula(counts), []) if (counts % 1 == 0).all() else []
+def _ranks(source: str | Path, target: np.ndarray, number: np.ndarray, truth: Known) -> np.ndarray:
+    """Ranks int [P] of attempts at test crystals int [P] from their numbers [P].
+
+    Those without a number (nan) follow the others at their test crystal, in order. ValueError for
+    numbers that count no attempts, and for the first that is given twice.
+    """
+    given = ~np.isnan(number)
+    whole = (number >= 0) & (number <= MAX_NUMBER) & (number == np.floor(number))
+    if (given & ~whole).any():
+        at = int(np.flatnonzero(given & ~whole)[0])
+        raise ValueError(
+            f"{source} has attempt {number[at]:g} at {truth.ids[target[at]]}: attempts count from 0"
+            f" or 1 to {MAX_NUMBER} at most, so number them anew, or not at all"
+        )
+    _refuse_repeated(source, target, number, truth)
+    rank = np.full(len(target), -1)
+    rank[given] = number[given].astype(int) - int(min(number[given].min(initial=1), 1))
+    after = np.zeros(len(truth), int)
+    np.maximum.at(after, target, rank + 1)
+    rank[~given] = after[target[~given]] + ranks(target[~given])
+    return rank
 
 
 def _refuse_repeated(
     source: str | Path, target: np.ndarray, number: np.ndarray, truth: Known
 ) -> None:
-    """ValueError for the first of sorted attempts that has the number of the one before it."""
+    """ValueError for the first test crystal, and number of it, that two attempts have."""
+    order = np.lexsort((number, target))
+    target, number = target[order], number[order]
     same = (target[1:] == target[:-1]) & (number[1:] == number[:-1])
     if same.any():
         at = int(np.flatnonzero(same)[0])
@@ -154,7 +211,32 @@ def _refuse_repeated(
         )
 
 
-def _some(counted: Counter[str]) -> str:
-    """The most frequent of things and how often they are."""
-    shown = [f"{count} × {name}" for name, count in counted.most_common(3)]
-    return "; ".join(shown) + ("; ..." if len(counted) > 3 else "")
+def _filled(attempts: Attempts, like: Mapping[int, tuple[int, ...]]) -> Attempts:
+    """Attempts with those, which are no crystal, that a test crystal lacks before its last one.
+
+    `like`: the test crystals that share an attempt, by test crystal.
+    """
+    pairs = list(zip(attempts.target.tolist(), attempts.rank.tolist(), strict=True))
+    here, last = set(pairs), dict(sorted(pairs))  # the largest rank of each test crystal
+    lost: dict[tuple[tuple[int, ...], int], int] = {}
+    more = []
+    for target, most in last.items():
+        for rank in (rank for rank in range(most) if (target, rank) not in here):
+            number = lost.setdefault((like[target], rank), len(attempts) + len(lost))
+            more.append((number, target, rank))
+    if not lost:
+        return attempts
+    found = np.stack([attempts.attempt, attempts.target, attempts.rank], axis=1)
+    attempt, target, rank = np.concatenate([found, np.array(more)]).T
+    note = (
+        f"the numbers of attempts have gaps: {len(lost)} attempts are missing in the file, and"
+        " count as no crystal"
+    )
+    return Attempts(
+        [*attempts.cells, *[None] * len(lost)],
+        [*attempts.reasons, *["missing in the file"] * len(lost)],
+        attempt,
+        target,
+        rank,
+        (*attempts.notes, note),
+    )

@@ -34,7 +34,8 @@ def write_predictions(found: Predictions, folder: Path) -> Report:
 
     `TABLE` has the structures, formula by formula, the best first, with their CIFs, in a form that
     `evaluation.prediction_files` reads; `FORMULAS` has every formula that was given. Each CIF is
-    named FORMULA_RANK.cif. Nothing but formulas and report is written if there are no structures.
+    named FORMULA_ATTEMPT.cif. Nothing but formulas and report is written if there are no
+    structures.
     """
     summary = formula_table(found)
     with replacing(folder / FORMULAS) as path, path.open("w", newline="") as file:
@@ -79,6 +80,7 @@ def notes(found: Predictions) -> list[str]:
             f"{len(marked)} of {len(found.asked)} formulas could not be predicted ({names}{more}):"
             f" the reasons are in {FORMULAS}."
         )
+    said += [f"{one.name}: {one.remark}." for one in found.asked if one.remark][:N_LISTED]
     if "e_above_hull" in found.columns:
         said.append(
             "An energy above hull means little where the hull knows few compounds: hull entries are"
@@ -89,7 +91,7 @@ def notes(found: Predictions) -> list[str]:
 
 def formula_table(found: Predictions) -> list[list[str]]:
     """A header, then a row for each formula that was given: with its results."""
-    header = ["formula", "formula units", "samples", "structures", "lost", "reasons"]
+    header = ["formula", "formula units", "samples", "structures", "lost", "reasons", "remark"]
     header.append("best: space group")
     energies = [name for name in ("energy_per_atom", "e_above_hull") if name in found.columns]
     table = [header + [f"best: {name.replace('_', ' ')}" for name in energies]]
@@ -98,7 +100,7 @@ def formula_table(found: Predictions) -> list[list[str]]:
         reasons = [f"{n} × {reason}" for reason, n in tally.lost.most_common(N_REASONS)]
         more = ["..."] if len(tally.lost) > N_REASONS else []
         row = [one.name, one.units, str(tally.asked), str(tally.distinct), str(tally.lost.total())]
-        row.append(one.reason or "; ".join(reasons + more))
+        row += [one.reason or "; ".join(reasons + more), one.remark]
         best = first.get(i)
         row.append("" if best is None else _group(found, best))
         for name in energies:
@@ -119,14 +121,16 @@ def structure_table(found: Predictions, n: int) -> list[list[str]]:
 
 def _columns(found: Predictions) -> dict[str, Any]:
     names = [_formula(found, row) for row in range(len(found.target))]
-    return {"asked": names, "attempt": found.rank, **found.columns}
+    return {"asked": names, "rank": found.rank, "attempt": found.attempt, **found.columns}
 
 
 def _names(found: Predictions) -> list[str]:
-    """FORMULA_RANK of each structure, safe as the name of a file."""
-    of_formula = file_names(one.formula or "none" for one in found.asked)
-    pairs = zip(found.target.tolist(), found.rank.tolist(), strict=True)
-    return [f"{of_formula[i]}_{rank}" for i, rank in pairs]
+    """FORMULA_ATTEMPT of each structure, safe as the name of a file."""
+    reduced = [found.asked[i].formula for i in found.target.tolist()]
+    kinds = list(dict.fromkeys(reduced))
+    safe = dict(zip(kinds, file_names(kinds), strict=True))
+    pairs = zip(reduced, found.attempt.tolist(), strict=True)
+    return [f"{safe[name]}_{number}" for name, number in pairs]
 
 
 def _formula(found: Predictions, row: int) -> str:

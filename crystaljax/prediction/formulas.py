@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crystaljax.composition import formula, parse_formula
+from crystaljax.composition import formula, parse_formula, symbol
 from crystaljax.conditions import Condition
 from crystaljax.policies.base import Policy, SamplingConfig
 
@@ -26,6 +26,8 @@ class Asked:
     """The demand on its structures; None if there will be none."""
     reason: str | None = None
     """Reason that there will be none."""
+    remark: str = ""
+    """A doubt about its structures."""
 
     @property
     def units(self) -> str:
@@ -79,6 +81,8 @@ def _of_row(name: str, units: str) -> Asked:
 def checked(asked: Sequence[Asked], policy: Policy, sampling: SamplingConfig) -> list[Asked]:
     """The formulas, those marked that a policy cannot be asked, and those asked for before.
 
+    Elements that the policy has not seen in training are remarked on.
+
     ValueError, with the reasons, if there are none, or none is left.
     """
     if not asked:
@@ -96,7 +100,7 @@ def checked(asked: Sequence[Asked], policy: Policy, sampling: SamplingConfig) ->
         first[key] = one.name
         try:
             policy.check([one.condition], sampling)
-            found.append(one)
+            found.append(replace(one, remark=_remark(policy, one.condition)))
         except ValueError as error:
             found.append(one.refused(str(error)))
     if all(one.condition is None for one in found):
@@ -104,6 +108,19 @@ def checked(asked: Sequence[Asked], policy: Policy, sampling: SamplingConfig) ->
         more = f"; and {len(found) - 3} more" * (len(found) > 3)
         raise ValueError(f"no structure can be predicted for the formulas given: {reasons}{more}")
     return found
+
+
+def _remark(policy: Policy, condition: Condition) -> str:
+    """A sentence on the elements of a formula that no training crystal has; empty if all have some.
+
+    Empty, too, for a policy that does not know the elements of its training crystals.
+    """
+    seen = np.asarray(getattr(getattr(policy, "metadata", None), "element_counts", None) or 0)
+    if not seen.any():
+        return ""
+    assert condition.content is not None
+    new = [symbol(int(z)) for z in np.flatnonzero((condition.content > 0) & (seen == 0))]
+    return f"the model saw no crystal with {', '.join(new)}" if new else ""
 
 
 def _content(condition: Condition) -> tuple[bytes, int | None]:

@@ -50,7 +50,10 @@ class Predictions:
     target: np.ndarray
     """int [M]: the formula."""
     rank: np.ndarray
-    """int [M]: from 1, within the formula."""
+    """int [M]: from 1, within the formula as it was given."""
+    attempt: np.ndarray
+    """int [M]: from 1, among the structures of all given formulas that are the same when reduced:
+    Na2Cl2, and NaCl with two units in the cell."""
     columns: Mapping[str, np.ndarray]
     """[M] each: what is known of them."""
     label: str
@@ -192,8 +195,28 @@ class _Candidates:
             tallies[i].distinct = n
         atoms = np.asarray(n_atoms(found.crystals, primitive=True))
         columns = {"atoms_in_primitive_cell": atoms, **found.columns}
-        rank = ranks(found.target) + 1
-        return Predictions(asked, tallies, found.crystals, found.target, rank, columns, label)
+        return Predictions(
+            asked,
+            tallies,
+            found.crystals,
+            found.target,
+            ranks(found.target) + 1,
+            _attempts([one.formula for one in asked], found.target, score[rows]),
+            columns,
+            label,
+        )
+
+
+def _attempts(reduced: Sequence[str], target: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Numbers int [M] from 1 of structures of each reduced formula, those of least score first.
+
+    `reduced` [F]: formulas; `target` int [M]: the formula of each structure; `score` [M].
+    """
+    _, kind = np.unique(reduced, return_inverse=True)
+    order = np.argsort(score, kind="stable")
+    found = np.empty(len(target), int)
+    found[order] = ranks(kind[target[order]]) + 1
+    return found
 
 
 def _symmetrized(relaxed: Relaxed) -> tuple[Crystals, Reasons]:

@@ -63,9 +63,8 @@ class PredictionRewardConfig:
     """Reward of structure prediction."""
 
     terms: tuple[str, ...] = ("hull",)
-    """Sum of NAME or NAME:WEIGHT: total-energy, hull, formation, relative (to the best known
-    structure of the formula, see --setup.reference), or FILE.py:FUNCTION of a structure of your
-    own."""
+    """Sum of NAME or NAME:WEIGHT: total-energy, hull, formation, relative (to the best structure of
+    the formula in --setup.train), or FILE.py:FUNCTION of a structure of your own."""
     ratios: Ratios = "fixed"
     """fixed: the crystal has the reduced formula asked for. free: its elements, in any ratio."""
     max_atoms: int = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,8 @@ from crystaljax.baselines.base import Proposals
 from crystaljax.composition import element_counts, formula
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
-from crystaljax.data.writers import write
+from crystaljax.data.files import replacing
+from crystaljax.data.writers import to_cif
 from crystaljax.evaluation.attempts import Known
 from crystaljax.evaluation.prediction_files import read_known
 from crystaljax.policies.base import Params, Policy, SamplingConfig
@@ -28,6 +30,8 @@ class Questions(NamedTuple):
     truth: Known
     conditions: list[Condition]
     """[T]"""
+    max_atoms: int
+    """Atoms of the largest primitive cell of the test crystals."""
 
 
 def read_questions(source: str, n: int = 0, seed: int = 0, fixed_units: bool = True) -> Questions:
@@ -41,7 +45,8 @@ def read_questions(source: str, n: int = 0, seed: int = 0, fixed_units: bool = T
     rows = np.random.default_rng(seed).permutation(len(truth))[: n or None]
     truth = Known(truth.name, [truth.ids[i] for i in rows], [truth.cells[i] for i in rows])
     crystals = symmetrize(truth.cells)[0]
-    return Questions(truth, _conditions(truth.counts, crystals, fixed_units))
+    conditions = _conditions(truth.counts, crystals, fixed_units)
+    return Questions(truth, conditions, int(np.max(n_atoms(crystals, primitive=True))))
 
 
 def formulas_asked(
@@ -122,12 +127,23 @@ def propose(
         for i, row in enumerate(rows.tolist())
     ]
     padded = samples.crystals.padded(len(samples) + 1)  # a row of zeros, for what has no attempt
-    return Proposals(padded[rows], reasons)
+    not_asked = len(conditions) - len(asked)
+    return Proposals(padded[rows], reasons, not_asked, samples.dead_ends)
 
 
 def write_predictions(path: Path, proposals: Proposals, truth: Known, k: int) -> None:
-    """A table of k attempts at each test crystal, for `crystaljax evaluate --protocol csp`."""
-    rows = np.flatnonzero(is_crystal(proposals.crystals))
-    names = np.array(truth.ids)[rows // k]
-    if len(rows):
-        write(proposals.crystals[rows], path, {"material_id": names, "attempt": rows % k})
+    """A table of k attempts at each test crystal, for `crystaljax evaluate --protocol csp`.
+
+    The formula is the one asked for. Attempts that are no crystal have a reason in place of a CIF.
+    """
+    good = is_crystal(proposals.crystals)
+    crystals = proposals.crystals[np.flatnonzero(good)]
+    found = zip(crystals.space_group.tolist(), to_cif(crystals), strict=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        columns = "material_id", "formula", "attempt", "reason", "spacegroup.number", "cif"
+        writer.writerow(columns)
+        for row, (ok, reason) in enumerate(zip(good, proposals.reasons, strict=True)):
+            at = row // k
+            about = ("", *next(found)) if ok else (reason or "no crystal", "", "")
+            writer.writerow((truth.ids[at], truth.formulas[at], row % k, *about))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystaljax import plots
+from crystaljax.evaluation.attempts import commonest
 from crystaljax.evaluation.rates import Measure, pooled, standard_error
 from crystaljax.evaluation.report import Table
-from crystaljax.experiment.csp.setup import PRETRAINED, TRAINED, RowName
+from crystaljax.experiment.csp.setup import PRETRAINED, TRAINED, ExamConfig, RowName
 from crystaljax.experiment.csp.study import BY_TARGET, Arm
 from crystaljax.experiment.run_results import read_tables
 from crystaljax.tracking import read_metrics, wandb_name
@@ -90,16 +92,19 @@ def lines_of(
     ]
 
 
-def all_tables(lines: Sequence[Line], k: int, relaxed: bool) -> list[Table]:
-    """Matches, stability as in table 1 of the paper, validity and variety as in its table 2."""
-    at = [f" @{x}" for x in sorted({1, k})]
-    matches = [f"match rate{x}{end}" for end in ("", DISJOINT) for x in at]
-    matches += ["matching attempts", *(f"{name}{at[0]}" for name in ("RMSE", "cRMSE"))]
+def all_tables(lines: Sequence[Line], exam: ExamConfig) -> list[Table]:
+    """Matches, stability as in table 1 of the paper, validity and variety as in its table 2.
+
+    Also what became of the other attempts, and what RL changed.
+    """
+    matches = _rates("match rate", exam.k)
+    matches += ["matching attempts", "RMSE @1", "cRMSE @1"]
     stability = ["metastable", "metastable as asked", "median energy above hull"]
     stability += ["median relative energy", "no higher than the truth"]
-    if relaxed:  # without relaxation a few clashes of atoms are all that a mean tells
+    if exam.relax_steps:  # without relaxation a few clashes of atoms are all that a mean tells
         stability += ["mean energy above hull", "relative energy"]
-        stability += ["relaxed match rate @1", "match to relaxed", "RMSD to relaxed"]
+        stability += _rates("relaxed match rate", min(exam.judged, exam.k))
+        stability += ["match to relaxed", "RMSD to relaxed"]
     variety = ["crystal", "as asked", "valid structure", "valid composition", "valid"]
     for kind in ("structure", "composition"):
         variety += [f"{kind} diversity", f"{kind} novelty"]
@@ -114,9 +119,37 @@ def all_tables(lines: Sequence[Line], k: int, relaxed: bool) -> list[Table]:
         rows = [[line.label, *map(line.text, there)] for line in lines]
         if there:
             tables.append(Table(caption, [["", *(_header(x, lines) for x in there)], *rows]))
+    tables += [losses(lines)] if lines else []
     tables += gains(lines)
     memories = (x["memory"] for line in lines for x in line.results if x.get("memory"))
     return [*tables, *read_tables(memories)]
+
+
+def _rates(name: str, k: int) -> list[str]:
+    """Names of the rates @1 and @k, of all test crystals and of the formula-disjoint ones."""
+    return [f"{name} @{x}{end}" for end in ("", DISJOINT) for x in sorted({1, k})]
+
+
+def losses(lines: Sequence[Line]) -> Table:
+    """Attempts that are no crystal, over the seeds, and the commonest reasons."""
+    rows = []
+    for line in lines:
+        reasons: Counter[str] = Counter()
+        for result in line.results:
+            reasons.update(result["reasons"])
+        n, lost, not_asked, dead_ends = (
+            sum(result[name] for result in line.results)
+            for name in ("n", "lost", "not_asked", "dead_ends")
+        )
+        rows.append([line.label, f"{lost} of {n}", *map(str, (not_asked, dead_ends))])
+        rows[-1].append(commonest(reasons))
+    header = ["", "attempts lost", "formulas not asked", "dead ends", "commonest reasons"]
+    caption = (
+        "Attempts lost, by reason: they are no crystal, and count as attempts that do not match."
+        " All attempts at formulas that the model cannot be asked are among them; candidates that"
+        " came to a dead end were replaced"
+    )
+    return Table(caption, [header, *rows])
 
 
 def _header(name: str, lines: Sequence[Line]) -> str:
@@ -180,7 +213,7 @@ def figures_of(lines: Sequence[Line], k: int) -> dict[str, tuple[Figure, str]]:
 
 def _matches(lines: Sequence[Line], k: int) -> Figure:
     figure, axes = plots.chart((max(4.5, 0.9 * len(lines) + 2), 3.8))
-    names = [f"match rate @{x}{end}" for end in ("", DISJOINT) for x in sorted({1, k})]
+    names = _rates("match rate", k)
     width = 0.8 / len(names)
     for i, name in enumerate(names):
         found = [line.number(name) for line in lines]

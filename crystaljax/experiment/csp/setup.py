@@ -42,6 +42,9 @@ class CSPSetup(Setup):
     fixed_units: bool = True
     """The number of formula units in the primitive cell is asked for too, of models that can be:
     most published numbers are so."""
+    max_atoms: int = 0
+    """Largest number of atoms in the primitive cells of random search. 0: that of the test
+    crystals."""
     guards: tuple[str, ...] = ()
     """Guards of the reward in training, as NAME or NAME:NUMBER, in the order in which they act:
     copies (m copies of a structure within a group are worth 1/m each: for many different structures
@@ -54,6 +57,7 @@ class CSPSetup(Setup):
 
     def __post_init__(self) -> None:
         check(self, n_samples=at_least(0), n_parts=at_least(1), fsdp=at_least(1))
+        check(self, max_atoms=at_least(0))
         unused = {"reward": "", "condition": Condition(), "metrics": (), "reference": "prototypes"}
         for name, default in unused.items():
             if getattr(self, name) != default:

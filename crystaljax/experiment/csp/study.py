@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -173,11 +172,10 @@ class Study:
         source, memory, found = self._proposer(arm)
         start = time.perf_counter()
         proposals = found()
-        n = len(proposals.reasons)
+        n, lost = len(proposals.reasons), proposals.lost
         seconds = (time.perf_counter() - start) / n
         write_predictions(folder / PREDICTIONS, proposals, self.questions.truth, self.exam.k)
         metrics, context, by_target = self._examined(proposals)
-        reasons = Counter(reason for reason in proposals.reasons if reason)
         result = {
             "metrics": [metric.to_dict() for metric in metrics],
             BY_TARGET: {name: values.round(4).tolist() for name, values in by_target.items()},
@@ -185,7 +183,10 @@ class Study:
             "source": source,
             "n": n,
             "seconds_per_attempt": seconds,
-            "reasons": dict(reasons.most_common(N_REASONS)),
+            "lost": lost.total(),
+            "reasons": dict(lost.most_common(N_REASONS)),
+            "not_asked": proposals.not_asked,
+            "dead_ends": proposals.dead_ends,
             "memory": memory,
         }
         write_result(folder / RESULT_FILE, result)
@@ -207,7 +208,7 @@ class Study:
 
     def _baseline(self, row: RowName) -> Baseline:
         if row == "random":
-            return RandomSearch()
+            return RandomSearch(self.setup.max_atoms or self.questions.max_atoms)
         return Substitution(self.crystals, self.train.name)
 
     def _policy(self, arm: Arm) -> tuple[Policy, Params]:
@@ -322,7 +323,7 @@ class Study:
                 proposals.crystals[first], target[first], [proposals.reasons[i] for i in first]
             )
             energies = csp_energies(self.energy, truth, some)
-            config = CSPConfig(at=(1,))
+            config = CSPConfig(at=tuple(sorted({1, judged})))
             more = evaluate_csp(truth, some, self.train, energies, config)
             metrics = {m.name: m for m in more.metrics} | metrics
             context += [x for x in more.context if x not in context]
