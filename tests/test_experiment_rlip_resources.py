@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("tokenizers", reason="needs the extra llm")
@@ -14,15 +16,17 @@ from crystaljax.policies.base import SamplingConfig
 from crystaljax.roofline import Work
 from crystaljax.training.rlip import RlipConfig
 
-BATCH, NEW, WANTED = 8, 20, 100
+BATCH, NEW, WANTED, EXAMINED = 8, 20, 100, 60
+
+
+SAMPLING = SamplingConfig(batch_size=BATCH, max_new_tokens=NEW)
+RLIP = RlipConfig(n_iterations=3, n_unconditional=WANTED, n_per_group=0, batch_size=4)
 
 
 def test_operations_are_those_of_the_products() -> None:
     policy = crystal_text_policy()
     config = policy.texts.config
-    sampling = SamplingConfig(batch_size=BATCH, max_new_tokens=NEW)
-    rlip = RlipConfig(n_unconditional=WANTED, n_per_group=0, batch_size=4)
-    memory, time = resources(policy, sampling, 2, rlip)
+    memory, time = resources(policy, SAMPLING, 2, RLIP, EXAMINED)
     numbers = dict(memory.rows[1:])
     parameters = sum(x.size for x in jax.tree.leaves(policy.texts.start))
     assert float(numbers["float32 copy of trained"]) == pytest.approx(
@@ -36,11 +40,29 @@ def test_operations_are_those_of_the_products() -> None:
     attention = 4 * 2 * NEW * config.n_heads * config.head_size * config.n_layers
     steps = -(-WANTED // BATCH) * NEW
     expected = steps * BATCH * (weights + attention)
-    sampled, learning = time.rows[1:]
+    sampled, scored, learning, examined, all_of_it = time.rows[1:]
     assert float(sampled[1]) == pytest.approx(expected / 1e15, rel=0.01)
-    # Forward, under the policy and the reference; backward, twice that, and forward once again.
+    # All samples are scored under the policy and the base, in batches of 8.
+    tokens = 2 * 8 * -(-WANTED // 8) * 2 * NEW
+    assert float(scored[1]) == pytest.approx(tokens * (weights + attention) / 1e15, rel=0.3)
+    # Forward, and backward, which is twice that.
     tokens = 2 * PAIRS * 2 * NEW
-    assert float(learning[1]) == pytest.approx(5 * tokens * (weights + attention) / 1e15, rel=0.3)
+    assert float(learning[1]) == pytest.approx(3 * tokens * (weights + attention) / 1e15, rel=0.3)
+    batches = -(-EXAMINED // BATCH) / -(-WANTED // BATCH)
+    for i in (1, 2, 3):
+        assert float(examined[i]) == pytest.approx(batches * float(sampled[i]), rel=0.01)
+        an_iteration = sum(float(x[i]) for x in (sampled, scored, learning))
+        whole = RLIP.n_iterations * an_iteration + float(examined[i])
+        assert float(all_of_it[i]) == pytest.approx(whole, rel=0.01)
+
+
+def test_memory_is_that_of_what_the_model_computes_again() -> None:
+    policy = crystal_text_policy()
+    found = {}
+    for policy.texts.remat in ("none", "products", "all"):
+        memory, _ = resources(policy, replace(SAMPLING, max_new_tokens=500), 1, RLIP, EXAMINED)
+        found[policy.texts.remat] = float(dict(memory.rows[1:])["activations (estimate)"])
+    assert found["none"] > found["products"] > found["all"] > 0
 
 
 def test_the_slower_of_arithmetic_and_memory_counts() -> None:
@@ -49,4 +71,4 @@ def test_the_slower_of_arithmetic_and_memory_counts() -> None:
 
 
 def test_other_policies_have_no_table() -> None:
-    assert resources(object(), SamplingConfig(), 1, RlipConfig()) == []
+    assert resources(object(), SamplingConfig(), 1, RlipConfig(), EXAMINED) == []

@@ -22,6 +22,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.evaluation.matching import StructureSet
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.guards import Guards, Verdict
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.iteration_files import Iteration, read_iterations
 from crystaljax.training.optimizer import fine_tuning
@@ -296,6 +297,18 @@ def test_settings_that_would_end_a_run_later_are_refused(
     CONFIG.check_with(**options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **change).check_with(**options | given)  # type: ignore[arg-type]
+
+
+def test_guards_that_discount_are_refused(tmp_path: Path) -> None:
+    """They would be counted, and change no pair."""
+
+    def half(crystals: Crystals, judged: RewardBatch) -> Verdict:
+        return Verdict(np.full(len(crystals), 0.5), [None] * len(crystals))
+
+    task, base = task_of(CONFIG, guards=Guards({"half": half}))
+    with pytest.raises(ValueError, match="the guard half leaves 0.5 of a reward"):
+        rlip(task, base, CONFIG, tmp_path, lambda *_: None)
+    assert not read_iterations(tmp_path)
 
 
 def test_a_reward_that_fails_for_all_is_told(tmp_path: Path) -> None:

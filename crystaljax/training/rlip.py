@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -200,7 +201,7 @@ def rlip(
     Args:
       task: with the conditions of `config.prompts`, of which it judges all samples (`judge_all`),
         and a reference set; its reward has "e_above_hull" (eV/atom) in its info. What its guards do
-        not believe is of no tier and in no pair; discounts have no part in tiers.
+        not believe is of no tier and in no pair; a guard that discounts is an error.
       after: called with the number of iterations that are done and the parameters, before they are
         saved.
 
@@ -211,6 +212,8 @@ def rlip(
         raise ValueError("the task is not RLIP's: give it config.prompts(...) and judge_all")
     if task.reference is None:
         raise ValueError("RLIP prefers novel crystals: give the task a reference set")
+    task = copy(task)
+    task.guards = task.guards.all_or_nothing
 
     def lessons(number: int, rollout: RewardedSamples, rng: np.random.Generator) -> Lessons:
         found = iteration_of(number, rollout, config, rng)
