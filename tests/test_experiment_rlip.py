@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import sem
+from scripts import parse
 from table_policy import table_crystals
 
 from crystaljax.conditions import Condition
@@ -27,7 +30,14 @@ from crystaljax.experiment.rlip.figures import (
 )
 from crystaljax.experiment.rlip.results import lines_of, over
 from crystaljax.experiment.rlip.samples import Samples
-from crystaljax.experiment.rlip.study import CURVE, Arm, ExamConfig, RlipSetup, models_of
+from crystaljax.experiment.rlip.study import (
+    CURVE,
+    Arm,
+    ExamConfig,
+    RlipSetup,
+    Study,
+    models_of,
+)
 from crystaljax.experiment.rlip.variants import (
     BASE,
     FLAGSHIP,
@@ -76,6 +86,58 @@ def test_variants_that_cannot_be_trained_are_named() -> None:
         check("joint", "conditional")
     with pytest.raises(ValueError, match=r"joint .* batch_size 16 .* n_parts 3 .* --variants"):
         check("joint", n_parts=3)
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "message"),
+    [
+        ("small", "--rlip.n-per-group 0", "the variant conditional cannot be trained: no samples"),
+        ("small", "--rlip.groups", "the variant conditional cannot be trained: no samples"),
+        ("ablations", "--rlip.n-unconditional 0", "the variant unconditional cannot be trained"),
+        ("small", "--setup.n-parts 3", "cannot be split"),
+        ("small", "--setup.condition.space-group 225", "leave it out"),
+        ("small", "--rlip.temperature-step -0.5", "would sample at temperature -0.3"),
+        ("small", "--exam.groups 62", "in which RLIP draws no samples"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_computed(
+    preset: str, given: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse("plaid.py", [preset, *given.split()])
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+class Refusing:
+    """A bench whose model cannot be asked for two things at once."""
+
+    def __init__(self, setup: RlipSetup) -> None:
+        self.policy = self
+
+    def __enter__(self) -> Refusing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def check(self, conditions: Sequence[Condition], sampling: SamplingConfig) -> None:
+        for condition in conditions:
+            if len(condition.asked) > 1:
+                raise ValueError(f"no template has {', '.join(sorted(condition.asked))}")
+
+
+@pytest.mark.parametrize("exam", [ExamConfig(), ExamConfig(unseen_groups=())])
+def test_what_a_model_cannot_be_asked_for_is_told_before_the_base_is_evaluated(
+    exam: ExamConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once of the evaluation, once of training alone."""
+    monkeypatch.setattr("crystaljax.experiment.rlip.study.Bench", Refusing)
+    setup = RlipSetup(model=MODELS[0], condition=Condition(formula="NaCl"))
+    experiment: Any = SimpleNamespace(folder=tmp_path)
+    study = Study(experiment, setup, RlipConfig(), exam)
+    with pytest.raises(ValueError, match="no template has formula, space_group"):
+        study.work({MODELS[0]: [Arm(MODELS[0], BASE, 0), Arm(MODELS[0], FLAGSHIP, 0)]})
+    assert not list(tmp_path.iterdir())
 
 
 def test_space_groups_of_the_evaluation_are_those_of_rlip() -> None:

@@ -306,7 +306,7 @@ def test_guards_that_discount_are_refused(tmp_path: Path) -> None:
         return Verdict(np.full(len(crystals), 0.5), [None] * len(crystals))
 
     task, base = task_of(CONFIG, guards=Guards({"half": half}))
-    with pytest.raises(ValueError, match="the guard half leaves 0.5 of a reward"):
+    with pytest.raises(ValueError, match=r"the guard half leaves 0\.5 of a reward"):
         rlip(task, base, CONFIG, tmp_path, lambda *_: None)
     assert not read_iterations(tmp_path)
 
