@@ -29,7 +29,7 @@ from crystaljax.experiment.rlip.figures import figures_of
 from crystaljax.experiment.rlip.results import lines_of
 from crystaljax.experiment.rlip.study import Arm, ExamConfig, RlipSetup, Study, models_of
 from crystaljax.experiment.rlip.variants import BASE, FLAGSHIP, VariantName, check_variants
-from crystaljax.experiment.run_results import check_seeds, chosen
+from crystaljax.experiment.run_results import check_parts, check_seeds, chosen
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.stability import StabilityConfig
 from crystaljax.training.optimizer import fine_tuning
@@ -64,7 +64,8 @@ class Config:
         check_seeds(self.seeds)
         setup = self.setup
         trained = [*self.variants, *([FLAGSHIP] if self.other_models else [])]
-        check_variants(trained, self.rlip, setup.condition, setup.sampling, setup.n_parts)
+        check_variants(trained, self.rlip, setup.condition, setup.sampling)
+        check_parts("rlip", self.rlip.batch_size, setup.n_parts)
         self.exam.of(self.rlip)
 
 

@@ -78,14 +78,15 @@ def test_a_language_model_is_the_default() -> None:
 def test_variants_that_cannot_be_trained_are_named() -> None:
     config = RlipConfig(n_per_group=0)
 
-    def check(*names: VariantName, n_parts: int = 1) -> None:
-        check_variants(names, config, Condition(), SamplingConfig(), n_parts)
+    def check(*names: VariantName, condition: Condition | None = None) -> None:
+        check_variants(names, config, condition or Condition(), SamplingConfig())
 
-    check("joint", "unconditional")
+    check("joint", "unconditional", condition=Condition(space_group=225))
     with pytest.raises(ValueError, match="the variant conditional cannot be trained: no samples"):
         check("joint", "conditional")
-    with pytest.raises(ValueError, match=r"joint .* batch_size 16 .* n_parts 3 .* --variants"):
-        check("joint", n_parts=3)
+    cold = replace(config, temperature_step=-0.6)
+    with pytest.raises(ValueError, match=r"joint .* iteration 5 .* --variants"):
+        check_variants(["constant-temperature", "joint"], cold, Condition(), SamplingConfig())
 
 
 @pytest.mark.parametrize(

@@ -279,24 +279,22 @@ def test_a_space_group_that_all_samples_have_is_not_one_that_some_are_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("change", "given", "message"),
+    ("change", "condition", "message"),
     [
-        ({}, {"n_parts": 3}, "batch_size 8 cannot be split into n_parts 3"),
         (
             {"temperature_step": -0.5, "temperature_every": 1},
-            {},
+            Condition(),
             "iteration 3 would sample at temperature 0,",
         ),
-        ({}, {"condition": Condition(space_group=SALT)}, "leave it out"),
+        ({}, Condition(space_group=SALT), "leave it out"),
     ],
 )
 def test_settings_that_would_end_a_run_later_are_refused(
-    change: dict[str, Any], given: dict[str, Any], message: str
+    change: dict[str, Any], condition: Condition, message: str
 ) -> None:
-    options = {"condition": Condition(), "sampling": SamplingConfig(), "n_parts": 2}
-    CONFIG.check_with(**options)  # type: ignore[arg-type]
+    CONFIG.check_with(Condition(), SamplingConfig())
     with pytest.raises(ValueError, match=message):
-        replace(CONFIG, **change).check_with(**options | given)  # type: ignore[arg-type]
+        replace(CONFIG, **change).check_with(condition, SamplingConfig())
 
 
 def test_guards_that_discount_are_refused(tmp_path: Path) -> None:

@@ -131,20 +131,14 @@ class RlipConfig(IterationConfig, DpoConfig):
         """What is added to the sampling temperature in an iteration, the first of which is 0."""
         return iteration // self.temperature_every * self.temperature_step
 
-    def check_with(self, condition: Condition, sampling: SamplingConfig, n_parts: int) -> None:
-        """ValueError if no task with these settings can be trained so.
+    def check_with(self, condition: Condition, sampling: SamplingConfig) -> None:
+        """ValueError if samples could not be drawn so in some iteration.
 
         Args:
           condition: what all samples are asked to be.
           sampling: of the first iteration.
-          n_parts: micro-batches of an update.
         """
         self.prompts(condition)
-        if self.batch_size % n_parts:
-            raise ValueError(
-                f"updates of batch_size {self.batch_size} cannot be split into n_parts {n_parts}"
-                " of one size: give a multiple of n_parts"
-            )
         for iteration in range(self.n_iterations):
             temperature = sampling.temperature + self.temperature_offset(iteration)
             if not POSITIVE.holds(temperature):

@@ -95,11 +95,7 @@ PANELS = {
 
 
 def check_variants(
-    names: Iterable[VariantName],
-    config: RlipConfig,
-    condition: Condition,
-    sampling: SamplingConfig,
-    n_parts: int,
+    names: Iterable[VariantName], config: RlipConfig, condition: Condition, sampling: SamplingConfig
 ) -> None:
     """ValueError for a variant that cannot be trained with these settings.
 
@@ -107,7 +103,7 @@ def check_variants(
     """
     for name in names:
         try:
-            VARIANTS[name].of(config, seed=0).check_with(condition, sampling, n_parts)
+            VARIANTS[name].of(config, seed=0).check_with(condition, sampling)
         except ValueError as error:
             raise ValueError(
                 f"the variant {name} cannot be trained: {error}. Change the settings, or leave it"
