@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from scripts import load_script
+from scripts import load_script, parse
 from small import SMALL
 from table_policy import TablePolicy
 
@@ -203,6 +203,21 @@ def test_changes_by_rl_are_of_the_same_test_crystals(tmp_path: Path) -> None:
     error = stats.sem(changes)
     assert row((0, 1)) == ["model-rl", f"{np.mean(changes):+.1f} ± {error:.1f}"]
     assert gains(lines_of(["model-rl"], {}, arms[1:2], tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--setup.n-parts 3", "rl: batch_size 80 cannot be split into n_parts 3"),
+        ("--texts.sft.n-parts 7", "texts.sft: batch_size"),
+    ],
+)
+def test_batches_that_cannot_be_split_are_refused(
+    given: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse("csp.py", ["small", *given.split()])
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 @pytest.mark.slow
