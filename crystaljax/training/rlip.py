@@ -206,7 +206,7 @@ def rlip(
         raise ValueError("the task is not RLIP's: give it config.prompts(...) and judge_all")
     if task.reference is None:
         raise ValueError("RLIP prefers novel crystals: give the task a reference set")
-    task = copy(task)
+    task = copy(task)  # the caller's keeps its guards
     task.guards = task.guards.all_or_nothing
 
     def lessons(number: int, rollout: RewardedSamples, rng: np.random.Generator) -> Lessons:

@@ -244,7 +244,7 @@ class Study:
         """ValueError if the policy cannot be asked for samples that arms train on, or are
         evaluated by."""
         condition = self.setup.condition
-        asked = in_space_groups(condition, self.exam.every_group)
+        asked = [condition, *in_space_groups(condition, self.exam.every_group)]
         for arm in arms:
             asked += [] if arm.variant == BASE else self._config(arm).prompts(condition)
         policy.check(list(dict.fromkeys(asked)), self.setup.sampling)
