@@ -30,7 +30,7 @@ from crystaljax.experiment.csp.setup import (
 from crystaljax.experiment.csp.study import PREDICTIONS, Arm, Study, arms_of
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
-from crystaljax.experiment.run_results import check_seeds, chosen
+from crystaljax.experiment.run_results import check_parts, check_seeds, chosen
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.prediction import PredictionRewardConfig
 from crystaljax.training.optimizer import OptimizerConfig, fine_tuning
@@ -90,6 +90,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
+        check_parts("texts.sft", self.texts.sft.batch_size, self.texts.sft.n_parts)
+        check_parts("rl", self.rl.batch_size, self.setup.n_parts, self.rl.n_minibatches)
 
 
 SMALL = Config(

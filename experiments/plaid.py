@@ -28,8 +28,8 @@ from crystaljax.experiment.rlip import tables
 from crystaljax.experiment.rlip.figures import figures_of
 from crystaljax.experiment.rlip.results import lines_of
 from crystaljax.experiment.rlip.study import Arm, ExamConfig, RlipSetup, Study, models_of
-from crystaljax.experiment.rlip.variants import BASE, FLAGSHIP, VariantName
-from crystaljax.experiment.run_results import check_seeds, chosen
+from crystaljax.experiment.rlip.variants import BASE, FLAGSHIP, VariantName, check_variants
+from crystaljax.experiment.run_results import check_parts, check_seeds, chosen
 from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.stability import StabilityConfig
 from crystaljax.training.optimizer import fine_tuning
@@ -62,6 +62,11 @@ class Config:
 
     def __post_init__(self) -> None:
         check_seeds(self.seeds)
+        setup = self.setup
+        trained = [*self.variants, *([FLAGSHIP] if self.other_models else [])]
+        check_variants(trained, self.rlip, setup.condition, setup.sampling)
+        check_parts("rlip", self.rlip.batch_size, setup.n_parts)
+        self.exam.of(self.rlip)
 
 
 SMALL = Config(
@@ -119,6 +124,7 @@ PRESETS = {
 
 
 def main(config: Config) -> None:
+    config = replace(config, exam=config.exam.of(config.rlip))
     setup = config.setup
     models = models_of(setup.model, config.other_models)
     variants = {
@@ -128,9 +134,14 @@ def main(config: Config) -> None:
     now = chosen([name for names in variants.values() for name in names], config.only)
     with Experiment(config, setup.output, setup.tracking, "RLIP", vary=VARY) as experiment:
         study = Study(experiment, setup, config.rlip, config.exam)
-        for model in models:
-            names = [name for name in variants[model] if name in now]
-            study.work(model, [Arm(model, name, seed) for seed in config.seeds for name in names])
+        study.work(
+            {
+                model: [
+                    Arm(model, name, seed) for seed in config.seeds for name in names if name in now
+                ]
+                for model, names in variants.items()
+            }
+        )
         report(config, study, models, variants)
 
 

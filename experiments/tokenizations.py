@@ -27,6 +27,7 @@ from crystaljax.experiment.comparison.data import DataConfig
 from crystaljax.experiment.comparison.reward_learning import (
     Method,
     RewardLearningConfig,
+    check_learning,
     curves_figure,
     end_table,
     learn,
@@ -148,6 +149,8 @@ def main(config: Config) -> None:
             *(config.resolution, config.budget, config.samples),
         )
         with comparison:
+            if "rl" in config.stages:
+                check_learning(comparison, config.rl)
             if "train" in config.stages:
                 comparison.check(chosen, config.seeds)
             for seed in config.seeds:

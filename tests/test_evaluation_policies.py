@@ -1,19 +1,22 @@
 """Assessing a policy: what its samples are worth, by one potential, by two, by space group."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from small import SMALL
 from table_policy import TablePolicy, probabilities
 
+from crystaljax.composition import element_counts
+from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.policies import assess, by_space_group, draw, kl_from
 from crystaljax.evaluation.rates import Rate
 from crystaljax.experiment.best import ALWAYS
-from crystaljax.policies.base import SamplingConfig
+from crystaljax.policies.base import Rollout, SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
@@ -86,6 +89,30 @@ def test_both_potentials_judge_the_same_samples(
     assert "teacher" in found.evaluation["stable"].reference
     assert found.evaluation.columns.keys() == {*ALWAYS, "e_above_hull_another"}
     assert np.isfinite(found.evaluation.columns["log_prob"]).all()
+
+
+def test_rates_by_space_group_are_of_samples_under_a_condition(
+    policy: WyckoffPolicy, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Rollout] = []
+
+    def sample(*args: Any, **options: Any) -> Rollout:
+        drawn.append(WyckoffPolicy.sample(policy, *args, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr(policy, "sample", sample)
+    by_space_group(
+        *(policy, policy.init(0), Fixed("teacher", 1), reference.structures),
+        groups=(123, 225),
+        n=4,
+        seed=1,
+        condition=Condition(required=("O",)),
+        sampling=SAMPLING,
+    )
+    (rollout,) = drawn
+    groups = [condition.space_groups for condition in rollout.conditions]
+    assert groups == [(123,)] * 4 + [(225,)] * 4
+    assert rollout.met.any() and (element_counts(rollout.crystals)[rollout.met, 8] > 0).all()
 
 
 def test_rates_by_space_group(policy: WyckoffPolicy, reference: Reference) -> None:

@@ -1,5 +1,6 @@
 """Tests of crystaljax.evaluation.safeguards."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,24 +12,50 @@ import pytest
 from crystaljax.evaluation.safeguards import time_limit, writable_folder
 
 
+def work(seconds: float = 60.0) -> None:
+    """Take so much processor time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
 def test_time_limit_stops_what_takes_too_long() -> None:
     with pytest.raises(TimeoutError, match=r"0\.1 s"), time_limit(0.1):
-        time.sleep(600)
+        work()
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0  # the alarm is off
     with time_limit(600):
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
+def test_an_error_of_the_limit_that_is_swallowed_is_raised_again() -> None:
+    """JAX's callback at garbage collection, for one, ignores what is raised in it."""
+    reached = []
+    with pytest.raises(TimeoutError), time_limit(0.1):
+        with contextlib.suppress(TimeoutError):
+            work()
+        reached.append("after the callback")
+        work()
+        reached.append("the end")
+    assert reached == ["after the callback"]
+
+
+def test_time_of_others_does_not_count() -> None:
+    """As on a machine that is busy with other work."""
+    with time_limit(0.1):
+        time.sleep(0.5)
+        work(0.01)
+
+
 def test_time_limit_in_other_threads_does_nothing() -> None:
     done = []
 
-    def work() -> None:
+    def run() -> None:
         with time_limit(0.01):
-            time.sleep(0.05)
+            work(0.05)
         done.append(True)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=run)
     thread.start()
     thread.join()
     assert done

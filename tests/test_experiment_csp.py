@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from scripts import load_script
+from scripts import load_script, parse
 from small import SMALL
 from table_policy import TablePolicy
 
@@ -244,6 +244,21 @@ def test_random_search_fits_the_largest_test_cell(given: int, expected: int) -> 
     study: Any = SimpleNamespace(setup=CSPSetup(max_atoms=given), questions=questions)
     search: Any = Study._baseline(study, "random")
     assert search.max_atoms == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--setup.n-parts 3", "rl: batch_size 80 cannot be split into n_parts 3"),
+        ("--texts.sft.n-parts 7", "texts.sft: batch_size"),
+    ],
+)
+def test_batches_that_cannot_be_split_are_refused(
+    given: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse("csp.py", ["small", *given.split()])
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 @pytest.mark.slow

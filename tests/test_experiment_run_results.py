@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crystaljax.data.files import HeldByAnother, locked
-from crystaljax.experiment.run_results import check_seeds, chosen, do_run
+from crystaljax.experiment.run_results import check_parts, check_seeds, chosen, do_run
 
 
 def test_runs_are_chosen_by_name_each_once() -> None:
@@ -24,6 +24,14 @@ def test_seeds_that_would_give_no_errors_are_refused(seeds: tuple[int, ...]) -> 
     check_seeds((0, 2, 1))
     with pytest.raises(ValueError, match="one or more different whole numbers from 0"):
         check_seeds(seeds)
+
+
+def test_batches_that_training_could_not_split_are_refused() -> None:
+    check_parts("rl", 16, 8, 4)
+    with pytest.raises(ValueError, match="rl: batch_size 16 cannot be split into n_parts 3"):
+        check_parts("rl", 16, 3)
+    with pytest.raises(ValueError, match="rl: n_parts 8 cannot be split into n_minibatches 3"):
+        check_parts("rl", 16, 8, 3)
 
 
 SHARED = """

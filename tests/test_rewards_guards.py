@@ -218,6 +218,26 @@ def test_mistakes_with_files_are_named(file: Path) -> None:
         create_guards(["nowhere.py:half"], GUARDING)
 
 
+def test_a_name_that_reads_as_a_number_is_a_name_after_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        "def nan(structure):\n    return 0\n\ndef inf(structure, limit):\n    return 1\n"
+    )
+    names = [f"{path}:nan", f"{path}:inf:2"]
+    found, _, _ = create_guards(names[::-1], GUARDING)(rock_salts(NACL), judged(0.1))
+    assert found.reasons == ["nan: not believed"]
+
+
+def test_discounts_are_an_error_where_they_have_no_part(file: Path) -> None:
+    crystals, batch = rock_salts(NACL, NACL), judged(0.0, 0.2)
+    whole = create_guards(["too-good", f"{file}:light:1.5"], GUARDING).all_or_nothing
+    assert whole(crystals, batch)[0].reasons == ["light: not believed"] * 2
+    for name, share in ((f"{file}:half", "0.5"), ("seen-compositions", "0.75")):
+        guards = create_guards([name], GUARDING)
+        with pytest.raises(ValueError, match=f"{name.split(':')[-1]} leaves {share} of a reward"):
+            guards.all_or_nothing(crystals, batch)
+
+
 def test_too_good_needs_energies_above_hull() -> None:
     density = Guarding(HULL, Quantity("density", "g/cm³"))
     with pytest.raises(ValueError, match=r"energies above hull, and the reward is density.*bounds"):

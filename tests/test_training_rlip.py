@@ -20,13 +20,22 @@ from table_policy import NUMBERS, N, probabilities
 from crystaljax.conditions import Condition
 from crystaljax.crystal import Crystals
 from crystaljax.evaluation.matching import StructureSet
+from crystaljax.policies.base import SamplingConfig
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.guards import Guards, Verdict
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.iteration_files import Iteration, read_iterations
 from crystaljax.training.optimizer import fine_tuning
 from crystaljax.training.rlip import RlipConfig, rlip
 from crystaljax.training.rollouts import NothingJudged
-from crystaljax.training.tiers import KINDS, STABLE, UNKNOWN, UNSTABLE, PairConfig
+from crystaljax.training.tiers import (
+    KINDS,
+    METASTABLE,
+    STABLE,
+    UNKNOWN,
+    UNSTABLE,
+    PairConfig,
+)
 
 KNOWN = (1, 2, 4, 8)
 """NaCl and KNa, which are in the reference set, and what is the same."""
@@ -205,7 +214,8 @@ def test_without_a_stable_sample_nothing_changes_and_that_is_said(
     ):
         np.testing.assert_array_equal(old, new)
     assert lines[1]["dpo/pairs"] == 0 and "dpo/loss" not in lines[1]
-    assert "none of 48 samples is stable" in caplog.text
+    assert "none of the 24 samples drawn freely is stable" in caplog.text
+    assert "none of the 24 samples asked for a space group is stable" in caplog.text
     assert "nothing to learn from" in caplog.text
 
 
@@ -229,6 +239,74 @@ def test_a_space_group_that_is_never_hit_and_a_class_that_is_not_judged(
     assert len(unknown) and (x.reasons[unknown] == "no bromine").all()
     assert not np.isin(x.lessons, unknown).any() and len(x.lessons)
     assert x.metrics["rlip/not_judged"] > 0
+
+
+def iteration(asked: np.ndarray, tier: np.ndarray, reasons: list[str]) -> Iteration:
+    """Samples of which only this is known."""
+    n, none = len(asked), np.zeros(len(asked), int)
+    crystals = GroupedTable().crystals[np.arange(n)].to_numpy()
+    judged = np.where(tier == UNKNOWN, np.nan, 0.0)
+    return Iteration(
+        *(0, 1.0, crystals, asked, asked, none, judged, np.array(reasons), tier),
+        *(none > 0, np.arange(n), np.zeros((0, 2), int), none[:0]),
+    )
+
+
+def test_free_samples_that_are_not_judged_are_told_though_others_are() -> None:
+    asked = np.array([0, 0, 0, SALT, SALT])
+    failed = ["no neutral state", "no crystal", "no neutral state", "", ""]
+    x = iteration(asked, np.array([UNKNOWN] * 3 + [STABLE, UNSTABLE]), failed)
+    assert list(x.lacks((SALT,))) == [
+        "none of the 3 samples drawn freely could be judged (no neutral state)",
+        "none of the 2 samples asked for a space group is metastable",
+    ]
+    assert x.unjudged == {"no neutral state": 2, "no crystal": 1}
+
+
+def test_tiers_of_free_and_of_requested_samples_are_counted_apart() -> None:
+    tiers = np.array([METASTABLE, UNSTABLE, STABLE, METASTABLE, UNSTABLE])
+    x = iteration(np.array([0, 0, SALT, SALT, SALT]), tiers, [""] * 5)
+    assert list(x.lacks((SALT,))) == ["none of the 2 samples drawn freely is stable"]
+    assert not x.unjudged
+
+
+def test_a_space_group_that_all_samples_have_is_not_one_that_some_are_asked_for() -> None:
+    """Such samples are drawn freely: they are paired by stability and novelty alone."""
+    config = replace(CONFIG, groups=())
+    asked = config.prompts(Condition(space_group=SALT))
+    assert config.requested_groups == () and not config.groups_asked(asked).any()
+    assert CONFIG.groups_asked(CONFIG.prompts()).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "condition", "message"),
+    [
+        (
+            {"temperature_step": -0.5, "temperature_every": 1},
+            Condition(),
+            "iteration 3 would sample at temperature 0,",
+        ),
+        ({}, Condition(space_group=SALT), "leave it out"),
+    ],
+)
+def test_settings_that_would_end_a_run_later_are_refused(
+    change: dict[str, Any], condition: Condition, message: str
+) -> None:
+    CONFIG.check_with(Condition(), SamplingConfig())
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **change).check_with(condition, SamplingConfig())
+
+
+def test_guards_that_discount_are_refused(tmp_path: Path) -> None:
+    """They would be counted, and change no pair."""
+
+    def half(crystals: Crystals, judged: RewardBatch) -> Verdict:
+        return Verdict(np.full(len(crystals), 0.5), [None] * len(crystals))
+
+    task, base = task_of(CONFIG, guards=Guards({"half": half}))
+    with pytest.raises(ValueError, match=r"the guard half leaves 0\.5 of a reward"):
+        rlip(task, base, CONFIG, tmp_path, lambda *_: None)
+    assert not read_iterations(tmp_path)
 
 
 def test_a_reward_that_fails_for_all_is_told(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ class Distributions:
     n: int
     """Crystals counted."""
     space_group: np.ndarray
-    """float64 [230]: fraction of crystals in each group; group g stands at g - 1."""
+    """float64 [230]: fraction of crystals that are declared to be in each group; group g stands at
+    g - 1. Symmetry that is found is counted by `space_group_shares`."""
     element: np.ndarray
     """float64 [119]: fraction of crystals that contain each element, by atomic number."""
     n_elements: np.ndarray
@@ -38,7 +39,7 @@ class Distributions:
         crystals = crystals.to_numpy()[is_crystal(crystals)]
         counts = element_counts(crystals)
         n = len(crystals)
-        groups = np.bincount(crystals.space_group, minlength=231)[1:231] / max(n, 1)
+        groups = space_group_shares(crystals.space_group)
         matrix = np.asarray(lattice_matrix(crystals.lattice), np.float64)
         mass = counts @ atomic_masses()
         density = mass / np.abs(np.linalg.det(matrix)) * DALTON_PER_CUBIC_ANGSTROM
@@ -46,6 +47,12 @@ class Distributions:
         return Distributions(
             n, groups, present.sum(axis=0) / max(n, 1), present.sum(axis=1), density
         )
+
+
+def space_group_shares(groups: np.ndarray) -> np.ndarray:
+    """float64 [230]: shares of the groups among those of crystals int [N]; 0 (none) is left out."""
+    counts = np.bincount(groups, minlength=231)[1:231]
+    return counts / max(counts.sum(), 1)
 
 
 def atomic_masses() -> np.ndarray:

@@ -176,6 +176,11 @@ def _judged(energy: StabilityReward, crystals: Crystals, ok: np.ndarray) -> Ener
     return EnergiesAboveHull(above, hull, energy.potential, n_known, relaxed)
 
 
+def in_space_groups(condition: Condition, groups: Sequence[int]) -> list[Condition]:
+    """The condition with each of some space groups in place of its own."""
+    return [replace(condition, space_group=int(group)) for group in groups]
+
+
 def by_space_group(
     policy: Policy,
     params: Params,
@@ -185,16 +190,19 @@ def by_space_group(
     groups: Sequence[int],
     n: int,
     seed: int,
+    condition: Condition | None = None,
     sampling: SamplingConfig | None = None,
     thresholds: Thresholds | None = None,
 ) -> dict[str, list[Rate]]:
     """Rates of n fresh samples in each of some space groups: {name: [rate of each group]}.
 
+    `condition` is what samples are asked to be beside that, see `in_space_groups`.
+
     S.U.N. and metastable S.U.N., for which samples said to be of another space group count as
     failed; the share that has the space group asked for, as found of the full cell; and S.S.U.N.,
     metastable S.U.N. of those; the last two with believable energies alone, too.
     """
-    asked = [Condition(space_group=int(group)) for group in groups]
+    asked = in_space_groups(condition or Condition(), groups)
     with working(f"sampling {n} crystals of each of {len(asked)} space groups"):
         rollout = policy.sample(params, asked, seed, sampling, repeat=n)
     judged = _judged(energy, rollout.crystals, rollout.met)

@@ -32,6 +32,24 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise ValueError(f"--seeds are one or more different whole numbers from 0, not {given}")
 
 
+def check_parts(owner: str, batch_size: int, n_parts: int, n_minibatches: int = 1) -> None:
+    """ValueError if training, hours later, could not split a batch into micro-batches, or these
+    into mini-batches.
+
+    `owner`: what is trained, for the message.
+    """
+    if batch_size % n_parts:
+        raise ValueError(
+            f"{owner}: batch_size {batch_size} cannot be split into n_parts {n_parts} of one size:"
+            " give a multiple of n_parts"
+        )
+    if n_parts % n_minibatches:
+        raise ValueError(
+            f"{owner}: n_parts {n_parts} cannot be split into n_minibatches {n_minibatches}: give"
+            " a multiple of n_minibatches"
+        )
+
+
 def chosen(names: Iterable[Name], only: Sequence[str]) -> list[Name]:
     """The names, each once, that are among `only`; all if it is empty.
 

@@ -84,10 +84,12 @@ Factory = Callable[[float | None, Guarding], Guard]
 F = TypeVar("F", bound=Factory)
 
 _FACTORIES: dict[str, Factory] = {}
-# Where others that come with the package are registered, imported when first asked for.
-_ELSEWHERE = dict.fromkeys(
-    ("seen-compositions", "seen-structures", "copies"), "crystaljax.rewards.seen"
-)
+DISCOUNTS = ("seen-compositions", "seen-structures", "copies")
+"""Guards that come with the package and leave a part of a reward; the others leave all or nothing.
+"""
+
+# Where those are registered, imported when first asked for.
+_ELSEWHERE = dict.fromkeys(DISCOUNTS, "crystaljax.rewards.seen")
 
 
 def register(name: str) -> Callable[[F], F]:
@@ -112,6 +114,8 @@ class Guards:
     """Several guards, by name, in the order in which they act."""
 
     guards: Mapping[str, Guard]
+    discounts: bool = True
+    """Whether they may leave a part of a reward."""
 
     def __call__(
         self, crystals: Crystals | Asked, judged: RewardBatch
@@ -121,6 +125,8 @@ class Guards:
         What is not believed is not ok, with the guard and its reason. The shares, float64 [B], are
         products over the guards, for `RewardBounds`. Metrics "guard/NAME" are the shares of all
         samples that a guard rejected or discounted.
+
+        ValueError for a part of a reward where `discounts` are not allowed.
         """
         share, metrics = np.ones(len(judged)), {}
         for name, guard in self.guards.items():
@@ -129,6 +135,8 @@ class Guards:
             if not len(rows):
                 continue
             verdict = guard(fitting(guard, crystals[rows]), judged[rows])
+            if not self.discounts:
+                _require_all_or_nothing(name, verdict.share)
             metrics[f"guard/{name}"] = float((verdict.share < 1).sum() / len(judged))
             share[rows] *= verdict.share
             judged = _without(judged, rows, verdict, name)
@@ -138,7 +146,12 @@ class Guards:
     def fixed(self) -> Guards:
         """The guards whose verdicts do not depend on what was seen before."""
         kept = {k: x for k, x in self.guards.items() if not isinstance(x, RemembersCrystals)}
-        return Guards(kept)
+        return replace(self, guards=kept)
+
+    @property
+    def all_or_nothing(self) -> Guards:
+        """The guards, which raise ValueError where they leave a part of a reward."""
+        return replace(self, discounts=False)
 
     @property
     def memory(self) -> Arrays:
@@ -172,6 +185,15 @@ class Guards:
 NO_GUARDS = Guards({})
 
 
+def _require_all_or_nothing(name: str, share: np.ndarray) -> None:
+    parts = share[(share > 0) & (share < 1)]
+    if len(parts):
+        raise ValueError(
+            f"the guard {name} leaves {parts[0]:g} of a reward, and discounts have no part in what"
+            " is learnt here: let it return 0 (not believed) or 1"
+        )
+
+
 def _without(judged: RewardBatch, rows: np.ndarray, verdict: Verdict, name: str) -> RewardBatch:
     """The rewards, with `rows` without a share set to not ok."""
     ok, value, reasons = judged.ok.copy(), judged.value.copy(), list(judged.reasons)
@@ -203,8 +225,13 @@ def create_guards(specifications: Sequence[str], guarding: Guarding) -> Guards:
 
 
 def _read(specification: str) -> tuple[str, float | None]:
-    """Source and number; ValueError for a number that is not finite."""
+    """Source and number; ValueError for a number that is not finite.
+
+    What follows FILE.py: is a name, though Python reads nan and inf as numbers.
+    """
     source, colon, last = specification.rpartition(":")
+    if source.endswith(".py"):
+        return specification, None
     try:
         number = float(last)
     except ValueError:

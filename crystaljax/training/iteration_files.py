@@ -101,19 +101,49 @@ class Iteration:
         return {name: float(x) for name, x in numbers.items()}
 
     def lacks(self, groups: Sequence[int] = ()) -> Iterator[str]:
-        """Names of empty tiers, and of requested space groups without crystals."""
-        n = len(self.tier)
-        for tier, name in TIERS.items():
-            if tier != UNKNOWN and not (self.tier == tier).any():
-                yield f"none of {n} samples is {name}"
+        """What is missing, in words.
+
+        Empty tiers of the samples drawn freely and of those asked for a space group, which are in
+        different pairs; classes of which nothing could be judged; of `groups` those that no sample
+        has that was asked for it.
+        """
+        free = self.asked == 0
+        for rows, how in ((free, "drawn freely"), (~free, "asked for a space group")):
+            if rows.any():
+                name = f"{rows.sum()} samples {how}"
+                yield from self._unjudged_class(rows, name) or self._empty_tiers(rows, name)
         for group in groups:
             rows = self.asked == group
-            asked = f"{rows.sum()} samples asked for space group {group}"
+            name = f"{rows.sum()} samples asked for space group {group}"
             if not (self.found[rows] == group).any():
-                yield f"none of the {asked} has it"
-            if (self.tier[rows] == UNKNOWN).all():
-                why = Counter(self.reasons[rows].tolist()).most_common(1)
-                yield f"none of the {asked} could be judged ({why[0][0] if why else 'none drawn'})"
+                yield f"none of the {name} has it"
+            yield from self._unjudged_class(rows, name)
+
+    @property
+    def unjudged(self) -> Counter[str]:
+        """Numbers of the samples that could not be judged, by reason."""
+        return self._unjudged(np.ones(len(self.tier), bool))
+
+    def _unjudged(self, rows: np.ndarray) -> Counter[str]:
+        reasons = self.reasons[rows & (self.tier == UNKNOWN)].tolist()
+        return Counter(reason or "no energy" for reason in reasons)
+
+    def _unjudged_class(self, rows: np.ndarray, name: str) -> list[str]:
+        """A line if no sample of a class could be judged, with the commonest reason."""
+        reasons = self._unjudged(rows)
+        if reasons.total() < rows.sum():
+            return []
+        why = next((reason for reason, _ in reasons.most_common(1)), "none drawn")
+        return [f"none of the {name} could be judged ({why})"]
+
+    def _empty_tiers(self, rows: np.ndarray, name: str) -> list[str]:
+        """A line for each tier that no sample of a class is in."""
+        present = set(self.tier[rows].tolist())
+        return [
+            f"none of the {name} is {word}"
+            for tier, word in TIERS.items()
+            if tier != UNKNOWN and tier not in present
+        ]
 
 
 def read_iterations(run: Path) -> list[Iteration]:

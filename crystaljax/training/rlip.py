@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ import numpy as np
 
 from crystaljax.conditions import Condition
 from crystaljax.evaluation.stability import Thresholds, found_space_group
-from crystaljax.policies.base import Params, Rollout
+from crystaljax.policies.base import Params, Rollout, SamplingConfig
 from crystaljax.ranges import FINITE, POSITIVE, at_least, check
 from crystaljax.training.crystal_task import CrystalTask
 from crystaljax.training.iteration import (
@@ -117,6 +118,11 @@ class RlipConfig(IterationConfig, DpoConfig):
             raise ValueError("no samples: raise n_unconditional, or n_per_group and groups")
 
     @property
+    def requested_groups(self) -> tuple[int, ...]:
+        """Space groups in which samples are drawn."""
+        return self.groups if self.n_per_group else ()
+
+    @property
     def n_samples(self) -> int:
         """Samples of an iteration."""
         return self.n_unconditional + self.n_per_group * len(self.groups)
@@ -124,6 +130,22 @@ class RlipConfig(IterationConfig, DpoConfig):
     def temperature_offset(self, iteration: int) -> float:
         """What is added to the sampling temperature in an iteration, the first of which is 0."""
         return iteration // self.temperature_every * self.temperature_step
+
+    def check_with(self, condition: Condition, sampling: SamplingConfig) -> None:
+        """ValueError if samples could not be drawn so in some iteration.
+
+        Args:
+          condition: what all samples are asked to be.
+          sampling: of the first iteration.
+        """
+        self.prompts(condition)
+        for iteration in range(self.n_iterations):
+            temperature = sampling.temperature + self.temperature_offset(iteration)
+            if not POSITIVE.holds(temperature):
+                raise ValueError(
+                    f"iteration {iteration + 1} would sample at temperature {temperature:g}, which"
+                    " must be above 0: raise the sampling temperature or temperature_step"
+                )
 
     def prompts(self, condition: Condition | None = None) -> list[Condition]:
         """Conditions of an iteration's samples, of which `group_size` in a row have each.
@@ -133,7 +155,7 @@ class RlipConfig(IterationConfig, DpoConfig):
         """
         condition = condition or Condition()
         free, each = self.n_unconditional // self.group_size, self.n_per_group // self.group_size
-        groups = self.groups if each else ()
+        groups = self.requested_groups
         if groups and condition.space_groups is not None:
             raise ValueError(
                 f"samples are asked for space group {condition.space_group} already: leave it out,"
@@ -143,8 +165,11 @@ class RlipConfig(IterationConfig, DpoConfig):
         return [condition] * free + [x for x in asked for _ in range(each)]
 
     def groups_asked(self, conditions: Sequence[Condition]) -> np.ndarray:
-        """int [N]: the space group that each sample of `prompts` was asked for, 0 if none."""
-        if not self.n_per_group:
+        """int [N]: the space group that each sample of `prompts` was asked for, 0 if none.
+
+        A space group that all samples are asked to have is none of these.
+        """
+        if not self.requested_groups:
             return np.zeros(len(conditions), int)
         groups = [x.space_groups for x in conditions]
         return np.array([0 if group is None else group[0] for group in groups], int)
@@ -170,7 +195,7 @@ def rlip(
     Args:
       task: with the conditions of `config.prompts`, of which it judges all samples (`judge_all`),
         and a reference set; its reward has "e_above_hull" (eV/atom) in its info. What its guards do
-        not believe is of no tier and in no pair; discounts have no part in tiers.
+        not believe is of no tier and in no pair; a guard that discounts is an error.
       after: called with the number of iterations that are done and the parameters, before they are
         saved.
 
@@ -181,12 +206,14 @@ def rlip(
         raise ValueError("the task is not RLIP's: give it config.prompts(...) and judge_all")
     if task.reference is None:
         raise ValueError("RLIP prefers novel crystals: give the task a reference set")
+    task = copy(task)  # the caller's keeps its guards
+    task.guards = task.guards.all_or_nothing
 
     def lessons(number: int, rollout: RewardedSamples, rng: np.random.Generator) -> Lessons:
         found = iteration_of(number, rollout, config, rng)
         if jax.process_index() == 0:
             found.save(folder)
-        for lack in found.lacks(config.groups if config.n_per_group else ()):
+        for lack in found.lacks(config.requested_groups):
             log.warning("iteration %d: %s", number + 1, lack)
         return Lessons(found.lessons, found.metrics)
 

@@ -26,10 +26,12 @@ from crystaljax.experiment.comparison.runs import Run
 from crystaljax.experiment.comparison.stages import Comparison
 from crystaljax.experiment.comparison.tables import SUN, Results, mean_text
 from crystaljax.experiment.comparison.variants import Variant
+from crystaljax.experiment.run_results import check_parts
+from crystaljax.ranges import POSITIVE, require
 from crystaljax.rewards.base import Reward, RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.ehull import E_ABOVE_HULL
-from crystaljax.rewards.guards import Guarding, create_guards
+from crystaljax.rewards.guards import Guarding, Guards, create_guards
 from crystaljax.rewards.wrapping import Wrapping
 from crystaljax.tracking import read_metrics
 from crystaljax.training.crystal_task import CrystalTask
@@ -96,6 +98,8 @@ class RewardLearningConfig:
                 f" {self.grpo.algorithm.upper()}: make n_iterations times n_samples equal to"
                 " n_steps times batch_size"
             )
+        check_parts("rl.dpo", self.dpo.batch_size, self.n_parts)
+        check_parts("rl.grpo", self.grpo.batch_size, self.n_parts, self.grpo.n_minibatches)
 
     @property
     def n_rewards(self) -> dict[Method, int]:
@@ -121,6 +125,19 @@ class TellsMetastable(Wrapping):
         with np.errstate(invalid="ignore"):
             metastable = found.ok & (above <= self.threshold)
         return replace(found, info={**found.info, METASTABLE: metastable})
+
+
+def guards_of(comparison: Comparison, config: RewardLearningConfig) -> Guards:
+    """New guards of the reward; ValueError as of `create_guards`."""
+    return create_guards(config.guards, Guarding(comparison.stability.hull, E_ABOVE_HULL))
+
+
+def check_learning(comparison: Comparison, config: RewardLearningConfig) -> None:
+    """ValueError, before anything is trained, for learning by reward that would fail after it."""
+    guards_of(comparison, config)
+    dpo = config.dpo
+    last = comparison.samples.temperature + (dpo.n_iterations - 1) * dpo.temperature_step
+    require("rl.dpo", "the sampling temperature of the last iteration", last, POSITIVE)
 
 
 def learn(
@@ -151,7 +168,7 @@ def learn(
         bounds=config.bounds,
         reference=comparison.reference.structures,
         n_parts=config.n_parts,
-        guards=create_guards(config.guards, Guarding(comparison.stability.hull, E_ABOVE_HULL)),
+        guards=guards_of(comparison, config),
     )
     with comparison.experiment.run(f"runs/{run.name}", run.stage) as training:
         to = training.folder, training.log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy as np
 
 from crystaljax.evaluation.rates import Rate, pooled
 from crystaljax.experiment.rlip.samples import Samples
-from crystaljax.experiment.rlip.study import CURVE, SAMPLES_FILE, Arm
+from crystaljax.experiment.rlip.study import CURVE, SAMPLES_FILE, Arm, about
 from crystaljax.experiment.rlip.variants import BASE, FLAGSHIP
 from crystaljax.experiment.run_results import read_result
 from crystaljax.tracking import read_metrics
@@ -22,6 +23,9 @@ SUN = "S.U.N."
 
 PHASE = "seconds/"
 """Metrics whose names begin so are times of phases, see `training.rollouts.Clock`."""
+
+N_REASONS = 3
+"""Commonest reasons why samples could not be judged that are told of a run."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,16 @@ class Line:
         """The fresh samples drawn freely, by seed."""
         return [Samples.load(arm.folder(self.output) / SAMPLES_FILE) for arm in self._finished]
 
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What all runs of the model share, see `study.about`."""
+        return about(self.model, self.output)
+
     @property
     def origins(self) -> list[str]:
-        """Where the rates come from: samples, reference set, hull, tables, thresholds."""
-        lines = [x for result in self.results for x in (*result["notes"], *result["context"])]
-        return list(dict.fromkeys(lines))
+        """Where the rates come from: reward, samples, reference set, hull, tables, thresholds."""
+        context = [x for result in self.results for x in result["context"]]
+        return list(dict.fromkeys([*self.about["notes"], *context]))
 
     @property
     def judges(self) -> list[str]:
@@ -122,8 +131,8 @@ class Line:
         return [name[len(SUN) :] for name in names if name.startswith(f"{SUN} (")]
 
     def lacks(self) -> Iterator[str]:
-        """What iterations had nothing of."""
-        for run in self.iterations:
+        """What iterations of each run had nothing of, and why samples could not be judged."""
+        for arm, run in zip(self._finished, self.iterations, strict=False):  # none of the base
             said: dict[str, list[str]] = {}
             for x in run:
                 for lack in x.lacks(tuple(np.unique(x.asked[x.asked > 0]).tolist())):
@@ -131,7 +140,13 @@ class Line:
                 if not len(x.lessons):
                     said.setdefault("nothing to learn from", []).append(str(x.number + 1))
             for lack, numbers in said.items():
-                yield f"{self.label}, iteration {', '.join(numbers)}: {lack}."
+                yield f"{arm.name}, iteration {', '.join(numbers)}: {lack}."
+            if reasons := sum((x.unjudged for x in run), Counter[str]()):
+                why = "; ".join(f"{n} × {reason}" for reason, n in reasons.most_common(N_REASONS))
+                yield (
+                    f"{arm.name}: {reasons.total()} of {sum(len(x.tier) for x in run)} samples"
+                    f" could not be judged; most frequent reasons: {why}."
+                )
 
 
 def lines_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from crystaljax.conditions import Condition
-from crystaljax.evaluation.policies import assess_crystals, by_space_group, draw
+from crystaljax.evaluation.policies import (
+    assess_crystals,
+    by_space_group,
+    draw,
+    in_space_groups,
+)
 from crystaljax.experiment.crystals import CHECKPOINTS, Bench, Setup
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.rlip.resources import resources
@@ -34,10 +39,10 @@ from crystaljax.policies.base import Params, Policy
 from crystaljax.policies.loading import check_folder, load_policy
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.bounds import RewardBounds
-from crystaljax.training.rlip import GROUPS, RlipConfig, rlip
+from crystaljax.rewards.guards import DISCOUNTS
+from crystaljax.training.rlip import RlipConfig, rlip
 
 if TYPE_CHECKING:
-    from crystaljax.evaluation.report import Table
     from crystaljax.rewards.stability import StabilityReward
 
 log = logging.getLogger(__name__)
@@ -46,6 +51,9 @@ SAMPLES_FILE, CURVE = "samples.npz", "curve"
 
 MODEL = "model"
 """The folder of a trained model in that of its run."""
+
+ABOUT_FILE = "about.json"
+"""What all runs of a model share, in the folder above theirs: notes and tables of resources."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,13 @@ class RlipSetup(Setup):
     """Folder of the model to start from: a language model or a Wyckoff transformer."""
     bounds: RewardBounds = field(default_factory=lambda: RewardBounds(low=-math.inf, high=math.inf))
     """Bounds of rewards in metrics alone: pairs are made of the energies themselves."""
+    guards: tuple[str, ...] = ()
+    """Guards of the reward in training, in the order in which they act, as NAME or NAME:NUMBER.
+    What they do not believe is in no pair: sparse-hull:12 (systems with fewer hull entries),
+    too-good:0.1 (crystals more eV/atom below the hull), pure-elements, and smact (compositions that
+    SMACT rejects). Or FILE.py:FUNCTION of your own that returns 0 or 1 for each crystal. Discounts
+    (seen-compositions, seen-structures, copies) have no part in pairs and are refused; see
+    --rlip.distinct."""
 
     quantized: Literal["no", "int8", "nf4"] = "no"
     """Format of the matrices of a language model's frozen base, where the model is an adapter."""
@@ -68,6 +83,11 @@ class RlipSetup(Setup):
             raise ValueError(
                 f"RLIP is rewarded by energies above hull, and {self.reward} gives none: leave"
                 " --setup.reward out"
+            )
+        if discounts := [x for x in self.guards if x.partition(":")[0] in DISCOUNTS]:
+            raise ValueError(
+                f"the guard {discounts[0]} discounts rewards, which has no part in the pairs of"
+                " RLIP: leave it out; --rlip.distinct learns from each structure once"
             )
 
     def load_policy(self) -> tuple[Policy, Params]:
@@ -88,10 +108,10 @@ class ExamConfig:
     """Samples drawn freely after each iteration, for the curve of S.U.N."""
     n_per_group: int = 1000
     """Samples in each space group."""
-    groups: tuple[int, ...] = GROUPS
-    """Space groups that samples are asked for."""
+    groups: tuple[int, ...] = ()
+    """Space groups of RLIP that samples are asked for. Not given: all of RLIP."""
     unseen_groups: tuple[int, ...] = (2, 14, 62, 139, 166, 225)
-    """Space groups that RLIP is not asked for, and samples are."""
+    """Other space groups that samples are asked for. Those of RLIP are left out."""
 
     def __post_init__(self) -> None:
         one = at_least(1)
@@ -102,6 +122,38 @@ class ExamConfig:
     def every_group(self) -> tuple[int, ...]:
         """All space groups that samples are asked for."""
         return self.groups + self.unseen_groups
+
+    def of(self, config: RlipConfig) -> ExamConfig:
+        """The evaluation with the space groups of a run of RLIP, and others than these.
+
+        ValueError for `groups` in which RLIP draws no samples.
+        """
+        asked = config.requested_groups
+        if others := [group for group in self.groups if group not in asked]:
+            raise ValueError(
+                f"--exam.groups has {others[0]}, in which RLIP draws no samples: move it to"
+                " --exam.unseen-groups"
+            )
+        unseen = tuple(group for group in self.unseen_groups if group not in asked)
+        return replace(self, groups=self.groups or asked, unseen_groups=unseen)
+
+
+RUNS = "runs"
+"""The folder of all runs."""
+
+
+def _called(model: Path) -> str:
+    """Name of a model's folder among the runs."""
+    return re.sub(r"[^\w.=-]+", "_", model.name)
+
+
+def about(model: Path, output: Path) -> dict[str, Any]:
+    """What the runs of a model share, "notes" and "resources"; nothing before the first run.
+
+    ValueError if the file is damaged.
+    """
+    path = output / RUNS / _called(model) / ABOUT_FILE
+    return read_result(path) if path.is_file() else {"notes": [], "resources": []}
 
 
 @dataclass(frozen=True)
@@ -116,8 +168,7 @@ class Arm:
     @property
     def name(self) -> str:
         """Its place among all runs."""
-        model = re.sub(r"[^\w.=-]+", "_", self.model.name)
-        return f"{model}/{self.variant}-seed{self.seed}"
+        return f"{_called(self.model)}/{self.variant}-seed{self.seed}"
 
     @property
     def label(self) -> str:
@@ -126,7 +177,7 @@ class Arm:
 
     def folder(self, output: Path) -> Path:
         """Folder of its files."""
-        return output / "runs" / self.name
+        return output / RUNS / self.name
 
     def model_folder(self, output: Path) -> Path:
         """Folder of the trained model."""
@@ -154,59 +205,93 @@ class Study:
         """Its folder."""
         return self.experiment.folder
 
-    def work(self, model: Path, arms: Sequence[Arm]) -> None:
-        """Train and evaluate what is not finished of the arms of a model.
+    def work(self, plan: Mapping[Path, Sequence[Arm]]) -> None:
+        """Train and evaluate what is not finished of the arms of each model.
 
-        A fault in a run costs that run, not the others. Runs that another process has begun are
-        left to it.
+        All models are asked for what their arms need before the first one is trained. A fault in a
+        run costs that run, not the others. Runs that another process has begun are left to it.
+
+        ValueError for samples that a model cannot be asked for.
         """
-        if all(arm.result(self.output) is not None for arm in arms):
-            return
-        setup = self.setup
-        if model != setup.model:  # which the tokenization and the templates are of
-            setup = replace(setup, model=model, tokenization="", templates=())
-        with Bench(setup) as bench:
-            asked = [Condition(space_group=group) for group in self.exam.every_group]
-            bench.policy.check(asked, setup.sampling)
-            bench.record(self.experiment)
-            needed = resources(bench.policy, setup.sampling, setup.n_parts, self.config)
-            for table in needed:
-                logged(table)
-            for arm in arms:
-                do = partial(self._finished, bench, arm, needed)
-                do_run(arm.name, arm.folder(self.output), self.failures, do)
+        left = {model: arms for model, arms in plan.items() if not self._is_done(model, arms)}
+        for model in list(left)[1:]:
+            self._check(self._setup(model).load_policy()[0], left[model])
+        for model, arms in left.items():
+            with Bench(self._setup(model)) as bench:
+                self._check(bench.policy, arms)
+                bench.record(self.experiment)
+                self._describe(bench)
+                for arm in arms:
+                    do = partial(self._finish, bench, arm)
+                    do_run(arm.name, arm.folder(self.output), self.failures, do)
+
+    def _is_done(self, model: Path, arms: Sequence[Arm]) -> bool:
+        """Whether a model and its arms have all that the report is made of."""
+        finished = all(arm.result(self.output) is not None for arm in arms)
+        return finished and (self.output / RUNS / _called(model) / ABOUT_FILE).is_file()
+
+    def _setup(self, model: Path) -> RlipSetup:
+        """The set-up of a model."""
+        if model == self.setup.model:  # which the tokenization and the templates are of
+            return self.setup
+        return replace(self.setup, model=model, tokenization="", templates=())
+
+    def _config(self, arm: Arm) -> RlipConfig:
+        """The training of an arm that is not the base."""
+        return VARIANTS[arm.variant].of(self.config, arm.seed)  # type: ignore[index]
+
+    def _check(self, policy: Policy, arms: Sequence[Arm]) -> None:
+        """ValueError if the policy cannot be asked for samples that arms train on, or are
+        evaluated by."""
+        condition = self.setup.condition
+        asked = [condition, *in_space_groups(condition, self.exam.every_group)]
+        for arm in arms:
+            asked += [] if arm.variant == BASE else self._config(arm).prompts(condition)
+        policy.check(list(dict.fromkeys(asked)), self.setup.sampling)
+
+    def _describe(self, bench: Bench) -> None:
+        """Write what the runs of a model share: `about`."""
+        exam, setup = self.exam, bench.setup
+        n_examined = (
+            setup.n_samples
+            + (self.config.n_iterations - 1) * exam.n_per_iteration
+            + len(exam.every_group) * exam.n_per_group
+        )
+        tables = resources(bench.policy, setup.sampling, setup.n_parts, self.config, n_examined)
+        content = {
+            "notes": [f"Reward: {bench.rewarded_by}{bench.guarded_by}.", *bench.notes],
+            "resources": [kept_table(logged(table)) for table in tables],
+        }
+        write_result(self.output / RUNS / _called(setup.model) / ABOUT_FILE, content)
 
     def notes(self) -> list[str]:
         """Where all results come from, and what went wrong."""
-        rlip, exam = self.config, self.exam
+        rlip, exam, limits = self.config, self.exam, self.config.thresholds
         return [
             f"Flagship: {rlip.n_iterations} iterations of {rlip.n_unconditional} samples drawn"
-            f" freely and {rlip.n_per_group} in each of the space groups"
-            f" {', '.join(map(str, rlip.groups))}; stable ≤ {rlip.thresholds.stable:g} and"
-            f" metastable ≤ {rlip.thresholds.metastable:g} eV/atom, β = {rlip.beta:g}.",
+            f" freely{_each(rlip.n_per_group, rlip.requested_groups)};"
+            f" stable ≤ {limits.stable:g} and metastable ≤ {limits.metastable:g} eV/atom, β ="
+            f" {rlip.beta:g}, learning rate {rlip.optimizer.learning_rate:g}.",
             f"Evaluated with {self.setup.n_samples} samples of each model and seed drawn freely,"
-            f" {exam.n_per_iteration} after each iteration but the last, and {exam.n_per_group} in"
-            f" each space group, at temperature {self.setup.sampling.temperature:g}.",
+            f" {exam.n_per_iteration} after each iteration but the last"
+            f"{_each(exam.n_per_group, exam.every_group)}, at temperature"
+            f" {self.setup.sampling.temperature:g}.",
             *self.failures,
         ]
 
-    def _finished(self, bench: Bench, arm: Arm, needed: Sequence[Table]) -> dict[str, Any]:
-        """The result of a run, which is done if it is not there."""
-        if (found := arm.result(self.output)) is not None:
-            return found
+    def _finish(self, bench: Bench, arm: Arm) -> None:
+        """Do a run if it has no result."""
+        if arm.result(self.output) is not None:
+            return
         log.info("%s", arm.name)
-        if arm.variant == BASE:
-            params = bench.base
-        else:
-            variant = VARIANTS[arm.variant]  # type: ignore[index]
-            config = variant.of(self.config, arm.seed)
-            params = self._trained(bench, arm, config)
-        return self._examined(bench, arm, params, needed)
+        is_base = arm.variant == BASE
+        params = bench.base if is_base else self._trained(bench, arm, self._config(arm))
+        self._examine(bench, arm, params)
 
     def _trained(self, bench: Bench, arm: Arm, config: RlipConfig) -> Params:
         """The model after RLIP, with a model folder and samples after each iteration."""
         task = bench.task(conditions=config.prompts(self.setup.condition), judge_all=True)
-        with self.experiment.run(f"runs/{arm.name}", arm.variant, config) as run:
+        with self.experiment.run(f"{RUNS}/{arm.name}", arm.variant, config) as run:
 
             def examine(done: int, params: Params) -> None:
                 if done < config.n_iterations:  # the last one is examined at length
@@ -221,10 +306,9 @@ class Study:
                 bench.policy.save(made, params)
         return params
 
-    def _examined(
-        self, bench: Bench, arm: Arm, params: Params, needed: Sequence[Table]
-    ) -> dict[str, Any]:
-        """The result of a run: rates of fresh samples, drawn freely and in given space groups."""
+    def _examine(self, bench: Bench, arm: Arm, params: Params) -> None:
+        """Write the result of a run: rates of fresh samples, drawn freely and in given space
+        groups."""
         folder = arm.folder(self.output)
         n = self.setup.n_samples
         result, samples = self._free_samples(bench, params, n, self._seed(arm, 0))
@@ -241,13 +325,11 @@ class Study:
                     groups=groups,
                     n=self.exam.n_per_group,
                     seed=self._seed(arm, 0) + 1,
+                    condition=self.setup.condition,
                     sampling=self.setup.sampling,
                 )
                 result[name] = {key: [x.to_dict() for x in row] for key, row in rates.items()}
-        result["notes"] = bench.notes
-        result["resources"] = [kept_table(table) for table in needed]
         write_result(folder / RESULT_FILE, result)
-        return result
 
     def _free_samples(
         self, bench: Bench, params: Params, n: int, seed: int
@@ -266,6 +348,11 @@ class Study:
         """Seed of fresh samples; those of different iterations and seeds are independent."""
         key = [self.setup.seed, arm.seed, 5, iteration]
         return int(np.random.SeedSequence(key).generate_state(1)[0] >> 2)
+
+
+def _each(n: int, groups: Sequence[int]) -> str:
+    """Samples in given space groups, in words; nothing without groups."""
+    return f" and {n} in each of the space groups {', '.join(map(str, groups))}" if groups else ""
 
 
 def models_of(model: Path, others: Sequence[Path]) -> list[Path]:

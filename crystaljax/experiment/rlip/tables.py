@@ -15,13 +15,19 @@ from crystaljax.experiment.run_results import read_tables
 from crystaljax.tracking import wandb_name
 from crystaljax.training.tiers import KINDS
 
+METASTABLE_RATES = (f"metastable {SUN}", f"believable metastable {SUN}")
+"""With all samples, and with those alone whose energies are believable."""
+
+OF_GROUPS = ("S.S.U.N.", "believable S.S.U.N.", "space group met")
+"""Rates of single space groups."""
+
 RATES = (
     *("decoded", "valid structure", "valid composition", "unique", "novel"),
-    *("stable", SUN, "metastable", f"metastable {SUN}", f"believable metastable {SUN}"),
+    *("stable", SUN, "metastable", *METASTABLE_RATES),
 )
 """Of table 1."""
 
-BY_OTHERS = ("stable", SUN, f"metastable {SUN}", f"believable metastable {SUN}")
+BY_OTHERS = ("stable", SUN, *METASTABLE_RATES)
 """Rates of table 1 that other judges have a say in."""
 
 COLLAPSE = f"{SUN} / stable"
@@ -66,8 +72,8 @@ def _per_minute(rate: Rate | None, seconds: float) -> str:
 
 
 def seeds_table(lines: Sequence[Line]) -> Table:
-    """S.U.N. and metastable S.U.N. of each seed."""
-    names = (SUN, f"metastable {SUN}")
+    """S.U.N., metastable S.U.N., and that of believable samples, of each seed."""
+    names = (SUN, *METASTABLE_RATES)
     seeds = [arm.seed for arm in lines[0].arms]
     rows = [["", *(f"{name}, seed {seed}" for name in names for seed in seeds)]]
     for line in lines:
@@ -95,7 +101,7 @@ def groups_table(lines: Sequence[Line], which: str, groups: Sequence[int], name:
 
 def iterations_table(lines: Sequence[Line]) -> Table:
     """Rates after each iteration, and the pairs it was made of (mean over the seeds)."""
-    names = ("stable", SUN, f"metastable {SUN}", "unique", "novel")
+    names = ("stable", SUN, *METASTABLE_RATES, "unique", "novel")
     kinds = [kind.replace("_", " > ") for kind in KINDS]  # preferred > rejected
     rows = [["", "iteration", "temperature", *kinds, *names, COLLAPSE]]
     for line in lines:
@@ -127,9 +133,7 @@ def times_table(lines: Sequence[Line]) -> Table:
 
 def resource_tables(lines: Sequence[Line]) -> list[Table]:
     """Memory and least hours of language models, each once."""
-    return read_tables(
-        table for line in lines for x in line.results for table in x.get("resources", ())
-    )
+    return read_tables(table for line in lines for table in line.about["resources"])
 
 
 def all_tables(lines: Sequence[Line], exam: ExamConfig) -> list[Table]:
@@ -140,8 +144,7 @@ def all_tables(lines: Sequence[Line], exam: ExamConfig) -> list[Table]:
     for which in ("groups", "unseen_groups"):
         groups: tuple[int, ...] = getattr(exam, which)
         if groups:
-            names = ("S.S.U.N.", "space group met")
-            found += [groups_table(lines, which, groups, name) for name in names]
+            found += [groups_table(lines, which, groups, name) for name in OF_GROUPS]
     return [*found, iterations_table(lines), times_table(lines), *resource_tables(lines)]
 
 

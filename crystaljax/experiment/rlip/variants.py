@@ -1,13 +1,18 @@
 """Variants of RLIP.
 
-All but `distinct` are those of arXiv 2509.07150: its tables 1 and 2, figures 3, 6 and 7.
+Most are those of arXiv 2509.07150: its tables 1 and 2, figures 3, 6 and 7. `distinct` is ours. The
+fixed reference of its figure 6 is of a run without tiers; ours changes nothing else of the
+flagship, which has tiers and pairs by novelty.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from crystaljax.conditions import Condition
+from crystaljax.policies.base import SamplingConfig
 from crystaljax.training.rlip import RlipConfig
 
 VariantName = Literal[
@@ -87,3 +92,20 @@ PANELS = {
     "pairs": "Pairs that are learnt from",
     "temperature": "Schedules of the sampling temperature",
 }
+
+
+def check_variants(
+    names: Iterable[VariantName], config: RlipConfig, condition: Condition, sampling: SamplingConfig
+) -> None:
+    """ValueError for a variant that cannot be trained with these settings.
+
+    See `RlipConfig.check_with`.
+    """
+    for name in names:
+        try:
+            VARIANTS[name].of(config, seed=0).check_with(condition, sampling)
+        except ValueError as error:
+            raise ValueError(
+                f"the variant {name} cannot be trained: {error}. Change the settings, or leave it"
+                " out of --variants"
+            ) from error
