@@ -134,15 +134,12 @@ def losses(lines: Sequence[Line]) -> Table:
     """Attempts that are no crystal, over the seeds, and the commonest reasons."""
     rows = []
     for line in lines:
+        names = ("n", "lost", "not_asked", "dead_ends")
+        n, lost, *others = (sum(result[name] for result in line.results) for name in names)
         reasons: Counter[str] = Counter()
         for result in line.results:
             reasons.update(result["reasons"])
-        n, lost, not_asked, dead_ends = (
-            sum(result[name] for result in line.results)
-            for name in ("n", "lost", "not_asked", "dead_ends")
-        )
-        rows.append([line.label, f"{lost} of {n}", *map(str, (not_asked, dead_ends))])
-        rows[-1].append(commonest(reasons))
+        rows.append([line.label, f"{lost} of {n}", *map(str, others), commonest(reasons)])
     header = ["", "attempts lost", "formulas not asked", "dead ends", "commonest reasons"]
     caption = (
         "Attempts lost, by reason: they are no crystal, and count as attempts that do not match."
