@@ -147,7 +147,8 @@ def test_dropout_is_of_the_adapters_input_alone() -> None:
     x = normal(3, 16)
     draws = jax.vmap(lambda key: layer(x, key))(jax.random.split(jax.random.key(0), 20000))
     plain = layer(x)
-    np.testing.assert_array_equal(draws[7], layer(x, jax.random.split(jax.random.key(0), 20000)[7]))
+    one = layer(x, jax.random.split(jax.random.key(0), 20000)[7])
+    np.testing.assert_allclose(draws[7], one, rtol=1e-5)  # a batch is rounded otherwise than one
     spread = np.asarray(draws.std(0))
     assert np.all(spread > 0.01)
     assert np.all(np.abs(draws.mean(0) - plain) < 6 * spread / 20000**0.5)
