@@ -267,23 +267,12 @@ def test_memory_of_full_fine_tuning_by_hand() -> None:
     pytest.importorskip("safetensors")
     presets = load_script("csp.py").PRESETS
     config = presets["paper"][1]
+    from qwen_shape import QWEN_7B
+
     from crystaljax.models.llm.config import LlmConfig
 
-    shape = LlmConfig(
-        family="qwen2",
-        vocabulary=152_064,
-        width=3584,
-        mlp_width=18_944,
-        n_layers=28,
-        n_heads=28,
-        n_kv_heads=4,
-        head_size=128,
-        max_length=32_768,
-        attention_bias=True,
-        tied=False,
-    )
     sampled = config.setup.sampling.batch_size
-    memory = TuningMemory(shape, config.rl, config.setup.n_parts, 2048, sampled)
+    memory = TuningMemory(QWEN_7B, config.rl, config.setup.n_parts, 2048, sampled)
     parameters = 7_615_616_512  # of Qwen2.5-7B's card: 7.61 billion
     found = memory.per_device(8)
     for name, size in {

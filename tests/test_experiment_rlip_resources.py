@@ -12,11 +12,11 @@ pytest.importorskip("tokenizers", reason="needs the extra llm")
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from qwen_shape import QWEN_7B
 from scripts import load_script
 from small_crystal_text import crystal_text_policy
 
 from crystaljax.experiment.rlip.resources import BANDWIDTH, FLOPS, PAIRS, hours, resources
-from crystaljax.models.llm.config import LlmConfig
 from crystaljax.models.llm.decoder import LanguageModel
 from crystaljax.models.llm.lora import LoraConfig, add_lora, trained_filter
 from crystaljax.policies.base import SamplingConfig
@@ -100,29 +100,15 @@ def qwen_7b() -> TextPolicy:
     """The policy with shapes in place of arrays."""
     from crystaljax.models.llm.quantization import quantize
 
-    shape = LlmConfig(
-        family="qwen2",
-        vocabulary=152_064,
-        width=3584,
-        mlp_width=18_944,
-        n_layers=28,
-        n_heads=28,
-        n_kv_heads=4,
-        head_size=128,
-        max_length=32_768,
-        attention_bias=True,
-        tied=False,
-    )
-
     def build() -> LanguageModel:
-        model = LanguageModel(shape, nnx.Rngs(0), jnp.bfloat16)
+        model = LanguageModel(QWEN_7B, nnx.Rngs(0), jnp.bfloat16)
         quantize(model, "nf4")
         add_lora(model, LoraConfig(rank=8, alpha=32.0), nnx.Rngs(1))
         return model
 
     model = nnx.eval_shape(build)
     texts = object.__new__(TextPolicy)
-    texts.config, texts.remat, texts.dropout = shape, "all", 0.0
+    texts.config, texts.remat, texts.dropout = QWEN_7B, "all", 0.0
     texts.graph, texts.start, texts.frozen = nnx.split(model, trained_filter(model), ...)
     return texts
 

@@ -121,7 +121,7 @@ def element_counts_of(cells: Sequence[AtomicCell | None]) -> np.ndarray:
     return counts
 
 
-def commonest(counted: Counter[str]) -> str:
+def most_frequent(counted: Counter[str]) -> str:
     """The most frequent of things and how often they are, for a sentence."""
     shown = [f"{count} × {name}" for name, count in counted.most_common(N_SHOWN)]
     return "; ".join(shown) + ("; ..." if len(counted) > N_SHOWN else "")

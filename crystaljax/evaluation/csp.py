@@ -28,9 +28,9 @@ from crystaljax.evaluation.attempts import (
     CSP_TOLERANCES,
     Attempts,
     Known,
-    commonest,
     displacements,
     element_counts_of,
+    most_frequent,
 )
 from crystaljax.evaluation.charge_balance import OxidationTable, formula_valid, smact_description
 from crystaljax.evaluation.features import diversity, novelty
@@ -225,7 +225,7 @@ class _Task:
         if failures:
             self.notes.append(
                 f"{len(failures)} {what} could not be compared, and count as no match:"
-                f" {commonest(Counter(failures.values()))}"
+                f" {most_frequent(Counter(failures.values()))}"
             )
 
     def _parts(self) -> list[tuple[str, str, np.ndarray]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystaljax import plots
-from crystaljax.evaluation.attempts import commonest
+from crystaljax.evaluation.attempts import most_frequent
 from crystaljax.evaluation.rates import Measure, pooled, standard_error
 from crystaljax.evaluation.report import Table
 from crystaljax.experiment.csp.setup import PRETRAINED, TRAINED, ExamConfig, RowName
@@ -139,7 +139,7 @@ def losses(lines: Sequence[Line]) -> Table:
         reasons: Counter[str] = Counter()
         for result in line.results:
             reasons.update(result["reasons"])
-        rows.append([line.label, f"{lost} of {n}", *map(str, others), commonest(reasons)])
+        rows.append([line.label, f"{lost} of {n}", *map(str, others), most_frequent(reasons)])
     header = ["", "attempts lost", "formulas not asked", "dead ends", "commonest reasons"]
     caption = (
         "Attempts lost, by reason: they are no crystal, and count as attempts that do not match."
