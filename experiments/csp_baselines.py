@@ -24,7 +24,7 @@ from crystaljax.baselines.random_search import RandomSearch
 from crystaljax.baselines.substitution import Substitution
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.attempt_energies import csp_energies
-from crystaljax.evaluation.attempts import Attempts, commonest
+from crystaljax.evaluation.attempts import Attempts, most_frequent
 from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
 from crystaljax.evaluation.prediction_files import read_known
 from crystaljax.evaluation.report import Report
@@ -87,7 +87,7 @@ def main(config: Config) -> None:
             lost = proposals.lost
             notes.append(
                 f"{baseline.name}: {lost.total()} of {len(proposals.reasons)} attempts lost"
-                f"{f' ({commonest(lost)})' if lost else ''}."
+                f"{f' ({most_frequent(lost)})' if lost else ''}."
             )
             path = config.output / f"{name}.csv"
             write_predictions(path, proposals, truth, config.k)

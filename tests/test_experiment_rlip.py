@@ -48,6 +48,7 @@ from crystaljax.experiment.rlip.variants import (
 )
 from crystaljax.experiment.run_results import write_result
 from crystaljax.policies.base import SamplingConfig
+from crystaljax.policies.loading import read_metadata
 from crystaljax.settings import flat, plain
 from crystaljax.training.iteration_files import Iteration
 from crystaljax.training.rlip import RlipConfig
@@ -71,8 +72,7 @@ def test_variants_change_what_they_say_and_nothing_else() -> None:
 
 def test_a_language_model_is_the_default() -> None:
     """As PLaID++ has it, and with the learning rate of the presets."""
-    policy, _ = RlipSetup().load_policy()
-    assert policy.tokenization == "wyckoff-text"
+    assert read_metadata(Path(RlipSetup().model)).format == "wyckoff-text"
 
 
 def test_variants_that_cannot_be_trained_are_named() -> None:
