@@ -11,10 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
-
-class UserError(Exception):
-    """An error that a user can cause, and whose message says what to do."""
-
+from crystaljax.errors import UserError
 
 USER_ERRORS = (UserError, ValueError, OSError, FloatingPointError, ImportError, MemoryError)
 """Errors that a user can cause: they are shown as one line."""

@@ -24,13 +24,14 @@ from crystaljax.baselines.random_search import RandomSearch
 from crystaljax.baselines.substitution import Substitution
 from crystaljax.data.dataset import load
 from crystaljax.evaluation.attempt_energies import csp_energies
-from crystaljax.evaluation.attempts import Attempts, most_frequent
+from crystaljax.evaluation.attempts import Attempts
 from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
 from crystaljax.evaluation.prediction_files import read_known
 from crystaljax.evaluation.report import Report
 from crystaljax.experiment.csp.questions import read_questions, write_predictions
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.reasons import in_words
 from crystaljax.rewards.ehull import create_e_above_hull
 from crystaljax.tracking import TrackingConfig
 
@@ -87,7 +88,7 @@ def main(config: Config) -> None:
             lost = proposals.lost
             notes.append(
                 f"{baseline.name}: {lost.total()} of {len(proposals.reasons)} attempts lost"
-                f"{f' ({most_frequent(lost)})' if lost else ''}."
+                f"{f' ({in_words(lost)})' if lost else ''}."
             )
             path = config.output / f"{name}.csv"
             write_predictions(path, proposals, truth, config.k)

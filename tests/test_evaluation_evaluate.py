@@ -85,6 +85,23 @@ def test_every_metric_says_what_it_is(before: Evaluation, after: Evaluation) -> 
         assert fact in said
 
 
+def test_what_cannot_be_compared_with_its_relaxed_form_is_told(
+    samples: Crystals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_long(*_: object) -> None:
+        raise TimeoutError("took longer than 1 s")
+
+    monkeypatch.setattr(
+        "pymatgen.analysis.structure_matcher.StructureMatcher.get_rms_dist", too_long
+    )
+    relaxed = no_relaxation([None] * 3)
+    relaxed.cells[:] = primitive_cells(samples[:3], 500)[0]
+    relaxed.ok[:] = True
+    found = evaluate(samples[:3], relaxed=relaxed, relaxation="nothing moved", config=QUIET)
+    assert found["match to relaxed"].value == 0
+    assert any("3 × cannot be compared: took longer than 1 s" in x for x in found.context)
+
+
 def test_relaxed(after: Evaluation) -> None:
     assert after["match to relaxed"].value == 35 / 40
     assert after["RMSD to relaxed"].value == pytest.approx(0, abs=1e-4)

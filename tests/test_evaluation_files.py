@@ -13,7 +13,6 @@ from crystaljax.evaluation.files import (
     NOT_FROM_FILES,
     energies,
     evaluate_file,
-    in_words,
     ranked,
     without_duplicates,
 )
@@ -135,13 +134,6 @@ def test_the_lowest_energy_comes_first() -> None:
     np.testing.assert_array_equal(columns["e_above_hull"][:3], np.sort(values[1:4]))
     assert np.isnan(columns["e_above_hull"][3:]).all()
     assert [reason is None for reason in reasons] == [False, True, True, True, False]
-
-
-def test_reasons_in_words() -> None:
-    assert in_words(["a", None, "b", "b"]) == "2 × b; 1 × a"
-    assert in_words([None]) == ""
-    near = [f"atoms {x} Å apart" for x in (0.38, 0.1, 0.38)]
-    assert in_words(["b", *near]) == "3 × atoms 0.38 Å apart (or similar); 1 × b"
 
 
 def test_no_crystals_at_all() -> None:

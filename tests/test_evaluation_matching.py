@@ -202,7 +202,8 @@ def test_rms_is_that_of_the_matcher() -> None:
         relaxed.append(None if i == 0 else copy)
     structures[1] = None  # type: ignore[call-overload]
     structures[2] = Structure(Lattice.cubic(4), ["Cu"], [[0, 0, 0]])
-    found = rms_to_relaxed(structures, relaxed)
+    found, reasons = rms_to_relaxed(structures, relaxed)
+    assert reasons == {}
     assert np.isnan(found[:3]).all()
     for i in range(3, len(structures)):
         unit = (relaxed[i].volume / len(relaxed[i])) ** (1 / 3)

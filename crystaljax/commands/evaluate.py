@@ -172,8 +172,9 @@ class Evaluate(Command):
         from crystaljax.data.dataset import load, skipped
         from crystaljax.data.writers import write
         from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
-        from crystaljax.evaluation.files import evaluate_file, in_words
+        from crystaljax.evaluation.files import evaluate_file
         from crystaljax.experiment.evaluated import best_evaluated, evaluation_figures
+        from crystaljax.reasons import in_words
 
         reference = None
         if self.train is not None:

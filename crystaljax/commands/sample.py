@@ -133,8 +133,9 @@ class Sample(Command):
         import numpy as np
 
         from crystaljax.data.writers import write
-        from crystaljax.evaluation.files import in_words, ranked, without_duplicates
+        from crystaljax.evaluation.files import ranked, without_duplicates
         from crystaljax.evaluation.summary import commonest
+        from crystaljax.reasons import in_words
 
         n = len(rollout)
         met = rows = np.flatnonzero(rollout.met)

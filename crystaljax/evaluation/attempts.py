@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,10 +24,6 @@ CSP_TOLERANCES = Tolerances(ltol=0.3, stol=0.5, angle_tol=10.0)
 
 CHUNK = 512
 """Attempts that are reduced together."""
-
-
-N_SHOWN = 3
-"""Number of things that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +114,6 @@ def element_counts_of(cells: Sequence[AtomicCell | None]) -> np.ndarray:
         if cell is not None:
             row[:] = np.bincount(cell.species, minlength=N_SPECIES)
     return counts
-
-
-def most_frequent(counted: Counter[str]) -> str:
-    """The most frequent of things and how often they are, for a sentence."""
-    shown = [f"{count} × {name}" for name, count in counted.most_common(N_SHOWN)]
-    return "; ".join(shown) + ("; ..." if len(counted) > N_SHOWN else "")
 
 
 def displacements(

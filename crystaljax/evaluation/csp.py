@@ -12,7 +12,6 @@ are independent samples, such as a model's.
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,13 +29,13 @@ from crystaljax.evaluation.attempts import (
     Known,
     displacements,
     element_counts_of,
-    most_frequent,
 )
 from crystaljax.evaluation.charge_balance import OxidationTable, formula_valid, smact_description
 from crystaljax.evaluation.features import diversity, novelty
 from crystaljax.evaluation.matching import rms_to_relaxed
 from crystaljax.evaluation.rates import Measure, Metric, MetricSet, Rate
 from crystaljax.evaluation.stability import Thresholds, relaxation_metrics, stability_metrics
+from crystaljax.reasons import in_words
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import structures_of
 from crystaljax.training.progress import tracked
@@ -225,7 +224,7 @@ class _Task:
         if failures:
             self.notes.append(
                 f"{len(failures)} {what} could not be compared, and count as no match:"
-                f" {most_frequent(Counter(failures.values()))}"
+                f" {in_words(failures.values())}"
             )
 
     def _parts(self) -> list[tuple[str, str, np.ndarray]]:
@@ -399,8 +398,7 @@ class _Task:
         self._matches(relaxed.cells, "relaxed ", " after relaxation")
         before = [None if c is None else structures_of([c])[0] for c in self.attempts.cells]
         after = [None if c is None else structures_of([c])[0] for c in relaxed.cells]
-        failures: dict[int, str] = {}
-        away = rms_to_relaxed(before, after, self.config.seconds, failures)
+        away, failures = rms_to_relaxed(before, after, self.config.seconds)
         what = "attempts and their relaxed forms"
         self._not_compared("not_compared_to_relaxed", failures, what)
         self.columns["rmsd_to_relaxed"] = away

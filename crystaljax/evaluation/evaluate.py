@@ -33,6 +33,7 @@ from crystaljax.evaluation.stability import (
     stability_metrics,
 )
 from crystaljax.evaluation.user_metrics import load_metrics, measured
+from crystaljax.reasons import in_words
 from crystaljax.rewards.believable import believable
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import structures_of, to_cells, to_structure
@@ -176,12 +177,17 @@ def evaluate(
     if relaxed is not None:
         before = structures_of(task.cells)
         after = [None if cell is None else to_structure(cell) for cell in relaxed.cells]
-        displacement = rms_to_relaxed(before, after, config.seconds)
+        displacement, failed = rms_to_relaxed(before, after, config.seconds)
         columns["rmsd_to_relaxed"] = displacement
         columns["relaxation_steps"] = relaxed.steps
         columns["energy_drop"] = relaxed.initial_energy - relaxed.energy
         metrics += relaxation_metrics(displacement, relaxed, relaxation)
         context.append(f"relaxation: {relaxation}")
+        if failed:
+            context.append(
+                "not compared with their relaxed forms, and counted as no match:"
+                f" {in_words(failed.values())}"
+            )
     distributions = Distributions.of(crystals)
     if reference is not None:
         metrics += distribution_metrics(distributions, reference.distributions, reference.name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +12,7 @@ from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.matching import StructureSet, clusters
 from crystaljax.evaluation.stability import EnergiesAboveHull
+from crystaljax.reasons import in_words
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.cell_energies import relaxation_of
 from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_state
@@ -30,8 +29,6 @@ ENERGY_CHUNK = 256
 RELAX_CHUNK = 64
 """Crystals relaxed together."""
 
-
-_DECIMAL = re.compile(r"\d+\.\d+")
 
 Judge = EnergyAboveHull | StabilityReward
 """A reward that computes energies above hull, with or without workers and a cache."""
@@ -137,17 +134,3 @@ def without_duplicates(crystals: Crystals, score: np.ndarray) -> np.ndarray:
     _, first = np.unique(cluster[order], return_index=True)
     kept = order[first]
     return np.union1d(kept[cluster[kept] >= 0], np.flatnonzero(cluster < 0))
-
-
-def in_words(reasons: Iterable[str | None]) -> str:
-    """Reasons with their counts, the most frequent first.
-
-    Reasons that differ only in a decimal number, such as a distance, are counted together.
-    """
-    alike: dict[str, list[str]] = {}
-    for reason in filter(None, reasons):
-        alike.setdefault(_DECIMAL.sub("", reason), []).append(reason)
-    return "; ".join(
-        f"{len(group)} × {group[0]}{' (or similar)' if len(set(group)) > 1 else ''}"
-        for group in sorted(alike.values(), key=len, reverse=True)
-    )

@@ -218,18 +218,17 @@ def rms_to_relaxed(
     structures: Sequence[Structure | None],
     relaxed: Sequence[Structure | None],
     seconds: float = 10.0,
-    failures: dict[int, str] | None = None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, dict[int, str]]:
     """RMS displacement between structures and their relaxed forms, in Å: float64 [N].
 
     StructureMatcher with default tolerances; its displacement, in units of (V/N)^(1/3), is
     multiplied by that length of the relaxed structure. nan where they do not match, where one is
-    None or cannot be compared. `failures`: filled in with the reasons of the last, by row.
+    None or cannot be compared. With it, the reasons why pairs could not be compared, by row.
     """
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     import_matcher()
-    failures = {} if failures is None else failures
+    failures: dict[int, str] = {}
     matcher = StructureMatcher()
     displacement = np.full(len(structures), np.nan)
     for row, (before, after) in enumerate(zip(structures, relaxed, strict=True)):
@@ -243,7 +242,7 @@ def rms_to_relaxed(
             continue
         if result is not None:
             displacement[row] = result[0] * (after.volume / len(after)) ** (1 / 3)
-    return displacement
+    return displacement, failures
 
 
 def _primitive(structure: Structure, minimal: np.ndarray, change: np.ndarray) -> Structure:

@@ -16,7 +16,8 @@ from crystaljax.data.dataset import PROTOTYPES, load
 from crystaljax.data.readers import read
 from crystaljax.data.records import Record, first_reasons
 from crystaljax.data.registry import RESOURCES, fetch
-from crystaljax.evaluation.attempts import Attempts, Known, most_frequent, ranks
+from crystaljax.evaluation.attempts import Attempts, Known, ranks
+from crystaljax.reasons import in_words
 from crystaljax.structures import to_cells
 
 _NUMBERED = re.compile(r"(?P<name>.+?)[_/-]+(?P<number>\d+)")
@@ -82,7 +83,7 @@ def read_predictions(source: str | Path, truth: Known) -> Attempts:
     if not kept:
         raise ValueError(
             f"none of the {len(records)} predictions in {source} is of a crystal of {truth.name}:"
-            f" they are of {most_frequent(unknown)}; give the ids ({truth.ids[0]}, ...) or the"
+            f" they are of {in_words(unknown)}; give the ids ({truth.ids[0]}, ...) or the"
             f" formulas ({truth.formulas[0]}, ...) of its crystals in a column material_id, id or"
             " formula, or as names of CIFs like ID_ATTEMPT.cif"
         )
@@ -90,13 +91,13 @@ def read_predictions(source: str | Path, truth: Known) -> Attempts:
     if unknown:
         notes.append(
             f"left out: {unknown.total()} predictions of what is not in {truth.name}"
-            f" ({most_frequent(unknown)})"
+            f" ({in_words(unknown)})"
         )
     attempt, target = (np.array([pair[i] for pair in pairs], int) for i in (0, 1))
     rank = _ranks(source, target, np.array([pair[2] for pair in pairs]), truth)
     reasons = [record.reason for record in kept]
     if lost := Counter(reason for reason in reasons if reason):
-        notes.append(f"{lost.total()} predictions are no crystal: {most_frequent(lost)}")
+        notes.append(f"{lost.total()} predictions are no crystal: {in_words(lost)}")
     cells = [record.cell for record in kept]
     return _filled(Attempts(cells, reasons, attempt, target, rank, tuple(notes)), like)
 

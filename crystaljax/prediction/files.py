@@ -14,6 +14,7 @@ from crystaljax.data.writers import to_cif, write
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment.run_folder import remade
 from crystaljax.prediction.predict import Predictions
+from crystaljax.reasons import in_words
 from crystaljax.symmetry.tables import tables
 
 N_LISTED = 100
@@ -22,8 +23,8 @@ N_LISTED = 100
 N_DRAWN = 8
 """Structures of the picture."""
 
-N_REASONS = 3
-"""Reasons that are named of one formula."""
+N_NAMED = 3
+"""Formulas that a sentence names."""
 
 TABLE, FORMULAS, CIFS, PICTURE = "predictions.csv", "formulas.csv", "cifs", "best.png"
 """Names of files and of the folder of CIFs."""
@@ -74,8 +75,8 @@ def notes(found: Predictions) -> list[str]:
     if found.dead_ends:
         said.append(f"{found.dead_ends} candidates ended without meeting their formula.")
     if marked:
-        names = ", ".join(one.name or "an empty one" for one in marked[:N_REASONS])
-        more = ", ..." if len(marked) > N_REASONS else ""
+        names = ", ".join(one.name or "an empty one" for one in marked[:N_NAMED])
+        more = ", ..." if len(marked) > N_NAMED else ""
         said.append(
             f"{len(marked)} of {len(found.asked)} formulas could not be predicted ({names}{more}):"
             f" the reasons are in {FORMULAS}."
@@ -97,10 +98,8 @@ def formula_table(found: Predictions) -> list[list[str]]:
     table = [header + [f"best: {name.replace('_', ' ')}" for name in energies]]
     first = {int(found.target[row]): row for row in np.flatnonzero(found.rank == 1).tolist()}
     for i, (one, tally) in enumerate(zip(found.asked, found.tallies, strict=True)):
-        reasons = [f"{n} × {reason}" for reason, n in tally.lost.most_common(N_REASONS)]
-        more = ["..."] if len(tally.lost) > N_REASONS else []
         row = [one.name, one.units, str(tally.asked), str(tally.distinct), str(tally.lost.total())]
-        row += [one.reason or "; ".join(reasons + more), one.remark]
+        row += [one.reason or in_words(tally.lost), one.remark]
         best = first.get(i)
         row.append("" if best is None else _group(found, best))
         for name in energies:

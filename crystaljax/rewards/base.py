@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import numpy as np
 
 from crystaljax.crystal import Crystals, Index
-from crystaljax.user_messages import UserError
+from crystaljax.errors import UserError
 
 Reasons = list[str | None]
 """Reasons that items failed; None for those that did not."""

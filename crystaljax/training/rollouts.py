@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from crystaljax.crystal import Crystals
+from crystaljax.errors import UserError
 from crystaljax.evaluation.matching import StructureSet, clusters, novel_mask, once
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
 from crystaljax.rewards.compose import Guarded
 from crystaljax.rewards.inputs import Items, take
-from crystaljax.user_messages import UserError
 from crystaljax.validity import structure_valid
 
 log = logging.getLogger(__name__)

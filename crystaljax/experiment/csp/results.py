@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystaljax import plots
-from crystaljax.evaluation.attempts import most_frequent
 from crystaljax.evaluation.rates import Measure, pooled, standard_error
 from crystaljax.evaluation.report import Table
 from crystaljax.experiment.csp.setup import PRETRAINED, TRAINED, ExamConfig, RowName
 from crystaljax.experiment.csp.study import BY_TARGET, Arm
 from crystaljax.experiment.run_results import read_tables
+from crystaljax.reasons import in_words
 from crystaljax.tracking import read_metrics, wandb_name
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _rates(name: str, k: int) -> list[str]:
 
 
 def losses(lines: Sequence[Line]) -> Table:
-    """Attempts that are no crystal, over the seeds, and the commonest reasons."""
+    """Attempts that are no crystal, over the seeds, and the most frequent reasons."""
     rows = []
     for line in lines:
         names = ("n", "lost", "not_asked", "dead_ends")
@@ -139,8 +139,8 @@ def losses(lines: Sequence[Line]) -> Table:
         reasons: Counter[str] = Counter()
         for result in line.results:
             reasons.update(result["reasons"])
-        rows.append([line.label, f"{lost} of {n}", *map(str, others), most_frequent(reasons)])
-    header = ["", "attempts lost", "formulas not asked", "dead ends", "commonest reasons"]
+        rows.append([line.label, f"{lost} of {n}", *map(str, others), in_words(reasons)])
+    header = ["", "attempts lost", "formulas not asked", "dead ends", "most frequent reasons"]
     caption = (
         "Attempts lost, by reason: they are no crystal, and count as attempts that do not match."
         " All attempts at formulas that the model cannot be asked are among them; candidates that"

@@ -16,6 +16,7 @@ from crystaljax.experiment.rlip.samples import Samples
 from crystaljax.experiment.rlip.study import CURVE, SAMPLES_FILE, Arm, about
 from crystaljax.experiment.rlip.variants import BASE, FLAGSHIP
 from crystaljax.experiment.run_results import read_result
+from crystaljax.reasons import in_words
 from crystaljax.tracking import read_metrics
 from crystaljax.training.iteration_files import Iteration, read_iterations
 
@@ -23,9 +24,6 @@ SUN = "S.U.N."
 
 PHASE = "seconds/"
 """Metrics whose names begin so are times of phases, see `training.rollouts.Clock`."""
-
-N_REASONS = 3
-"""Commonest reasons why samples could not be judged that are told of a run."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +140,9 @@ class Line:
             for lack, numbers in said.items():
                 yield f"{arm.name}, iteration {', '.join(numbers)}: {lack}."
             if reasons := sum((x.unjudged for x in run), Counter[str]()):
-                why = "; ".join(f"{n} × {reason}" for reason, n in reasons.most_common(N_REASONS))
                 yield (
                     f"{arm.name}: {reasons.total()} of {sum(len(x.tier) for x in run)} samples"
-                    f" could not be judged; most frequent reasons: {why}."
+                    f" could not be judged; most frequent reasons: {in_words(reasons)}."
                 )
 
 
