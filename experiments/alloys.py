@@ -246,8 +246,9 @@ PRESETS = {
     "small": ("A model of a million parameters from scratch on two CPU cores.", _SMALL),
     "fcc-l12": ("As small, of FCC with L12, γ/γ′, instead of BCC with B2.", FCC_L12),
     "contest": (
-        "Random, TPE, NSGA-II, CMA-ES, SFT, best of n, iterated SFT, DPO, GRPO and SFT + TPE at the"
-        " same number of equilibria, three seeds: an hour of one core.",
+        "Random, TPE, NSGA-II, CMA-ES, random and TPE on the lists, SFT, best of n, iterated SFT,"
+        " DPO, GRPO and SFT + TPE at the same number of equilibria, three seeds: an hour of one"
+        " core.",
         CONTEST,
     ),
     "paper": (

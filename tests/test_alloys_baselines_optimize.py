@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from crystaljax.alloys.baselines.encoding import candidate_at, parameters_of
 from crystaljax.alloys.baselines.optimize import SearchConfig, Searched, search
-from crystaljax.alloys.baselines.space import Space, random_candidates
-from crystaljax.alloys.composition import fractions, read_candidate
+from crystaljax.alloys.baselines.space import Listed, Space, random_candidates
+from crystaljax.alloys.composition import Candidate, fractions, read_candidate, write_candidate
 from crystaljax.alloys.grid import GridConfig, Roles
 from crystaljax.rewards.base import RewardBatch
 
@@ -98,6 +99,27 @@ def test_a_space_that_is_used_up(method: str) -> None:
         SearchConfig(method, calls=20, batch=10),
     )  # type: ignore[arg-type]
     assert len(found.texts) == len(set(found.texts)) == 6
+
+
+@pytest.mark.parametrize("method", ["random", "tpe", "nsga2", "cma"])
+def test_a_search_of_lists_finds_all_of_them_and_nothing_else(method: str, tmp_path: Path) -> None:
+    pytest.importorskip(PACKAGES[method])
+    listed = Listed(({"Cr": 3, "Fe": 1}, {"Fe": 1}), ({"Al": 1, "Ni": 1}, {"Al": 2, "Ti": 2}))
+    grid = GridConfig(Roles(("Cr", "Fe"), ("Al",), ("Ni", "Ti")), parts=(2,))
+    space, journal = Space(grid, (0.4, 0.41), listed=listed), tmp_path / "search.jsonl"
+    config = SearchConfig(method, calls=20, batch=3, journal=journal)  # type: ignore[arg-type]
+
+    def equal(texts: Sequence[str]) -> RewardBatch:
+        return RewardBatch.from_values(np.ones(len(texts)))
+
+    found = search(space, equal, config)
+    expected = {
+        write_candidate(Candidate(bcc, b2, volume))
+        for bcc, b2, volume in product(listed.bcc, listed.b2, (40.0, 41.0))
+    }
+    assert set(found.texts) == expected and len(found.texts) == 8
+    with pytest.raises(ValueError, match="journal of something else: space is"):
+        search(replace(space, listed=None), equal, config)
 
 
 def test_what_cannot_be_judged_is_kept_and_teaches_nothing() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crystaljax.alloys.baselines.space import Space, new_candidates, random_candidates
+from crystaljax.alloys.baselines.space import Listed, Space, new_candidates, random_candidates
 from crystaljax.alloys.composition import fractions, read_candidate
 from crystaljax.alloys.grid import GridConfig, Roles
 
@@ -48,6 +48,31 @@ def test_points_are_equally_likely() -> None:
     expected = 2000 / 5
     chi_squared = sum((n - expected) ** 2 / expected for n in drawn.values())
     assert chi_squared < 18.5  # one in a thousand, four degrees of freedom
+
+
+LISTED = Listed(
+    ({"Cr": 3, "Fe": 1}, {"Fe": 1}, {"Cr": 1}), ({"Al": 1, "Ni": 1}, {"Al": 2, "Co": 1, "Ni": 1})
+)
+
+
+def test_lists_are_drawn_from_alike() -> None:
+    space = Space(SMALL.grid, (0.4, 0.41), listed=LISTED)
+    rng = np.random.default_rng(0)
+    drawn = Counter(str(random_candidates(space, 1, rng)[0]) for _ in range(2400))
+    assert len(drawn) == 3 * 2 * 2
+    chi_squared = sum((n - 200) ** 2 / 200 for n in drawn.values())
+    assert chi_squared < 31.3  # one in a thousand, eleven degrees of freedom
+    assert len(random_candidates(space, 100, rng)) == 12
+
+
+def test_the_nearest_of_the_lists() -> None:
+    space = Space(SMALL.grid, listed=LISTED)
+    found = space.candidate({"Cr": 2, "Fe": 1}, {"Al": 1}, {"Co": 1, "Ni": 1}, 30.0)
+    assert found is not None
+    assert (found.bcc, found.b2, found.b2_volume) == ({"Cr": 3, "Fe": 1}, LISTED.b2[1], 30.0)
+    found = space.candidate({"Cr": 1, "Fe": 9}, {"Al": 1}, {"Ni": 1}, 30.0)
+    assert found is not None
+    assert (found.bcc, found.b2) == ({"Fe": 1}, LISTED.b2[0])
 
 
 @settings(max_examples=40, deadline=None)

@@ -115,8 +115,15 @@ class Bench:
         pairs = [(f"Cr{50 + k % 40}V{50 - k % 40}", -float(random.random())) for k in range(n)]
         return samples(*pairs)
 
-    def searched(self, config: SearchConfig, name: str = "", start: object = None) -> Samples:
-        if name:
+    def searched(
+        self,
+        config: SearchConfig,
+        name: str = "",
+        start: object = None,
+        listed: bool = False,
+    ) -> Samples:
+        assert listed == name.endswith("_listed")
+        if start is not None:
             assert isinstance(start, Samples)
             self.learnt.append((name, len(start.texts)))
         return self._drawn(name or config.method, config.calls)
@@ -153,13 +160,14 @@ def test_all_methods_have_as_many_candidates_judged(tmp_path: Path) -> None:
     )
     found = compete(bench, config, teaching, SearchConfig(), GenerationConfig())  # type: ignore[arg-type]
     assert list(found) == [
-        *("random", "TPE", "NSGA-II", "CMA-ES", "SFT", "best of 4", "iterated SFT", "DPO"),
+        *("random", "TPE", "NSGA-II", "CMA-ES", "random, of the lists", "TPE, of the lists"),
+        *("SFT", "best of 4", "iterated SFT", "DPO"),
         *("DPO + anchor", "DPO in stages", "GRPO", "SFT + TPE"),
     ]
     assert {len(one.proposed.texts) for one in found.values()} == {12}
     assert {one.n_judged for one in found.values()} == {48}
     judged = bench.judged
-    for name in ("random", "tpe", "nsga2", "cma"):
+    for name in ("random", "tpe", "nsga2", "cma", "random_listed", "tpe_listed"):
         assert judged[name] == 48
     pool = sum(n for name, n in judged.items() if name.startswith("SFT/"))
     assert pool == 48  # which best-of-4 has, too

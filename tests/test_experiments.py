@@ -315,7 +315,8 @@ def test_alloy_contest(monkeypatch: pytest.MonkeyPatch) -> None:
     with Path("out/contest.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["model"]: row for row in csv.DictReader(file)}
     assert list(rows) == [
-        *("random", "TPE", "NSGA-II", "CMA-ES", "SFT", "best of 4", "iterated SFT", "DPO"),
+        *("random", "TPE", "NSGA-II", "CMA-ES", "random, of the lists", "TPE, of the lists"),
+        *("SFT", "best of 4", "iterated SFT", "DPO"),
         *("DPO, β = 2", "DPO + anchor", "DPO in stages", "GRPO", "SFT + TPE"),
     ]
     assert {float(row["judged"]) for row in rows.values()} == {16}

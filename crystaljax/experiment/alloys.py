@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from crystaljax.alloys.baselines.optimize import SearchConfig, Searched, search
-from crystaljax.alloys.baselines.space import Space
+from crystaljax.alloys.baselines.space import Listed, Space
 from crystaljax.alloys.composition import Candidate, candidate_pattern, read_candidate
 from crystaljax.alloys.dataset import (
     PairsConfig,
@@ -185,6 +185,7 @@ class Bench:
         lists = load_lists(data.lists)
         lists.check(reward)
         self.grid, self.elements = lists.grid, lists.elements
+        self.listed = Listed(lists.bcc, lists.b2)
         train, validation = candidates(lists.bcc, lists.b2, replace(data.pairs, seed=seed))
         self.reference = data_reference(data, lists, train, validation, reward)
         template = answer_template(data.template, reward.family, train[0])
@@ -318,15 +319,21 @@ class Bench:
         return Samples(*read_rewards(journal.entries), kept)
 
     def searched(
-        self, config: SearchConfig, name: str = "", start: Samples | None = None
+        self,
+        config: SearchConfig,
+        name: str = "",
+        start: Samples | None = None,
+        listed: bool = False,
     ) -> Samples:
         """Candidates that a search without a model looks through, in order.
 
-        `name`: of its journal, the method's if not given; `start`: what it knows before it begins.
+        `name`: of its journal, the method's if not given; `start`: what it knows before it begins;
+        `listed`: whether it is held to the phases of the training data.
         """
         path = self.folder / f"{name or config.method}.jsonl"
         config = replace(config, journal=path, seed=self.seed)
-        space, judge = Space(self.grid), self.reward.judge_texts
+        space = Space(self.grid, listed=self.listed if listed else None)
+        judge = self.reward.judge_texts
         reward = self.reward
         given = None if start is None else Searched(start.texts, start.judged)
         found = search(space, judge, config, reward.identity, reward.family.tags, given)

@@ -102,6 +102,8 @@ def _header(space: Space, config: SearchConfig) -> dict[str, Any]:
     for name, default in (("levels", ()), ("site_ratio", 1)):
         if searched["grid"][name] == default:  # omitted if unset, as in older journals
             del searched["grid"][name]
+    if space.listed is None:
+        del searched["listed"]
     return {"search": {name: getattr(config, name) for name in names}, "space": searched}
 
 
