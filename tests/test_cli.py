@@ -18,7 +18,7 @@ from loose_potential import POTENTIAL
 from small import SMALL
 
 from crystaljax.cli import main
-from crystaljax.composition import element_counts
+from crystaljax.composition import element_counts, formulas
 from crystaljax.data.dataset import load
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.writers import write
@@ -283,6 +283,31 @@ def test_where_no_file_can_be_written(
         tmp_path / "x.doc": "extensions",
     }.items():
         assert words in refused(capsys, command, *source, "--output", output)
+
+
+def test_a_part_is_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = tmp_path / "kept.csv", tmp_path / "held.csv"
+    options = "--held-out", files[1], "--share", 0.25, "--seed", 3
+    crystals = prototypes(1).crystals[:200]
+    run("data", write(crystals, tmp_path / "all.csv"), "--output", files[0], *options)
+    kept, held = (load(path).crystals for path in files)
+    assert (len(kept), len(held)) == (150, 50)
+    assert not {*formulas(kept)} & {*formulas(held)}
+    assert sorted(formulas(kept) + formulas(held)) == sorted(formulas(crystals))
+    assert "50 crystals written to" in " ".join(capsys.readouterr().out.split())
+
+
+def test_held_out_crystals_have_a_file_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(load("prototypes").crystals[:2], tmp_path / "x.json")
+    out = tmp_path / "y.csv"
+    assert "another --output" in refused(capsys, "data", path, "--held-out", out)
+    same = ("--held-out", out, "--output", out)
+    assert "another --output" in refused(capsys, "data", path, *same)
+    source = ("--held-out", path, "--output", out)
+    assert "is the source" in refused(capsys, "data", path, *source)
+    assert not out.exists()
 
 
 def test_the_source_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

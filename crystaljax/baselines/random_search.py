@@ -17,6 +17,7 @@ from crystaljax.models.wyckoff.demands import OPEN_PARTS, OPEN_UNITS
 from crystaljax.structures import from_structure
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.occupations import outlook
+from crystaljax.training.progress import tracked
 
 DRAWS = 20
 """Structures drawn for each attempt, at most: many groups seldom keep atoms apart."""
@@ -47,7 +48,7 @@ class RandomSearch:
     def propose(self, conditions: Sequence[Condition], k: int, seed: int = 0) -> Proposals:
         """k structures for each condition, the same of a seed; they are in no order."""
         found, reasons = [], []
-        for number, condition in enumerate(conditions):
+        for number, condition in enumerate(tracked(conditions, "random structures")):
             rng = np.random.default_rng([seed, number])
             crystals, why = self._draw(condition, k, rng)
             found.append(crystals)

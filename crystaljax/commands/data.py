@@ -25,18 +25,30 @@ class Data(Command):
     """Largest number of Wyckoff sites; crystals with more are left out."""
     output: Path | None = None
     """Also write the crystals to this file: .zip, .csv, .extxyz or .json.gz"""
+    held_out: Path | None = None
+    """Write a share of the crystals here instead, for tests. No formula is in both files."""
+    share: float = 0.1
+    """The share of --held-out."""
+    seed: int = 0
+    """Random seed for the choice of --held-out."""
 
     def run(self, console: Console) -> None:
+        import numpy as np
+
+        from crystaljax.composition import formulas
         from crystaljax.data.dataset import load
+        from crystaljax.data.held_out import held_out
         from crystaljax.data.writers import check_target, write
         from crystaljax.symmetry.orbits import n_atoms
         from crystaljax.symmetry.tables import tables
 
-        if self.output is not None:
-            check_target(self.output)
+        if self.held_out is not None and self.output in (None, self.held_out):
+            raise ValueError("--held-out needs another --output, for the other crystals")
+        for path in filter(None, (self.output, self.held_out)):
+            check_target(path)
             source = Path(self.source)
-            if self.output.exists() and source.exists() and self.output.samefile(source):
-                raise FileExistsError(f"{self.output} is the source: give another --output")
+            if path.exists() and source.exists() and path.samefile(source):
+                raise FileExistsError(f"{path} is the source: give another file to write to")
         data = load(self.source, symprec=self.symprec, max_sites=self.max_sites)
         crystals = data.crystals.to_numpy()
         counts = data.space_group_counts
@@ -52,9 +64,17 @@ class Data(Command):
         console.print(f"properties: {', '.join(data.properties) or 'none'}")
         if data.folder is not None:
             console.print(f"cached in {data.folder}")
-        if self.output is not None:
-            write(crystals, self.output, {"material_id": data.ids, **data.properties})
-            console.print(f"written to {self.output}")
+        if self.output is None:
+            return
+        rows = {self.output: np.ones(len(data), bool)}
+        if self.held_out is not None:
+            held = held_out(formulas(crystals), self.share, self.seed)
+            rows = {self.output: ~held, self.held_out: held}
+        columns = {"material_id": np.array(data.ids), **data.properties}
+        for path, mask in rows.items():
+            chosen = {name: values[mask] for name, values in columns.items()}
+            write(crystals[np.flatnonzero(mask)], path, chosen)
+            console.print(f"{mask.sum()} crystals written to {path}")
 
 
 def _spread(name: str, values: Any) -> str:
