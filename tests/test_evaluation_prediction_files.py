@@ -8,6 +8,8 @@ import pytest
 from salt import CIF
 
 from crystaljax.baselines.base import Proposals
+from crystaljax.crystal import AtomicCell
+from crystaljax.data.files import file_names
 from crystaljax.data.readers import read
 from crystaljax.evaluation.attempts import Attempts, Known
 from crystaljax.evaluation.csp import CSPConfig, evaluate_csp
@@ -200,6 +202,25 @@ def test_folder_of_cifs(truth: Known, tmp_path: Path) -> None:
     assert of_other[order.index("NaCl_3")] == 3 and of_other[order.index("mp-22")] == 4
     assert sorted(of_other.values()) == [0, 1, 2, 3, 4]
     assert found.cells[order.index("mp-1_2")] is None
+
+
+def test_names_that_differ_by_case_alone(tmp_path: Path) -> None:
+    """As `crystaljax predict` names them: CO_1.cif and Co-2_1.cif."""
+    frac = np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]])
+    cells = [AtomicCell(4.0 * np.eye(3), frac, np.array(z)) for z in ([6, 8], [27, 27])]
+    truth = Known("truth", ["a", "b"], cells)
+    assert truth.formulas == ["CO", "Co"]
+    for name in file_names(truth.formulas):
+        (tmp_path / f"{name}_0.cif").write_text(CIF)
+        (tmp_path / f"{name}_1.cif").write_text(CIF)
+    found = read_predictions(tmp_path, truth)
+    assert sorted(zip(found.target.tolist(), found.rank.tolist(), strict=True)) == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+    ]
+    assert found.notes == ()
 
 
 def test_ids_that_are_numbers(tmp_path: Path) -> None:

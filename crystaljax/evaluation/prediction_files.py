@@ -21,6 +21,7 @@ from crystaljax.reasons import in_words
 from crystaljax.structures import to_cells
 
 _NUMBERED = re.compile(r"(?P<name>.+?)[_/-]+(?P<number>\d+)")
+_AGAIN = re.compile(r"-\d+$")  # of a name that differs from another one by its case: CO, Co-2
 
 MAX_NUMBER = 10_000
 """Largest number of an attempt: larger ones are dates, seeds or the like."""
@@ -138,9 +139,10 @@ class _Names:
         match = _NUMBERED.fullmatch(record.id)
         if match is None or record.id in self.by_id or np.isfinite(number):
             return record.id, number
-        if not self.targets(match["name"]):
-            return record.id, number
-        return match["name"], float(match["number"])
+        for name in (match["name"], _AGAIN.sub("", match["name"])):
+            if self.targets(name):
+                return name, float(match["number"])
+        return record.id, number
 
     def targets(self, name: str) -> list[int]:
         """Test crystals of an id or a formula."""
