@@ -26,7 +26,7 @@ from crystaljax.experiment.alloy_contest import (
     measures,
     n_systems,
 )
-from crystaljax.experiment.alloys import BestConfig, Samples
+from crystaljax.experiment.alloys import BestConfig, Samples, fitted
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
@@ -202,3 +202,14 @@ def test_a_method_of_which_nothing_is_known_is_not_first(tmp_path: Path) -> None
     # Its provenance: 802 of BCC and 61 of B2.
     assert "110 matrices and 17 precipitates, for which 863 compositions" in curated
     assert "an unknown number of" in curation_note(replace(lists, provenance={}))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "n_parts", "n", "expected"),
+    [(16, 1, 15, (15, 1)), (16, 1, 16, (16, 1)), (16, 4, 15, (12, 4)), (16, 4, 3, (3, 3))],
+)
+def test_batches_are_no_larger_than_what_there_is(
+    batch_size: int, n_parts: int, n: int, expected: tuple[int, int]
+) -> None:
+    found = fitted(SftConfig(batch_size=batch_size, n_parts=n_parts), n)
+    assert (found.batch_size, found.n_parts) == expected

@@ -309,7 +309,7 @@ def test_alloy_contest(monkeypatch: pytest.MonkeyPatch) -> None:
         "--reward.pool.kind inline --reward.temperatures 600 1000 1400 --sft.n-epochs 2",
         "--best.n-rejected 2 --dpo.batch-size 2 --dpo.log-every 1 --dpo.validate-every 1",
         "--grpo.batch-size 12 --grpo.group-size 12 --search.batch 4 --search.population 4",
-        "--contest.again.n-epochs 1 --contest.again.batch-size 2 --contest.rounds 2",
+        "--contest.again.n-epochs 1 --contest.again.batch-size 64 --contest.rounds 2",
     )
     run(monkeypatch, "alloys.py", "contest", *options)
     with Path("out/contest.csv").open(encoding="utf-8", newline="") as file:

@@ -212,10 +212,13 @@ class Bench:
         return self._sft("SFT", sequences(self.policy, self.train), config)
 
     def refined(self, name: str, start: Params, samples: Samples, config: SftConfig) -> Params:
-        """Learn some samples, from `start`. ValueError: there are none."""
+        """Learn some samples, from `start`, in batches of them all if they are fewer than a batch.
+
+        ValueError: there are none.
+        """
         if not samples.texts:
             raise ValueError(f"{name}: no sample could be judged: draw more")
-        return self._sft(name, self.sequences(samples), config, start)
+        return self._sft(name, self.sequences(samples), fitted(config, len(samples.texts)), start)
 
     def _sft(
         self,
@@ -351,6 +354,12 @@ class Bench:
     def _run(self, name: str, config: Any) -> AbstractContextManager[TrainingRun]:
         """A run of this seed; of W&B's kind of its name."""
         return self.experiment.run(f"{self.name}/{name}", name, config)
+
+
+def fitted(config: SftConfig, n: int) -> SftConfig:
+    """The training with batches of at most n texts."""
+    n_parts = min(config.n_parts, n)
+    return replace(config, n_parts=n_parts, batch_size=min(config.batch_size, n - n % n_parts))
 
 
 class Run(NamedTuple):
