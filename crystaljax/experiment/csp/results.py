@@ -50,20 +50,18 @@ class Line:
         return [f"{arm.name} is not finished{why}." for arm in self.arms if arm not in done]
 
     def number(self, name: str) -> Measure | None:
-        """A metric: the mean over the seeds with its standard error, or that of the one seed.
+        """A metric: the mean over the seeds; None if no run has it.
 
-        A rate of one seed has Wilson's error; seeds ask for the same test crystals, so their
-        attempts are not counted together. None if no run has it.
+        Its error is the standard error over the seeds, or the mean error of one seed where that is
+        larger (Wilson's, of a rate): seeds ask for the same test crystals, so the attempts of
+        several do not tell more about other crystals.
         """
         found = [m for x in self.results for m in x["metrics"] if m["name"] == name]
-        values = np.array([m["value"] for m in found if m["value"] is not None], float)
-        if not len(values):
+        found = [m for m in found if m["value"] is not None]
+        if not found:
             return None
-        error = standard_error(values)
-        if len(values) == 1:
-            rate = pooled(found, name)
-            given = found[0]["standard_error"] if rate is None else rate.standard_error
-            error = np.nan if given is None else given
+        values = np.array([m["value"] for m in found], float)
+        error = _larger(standard_error(values), float(np.mean([_own_error(m) for m in found])))
         unit = found[0].get("unit", "")
         total, about = found[0]["total"], found[0]["description"]
         return Measure(name, float(values.mean()), error, unit, total, about)
@@ -80,6 +78,18 @@ class Line:
 
     def _is_rate(self, name: str) -> bool:
         return any("count" in m for x in self.results for m in x["metrics"] if m["name"] == name)
+
+
+def _own_error(metric: Mapping[str, Any]) -> float:
+    """Standard error of a metric of one run; nan if it has none."""
+    rate = pooled([metric], metric["name"])
+    error = metric["standard_error"] if rate is None else rate.standard_error
+    return np.nan if error is None else float(error)
+
+
+def _larger(one: float, other: float) -> float:
+    """The larger of two errors, or the one that is known; nan if none is."""
+    return float(np.fmax(one, other))
 
 
 def lines_of(
@@ -160,7 +170,8 @@ def gains(lines: Sequence[Line]) -> list[Table]:
     """Trained rows less the rows that they start from, on the same test crystals.
 
     The errors are smaller than those of the rates, which have the differences between crystals in
-    them. They are standard errors over the test crystals of one seed, or over seeds.
+    them. They are standard errors over the test crystals (of the mean change of each over the
+    seeds), or over the seeds where these are larger.
     """
     by_row = {line.row: line for line in lines}
     changes: dict[str, dict[str, str]] = {}
@@ -188,8 +199,9 @@ def _changes(line: Line, start: Line) -> dict[str, str]:
                 of_seed.setdefault(name, []).append(change)
     found = {}
     for name, changes in of_seed.items():
-        values = changes[0] if len(changes) == 1 else np.array([x.mean() for x in changes])
-        found[name] = f"{values.mean():+.1f} ± {standard_error(values):.1f}"
+        by_seed = np.stack(changes)
+        over_crystals, over_seeds = (standard_error(by_seed.mean(axis)) for axis in (0, 1))
+        found[name] = f"{by_seed.mean():+.1f} ± {_larger(over_crystals, over_seeds):.1f}"
     return found
 
 
