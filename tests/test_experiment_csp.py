@@ -156,6 +156,8 @@ def finish(arm: Any, output: Path, count: int) -> None:
         Rate("match rate @1", count, 10, "x"),
         Rate("match rate @2", 2 * count, 10, "x"),
         Rate("match rate @1 (formula-disjoint)", 1, 5, "x"),
+        Measure("matching attempts", 10.0 * count, 2.0, "%", 10, "x"),
+        Measure("structure diversity", 9.0 + count, 0.5, "σ of x", 10, "x"),
         Rate("crystal", 18, 20, "x"),
         Rate("metastable as asked", count, 10, "x"),
         Measure("median energy above hull", 0.1 * count, 0.01, "eV/atom", 9, "x"),
@@ -192,16 +194,20 @@ def test_results_over_seeds(tmp_path: Path) -> None:
     assert two.standard_error == pytest.approx(np.mean(of_one[:2]))
     assert three and three.standard_error == pytest.approx(np.mean(of_one))
     rate = f"20.0 ± {100 * np.mean(of_one):.1f} %"
-    matches, stability, variety, lost = all_tables(lines, ExamConfig(k=2))
+    matches, stability, validity, variety, lost = all_tables(lines, ExamConfig(k=2))
     assert matches.rows[0][1:] == [
         "match rate @1",
         "match rate @2",
         "match rate @1 (formula-disjoint)",
+        "matching attempts",
     ]
+    assert matches.rows[2][-1] == f"15.0 ± {stats.sem([10, 20]):.1f} %"
     assert matches.rows[3][:2] == ["mine + RL", rate]
     assert stability.rows[0][2] == "median energy above hull (eV/atom)"
     assert stability.rows[3][1:] == [rate, "0.200 ± 0.058"]
-    assert variety.rows[1][1].startswith("90.0")
+    assert validity.rows[0] == ["", "crystal"] and validity.rows[1][1].startswith("90.0")
+    assert variety.rows[0] == ["", "structure diversity (σ of x)"]
+    assert variety.rows[2][1] == "10.500 ± 0.500"
     assert lost.rows[0][1:4] == ["attempts lost", "formulas not asked", "dead ends"]
     assert lost.rows[1][1:] == ["3 of 20", "1", "1", "2 × too long; 1 × no text"]
     assert lost.rows[3][1:] == ["12 of 60", "3", "6", "6 × no text; 6 × too long"]

@@ -27,6 +27,10 @@ DISJOINT = " (formula-disjoint)"
 """End of the names of metrics of formulas that are not in the training set."""
 
 
+PER_CENT = "%"
+"""The unit that stands beside the numbers, not in the header."""
+
+
 @dataclass(frozen=True)
 class Line:
     """A row of the tables, over the seeds whose runs are finished."""
@@ -67,10 +71,12 @@ class Line:
         return Measure(name, float(values.mean()), error, unit, total, about)
 
     def text(self, name: str) -> str:
-        """A metric without its unit, for a table; a dash if there is none."""
+        """A metric without its unit, unless that is per cent; a dash if there is none."""
         found = self.number(name)
         if found is None:
             return "–"
+        if found.unit == PER_CENT:
+            return found.text
         if found.unit or not self._is_rate(name):
             return replace(found, unit="").text
         error = f" ± {100 * found.standard_error:.1f}" if np.isfinite(found.standard_error) else ""
@@ -115,13 +121,14 @@ def all_tables(lines: Sequence[Line], exam: ExamConfig) -> list[Table]:
         stability += ["mean energy above hull", "relative energy"]
         stability += _rates("relaxed match rate", min(exam.judged, exam.k))
         stability += ["match to relaxed", "RMSD to relaxed"]
-    variety = ["crystal", "as asked", "valid structure", "valid composition", "valid"]
-    for kind in ("structure", "composition"):
-        variety += [f"{kind} diversity", f"{kind} novelty"]
+    validity = ["crystal", "as asked", "valid structure", "valid composition", "valid"]
+    kinds = ("structure", "composition")
+    variety = [f"{kind} {what}" for kind in kinds for what in ("diversity", "novelty")]
     captions = {
         "Structure prediction: share of test crystals of which an attempt matches": matches,
         "Stability of the attempts that have energies": stability,
-        "Validity, diversity and novelty of all attempts, as they stand": variety,
+        "Validity of all attempts, as they stand": validity,
+        "Diversity and novelty of all attempts, as they stand": variety,
     }
     tables = []
     for caption, names in captions.items():
@@ -160,10 +167,10 @@ def losses(lines: Sequence[Line]) -> Table:
 
 
 def _header(name: str, lines: Sequence[Line]) -> str:
-    """Name of a metric with its unit, if it has one."""
+    """Name of a metric with its unit, if it has one; see `Line.text`."""
     units = (found.unit for line in lines if (found := line.number(name)) is not None)
     unit = next(filter(None, units), "")
-    return f"{name} ({unit})" if unit else name
+    return f"{name} ({unit})" if unit not in ("", PER_CENT) else name
 
 
 def gains(lines: Sequence[Line]) -> list[Table]:
