@@ -58,9 +58,7 @@ def main(config: Config) -> None:
             config.training,
             config.result,
             title="Pretraining",
-            notes=[
-                f"{config.training.n_epochs} epochs of {len(train)} crystals of {config.train}."
-            ],
+            notes=[f"{config.training.length(len(train), 'crystals')} of {config.train}."],
         )
 
 

@@ -184,6 +184,21 @@ def test_likelihood_on_crystals(tmp_path: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, last.params, last.averaged)
 
 
+def test_a_run_is_the_same_whether_steps_or_epochs_say_how_long_it_is(tmp_path: Path) -> None:
+    """Also its learning rate, which falls until the last step."""
+    policy = TablePolicy()
+    crystals = policy.crystals[np.array([1, 1, 1, 6] * 8)]
+    falling = replace(QUICK, schedule="cosine", final_fraction=0.0)
+    config = LikelihoodConfig(n_epochs=3, batch_size=16, optimizer=falling)
+    found = []
+    for name, one in {"epochs": config, "steps": replace(config, n_epochs=1, n_steps=6)}.items():
+        none = lambda *_: None  # noqa: E731 (no metrics are looked at)
+        start = policy.init(0)
+        last = learn(policy, crystals, crystals, one, tmp_path / name, none, start=start)
+        found.append(last.params)
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
 def test_assessing_any_policy() -> None:
     policy = TablePolicy()
     reference = Reference.of(policy.crystals[:4], "four salts")

@@ -111,3 +111,8 @@ def test_a_run_that_was_killed_ends_where_it_would_have(
 def test_numbers_below_none(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         FitConfig(**{name: -1})
+
+
+def test_length_in_words() -> None:
+    assert FitConfig(n_epochs=3).length(100, "crystals") == "3 epochs of 100 crystals"
+    assert FitConfig(n_epochs=3, n_steps=7).length(100, "texts") == "7 steps on 100 texts"

@@ -108,7 +108,7 @@ def learn_texts(
     if setup.n_samples:
         answers["after SFT"] = examine(params, 1)
     tables = [Table("Answers after SFT", shown(answers["after SFT"]))] if answers else []
-    note = f"{config.n_epochs} epochs of {len(lesson.train.examples)} texts."
+    note = f"{config.length(len(lesson.train.examples), 'texts')}."
     return finish_learning(
         experiment,
         whole,

@@ -60,6 +60,12 @@ class FitConfig:
         """Steps of a run over a dataset."""
         return self.n_steps or self.n_epochs * data.steps_per_epoch
 
+    def length(self, n: int, items: str) -> str:
+        """How long a run over n items is, in words: "3 epochs of 100 crystals"."""
+        if self.n_steps:
+            return f"{self.n_steps} steps on {n} {items}"
+        return f"{self.n_epochs} epochs of {n} {items}"
+
     def validation_steps(self, data: Data) -> int:
         """Steps between validations of a run over a dataset."""
         return self.validate_every or data.steps_per_epoch

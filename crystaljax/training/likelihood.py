@@ -123,7 +123,7 @@ def learn(
     """
     batches = CrystalBatches(policy, train, config)
     written = policy.encode(validation)
-    optimizer = config.optimizer.build(config.n_epochs * batches.steps_per_epoch)
+    optimizer = config.optimizer.build(config.total_steps(batches))
     update = make_update(policy, optimizer, config)
     averaged = bool(config.optimizer.ema_decay)
     return fit(
