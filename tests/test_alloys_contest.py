@@ -26,7 +26,7 @@ from crystaljax.experiment.alloy_contest import (
     measures,
     n_systems,
 )
-from crystaljax.experiment.alloys import BestConfig, Samples, fitted
+from crystaljax.experiment.alloys import BestConfig, Samples
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.bounds import RewardBounds
@@ -211,5 +211,5 @@ def test_a_method_of_which_nothing_is_known_is_not_first(tmp_path: Path) -> None
 def test_batches_are_no_larger_than_what_there_is(
     batch_size: int, n_parts: int, n: int, expected: tuple[int, int]
 ) -> None:
-    found = fitted(SftConfig(batch_size=batch_size, n_parts=n_parts), n)
+    found = SftConfig(batch_size=batch_size, n_parts=n_parts).fitting(n)
     assert (found.batch_size, found.n_parts) == expected

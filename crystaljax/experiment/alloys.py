@@ -218,7 +218,7 @@ class Bench:
         """
         if not samples.texts:
             raise ValueError(f"{name}: no sample could be judged: draw more")
-        return self._sft(name, self.sequences(samples), fitted(config, len(samples.texts)), start)
+        return self._sft(name, self.sequences(samples), config.fitting(len(samples.texts)), start)
 
     def _sft(
         self,
@@ -354,12 +354,6 @@ class Bench:
     def _run(self, name: str, config: Any) -> AbstractContextManager[TrainingRun]:
         """A run of this seed; of W&B's kind of its name."""
         return self.experiment.run(f"{self.name}/{name}", name, config)
-
-
-def fitted(config: SftConfig, n: int) -> SftConfig:
-    """The training with batches of at most n texts."""
-    n_parts = min(config.n_parts, n)
-    return replace(config, n_parts=n_parts, batch_size=min(config.batch_size, n - n % n_parts))
 
 
 class Run(NamedTuple):

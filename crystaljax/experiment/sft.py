@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,7 +98,7 @@ def learn_texts(
     lesson = make_lesson(setup, config.n_epochs, data)
     policy, whole = lesson.policy, lesson.writer
     if data is not None:
-        config = replace(config, batch_size=min(config.batch_size, len(lesson.train.examples)))
+        config = config.fitting(len(lesson.train.examples))
     answers = {}
     if setup.n_samples:
         examine = Examiner(setup, whole, lesson.validation, predict)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -44,6 +44,11 @@ class TextFitConfig(FitConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, batch_size=at_least(1), n_parts=at_least(1))
+
+    def fitting(self, n: int) -> Self:
+        """The run with batches of at most n examples."""
+        n_parts = min(self.n_parts, n)
+        return replace(self, n_parts=n_parts, batch_size=min(self.batch_size, n - n % n_parts))
 
 
 @dataclass(frozen=True)
