@@ -6,7 +6,7 @@
 pairs answers nearer to the composition asked for with answers farther from it, and learns from the
 pairs; about 4 minutes on two cores. For pairs of your own, give --pairs.file FILE.jsonl with
 "prompt", "chosen" and "rejected" (texts, or lists of messages). Run it again with the same
---setup.output to go on after an interruption. The result is in OUTPUT/model.
+--output to go on after an interruption. The result is in OUTPUT/model.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ or write one of given properties. These are formula, space group, formation ener
 hull and band gap, if --setup.texts.crystals has them. The report has the rates of each task;
 --setup.predictors judges energies and band gaps. Give --setup.texts.file FILE.jsonl for other
 texts, and --setup.model.base FOLDER for a model of your own. Run it again with the same
---setup.output to go on after an interruption. The model is in OUTPUT/model, which all scripts on
+--output to go on after an interruption. The model is in OUTPUT/model, which all scripts on
 crystals take. If it learnt crystals from a file of texts, tell these scripts its format and
 prompts: --setup.tokenization and --setup.templates.
 """

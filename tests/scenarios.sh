@@ -53,7 +53,7 @@ PYTHON
   python experiments/quickstart.py --setup.reward my_reward.py:mass --check >said.txt
   has said.txt "s a crystal"
   python experiments/quickstart.py --setup.reward my_reward.py:mass $TINY \
-    --setup.output runs/reward --report.columns reward formula space_group novel
+    --output runs/reward --report.columns reward formula space_group novel
   has runs/reward/report.md "Predicted mean atomic mass by PPO"
   has runs/reward/report.md "predicted mean atomic mass (u): quantiles"
   has runs/reward/report.md "| predicted mean atomic mass (u) | formula"
@@ -80,7 +80,7 @@ TABLE
 # A language model from a Hugging Face folder.
 huggingface() {
   python experiments/llm_sft.py small --setup.model.base my_llm --setup.texts.max-sites 1 --sft.n-epochs 1 \
-    --setup.n-samples 4 --setup.generation.max-new-tokens 8 --setup.output runs/sft
+    --setup.n-samples 4 --setup.generation.max-new-tokens 8 --output runs/sft
   crystaljax sample --model runs/sft/model --grammar --n 20 --output new.csv
   python -c "from transformers import AutoModelForCausalLM as M; M.from_pretrained('runs/sft/model')"
 }
@@ -89,7 +89,7 @@ huggingface() {
 compare() {
   for tau in 0.05 0.2; do
     python experiments/quickstart.py $TINY --setup.reward my_density.py:density --rl.tau $tau \
-      --setup.output runs/tau-$tau
+      --output runs/tau-$tau
   done
   crystaljax compare runs/tau-0.05 runs/tau-0.2 --output side_by_side
   has side_by_side/report.md rl.tau

@@ -69,7 +69,7 @@ def parse(name: str, arguments: list[str]) -> Any:
 
 
 def options(name: str) -> set[str]:
-    """All that the script's command line may have, and their groups ("--setup.tracking")."""
+    """All that the script's command line may have, and their groups ("--tracking")."""
     module = load_script(name)
     if hasattr(module, "Config"):
         return options_of(module.Config)

@@ -113,7 +113,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     Path("mine.py").write_text(
         FILE.replace("NAME", f"density of {tmp_path.name}"), encoding="utf-8"
     )
-    return "--setup.output out --setup.sampling.batch-size 40"
+    return "--output out --setup.sampling.batch-size 40"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, options: str) -> None:

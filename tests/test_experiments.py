@@ -75,7 +75,7 @@ def setup(either_model: Path, crystals: Path) -> str:
     """Options of the experiments on crystals: a small model of either kind, few samples."""
     return (
         f"--setup.model {either_model} --setup.reference {crystals} --setup.n-samples 8"
-        " --setup.sampling.batch-size 8 --setup.output out --setup.judge="
+        " --setup.sampling.batch-size 8 --output out --setup.judge="
     )
 
 
@@ -114,7 +114,7 @@ def test_quickstart(
 ) -> None:
     pytest.importorskip("chgnet")
     rl = "--rl.batch-size 8 --rl.save-every 1 --rl.n-steps"
-    run(monkeypatch, "quickstart.py", setup, rl, 2, "--setup.tracking.mode offline")
+    run(monkeypatch, "quickstart.py", setup, rl, 2, "--tracking.mode offline")
     (tracked,) = offline_runs(Path("out"))
     assert {"before_PPO/metastable_SUN", "after_PPO/metastable_SUN_se"} <= tracked.summary.keys()
     assert len(tracked.table("best_structures")) <= 8
@@ -164,7 +164,7 @@ def test_kl_reward(monkeypatch: pytest.MonkeyPatch, setup: str) -> None:
         "--ppo.n-steps 1 --ppo.batch-size 8",
         "--grpo.n-steps 1 --grpo.batch-size 8 --grpo.group-size 4",
         "--dpo.n-iterations 1 --dpo.n-samples 8 --dpo.group-size 4 --dpo.batch-size 2",
-        "--dpo.min-gap 0 --mcmc.n-chains 4 --mcmc.n-steps 1 --setup.tracking.mode offline",
+        "--dpo.min-gap 0 --mcmc.n-chains 4 --mcmc.n-steps 1 --tracking.mode offline",
         "--setup.guards too-good:100 seen-compositions seen-structures:3",
     )
     kinds = {"": "report", "ppo-0.1": "PPO", "grpo": "GRPO", "dpo": "DPO", "mcmc": "MCMC"}
@@ -228,7 +228,7 @@ def test_plaid_as_in_the_paper(monkeypatch: pytest.MonkeyPatch, crystals: Path) 
         *(monkeypatch, "plaid.py", "paper", TINY_RLIP, "--setup.model adapter --setup.n-parts 2"),
         f"--setup.reference {crystals} --setup.stability.potential chgnet --setup.judge chgnet"
         " --setup.stability.relax-steps 2",
-        "--setup.n-samples 8 --setup.sampling.max-new-tokens 0 --setup.output out",
+        "--setup.n-samples 8 --setup.sampling.max-new-tokens 0 --output out",
     )
     (joint,) = Path("out/runs").glob("*/joint-seed0")
     assert (joint / "model" / "adapter_config.json").is_file()
@@ -270,16 +270,16 @@ def test_language_models(monkeypatch: pytest.MonkeyPatch, crystals: Path, tmp_pa
     texts = f"--setup.texts.crystals {crystals} --setup.n-samples 4"
     how = "--setup.generation.max-new-tokens 8 --setup.generation.batch-size 4"
     run(
-        *(monkeypatch, "llm_sft.py", "small", texts, how, "--setup.output sft"),
+        *(monkeypatch, "llm_sft.py", "small", texts, how, "--output sft"),
         "--sft.n-epochs 1 --sft.batch-size 64 --sft.log-every 1",
     )
     base = "--setup.model.base sft/model"
     run(
-        *(monkeypatch, "llm_dpo.py", "small", texts, how, base, "--setup.output dpo"),
+        *(monkeypatch, "llm_dpo.py", "small", texts, how, base, "--output dpo"),
         "--pairs.file pairs.jsonl --dpo.n-epochs 1 --dpo.batch-size 6 --dpo.log-every 1",
     )
     run(
-        *(monkeypatch, "llm_sample.py", "small", texts, how, base, "--setup.output samples"),
+        *(monkeypatch, "llm_sample.py", "small", texts, how, base, "--output samples"),
     )
     for folder in ("sft", "dpo", "samples"):
         assert (Path(folder) / "report.html").is_file()

@@ -62,7 +62,7 @@ def test_a_wyckoff_transformer(
 ) -> None:
     rl = "--rl.n-steps 1 --rl.batch-size 8 --rl.group-size 4"
     rl += " --setup.guards copies --exam.judged 2 --exam.relax-steps 1"
-    small = f"small {ALIKE} {rl} --setup.output out --rows substitution zero-shot model model-rl"
+    small = f"small {ALIKE} {rl} --output out --rows substitution zero-shot model model-rl"
     run(monkeypatch, small, "--only substitution model")
     kept = Path("out/runs/model-seed0/result.json").read_text()
     run(monkeypatch, small)
@@ -131,9 +131,9 @@ def test_a_chat_model_as_in_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
         " --setup.sampling.temperature 0.2 --texts.sft.batch-size 2 --exam.relax-steps 0"
         " --texts.sft.optimizer.learning-rate 0.01"
     )
-    learn = "--setup.output out --texts.pretrained base --texts.sft.n-epochs 200"
+    learn = "--output out --texts.pretrained base --texts.sft.n-epochs 200"
     run(monkeypatch, paper, learn, "--rows sft sft-rl")
-    again = "--setup.output again --texts.pretrained out/runs/sft-seed0/model"
+    again = "--output again --texts.pretrained out/runs/sft-seed0/model"
     run(monkeypatch, paper, again, "--rows zero-shot rl")
     for output, rows in {"out": ("sft", "sft-rl"), "again": ("zero-shot", "rl")}.items():
         report = json.loads(Path(output, "report.json").read_text())

@@ -68,7 +68,10 @@ def test_its_parameters_are_options_of_the_script(path: Path) -> None:
         settings = flat(plain(dataclasses.asdict(parse(script.name, [*preset, *line]))))
         for argument in line:
             name, _, value = argument.removeprefix("--").partition("=")
-            assert str(settings[name.replace("-", "_")]) in (value, f"['{value}']")
+            path = name.replace("-", "_")
+            if path not in settings:  # of the run: no prefix on the command line
+                path = f"setup.{path}"
+            assert str(settings[path]) in (value, f"['{value}']")
 
 
 @each_sweep

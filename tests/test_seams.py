@@ -234,7 +234,7 @@ def test_all_in_one_experiment(file: Path, tmp_path: Path, monkeypatch: pytest.M
     policy.save("model", policy.init(0))
     options = (
         f"--setup.model model --setup.stability.potential {file}:Dense"
-        f" --setup.metrics {file}:small --rl.objective {file}:likelihood_ratio --setup.output out"
+        f" --setup.metrics {file}:small --rl.objective {file}:likelihood_ratio --output out"
         " --setup.n-samples 8 --setup.sampling.batch-size 8 --rl.n-steps 1 --rl.batch-size 8"
     )
     monkeypatch.setattr(sys, "argv", ["quickstart.py", *options.split()])

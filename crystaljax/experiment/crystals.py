@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from crystaljax.data.dataset import load
 from crystaljax.evaluation.evaluate import EvaluationConfig, Reference
 from crystaljax.evaluation.policies import Assessment, assess
 from crystaljax.experiment.best import ALWAYS, JUDGE_ENERGY, RELAXED
+from crystaljax.experiment.main import OF_THE_RUN
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
 from crystaljax.ranges import at_least, check
@@ -89,11 +90,11 @@ class Setup:
     metrics: tuple[str, ...] = ()
     """Further metrics for the evaluation: functions of your own as FILE.py:FUNCTION, which take
     Crystals and return a Rate or a Measure (crystaljax.evaluation.rates)."""
-    output: Path = Path("runs/experiment")
+    output: Annotated[Path, OF_THE_RUN] = Path("runs/experiment")
     """Folder of the run and its report. A run with the same settings in it is continued."""
     seed: int = 0
     """Random seed for the evaluation samples."""
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    tracking: Annotated[TrackingConfig, OF_THE_RUN] = field(default_factory=TrackingConfig)
     """Weights & Biases."""
 
     def __post_init__(self) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from crystaljax.experiment.main import OF_THE_RUN
 from crystaljax.experiment.predictors import PredictorsConfig
 from crystaljax.models.llm.config import LoraConfig
 from crystaljax.policies.loading import read_metadata
@@ -93,11 +94,11 @@ class LlmSetup:
     `EvaluationConfig`."""
     result: Literal["last", "best"] = "last"
     """Weights of the result: the last ones, or those of the lowest validation loss."""
-    output: Path = Path("runs/llm")
+    output: Annotated[Path, OF_THE_RUN] = Path("runs/llm")
     """Folder of the run and its report. A run with the same settings in it is continued."""
     seed: int = 0
     """Random seed for the evaluation samples."""
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    tracking: Annotated[TrackingConfig, OF_THE_RUN] = field(default_factory=TrackingConfig)
     """Weights & Biases."""
 
 

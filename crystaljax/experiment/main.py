@@ -16,6 +16,10 @@ C = TypeVar("C")
 
 DEBUG, CHECK = "--debug", "--check"
 
+OF_THE_RUN = tyro.conf.arg(prefix_name=False)
+"""Marks a setting of the whole run, such as --output. Its options have the same names in all
+scripts, wherever the setting is in their configuration."""
+
 
 def run(
     main: Callable[[C], None],

@@ -164,7 +164,7 @@ def make_update(
         with_gradient = partial(jax.value_and_grad(loss, has_aux=True), state.params)
         (value, n_actions), gradient = mean_over_parts(with_gradient, parts)
         gradient = jax.tree.map(lambda x: x / n_actions, gradient)
-        metrics = {"nll": value / n_samples, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {"nll": value / n_samples, "gradient_norm": optax.tree.norm(gradient)}
         return state.apply(gradient, optimizer, config.optimizer.ema_decay), metrics
 
     return update

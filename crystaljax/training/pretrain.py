@@ -105,7 +105,7 @@ def make_update(
 
         (value, parts), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         metrics = {"nll": value} | _part_means(parts)
-        metrics["gradient_norm"] = optax.global_norm(gradient)
+        metrics["gradient_norm"] = optax.tree.norm(gradient)
         return state.apply(gradient, optimizer, config.optimizer.ema_decay), metrics
 
     return update

@@ -140,7 +140,7 @@ def make_update(
 
         keys = jax.random.split(key, n_parts)
         value, gradient = mean_over_parts(with_gradient, (packed, keys))
-        metrics = {"nll": value, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {"nll": value, "gradient_norm": optax.tree.norm(gradient)}
         return state.apply(gradient, optimizer, config.optimizer.ema_decay), metrics
 
     return update

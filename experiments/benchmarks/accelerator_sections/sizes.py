@@ -70,7 +70,7 @@ def _llama(width: int, mlp: int, layers: int, heads: int, head_size: int, tied: 
 TINY = Size(
     product=512,
     copied=2**27,
-    models={"published": ModelConfig(n_layers=2, n_heads=2, head_size=8, width=16, max_sites=16)},
+    models={"published": ModelConfig(n_layers=2, n_heads=2, head_size=8, width=16, max_sites=21)},
     batches=(32,),
     sampled=32,
     epochs=1,
