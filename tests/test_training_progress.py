@@ -45,6 +45,23 @@ def test_before_the_first_step_nothing_is_guessed(caplog: pytest.LogCaptureFixtu
     assert caplog.messages == ["PPO, 0 of 20", "energies, 90 s so far"]
 
 
+def test_the_first_step_which_compiles_tells_nothing_of_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [0.0]
+    progress = ProgressLines(QUIET, lambda: now[0])
+    task = progress.add_task("PPO", total=25)
+    for seconds, done in ((120.0, 1), (180.0, 1), (190.0, 2)):
+        now[0] = seconds
+        progress.update(task, completed=done)
+        progress.say()
+    assert caplog.messages == [
+        "PPO, 1 of 25, 2 min for the first step",
+        "PPO, 1 of 25, 2 min for the first step",
+        "PPO, 2 of 25, 70 s a step, 27 min left",
+    ]
+
+
 def test_lines_come_while_a_step_takes_long(caplog: pytest.LogCaptureFixture) -> None:
     with ProgressLines(interval=0.05) as progress:
         task = progress.add_task("DPO", total=2)

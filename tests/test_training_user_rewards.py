@@ -224,6 +224,15 @@ def test_rewards_that_are_all_equal_warn(caplog: pytest.LogCaptureFixture) -> No
     assert "all 2 rewards of 3 samples are 2" in caplog.text
 
 
+def test_a_run_is_warned_once_of_each_kind(caplog: pytest.LogCaptureFixture) -> None:
+    """Shares of clipped rewards go up and down around the limit from rollout to rollout."""
+    clipped, fine, equal = judged(-3.0, -2.0, 0.1), judged(-3.0, -0.2, 0.1), judged(0.2, 0.2)
+    warn = FlatRewards()
+    for batch in (clipped, fine, clipped, equal, clipped, fine, equal):
+        warn(batch, E_ABOVE_HULL.bounds(batch), E_ABOVE_HULL.bounds)
+    assert len(caplog.records) == 2
+
+
 def test_infos_of_any_kind_are_measured_or_left_out() -> None:
     info = {
         "good": np.array([True, False]),

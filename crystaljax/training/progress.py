@@ -61,7 +61,8 @@ class ProgressLines(Progress):
     """Progress as lines in the log, also if no step is finished. Short work has no lines.
 
     A line has the description, the steps done, the time of a step (from those since the last line
-    with new steps) and the remaining time. If there were lines, there is one at the end, too.
+    with new steps) and the remaining time. The first step alone tells nothing of the others, as it
+    compiles. If there were lines, there is one at the end, too.
 
     Args:
       interval: seconds between two lines.
@@ -104,7 +105,9 @@ class ProgressLines(Progress):
             else:
                 parts.append(f"{task.completed:g} of {task.total:g}")
                 each = pace.seconds(now, task.completed)
-                if each is not None:
+                if pace.steps == 1:
+                    parts.append(f"{_duration(each)} for the first step")
+                elif pace.steps:
                     left = (task.total - task.completed) * each
                     parts += [f"{_duration(each)} a step", f"{_duration(left)} left"]
             log.info(", ".join(parts))
@@ -120,11 +123,16 @@ class _Pace:
 
     def __init__(self, now: float, done: float) -> None:
         self.start = self._then = now
-        self._before = done
-        self._seconds: float | None = None
+        self._first = self._before = done
+        self._seconds = float("nan")
 
-    def seconds(self, now: float, done: float) -> float | None:
-        """Seconds of a step; None before the first."""
+    @property
+    def steps(self) -> float:
+        """Number of steps at the last look."""
+        return self._before - self._first
+
+    def seconds(self, now: float, done: float) -> float:
+        """Seconds of a step, as of now; nan before the first."""
         if done > self._before:
             self._seconds = (now - self._then) / (done - self._before)
             self._then, self._before = now, done

@@ -71,11 +71,11 @@ def prepare(
 class FlatRewards:
     """Warn of rollouts whose rewards hardly distinguish samples: mostly clipped, or all equal.
 
-    Of several in a row, only the first gets a warning.
+    Of each kind, the first rollout of a run gets a warning.
     """
 
     def __init__(self) -> None:
-        self._said = ""
+        self._said = set[str]()
 
     def __call__(self, judged: RewardBatch, value: np.ndarray, bounds: RewardBounds) -> None:
         """`value` float64 [B]: the rewards as trained."""
@@ -88,7 +88,7 @@ class FlatRewards:
                 (
                     f"{n_clipped} of {n} rewards ({100 * n_clipped / n_judged:.0f} % of those"
                     f" judged) lie outside [{low:g}, {high:g}] and are clipped: their differences"
-                    " are lost; give other bounds if this goes on (reward/clipped of the metrics)"
+                    " are lost. If this goes on (reward/clipped of the metrics), give other bounds"
                 ),
             )
         elif n_judged > 1 and np.ptp(value[judged.ok]) == 0:
@@ -99,9 +99,9 @@ class FlatRewards:
                     " nothing to learn but to be judged"
                 ),
             )
-        if message and kind != self._said:
+        if message and kind not in self._said:
             log.warning(message)
-        self._said = kind
+            self._said.add(kind)
 
 
 class NothingJudged(UserError):
