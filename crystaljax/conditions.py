@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -117,11 +118,11 @@ class Condition:
 
 
 def chemical_system(text: str) -> tuple[str, ...]:
-    """The elements of a chemical system such as Li-Fe-O: crystals have exactly these.
+    """The elements of a chemical system such as Li-Fe-O (or Li,Fe,O): crystals have exactly these.
 
     Give them as `Condition.elements` and as `Condition.required`. ValueError for another text.
     """
-    names = tuple(text.split("-"))
+    names = tuple(re.split(r"[-,\s]+", text))
     if len(set(names)) < len(names) or not all(names):
         raise ValueError(f"{text!r} is no chemical system: write each element once, as in Li-Fe-O")
     marked(names)

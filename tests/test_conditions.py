@@ -9,7 +9,7 @@ import pytest
 from random_crystals import prototypes
 
 from crystaljax.composition import symbol
-from crystaljax.conditions import Condition, unmet
+from crystaljax.conditions import Condition, chemical_system, unmet
 from crystaljax.structures import to_structures
 from crystaljax.symmetry.tables import letter
 from crystaljax.tokenizations.text.wyckoff import WyckoffText
@@ -92,3 +92,14 @@ def test_reasons(condition: Condition, reason: str) -> None:
     salt = WyckoffText().decode(["225\n5.640\nNa 4a\nCl 4b"]).crystals
     (found,) = unmet(salt, [condition])
     assert found is not None and reason in found
+
+
+@pytest.mark.parametrize("text", ["Li-Fe-O", "Li,Fe,O", "Li, Fe, O", "Li Fe O"])
+def test_a_chemical_system(text: str) -> None:
+    assert chemical_system(text) == ("Li", "Fe", "O")
+
+
+@pytest.mark.parametrize("text", ["", "Li-", "Li-Li", "LiFeO", "Li-Xx"])
+def test_what_is_no_chemical_system(text: str) -> None:
+    with pytest.raises(ValueError, match="chemical system|unknown element"):
+        chemical_system(text)

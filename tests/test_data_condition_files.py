@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from crystaljax.conditions import Condition
@@ -30,6 +31,27 @@ def test_tables_of_spreadsheets(tmp_path: Path, encoding: str) -> None:
     assert read_conditions(path) == [Condition(formula="SrTiO3", space_group=221)]
 
 
+def test_symbols_of_space_groups(tmp_path: Path) -> None:
+    path = tmp_path / "asked.csv"
+    path.write_text("formula,space_group\nSrTiO3,Pm-3m\nNaCl,Fm-3m 225 P2_1/c\n")
+    assert read_conditions(path) == [
+        Condition(formula="SrTiO3", space_group=221),
+        Condition(formula="NaCl", space_group=(225, 14)),
+    ]
+
+
+def test_a_table_by_pandas(tmp_path: Path) -> None:
+    """It writes whole numbers as 225.0 if the column has empty cells."""
+    path = tmp_path / "asked.csv"
+    table = {"formula": ["NaCl", "TiO2"], "formula_units": [None, 2], "space_group": [225, None]}
+    pd.DataFrame(table).to_csv(path, index=False)
+    assert "225.0" in path.read_text()
+    assert read_conditions(path) == [
+        Condition(formula="NaCl", space_group=225),
+        Condition(formula="TiO2", formula_units=2),
+    ]
+
+
 def test_json_lines(tmp_path: Path) -> None:
     path = tmp_path / "asked.jsonl"
     path.write_text(
@@ -47,7 +69,9 @@ def test_json_lines(tmp_path: Path) -> None:
     [
         ("a.csv", "formula\nNaCl\nXx2\n", "line 3: .*Xx"),
         ("a.csv", "formula,color\nNaCl,red\n", "line 2: color: the fields are formula"),
-        ("a.csv", "space_group\nPm-3m\n", "line 2: .*Pm-3m"),
+        ("a.csv", "space_group\nPm-3q\n", "line 2: .*Pm-3q"),
+        ("a.csv", "space_group\n225.5\n", "line 2: .*225.5"),
+        ("a.csv", "formula,formula_units\nNaCl,1.5\n", "line 2: 1.5 is no whole number"),
         ("a.csv", "formula\nNaCl,2\n", "line 2: None: the fields are"),
         ("a.csv", "formula\n", "no conditions"),
         ("a.jsonl", "{}\nNaCl\n", "line 2 is no JSON"),

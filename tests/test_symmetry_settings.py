@@ -8,11 +8,13 @@ from crystaljax.symmetry.settings import (
     Names,
     choose,
     from_hall,
+    group_number,
     misfit,
     number_of,
     parse_operations,
     settings_of,
 )
+from crystaljax.symmetry.tables import tables
 
 
 def cell(a: float, b: float, c: float, beta: float = 90.0) -> np.ndarray:
@@ -64,3 +66,19 @@ def test_the_lattice_chooses_among_settings() -> None:
 def test_names_that_contradict(names: Names) -> None:
     with pytest.raises(ValueError, match="contradict one another"):
         settings_of(names)
+
+
+def test_groups_by_number_and_symbol() -> None:
+    """The symbols are spglib's, of all settings, which pymatgen writes with underscores."""
+    for hall in range(1, 531):
+        group = spglib.get_spacegroup_type(hall)
+        for symbol in (group.international_short, group.international_short.replace("_", "")):
+            assert group_number(symbol) == group.number, symbol
+    assert [group_number(str(number)) for number in range(1, 231)] == list(range(1, 231))
+    assert [group_number(symbol) for symbol in tables().symbol] == list(range(1, 231))
+
+
+@pytest.mark.parametrize("text", ["0", "231", "-1", "1.5", "Fm-3q", "", "NaCl"])
+def test_what_is_no_space_group(text: str) -> None:
+    with pytest.raises(ValueError, match="space group"):
+        group_number(text)

@@ -58,9 +58,9 @@ class Sample(Command):
     """Elements that must occur."""
     chemical_system: str = ""
     """Exactly these elements, such as Li-Fe-O."""
-    space_groups: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--space-group"])] = ()
-    """Space group, or several to draw from with their frequencies in the training data. Not given:
-    all."""
+    space_groups: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["--space-group"])] = ()
+    """Space group by number or symbol (225, Fm-3m), or several to draw from with their frequencies
+    in the training data. Not given: all."""
     template: tuple[str, ...] = ()
     """Wyckoff letters of all sites, such as a a b. Only space groups that have them are drawn."""
     formula: str | None = None
@@ -190,6 +190,7 @@ class Sample(Command):
         """The conditions, and the number of samples of each, in a row."""
         from crystaljax.conditions import Condition, chemical_system
         from crystaljax.data.condition_files import read_conditions
+        from crystaljax.symmetry.settings import group_number
 
         n = self.n if self.n is not None else 1 if self.conditions else 100
         if n < 1:
@@ -210,7 +211,7 @@ class Sample(Command):
                 formula_units=(self.formula_units or None) if self.formula else None,
                 elements=elements or None,
                 required=required,
-                space_group=self.space_groups or None,
+                space_group=tuple(map(group_number, self.space_groups)) or None,
                 template=self.template or None,
             )
             conditions, repeat = [one] * min(n, MAX_SAMPLES + 1), 1

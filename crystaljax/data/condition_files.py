@@ -11,6 +11,7 @@ from typing import Any
 
 from crystaljax.conditions import Condition, chemical_system
 from crystaljax.data.text_files import open_text
+from crystaljax.symmetry.settings import group_number
 
 FIELDS = tuple(field.name for field in fields(Condition))
 
@@ -25,8 +26,8 @@ def read_conditions(path: str | Path) -> list[Condition]:
     """Conditions of a file: .csv, or .jsonl with one object per line.
 
     Columns are the fields of `Condition`, properties.NAME, and chemical_system (exactly these
-    elements, as in Li-Fe-O); empty cells are free. Several elements, letters or space groups are
-    separated by spaces, or a list. FileNotFoundError; ValueError naming the line that cannot be
+    elements, as in Li-Fe-O); empty cells are free. Space groups are numbers or Hermann-Mauguin
+    symbols. Several elements, letters or space groups are separated by spaces, or a list. FileNotFoundError; ValueError naming the line that cannot be
     read, or whose condition cannot be met.
     """
     path = Path(path)
@@ -84,9 +85,18 @@ def _condition(row: Mapping[str, Any]) -> Condition:
     for name in {"elements", "required", "template", "space_group"} & given.keys():
         value = given[name]
         words = value if isinstance(value, list) else str(value).split()
-        given[name] = tuple(int(x) for x in words) if name == "space_group" else tuple(words)
-    if len(given.get("space_group", ())) == 1:
-        given["space_group"] = given["space_group"][0]
+        given[name] = tuple(words)
+    if "space_group" in given:
+        groups = tuple(dict.fromkeys(group_number(str(x)) for x in given["space_group"]))
+        given["space_group"] = groups[0] if len(groups) == 1 else groups
     if "formula_units" in given:
-        given["formula_units"] = int(given["formula_units"])
+        given["formula_units"] = _whole(given["formula_units"])
     return Condition(**given, properties={name: float(x) for name, x in properties.items()})
+
+
+def _whole(value: Any) -> int:
+    """A whole number; pandas writes 2.0 in a column with empty cells."""
+    number = float(value)
+    if not number.is_integer():
+        raise ValueError(f"{value} is no whole number")
+    return int(number)

@@ -21,6 +21,8 @@ import gemmi
 import numpy as np
 import spglib
 
+from crystaljax.symmetry.tables import N_GROUPS
+
 EXACT_METRIC = 3e-4
 """Misfit of a lattice to operations that rounded cell parameters explain (see `misfit`)."""
 
@@ -145,6 +147,24 @@ def settings_of(names: Names) -> tuple[Setting, ...]:
     if not pool:
         raise ValueError(f"the names of the space group contradict one another: {names}")
     return tuple({setting.key: setting for setting in pool[::-1]}.values())[::-1]
+
+
+def group_number(text: str) -> int:
+    """Number of a space group that is named by it or by its Hermann-Mauguin symbol, such as Fm-3m.
+
+    ValueError for another text.
+    """
+    if re.fullmatch(r"-?\d+(\.0*)?", text):  # 225.0, as in a column with empty cells by pandas
+        number = int(float(text))
+        if not 1 <= number <= N_GROUPS:
+            raise ValueError(f"space group {number}: they are numbered 1-{N_GROUPS}")
+        return number
+    try:
+        return settings_of(Names(symbols=(text,)))[0].number
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no space group: give its number, or its symbol as in Fm-3m"
+        ) from None
 
 
 def choose(names: Names, matrix: np.ndarray) -> tuple[Setting, ...]:
