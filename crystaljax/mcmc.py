@@ -23,13 +23,13 @@ from crystaljax.composition import atomic_number
 from crystaljax.conditions import Condition, chosen
 from crystaljax.crystal import Crystals, wrapped
 from crystaljax.policies.base import Params, Policy, encode_writable
+from crystaljax.progress import progress_bar
 from crystaljax.ranges import NOT_NEGATIVE, POSITIVE, at_least, check
 from crystaljax.rewards.asked import Asked
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.symmetry.orbits import constrain_lattice, lattice_free, project, volume
 from crystaljax.symmetry.tables import tables
 from crystaljax.training.crystal_task import CrystalTask
-from crystaljax.training.progress import progress_bar
 from crystaljax.training.rollouts import Clock, Unjudged, judge
 
 log = logging.getLogger(__name__)

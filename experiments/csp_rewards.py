@@ -30,10 +30,10 @@ from crystaljax.experiment.csp.preferences import (
 )
 from crystaljax.experiment.experiment import Experiment
 from crystaljax.experiment.main import run
+from crystaljax.progress import working
 from crystaljax.rewards.prediction import COLUMNS, Energies, KnownEnergies
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.tracking import TrackingConfig
-from crystaljax.training.progress import working
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,12 @@ from crystaljax.experiment.main import run
 from crystaljax.experiment.rewarded import best_of, check_reward, rewarded
 from crystaljax.experiment.run_folder import remade
 from crystaljax.policies.base import Params, SamplingConfig, encode_writable
+from crystaljax.progress import working
 from crystaljax.ranges import DECAY, FINITE, POSITIVE, at_least, check
 from crystaljax.rewards.stability import StabilityConfig
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.training.likelihood import LikelihoodConfig, learn
 from crystaljax.training.optimizer import OptimizerConfig, fine_tuning
-from crystaljax.training.progress import working
 from crystaljax.training.reinforce import ReinforceConfig, reinforce
 from crystaljax.training.rollouts import RewardBounds
 

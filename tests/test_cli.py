@@ -24,7 +24,7 @@ from crystaljax.data.prototypes import prototypes
 from crystaljax.data.writers import write
 from crystaljax.models.wyckoff.crystalformer import export_checkpoint
 from crystaljax.policies.wyckoff import WyckoffPolicy, load_wyckoff
-from crystaljax.training.progress import ProgressLines
+from crystaljax.progress import ProgressLines
 
 
 @pytest.fixture(scope="module")

@@ -101,5 +101,5 @@ def test_a_chemical_system(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "Li-", "Li-Li", "LiFeO", "Li-Xx"])
 def test_what_is_no_chemical_system(text: str) -> None:
-    with pytest.raises(ValueError, match="chemical system|unknown element"):
+    with pytest.raises(ValueError, match=r"chemical system|unknown element"):
         chemical_system(text)

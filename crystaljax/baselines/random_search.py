@@ -14,10 +14,10 @@ from crystaljax.conditions import Condition, unmet
 from crystaljax.crystal import AtomicCell, Crystals
 from crystaljax.evaluation.safeguards import time_limit
 from crystaljax.models.wyckoff.demands import OPEN_PARTS, OPEN_UNITS
+from crystaljax.progress import tracked
 from crystaljax.structures import from_structure
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.occupations import outlook
-from crystaljax.training.progress import tracked
 
 DRAWS = 20
 """Structures drawn for each attempt, at most: many groups seldom keep atoms apart."""

@@ -96,8 +96,8 @@ class Sample(Command):
         from crystaljax.data.writers import check_target
         from crystaljax.policies.base import SamplingConfig
         from crystaljax.policies.loading import load_policy
+        from crystaljax.progress import working
         from crystaljax.rewards.potentials import require_package
-        from crystaljax.training.progress import working
 
         check_seed(self.seed)
         names = {field.name for field in fields(SamplingConfig)}

@@ -27,8 +27,9 @@ def read_conditions(path: str | Path) -> list[Condition]:
 
     Columns are the fields of `Condition`, properties.NAME, and chemical_system (exactly these
     elements, as in Li-Fe-O); empty cells are free. Space groups are numbers or Hermann-Mauguin
-    symbols. Several elements, letters or space groups are separated by spaces, or a list. FileNotFoundError; ValueError naming the line that cannot be
-    read, or whose condition cannot be met.
+    symbols. Several elements, letters or space groups are separated by spaces, or a list.
+    FileNotFoundError; ValueError naming the line that cannot be read, or whose condition cannot be
+    met.
     """
     path = Path(path)
     found = []

@@ -9,13 +9,13 @@ import numpy as np
 
 from crystaljax.crystal import AtomicCell
 from crystaljax.evaluation.attempts import Attempts, Known, element_counts_of
+from crystaljax.progress import tracked_batches
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.cell_energies import CellEnergies, relaxation_of
 from crystaljax.rewards.compose import Guarded
 from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_state
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.rewards.stability import StabilityReward
-from crystaljax.training.progress import tracked
 
 CHUNK = 64
 """Crystals computed between two steps of the progress bar."""
@@ -99,7 +99,6 @@ def cell_energies(
     if not rows:
         return RewardBatch.from_values(np.full(len(cells), np.nan), None, reasons)
     rows.sort(key=lambda row: len(cells[row].species))  # type: ignore[union-attr]
-    parts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    words = f"{'relaxing' if steps else 'energies of'} {what}"
-    batches = [energies([cells[row] for row in part]) for part in tracked(parts, words)]
+    parts = tracked_batches(rows, CHUNK, f"{'relaxing' if steps else 'energies of'} {what}")
+    batches = [energies([cells[row] for row in part]) for part in parts]
     return RewardBatch.concatenate(batches).spread(np.array(rows), reasons)

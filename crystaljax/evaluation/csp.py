@@ -35,10 +35,10 @@ from crystaljax.evaluation.features import diversity, novelty
 from crystaljax.evaluation.matching import rms_to_relaxed
 from crystaljax.evaluation.rates import Measure, Metric, MetricSet, Rate
 from crystaljax.evaluation.stability import Thresholds, relaxation_metrics, stability_metrics
+from crystaljax.progress import tracked
 from crystaljax.reasons import in_words
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import structures_of
-from crystaljax.training.progress import tracked
 from crystaljax.validity import apart_by_radii
 
 ATTEMPTS = "attempts"

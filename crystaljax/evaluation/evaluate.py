@@ -33,11 +33,11 @@ from crystaljax.evaluation.stability import (
     stability_metrics,
 )
 from crystaljax.evaluation.user_metrics import load_metrics, measured
+from crystaljax.progress import tracked
 from crystaljax.reasons import in_words
 from crystaljax.rewards.believable import believable
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import structures_of, to_cells, to_structure
-from crystaljax.training.progress import tracked
 from crystaljax.validity import MIN_DISTANCE, MIN_VOLUME, is_crystal, structure_valid
 
 

@@ -12,13 +12,13 @@ from crystaljax.crystal import Crystals
 from crystaljax.evaluation.evaluate import Evaluation, EvaluationConfig, Reference, evaluate
 from crystaljax.evaluation.matching import StructureSet, clusters
 from crystaljax.evaluation.stability import EnergiesAboveHull
+from crystaljax.progress import tracked_batches
 from crystaljax.reasons import in_words
 from crystaljax.rewards.base import Reasons, RewardBatch
 from crystaljax.rewards.cell_energies import relaxation_of
 from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_state
 from crystaljax.rewards.potentials.base import no_relaxation, put_relaxed
 from crystaljax.rewards.stability import StabilityReward
-from crystaljax.training.progress import tracked
 
 NOT_FROM_FILES = ("keeps space group", "S.S.U.N.", "believable S.S.U.N.")
 """Metrics of the space group that a sample was generated in, which files of crystals lack."""
@@ -103,9 +103,8 @@ def energies(judge: Judge, crystals: Crystals) -> RewardBatch:
     """Energies above hull of B crystals, relaxed if `judge` does so, with a progress bar."""
     energy = judge.energy if isinstance(judge, StabilityReward) else judge
     size, what = (RELAX_CHUNK, "relaxing") if energy.relax_steps else (ENERGY_CHUNK, "energies")
-    chunks = [crystals[start : start + size] for start in range(0, max(1, len(crystals)), size)]
-    what = f"{what} by {energy.potential.name}"
-    return RewardBatch.concatenate([judge(chunk) for chunk in tracked(chunks, what)])
+    chunks = tracked_batches(crystals, size, f"{what} by {energy.potential.name}")
+    return RewardBatch.concatenate([judge(chunk) for chunk in chunks])
 
 
 def ranked(judge: Judge, crystals: Crystals) -> tuple[np.ndarray, dict[str, np.ndarray], Reasons]:

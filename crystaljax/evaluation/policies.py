@@ -24,10 +24,10 @@ from crystaljax.evaluation.stability import (
     stability_metrics,
 )
 from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
+from crystaljax.progress import tracked, working
 from crystaljax.rewards.cell_energies import relaxation_of
 from crystaljax.rewards.ehull import relaxation_state
 from crystaljax.rewards.stability import StabilityReward
-from crystaljax.training.progress import tracked, working
 from crystaljax.training.rollouts import judge
 
 GROUP_RATES = (

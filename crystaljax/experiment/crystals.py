@@ -20,6 +20,7 @@ from crystaljax.experiment.best import ALWAYS, JUDGE_ENERGY, RELAXED
 from crystaljax.experiment.main import OF_THE_RUN
 from crystaljax.policies.base import Params, Policy, SamplingConfig
 from crystaljax.policies.loading import load_policy
+from crystaljax.progress import working
 from crystaljax.ranges import at_least, check
 from crystaljax.rewards.base import Reward
 from crystaljax.rewards.bounds import Quantity, RewardBounds, quantity_of
@@ -29,7 +30,6 @@ from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 from crystaljax.rewards.user import UserReward
 from crystaljax.tracking import TrackingConfig
 from crystaljax.training.crystal_task import CrystalTask
-from crystaljax.training.progress import working
 from crystaljax.training.reinforce import ReinforceConfig
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from crystaljax.evaluation.attempts import element_counts_of, ranks
 from crystaljax.evaluation.matching import StructureSet, clusters
 from crystaljax.policies.base import Params, Policy, Rollout, SamplingConfig
 from crystaljax.prediction.formulas import Asked
+from crystaljax.progress import working
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.cell_energies import relaxation_of
 from crystaljax.rewards.ehull import EnergyAboveHull, relaxation_state
@@ -21,7 +22,6 @@ from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.structures import to_cells
 from crystaljax.symmetry.analysis import symmetrize
 from crystaljax.symmetry.orbits import n_atoms
-from crystaljax.training.progress import working
 from crystaljax.validity import structure_valid
 
 

@@ -16,9 +16,9 @@ import jax
 
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.objectives import Metrics
+from crystaljax.progress import progress_bar
 from crystaljax.ranges import at_least, check
 from crystaljax.training.optimizer import OptimizerConfig, Params, TrainState
-from crystaljax.training.progress import progress_bar
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ import optax
 from crystaljax.checkpoints import About, RunCheckpoints
 from crystaljax.crystal import Array
 from crystaljax.objectives import Metrics
+from crystaljax.progress import progress_bar
 from crystaljax.ranges import at_least, check
 from crystaljax.training.optimizer import OptimizerConfig, TrainState, fine_tuning
-from crystaljax.training.progress import progress_bar
 from crystaljax.training.rollouts import Clock, Unjudged
 from crystaljax.training.tasks import (
     LogProbs,

@@ -33,9 +33,9 @@ from crystaljax.objectives import (
     ppo,
     update_baseline,
 )
+from crystaljax.progress import progress_bar
 from crystaljax.ranges import DECAY, NOT_NEGATIVE, POSITIVE, at_least, check
 from crystaljax.training.optimizer import OptimizerConfig, TrainState, fine_tuning
-from crystaljax.training.progress import progress_bar
 from crystaljax.training.rollouts import Clock, Unjudged
 from crystaljax.training.tasks import (
     LogProbs,

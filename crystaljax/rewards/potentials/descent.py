@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from crystaljax.crystal import Array, Cells
+from crystaljax.progress import finished
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.rewards.potentials.edges import Room
@@ -65,7 +66,10 @@ def relax(
     search = Search.start(jax.tree.map(jnp.asarray, cells), jnp.asarray(moving))
     go_on = partial(_advance, model)
     limits = jnp.float32(fmax), jnp.int32(max_steps)
+    n_moving = int(moving.sum())
     while len(rows := np.flatnonzero(np.asarray(search.status) == MOVING)):
+        n_before, n_moving = n_moving, len(rows)
+        finished(n_before - n_moving)
         now = search
 
         def start(part: np.ndarray, size: Room, now: Search = now) -> Part:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from crystaljax.crystal import Array, AtomicCell, Crystals, stack
+from crystaljax.progress import finished
 from crystaljax.rewards.base import Reasons
 from crystaljax.rewards.potentials.base import Relaxed, no_relaxation, put_relaxed
 from crystaljax.rewards.potentials.fire import (
@@ -88,7 +89,10 @@ def relax(
     n = len(screened.cells)
     search = Search.start(stack(screened.cells, n, room_for(screened.cells)), np.ones(n, bool))
     reasons: Reasons = [None] * n
+    n_moving = n
     while len(rows := _under_way(search, potential.batch_atoms)):
+        n_before, n_moving = n_moving, int((search.status == MOVING).sum())
+        finished(n_before - n_moving)
         cells, lists = [], []
         for row, cell in zip(rows, _cells(search[rows]), strict=True):
             edges, problem = _neighbors(potential, cell)

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextvars import ContextVar
+from typing import Any, Protocol, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -47,6 +48,44 @@ def tracked(items: Sequence[T], description: str) -> Iterator[T]:
         for item in items:
             yield item
             progress.advance(task)
+
+
+_within: ContextVar[Callable[[int], None]] = ContextVar("within", default=lambda n: None)
+"""Advances the progress of the batch that is being worked on, by a number of its items."""
+
+
+class Items(Protocol):
+    """Protocol: a list, or a batch of crystals."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Self: ...
+
+
+B = TypeVar("B", bound=Items)
+
+
+def tracked_batches(items: B, size: int, description: str) -> Iterator[B]:
+    """The items in batches, at least one, with a progress bar that counts items.
+
+    It is removed at the end. Work on a batch in this process may tell of the items that are done by
+    `finished`.
+    """
+    with progress_bar(transient=True) as progress:
+        task = progress.add_task(description, total=len(items))
+        outside = _within.set(lambda n: progress.advance(task, n))
+        try:
+            for start in range(0, max(len(items), 1), size):
+                batch = items[start : start + size]
+                yield batch
+                progress.update(task, completed=start + len(batch))
+        finally:
+            _within.reset(outside)
+
+
+def finished(n: int) -> None:
+    """Tell the progress that n more items of a batch are done; see `tracked_batches`."""
+    _within.get()(n)
 
 
 @contextmanager
@@ -106,10 +145,10 @@ class ProgressLines(Progress):
                 parts.append(f"{task.completed:g} of {task.total:g}")
                 each = pace.seconds(now, task.completed)
                 if pace.steps == 1:
-                    parts.append(f"{_duration(each)} for the first step")
+                    parts.append(f"{_duration(each)} for the first")
                 elif pace.steps:
                     left = (task.total - task.completed) * each
-                    parts += [f"{_duration(each)} a step", f"{_duration(left)} left"]
+                    parts += [f"{_duration(each)} each", f"{_duration(left)} left"]
             log.info(", ".join(parts))
 
     def _speak(self) -> None:

@@ -5,7 +5,14 @@ import time
 
 import pytest
 
-from crystaljax.training.progress import ProgressLines, progress_bar, tracked, working
+from crystaljax.progress import (
+    ProgressLines,
+    finished,
+    progress_bar,
+    tracked,
+    tracked_batches,
+    working,
+)
 
 QUIET = 1e9
 """Seconds; no line comes by itself."""
@@ -29,9 +36,9 @@ def test_a_line_says_how_far_how_fast_and_how_long(caplog: pytest.LogCaptureFixt
     progress.update(task, completed=121)
     progress.say()
     assert caplog.messages == [
-        "PPO, reward -0.310, 120 of 200, 3 s a step, 4 min left",
-        "PPO, reward -0.310, 120 of 200, 3 s a step, 4 min left",
-        "PPO, reward -0.310, 121 of 200, 10 min a step, 13.2 h left",
+        "PPO, reward -0.310, 120 of 200, 3 s each, 4 min left",
+        "PPO, reward -0.310, 120 of 200, 3 s each, 4 min left",
+        "PPO, reward -0.310, 121 of 200, 10 min each, 13.2 h left",
     ]
 
 
@@ -56,9 +63,9 @@ def test_the_first_step_which_compiles_tells_nothing_of_the_others(
         progress.update(task, completed=done)
         progress.say()
     assert caplog.messages == [
-        "PPO, 1 of 25, 2 min for the first step",
-        "PPO, 1 of 25, 2 min for the first step",
-        "PPO, 2 of 25, 70 s a step, 27 min left",
+        "PPO, 1 of 25, 2 min for the first",
+        "PPO, 1 of 25, 2 min for the first",
+        "PPO, 2 of 25, 70 s each, 27 min left",
     ]
 
 
@@ -89,3 +96,23 @@ def test_an_error_ends_the_lines() -> None:
     with pytest.raises(KeyError), progress:
         raise KeyError
     assert not progress._speaker.is_alive()
+
+
+def test_items_of_a_batch_count_as_they_are_done(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ProgressLines(QUIET, lambda: 0.0)
+    monkeypatch.setattr("crystaljax.progress.progress_bar", lambda transient: lines)
+    for batch in tracked_batches([1, 2, 3, 4, 5], 3, "relaxing"):
+        finished(1)
+        lines.say()
+        assert len(batch) in (3, 2)
+    lines.say()
+    done = [message.split(",")[1].strip() for message in caplog.messages]
+    assert done == ["1 of 5", "4 of 5", "5 of 5"]
+    finished(1)  # outside of any batch
+    assert lines.tasks[0].completed == 5
+
+
+def test_no_items_are_an_empty_batch() -> None:
+    assert list(tracked_batches([], 3, "relaxing")) == [[]]
