@@ -173,7 +173,15 @@ def test_duplicates_are_one(
     for i in (0, 1):
         assert sorted(found.columns["times_found"][found.target == i]) == expected
         assert found.tallies[i].distinct == kinds
-    write_predictions(found, tmp_path)
+    report = write_predictions(found, tmp_path)
+    listed = report.candidates
+    assert listed is not None and [len(values) for _, values in listed.columns] == [2 * kinds] * 6
+    assert all(
+        (tmp_path / "cifs" / f"{name}.cif").read_text() == cif
+        for name, cif in zip(listed.names, listed.cifs, strict=True)
+    )
+    (formulas_table,) = report.tables
+    assert "remark" not in formulas_table.rows[0]  # there is none
     best = -np.sort(-found.columns["log_prob"])
     table = rows(tmp_path / "predictions.csv")
     by_attempt = sorted(table, key=lambda row: int(row["attempt"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from crystaljax import plots
 from crystaljax.data.files import file_names, replacing
 from crystaljax.data.writers import to_cif, write
+from crystaljax.evaluation.candidates import Candidates, Column
 from crystaljax.evaluation.report import Picture, Report, Table
 from crystaljax.experiment.run_folder import remade
 from crystaljax.prediction.predict import Predictions
@@ -25,6 +27,17 @@ N_DRAWN = 8
 
 N_NAMED = 3
 """Formulas that a sentence names."""
+
+HEADINGS = {
+    "e_above_hull": "above hull (eV/atom)",
+    "energy_per_atom": "energy (eV/atom)",
+    "log_prob": "log-probability (nats)",
+    "atoms_in_primitive_cell": "atoms",
+    "times_found": "times found",
+    "converged": "converged",
+    "hull_entries": "hull entries",
+}
+"""Headings of the columns that a report lists; the files have all columns."""
 
 TABLE, FORMULAS, CIFS, PICTURE = "predictions.csv", "formulas.csv", "cifs", "best.png"
 """Names of files and of the folder of CIFs."""
@@ -41,7 +54,8 @@ def write_predictions(found: Predictions, folder: Path) -> Report:
     summary = formula_table(found)
     with replacing(folder / FORMULAS) as path, path.open("w", newline="") as file:
         csv.writer(file).writerows(summary)
-    pictures = []
+    listed = Table(f"Formulas{_cut(len(summary) - 1)}", _shown(summary)[: N_LISTED + 1])
+    pictures, listing = [], None
     if len(found.target):
         names = _names(found)
         write(found.crystals, folder / TABLE, {"material_id": names, **_columns(found)})
@@ -53,12 +67,29 @@ def write_predictions(found: Predictions, folder: Path) -> Report:
         captions = [_caption(found, row) for row in rows.tolist()]
         grid = plots.structure_grid(found.crystals[rows], captions)
         pictures = [Picture(plots.save(grid, folder / PICTURE), "The best structures.")]
-    listed = Table(f"Formulas{_cut(len(summary) - 1)}", summary[: N_LISTED + 1])
-    best = Table(
-        f"Structures, best first{_cut(len(found.target))}", structure_table(found, N_LISTED)
-    )
-    shown = [listed, best] if len(found.target) else [listed]
-    return Report("Predicted structures", {}, pictures, shown, notes(found))
+        listing = candidates(found, names, N_LISTED)
+    said = notes(found)
+    return Report("Predicted structures", {}, pictures, [listed], said, candidates=listing)
+
+
+def candidates(found: Predictions, names: Sequence[str], n: int) -> Candidates:
+    """The first n structures with some of their columns, to sort, filter and look at.
+
+    `names`: of all structures, for their CIFs.
+    """
+    rows = np.arange(min(n, len(found.target)))
+    columns = [
+        Column("formula", [_formula(found, row) for row in rows.tolist()]),
+        Column("rank", found.rank[rows].tolist()),
+        Column("space group", [_group(found, row) for row in rows.tolist()]),
+    ]
+    columns += [
+        Column(heading, found.columns[name][rows].tolist())
+        for name, heading in HEADINGS.items()
+        if name in found.columns
+    ]
+    caption = f"Structures, best first{_cut(len(found.target))}"
+    return Candidates(caption, columns, list(to_cif(found.crystals[rows])), names[: len(rows)])
 
 
 def notes(found: Predictions) -> list[str]:
@@ -68,7 +99,7 @@ def notes(found: Predictions) -> list[str]:
     lost = sum(tally.lost.total() for tally in found.tallies)
     n_formulas = len(np.unique(found.target))
     said = [
-        f"{len(found.target)} different structures of {n_formulas} formula(s), from {sampled}"
+        f"{len(found.target)} different structures of {n_formulas} formulas, from {sampled}"
         f" samples; {lost} samples have no structure of their formula or no energy."
         f" Energies: {found.label}."
     ]
@@ -95,7 +126,7 @@ def formula_table(found: Predictions) -> list[list[str]]:
     header = ["formula", "formula units", "samples", "structures", "lost", "reasons", "remark"]
     header.append("best: space group")
     energies = [name for name in ("energy_per_atom", "e_above_hull") if name in found.columns]
-    table = [header + [f"best: {name.replace('_', ' ')}" for name in energies]]
+    table = [header + [f"best: {HEADINGS[name]}" for name in energies]]
     first = {int(found.target[row]): row for row in np.flatnonzero(found.rank == 1).tolist()}
     for i, (one, tally) in enumerate(zip(found.asked, found.tallies, strict=True)):
         row = [one.name, one.units, str(tally.asked), str(tally.distinct), str(tally.lost.total())]
@@ -116,6 +147,12 @@ def structure_table(found: Predictions, n: int) -> list[list[str]]:
         values = [_number(found.columns[name][row]) for name in shown]
         table.append([_formula(found, row), str(found.rank[row]), _group(found, row), *values])
     return table
+
+
+def _shown(table: list[list[str]]) -> list[list[str]]:
+    """A table without its columns that are empty."""
+    kept = [i for i, cells in enumerate(zip(*table[1:], strict=True)) if any(cells)]
+    return [[row[i] for i in kept] for row in table]
 
 
 def _columns(found: Predictions) -> dict[str, Any]:
