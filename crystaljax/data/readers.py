@@ -1,4 +1,4 @@
-"""Readers of structures: CDVAE-style CSV, CIF, extxyz, pymatgen JSON, LeMat-Bulk parquet.
+"""Readers of structures: CDVAE-style CSV, CIF, POSCAR, extxyz, pymatgen JSON, LeMat-Bulk parquet.
 
 `read` reads a file in this process; the dataset builder streams its items to worker processes,
 which decode them.
@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from crystaljax.data.cif_files import open_cif, open_folder, open_zip
 from crystaljax.data.csv_format import open_csv
 from crystaljax.data.extxyz_format import open_extxyz
 from crystaljax.data.json_formats import open_json, open_jsonl
 from crystaljax.data.parquet_format import open_parquet
 from crystaljax.data.records import Record, Source, records, stream, unreadable
+from crystaljax.data.structure_files import is_structure, open_folder, open_structure, open_zip
 
 FORMATS = (
     ".csv (a cif, structure or poscar column), .extxyz, .xyz, .json, .jsonl (pymatgen), each"
-    " also .gz or .bz2; .cif, a folder of CIFs, .zip (of CIFs), .parquet or a folder of them"
+    " also .gz or .bz2; .cif, POSCAR, .vasp, a folder or .zip of them; .parquet, a folder of them"
 )
 """Formats that can be read, for help texts and errors."""
 
@@ -49,9 +49,10 @@ def open_source(path: str | Path) -> Source:
 def _of_folder(path: Path) -> Callable[[Path], Source]:
     """ValueError for a folder of both kinds of files that can be read."""
     tables = any(path.rglob("*.parquet"))
-    if tables and any(path.rglob("*.cif")):
+    if tables and any(is_structure(file.name) for file in path.rglob("*")):
         raise ValueError(
-            f"{path} holds .cif and .parquet files: put the ones to read in a folder of their own"
+            f"{path} holds files of structures and .parquet files: put the ones to read in a folder"
+            " of their own"
         )
     return open_parquet if tables else open_folder
 
@@ -59,6 +60,8 @@ def _of_folder(path: Path) -> Callable[[Path], Source]:
 def _opener(path: Path) -> Callable[[Path], Source]:
     if path.is_dir():
         return _of_folder(path)
+    if is_structure(path.name):
+        return open_structure
     name = path.name.lower()
     packed = name.endswith((".gz", ".bz2"))
     name = name.removesuffix(".gz").removesuffix(".bz2")
@@ -70,7 +73,6 @@ def _opener(path: Path) -> Callable[[Path], Source]:
 
 _OPENERS: dict[str, Callable[[Path], Source]] = {
     ".csv": open_csv,
-    ".cif": open_cif,
     ".zip": open_zip,
     ".extxyz": open_extxyz,
     ".xyz": open_extxyz,

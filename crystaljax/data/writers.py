@@ -19,8 +19,8 @@ import numpy as np
 
 from crystaljax.composition import formulas, symbol
 from crystaljax.crystal import Crystals
-from crystaljax.data.cif_files import TABLE
 from crystaljax.data.files import file_names, make_folder, replacing
+from crystaljax.data.structure_files import TABLE
 from crystaljax.data.text_files import clean, unique
 from crystaljax.structures import to_cells
 from crystaljax.symmetry.orbits import project
