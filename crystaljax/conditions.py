@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -127,6 +127,11 @@ def chemical_system(text: str) -> tuple[str, ...]:
         raise ValueError(f"{text!r} is no chemical system: write each element once, as in Li-Fe-O")
     marked(names)
     return names
+
+
+def element_names(words: Iterable[str]) -> tuple[str, ...]:
+    """Names in a list whose words may be lists themselves, as in Fe O, Fe,O or Fe-O."""
+    return tuple(name for word in words for name in re.split(r"[-,\s]+", word) if name)
 
 
 def chosen(conditions: Sequence[Condition], n: int, seed: int) -> list[Condition]:

@@ -40,6 +40,13 @@ def test_symbols_of_space_groups(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("cell", ["Fe O", '"Fe,O"', '"Fe, O"', "Fe-O"])
+def test_lists_of_elements(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "asked.csv"
+    path.write_text(f"elements,required\n{cell},O\n")
+    assert read_conditions(path) == [Condition(elements=("Fe", "O"), required=("O",))]
+
+
 def test_a_table_by_pandas(tmp_path: Path) -> None:
     """It writes whole numbers as 225.0 if the column has empty cells."""
     path = tmp_path / "asked.csv"

@@ -188,14 +188,14 @@ class Sample(Command):
 
     def _asked(self) -> tuple[list[Condition], int]:
         """The conditions, and the number of samples of each, in a row."""
-        from crystaljax.conditions import Condition, chemical_system
+        from crystaljax.conditions import Condition, chemical_system, element_names
         from crystaljax.data.condition_files import read_conditions
         from crystaljax.symmetry.settings import group_number
 
         n = self.n if self.n is not None else 1 if self.conditions else 100
         if n < 1:
             raise ValueError(f"--n {n}: give at least 1")
-        elements, required = self.elements, self.required
+        elements, required = map(element_names, (self.elements, self.required))
         if self.chemical_system:
             if elements or required:
                 raise ValueError("--chemical-system says which elements: no --elements, --required")

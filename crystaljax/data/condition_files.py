@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from crystaljax.conditions import Condition, chemical_system
+from crystaljax.conditions import Condition, chemical_system, element_names
 from crystaljax.data.text_files import open_text
 from crystaljax.symmetry.settings import group_number
 
@@ -17,6 +17,9 @@ FIELDS = tuple(field.name for field in fields(Condition))
 
 SYSTEM = "chemical_system"
 """Column of exactly the elements that crystals must have."""
+
+ELEMENTS = {"elements", "required"}
+"""Columns of lists of elements."""
 
 PROPERTY = "properties."
 """Prefix of columns of properties, such as properties.band_gap."""
@@ -75,7 +78,7 @@ def _condition(row: Mapping[str, Any]) -> Condition:
     for name in [name for name in given if str(name).startswith(PROPERTY)]:
         properties[name.removeprefix(PROPERTY)] = given.pop(name)
     if system := given.pop(SYSTEM, None):
-        if given.keys() & {"elements", "required"}:
+        if given.keys() & ELEMENTS:
             raise ValueError(f"{SYSTEM} says which elements: leave elements and required empty")
         given["elements"] = given["required"] = list(chemical_system(str(system)))
     if unknown := given.keys() - set(FIELDS):
@@ -83,10 +86,10 @@ def _condition(row: Mapping[str, Any]) -> Condition:
         raise ValueError(
             f"{names}: the fields are {', '.join(FIELDS)}, {SYSTEM} and {PROPERTY}NAME"
         )
-    for name in {"elements", "required", "template", "space_group"} & given.keys():
+    for name in (ELEMENTS | {"template", "space_group"}) & given.keys():
         value = given[name]
         words = value if isinstance(value, list) else str(value).split()
-        given[name] = tuple(words)
+        given[name] = element_names(words) if name in ELEMENTS else tuple(words)
     if "space_group" in given:
         groups = tuple(dict.fromkeys(group_number(str(x)) for x in given["space_group"]))
         given["space_group"] = groups[0] if len(groups) == 1 else groups
