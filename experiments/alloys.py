@@ -24,7 +24,8 @@ from pathlib import Path
 from crystaljax.alloys.baselines.optimize import SearchConfig
 from crystaljax.alloys.dataset import PairsConfig
 from crystaljax.alloys.lists import load_lists
-from crystaljax.alloys.reward import AlloyConfig, AlloyReward, RulesConfig
+from crystaljax.alloys.reward import AlloyConfig, AlloyReward
+from crystaljax.alloys.rule_rewards import RulesConfig
 from crystaljax.experiment.alloy_contest import (
     ContestConfig,
     Entrant,

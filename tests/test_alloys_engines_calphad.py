@@ -20,7 +20,7 @@ from crystaljax.alloys.engines.thermodynamics import TEMPERATURES, Equilibria
 from crystaljax.alloys.family import BCC_B2, FCC_L12
 from crystaljax.alloys.lattice import ERROR, FCC
 from crystaljax.alloys.lists import load_lists
-from crystaljax.alloys.reward import rule_rewards
+from crystaljax.alloys.rule_rewards import rule_rewards
 from crystaljax.alloys.volumes import ATOMIC_VOLUME
 
 EVERY_SECOND = TEMPERATURES[1::2]

@@ -17,8 +17,9 @@ from crystaljax.alloys.engines.phase_table import (
 from crystaljax.alloys.engines.table import composition_key, write_table
 from crystaljax.alloys.engines.thermodynamics import Equilibria, Row
 from crystaljax.alloys.lattice import BCC
-from crystaljax.alloys.reward import AlloyConfig, AlloyReward, EngineConfig, RulesConfig
-from crystaljax.alloys.reward import rule_rewards as rewards
+from crystaljax.alloys.reward import AlloyConfig, AlloyReward, EngineConfig
+from crystaljax.alloys.rule_rewards import RulesConfig
+from crystaljax.alloys.rule_rewards import rule_rewards as rewards
 
 PAPER = """\
 BCC,B2,B2 Volume,Temperature,Quantity,Phase,IsOrdered,Lattice Parameter

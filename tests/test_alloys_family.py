@@ -36,14 +36,8 @@ from crystaljax.alloys.family import (
     load_family,
 )
 from crystaljax.alloys.lattice import FCC
-from crystaljax.alloys.reward import (
-    AlloyConfig,
-    AlloyReward,
-    EngineConfig,
-    RulesConfig,
-    _create_mixture_reward,
-    rule_rewards,
-)
+from crystaljax.alloys.reward import AlloyConfig, AlloyReward, EngineConfig, _create_mixture_reward
+from crystaljax.alloys.rule_rewards import RulesConfig, rule_rewards
 from crystaljax.alloys.rules import VERSION, Part
 from crystaljax.rewards.base import RewardBatch, RewardError
 from crystaljax.rewards.pool import PoolConfig

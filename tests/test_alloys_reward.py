@@ -18,10 +18,9 @@ from crystaljax.alloys.reward import (
     AlloyReward,
     EngineConfig,
     MixtureReward,
-    RulesConfig,
     create_engine,
-    rule_rewards,
 )
+from crystaljax.alloys.rule_rewards import RulesConfig, rule_rewards
 from crystaljax.alloys.rules import NO_MISMATCH
 from crystaljax.rewards.base import RewardBatch
 from crystaljax.rewards.completions import Completion

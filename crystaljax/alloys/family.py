@@ -59,7 +59,7 @@ class AlloyRule:
     broken: str = ""
     """Statement that the rule is broken, for prompts; if empty it is made of `says`."""
     lowest: str | float = 0.0
-    """Lowest temperature of the rule: in K, or the field of `reward.RulesConfig` that has it."""
+    """Lowest temperature of the rule: in K, or the field of `RulesConfig` that has it."""
 
     def __post_init__(self) -> None:
         if not (isfinite(self.cost) and self.cost >= 0):

@@ -28,7 +28,7 @@ VERSION = 2
 """Changes when the same equilibria may get another reward."""
 
 LOWEST = ("coexist_from", "bcc_first_from", "b2_from", "others_from", "mismatch_from")
-"""Names of the lowest temperatures of rules, fields of `reward.RulesConfig`."""
+"""Names of the lowest temperatures of rules, fields of `rule_rewards.RulesConfig`."""
 
 
 @dataclass(frozen=True)
