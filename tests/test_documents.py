@@ -83,3 +83,12 @@ def test_options_exist() -> None:
     for where, text in TEXTS.items():
         quoted = set(re.findall(r"(?<![\w-])--[a-z][\w.-]*[a-z]", text))
         assert quoted - known == set(), where
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, path in SCRIPTS.items() if path.parent.name == "experiments"]
+)
+def test_all_scripts_have_the_same_options_of_a_run(name: str) -> None:
+    own = {x for x in options(name) if re.search(r"(^|\W)(output|tracking)(\W|$)", x)}
+    assert "--output" in own
+    assert all(x == "--output" or x.split(".")[0] == "--tracking" for x in own), own
