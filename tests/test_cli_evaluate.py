@@ -169,7 +169,8 @@ def test_what_cannot_be_asked(
     assert "--relax needs a potential" in said
     few = ("--potential", "none", "--n-generated", 3)
     assert "alone has 15 crystals" in refused(capsys, "evaluate", samples, *few, *output)
-    assert "nothing.csv" in refused(capsys, "evaluate", tmp_path / "nothing.csv", *output)
+    absent = (tmp_path / "nothing.csv", "--potential", "none")
+    assert "nothing.csv" in refused(capsys, "evaluate", *absent, *output)
     assert "no_such" in refused(capsys, "evaluate", samples, "--potential", "no_such", *output)
     if find_spec("orb_models") is None:  # told before the first potential is loaded
         said = refused(capsys, "evaluate", samples, "--judge", "orb", *output)

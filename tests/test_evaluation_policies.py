@@ -19,6 +19,7 @@ from crystaljax.experiment.best import ALWAYS
 from crystaljax.policies.base import Rollout, SamplingConfig
 from crystaljax.policies.wyckoff import WyckoffPolicy
 from crystaljax.rewards.base import RewardBatch
+from crystaljax.rewards.ehull import load_hull
 from crystaljax.rewards.stability import StabilityConfig, StabilityReward
 
 N = 16
@@ -29,7 +30,8 @@ class Fixed(StabilityReward):
     """Every crystal is as far above the hull as its space group's number over 1000."""
 
     def __init__(self, name: str, sign: int) -> None:
-        super().__init__(StabilityConfig())
+        self.config = StabilityConfig()  # whose potential is not loaded
+        self.hull = load_hull(self.config.hull)
         self.name, self.sign = name, sign
 
     def __call__(self, crystals: Crystals, /) -> RewardBatch:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -301,6 +302,9 @@ def test_columns_of_a_table() -> None:
 
 def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
+
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
 
     def git(*words: str) -> str:
         who = ("-c", "user.name=a", "-c", "user.email=b")
