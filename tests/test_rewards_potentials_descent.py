@@ -13,8 +13,9 @@ from pair_potential import CUTOFF, EINSTEINIUM, EPSILON, SIGMA, lennard_jones
 
 from crystaljax.crystal import AtomicCell, Cells, Crystals
 from crystaljax.data.dataset import load
+from crystaljax.rewards.potentials import descent
 from crystaljax.rewards.potentials.base import Relaxed
-from crystaljax.rewards.potentials.descent import relax
+from crystaljax.rewards.potentials.descent import STEPS_AT_A_TIME, relax
 from crystaljax.rewards.potentials.edges import Room
 from crystaljax.rewards.potentials.groups import GroupEnergies
 from crystaljax.rewards.potentials.projection import Symmetry
@@ -205,6 +206,15 @@ def test_steps_run_out() -> None:
     still = run([box], max_steps=0)
     assert still.energy[0] == pytest.approx(still.initial_energy[0])
     assert lattice_matrix(np.array([[3.4] * 3 + [90] * 3])).shape == (1, 3, 3)
+
+
+def test_those_that_finish_are_told(crystals: Crystals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order in which they do, but for the last ones: then the batch is done."""
+    told: list[int] = []
+    monkeypatch.setattr(descent, "finished", told.append)
+    steps = run(crystals[:6], max_steps=200).steps
+    rounds = -(-np.maximum(steps, 1) // STEPS_AT_A_TIME)
+    assert [told[0], *np.cumsum(told)[1:]] == [(rounds <= i).sum() for i in range(max(rounds))]
 
 
 def test_nothing() -> None:

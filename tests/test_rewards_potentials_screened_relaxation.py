@@ -14,6 +14,7 @@ from crystaljax import AtomicCell, Crystals
 from crystaljax.crystal import stack
 from crystaljax.data.prototypes import prototypes
 from crystaljax.data.readers import read
+from crystaljax.rewards.potentials import screened_relaxation
 from crystaljax.rewards.potentials.base import Relaxed
 from crystaljax.rewards.potentials.fire import Search
 from crystaljax.rewards.potentials.screened_relaxation import _cells, _forces, room_for
@@ -156,6 +157,16 @@ def test_finished_structures_leave_the_batch() -> None:
     result = potential.relax(cells, fmax=0.02)
     n_atoms = np.array([len(cell.species) for cell in cells])
     assert potential.atoms_computed == ((result.steps + 1) * n_atoms).sum()
+
+
+def test_those_that_finish_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass for all: each is told in the pass after its last step, but for the last ones."""
+    told: list[int] = []
+    monkeypatch.setattr(screened_relaxation, "finished", told.append)
+    potential = LennardJones(batch_atoms=100)
+    steps = potential.relax(crystals(), fmax=0.02, max_steps=200).steps
+    assert len(set(steps.tolist())) > 2
+    assert np.cumsum(told).tolist() == [(steps < i).sum() for i in range(max(steps) + 1)]
 
 
 def test_forces_are_the_slope_of_the_energy() -> None:
