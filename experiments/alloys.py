@@ -27,6 +27,7 @@ from crystaljax.alloys.lists import load_lists
 from crystaljax.alloys.reward import AlloyConfig, AlloyReward
 from crystaljax.alloys.rule_rewards import RulesConfig
 from crystaljax.experiment.alloy_contest import (
+    SEARCHES,
     ContestConfig,
     Entrant,
     Teaching,
@@ -304,9 +305,8 @@ def seeded(config: Config, experiment: Experiment, judge: AlloyReward, seed: int
         samples[label] = bench.samples(
             f"{label}/samples", trained, config.n_evaluated, stream, config.decoding
         )
-    samples[f"{config.search.method} search"] = bench.searched(config.search).last(
-        config.n_evaluated
-    )
+    search = next(x for x, found in SEARCHES.items() if found == (config.search.method, False))
+    samples[search] = bench.searched(config.search).last(config.n_evaluated)
     return Run(bench, params, samples)
 
 
