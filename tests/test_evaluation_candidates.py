@@ -14,13 +14,17 @@ import pytest
 from crystaljax.data.dataset import load
 from crystaljax.data.writers import to_cif
 from crystaljax.evaluation.candidates import N_IN_MARKDOWN, Candidates, Column
-from crystaljax.evaluation.report import Report
+from crystaljax.evaluation.report import Report, Table
 
 N = 12
 NAMES = [f"crystal {i}" for i in range(N)]
 FORMULAS = [f"{'ABC'[i % 3]}{i + 1}" for i in range(N)]
 ENERGIES = [0.1 * ((5 * i) % N) - 0.2 for i in range(N - 1)] + [math.nan]
 NOVEL = [i % 4 == 0 for i in range(N)]
+SEVEN_MODELS = Table(
+    "As wide as that of alloys",
+    [["", *"ABCDEFG"], *[["b2_at_room_temperature (%)", *["0.01428 ± 0.00023"] * 7]] * 3],
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,8 @@ def browser(candidates: Candidates, tmp_path_factory: pytest.TempPathFactory) ->
     chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or chromedriver is None:
         pytest.skip("chromium and chromedriver are not installed")
-    page = Report("A study", {}, candidates=candidates).write(tmp_path_factory.mktemp("page"))
+    report = Report("A study", {}, tables=[SEVEN_MODELS], candidates=candidates)
+    page = report.write(tmp_path_factory.mktemp("page"))
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for option in (
@@ -110,6 +115,12 @@ def find(browser: Any, selector: str) -> list[Any]:
 def shown(browser: Any) -> list[str]:
     """What the candidates in the table are called, from the top."""
     return [cell.text for cell in find(browser, ".candidates tbody td:nth-child(2)")]
+
+
+@pytest.mark.slow
+def test_a_wide_table_fits_in_a_browser(browser: Any) -> None:
+    (table,) = find(browser, "table.wide")
+    assert table.get_property("scrollWidth") <= table.get_property("clientWidth")
 
 
 @pytest.mark.slow

@@ -20,6 +20,9 @@ from crystaljax.evaluation.safeguards import writable_folder
 LONG = 60
 """Characters of a cell above which the page breaks its text into lines."""
 
+WIDE = 110
+"""Characters of a row above which the page has a smaller font for the table."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -225,6 +228,9 @@ def _html(rows: Sequence[Sequence[str]], kind: str) -> str:
         return "<tr>" + "".join(cell(text, tag) for text in cells) + "</tr>"
 
     header, *body = rows
+    widths = (max(len(text) for text in column) for column in zip(*body, strict=True))
+    if kind == "numbers" and sum(min(width, LONG) for width in widths) > WIDE:
+        kind += " wide"
     lines = "\n".join(line(row, "td") for row in body)
     head = line(header, "th")
     return f"<table class='{kind}'><thead>{head}</thead><tbody>\n{lines}\n</tbody></table>"
