@@ -71,14 +71,21 @@ def tracked_batches(items: B, size: int, description: str) -> Iterator[B]:
     It is removed at the end. Work on a batch in this process may tell of the items that are done by
     `finished`.
     """
+    done = end = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done = min(done + n, end)  # a batch may be tried again, item by item
+        progress.update(task, completed=done)
+
     with progress_bar(transient=True) as progress:
         task = progress.add_task(description, total=len(items))
-        outside = _within.set(lambda n: progress.advance(task, n))
+        outside = _within.set(advance)
         try:
             for start in range(0, max(len(items), 1), size):
-                batch = items[start : start + size]
-                yield batch
-                progress.update(task, completed=start + len(batch))
+                end = min(start + size, len(items))
+                yield items[start:end]
+                advance(end - done)
         finally:
             _within.reset(outside)
 

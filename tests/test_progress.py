@@ -98,20 +98,31 @@ def test_an_error_ends_the_lines() -> None:
     assert not progress._speaker.is_alive()
 
 
-def test_items_of_a_batch_count_as_they_are_done(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines = ProgressLines(QUIET, lambda: 0.0)
-    monkeypatch.setattr("crystaljax.progress.progress_bar", lambda transient: lines)
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> ProgressLines:
+    """The progress of the next batches, whose clock stands still."""
+    found = ProgressLines(QUIET, lambda: 0.0)
+    monkeypatch.setattr("crystaljax.progress.progress_bar", lambda transient: found)
+    return found
+
+
+def test_items_of_a_batch_count_as_they_are_done(lines: ProgressLines) -> None:
+    done = []
     for batch in tracked_batches([1, 2, 3, 4, 5], 3, "relaxing"):
         finished(1)
-        lines.say()
-        assert len(batch) in (3, 2)
-    lines.say()
-    done = [message.split(",")[1].strip() for message in caplog.messages]
-    assert done == ["1 of 5", "4 of 5", "5 of 5"]
+        done.append((len(batch), lines.tasks[0].completed))
+    assert done == [(3, 1), (2, 4)]
     finished(1)  # outside of any batch
     assert lines.tasks[0].completed == 5
+
+
+def test_a_batch_that_is_tried_again_counts_once(lines: ProgressLines) -> None:
+    done = []
+    for _ in tracked_batches([1, 2, 3], 2, "relaxing"):
+        finished(2)
+        finished(2)
+        done.append(lines.tasks[0].completed)
+    assert done == [2, 3]
 
 
 def test_no_items_are_an_empty_batch() -> None:
