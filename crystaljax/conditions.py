@@ -12,7 +12,7 @@ import numpy as np
 
 from crystaljax.composition import N_SPECIES, atomic_number, element_counts, parse_formula, symbol
 from crystaljax.crystal import Crystals
-from crystaljax.symmetry.tables import N_GROUPS, letter_index, tables
+from crystaljax.symmetry.tables import N_GROUPS, check_group, letter_index, tables
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ class Condition:
         if self.space_groups == ():
             raise ValueError("no space group is allowed: name some, or leave them out")
         for group in self.space_groups or ():
-            if not 1 <= group <= N_GROUPS:
-                raise ValueError(f"space group {group}: they are numbered 1-{N_GROUPS}")
+            check_group(group)
 
     def _check_template(self) -> None:
         if self.template is None:

@@ -305,8 +305,9 @@ def seeded(config: Config, experiment: Experiment, judge: AlloyReward, seed: int
         samples[label] = bench.samples(
             f"{label}/samples", trained, config.n_evaluated, stream, config.decoding
         )
-    search = next(x for x, found in SEARCHES.items() if found == (config.search.method, False))
-    samples[search] = bench.searched(config.search).last(config.n_evaluated)
+    name = next(x for x, found in SEARCHES.items() if found == (config.search.method, False))
+    label = f"{name} search" if name in samples else name  # random ones are there already
+    samples[label] = bench.searched(config.search).last(config.n_evaluated)
     return Run(bench, params, samples)
 
 

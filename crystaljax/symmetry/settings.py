@@ -21,7 +21,7 @@ import gemmi
 import numpy as np
 import spglib
 
-from crystaljax.symmetry.tables import N_GROUPS
+from crystaljax.symmetry.tables import check_group
 
 EXACT_METRIC = 3e-4
 """Misfit of a lattice to operations that rounded cell parameters explain (see `misfit`)."""
@@ -156,8 +156,7 @@ def group_number(text: str) -> int:
     """
     if re.fullmatch(r"-?\d+(\.0*)?", text):  # 225.0, as in a column with empty cells by pandas
         number = int(float(text))
-        if not 1 <= number <= N_GROUPS:
-            raise ValueError(f"space group {number}: they are numbered 1-{N_GROUPS}")
+        check_group(number)
         return number
     try:
         return settings_of(Names(symbols=(text,)))[0].number

@@ -156,6 +156,12 @@ def _keeps_form(
     return rotates & ((image - translation) % 24 == 0).all(axis=1)
 
 
+def check_group(number: int) -> None:
+    """ValueError for a number that is no space group."""
+    if not 1 <= number <= N_GROUPS:
+        raise ValueError(f"space group {number}: they are numbered 1-{N_GROUPS}")
+
+
 def letter_index(letter: str) -> int:
     """1 for "a" ... 26 for "z", 27 for "A"; ValueError for anything else."""
     index = (string.ascii_lowercase + "A").find(letter) + 1
